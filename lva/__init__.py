@@ -1,0 +1,35 @@
+"""LVA: a video agent service whose work is done by plugins.
+
+This is what a plugin author imports.
+"""
+
+from lva.contract import (
+    BaseBackgroundHandler,
+    BaseBackgroundPlugin,
+    BaseEventPlugin,
+    BaseRequestMonitoringPlugin,
+    PartialDeliveryError,
+    PermanentDeliveryError,
+    PluginApp,
+    PluginResponse,
+    pluginHTTPResponse,
+)
+from lva.points import MonitoringPoint, add_point_fields, add_point_tags
+
+__all__ = [
+    "BaseBackgroundHandler",
+    "BaseBackgroundPlugin",
+    "BaseEventPlugin",
+    "BaseRequestMonitoringPlugin",
+    "MonitoringPoint",
+    "PartialDeliveryError",
+    "PermanentDeliveryError",
+    "PluginApp",
+    "PluginResponse",
+    "__version__",
+    "add_point_fields",
+    "add_point_tags",
+    "pluginHTTPResponse",
+]
+
+__version__ = "0.1.0"

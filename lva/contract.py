@@ -1,0 +1,281 @@
+"""The documented plugin contract: the base classes, and what their methods may rely on.
+
+Names that the published plugin documentation uses stay camelCase. Nothing here knows which runtime,
+web framework or server is underneath.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    import trio
+    from pydantic import BaseModel
+
+    from lva.points import MonitoringPoint
+
+#: A route's handler: a class with one coroutine per HTTP verb, or a function, sync or async. It is
+#: called with the request and the path's variables by name.
+RouteHandler: TypeAlias = "type[BaseBackgroundHandler] | Callable[..., Any]"
+
+
+class PluginContext(Protocol):
+    """`self.app.ctx`: holds the logger; a plugin may keep attributes of its own on it."""
+
+    logger: logging.Logger
+
+
+class PluginApp(Protocol):
+    """`self.app`: the service as one plugin sees it. Safe to use from any thread.
+
+    Attributes:
+        ctx: Holds the plugin's logger.
+        config: What `[plugins.NAME.config]` says, as the plugin's `Config` model if it has one.
+        settings: A read-only view of the service's settings; secrets are left out.
+    """
+
+    @property
+    def ctx(self) -> PluginContext: ...
+    @property
+    def config(self) -> Any: ...
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
+
+    def publish(self, eventName: str, points: Iterable[MonitoringPoint]) -> None:
+        """Hand points to every plugin that asked for `eventName`; never waits for a plugin.
+
+        Raises:
+            ValueError: There is no such event type; the message lists those there are.
+            TypeError: One of the points is of another type than the event's. Nothing is published.
+        """
+
+    def addRoute(
+        self, path: str, handler: RouteHandler, methods: Iterable[str] | None = None
+    ) -> None:
+        """Add an HTTP route; see `BaseBackgroundPlugin.addRoute`."""
+
+
+class _Plugin(ABC):
+    """What event and background plugins share.
+
+    One instance of each concrete class exists in the process. One life is::
+
+        __init__(app)              once, in a worker thread
+        initialize() -> start() -> close()     once per attempt; a crash leads to another attempt
+
+    * `close()` is called exactly once for each `initialize()` that was entered, also when that
+      failed, after every task of the plugin has ended.
+    * A method that raises, hangs, or ignores its cancellation fails this plugin alone.
+
+    Attributes:
+        Config: A pydantic model for `[plugins.NAME.config]`; without one, `config` is a plain dict.
+        host_settings: The plugin's own defaults for the host's keys of `[plugins.NAME]`.
+        app: The service as this plugin sees it.
+        nursery: The plugin's Trio nursery, open from `initialize()` until the plugin stops. A task
+            in it that raises is a crash of the plugin.
+    """
+
+    Config: ClassVar[type[BaseModel] | None] = None
+    host_settings: ClassVar[Mapping[str, Any]] = {}
+
+    app: PluginApp
+    nursery: trio.Nursery
+
+    def __init__(self, app: PluginApp) -> None:
+        self.app = app
+
+    @property
+    def logger(self) -> logging.Logger:
+        """The plugin's logger; its records carry the plugin's name."""
+        return self.app.ctx.logger
+
+    @property
+    def config(self) -> Any:
+        """The plugin's configuration, validated before the service starts."""
+        return self.app.config
+
+    async def initialize(self) -> None:  # noqa: B027 - documented as optional to override
+        """Open what the plugin needs; called again after a crash, on the same instance.
+
+        Cancelled when the service stops or `initialize_timeout` (seconds) is over. Raising means
+        "not now": the host tries again after a back-off.
+        """
+
+    async def close(self) -> None:  # noqa: B027 - documented as optional to override
+        """Release what the plugin holds; must cope with an `initialize()` that got half-way.
+
+        Shielded from cancellation until `close_timeout` (seconds).
+        """
+
+
+class BaseEventPlugin(_Plugin):
+    """A plugin that is called with every batch of an event.
+
+    Attributes:
+        eventName: The event's name, for example ``monitoring_event``.
+    """
+
+    eventName: ClassVar[str]
+
+    @abstractmethod
+    async def handleEvent(self, *args: Any, **kwargs: Any) -> None:
+        """Handle one batch; for ``monitoring_event``: ``handleEvent(points, logger)``.
+
+        Returning means that every point is delivered. Raising `PartialDeliveryError` or
+        `PermanentDeliveryError` says more exactly what became of them; any other error, and taking
+        longer than `handle_timeout` (seconds), means that the batch is tried again after a back-off.
+        Cancelled at that limit and when the plugin stops.
+        """
+
+
+class BaseRequestMonitoringPlugin(BaseEventPlugin):
+    """An event plugin that sends the points of requests one by one."""
+
+    eventName = "monitoring_event"
+
+    @abstractmethod
+    async def flushPointToMonitoring(
+        self, point: MonitoringPoint, logger: logging.Logger
+    ) -> None:
+        """Send one point to the monitoring system; raising makes the host try it again."""
+
+    async def handleEvent(self, points: list[MonitoringPoint], logger: logging.Logger) -> None:  # type: ignore[override]
+        """Flush every point in order; report the ones that failed, so that only those are retried.
+
+        Raises:
+            PartialDeliveryError: Some points failed; its cause is the last point's error.
+        """
+        failed: list[MonitoringPoint] = []
+        rejected: list[MonitoringPoint] = []
+        cause: Exception | None = None
+        for point in points:
+            try:
+                await self.flushPointToMonitoring(point, logger)
+            except PermanentDeliveryError as error:
+                rejected.append(point)
+                cause = error
+            except Exception as error:  # noqa: BLE001 - whatever the author's code raises
+                failed.append(point)
+                cause = error
+        if cause is not None:
+            raise PartialDeliveryError(
+                f"{len(failed) + len(rejected)} of {len(points)} points failed,"
+                f" the last with {type(cause).__name__}: {cause}",
+                failed=failed,
+                rejected=rejected,
+            ) from cause
+
+
+class BaseBackgroundPlugin(_Plugin):
+    """A plugin that works in the background and may serve HTTP routes."""
+
+    async def start(self) -> None:  # noqa: B027 - a plugin that only adds routes has no work
+        """Do the plugin's work: run as long as it lasts, or put children into `self.nursery`.
+
+        Called once `initialize()` of every class in the file is done. Cancelled at stop. Returning
+        leaves the plugin running (policy `restart = "always"` excepted); raising is a crash.
+        """
+
+    def addRoute(
+        self, path: str, handler: RouteHandler, methods: Iterable[str] | None = None
+    ) -> None:
+        """Serve `path` while this plugin runs.
+
+        Args:
+            path: Starts with ``/``; may hold werkzeug converters, as in ``/cameras/<int:camera>``.
+            handler: A `BaseBackgroundHandler` class, or a function of the request and the path's
+                variables. A plain ``def`` runs in a worker thread.
+            methods: Verbs for a function, ``{"get"}`` if left out. A handler class has its own.
+                HEAD (with GET) and OPTIONS are answered without being named.
+
+        Raises:
+            ValueError: The path is malformed, or the service or another plugin owns it.
+            RuntimeError: The plugin is not in the attempt that it is called for (too early, or
+                after its close).
+        """
+        self.app.addRoute(path, handler, methods)
+
+
+class BaseBackgroundHandler:
+    """A class of HTTP handlers: one coroutine per verb, ``async def get(self, request)``.
+
+    An instance is made for each request.
+
+    Attributes:
+        app: The service as the plugin sees it.
+    """
+
+    app: PluginApp
+
+    def response(
+        self,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        statusCode: int = 200,
+    ) -> PluginResponse:
+        """Build a response; as `pluginHTTPResponse`."""
+        return pluginHTTPResponse(statusCode=statusCode, body=body, headers=headers)
+
+
+@dataclass(frozen=True, slots=True)
+class PluginResponse:
+    """An HTTP response in the contract's terms; the web layer turns it into a real one."""
+
+    statusCode: int = 200
+    body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def pluginHTTPResponse(
+    statusCode: int = 200,
+    body: Any = None,
+    headers: Mapping[str, str] | None = None,
+) -> PluginResponse:
+    """Build the response of a route handler.
+
+    Args:
+        statusCode: 100 to 599.
+        body: Text, bytes, nothing, or any other value, which is sent as JSON.
+        headers: Headers to set; ``Content-Type`` defaults to ``text/plain`` for text,
+            ``application/octet-stream`` for bytes and ``application/json`` for the rest.
+
+    Raises:
+        ValueError: The status code is out of range.
+    """
+    if not 100 <= statusCode <= 599:
+        raise ValueError(f"statusCode must be 100 to 599, not {statusCode}")
+    return PluginResponse(statusCode, body, dict(headers or {}))
+
+
+class PermanentDeliveryError(Exception):
+    """Raised by `handleEvent`: the batch is wrong for ever, trying again is useless."""
+
+
+class PartialDeliveryError(Exception):
+    """Raised by `handleEvent`: part of the batch arrived.
+
+    Args:
+        message: What happened.
+        failed: The points to try again.
+        rejected: The points that are wrong for ever. Points in neither list were delivered.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        failed: Sequence[Any] = (),
+        rejected: Sequence[Any] = (),
+    ) -> None:
+        super().__init__(message)
+        self.failed = list(failed)
+        self.rejected = list(rejected)
+
+
+#: Restart policies: after a crash; also after the work ended by itself; not at all.
+RestartPolicy: TypeAlias = Literal["on-failure", "always", "never"]
+Handler: TypeAlias = Callable[..., Awaitable[Any]]

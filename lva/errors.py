@@ -1,0 +1,31 @@
+"""Problems that stop the service before its port is bound."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class ConfigurationError(Exception):
+    """Settings or plugin files are wrong; carries every problem found, each a message for people.
+
+    Args:
+        problems: One or more messages. The first line says what is wrong and where; what to do
+            about it stands in the same message.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
+
+
+def suggestion(wrong: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean 'x'?`` for the known name nearest to the wrong one, or nothing."""
+    by_folded = {name.casefold(): name for name in known}
+    near = difflib.get_close_matches(wrong.casefold(), by_folded, n=1, cutoff=0.6)
+    return f"; did you mean {by_folded[near[0]]!r}?" if near else ""
+
+
+def listing(names: Iterable[str]) -> str:
+    """Return the names sorted and separated by commas, or ``none``."""
+    return ", ".join(sorted(names)) or "none"

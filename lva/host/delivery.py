@@ -1,0 +1,325 @@
+"""From `publish()` to `handleEvent`: one bounded channel, one account and one delivery loop per class.
+
+Points travel in the chunks they were published in; nothing awaits per point. At every moment::
+
+    accepted = delivered + rejected + dropped + queued + in_flight
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import trio
+
+from lva.contract import PartialDeliveryError, PermanentDeliveryError
+from lva.host.runtimes import Call, Runtime
+from lva.logs import brief
+from lva.settings import PluginSettings
+
+#: Reasons for which points are dropped.
+OVERFLOW: Final = "overflow"
+ATTEMPTS: Final = "max_attempts"
+SHUTDOWN: Final = "shutdown"
+FAILED: Final = "plugin_failed"
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What became of the points of one event plugin; all counts since the service started.
+
+    Attributes:
+        accepted: Points that entered the plugin's channel.
+        delivered: Points whose `handleEvent` call returned.
+        rejected: Points that the plugin called wrong for ever.
+        dropped: Points given up, by reason.
+        queued: Points waiting in the channel.
+        in_flight: Points in a `handleEvent` call, or waiting for their next attempt.
+        retries: Calls that were repeated attempts.
+    """
+
+    accepted: int = 0
+    delivered: int = 0
+    rejected: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    queued: int = 0
+    in_flight: int = 0
+    retries: int = 0
+
+    @property
+    def lost(self) -> int:
+        """Dropped points, for whatever reason."""
+        return self.dropped.total()
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every accepted point is in exactly one place."""
+        return self.accepted == (
+            self.delivered + self.rejected + self.lost + self.queued + self.in_flight
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the counts for status pages and the receipt."""
+        return {
+            "accepted": self.accepted,
+            "delivered": self.delivered,
+            "rejected": self.rejected,
+            "dropped": dict(self.dropped),
+            "queued": self.queued,
+            "in_flight": self.in_flight,
+            "retries": self.retries,
+        }
+
+
+class Mailbox:
+    """The bounded channel of one event class. Points are counted here, chunk sizes do not matter.
+
+    Args:
+        limit: Most points that wait.
+        overflow: ``drop_oldest`` or ``drop_newest``.
+        enough: How many waiting points `wait_for_enough` waits for.
+    """
+
+    def __init__(self, limit: int, overflow: str, enough: int) -> None:
+        self.ledger = Ledger()
+        self._limit = limit
+        self._drop_oldest = overflow == "drop_oldest"
+        self._enough_points = enough
+        self._send, self._receive = trio.open_memory_channel[Sequence[Any]](math.inf)
+        self._chunk: Sequence[Any] = ()  # the oldest chunk, of which a part is already taken
+        self._offset = 0
+        self._enough = trio.Event()
+        self._closed = False
+
+    def offer(self, points: Sequence[Any]) -> None:
+        """Accept points; never waits. Past the limit the overflow policy drops some, counted."""
+        if self._closed:
+            return
+        ledger = self.ledger
+        count = len(points)
+        ledger.accepted += count
+        excess = ledger.queued + count - self._limit
+        if excess > 0:
+            points = self._make_room(points, excess)
+        if points:
+            ledger.queued += len(points)
+            self._send.send_nowait(points)
+            if ledger.queued >= self._enough_points:
+                self._enough.set()
+
+    def _make_room(self, points: Sequence[Any], excess: int) -> Sequence[Any]:
+        """Drop `excess` points by policy; return what is left of the new ones."""
+        self.ledger.dropped[OVERFLOW] += excess
+        if self._drop_oldest:
+            while excess and (old := self._next_nowait(excess)):
+                self.ledger.queued -= len(old)
+                excess -= len(old)
+            return points[excess:]  # older points are gone, or on their way to the plugin
+        return points[: len(points) - excess]
+
+    async def take(self, size: int) -> list[Any]:
+        """Wait for points; return what has gathered, at most `size`, now counted as in flight."""
+        if self._offset >= len(self._chunk):
+            self._chunk, self._offset = await self._receive.receive(), 0
+        batch: list[Any] = []
+        while len(batch) < size and (more := self._next_nowait(size - len(batch))):
+            batch.extend(more)
+        self.ledger.queued -= len(batch)
+        self.ledger.in_flight += len(batch)
+        if self.ledger.queued < self._enough_points and self._enough.is_set() and not self._closed:
+            self._enough = trio.Event()
+        return batch
+
+    def _next_nowait(self, size: int) -> Sequence[Any]:
+        """Return the next points of one chunk, at most `size`; empty if none wait."""
+        if self._offset >= len(self._chunk):
+            try:
+                self._chunk, self._offset = self._receive.receive_nowait(), 0
+            except (trio.WouldBlock, trio.EndOfChannel):
+                return ()
+        part = self._chunk[self._offset : self._offset + size]
+        self._offset += len(part)
+        if self._offset >= len(self._chunk):
+            self._chunk, self._offset = (), 0
+        return part
+
+    async def wait_for_points(self) -> None:
+        """Wait until at least one point is there."""
+        if self._offset >= len(self._chunk):
+            self._chunk, self._offset = await self._receive.receive(), 0
+
+    async def wait_for_enough(self) -> None:
+        """Wait until a full batch has gathered or the mailbox is closed."""
+        await self._enough.wait()
+
+    def close(self) -> None:
+        """Accept no more; what is queued can still be taken."""
+        if not self._closed:
+            self._closed = True
+            self._send.close()
+            self._enough.set()
+
+    def drop_rest(self, reason: str) -> int:
+        """Close, and count what is still queued as dropped; return how many points."""
+        self.close()
+        dropped = 0
+        while part := self._next_nowait(1 << 30):
+            dropped += len(part)
+        self.ledger.queued -= dropped
+        if dropped:
+            self.ledger.dropped[reason] += dropped
+        return dropped
+
+
+class Delivery:
+    """Delivers the points of one event class for as long as the service runs.
+
+    The batch being delivered outlives an attempt of the plugin: after a crash the next attempt gets
+    it again.
+
+    Args:
+        what: ``"NAME.Class.handleEvent"``, for messages.
+        settings: Limits and retry delays.
+        logger: The plugin's logger, which `handleEvent` gets too.
+        rng: Source of the jitter.
+    """
+
+    def __init__(
+        self, what: str, settings: PluginSettings, logger: logging.Logger, rng: random.Random
+    ) -> None:
+        self.mailbox = Mailbox(settings.buffer_limit, settings.overflow, settings.batch_size)
+        self.last_error: str | None = None
+        #: Set once the mailbox is closed and every point of it is settled.
+        self.finished = trio.Event()
+        self._what = what
+        self._settings = settings
+        self._logger = logger
+        self._rng = rng
+        self._batch: list[Any] = []
+        self._attempts = 0
+
+    @property
+    def ledger(self) -> Ledger:
+        """The account of this class's points."""
+        return self.mailbox.ledger
+
+    async def run(self, runtime: Runtime, handle: Callable[..., Awaitable[Any]]) -> Call | None:
+        """Deliver until the mailbox is closed and empty, or until cancelled.
+
+        Returns:
+            None once everything is delivered; or the call that ignored its cancellation, whose
+            points are then counted as dropped.
+        """
+        while True:
+            if not self._batch:
+                try:
+                    await self._gather()
+                except trio.EndOfChannel:
+                    self.finished.set()
+                    return None
+            stuck = await self._deliver(runtime, handle)
+            if stuck is not None:
+                return stuck
+            if self._batch:
+                await trio.sleep(self._retry_delay())
+
+    async def _gather(self) -> None:
+        settings = self._settings
+        if settings.flush_interval:
+            await self.mailbox.wait_for_points()
+            with trio.move_on_after(settings.flush_interval):
+                await self.mailbox.wait_for_enough()
+        self._batch = await self.mailbox.take(settings.batch_size)
+        self._attempts = 0
+
+    async def _deliver(self, runtime: Runtime, handle: Callable[..., Awaitable[Any]]) -> Call | None:
+        self._attempts += 1
+        if self._attempts > 1:
+            self.ledger.retries += 1
+        batch = self._batch
+        call = runtime.call(self._what, handle, list(batch), self._logger)
+        ended = in_time = False
+        try:
+            in_time = ended = await call.wait(self._settings.handle_timeout)
+        finally:
+            # Also on the way out of a cancelled delivery: what arrived is delivered all the same.
+            ended = ended or await call.stop(self._settings.stop_timeout)
+            if call.returned:
+                self._settle(delivered=len(batch))
+            elif not ended:
+                self._give_up(FAILED)
+        if not ended:
+            return call
+        if not call.returned:
+            self._failed(batch, call.error, in_time)
+        return None
+
+    def _failed(self, batch: list[Any], error: BaseException | None, in_time: bool) -> None:
+        """Account for a call that did not deliver the whole batch."""
+        if isinstance(error, PartialDeliveryError):
+            self._settle_partly(batch, error)
+        elif isinstance(error, PermanentDeliveryError):
+            self._settle(rejected=len(batch))
+        if error is None and in_time:
+            why = "was cancelled by its own code"
+        elif error is None:
+            why = f"took longer than {self._settings.handle_timeout:g} s"
+        else:
+            why = f"raised {brief(error)}"
+        self.last_error = f"{self._what} {why}"
+        left = len(self._batch)
+        if left and self._attempts >= self._settings.max_attempts:
+            self._give_up(ATTEMPTS)
+            outcome = f"{left} points dropped after {self._attempts} attempts"
+        else:
+            outcome = f"{left} points to be tried again" if left else "not to be tried again"
+        self._logger.warning(
+            "%s %s; %s",
+            self._what,
+            why,
+            outcome,
+            exc_info=error if self._attempts == 1 else None,
+            extra={"phase": "handleEvent"},
+        )
+
+    def _settle_partly(self, batch: list[Any], error: PartialDeliveryError) -> None:
+        """Keep the failed points for the next attempt, in order; settle the rest."""
+        own = {id(point) for point in batch}
+        rejected = {id(point) for point in error.rejected}
+        failed = {id(point) for point in error.failed}
+        if not failed <= own:  # copies were named: better to repeat a point than to lose one
+            failed = own
+        failed -= rejected
+        again = [point for point in batch if id(point) in failed]
+        refused = sum(id(point) in rejected for point in batch)
+        self._settle(delivered=len(batch) - len(again) - refused, rejected=refused)
+        self._batch = again
+
+    def _settle(self, delivered: int = 0, rejected: int = 0) -> None:
+        ledger = self.ledger
+        ledger.delivered += delivered
+        ledger.rejected += rejected
+        ledger.in_flight -= delivered + rejected
+        self._batch = []
+
+    def _give_up(self, reason: str) -> None:
+        self.ledger.in_flight -= len(self._batch)
+        self.ledger.dropped[reason] += len(self._batch)
+        self._batch = []
+
+    def _retry_delay(self) -> float:
+        settings = self._settings
+        bound = min(settings.retry_max, settings.retry_initial * 2.0 ** min(self._attempts - 1, 60))
+        return self._rng.uniform(0, bound)
+
+    def drop_rest(self, reason: str) -> int:
+        """Give up every point that is not delivered; return how many were dropped."""
+        in_flight = len(self._batch)
+        if in_flight:
+            self._give_up(reason)
+        return in_flight + self.mailbox.drop_rest(reason)

@@ -1,0 +1,259 @@
+"""All plugins together: they start in order, get their points, and stop in order with a receipt."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import trio
+
+from lva.errors import listing, suggestion
+from lva.events import EVENT_TYPES
+from lva.host.delivery import Mailbox
+from lva.host.leaks import find_leaks
+from lva.host.lifecycle import ENDED, PluginLife, State
+from lva.host.loading import LoadedPlugin
+from lva.host.receipt import Receipt, exit_code, plugin_receipt
+from lva.host.routing import RouteTable
+from lva.host.runtimes import TrioRuntime
+from lva.settings import Settings
+
+LOGGER: Final = logging.getLogger("lva.host")
+
+#: How the time for stopping plugins is shared: background plugins, draining, closing event plugins.
+#: What a phase leaves is the next one's.
+_BACKGROUND_SHARE: Final = 0.4
+_DRAIN_SHARE: Final = 0.5  # of what is left after the background plugins
+
+
+class Host:
+    """Runs the active plugins.
+
+    Args:
+        settings: The service's settings.
+        loaded: The plugins, in activation order.
+        rng: Source of the jitter of back-offs; seeded in tests.
+
+    Attributes:
+        routes: The service's routes; plugins add theirs here.
+        lives: The plugins by name, in activation order; empty until `run` has begun.
+        stop_requested: Set once the plugins are to stop.
+        stopped: Set once every plugin has ended and `receipt` is there.
+        critical_failure: The critical plugin that failed, if one has.
+        gave_up: Set together with it.
+    """
+
+    def __init__(
+        self, settings: Settings, loaded: Sequence[LoadedPlugin], rng: random.Random | None = None
+    ) -> None:
+        self.routes = RouteTable()
+        self.lives: dict[str, PluginLife] = {}
+        self.stop_requested = trio.Event()
+        self.stopped = trio.Event()
+        self.gave_up = trio.Event()
+        self.critical_failure: str | None = None
+        self.receipt: Receipt | None = None
+        self._settings = settings
+        self._loaded = loaded
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, not cryptography
+        self._mailboxes: dict[str, list[Mailbox]] = {name: [] for name in EVENT_TYPES}
+        self._failed = False
+        self._reason = "the service stopped"
+        self._deadline = float("inf")
+        self._stop_begun = 0.0
+        self._thread = 0
+        self._token: trio.lowlevel.TrioToken | None = None
+
+    # Running
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Start the plugins, and stop them in order once told to.
+
+        Returns when every plugin has ended. A plugin that was abandoned keeps this from returning;
+        wait for `stopped` instead, which is set all the same.
+
+        Cancellation is taken as a request to stop: the plugins still end in order, within
+        `shutdown_timeout`.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._conduct, task_status)
+            try:
+                await self.stopped.wait()
+            finally:
+                self.request_stop("the host was cancelled")
+
+    async def _conduct(self, task_status: trio.TaskStatus[None]) -> None:
+        self._thread = threading.get_ident()
+        self._token = trio.lowlevel.current_trio_token()
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as nursery:
+                self._build(nursery)
+                turn: trio.Event | None = None
+                for life in self.lives.values():
+                    nursery.start_soon(self._supervise, life, turn, name=f"{life.name} (supervisor)")
+                    turn = life.turn_over
+                task_status.started()
+                await self.stop_requested.wait()
+                await self._stop_plugins()
+                self.receipt = self.account()
+                self.stopped.set()
+
+    def _build(self, nursery: trio.Nursery) -> None:
+        public = self._settings.public()
+        for loaded in self._loaded:
+            life = PluginLife(
+                loaded,
+                TrioRuntime(loaded.name, nursery),
+                self.routes,
+                self.publish,
+                public,
+                self._settings.slow_start,
+                self._rng,
+            )
+            self.lives[life.name] = life
+            for cls, delivery in life.deliveries.items():
+                self._mailboxes[cls.eventName].append(delivery.mailbox)  # type: ignore[union-attr]
+
+    async def _supervise(self, life: PluginLife, turn: trio.Event | None) -> None:
+        """Contain even a bug of the host itself, so that the other plugins still stop in order."""
+        try:
+            await life.supervise(turn)
+        except Exception:
+            LOGGER.critical("bug in the host: the supervisor of %s failed", life.name, exc_info=True)
+            self._failed = True
+            self.request_stop(f"the supervisor of plugin {life.name!r} failed")
+            self.gave_up.set()
+        finally:
+            life.ended.set()
+            life.turn_over.set()
+        if life.settings.critical and life.state.value in {State.FAILED, State.ABANDONED}:
+            if not self.stop_requested.is_set():
+                self.critical_failure = life.name
+                LOGGER.critical("critical plugin %s has given up: %s", life.name, life.last.reason)
+            self.gave_up.set()
+
+    # Points
+
+    def publish(self, event: str, points: Iterable[Any]) -> None:
+        """Hand points to every plugin that asked for the event; never waits. Any thread may call.
+
+        Raises:
+            ValueError: There is no such event.
+            TypeError: A point has the wrong type; none is published.
+        """
+        mailboxes = self._mailboxes.get(event)
+        if mailboxes is None:
+            raise ValueError(
+                f"unknown event {event!r}{suggestion(str(event), EVENT_TYPES)};"
+                f" known are {listing(EVENT_TYPES)}"
+            )
+        item = EVENT_TYPES[event].item
+        batch = tuple(points)
+        for point in batch:
+            if type(point) is not item and not isinstance(point, item):
+                raise TypeError(f"{event} takes {item.__name__} objects, not {type(point).__name__}")
+        if not batch:
+            return
+        if threading.get_ident() == self._thread:
+            for mailbox in mailboxes:
+                mailbox.offer(batch)
+        elif self._token is not None:
+            try:
+                self._token.run_sync_soon(_offer_all, mailboxes, batch)
+            except trio.RunFinishedError:
+                LOGGER.warning("%d points were published after the end of the service", len(batch))
+
+    # Stopping
+
+    def request_stop(self, reason: str, deadline: float | None = None) -> None:
+        """Ask for the plugins to be stopped; the first request counts.
+
+        Args:
+            reason: For the log and the receipt.
+            deadline: Trio time by which they must have ended; `shutdown_timeout` from now if left out.
+        """
+        if not self.stop_requested.is_set():
+            self._reason = reason
+            self._stop_begun = trio.current_time()
+            limit = self._stop_begun + self._settings.shutdown_timeout
+            self._deadline = limit if deadline is None else min(limit, deadline)
+            self.stop_requested.set()
+
+    async def _stop_plugins(self) -> None:
+        """Background plugins in reverse order; then, once drained, event plugins in reverse order."""
+        reverse = [*reversed(self.lives.values())]
+        await self._stop_each(
+            [life for life in reverse if not life.is_event_plugin], self._share(_BACKGROUND_SHARE)
+        )
+        drained = self._share(_DRAIN_SHARE)
+        events = [life for life in reverse if life.is_event_plugin]
+        async with trio.open_nursery() as nursery:
+            for life in events:
+                nursery.start_soon(life.drain, drained)
+        await self._stop_each(events, self._deadline)
+        for name, leaks in find_leaks(self.lives.values()).items():
+            self.lives[name].note_leaks(leaks)
+
+    def _share(self, part: float) -> float:
+        now = trio.current_time()
+        return now + max(0.0, self._deadline - now) * part
+
+    async def _stop_each(self, lives: Sequence[PluginLife], deadline: float) -> None:
+        """Stop one after the other; one that takes more than its share no longer holds up the rest."""
+        if not lives:
+            return
+        patience = max(0.0, deadline - trio.current_time()) / (2 * len(lives))
+        async with trio.open_nursery() as nursery:
+            for life in lives:
+                nursery.start_soon(life.stop, deadline)
+                if not life.ended.is_set():
+                    with trio.move_on_after(patience):
+                        await life.ended.wait()
+
+    # Status
+
+    def account(self, reason: str | None = None, code: int | None = None) -> Receipt:
+        """Return the receipt as things stand now. Reads only, so any thread may call it.
+
+        Args:
+            reason: Why the service stops; what `request_stop` was told if left out.
+            code: The exit code, when something else than the plugins decides it.
+        """
+        plugins = [plugin_receipt(life) for life in self.lives.values()]
+        if code is None:
+            code = exit_code(plugins, self.critical_failure, self._failed)
+        return Receipt(
+            reason or self._reason, code, self._seconds_stopping(), plugins
+        )
+
+    def _seconds_stopping(self) -> float:
+        try:
+            return trio.current_time() - self._stop_begun if self._stop_begun else 0.0
+        except RuntimeError:  # outside Trio, in the watchdog's thread
+            return 0.0
+
+    def not_ready(self) -> dict[str, str]:
+        """Return why the service is not ready, by plugin; empty if every active plugin runs."""
+        return {
+            name: f"{life.state.value.value}: {life.last.reason}"
+            for name, life in self.lives.items()
+            if life.state.value is not State.RUNNING
+        }
+
+    @property
+    def started(self) -> bool:
+        """Whether `run` has begun."""
+        return bool(self.lives) or not self._loaded
+
+    @property
+    def all_ended(self) -> bool:
+        """Whether no plugin is alive."""
+        return all(life.state.value in ENDED for life in self.lives.values())
+
+
+def _offer_all(mailboxes: Sequence[Mailbox], batch: Sequence[Any]) -> None:
+    for mailbox in mailboxes:
+        mailbox.offer(batch)

@@ -1,0 +1,85 @@
+"""What of a plugin is still alive: Trio tasks and threads, found by looking, not by trust."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import trio
+
+from lva.host.runtimes import current_plugin, waiting_at
+
+if TYPE_CHECKING:
+    from lva.host.lifecycle import PluginLife
+
+
+@dataclass(slots=True)
+class Leaks:
+    """Names of the tasks and threads, each with where it is."""
+
+    tasks: list[str] = field(default_factory=list)
+    threads: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.tasks or self.threads)
+
+    def __str__(self) -> str:
+        kinds = (("task", self.tasks), ("thread", self.threads))
+        return ", ".join(f"{kind} {item}" for kind, items in kinds for item in items)
+
+
+def find_leaks(lives: Iterable[PluginLife]) -> dict[str, Leaks]:
+    """Find what is alive of these plugins, in one walk over all tasks and threads.
+
+    A task belongs to the plugin in whose context it was started; a thread to the plugin whose file is
+    on its stack, or whose task called it. A library's own thread without either cannot be told.
+    """
+    roots = {life.name: _root(life.loaded.path) for life in lives}
+    found = {name: Leaks() for name in roots}
+    for task in _all_tasks():
+        name = task.context.get(current_plugin)
+        if name in found:
+            found[name].tasks.append(f"{task.name} (at {waiting_at(task)})")
+    frames = sys._current_frames()  # noqa: SLF001 - the documented way to see the stacks of threads
+    for thread in threading.enumerate():
+        if thread is threading.main_thread() or thread.ident not in frames:
+            continue
+        stack = list(_stack(frames[thread.ident]))
+        for name, root in roots.items():
+            own = [frame for frame in stack if frame.f_code.co_filename.startswith(root)]
+            called = f" from {name}." in thread.name or f" from lva_plugins.{name}." in thread.name
+            if own or (called and len(stack) > _IDLE_DEPTH):
+                place = own[0] if own else stack[0]
+                found[name].threads.append(
+                    f"{thread.name} (at {place.f_code.co_filename}:{place.f_lineno})"
+                )
+    return {name: leaks for name, leaks in found.items() if leaks}
+
+
+#: Frames of an idle worker thread that Trio keeps for its next job, under the name of its last.
+_IDLE_DEPTH = 4
+
+
+def _root(path: Path) -> str:
+    return str(path.parent) + "/" if path.name == "__init__.py" else str(path)
+
+
+def _all_tasks() -> Iterator[trio.lowlevel.Task]:
+    root = trio.lowlevel.current_root_task()
+    pending = [root] if root is not None else []
+    while pending:
+        task = pending.pop()
+        yield task
+        for nursery in task.child_nurseries:
+            pending.extend(nursery.child_tasks)
+
+
+def _stack(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back

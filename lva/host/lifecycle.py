@@ -1,0 +1,565 @@
+"""One plugin's life: its states, attempts, restarts and its close.
+
+`PluginLife.supervise` is read top to bottom: an attempt constructs, initializes and runs the plugin; a
+crash leads to a back-off and another attempt; a stop, wherever it comes, leads to `close()`.
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+import trio
+from trio_util import AsyncValue, wait_any
+
+from lva.contract import BaseBackgroundPlugin, BaseEventPlugin, RouteHandler
+from lva.host.delivery import FAILED, SHUTDOWN, Delivery
+from lva.host.leaks import Leaks, find_leaks
+from lva.host.loading import LoadedPlugin, PluginClass
+from lva.host.routing import Gate, Owner, RouteTable
+from lva.host.runtimes import Call, Runtime, ensure_awaited, now, waiting_at
+from lva.host.view import PluginView, Publish
+from lva.logs import brief, plugin_logger
+
+Plugin = BaseEventPlugin | BaseBackgroundPlugin
+
+
+class State(enum.Enum):
+    """Where a plugin is in its life."""
+
+    LOADED = "loaded"
+    INITIALIZING = "initializing"
+    RUNNING = "running"
+    BACKOFF = "backoff"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    ABANDONED = "abandoned"
+
+
+#: The states that may follow each state. Anything else is a bug of the host.
+TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
+    State.LOADED: frozenset({State.INITIALIZING, State.STOPPING}),
+    State.INITIALIZING: frozenset(
+        {State.RUNNING, State.BACKOFF, State.FAILED, State.STOPPING, State.ABANDONED}
+    ),
+    State.RUNNING: frozenset({State.BACKOFF, State.FAILED, State.STOPPING, State.ABANDONED}),
+    State.BACKOFF: frozenset({State.INITIALIZING, State.STOPPING, State.ABANDONED}),
+    State.STOPPING: frozenset({State.STOPPED, State.ABANDONED}),
+    State.FAILED: frozenset({State.ABANDONED}),
+    State.STOPPED: frozenset({State.ABANDONED}),
+    State.ABANDONED: frozenset(),
+}
+#: States that nothing but the end of the process follows.
+ENDED: Final = frozenset({State.STOPPED, State.FAILED, State.ABANDONED})
+#: Shortest time that code gets to end once it is cancelled, even past a deadline.
+_LEAST_GRACE: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A change of state: to what, when (Unix seconds) and why."""
+
+    state: State
+    at: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """Why an attempt ended by itself.
+
+    Attributes:
+        phase: Where: ``"Class.initialize()"``, ``"a task in its nursery"``.
+        why: One line for people, without secrets.
+        error: What was raised; None if a limit was passed or the work just ended.
+        during_startup: Whether `initialize()` was not yet done.
+        final: Whether trying again is out of the question.
+    """
+
+    phase: str
+    why: str
+    error: BaseException | None = None
+    during_startup: bool = False
+    final: bool = False
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What one attempt holds."""
+
+    initialized: trio.Event = field(default_factory=trio.Event)
+    over: trio.Event = field(default_factory=trio.Event)
+    phase: str = "__init__()"
+    running: bool = False
+    entered: list[Plugin] = field(default_factory=list)
+    body: Call | None = None
+    start_failure: tuple[str, BaseException] | None = None
+    stuck: list[Call] = field(default_factory=list)
+
+
+class PluginLife:
+    """Supervises one plugin, that is one file with one or more classes.
+
+    Args:
+        loaded: The checked plugin.
+        runtime: Where its code runs.
+        routes: The service's routes.
+        publish: Hands points to all plugins.
+        public_settings: What plugins see of the service's settings.
+        slow_start: After how many seconds a start is reported as slow.
+        rng: Source of the jitter.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedPlugin,
+        runtime: Runtime,
+        routes: RouteTable,
+        publish: Publish,
+        public_settings: Mapping[str, Any],
+        slow_start: float,
+        rng: random.Random,
+    ) -> None:
+        self.loaded = loaded
+        self.name = loaded.name
+        self.settings = loaded.settings
+        self.logger = plugin_logger(loaded.name)
+        self.state: AsyncValue[State] = AsyncValue(State.LOADED)
+        self.history: deque[Transition] = deque(
+            [Transition(State.LOADED, now(), "waiting for its turn")], maxlen=100
+        )
+        self.owner = Owner(loaded.name)
+        self.owner.retry_after = self._retry_after
+        self.deliveries: dict[PluginClass, Delivery] = {
+            cls: Delivery(f"{self.name}.{cls.__name__}.handleEvent", self.settings, self.logger, rng)
+            for cls in loaded.classes
+            if issubclass(cls, BaseEventPlugin)
+        }
+        self.restarts = 0
+        self.last_error: str | None = None
+        self.problems: list[str] = []
+        self.leaks = Leaks()
+        self.stop_seconds: float | None = None
+        #: Set once those behind this plugin need not wait for it any longer.
+        self.turn_over = trio.Event()
+        #: Set when the life is over and everything that could be released is.
+        self.ended = trio.Event()
+        self._runtime = runtime
+        self._routes = routes
+        self._slow_start = slow_start
+        self._rng = rng
+        self._views = {
+            cls: PluginView(
+                self.name, loaded.configs[cls], public_settings, publish, self._add_route
+            )
+            for cls in loaded.classes
+        }
+        self._members: dict[PluginClass, Plugin] = {}
+        self._constructing: str | None = None
+        self._attempt: _Attempt | None = None
+        self._scope = trio.CancelScope()
+        self._deadline = float("inf")
+        self._failures = 0
+        self._restart_times: deque[float] = deque()
+        self._retry_at = 0.0
+
+    # What others ask of a life
+
+    @property
+    def is_event_plugin(self) -> bool:
+        """Whether points are delivered to it, so that it stops after the background plugins."""
+        return bool(self.deliveries)
+
+    @property
+    def last(self) -> Transition:
+        """The newest transition."""
+        return self.history[-1]
+
+    async def supervise(self, turn: trio.Event | None = None) -> None:
+        """Be the plugin's supervisor task until it is stopped or has failed.
+
+        Args:
+            turn: Awaited before the first attempt.
+
+        Cancellation is by `stop`. Whatever happens, an `initialize()` that was entered gets its
+        `close()`, and everything the plugin holds in the host is released.
+        """
+        try:
+            with self._scope:
+                if turn is not None:
+                    await turn.wait()
+                while await self._one_attempt():
+                    await trio.sleep(max(0.0, self._retry_at - trio.current_time()))
+                    self.restarts += 1
+        finally:
+            self._release()
+
+    async def stop(self, deadline: float) -> None:
+        """Stop the plugin: cancel its tasks, then close it.
+
+        Args:
+            deadline: Trio time past which the plugin is abandoned.
+
+        Returns once the life has ended, `_LEAST_GRACE` past the deadline at the latest for each
+        thing that has to be waited for. Not interruptible.
+        """
+        self._deadline = deadline
+        begun = trio.current_time()
+        if self.state.value not in ENDED:
+            self._move(State.STOPPING, "the service stops")
+        self._scope.cancel()
+        with trio.CancelScope(shield=True):
+            await self.ended.wait()
+        self.stop_seconds = trio.current_time() - begun
+
+    async def drain(self, deadline: float) -> None:
+        """Accept no more points and deliver those that wait, until the deadline (Trio time)."""
+        for delivery in self.deliveries.values():
+            delivery.mailbox.close()
+        with trio.move_on_at(deadline):
+            await wait_any(self._all_delivered, self._delivers_no_more)
+
+    async def _all_delivered(self) -> None:
+        for delivery in self.deliveries.values():
+            await delivery.finished.wait()
+
+    async def _delivers_no_more(self) -> None:
+        alive = {State.RUNNING, State.INITIALIZING}
+        await self.state.wait_value(lambda state: state not in alive)
+
+    # One attempt
+
+    async def _one_attempt(self) -> bool:
+        """Live once; return whether to try again, after a back-off."""
+        attempt = self._attempt = _Attempt()
+        self._move(State.INITIALIZING, "restarting" if self.restarts else "starting")
+        self._routes.mark_stale(self.owner)
+        try:
+            crash = await self._construct() or await self._live(attempt)
+            again = self._decide(crash, ran=attempt.running)
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._wind_up(attempt)
+        return again and self.state.value is State.BACKOFF
+
+    async def _construct(self) -> Crash | None:
+        """Make the instances that do not exist yet."""
+        for cls in self.loaded.classes:
+            if cls in self._members:
+                continue
+            what = f"{cls.__name__}.__init__()"
+            self._constructing = what
+            limit = self.settings.initialize_timeout
+            made = await self._runtime.construct(
+                f"{self.name}.{what}", partial(_make, cls, self._views[cls]), limit
+            )
+            if made is None:
+                return Crash(what, f"took longer than {limit:g} s, in a thread that is left behind", final=True)
+            self._constructing = None
+            if made.error is not None:
+                return Crash(what, f"raised {brief(made.error)}", made.error)
+            self._members[cls] = made.instance
+        return None
+
+    async def _live(self, attempt: _Attempt) -> Crash:
+        """Initialize and run until something ends it."""
+        attempt.body = self._runtime.call(self.name, self._body, attempt)
+        if (crash := await self._initialized(attempt)) is not None:
+            return crash
+        async with trio.open_nursery() as nursery:
+            for cls, delivery in self.deliveries.items():
+                nursery.start_soon(self._deliver, attempt, cls, delivery)
+            await attempt.over.wait()
+            self.owner.gate = Gate.WAITING
+            nursery.cancel_scope.cancel()
+        if attempt.stuck:
+            return Crash(attempt.stuck[0].what, "ignored its cancellation", final=True)
+        return await self._why_over(attempt)
+
+    async def _initialized(self, attempt: _Attempt) -> Crash | None:
+        """Wait for `initialize()`; report a slow one; give up on one that takes too long."""
+        limit = self.settings.initialize_timeout
+        with trio.move_on_after(min(self._slow_start, limit)):
+            await attempt.initialized.wait()
+        if not attempt.initialized.is_set() and limit > self._slow_start:
+            self.logger.warning(
+                "%s is slow: %g s so far, waiting at %s; plugins behind it go ahead",
+                attempt.phase,
+                self._slow_start,
+                waiting_at(attempt.body.task if attempt.body else None),
+            )
+            self.turn_over.set()
+            with trio.move_on_after(limit - self._slow_start):
+                await attempt.initialized.wait()
+        if not attempt.initialized.is_set():
+            place = waiting_at(attempt.body.task if attempt.body else None)
+            return Crash(
+                attempt.phase, f"took longer than {limit:g} s, waiting at {place}", during_startup=True
+            )
+        return None if attempt.running else await self._why_over(attempt)
+
+    async def _why_over(self, attempt: _Attempt) -> Crash:
+        """Wait for the plugin's tasks to unwind; say why they did."""
+        assert attempt.body is not None
+        if not await attempt.body.wait(self._grace(self.settings.stop_timeout)):
+            return Crash(attempt.phase, "failed, and a task of it does not end", final=True)
+        error = attempt.body.error
+        if attempt.start_failure is not None:
+            phase, error = attempt.start_failure
+        elif attempt.running:
+            phase = "a task in its nursery"
+        else:
+            phase = attempt.phase
+        if error is not None:
+            why = f"raised {brief(error)}"
+        elif attempt.body.returned:
+            why = "has ended"
+            phase = "its work"
+        else:
+            why = "was cancelled by the plugin's own code"
+        return Crash(phase, why, error, during_startup=not attempt.running)
+
+    async def _body(self, attempt: _Attempt) -> None:
+        """Run in the plugin's task: its nursery, in which it initializes, starts and works."""
+        try:
+            async with trio.open_nursery() as nursery:
+                for member in self._members.values():
+                    member.nursery = nursery
+                for cls, member in self._members.items():
+                    attempt.phase = f"{cls.__name__}.initialize()"
+                    attempt.entered.append(member)
+                    await ensure_awaited(attempt.phase, member.initialize())
+                self._became_running(attempt)
+                for cls, member in self._members.items():
+                    if isinstance(member, BaseBackgroundPlugin):
+                        what = f"{cls.__name__}.start()"
+                        nursery.start_soon(
+                            self._start, attempt, what, member, name=f"{self.name}.{what}"
+                        )
+                if self.settings.restart != "always" or self.is_event_plugin:
+                    await trio.sleep_forever()
+        finally:
+            attempt.initialized.set()
+            attempt.over.set()
+
+    async def _start(self, attempt: _Attempt, what: str, member: BaseBackgroundPlugin) -> None:
+        try:
+            await ensure_awaited(what, member.start())
+        except trio.Cancelled:
+            raise
+        except BaseException as error:
+            if attempt.start_failure is None and not isinstance(error, BaseExceptionGroup):
+                attempt.start_failure = (what, error)
+            raise
+
+    def _became_running(self, attempt: _Attempt) -> None:
+        if self.state.value is not State.INITIALIZING:
+            return  # told to stop at the very moment
+        attempt.phase = "start()"
+        attempt.running = True
+        self._routes.drop_stale(self.owner)
+        self.owner.gate = Gate.OPEN
+        self._move(State.RUNNING, "initialized")
+        self.turn_over.set()
+        attempt.initialized.set()
+
+    async def _deliver(self, attempt: _Attempt, cls: PluginClass, delivery: Delivery) -> None:
+        member = self._members[cls]
+        assert isinstance(member, BaseEventPlugin)
+        stuck = await delivery.run(self._runtime, member.handleEvent)
+        if stuck is not None:
+            attempt.stuck.append(stuck)
+            attempt.over.set()
+
+    # After an attempt
+
+    def _decide(self, crash: Crash, ran: bool) -> bool:
+        """Log a crash; choose between back-off and giving up; return whether to try again."""
+        self.last_error = f"{crash.phase} {crash.why}"
+        time = trio.current_time()
+        counts = ran or not crash.during_startup or self.settings.startup_error_behavior == "error"
+        window = self.settings.restart_window
+        while self._restart_times and self._restart_times[0] <= time - window:
+            self._restart_times.popleft()
+        if ran and self._ran_for() >= window:
+            self._failures = 0
+        limit = self.settings.max_restarts
+        if crash.final:
+            self._give_up(State.ABANDONED, crash, "")
+            return False
+        if self.settings.restart == "never":
+            self._give_up(State.FAILED, crash, "; its restart policy is 'never'")
+            return False
+        if counts and len(self._restart_times) >= limit:
+            self._give_up(State.FAILED, crash, f"; that is more than {limit} restarts in {window:g} s")
+            return False
+        if counts:
+            self._restart_times.append(time)
+        bound = min(
+            self.settings.backoff_max, self.settings.backoff_initial * 2.0 ** min(self._failures, 60)
+        )
+        delay = self._rng.uniform(0, bound)
+        self._failures += 1
+        self._retry_at = time + delay
+        self._close_gate(Gate.WAITING)
+        self._log_crash(crash, f"; next attempt in {delay:.1f} s")
+        self._move(State.BACKOFF, f"{self.last_error}; next attempt in {delay:.1f} s", quiet=True)
+        return True
+
+    def _give_up(self, state: State, crash: Crash, because: str) -> None:
+        self._close_gate(Gate.GONE)
+        self._log_crash(crash, f"{because}; the plugin is not started again")
+        self._move(state, f"{self.last_error}{because}", quiet=True)
+
+    def _log_crash(self, crash: Crash, consequence: str) -> None:
+        self.logger.error(
+            "crashed: %s %s%s",
+            crash.phase,
+            crash.why,
+            consequence,
+            exc_info=crash.error,
+            extra={"phase": crash.phase},
+        )
+
+    async def _wind_up(self, attempt: _Attempt) -> None:
+        """End everything of the attempt: handlers, tasks, then `close()` for each class entered."""
+        self._close_gate(Gate.WAITING if self.state.value is State.BACKOFF else Gate.GONE)
+        if attempt.body is not None:
+            attempt.body.cancel()
+        grace = self._grace(self.settings.stop_timeout)
+        if not await self.owner.cancel_calls(grace):
+            self._abandon("a route handler ignored its cancellation")
+        if attempt.body is not None and not await attempt.body.wait(grace):
+            place = waiting_at(attempt.body.task)
+            self._abandon(f"{attempt.phase}, or a task it started, ignored its cancellation ({place})")
+        self._note_late_failure(attempt)
+        for member in reversed(attempt.entered):
+            await self._close(member)
+        if self.state.value in {State.BACKOFF, State.FAILED, State.ABANDONED}:
+            self.note_leaks(find_leaks([self]).get(self.name, Leaks()))
+
+    def _note_late_failure(self, attempt: _Attempt) -> None:
+        """Log what a task raised while it was being cancelled by a stop: no death is silent."""
+        body = attempt.body
+        if self.state.value is State.STOPPING and body is not None and body.error is not None:
+            problem = f"a task raised {brief(body.error)} while stopping"
+            self.problems.append(problem)
+            self.last_error = problem
+            self.logger.error("%s", problem, exc_info=body.error, extra={"phase": attempt.phase})
+
+    async def _close(self, member: Plugin) -> None:
+        """Call `close()` once, in its time limit."""
+        what = f"{type(member).__name__}.close()"
+        limit = self._grace(self.settings.close_timeout)
+        call = self._runtime.call(f"{self.name}.{what}", member.close)
+        if not await call.wait(limit):
+            place = waiting_at(call.task)
+            ended = await call.stop(self._grace(1.0))
+            how = "was cut short" if ended else "ignored its cancellation"
+            self._abandon(f"{what} took longer than {limit:.3g} s, waiting at {place}, and {how}")
+        elif call.error is not None:
+            problem = f"{what} raised {brief(call.error)}"
+            self.problems.append(problem)
+            self.last_error = problem
+            self.logger.error("%s", problem, exc_info=call.error, extra={"phase": what})
+
+    def _abandon(self, why: str) -> None:
+        self.last_error = why
+        self.problems.append(why)
+        if self.state.value is not State.ABANDONED:
+            self.logger.error("abandoned: %s", why)
+            self._move(State.ABANDONED, why, quiet=True)
+        else:
+            self.logger.error("%s", why)
+
+    def note_leaks(self, leaks: Leaks) -> None:
+        """Log and keep what of the plugin is still alive after its close."""
+        if leaks:
+            self.leaks = leaks
+            self.logger.error("left behind after its close: %s", leaks)
+            if self.state.value is not State.ABANDONED:
+                self._abandon(f"it left {leaks} behind")
+
+    def _release(self) -> None:
+        """Give back what the plugin holds in the host."""
+        self._close_gate(Gate.GONE)
+        self._routes.remove(self.owner)
+        stopping = self.state.value in {State.STOPPING, State.LOADED}
+        for delivery in self.deliveries.values():
+            dropped = delivery.drop_rest(SHUTDOWN if stopping else FAILED)
+            if dropped:
+                self.logger.error("%d points were not delivered and are dropped", dropped)
+        if self._constructing is not None and self.state.value is not State.ABANDONED:
+            self._abandon(f"{self._constructing} did not return; its thread is left behind")
+        if self.state.value is State.STOPPING:
+            self._move(State.STOPPED, "closed")
+        self.turn_over.set()
+        self.ended.set()
+
+    # Small things
+
+    def _move(self, state: State, reason: str, quiet: bool = False) -> None:
+        """Change the state, keep and log the change.
+
+        Args:
+            quiet: The caller has just logged the reason; only debug logs repeat it.
+        """
+        old = self.state.value
+        if state not in TRANSITIONS[old]:
+            raise AssertionError(f"plugin {self.name}: illegal transition {old.value} -> {state.value}")
+        self.history.append(Transition(state, now(), reason))
+        self.logger.log(
+            10 if quiet else 20,
+            "%s -> %s: %s",
+            old.value,
+            state.value,
+            reason,
+            extra={"state": state.value, "reason": reason},
+        )
+        self.state.value = state
+        if state not in {State.LOADED, State.INITIALIZING}:
+            self.turn_over.set()
+
+    def _ran_for(self) -> float:
+        for change in reversed(self.history):
+            if change.state is State.RUNNING:
+                return now() - change.at
+        return 0.0
+
+    def _close_gate(self, gate: Gate) -> None:
+        self.owner.gate = gate
+        if gate is Gate.GONE:
+            self._routes.remove(self.owner)
+
+    def _retry_after(self) -> float:
+        if self.state.value is State.BACKOFF:
+            return max(1.0, self._retry_at - trio.current_time())
+        return 1.0
+
+    def _grace(self, limit: float) -> float:
+        return max(_LEAST_GRACE, min(limit, self._deadline - trio.current_time()))
+
+    def _add_route(
+        self, path: str, handler: RouteHandler, methods: Iterable[str] | None = None
+    ) -> None:
+        if self._attempt is None or self.state.value not in {State.INITIALIZING, State.RUNNING}:
+            raise RuntimeError(
+                f"addRoute({path!r}): plugin {self.name!r} is {self.state.value}; add routes in"
+                " initialize() or later, while it runs"
+            )
+        self._routes.add(self.owner, path, handler, methods)
+
+
+def _make(cls: Callable[[Any], Plugin], view: PluginView) -> Plugin:
+    """Call the plugin's class, and check that it called its base class."""
+    instance = cls(view)
+    if getattr(instance, "app", None) is None:
+        raise TypeError(f"{type(instance).__name__}.__init__ must call super().__init__(app)")
+    return instance
+

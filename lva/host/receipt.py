@@ -1,0 +1,130 @@
+"""What a stop proves: how each plugin ended, what became of its points, and the exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from lva.host.lifecycle import State
+from lva.logs import redact
+
+if TYPE_CHECKING:
+    from lva.host.lifecycle import PluginLife
+
+EXIT_CLEAN: Final = 0
+EXIT_CONFIGURATION: Final = 2
+EXIT_CRITICAL: Final = 3
+EXIT_UNCLEAN: Final = 4
+EXIT_KILLED: Final = 70
+
+
+@dataclass(frozen=True, slots=True)
+class PluginReceipt:
+    """How one plugin ended.
+
+    Attributes:
+        stop_seconds: How long its stop took; None if it was not stopped by the end of the service.
+        points: The sums of its classes' ledgers.
+        problems: What went wrong at its close, for people.
+    """
+
+    name: str
+    state: str
+    reason: str
+    stop_seconds: float | None
+    restarts: int
+    points: dict[str, Any]
+    leaked_tasks: Sequence[str]
+    leaked_threads: Sequence[str]
+    problems: Sequence[str]
+
+    @property
+    def lost(self) -> int:
+        """Points that were accepted and neither delivered nor rejected."""
+        points = self.points
+        return int(sum(points["dropped"].values()) + points["queued"] + points["in_flight"])
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The one account of a stop.
+
+    Attributes:
+        reason: Why the service stopped.
+        exit_code: See `docs/guarantees`.
+        seconds: From the request to stop until now.
+    """
+
+    reason: str
+    exit_code: int
+    seconds: float
+    plugins: Sequence[PluginReceipt]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the receipt as it is logged: plain values for JSON."""
+        return {
+            "reason": self.reason,
+            "exit_code": self.exit_code,
+            "seconds": round(self.seconds, 3),
+            "plugins": [
+                {
+                    "name": plugin.name,
+                    "state": plugin.state,
+                    "reason": redact(plugin.reason),
+                    "stop_seconds": None
+                    if plugin.stop_seconds is None
+                    else round(plugin.stop_seconds, 3),
+                    "restarts": plugin.restarts,
+                    "points": plugin.points,
+                    "leaked_tasks": list(plugin.leaked_tasks),
+                    "leaked_threads": list(plugin.leaked_threads),
+                    "problems": [redact(problem) for problem in plugin.problems],
+                }
+                for plugin in self.plugins
+            ],
+        }
+
+
+def plugin_receipt(life: PluginLife) -> PluginReceipt:
+    """Return how one plugin stands now."""
+    return PluginReceipt(
+        name=life.name,
+        state=life.state.value.value,
+        reason=life.last.reason,
+        stop_seconds=life.stop_seconds,
+        restarts=life.restarts,
+        points=total_points(life),
+        leaked_tasks=life.leaks.tasks,
+        leaked_threads=life.leaks.threads,
+        problems=life.problems,
+    )
+
+
+def total_points(life: PluginLife) -> dict[str, Any]:
+    """Return the plugin's ledger: the sums over its event classes."""
+    total: dict[str, Any] = {
+        "accepted": 0, "delivered": 0, "rejected": 0, "dropped": {}, "queued": 0, "in_flight": 0, "retries": 0
+    }  # fmt: skip
+    for delivery in life.deliveries.values():
+        for key, value in delivery.ledger.as_dict().items():
+            if key == "dropped":
+                for reason, count in value.items():
+                    total["dropped"][reason] = total["dropped"].get(reason, 0) + count
+            else:
+                total[key] += value
+    return total
+
+
+def exit_code(plugins: Sequence[PluginReceipt], critical: str | None, host_failed: bool) -> int:
+    """Return the exit code that the end of the plugins calls for."""
+    if host_failed:
+        return EXIT_KILLED
+    if critical is not None:
+        return EXIT_CRITICAL
+    unclean = any(
+        plugin.lost or plugin.leaked_tasks or plugin.leaked_threads
+        or plugin.state == State.ABANDONED.value
+        for plugin in plugins
+    )  # fmt: skip
+    return EXIT_UNCLEAN if unclean else EXIT_CLEAN

@@ -1,0 +1,269 @@
+"""The service's routes: its own, which stay, and those that plugins add and lose.
+
+One table serves both, so that a path has one owner and one rule decides what it answers.
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import trio
+from werkzeug.exceptions import MethodNotAllowed, NotFound
+from werkzeug.routing import Map, RequestRedirect, Rule
+
+from lva.contract import BaseBackgroundHandler, RouteHandler
+
+VERBS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")
+_Shape = tuple[tuple[bool, str], ...]
+_BIND: Final = {"server_name": "lva", "script_name": "/"}
+
+
+class Gate(enum.Enum):
+    """Whether the routes of an owner answer."""
+
+    OPEN = "open"
+    WAITING = "waiting"  # the owner initializes or is in back-off: 503
+    GONE = "gone"  # 404
+
+
+class Owner:
+    """Who added routes: one plugin, or the service itself.
+
+    Attributes:
+        name: The plugin's name; None for the service.
+        gate: Whether its routes answer now.
+        retry_after: Tells how many seconds a client should wait while the gate is waiting.
+        calls: The cancel scopes of the requests its handlers are serving.
+    """
+
+    def __init__(self, name: str | None, gate: Gate = Gate.WAITING) -> None:
+        self.name = name
+        self.gate = gate
+        self.retry_after: Callable[[], float] = lambda: 1.0
+        self.calls: set[trio.CancelScope] = set()
+        self._idle = trio.Event()
+
+    def begin(self, scope: trio.CancelScope) -> None:
+        """Note that a handler is being called inside this scope."""
+        self.calls.add(scope)
+
+    def end(self, scope: trio.CancelScope) -> None:
+        """Note that the call has ended."""
+        self.calls.discard(scope)
+        if not self.calls:
+            self._idle.set()
+
+    async def cancel_calls(self, timeout: float) -> bool:
+        """Cancel what the handlers are serving; return whether all ended within `timeout` seconds."""
+        for scope in self.calls:
+            scope.cancel()
+        self._idle = trio.Event()
+        if self.calls:
+            with trio.move_on_after(timeout):
+                await self._idle.wait()
+        return not self.calls
+
+
+@dataclass(eq=False, slots=True)
+class Route:
+    """One path of one owner, and what serves each verb there.
+
+    Attributes:
+        template: The path as it was given, with its converters.
+        verbs: The handler for each verb; HEAD is served by GET's.
+    """
+
+    owner: Owner
+    template: str
+    verbs: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    stale: bool = False
+
+    @property
+    def allowed(self) -> list[str]:
+        """The verbs that the path answers, for ``Allow``."""
+        implied = {"OPTIONS"} | ({"HEAD"} if "GET" in self.verbs else set())
+        return [verb for verb in VERBS if verb in self.verbs or verb in implied]
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A request's route and the path's variables."""
+
+    route: Route
+    variables: Mapping[str, Any]
+
+
+class RouteTable:
+    """All routes; where several match a path, the most specific answers, as werkzeug orders them.
+
+    Everything below the first part of one of the service's own paths is the service's. Adding is
+    cheap; removing is lazy: the map is rebuilt when it is next needed.
+    """
+
+    def __init__(self) -> None:
+        self._routes: dict[_Shape, Route] = {}
+        self._map = _new_map()
+        self._adapter = self._map.bind(**_BIND)
+        self._dirty = False
+        self._reserved: set[str] = set()
+
+    def add(
+        self, owner: Owner, path: str, handler: RouteHandler, methods: Iterable[str] | None = None
+    ) -> Route:
+        """Add a route, or renew one that the same owner had before its restart.
+
+        Raises:
+            ValueError: The path or a method is malformed, or the path is taken.
+        """
+        verbs = _verbs(path, handler, methods)
+        rule = _rule(path, self._map)
+        key = _shape(rule, self._map)
+        taken = self._routes.get(key)
+        if taken is not None and not (taken.owner is owner and taken.stale):
+            raise ValueError(_conflict(path, owner, taken))
+        if owner.name is None:
+            self._reserved.add(path.partition("<")[0].rstrip("/"))
+        elif (top := f"/{path.split('/')[1]}") in self._reserved:
+            raise ValueError(f"everything at {top!r} belongs to the service; choose another path")
+        route = Route(owner, path, verbs)
+        self._routes[key] = route
+        if taken is not None:
+            self._dirty = True
+        elif not self._dirty:
+            rule.endpoint = route
+            self._map.add(rule)
+        return route
+
+    def of(self, owner: Owner) -> list[Route]:
+        """Return the owner's routes in the order they were added."""
+        return [route for route in self._routes.values() if route.owner is owner]
+
+    def mark_stale(self, owner: Owner) -> None:
+        """Before a restart: the routes stay, at 503, until the owner renews or drops them."""
+        for route in self.of(owner):
+            route.stale = True
+
+    def drop_stale(self, owner: Owner) -> None:
+        """After a restart: remove the routes that the owner did not add again."""
+        self._remove(lambda route: route.owner is owner and route.stale)
+
+    def remove(self, owner: Owner) -> None:
+        """Remove all routes of the owner."""
+        self._remove(lambda route: route.owner is owner)
+
+    def _remove(self, doomed: Callable[[Route], bool]) -> None:
+        kept = {key: route for key, route in self._routes.items() if not doomed(route)}
+        self._dirty = self._dirty or len(kept) != len(self._routes)
+        self._routes = kept
+
+    def match(self, path: str) -> Match | None:
+        """Return what serves the path, whatever the method, or None."""
+        if self._dirty:
+            self._rebuild()
+        try:
+            route, variables = self._adapter.match(path, method="GET")
+        except (NotFound, MethodNotAllowed, RequestRedirect):
+            return None
+        return Match(route, variables)
+
+    def _rebuild(self) -> None:
+        self._map = _new_map()
+        for route in self._routes.values():
+            self._map.add(Rule(route.template, endpoint=route))
+        self._adapter = self._map.bind(**_BIND)
+        self._dirty = False
+
+
+def _conflict(path: str, owner: Owner, taken: Route) -> str:
+    if taken.owner is owner:
+        whose = "was added before by this plugin"
+    elif taken.owner.name is None:
+        whose = "belongs to the service"
+    else:
+        whose = f"belongs to plugin {taken.owner.name!r}"
+    written = "" if taken.template == path else f" (as {taken.template!r})"
+    return f"the path {path!r} {whose}{written}; choose another"
+
+
+def _new_map() -> Map:
+    return Map(strict_slashes=False, redirect_defaults=False, merge_slashes=False)
+
+
+def _rule(path: str, map_: Map) -> Rule:
+    if not isinstance(path, str) or not path.startswith("/"):
+        raise ValueError(f"a route's path starts with '/', unlike {path!r}")
+    if "//" in path or set(path) & set("?# "):
+        raise ValueError(f"the path {path!r} is malformed: no '//', '?', '#' or space belongs in it")
+    try:
+        rule = Rule(path, endpoint=None)
+        rule.empty().bind(map_)
+    except (ValueError, LookupError, SyntaxError) as error:
+        why = getattr(error, "msg", None) or error
+        raise ValueError(f"the path {path!r} is malformed: {why}") from error
+    return rule
+
+
+def _shape(rule: Rule, map_: Map) -> _Shape:
+    """Return what makes two paths the same: fixed parts and converters, not the variables' names."""
+    probe = rule.empty()
+    probe.bind(map_)
+    parts = [(part.static, part.content) for part in probe._parts]  # noqa: SLF001 - no public view
+    while parts and parts[-1] == (True, ""):
+        del parts[-1]
+    return tuple(parts)
+
+
+def _verbs(
+    path: str, handler: RouteHandler, methods: Iterable[str] | None
+) -> Mapping[str, Callable[..., Any]]:
+    if inspect.isclass(handler):
+        if not issubclass(handler, BaseBackgroundHandler):
+            raise ValueError(
+                f"the handler of {path!r} is the class {handler.__name__}; it must derive from"
+                " BaseBackgroundHandler"
+            )
+        verbs = {
+            verb: _bound(handler, verb.lower()) for verb in VERBS if hasattr(handler, verb.lower())
+        }
+        if methods is not None:
+            verbs = {verb: call for verb, call in verbs.items() if verb in _checked(methods)}
+        if not verbs:
+            raise ValueError(
+                f"the handler class {handler.__name__} of {path!r} has no method to serve; define"
+                " `async def get(self, request)` or another verb"
+            )
+        return verbs
+    if not callable(handler):
+        raise ValueError(f"the handler of {path!r} is no class and no function: {handler!r}")
+    return dict.fromkeys(_checked({"get"} if methods is None else methods), handler)
+
+
+def _checked(methods: Iterable[str]) -> list[str]:
+    if isinstance(methods, str):
+        methods = [methods]
+    wanted = [str(method).upper() for method in methods]
+    if unknown := [verb for verb in wanted if verb not in VERBS]:
+        raise ValueError(f"unknown methods {unknown}; known are {', '.join(VERBS)}")
+    if not wanted:
+        raise ValueError("methods is empty; name at least one, as in {'get'}")
+    return wanted
+
+
+def _bound(handler: type[BaseBackgroundHandler], name: str) -> Callable[..., Any]:
+    """Return a function that makes an instance for the request and calls its verb method."""
+
+    def call(request: Any, **variables: Any) -> Any:
+        return getattr(handler(), name)(request, **variables)
+
+    method = getattr(handler, name)
+    if inspect.iscoroutinefunction(method):
+
+        async def acall(request: Any, **variables: Any) -> Any:
+            return await getattr(handler(), name)(request, **variables)
+
+        return acall
+    return call

@@ -1,0 +1,223 @@
+"""Where a plugin's code runs, and how the host calls it without depending on it ever returning.
+
+Every call into a plugin is a `Call`: a task of the host's own nursery that the caller can cancel, wait
+for as long as it likes, and leave behind. Nothing a plugin raises gets out of it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import trio
+
+#: The name of the plugin whose code is running; inherited by every task and worker thread it starts.
+current_plugin: Final[ContextVar[str | None]] = ContextVar("lva_plugin", default=None)
+
+#: How long, in seconds, an `__init__` may hold up the event loop before it is waited for in the
+#: background. Nearly all return sooner, and then no task switch is needed.
+_BRIEFLY: Final = 0.02
+
+
+class NotAwaitableError(TypeError):
+    """A method of the contract was written as a plain `def`."""
+
+
+class Call:
+    """One call of plugin code, in a task that can be left behind.
+
+    Attributes:
+        what: What is called, for messages: ``"history.close"``.
+        done: Set when the call has ended and all tasks below it with it.
+        value: What it returned.
+        error: What it raised, cancellation apart. None if it returned or was only cancelled.
+    """
+
+    def __init__(self, what: str, plugin: str, fn: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        self.what = what
+        self.done = trio.Event()
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.returned = False
+        self._plugin = plugin
+        self._fn = fn
+        self._args = args
+        self._scope = trio.CancelScope()
+        self.task: trio.lowlevel.Task | None = None
+
+    def cancel(self) -> None:
+        """Ask the call to end."""
+        self._scope.cancel()
+
+    async def wait(self, timeout: float) -> bool:
+        """Wait at most `timeout` seconds; return whether the call has ended."""
+        if not self.done.is_set():
+            with trio.move_on_after(timeout):
+                await self.done.wait()
+        return self.done.is_set()
+
+    async def stop(self, grace: float) -> bool:
+        """Cancel the call and wait, shielded, at most `grace` seconds; return whether it has ended."""
+        self.cancel()
+        with trio.CancelScope(shield=True):
+            return await self.wait(grace)
+
+    async def run(self) -> None:
+        """Be the task. Raises nothing but the host's own cancellation."""
+        try:
+            with self._scope:
+                # The plugin's task has a nursery of its own above it, because breaking Trio's
+                # nesting rules breaks the nursery that the breaking task is in.
+                async with trio.open_nursery() as guard:
+                    guard.start_soon(self._body, name=self.what)
+        except BaseException as error:
+            if _cancelled_from_outside(error):
+                raise
+            self.error = self.error or unwrap(error)
+        finally:
+            self.done.set()
+
+    async def _body(self) -> None:
+        self.task = trio.lowlevel.current_task()
+        current_plugin.set(self._plugin)
+        try:
+            self.value = await ensure_awaited(self.what, self._fn(*self._args))
+            self.returned = True
+        except BaseException as error:
+            cancelled, own = split_cancelled(error)
+            if own is not None:
+                self.error = own
+            if cancelled is not None:
+                raise cancelled from None
+
+
+@dataclass(frozen=True, slots=True)
+class Constructed:
+    """What calling a plugin class led to: an instance or an error."""
+
+    instance: Any = None
+    error: BaseException | None = None
+
+
+class Runtime(Protocol):
+    """Where the code of one plugin runs. Everything the host asks of it."""
+
+    async def construct(
+        self, what: str, make: Callable[[], Any], timeout: float
+    ) -> Constructed | None:
+        """Call a class; return None if it had not returned after `timeout` seconds."""
+
+    def call(self, what: str, fn: Callable[..., Awaitable[Any]], *args: Any) -> Call:
+        """Start calling a coroutine function of the plugin."""
+
+
+class TrioRuntime:
+    """Runs a plugin on the service's own Trio loop.
+
+    Args:
+        plugin: The plugin's name.
+        nursery: The host's nursery; it must tolerate tasks that never end.
+    """
+
+    def __init__(self, plugin: str, nursery: trio.Nursery) -> None:
+        self._plugin = plugin
+        self._nursery = nursery
+
+    async def construct(
+        self, what: str, make: Callable[[], Any], timeout: float
+    ) -> Constructed | None:
+        """Call a class in a worker thread, since an `__init__` cannot be cancelled.
+
+        A thread that does not return is left behind.
+        """
+        result: list[Constructed] = []
+        finished = threading.Lock()
+        finished.acquire()
+        arrived = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+        context = copy_context()
+        context.run(current_plugin.set, self._plugin)
+
+        def work() -> None:
+            try:
+                result.append(Constructed(instance=context.run(make)))
+            except BaseException as error:  # noqa: BLE001 - handed to the caller
+                result.append(Constructed(error=error))
+            finished.release()
+
+        def deliver(_outcome: object) -> None:
+            try:
+                token.run_sync_soon(arrived.set)
+            except trio.RunFinishedError:
+                return  # the service ended without it
+
+        trio.lowlevel.start_thread_soon(work, deliver, what)
+        if not finished.acquire(timeout=_BRIEFLY):
+            with trio.move_on_after(timeout):
+                await arrived.wait()
+        return result[0] if result else None
+
+    def call(self, what: str, fn: Callable[..., Awaitable[Any]], *args: Any) -> Call:
+        call = Call(what, self._plugin, fn, *args)
+        self._nursery.start_soon(call.run, name=f"{what} (guard)")
+        return call
+
+
+async def ensure_awaited(what: str, result: Any) -> Any:
+    """Await what a method of the contract returned.
+
+    Raises:
+        NotAwaitableError: It returned something that cannot be awaited.
+    """
+    if not inspect.isawaitable(result):
+        raise NotAwaitableError(
+            f"{what}() returned {type(result).__name__}; write it as `async def`"
+        )
+    return await result
+
+
+def split_cancelled(
+    error: BaseException,
+) -> tuple[BaseException | None, BaseException | None]:
+    """Split an error into Trio's cancellation and the plugin's own part; either may be None."""
+    if isinstance(error, trio.Cancelled):
+        return error, None
+    if isinstance(error, BaseExceptionGroup):
+        cancelled, own = error.split(trio.Cancelled)
+        return cancelled, None if own is None else unwrap(own)
+    return None, error
+
+
+def unwrap(error: BaseException) -> BaseException:
+    """Return the one error inside nested groups, or the group if it holds several."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _cancelled_from_outside(error: BaseException) -> bool:
+    cancelled, _ = split_cancelled(error)
+    return cancelled is not None and trio.current_effective_deadline() == -math.inf
+
+
+def waiting_at(task: trio.lowlevel.Task | None) -> str:
+    """Say where a task is suspended, as ``file:line in function``, innermost own frame first."""
+    place = "not started"
+    coro: Any = task.coro if task is not None else None
+    while coro is not None:
+        frame = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None)
+        if frame is not None and "/trio/" not in frame.f_code.co_filename:
+            place = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+        coro = getattr(coro, "cr_await", None) or getattr(coro, "gi_yieldfrom", None)
+    return place
+
+
+def now() -> float:
+    """Return the Unix time, in seconds; the one place the host reads the wall clock."""
+    return time.time()

@@ -1,0 +1,61 @@
+"""`self.app`: the service as one plugin class sees it. Safe to use from any thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from lva.contract import PluginContext, RouteHandler
+from lva.logs import plugin_logger
+
+if TYPE_CHECKING:
+    from lva.points import MonitoringPoint
+
+Publish = Callable[[str, Iterable[Any]], None]
+AddRoute = Callable[[str, RouteHandler, "Iterable[str] | None"], None]
+
+
+class _Context(SimpleNamespace, PluginContext):
+    """Holds the logger, and what the plugin puts there."""
+
+
+class PluginView:
+    """Implements `lva.contract.PluginApp` for one class of one plugin.
+
+    Made in the host's Trio task, whose thread is then the one where calls need no crossing.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: Any,
+        settings: Mapping[str, Any],
+        publish: Publish,
+        add_route: AddRoute,
+    ) -> None:
+        self.ctx: PluginContext = _Context(logger=plugin_logger(name))
+        self.config = config
+        self.settings = settings
+        self._publish = publish
+        self._add_route = add_route
+        self._token = trio.lowlevel.current_trio_token()
+        self._thread = threading.get_ident()
+
+    def publish(self, eventName: str, points: Iterable[MonitoringPoint]) -> None:
+        """See `lva.contract.PluginApp.publish`."""
+        self._publish(eventName, points)
+
+    def addRoute(
+        self, path: str, handler: RouteHandler, methods: Iterable[str] | None = None
+    ) -> None:
+        """See `lva.contract.BaseBackgroundPlugin.addRoute`."""
+        if threading.get_ident() == self._thread:
+            self._add_route(path, handler, methods)
+        else:
+            trio.from_thread.run_sync(
+                self._add_route, path, handler, methods, trio_token=self._token
+            )

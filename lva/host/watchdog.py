@@ -1,0 +1,83 @@
+"""The thread that ends the process when nothing else can.
+
+It is the only place that calls `os._exit`: past the stop's deadline, at a second signal, and once a
+stop is complete but for tasks that were abandoned, which `trio.run` would wait for for ever. It writes
+with plain system calls, because whatever is stuck may hold the locks of logging and of the streams.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+_STDERR: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    at: float  # time.monotonic()
+    code: int
+    message: str
+    dump: bool
+
+
+class Watchdog:
+    """Ends the process at the time it was last told.
+
+    Args:
+        report: Returns the last words, a receipt; called with the exit code in the watchdog's thread.
+
+    Its methods may be called from any thread and from signal handlers.
+    """
+
+    def __init__(self, report: Callable[[int], str]) -> None:
+        self._report = report
+        # A SimpleQueue may be put to from a signal handler, unlike anything with a Python lock.
+        self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="lva-watchdog", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def kill_after(self, seconds: float, code: int, message: str) -> None:
+        """Past `seconds`, dump all stacks and exit with `code`. Replaces an earlier order."""
+        self._orders.put(_Order(time.monotonic() + seconds, code, message, dump=True))
+
+    def exit_after(self, seconds: float, code: int, message: str = "") -> None:
+        """As `kill_after`, without the stacks."""
+        self._orders.put(_Order(time.monotonic() + seconds, code, message, dump=False))
+
+    def stand_down(self) -> None:
+        """Forget the order and end the thread: the process ends by itself."""
+        self._orders.put(None)
+
+    def _run(self) -> None:
+        order: _Order | None = self._orders.get()
+        while order is not None:
+            try:
+                order = self._orders.get(timeout=max(0.0, order.at - time.monotonic()))
+            except queue.Empty:
+                self._exit(order)
+
+    def _exit(self, order: _Order) -> None:
+        try:
+            if order.message:
+                _write(f"lva: {order.message}\n")
+                _write(self._report(order.code) + "\n")
+            if order.dump:
+                faulthandler.dump_traceback(_STDERR, all_threads=True)
+        finally:
+            os._exit(order.code)
+
+
+def _write(text: str) -> None:
+    data = text.encode(errors="backslashreplace")
+    while data:
+        data = data[os.write(_STDERR, data) :]

@@ -1,0 +1,135 @@
+"""Logging: text for people or JSON for machines, with the plugin's name and without secrets."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
+from typing import Any, Final, TextIO
+
+from pydantic import BaseModel, SecretBytes, SecretStr
+from pythonjsonlogger.json import JsonFormatter
+
+#: The id of the request being handled.
+current_request: Final[ContextVar[str | None]] = ContextVar("lva_request", default=None)
+
+_PLUGIN_PREFIX: Final = "lva.plugin."
+_MASK: Final = "***"
+_USERINFO: Final = re.compile(r"(\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s@]*:[^/\s@]*@")
+_SECRET_KEY: Final = re.compile(
+    r"secret|token|passw|credential|api_?key|private_?key|access_?key|\bdsn\b|signature", re.IGNORECASE
+)
+#: Shorter values would blot out ordinary words.
+_SHORTEST_SECRET: Final = 4
+_secrets: list[str] = []
+
+
+def plugin_logger(name: str) -> logging.Logger:
+    """Return the logger of a plugin."""
+    return logging.getLogger(f"{_PLUGIN_PREFIX}{name}")
+
+
+def keep_secret(config: Any) -> None:
+    """Mask the secrets in a plugin's configuration wherever they would be logged or shown.
+
+    Secrets are pydantic's secret types, and plain text under a key that is named like one.
+    """
+    for value in _find_secrets(config, named=False):
+        if len(value) >= _SHORTEST_SECRET:
+            _secrets.extend({value, json.dumps(value)[1:-1], repr(value)[1:-1]} - set(_secrets))
+    _secrets.sort(key=len, reverse=True)
+
+
+def _find_secrets(value: Any, named: bool) -> Iterable[str]:
+    if isinstance(value, SecretStr):
+        yield value.get_secret_value()
+    elif isinstance(value, SecretBytes):
+        yield value.get_secret_value().decode(errors="replace")
+    elif isinstance(value, BaseModel):
+        yield from _find_secrets(dict(value), named)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _find_secrets(item, named or bool(_SECRET_KEY.search(str(key))))
+    elif isinstance(value, list | tuple | set):
+        for item in value:
+            yield from _find_secrets(item, named)
+    elif named and isinstance(value, str):
+        yield value
+
+
+def redact(text: str) -> str:
+    """Return the text without known secrets and without the passwords in URLs."""
+    for secret in _secrets:
+        text = text.replace(secret, _MASK)
+    return _USERINFO.sub(rf"\1{_MASK}@", text)
+
+
+def brief(error: BaseException, limit: int = 300) -> str:
+    """Return ``Type: message`` on one line, redacted and cut at `limit` characters."""
+    try:
+        message = " ".join(str(error).split())
+    except Exception as broken:  # noqa: BLE001 - an error of a plugin may even fail to describe itself
+        message = f"(its message cannot be read: {type(broken).__name__})"
+    text = redact(f"{type(error).__name__}: {message}" if message else type(error).__name__)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+class _ContextFilter(logging.Filter):
+    """Adds the plugin's name and the request's id to each record."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.startswith(_PLUGIN_PREFIX):
+            record.plugin = record.name.removeprefix(_PLUGIN_PREFIX)
+        if (request := current_request.get()) is not None:
+            record.request_id = request
+        return True
+
+
+class TextFormatter(logging.Formatter):
+    """One line for people: time, level, plugin or logger, message."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-8s %(where)s  %(message)s")
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        return f"{clock}.{int(record.msecs):03d}"
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.where = getattr(record, "plugin", None) or record.name
+        return redact(super().format(record))
+
+
+class _JsonFormatter(JsonFormatter):
+    def __init__(self) -> None:
+        super().__init__(
+            "{created}{levelname}{name}{message}",
+            style="{",
+            rename_fields={"created": "time", "levelname": "level", "name": "logger", "exc_info": "exception"},
+        )
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
+def set_up(level: str, form: str, stream: TextIO | None = None) -> None:
+    """Send all records of the process to `stream` (standard error) in the chosen form.
+
+    Args:
+        level: The least severe level that is written.
+        form: ``text`` or ``json``.
+        stream: Where to; standard error if left out.
+    """
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(_JsonFormatter() if form == "json" else TextFormatter())
+    handler.addFilter(_ContextFilter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    # One line per request of a plugin's own HTTP client would drown what matters.
+    for chatty in ("httpx", "httpcore", "hpack", "h2"):
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))

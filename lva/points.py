@@ -1,0 +1,129 @@
+"""Monitoring points, the series the service makes itself, and what a handler adds to its request's point."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+#: What a tag or a field may hold.
+Value = str | int | float
+
+#: The `service` tag of every point that the service makes.
+SERVICE: Final = "luna-video-agent"
+REQUESTS: Final = "requests"
+ERRORS: Final = "errors"
+
+#: Tags and fields of a request's points that only the service sets.
+RESERVED: Final = frozenset(
+    {"service", "route", "status_code", "error_code", "request_id", "execution_time"}
+)
+
+
+class ReadOnlyDict(dict[str, Value]):
+    """A dict that refuses changes: every plugin is handed the same point.
+
+    It stays a `dict`, so that `json.dumps` and `{**tags}` work as plugin authors expect.
+    """
+
+    __slots__ = ()
+
+    def _refuse(self, *_args: object, **_kwargs: object) -> NoReturn:
+        raise TypeError("a monitoring point is shared by all plugins: copy its tags or fields first")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment]
+    update = setdefault = pop = popitem = clear = _refuse  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True)
+class MonitoringPoint:
+    """One measurement, as event plugins receive it. Immutable.
+
+    Args:
+        series: Name of the series, for example ``requests``. Not empty.
+        time: When the event started, in Unix seconds.
+        tags: What monitoring systems index by.
+        fields: What they store without an index.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: The series is empty, or the time is not finite.
+    """
+
+    series: str
+    time: float
+    tags: Mapping[str, Value]
+    fields: Mapping[str, Value]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.series, str):
+            raise TypeError(f"series is a str, not {type(self.series).__name__}")
+        if not self.series:
+            raise ValueError("series is empty")
+        if not isinstance(self.time, int | float):
+            raise TypeError(f"time is in Unix seconds, not {type(self.time).__name__}")
+        if not math.isfinite(self.time):
+            raise ValueError(f"time is not finite: {self.time}")
+        object.__setattr__(self, "tags", ReadOnlyDict(self.tags))
+        object.__setattr__(self, "fields", ReadOnlyDict(self.fields))
+
+
+class PointAdditions:
+    """What the handler of a request adds to the request's point."""
+
+    __slots__ = ("fields", "tags")
+
+    def __init__(self) -> None:
+        self.tags: dict[str, Value] = {}
+        self.fields: dict[str, Value] = {}
+
+
+_additions: ContextVar[PointAdditions | None] = ContextVar("lva_point_additions", default=None)
+
+
+@contextmanager
+def collecting_additions() -> Iterator[PointAdditions]:
+    """Collect what the code inside adds to the point of the request that it serves."""
+    additions = PointAdditions()
+    token = _additions.set(additions)
+    try:
+        yield additions
+    finally:
+        _additions.reset(token)
+
+
+def add_point_tags(**tags: Value) -> None:
+    """Add tags to the points of the request being handled.
+
+    Works in the handler, in the tasks it starts and in worker threads it calls.
+
+    Raises:
+        RuntimeError: No request is being handled.
+        ValueError: A name is one that the service sets itself.
+        TypeError: A value is no str, int or float.
+    """
+    _current().tags.update(_checked(tags))
+
+
+def add_point_fields(**fields: Value) -> None:
+    """Add fields to the points of the request being handled; as `add_point_tags` otherwise."""
+    _current().fields.update(_checked(fields))
+
+
+def _current() -> PointAdditions:
+    additions = _additions.get()
+    if additions is None:
+        raise RuntimeError("no request is being handled here, so there is no point to add to")
+    return additions
+
+
+def _checked(values: Mapping[str, Any]) -> Mapping[str, Value]:
+    for name, value in values.items():
+        if name in RESERVED:
+            raise ValueError(f"{name!r} is set by the service; choose another name")
+        if not isinstance(value, str | int | float):
+            raise TypeError(f"{name!r} must be a str, int or float, not {type(value).__name__}")
+    return values
