@@ -96,11 +96,16 @@ class _Attempt:
     initialized: trio.Event = field(default_factory=trio.Event)
     over: trio.Event = field(default_factory=trio.Event)
     phase: str = "__init__()"
-    running: bool = False
+    running_since: float | None = None  # Trio time
     entered: list[Plugin] = field(default_factory=list)
     body: Call | None = None
     start_failure: tuple[str, BaseException] | None = None
     stuck: list[Call] = field(default_factory=list)
+
+    @property
+    def running(self) -> bool:
+        """Whether `initialize()` was done."""
+        return self.running_since is not None
 
 
 class PluginLife:
@@ -242,7 +247,7 @@ class PluginLife:
         self._routes.mark_stale(self.owner)
         try:
             crash = await self._construct() or await self._live(attempt)
-            again = self._decide(crash, ran=attempt.running)
+            again = self._decide(crash, attempt.running_since)
         finally:
             with trio.CancelScope(shield=True):
                 await self._wind_up(attempt)
@@ -362,7 +367,7 @@ class PluginLife:
         if self.state.value is not State.INITIALIZING:
             return  # told to stop at the very moment
         attempt.phase = "start()"
-        attempt.running = True
+        attempt.running_since = trio.current_time()
         self._routes.drop_stale(self.owner)
         self.owner.gate = Gate.OPEN
         self._move(State.RUNNING, "initialized")
@@ -379,15 +384,15 @@ class PluginLife:
 
     # After an attempt
 
-    def _decide(self, crash: Crash, ran: bool) -> bool:
+    def _decide(self, crash: Crash, running_since: float | None) -> bool:
         """Log a crash; choose between back-off and giving up; return whether to try again."""
         self.last_error = f"{crash.phase} {crash.why}"
         time = trio.current_time()
-        counts = ran or not crash.during_startup or self.settings.startup_error_behavior == "error"
+        counts = not crash.during_startup or self.settings.startup_error_behavior == "error"
         window = self.settings.restart_window
         while self._restart_times and self._restart_times[0] <= time - window:
             self._restart_times.popleft()
-        if ran and self._ran_for() >= window:
+        if running_since is not None and time - running_since >= window:
             self._failures = 0
         limit = self.settings.max_restarts
         if crash.final:
@@ -525,12 +530,6 @@ class PluginLife:
         self.state.value = state
         if state not in {State.LOADED, State.INITIALIZING}:
             self.turn_over.set()
-
-    def _ran_for(self) -> float:
-        for change in reversed(self.history):
-            if change.state is State.RUNNING:
-                return now() - change.at
-        return 0.0
 
     def _close_gate(self, gate: Gate) -> None:
         self.owner.gate = gate

@@ -1,0 +1,186 @@
+"""The ASGI application; its lifespan owns the plugin host.
+
+`lva run` serves it with exact control of signals and exit codes; any ASGI server on Trio can serve
+``lva.app:app``, as in ``hypercorn -k trio lva.app:app``, within the limits of that server.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, MutableMapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from lva.errors import ConfigurationError
+from lva.host.host import Host
+from lva.host.loading import LoadedPlugin, load_plugins
+from lva.host.receipt import EXIT_KILLED, Receipt
+from lva.host.watchdog import Watchdog
+from lva.logs import keep_secret, set_up
+from lva.settings import Settings, load_settings
+from lva.web.application import WebApplication
+from lva.web.requests import Requests
+from lva.web.resources import Resources
+
+LOGGER: Final = logging.getLogger("lva.service")
+
+#: Part of `shutdown_timeout` that is kept for writing the receipt and ending the process.
+_RESERVE: Final = 0.05
+#: Within what time, in seconds, a process must end whose work is done but for abandoned tasks.
+_LEFTOVER_GRACE: Final = 0.1
+
+
+class Service:
+    """The service as an ASGI application.
+
+    Args:
+        settings: Read from the environment and `lva.toml` at startup if left out.
+        plugins: Already loaded ones; loaded at startup if left out.
+
+    Attributes:
+        host: The plugins; there once the lifespan has begun.
+        draining: Set to make `/readyz` answer 503.
+        stop_wanted: Set when the service should stop by itself, because a critical plugin failed.
+        served: Whether `lva.serve` runs this process and so decides about signals and stopping.
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, plugins: Sequence[LoadedPlugin] | None = None
+    ) -> None:
+        self.settings = settings
+        self.host: Host | None = None
+        self.draining = trio.Event()
+        self.stop_wanted = trio.Event()
+        self.served = False
+        self.watchdog = Watchdog(self.last_words)
+        self.deadline: float | None = None
+        self.stop_reason = "the server stopped"
+        self._plugins = plugins
+        self._requests: Requests | None = None
+
+    async def __call__(
+        self,
+        scope: MutableMapping[str, Any],
+        receive: Callable[[], Any],
+        send: Callable[[Any], Any],
+    ) -> None:
+        """Be the ASGI application."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            if self._requests is None:
+                raise RuntimeError("the server did not run the application's lifespan, which LVA needs")
+            await self._requests.handle(scope, receive, send)
+        else:  # a WebSocket: refused, the service has none
+            await receive()
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _lifespan(self, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        await receive()
+        try:
+            settings, plugins = self._prepare()
+        except ConfigurationError as error:
+            for problem in error.problems:
+                LOGGER.critical("%s", problem)
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        self.host = host = Host(settings, plugins)
+        Resources(host, self.draining.is_set)
+        web = WebApplication(host.routes, settings)
+        if not self.served:
+            self.watchdog.start()
+        async with trio.open_nursery() as nursery:
+            self._requests = Requests(web.asgi_app, host.publish, settings, nursery)
+            await send({"type": "lifespan.startup.complete"})
+            await nursery.start(host.run)
+            nursery.start_soon(self._watch_critical, host)
+            await receive()
+            await self._stop(host, settings)
+            await send({"type": "lifespan.shutdown.complete"})
+            nursery.cancel_scope.cancel()
+
+    def _prepare(self) -> tuple[Settings, Sequence[LoadedPlugin]]:
+        """Load what was not handed over, as under a foreign ASGI server."""
+        if self.settings is None:
+            self.settings = load_settings()
+            set_up(self.settings.log_level, self.settings.log_format)
+        if self._plugins is None:
+            prepare_state_dir(self.settings.state_dir)
+            self._plugins = load_plugins(self.settings)
+        for plugin in self._plugins:
+            for config in plugin.configs.values():
+                keep_secret(config)
+        return self.settings, self._plugins
+
+    async def _watch_critical(self, host: Host) -> None:
+        await host.gave_up.wait()
+        self.stop_reason = f"critical plugin {host.critical_failure!r} failed"
+        self.draining.set()
+        self.stop_wanted.set()
+        if not self.served and self.settings is not None:
+            # A foreign server cannot be told to stop, so the process is ended from here.
+            await self._stop(host, self.settings, force=True)
+
+    async def _stop(self, host: Host, settings: Settings, force: bool = False) -> None:
+        """Stop the plugins, log the receipt, and see to it that the process can end."""
+        self.draining.set()
+        now = trio.current_time()
+        deadline = self.deadline
+        if deadline is None:
+            deadline = now + settings.shutdown_timeout
+            self.watchdog.kill_after(
+                settings.shutdown_timeout, EXIT_KILLED, "the stop took longer than shutdown_timeout"
+            )
+        host.request_stop(self.stop_reason, deadline - settings.shutdown_timeout * _RESERVE)
+        await host.stopped.wait()
+        receipt = host.receipt
+        assert receipt is not None
+        log_receipt(receipt)
+        leftovers = any(plugin.leaked_tasks for plugin in receipt.plugins)
+        if leftovers or force:
+            self.watchdog.exit_after(_LEFTOVER_GRACE, receipt.exit_code)
+        elif not self.served:
+            self.watchdog.stand_down()
+
+    def last_words(self, code: int) -> str:
+        """Return the receipt as things stand, when the watchdog ends the process."""
+        if self.host is None:
+            return json.dumps({"receipt": {"reason": "ended before the plugins started", "exit_code": code}})
+        return json.dumps({"receipt": self.host.account("ended by the watchdog", code).as_dict()})
+
+
+def prepare_state_dir(path: Path) -> None:
+    """Make the state directory and keep it private.
+
+    Raises:
+        ConfigurationError: It cannot be made or does not belong to this user.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o700)
+    except OSError as error:
+        raise ConfigurationError(
+            [f"state_dir: {path}: cannot be made private to the service: {error.strerror}"]
+        ) from error
+
+
+def log_receipt(receipt: Receipt) -> None:
+    """Log the receipt: one JSON object, in both log formats."""
+    level = logging.INFO if receipt.exit_code == 0 else logging.WARNING
+    values = receipt.as_dict()
+    LOGGER.log(level, "receipt %s", json.dumps(values), extra={"receipt": values})
+
+
+def create_app(
+    settings: Settings | None = None, plugins: Sequence[LoadedPlugin] | None = None
+) -> Service:
+    """Return a new service; see `Service`."""
+    return Service(settings, plugins)
+
+
+#: What an ASGI server is pointed at: settings come from the environment.
+app: Final = create_app()

@@ -1,0 +1,92 @@
+"""The command line: `lva run`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lva import __version__
+from lva.errors import ConfigurationError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="lva")
+def main() -> None:
+    """LVA: a video agent service whose work is done by plugins."""
+
+
+@main.command()
+@click.option("--bind", metavar="HOST:PORT", help="Where to listen (127.0.0.1:5240).")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The settings file (lva.toml, if there is one).",
+)
+@click.option(
+    "--plugins-dir",
+    "plugins_dir",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A directory with plugins; may be repeated.",
+)
+@click.option(
+    "--active",
+    "active_plugins",
+    multiple=True,
+    metavar="NAME",
+    help="A plugin to run; may be repeated.",
+)
+@click.option("--log-level", metavar="LEVEL", help="DEBUG, INFO, WARNING, ERROR or CRITICAL.")
+@click.option("--log-format", metavar="FORMAT", help="text or json.")
+def run(config: Path | None, **options: Any) -> None:
+    """Run the service until SIGTERM or Ctrl-C.
+
+    Options override the LUNA_VIDEO_AGENT_* environment, which overrides the settings file.
+    Exit codes: 0 clean; 2 wrong settings or plugin files; 3 a critical plugin failed;
+    4 a plugin was abandoned or points were lost; 70 ended by the watchdog.
+    """
+    from lva.serve import Signals  # late: the other commands need no server
+
+    signals = Signals()
+    with signals.handled():
+        overrides = {key: value for key, value in options.items() if value not in (None, ())}
+        sys.exit(_reporting_problems(lambda: _run(overrides, config, signals)))
+
+
+def _run(overrides: dict[str, Any], config: Path | None, signals: Any) -> int:
+    from lva import serve
+    from lva.app import create_app, prepare_state_dir
+    from lva.host.loading import load_plugins
+    from lva.logs import set_up
+    from lva.settings import load_settings
+    from lva.terminal import announce, show_receipt
+
+    settings = load_settings(overrides, config)
+    set_up(settings.log_level, settings.log_format)
+    prepare_state_dir(settings.state_dir)
+    plugins = load_plugins(settings)
+    listener = serve.listen(settings.bind)
+    announce(settings, plugins, serve.address_of(listener))
+    service = create_app(settings, plugins)
+    code = serve.run(service, settings, listener, signals)
+    if service.host is not None and service.host.receipt is not None:
+        show_receipt(service.host.receipt)
+    return code
+
+
+def _reporting_problems(work: Callable[[], int]) -> int:
+    """Return the work's exit code, or 2 after printing every problem of the configuration."""
+    from lva.host.receipt import EXIT_CONFIGURATION
+
+    try:
+        return work()
+    except ConfigurationError as error:
+        count = len(error.problems)
+        click.echo(f"lva: {count} problem{'s' if count > 1 else ''}, nothing was started:", err=True)
+        for problem in error.problems:
+            click.echo(f"  - {problem}", err=True)
+        return EXIT_CONFIGURATION

@@ -1,0 +1,223 @@
+"""The process: listening sockets, signals, the drain window, Hypercorn, exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import signal
+import socket
+import stat
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Final
+
+import trio
+from hypercorn.config import Config
+from hypercorn.trio import serve as hypercorn_serve
+
+from lva.app import Service
+from lva.errors import ConfigurationError
+from lva.host.receipt import EXIT_KILLED, EXIT_UNCLEAN
+from lva.settings import Settings, parse_bind
+
+LOGGER: Final = logging.getLogger("lva.service")
+
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_BACKLOG: Final = 1024
+#: Part of `shutdown_timeout`, the drain window apart, that requests in flight get to finish.
+_REQUESTS_SHARE: Final = 0.3
+
+
+#: Programs that wrap the service (``timeout``, ``uv run``) pass a Ctrl-C on that the terminal has also
+#: sent to the whole group; both are one wish. In seconds.
+_SAME_WISH: Final = 0.05
+
+
+class Signals:
+    """SIGTERM and Ctrl-C: the first asks for a stop, the second ends the process at once.
+
+    Works from the moment `handled` is entered, before there is an event loop.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._received_at = 0.0
+        self.on_first: Callable[[int], None] | None = None
+        self.on_second: Callable[[int], None] | None = None
+
+    @contextlib.contextmanager
+    def handled(self) -> Iterator[None]:
+        """Handle the signals inside, and as before afterwards."""
+        before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.received is None:
+            self.received = number
+            self._received_at = time.monotonic()
+            if self.on_first is not None:
+                self.on_first(number)
+        elif time.monotonic() - self._received_at < _SAME_WISH:
+            return
+        elif self.on_second is not None:
+            self.on_second(number)
+        else:
+            os._exit(EXIT_UNCLEAN)
+
+
+def listen(bind: str) -> socket.socket:
+    """Return a socket that listens at the address.
+
+    Raises:
+        ConfigurationError: The address cannot be had; the message says why and what to do.
+    """
+    address = parse_bind(bind)
+    try:
+        if isinstance(address, str):
+            return _listen_unix(address)
+        host, port = address
+        family, _, _, _, target = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            listener.bind(target)
+            listener.listen(_BACKLOG)
+        except OSError:
+            listener.close()
+            raise
+        return listener
+    except OSError as error:
+        why = error.strerror or str(error)
+        if error.errno == errno.EADDRINUSE:
+            why = "another program listens there; stop it, or choose another address with --bind"
+        elif error.errno == errno.EACCES:
+            why = "not permitted; choose a port above 1023 with --bind"
+        raise ConfigurationError([f"bind: cannot listen on {bind}: {why}"]) from error
+
+
+def _listen_unix(path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISSOCK(os.stat(path).st_mode) and _is_deserted(path):
+                os.unlink(path)
+        listener.bind(path)
+        os.chmod(path, 0o600)
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _is_deserted(path: str) -> bool:
+    """Return whether nobody listens on a Unix socket any more."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return True
+    return False
+
+
+def address_of(listener: socket.socket) -> str:
+    """Return where a socket listens, as a URL."""
+    name = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{name}"
+    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    return f"http://{host}:{name[1]}"
+
+
+def run(service: Service, settings: Settings, listener: socket.socket, signals: Signals) -> int:
+    """Serve until a signal or a critical failure; return the exit code.
+
+    The process may end inside: the watchdog ends it past the deadline, at a second signal, or when
+    abandoned tasks keep the event loop from ending.
+    """
+    service.served = True
+    service.watchdog.start()
+    signals.on_second = lambda number: service.watchdog.exit_after(
+        0, EXIT_UNCLEAN, f"a second {signal.Signals(number).name} ends the service at once"
+    )
+    trio.run(_serve, service, settings, listener, signals)
+    service.watchdog.stand_down()
+    if service.host is None or service.host.receipt is None:
+        return EXIT_KILLED  # the lifespan failed in a way that is a bug; it has been logged
+    return service.host.receipt.exit_code
+
+
+async def _serve(
+    service: Service, settings: Settings, listener: socket.socket, signals: Signals
+) -> None:
+    token = trio.lowlevel.current_trio_token()
+    signalled = trio.Event()
+
+    def stop(number: int) -> None:
+        service.stop_reason = f"received {signal.Signals(number).name}"
+        service.watchdog.kill_after(
+            settings.shutdown_timeout, EXIT_KILLED, "the stop took longer than shutdown_timeout"
+        )
+        token.run_sync_soon(signalled.set)
+
+    signals.on_first = stop
+    if signals.received is not None:
+        stop(signals.received)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_forward, service.stop_wanted, signalled)
+
+        async def shutdown_trigger() -> None:
+            await signalled.wait()
+            service.draining.set()
+            service.deadline = trio.current_time() + settings.shutdown_timeout
+            if signals.received is None:  # a critical plugin failed
+                service.watchdog.kill_after(
+                    settings.shutdown_timeout, EXIT_KILLED, "the stop took longer than shutdown_timeout"
+                )
+            LOGGER.info("stopping: %s", service.stop_reason)
+            if settings.drain_window:
+                LOGGER.info("/readyz answers 503; listening for another %g s", settings.drain_window)
+                await trio.sleep(settings.drain_window)
+
+        await hypercorn_serve(
+            service,  # type: ignore[arg-type]
+            hypercorn_config(settings, listener),
+            shutdown_trigger=shutdown_trigger,
+            mode="asgi",
+        )
+        nursery.cancel_scope.cancel()
+
+
+async def _forward(source: trio.Event, target: trio.Event) -> None:
+    await source.wait()
+    target.set()
+
+
+def hypercorn_config(settings: Settings, listener: socket.socket) -> Config:
+    """Return Hypercorn's configuration: our socket, our limits, our logging."""
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]
+    config.backlog = _BACKLOG
+    config.errorlog = logging.getLogger("hypercorn.error")
+    config.errorlog.setLevel(max(logging.WARNING, logging.getLogger().level))
+    config.accesslog = None
+    config.include_server_header = False
+    config.keep_alive_timeout = settings.keep_alive_timeout  # type: ignore[assignment]
+    config.graceful_timeout = _REQUESTS_SHARE * (settings.shutdown_timeout - settings.drain_window)
+    # The watchdog bounds both; Hypercorn's own limits must not be the first to run out.
+    config.startup_timeout = config.shutdown_timeout = settings.shutdown_timeout + 60  # type: ignore[assignment]
+    return config
+
+
+
+

@@ -1,0 +1,1 @@
+"""Quart-Trio: requests and their points, the service's own resources, problem documents."""

@@ -1,0 +1,213 @@
+"""The Quart-Trio application: finds the route of a request and calls its handler.
+
+Quart's own URL map takes no routes after the first request and none can be removed, so matching is
+left to the host's table, which the service's own resources use too.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import trio
+from quart import Response
+from quart.ctx import RequestContext
+from quart.typing import ResponseReturnValue
+from quart_trio import QuartTrio
+from quart_trio.wrappers import TrioResponse
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response as WerkzeugResponse
+
+from lva.contract import PluginResponse
+from lva.host.routing import Gate, Match, RouteTable
+from lva.host.runtimes import current_plugin, split_cancelled
+from lva.logs import brief, plugin_logger
+from lva.settings import Settings
+from lva.web.problems import Problem
+from lva.web.requests import LOGGER, SCOPE_KEY, Exchange
+
+#: Most worker threads that the plain `def` handlers of one plugin use at once.
+_THREADS = 10
+
+
+class WebApplication(QuartTrio):
+    """Serves what is in the route table.
+
+    Args:
+        routes: The service's own and the plugins' routes.
+        settings: Limits on requests.
+    """
+
+    def __init__(self, routes: RouteTable, settings: Settings) -> None:
+        super().__init__("lva", static_folder=None)
+        self.routes = routes
+        self.config["MAX_CONTENT_LENGTH"] = settings.max_body_size
+        self.config["BODY_TIMEOUT"] = settings.body_timeout
+        # A stream may last; a client that goes away ends it.
+        self.config["RESPONSE_TIMEOUT"] = None
+        self._limiters: dict[str, trio.CapacityLimiter] = {}
+
+    def create_url_adapter(self, request: Any) -> None:
+        """Return nothing: the host's table matches."""
+
+    async def dispatch_request(
+        self, request_context: RequestContext | None = None
+    ) -> ResponseReturnValue:
+        """Find the route and call its handler; every failure becomes a problem document."""
+        assert request_context is not None
+        request = request_context.request
+        exchange: Exchange = request.scope[SCOPE_KEY]  # type: ignore[typeddict-item]
+        try:
+            return await self._serve(exchange, request)
+        except Problem as problem:
+            exchange.error_code = problem.error_code
+            return problem.response(exchange.request_id)
+
+    async def _serve(self, exchange: Exchange, request: Any) -> Any:
+        match = self.routes.match(request.path)
+        if match is None or match.route.owner.gate is Gate.GONE:
+            raise Problem(404, f"There is nothing at {request.path!r}.")
+        route = match.route
+        exchange.template = route.template
+        handler = self._handler(match, request.method)
+        request.view_args = dict(match.variables)
+        if route.owner.name is None:
+            return await handler(request, **match.variables)
+        return await self._serve_plugin(exchange, handler, request, match)
+
+    def _handler(self, match: Match, method: str) -> Callable[..., Any]:
+        route = match.route
+        handler = route.verbs.get(method)
+        if handler is None and method == "HEAD":
+            handler = route.verbs.get("GET")
+        if handler is not None:
+            return handler
+        allow = {"Allow": ", ".join(route.allowed)}
+        if method == "OPTIONS":
+            return partial(_options, allow)
+        raise Problem(
+            405, f"{method} is not possible here; {allow['Allow']} are.", headers=allow
+        )
+
+    async def _serve_plugin(
+        self, exchange: Exchange, handler: Callable[..., Any], request: Any, match: Match
+    ) -> Response | WerkzeugResponse:
+        owner = match.route.owner
+        name = owner.name or ""
+        unavailable = _unavailable(name, owner.retry_after)
+        if owner.gate is Gate.WAITING:
+            raise unavailable()
+        exchange.served_by(owner)
+        # A plugin that crashes or stops cancels the requests it serves.
+        exchange.unavailable = unavailable()
+        current_plugin.set(name)
+        try:
+            return await self._response(await self._call(name, handler, request, match.variables))
+        except Problem:
+            raise
+        except BaseException as error:
+            cancelled, own = split_cancelled(error)
+            if cancelled is not None:
+                raise
+            assert own is not None
+            raise self._plugin_problem(name, match, request, own) from own
+
+    async def _call(
+        self, name: str, handler: Callable[..., Any], request: Any, variables: Mapping[str, Any]
+    ) -> Any:
+        if _is_async(handler):
+            return await handler(request, **variables)
+        limiter = self._limiters.setdefault(name, trio.CapacityLimiter(_THREADS))
+        result = await trio.to_thread.run_sync(
+            partial(handler, request, **variables),
+            abandon_on_cancel=True,
+            limiter=limiter,
+            thread_name=f"handler from {name}.",
+        )
+        return await result if inspect.isawaitable(result) else result
+
+    async def _response(self, result: Any) -> Response | WerkzeugResponse:
+        """Turn what a handler returned into a response, here, where its errors are the plugin's."""
+        if isinstance(result, PluginResponse):
+            return _plugin_response(result)
+        return await self.make_response(result)
+
+    def _plugin_problem(
+        self, name: str, match: Match, request: Any, error: BaseException
+    ) -> Problem:
+        if isinstance(error, HTTPException) and error.code is not None:
+            if error.response is not None:
+                return Problem(error.response.status_code, error.name)
+            return Problem(error.code, error.description or error.name, headers=_allow(error))
+        what = f"the handler of {request.method} {match.route.template}"
+        plugin_logger(name).error(
+            "%s raised %s", what, brief(error), exc_info=error, extra={"phase": "handler"}
+        )
+        return Problem(500, f"Plugin {name!r} failed to handle the request; its log says why.")
+
+    async def handle_exception(self, error: Exception) -> Response:
+        """Answer what failed outside of a handler: a malformed request, or a bug of the service."""
+        from quart import request
+
+        exchange: Exchange = request.scope[SCOPE_KEY]  # type: ignore[typeddict-item]
+        if isinstance(error, HTTPException) and error.code is not None:
+            problem = Problem(error.code, error.description or error.name)
+        else:
+            LOGGER.error("bug in the service: %s", brief(error), exc_info=error)
+            problem = Problem(500, "The service failed to handle the request.")
+        exchange.error_code = problem.error_code
+        return problem.response(exchange.request_id)
+
+    async def handle_user_exception(self, error: Any) -> Response:
+        """See `handle_exception`; Quart would answer an HTTP exception with a page of HTML."""
+        return await self.handle_exception(error)
+
+
+def _unavailable(name: str, retry_after: Callable[[], float]) -> Callable[[], Problem]:
+    def problem() -> Problem:
+        seconds = math.ceil(retry_after())
+        return Problem(
+            503,
+            f"Plugin {name!r}, which serves this, is not running; try again in {seconds} s.",
+            error_code="plugin_unavailable",
+            headers={"Retry-After": str(seconds)},
+        )
+
+    return problem
+
+
+def _is_async(handler: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
+        getattr(handler, "__call__", None)  # noqa: B004 - an object with an async __call__
+    )
+
+
+async def _options(allow: Mapping[str, str], _request: Any, **_variables: Any) -> Response:
+    return TrioResponse("", 204, dict(allow))
+
+
+def _allow(error: HTTPException) -> dict[str, str]:
+    methods = getattr(error, "valid_methods", None)
+    return {"Allow": ", ".join(methods)} if methods else {}
+
+
+def _plugin_response(response: PluginResponse) -> Response:
+    body = response.body
+    if body is None:
+        content, media_type = b"", None
+    elif isinstance(body, str):
+        content, media_type = body.encode(), "text/plain; charset=utf-8"
+    elif isinstance(body, bytes | bytearray | memoryview):
+        content, media_type = bytes(body), "application/octet-stream"
+    else:
+        content, media_type = json.dumps(body).encode(), "application/json"
+    made = TrioResponse(content, response.statusCode)
+    del made.headers["Content-Type"]
+    if media_type is not None:
+        made.headers["Content-Type"] = media_type
+    made.headers.update(response.headers)
+    return made

@@ -1,0 +1,77 @@
+"""Errors as problem documents (RFC 9457), with an `error_code` that monitoring can group by."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+from quart import Response
+from quart_trio.wrappers import TrioResponse
+
+MEDIA_TYPE: Final = "application/problem+json"
+#: Not in any RFC, but what web servers log when the client went away before it got an answer.
+CLIENT_CLOSED_REQUEST: Final = 499
+
+
+class Problem(Exception):  # noqa: N818 - the RFC's word
+    """An error to answer a request with.
+
+    Args:
+        status: The HTTP status.
+        detail: What happened and what to do, for people.
+        error_code: Stable and short, for programs; from the status if left out.
+        headers: To set on the response.
+        extra: Further members of the document.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        error_code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **extra: Any,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.error_code = error_code or default_code(status)
+        self.headers = dict(headers or {})
+        self.extra = extra
+
+    def body(self, request_id: str | None) -> bytes:
+        """Return the document."""
+        document = {
+            "type": "about:blank",
+            "title": _phrase(self.status),
+            "status": self.status,
+            "detail": self.detail,
+            "error_code": self.error_code,
+            "request_id": request_id,
+            **self.extra,
+        }
+        return json.dumps(document).encode() + b"\n"
+
+    def response(self, request_id: str | None) -> Response:
+        """Return the document as a Quart response."""
+        return TrioResponse(
+            self.body(request_id), self.status, {"Content-Type": MEDIA_TYPE, **self.headers}
+        )
+
+
+def default_code(status: int) -> str:
+    """Return the error code of a status that came without one: ``not_found`` for 404."""
+    words = re.sub(r"[^a-z0-9]+", "_", _phrase(status).lower().replace("'", "")).strip("_")
+    return words or f"status_{status}"
+
+
+def _phrase(status: int) -> str:
+    if status == CLIENT_CLOSED_REQUEST:
+        return "Client Closed Request"
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return f"Status {status}"

@@ -1,0 +1,92 @@
+"""The service's own resources."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any, Final
+
+from quart import Response
+from quart_trio.wrappers import TrioResponse
+
+from lva.errors import suggestion
+from lva.host.host import Host
+from lva.host.routing import Gate, Owner
+from lva.host.status import plugin_status
+from lva.web.problems import Problem
+
+#: What each resource is for; `GET /` and the documentation list them.
+RESOURCES: Final = {
+    "/": "this index",
+    "/livez": "200 while the event loop answers",
+    "/readyz": "200 while every active plugin runs and the service is not stopping; 503 with the reasons",
+    "/version": "versions of the service, Python and what it is built on",
+    "/plugins": "every active plugin with its state, routes and ledger",
+    "/plugins/<name>": "one of them",
+}
+
+
+class Resources:
+    """Answers the service's own paths.
+
+    Args:
+        host: The plugins.
+        draining: Tells whether the service has been asked to stop.
+    """
+
+    def __init__(self, host: Host, draining: Callable[[], bool]) -> None:
+        self._host = host
+        self._draining = draining
+        owner = Owner(None, Gate.OPEN)
+        handlers = (self.index, self.livez, self.readyz, self.version, self.plugins, self.plugin)
+        for path, handler in zip(RESOURCES, handlers, strict=True):
+            host.routes.add(owner, path, handler)
+
+    async def index(self, _request: Any) -> Response:
+        """List what there is."""
+        return _json({"service": "luna-video-agent", "resources": RESOURCES})
+
+    async def livez(self, _request: Any) -> Response:
+        """Say that the event loop runs."""
+        return _json({"status": "alive"})
+
+    async def readyz(self, _request: Any) -> Response:
+        """Say whether requests should be sent here."""
+        if self._draining():
+            raise Problem(503, "The service is stopping.", "not_ready", reasons={"service": "stopping"})
+        if not self._host.started:
+            raise Problem(503, "The service is starting.", "not_ready", reasons={"service": "starting"})
+        if reasons := self._host.not_ready():
+            names = ", ".join(reasons)
+            raise Problem(503, f"Not running: {names}.", "not_ready", reasons=reasons)
+        return _json({"status": "ready", "plugins": list(self._host.lives)})
+
+    async def version(self, _request: Any) -> Response:
+        """Tell the versions."""
+        packages = ("trio", "hypercorn", "quart", "quart-trio")
+        return _json(
+            {
+                "version": version("lva"),
+                "python": platform.python_version(),
+                **{name: version(name) for name in packages},
+            }
+        )
+
+    async def plugins(self, _request: Any) -> Response:
+        """Describe all plugins."""
+        lives = self._host.lives.values()
+        return _json({"plugins": [plugin_status(life, self._host.routes) for life in lives]})
+
+    async def plugin(self, _request: Any, name: str) -> Response:
+        """Describe one plugin."""
+        life = self._host.lives.get(name)
+        if life is None:
+            hint = suggestion(name, self._host.lives) or "; see /plugins"
+            raise Problem(404, f"No active plugin is named {name!r}{hint}", "unknown_plugin")
+        return _json(plugin_status(life, self._host.routes))
+
+
+def _json(value: Any) -> Response:
+    return TrioResponse(json.dumps(value) + "\n", content_type="application/json")
