@@ -72,7 +72,9 @@ class Service:
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
             if self._requests is None:
-                raise RuntimeError("the server did not run the application's lifespan, which LVA needs")
+                raise RuntimeError(
+                    "the server did not run the application's lifespan, which LVA needs"
+                )
             await self._requests.handle(scope, receive, send)
         else:  # a WebSocket: refused, the service has none
             await receive()
@@ -93,7 +95,7 @@ class Service:
         if not self.served:
             self.watchdog.start()
         async with trio.open_nursery() as nursery:
-            self._requests = Requests(web.asgi_app, host.publish, settings, nursery)
+            self._requests = Requests(web, host.publish, settings, nursery)
             await send({"type": "lifespan.startup.complete"})
             await nursery.start(host.run)
             nursery.start_soon(self._watch_critical, host)
@@ -148,7 +150,9 @@ class Service:
     def last_words(self, code: int) -> str:
         """Return the receipt as things stand, when the watchdog ends the process."""
         if self.host is None:
-            return json.dumps({"receipt": {"reason": "ended before the plugins started", "exit_code": code}})
+            return json.dumps(
+                {"receipt": {"reason": "ended before the plugins started", "exit_code": code}}
+            )
         return json.dumps({"receipt": self.host.account("ended by the watchdog", code).as_dict()})
 
 

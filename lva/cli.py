@@ -86,7 +86,9 @@ def _reporting_problems(work: Callable[[], int]) -> int:
         return work()
     except ConfigurationError as error:
         count = len(error.problems)
-        click.echo(f"lva: {count} problem{'s' if count > 1 else ''}, nothing was started:", err=True)
+        click.echo(
+            f"lva: {count} problem{'s' if count > 1 else ''}, nothing was started:", err=True
+        )
         for problem in error.problems:
             click.echo(f"  - {problem}", err=True)
         return EXIT_CONFIGURATION

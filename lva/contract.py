@@ -138,12 +138,10 @@ class BaseRequestMonitoringPlugin(BaseEventPlugin):
     eventName = "monitoring_event"
 
     @abstractmethod
-    async def flushPointToMonitoring(
-        self, point: MonitoringPoint, logger: logging.Logger
-    ) -> None:
+    async def flushPointToMonitoring(self, point: MonitoringPoint, logger: logging.Logger) -> None:
         """Send one point to the monitoring system; raising makes the host try it again."""
 
-    async def handleEvent(self, points: list[MonitoringPoint], logger: logging.Logger) -> None:  # type: ignore[override]
+    async def handleEvent(self, points: list[MonitoringPoint], logger: logging.Logger) -> None:
         """Flush every point in order; report the ones that failed, so that only those are retried.
 
         Raises:
@@ -173,7 +171,7 @@ class BaseRequestMonitoringPlugin(BaseEventPlugin):
 class BaseBackgroundPlugin(_Plugin):
     """A plugin that works in the background and may serve HTTP routes."""
 
-    async def start(self) -> None:  # noqa: B027 - a plugin that only adds routes has no work
+    async def start(self) -> None:
         """Do the plugin's work: run as long as it lasts, or put children into `self.nursery`.
 
         Called once `initialize()` of every class in the file is done. Cancelled at stop. Returning

@@ -21,7 +21,8 @@ _PLUGIN_PREFIX: Final = "lva.plugin."
 _MASK: Final = "***"
 _USERINFO: Final = re.compile(r"(\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s@]*:[^/\s@]*@")
 _SECRET_KEY: Final = re.compile(
-    r"secret|token|passw|credential|api_?key|private_?key|access_?key|\bdsn\b|signature", re.IGNORECASE
+    r"secret|token|passw|credential|api_?key|private_?key|access_?key|\bdsn\b|signature",
+    re.IGNORECASE,
 )
 #: Shorter values would blot out ordinary words.
 _SHORTEST_SECRET: Final = 4
@@ -109,7 +110,12 @@ class _JsonFormatter(JsonFormatter):
         super().__init__(
             "{created}{levelname}{name}{message}",
             style="{",
-            rename_fields={"created": "time", "levelname": "level", "name": "logger", "exc_info": "exception"},
+            rename_fields={
+                "created": "time",
+                "levelname": "level",
+                "name": "logger",
+                "exc_info": "exception",
+            },
         )
 
     def format(self, record: logging.LogRecord) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
@@ -32,10 +31,12 @@ class ReadOnlyDict(dict[str, Value]):
     __slots__ = ()
 
     def _refuse(self, *_args: object, **_kwargs: object) -> NoReturn:
-        raise TypeError("a monitoring point is shared by all plugins: copy its tags or fields first")
+        raise TypeError(
+            "a monitoring point is shared by all plugins: copy its tags or fields first"
+        )
 
-    __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment]
-    update = setdefault = pop = popitem = clear = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    update = setdefault = pop = popitem = clear = _refuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +85,11 @@ class PointAdditions:
 _additions: ContextVar[PointAdditions | None] = ContextVar("lva_point_additions", default=None)
 
 
-@contextmanager
-def collecting_additions() -> Iterator[PointAdditions]:
-    """Collect what the code inside adds to the point of the request that it serves."""
+def collect_additions() -> PointAdditions:
+    """Collect, from now on in this task's context, what handlers add to their request's point."""
     additions = PointAdditions()
-    token = _additions.set(additions)
-    try:
-        yield additions
-    finally:
-        _additions.reset(token)
+    _additions.set(additions)
+    return additions
 
 
 def add_point_tags(**tags: Value) -> None:

@@ -43,23 +43,29 @@ class PluginSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     restart: RestartPolicy = Field(
-        "on-failure", description="When the host starts the plugin again: after a crash, also when"
-        " its work ended by itself, or not at all."
+        "on-failure",
+        description="When the host starts the plugin again: after a crash, also when"
+        " its work ended by itself, or not at all.",
     )
     startup_error_behavior: Literal["retry", "error"] = Field(
-        "retry", description="What a failing initialize() leads to: 'retry' tries for as long as it"
-        " takes; 'error' counts it as a crash like any other."
+        "retry",
+        description="What a failing initialize() leads to: 'retry' tries for as long as it"
+        " takes; 'error' counts it as a crash like any other.",
     )
     critical: bool = Field(
-        False, description="Whether the service stops, with exit code 3, when this plugin has failed."
+        False,
+        description="Whether the service stops, with exit code 3, when this plugin has failed.",
     )
     max_restarts: int = Field(
-        5, ge=0, le=1_000_000, description="More restarts than this within restart_window, and the"
-        " plugin has failed."
+        5,
+        ge=0,
+        le=1_000_000,
+        description="More restarts than this within restart_window, and the plugin has failed.",
     )
     restart_window: PositiveSeconds = Field(60.0, description="See max_restarts.")
     backoff_initial: PositiveSeconds = Field(
-        1.0, description="Upper bound of the random delay before the first restart; doubles each time."
+        1.0,
+        description="Upper bound of the random delay before the first restart; doubles each time.",
     )
     backoff_max: PositiveSeconds = Field(60.0, description="Cap of that bound.")
     initialize_timeout: PositiveSeconds = Field(
@@ -76,8 +82,9 @@ class PluginSettings(BaseModel):
         "drop_oldest", description="Which points are dropped when the buffer is full."
     )
     flush_interval: Seconds = Field(
-        0.0, description="How long points gather before a call, unless batch_size is reached; 0"
-        " delivers as soon as the plugin is free."
+        0.0,
+        description="How long points gather before a call, unless batch_size is reached; 0"
+        " delivers as soon as the plugin is free.",
     )
     max_attempts: Count = Field(
         10, description="Calls that a batch gets before its points are dropped."
@@ -103,38 +110,46 @@ class Settings(BaseSettings):
     )
 
     active_plugins: Annotated[tuple[str, ...], NoDecode] = Field(
-        EMBEDDED_PLUGINS, description="The plugins that run, in starting order: a JSON list, or names"
-        " separated by commas. Set to nothing, none runs."
+        EMBEDDED_PLUGINS,
+        description="The plugins that run, in starting order: a JSON list, or names"
+        " separated by commas. Set to nothing, none runs.",
     )
     plugins_dir: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="Directories with plugins besides the one that ships with the service."
     )
     bind: str = Field(
-        "127.0.0.1:5240", description="Where the service listens: host:port, [ipv6]:port or unix:path."
+        "127.0.0.1:5240",
+        description="Where the service listens: host:port, [ipv6]:port or unix:path.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         "INFO", description="The least severe records that are logged."
     )
     log_format: Literal["text", "json"] = Field("text", description="How records are written.")
     shutdown_timeout: float = Field(
-        25.0, ge=1, le=86_400, allow_inf_nan=False, description="Limit on the whole stop; past it"
-        " the watchdog ends the process with exit code 70."
+        25.0,
+        ge=1,
+        le=86_400,
+        allow_inf_nan=False,
+        description="Limit on the whole stop; past it"
+        " the watchdog ends the process with exit code 70.",
     )
     drain_window: Seconds = Field(
-        0.0, description="How long the service goes on serving, with /readyz at 503, after it was"
-        " told to stop. Part of shutdown_timeout."
+        0.0,
+        description="How long the service goes on serving, with /readyz at 503, after it was"
+        " told to stop. Part of shutdown_timeout.",
     )
     state_dir: Path = Field(
         default_factory=lambda: Path(platformdirs.user_state_dir("lva", appauthor=False)),
         description="Where plugins keep files; made private (mode 0700).",
     )
     plugin_file_check: Literal["strict", "warn"] = Field(
-        "strict", description="Whether a plugin file that others may write is refused or only"
-        " reported."
+        "strict",
+        description="Whether a plugin file that others may write is refused or only reported.",
     )
     slow_start: PositiveSeconds = Field(
-        2.0, description="A plugin that initializes for longer is reported with where it waits, and"
-        " those behind it no longer wait for it."
+        2.0,
+        description="A plugin that initializes for longer is reported with where it waits, and"
+        " those behind it no longer wait for it.",
     )
     max_body_size: Annotated[int, Field(ge=0, le=1 << 40)] = Field(
         16 * 1024 * 1024, description="Largest request body."
@@ -326,7 +341,10 @@ def _explain(
 
 
 def _origin(
-    keys: Sequence[str | int], path: Path | None, table: Mapping[str, Any], overrides: Mapping[str, Any]
+    keys: Sequence[str | int],
+    path: Path | None,
+    table: Mapping[str, Any],
+    overrides: Mapping[str, Any],
 ) -> str:
     if not keys:
         return "settings"
@@ -334,7 +352,11 @@ def _origin(
     if keys[0] in overrides:
         return f"command line: {dotted}"
     variable = f"{ENV_PREFIX}{'__'.join(str(key) for key in keys).upper()}"
-    if any(variable.startswith(name.upper()) for name in os.environ if name.upper().startswith(ENV_PREFIX)):
+    if any(
+        variable.startswith(name.upper())
+        for name in os.environ
+        if name.upper().startswith(ENV_PREFIX)
+    ):
         return f"environment: {variable}"
     return f"{path}: {dotted}" if path and keys[0] in table else dotted
 

@@ -21,7 +21,9 @@ def announce(settings: Settings, plugins: Sequence[LoadedPlugin], address: str) 
     LOGGER.info("active plugins: %s", names)
     LOGGER.info("state directory: %s", settings.state_dir)
     if address.startswith("http"):
-        LOGGER.info("look next: curl %s/readyz  and  curl %s/plugins ; stop with Ctrl-C", address, address)
+        LOGGER.info(
+            "look next: curl %s/readyz  and  curl %s/plugins ; stop with Ctrl-C", address, address
+        )
 
 
 def show_receipt(receipt: Receipt) -> None:

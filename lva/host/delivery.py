@@ -237,7 +237,9 @@ class Delivery:
         self._batch = await self.mailbox.take(settings.batch_size)
         self._attempts = 0
 
-    async def _deliver(self, runtime: Runtime, handle: Callable[..., Awaitable[Any]]) -> Call | None:
+    async def _deliver(
+        self, runtime: Runtime, handle: Callable[..., Awaitable[Any]]
+    ) -> Call | None:
         self._attempts += 1
         if self._attempts > 1:
             self.ledger.retries += 1

@@ -93,7 +93,9 @@ class Host:
                 self._build(nursery)
                 turn: trio.Event | None = None
                 for life in self.lives.values():
-                    nursery.start_soon(self._supervise, life, turn, name=f"{life.name} (supervisor)")
+                    nursery.start_soon(
+                        self._supervise, life, turn, name=f"{life.name} (supervisor)"
+                    )
                     turn = life.turn_over
                 task_status.started()
                 await self.stop_requested.wait()
@@ -122,7 +124,9 @@ class Host:
         try:
             await life.supervise(turn)
         except Exception:
-            LOGGER.critical("bug in the host: the supervisor of %s failed", life.name, exc_info=True)
+            LOGGER.critical(
+                "bug in the host: the supervisor of %s failed", life.name, exc_info=True
+            )
             self._failed = True
             self.request_stop(f"the supervisor of plugin {life.name!r} failed")
             self.gave_up.set()
@@ -154,7 +158,9 @@ class Host:
         batch = tuple(points)
         for point in batch:
             if type(point) is not item and not isinstance(point, item):
-                raise TypeError(f"{event} takes {item.__name__} objects, not {type(point).__name__}")
+                raise TypeError(
+                    f"{event} takes {item.__name__} objects, not {type(point).__name__}"
+                )
         if not batch:
             return
         if threading.get_ident() == self._thread:
@@ -225,9 +231,7 @@ class Host:
         plugins = [plugin_receipt(life) for life in self.lives.values()]
         if code is None:
             code = exit_code(plugins, self.critical_failure, self._failed)
-        return Receipt(
-            reason or self._reason, code, self._seconds_stopping(), plugins
-        )
+        return Receipt(reason or self._reason, code, self._seconds_stopping(), plugins)
 
     def _seconds_stopping(self) -> float:
         try:

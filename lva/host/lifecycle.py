@@ -142,7 +142,9 @@ class PluginLife:
         self.owner = Owner(loaded.name)
         self.owner.retry_after = self._retry_after
         self.deliveries: dict[PluginClass, Delivery] = {
-            cls: Delivery(f"{self.name}.{cls.__name__}.handleEvent", self.settings, self.logger, rng)
+            cls: Delivery(
+                f"{self.name}.{cls.__name__}.handleEvent", self.settings, self.logger, rng
+            )
             for cls in loaded.classes
             if issubclass(cls, BaseEventPlugin)
         }
@@ -265,7 +267,11 @@ class PluginLife:
                 f"{self.name}.{what}", partial(_make, cls, self._views[cls]), limit
             )
             if made is None:
-                return Crash(what, f"took longer than {limit:g} s, in a thread that is left behind", final=True)
+                return Crash(
+                    what,
+                    f"took longer than {limit:g} s, in a thread that is left behind",
+                    final=True,
+                )
             self._constructing = None
             if made.error is not None:
                 return Crash(what, f"raised {brief(made.error)}", made.error)
@@ -305,7 +311,9 @@ class PluginLife:
         if not attempt.initialized.is_set():
             place = waiting_at(attempt.body.task if attempt.body else None)
             return Crash(
-                attempt.phase, f"took longer than {limit:g} s, waiting at {place}", during_startup=True
+                attempt.phase,
+                f"took longer than {limit:g} s, waiting at {place}",
+                during_startup=True,
             )
         return None if attempt.running else await self._why_over(attempt)
 
@@ -402,12 +410,15 @@ class PluginLife:
             self._give_up(State.FAILED, crash, "; its restart policy is 'never'")
             return False
         if counts and len(self._restart_times) >= limit:
-            self._give_up(State.FAILED, crash, f"; that is more than {limit} restarts in {window:g} s")
+            self._give_up(
+                State.FAILED, crash, f"; that is more than {limit} restarts in {window:g} s"
+            )
             return False
         if counts:
             self._restart_times.append(time)
         bound = min(
-            self.settings.backoff_max, self.settings.backoff_initial * 2.0 ** min(self._failures, 60)
+            self.settings.backoff_max,
+            self.settings.backoff_initial * 2.0 ** min(self._failures, 60),
         )
         delay = self._rng.uniform(0, bound)
         self._failures += 1
@@ -442,7 +453,9 @@ class PluginLife:
             self._abandon("a route handler ignored its cancellation")
         if attempt.body is not None and not await attempt.body.wait(grace):
             place = waiting_at(attempt.body.task)
-            self._abandon(f"{attempt.phase}, or a task it started, ignored its cancellation ({place})")
+            self._abandon(
+                f"{attempt.phase}, or a task it started, ignored its cancellation ({place})"
+            )
         self._note_late_failure(attempt)
         for member in reversed(attempt.entered):
             await self._close(member)
@@ -517,7 +530,9 @@ class PluginLife:
         """
         old = self.state.value
         if state not in TRANSITIONS[old]:
-            raise AssertionError(f"plugin {self.name}: illegal transition {old.value} -> {state.value}")
+            raise AssertionError(
+                f"plugin {self.name}: illegal transition {old.value} -> {state.value}"
+            )
         self.history.append(Transition(state, now(), reason))
         self.logger.log(
             10 if quiet else 20,
@@ -561,4 +576,3 @@ def _make(cls: Callable[[Any], Plugin], view: PluginView) -> Plugin:
     if getattr(instance, "app", None) is None:
         raise TypeError(f"{type(instance).__name__}.__init__ must call super().__init__(app)")
     return instance
-

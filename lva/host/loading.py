@@ -87,7 +87,9 @@ def load_plugins(settings: Settings) -> list[LoadedPlugin]:
         for directory in settings.plugins_dir
         if (why := _directory_problem(directory)) is not None
     ]
-    finder = PluginFinder([*settings.plugins_dir, SHIPPED_DIR], settings.plugin_file_check == "strict")
+    finder = PluginFinder(
+        [*settings.plugins_dir, SHIPPED_DIR], settings.plugin_file_check == "strict"
+    )
     finder.install()
     loaded = []
     names = [_stem(entry) for entry in settings.active_plugins]
@@ -96,7 +98,9 @@ def load_plugins(settings: Settings) -> list[LoadedPlugin]:
         try:
             if count > 1:
                 raise PluginFileError(f"named {count} times in active_plugins; name it once")
-            table = settings.plugins.get(name) or settings.plugins.get(name.lower()) or PluginSettings()
+            table = (
+                settings.plugins.get(name) or settings.plugins.get(name.lower()) or PluginSettings()
+            )
             loaded.append(_load(name, finder, table))
         except PluginFileError as error:
             problems.append(f"plugin {name!r}: {error}")
@@ -233,9 +237,10 @@ def _config(name: str, cls: PluginClass, values: Mapping[str, Any]) -> Any:
         if key not in keys and model.model_config.get("extra") != "allow"
     ]
     try:
-        config = model.model_validate({k: v for k, v in values.items() if k in _keys(model)} | (
-            dict(values) if model.model_config.get("extra") == "allow" else {}
-        ))
+        config = model.model_validate(
+            {k: v for k, v in values.items() if k in _keys(model)}
+            | (dict(values) if model.model_config.get("extra") == "allow" else {})
+        )
     except ValidationError as error:
         unknown += [f"plugins.{name}.config.{line}" for line in _validation_items(error)]
     if unknown:
@@ -297,7 +302,9 @@ class PluginFinder(MetaPathFinder, Loader):
         found = set()
         for directory in self._directories:
             if directory.is_dir():
-                found |= {path.stem for path in directory.glob("*.py") if _NAME.fullmatch(path.stem)}
+                found |= {
+                    path.stem for path in directory.glob("*.py") if _NAME.fullmatch(path.stem)
+                }
                 found |= {path.parent.name for path in directory.glob("*/__init__.py")}
         return found - {"__init__", "__main__"}
 
@@ -331,10 +338,17 @@ class PluginFinder(MetaPathFinder, Loader):
             return None
         for directory in self._directories:
             base = directory.joinpath(*rest.split("."))
-            for file, is_package in ((base / "__init__.py", True), (base.with_suffix(".py"), False)):
+            for file, is_package in (
+                (base / "__init__.py", True),
+                (base.with_suffix(".py"), False),
+            ):
                 if file.is_symlink() or file.exists():
                     spec = ModuleSpec(
-                        fullname, self, origin=str(file), is_package=is_package, loader_state=directory
+                        fullname,
+                        self,
+                        origin=str(file),
+                        is_package=is_package,
+                        loader_state=directory,
                     )
                     spec.has_location = True
                     if is_package:

@@ -197,7 +197,9 @@ def _rule(path: str, map_: Map) -> Rule:
     if not isinstance(path, str) or not path.startswith("/"):
         raise ValueError(f"a route's path starts with '/', unlike {path!r}")
     if "//" in path or set(path) & set("?# "):
-        raise ValueError(f"the path {path!r} is malformed: no '//', '?', '#' or space belongs in it")
+        raise ValueError(
+            f"the path {path!r} is malformed: no '//', '?', '#' or space belongs in it"
+        )
     try:
         rule = Rule(path, endpoint=None)
         rule.empty().bind(map_)

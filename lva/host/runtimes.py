@@ -39,7 +39,9 @@ class Call:
         error: What it raised, cancellation apart. None if it returned or was only cancelled.
     """
 
-    def __init__(self, what: str, plugin: str, fn: Callable[..., Awaitable[Any]], *args: Any) -> None:
+    def __init__(
+        self, what: str, plugin: str, fn: Callable[..., Awaitable[Any]], *args: Any
+    ) -> None:
         self.what = what
         self.done = trio.Event()
         self.value: Any = None
@@ -66,7 +68,8 @@ class Call:
         """Cancel the call and wait, shielded, at most `grace` seconds; return whether it has ended."""
         self.cancel()
         with trio.CancelScope(shield=True):
-            return await self.wait(grace)
+            await self.wait(grace)
+        return self.done.is_set()
 
     async def run(self) -> None:
         """Be the task. Raises nothing but the host's own cancellation."""
@@ -147,7 +150,7 @@ class TrioRuntime:
         def work() -> None:
             try:
                 result.append(Constructed(instance=context.run(make)))
-            except BaseException as error:  # noqa: BLE001 - handed to the caller
+            except BaseException as error:
                 result.append(Constructed(error=error))
             finished.release()
 

@@ -19,10 +19,6 @@ Publish = Callable[[str, Iterable[Any]], None]
 AddRoute = Callable[[str, RouteHandler, "Iterable[str] | None"], None]
 
 
-class _Context(SimpleNamespace, PluginContext):
-    """Holds the logger, and what the plugin puts there."""
-
-
 class PluginView:
     """Implements `lva.contract.PluginApp` for one class of one plugin.
 
@@ -37,7 +33,7 @@ class PluginView:
         publish: Publish,
         add_route: AddRoute,
     ) -> None:
-        self.ctx: PluginContext = _Context(logger=plugin_logger(name))
+        self.ctx: PluginContext = SimpleNamespace(logger=plugin_logger(name))
         self.config = config
         self.settings = settings
         self._publish = publish

@@ -61,10 +61,11 @@ class Watchdog:
     def _run(self) -> None:
         order: _Order | None = self._orders.get()
         while order is not None:
+            standing = order
             try:
-                order = self._orders.get(timeout=max(0.0, order.at - time.monotonic()))
+                order = self._orders.get(timeout=max(0.0, standing.at - time.monotonic()))
             except queue.Empty:
-                self._exit(order)
+                self._exit(standing)
 
     def _exit(self, order: _Order) -> None:
         try:

@@ -10,6 +10,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -48,8 +49,12 @@ MAX_LIMIT = 1000
 class Config(BaseModel):
     """`[plugins.history.config]`."""
 
-    path: Path | None = Field(None, description="The file; history.sqlite3 in state_dir if left out.")
-    max_bytes: int = Field(64 * 1024 * 1024, ge=1024 * 1024, description="Bound on the file's size.")
+    path: Path | None = Field(
+        None, description="The file; history.sqlite3 in state_dir if left out."
+    )
+    max_bytes: int = Field(
+        64 * 1024 * 1024, ge=1024 * 1024, description="Bound on the file's size."
+    )
     max_age: float = Field(7 * 86_400.0, gt=0, description="Seconds that a point is kept.")
     trim_interval: float = Field(60.0, gt=0, description="Seconds between two checks of the age.")
 
@@ -79,8 +84,7 @@ class History(BaseEventPlugin, BaseBackgroundPlugin):
 
     async def start(self) -> None:
         async for _ in periodic(self.config.trim_interval):
-            oldest = time.time() - self.config.max_age
-            await self._write(lambda writer: drop_older(writer, oldest))
+            await self._write(partial(drop_older, oldest=time.time() - self.config.max_age))
 
     async def handleEvent(self, points: list[MonitoringPoint], logger: logging.Logger) -> None:
         limit = self.config.max_bytes
@@ -105,7 +109,9 @@ class History(BaseEventPlugin, BaseBackgroundPlugin):
         rows = await self._in_thread(self._read_limit, lambda: query.run(reader))
         following = None
         if len(rows) == query.limit:
-            pairs = [(key, value) for key, value in request.args.items(multi=True) if key != "before"]
+            pairs = [
+                (key, value) for key, value in request.args.items(multi=True) if key != "before"
+            ]
             following = f"{request.path}?{urlencode([*pairs, ('before', rows[-1]['id'])])}"
         return {"points": rows, "next": following}
 

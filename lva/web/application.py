@@ -16,8 +16,9 @@ from typing import Any
 import trio
 from quart import Response
 from quart.ctx import RequestContext
-from quart.typing import ResponseReturnValue
+from quart.sessions import NullSession, SessionInterface
 from quart_trio import QuartTrio
+from quart_trio.asgi import TrioASGIHTTPConnection
 from quart_trio.wrappers import TrioResponse
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as WerkzeugResponse
@@ -28,7 +29,7 @@ from lva.host.runtimes import current_plugin, split_cancelled
 from lva.logs import brief, plugin_logger
 from lva.settings import Settings
 from lva.web.problems import Problem
-from lva.web.requests import LOGGER, SCOPE_KEY, Exchange
+from lva.web.requests import LOGGER, SCOPE_KEY, Body, Exchange, Scope, Send
 
 #: Most worker threads that the plain `def` handlers of one plugin use at once.
 _THREADS = 10
@@ -45,27 +46,43 @@ class WebApplication(QuartTrio):
     def __init__(self, routes: RouteTable, settings: Settings) -> None:
         super().__init__("lva", static_folder=None)
         self.routes = routes
+        self.session_interface = _NoSessions()  # type: ignore[assignment]
         self.config["MAX_CONTENT_LENGTH"] = settings.max_body_size
         self.config["BODY_TIMEOUT"] = settings.body_timeout
-        # A stream may last; a client that goes away ends it.
-        self.config["RESPONSE_TIMEOUT"] = None
         self._limiters: dict[str, trio.CapacityLimiter] = {}
 
     def create_url_adapter(self, request: Any) -> None:
         """Return nothing: the host's table matches."""
 
-    async def dispatch_request(
-        self, request_context: RequestContext | None = None
-    ) -> ResponseReturnValue:
-        """Find the route and call its handler; every failure becomes a problem document."""
+    def open(self, asgi: Scope, send: Send) -> _Connection:
+        """Begin a request; see `lva.web.requests.Web`."""
+        return _Connection(self, asgi, send)
+
+    async def full_dispatch_request(self, request_context: RequestContext | None = None) -> Any:
+        """Find the route and call its handler; every failure becomes a problem document.
+
+        Quart's hooks and signals around this are left out: nobody can have registered for them,
+        since plugins do not see the application. `after_this_request` works.
+        """
         assert request_context is not None
         request = request_context.request
         exchange: Exchange = request.scope[SCOPE_KEY]  # type: ignore[typeddict-item]
         try:
-            return await self._serve(exchange, request)
+            response: Any = await self._serve(exchange, request)
         except Problem as problem:
             exchange.error_code = problem.error_code
-            return problem.response(exchange.request_id)
+            response = problem.response(exchange.request_id)
+        for function in request_context._after_request_functions:  # noqa: SLF001 - as Quart does
+            response = await self.ensure_async(function)(response)
+        return response
+
+    async def do_teardown_request(
+        self, exc: BaseException | None, request_context: RequestContext | None = None
+    ) -> None:
+        """Do nothing; see `full_dispatch_request`."""
+
+    async def do_teardown_appcontext(self, exc: BaseException | None) -> None:
+        """Do nothing; see `full_dispatch_request`."""
 
     async def _serve(self, exchange: Exchange, request: Any) -> Any:
         match = self.routes.match(request.path)
@@ -89,21 +106,19 @@ class WebApplication(QuartTrio):
         allow = {"Allow": ", ".join(route.allowed)}
         if method == "OPTIONS":
             return partial(_options, allow)
-        raise Problem(
-            405, f"{method} is not possible here; {allow['Allow']} are.", headers=allow
-        )
+        raise Problem(405, f"{method} is not possible here; {allow['Allow']} are.", headers=allow)
 
     async def _serve_plugin(
         self, exchange: Exchange, handler: Callable[..., Any], request: Any, match: Match
     ) -> Response | WerkzeugResponse:
         owner = match.route.owner
         name = owner.name or ""
-        unavailable = _unavailable(name, owner.retry_after)
+        # A plugin that crashes or stops cancels the requests it serves, which then get this answer.
+        unavailable = partial(_unavailable, name, owner.retry_after)
         if owner.gate is Gate.WAITING:
             raise unavailable()
         exchange.served_by(owner)
-        # A plugin that crashes or stops cancels the requests it serves.
-        exchange.unavailable = unavailable()
+        exchange.unavailable = unavailable
         current_plugin.set(name)
         try:
             return await self._response(await self._call(name, handler, request, match.variables))
@@ -162,22 +177,41 @@ class WebApplication(QuartTrio):
         exchange.error_code = problem.error_code
         return problem.response(exchange.request_id)
 
-    async def handle_user_exception(self, error: Any) -> Response:
-        """See `handle_exception`; Quart would answer an HTTP exception with a page of HTML."""
-        return await self.handle_exception(error)
+
+class _Connection(TrioASGIHTTPConnection):
+    """Quart's side of one request. Whoever made it feeds the body and cancels `respond`."""
+
+    def __init__(self, app: WebApplication, asgi: Scope, send: Send) -> None:
+        super().__init__(app, asgi)  # type: ignore[arg-type]
+        self._send = send
+        self._request = self._create_request_from_scope(send)
+
+    @property
+    def body(self) -> Body:
+        return self._request.body
+
+    async def respond(self) -> None:
+        response = await self.app.handle_request(self._request)
+        await self._send_response(self._send, response)
 
 
-def _unavailable(name: str, retry_after: Callable[[], float]) -> Callable[[], Problem]:
-    def problem() -> Problem:
-        seconds = math.ceil(retry_after())
-        return Problem(
-            503,
-            f"Plugin {name!r}, which serves this, is not running; try again in {seconds} s.",
-            error_code="plugin_unavailable",
-            headers={"Retry-After": str(seconds)},
-        )
+class _NoSessions(SessionInterface):
+    """The service sets no cookies."""
 
-    return problem
+    _none = NullSession()
+
+    async def open_session(self, app: Any, request: Any) -> NullSession:
+        return self._none
+
+
+def _unavailable(name: str, retry_after: Callable[[], float]) -> Problem:
+    seconds = math.ceil(retry_after())
+    return Problem(
+        503,
+        f"Plugin {name!r}, which serves this, is not running; try again in {seconds} s.",
+        error_code="plugin_unavailable",
+        headers={"Retry-After": str(seconds)},
+    )
 
 
 def _is_async(handler: Callable[..., Any]) -> bool:

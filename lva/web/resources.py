@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from lva.web.problems import Problem
 RESOURCES: Final = {
     "/": "this index",
     "/livez": "200 while the event loop answers",
-    "/readyz": "200 while every active plugin runs and the service is not stopping; 503 with the reasons",
+    "/readyz": "200 while every active plugin runs and the service is not stopping, else 503",
     "/version": "versions of the service, Python and what it is built on",
     "/plugins": "every active plugin with its state, routes and ledger",
     "/plugins/<name>": "one of them",
@@ -40,7 +40,14 @@ class Resources:
         self._host = host
         self._draining = draining
         owner = Owner(None, Gate.OPEN)
-        handlers = (self.index, self.livez, self.readyz, self.version, self.plugins, self.plugin)
+        handlers: tuple[Callable[..., Any], ...] = (
+            self.index,
+            self.livez,
+            self.readyz,
+            self.version,
+            self.plugins,
+            self.plugin,
+        )
         for path, handler in zip(RESOURCES, handlers, strict=True):
             host.routes.add(owner, path, handler)
 
@@ -55,12 +62,11 @@ class Resources:
     async def readyz(self, _request: Any) -> Response:
         """Say whether requests should be sent here."""
         if self._draining():
-            raise Problem(503, "The service is stopping.", "not_ready", reasons={"service": "stopping"})
+            raise _not_ready("The service is stopping.", {"service": "stopping"})
         if not self._host.started:
-            raise Problem(503, "The service is starting.", "not_ready", reasons={"service": "starting"})
+            raise _not_ready("The service is starting.", {"service": "starting"})
         if reasons := self._host.not_ready():
-            names = ", ".join(reasons)
-            raise Problem(503, f"Not running: {names}.", "not_ready", reasons=reasons)
+            raise _not_ready(f"Not running: {', '.join(reasons)}.", reasons)
         return _json({"status": "ready", "plugins": list(self._host.lives)})
 
     async def version(self, _request: Any) -> Response:
@@ -86,6 +92,10 @@ class Resources:
             hint = suggestion(name, self._host.lives) or "; see /plugins"
             raise Problem(404, f"No active plugin is named {name!r}{hint}", "unknown_plugin")
         return _json(plugin_status(life, self._host.routes))
+
+
+def _not_ready(detail: str, reasons: Mapping[str, str]) -> Problem:
+    return Problem(503, detail, "not_ready", reasons=reasons)
 
 
 def _json(value: Any) -> Response:
