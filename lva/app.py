@@ -31,6 +31,8 @@ LOGGER: Final = logging.getLogger("lva.service")
 _RESERVE: Final = 0.05
 #: Within what time, in seconds, a process must end whose work is done but for abandoned tasks.
 _LEFTOVER_GRACE: Final = 0.1
+#: How long, in seconds, a foreign server gets to listen before plugins start; ASGI does not tell.
+_LISTEN_GRACE: Final = 0.05
 
 
 class Service:
@@ -89,15 +91,19 @@ class Service:
                 LOGGER.critical("%s", problem)
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
-        self.host = host = Host(settings, plugins)
+        listening = trio.Event()
+        self.host = host = Host(settings, plugins, go=listening)
         Resources(host, self.draining.is_set)
         web = WebApplication(host.routes, settings)
         if not self.served:
             self.watchdog.start()
         async with trio.open_nursery() as nursery:
             self._requests = Requests(web, host.publish, settings, nursery)
-            await send({"type": "lifespan.startup.complete"})
             await nursery.start(host.run)
+            await send({"type": "lifespan.startup.complete"})
+            if not self.served:
+                await trio.sleep(_LISTEN_GRACE)
+            listening.set()
             nursery.start_soon(self._watch_critical, host)
             await receive()
             await self._stop(host, settings)

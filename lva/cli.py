@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lva import __version__
 from lva.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from lva.settings import Settings
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -65,7 +68,10 @@ def _run(overrides: dict[str, Any], config: Path | None, signals: Any) -> int:
     from lva.settings import load_settings
     from lva.terminal import announce, show_receipt
 
-    settings = load_settings(overrides, config)
+    try:
+        settings = load_settings(overrides, config)
+    except ConfigurationError as error:
+        raise ConfigurationError([*error.problems, *_plugin_problems(error.partial)]) from error
     set_up(settings.log_level, settings.log_format)
     prepare_state_dir(settings.state_dir)
     plugins = load_plugins(settings)
@@ -76,6 +82,18 @@ def _run(overrides: dict[str, Any], config: Path | None, signals: Any) -> int:
     if service.host is not None and service.host.receipt is not None:
         show_receipt(service.host.receipt)
     return code
+
+
+def _plugin_problems(settings: Settings | None) -> list[str]:
+    """Return what is wrong with the plugins, so that one run shows all there is to mend."""
+    from lva.host.loading import load_plugins
+
+    if settings is not None:
+        try:
+            load_plugins(settings)
+        except ConfigurationError as error:
+            return error.problems
+    return []
 
 
 def _reporting_problems(work: Callable[[], int]) -> int:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lva.settings import Settings
 
 
 class ConfigurationError(Exception):
@@ -12,11 +16,14 @@ class ConfigurationError(Exception):
     Args:
         problems: One or more messages. The first line says what is wrong and where; what to do
             about it stands in the same message.
+        partial: What could be made of the settings without the wrong ones, to look for further
+            problems with; never to run with.
     """
 
-    def __init__(self, problems: Sequence[str]) -> None:
+    def __init__(self, problems: Sequence[str], partial: Settings | None = None) -> None:
         super().__init__("\n".join(problems))
         self.problems = list(problems)
+        self.partial = partial
 
 
 def suggestion(wrong: str, known: Iterable[str]) -> str:

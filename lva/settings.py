@@ -253,17 +253,26 @@ def load_settings(
     """
     path, table = _read_file(config_file)
     problems = _unknown_variables()
-    merged = _over(table, _environment())
+    merged = _over(_over(table, _environment()), dict(overrides or {}))
     try:
-        settings = Settings(**_over(merged, dict(overrides or {})))
-    except SettingsError as error:
-        raise ConfigurationError([*problems, f"environment: {error}"]) from error
+        settings = Settings(**merged)
     except ValidationError as error:
         problems += [_explain(item, path, table, overrides or {}) for item in error.errors()]
-        raise ConfigurationError(problems) from error
+        raise ConfigurationError(problems, _without_wrong(merged, error)) from error
     if problems:
-        raise ConfigurationError(problems)
+        raise ConfigurationError(problems, settings)
     return settings
+
+
+def _without_wrong(merged: Mapping[str, Any], error: ValidationError) -> Settings | None:
+    """Return the settings without the keys that are wrong, if they say which plugins run."""
+    wrong = {item["loc"][0] for item in error.errors() if item["loc"]}
+    if wrong & {"active_plugins", "plugins_dir"}:
+        return None
+    try:
+        return Settings(**{key: value for key, value in merged.items() if key not in wrong})
+    except ValidationError:
+        return None
 
 
 def _environment() -> dict[str, Any]:
@@ -336,8 +345,12 @@ def _explain(
         known = model.model_fields
         hint = suggestion(str(keys[-1]), known) or f"; known are {listing(known)}"
         return f"{where}: unknown key{hint}"
-    shown = "" if error["type"] == "missing" or not keys else f" (got {error['input']!r:.80})"
-    return f"{where}: {plain(error['msg'])}{shown}"
+    message, value = plain(error["msg"]), f"{error['input']!r:.80}"
+    return (
+        f"{where}: {message}"
+        if not keys or value in message
+        else f"{where}: {message} (got {value})"
+    )
 
 
 def _origin(

@@ -9,8 +9,12 @@ import stat
 from pathlib import Path
 
 
-def untrusted(path: Path) -> str | None:
+def untrusted(path: Path, status: os.stat_result | None = None) -> str | None:
     """Say why somebody else could change what is at `path`, and what to do; None if nobody can.
+
+    Args:
+        path: The file or directory.
+        status: Its status, when it is already open; read from the path if left out.
 
     A file that a group may write is accepted when that group is the owner's private one, which is
     how many systems set new files up.
@@ -18,7 +22,7 @@ def untrusted(path: Path) -> str | None:
     Raises:
         OSError: The path cannot be examined.
     """
-    status = path.stat()
+    status = status or path.stat()
     if status.st_uid not in {0, os.geteuid()}:
         return (
             f"belongs to {_user(status.st_uid)}, who could change it while {_user(os.geteuid())} runs"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from lva.errors import listing, suggestion
 from lva.events import EVENT_TYPES
 from lva.host.delivery import Mailbox
 from lva.host.leaks import find_leaks
-from lva.host.lifecycle import ENDED, PluginLife, State
+from lva.host.lifecycle import PluginLife, State
 from lva.host.loading import LoadedPlugin
 from lva.host.receipt import Receipt, exit_code, plugin_receipt
 from lva.host.routing import RouteTable
@@ -36,6 +37,7 @@ class Host:
         settings: The service's settings.
         loaded: The plugins, in activation order.
         rng: Source of the jitter of back-offs; seeded in tests.
+        go: Awaited before the first plugin starts; points are accepted before.
 
     Attributes:
         routes: The service's routes; plugins add theirs here.
@@ -47,7 +49,11 @@ class Host:
     """
 
     def __init__(
-        self, settings: Settings, loaded: Sequence[LoadedPlugin], rng: random.Random | None = None
+        self,
+        settings: Settings,
+        loaded: Sequence[LoadedPlugin],
+        rng: random.Random | None = None,
+        go: trio.Event | None = None,
     ) -> None:
         self.routes = RouteTable()
         self.lives: dict[str, PluginLife] = {}
@@ -60,10 +66,12 @@ class Host:
         self._loaded = loaded
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not cryptography
         self._mailboxes: dict[str, list[Mailbox]] = {name: [] for name in EVENT_TYPES}
+        self._go = go
         self._failed = False
         self._reason = "the service stopped"
         self._deadline = float("inf")
         self._stop_begun = 0.0
+        self._stop_begun_real = 0.0
         self._thread = 0
         self._token: trio.lowlevel.TrioToken | None = None
 
@@ -91,7 +99,7 @@ class Host:
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as nursery:
                 self._build(nursery)
-                turn: trio.Event | None = None
+                turn = self._go
                 for life in self.lives.values():
                     nursery.start_soon(
                         self._supervise, life, turn, name=f"{life.name} (supervisor)"
@@ -184,6 +192,7 @@ class Host:
         if not self.stop_requested.is_set():
             self._reason = reason
             self._stop_begun = trio.current_time()
+            self._stop_begun_real = time.monotonic()
             limit = self._stop_begun + self._settings.shutdown_timeout
             self._deadline = limit if deadline is None else min(limit, deadline)
             self.stop_requested.set()
@@ -234,10 +243,12 @@ class Host:
         return Receipt(reason or self._reason, code, self._seconds_stopping(), plugins)
 
     def _seconds_stopping(self) -> float:
-        try:
-            return trio.current_time() - self._stop_begun if self._stop_begun else 0.0
-        except RuntimeError:  # outside Trio, in the watchdog's thread
+        if not self._stop_begun_real:
             return 0.0
+        try:
+            return trio.current_time() - self._stop_begun
+        except RuntimeError:  # outside Trio, in the watchdog's thread
+            return time.monotonic() - self._stop_begun_real
 
     def not_ready(self) -> dict[str, str]:
         """Return why the service is not ready, by plugin; empty if every active plugin runs."""
@@ -246,16 +257,6 @@ class Host:
             for name, life in self.lives.items()
             if life.state.value is not State.RUNNING
         }
-
-    @property
-    def started(self) -> bool:
-        """Whether `run` has begun."""
-        return bool(self.lives) or not self._loaded
-
-    @property
-    def all_ended(self) -> bool:
-        """Whether no plugin is alive."""
-        return all(life.state.value in ENDED for life in self.lives.values())
 
 
 def _offer_all(mailboxes: Sequence[Mailbox], batch: Sequence[Any]) -> None:

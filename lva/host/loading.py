@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import os
 import re
+import stat
 import sys
 import traceback
 from collections import Counter
@@ -248,6 +250,14 @@ def _config(name: str, cls: PluginClass, values: Mapping[str, Any]) -> Any:
     return config
 
 
+def _up_to(path: Path, directory: Path) -> Iterator[Path]:
+    """Yield the directories above a path, up to and with the given one."""
+    for parent in path.parents:
+        yield parent
+        if parent == directory:
+            return
+
+
 def _keys(model: type[BaseModel]) -> set[str]:
     return {
         key
@@ -373,22 +383,31 @@ class PluginFinder(MetaPathFinder, Loader):
         exec(code, module.__dict__)  # noqa: S102 - running plugin files is what a plugin host does
 
     def _read(self, path: Path, directory: Path) -> bytes:
-        """Check the file and everything from it up to its plugin directory, then read it once."""
+        """Check the file and everything from it up to its plugin directory, and read it once.
+
+        The file is opened first, so that what is checked is what is read.
+        """
         try:
             real = path.resolve(strict=True)
             if not real.is_relative_to(directory.resolve(strict=True)):
                 raise PluginFileError(
                     f"{path}: is a link to {real}, outside {directory}; copy the file here instead"
                 )
-            if not real.is_file():
-                raise PluginFileError(f"{path}: is not a regular file")
-            steps = [real, *real.parents]
-            for step in steps[: steps.index(directory.resolve()) + 1]:
-                if (why := untrusted(step)) is not None:
-                    self._refuse(f"{step}: {why}")
-            if (size := real.stat().st_size) > _MAX_SOURCE:
-                raise PluginFileError(f"{path}: too large for a plugin ({size} bytes)")
-            return real.read_bytes()
+            descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with open(descriptor, "rb") as file:  # noqa: PTH123 - there is a descriptor, not a path
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode):
+                    raise PluginFileError(f"{path}: is not a regular file")
+                if (why := untrusted(real, status)) is not None:
+                    self._refuse(f"{real}: {why}")
+                for step in _up_to(real, directory.resolve()):
+                    if (why := untrusted(step)) is not None:
+                        self._refuse(f"{step}: {why}")
+                if status.st_size > _MAX_SOURCE:
+                    raise PluginFileError(
+                        f"{path}: too large for a plugin ({status.st_size} bytes)"
+                    )
+                return file.read()
         except RuntimeError as error:  # a loop of symlinks, before Python 3.13
             raise PluginFileError(f"{path}: cannot be read: {error}") from error
         except OSError as error:

@@ -63,8 +63,6 @@ class Resources:
         """Say whether requests should be sent here."""
         if self._draining():
             raise _not_ready("The service is stopping.", {"service": "stopping"})
-        if not self._host.started:
-            raise _not_ready("The service is starting.", {"service": "starting"})
         if reasons := self._host.not_ready():
             raise _not_ready(f"Not running: {', '.join(reasons)}.", reasons)
         return _json({"status": "ready", "plugins": list(self._host.lives)})
