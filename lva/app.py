@@ -71,7 +71,11 @@ class Service:
     ) -> None:
         """Be the ASGI application."""
         if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
+            try:
+                await self._lifespan(receive, send)
+            finally:
+                # Whatever ended it: a server without its plugins must not go on serving.
+                self.stop_wanted.set()
         elif scope["type"] == "http":
             if self._requests is None:
                 raise RuntimeError(

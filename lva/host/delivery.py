@@ -27,6 +27,8 @@ OVERFLOW: Final = "overflow"
 ATTEMPTS: Final = "max_attempts"
 SHUTDOWN: Final = "shutdown"
 FAILED: Final = "plugin_failed"
+#: Longest delay before another attempt, in seconds, while a stop waits for the points.
+_DRAINING_DELAY: Final = 0.2
 
 
 @dataclass(slots=True)
@@ -94,11 +96,12 @@ class Mailbox:
         self._chunk: Sequence[Any] = ()  # the oldest chunk, of which a part is already taken
         self._offset = 0
         self._enough = trio.Event()
-        self._closed = False
+        #: Set once no more points are accepted.
+        self.closed = trio.Event()
 
     def offer(self, points: Sequence[Any]) -> None:
         """Accept points; never waits. Past the limit the overflow policy drops some, counted."""
-        if self._closed:
+        if self.closed.is_set():
             return
         ledger = self.ledger
         count = len(points)
@@ -131,7 +134,11 @@ class Mailbox:
             batch.extend(more)
         self.ledger.queued -= len(batch)
         self.ledger.in_flight += len(batch)
-        if self.ledger.queued < self._enough_points and self._enough.is_set() and not self._closed:
+        if (
+            self.ledger.queued < self._enough_points
+            and self._enough.is_set()
+            and not self.closed.is_set()
+        ):
             self._enough = trio.Event()
         return batch
 
@@ -159,8 +166,8 @@ class Mailbox:
 
     def close(self) -> None:
         """Accept no more; what is queued can still be taken."""
-        if not self._closed:
-            self._closed = True
+        if not self.closed.is_set():
+            self.closed.set()
             self._send.close()
             self._enough.set()
 
@@ -226,7 +233,7 @@ class Delivery:
             if stuck is not None:
                 return stuck
             if self._batch:
-                await trio.sleep(self._retry_delay())
+                await self._back_off()
 
     async def _gather(self) -> None:
         settings = self._settings
@@ -314,10 +321,15 @@ class Delivery:
         self.ledger.dropped[reason] += len(self._batch)
         self._batch = []
 
-    def _retry_delay(self) -> float:
+    async def _back_off(self) -> None:
+        """Wait before the next attempt; once the mailbox is closed, only briefly: time is short."""
         settings = self._settings
         bound = min(settings.retry_max, settings.retry_initial * 2.0 ** min(self._attempts - 1, 60))
-        return self._rng.uniform(0, bound)
+        delay = self._rng.uniform(0, bound)
+        with trio.move_on_after(delay) as whole_delay:
+            await self.mailbox.closed.wait()
+        if not whole_delay.cancelled_caught:
+            await trio.sleep(min(delay, _DRAINING_DELAY))
 
     def drop_rest(self, reason: str) -> int:
         """Give up every point that is not delivered; return how many were dropped."""

@@ -22,7 +22,7 @@ from lva.host.delivery import FAILED, SHUTDOWN, Delivery
 from lva.host.leaks import Leaks, find_leaks
 from lva.host.loading import LoadedPlugin, PluginClass
 from lva.host.routing import Gate, Owner, RouteTable
-from lva.host.runtimes import Call, Runtime, ensure_awaited, now, waiting_at
+from lva.host.runtimes import Call, Runtime, ensure_awaited, now, waiting_at, without_host_frames
 from lva.host.view import PluginView, Publish
 from lva.logs import brief, plugin_logger
 
@@ -368,7 +368,7 @@ class PluginLife:
             raise
         except BaseException as error:
             if attempt.start_failure is None and not isinstance(error, BaseExceptionGroup):
-                attempt.start_failure = (what, error)
+                attempt.start_failure = (what, without_host_frames(error))
             raise
 
     def _became_running(self, attempt: _Attempt) -> None:

@@ -38,6 +38,7 @@ class Owner:
         gate: Whether its routes answer now.
         retry_after: Tells how many seconds a client should wait while the gate is waiting.
         calls: The cancel scopes of the requests its handlers are serving.
+        routes: Its routes, by what makes a path unique; kept by the table.
     """
 
     def __init__(self, name: str | None, gate: Gate = Gate.WAITING) -> None:
@@ -45,6 +46,7 @@ class Owner:
         self.gate = gate
         self.retry_after: Callable[[], float] = lambda: 1.0
         self.calls: set[trio.CancelScope] = set()
+        self.routes: dict[_Shape, Route] = {}
         self._idle = trio.Event()
 
     def begin(self, scope: trio.CancelScope) -> None:
@@ -130,7 +132,7 @@ class RouteTable:
         elif (top := f"/{path.split('/')[1]}") in self._reserved:
             raise ValueError(f"everything at {top!r} belongs to the service; choose another path")
         route = Route(owner, path, verbs)
-        self._routes[key] = route
+        self._routes[key] = owner.routes[key] = route
         if taken is not None:
             self._dirty = True
         elif not self._dirty:
@@ -138,27 +140,23 @@ class RouteTable:
             self._map.add(rule)
         return route
 
-    def of(self, owner: Owner) -> list[Route]:
-        """Return the owner's routes in the order they were added."""
-        return [route for route in self._routes.values() if route.owner is owner]
-
     def mark_stale(self, owner: Owner) -> None:
         """Before a restart: the routes stay, at 503, until the owner renews or drops them."""
-        for route in self.of(owner):
+        for route in owner.routes.values():
             route.stale = True
 
     def drop_stale(self, owner: Owner) -> None:
         """After a restart: remove the routes that the owner did not add again."""
-        self._remove(lambda route: route.owner is owner and route.stale)
+        self._remove(owner, [key for key, route in owner.routes.items() if route.stale])
 
     def remove(self, owner: Owner) -> None:
         """Remove all routes of the owner."""
-        self._remove(lambda route: route.owner is owner)
+        self._remove(owner, list(owner.routes))
 
-    def _remove(self, doomed: Callable[[Route], bool]) -> None:
-        kept = {key: route for key, route in self._routes.items() if not doomed(route)}
-        self._dirty = self._dirty or len(kept) != len(self._routes)
-        self._routes = kept
+    def _remove(self, owner: Owner, keys: Iterable[_Shape]) -> None:
+        for key in keys:
+            del self._routes[key], owner.routes[key]
+            self._dirty = True
 
     def match(self, path: str) -> Match | None:
         """Return what serves the path, whatever the method, or None."""

@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import trio
@@ -23,6 +24,7 @@ current_plugin: Final[ContextVar[str | None]] = ContextVar("lva_plugin", default
 #: How long, in seconds, an `__init__` may hold up the event loop before it is waited for in the
 #: background. Nearly all return sooner, and then no task switch is needed.
 _BRIEFLY: Final = 0.02
+_HOST_DIR: Final = str(Path(__file__).parent)
 
 
 class NotAwaitableError(TypeError):
@@ -95,7 +97,7 @@ class Call:
         except BaseException as error:
             cancelled, own = split_cancelled(error)
             if own is not None:
-                self.error = own
+                self.error = without_host_frames(own)
             if cancelled is not None:
                 raise cancelled from None
 
@@ -207,6 +209,17 @@ def unwrap(error: BaseException) -> BaseException:
 def _cancelled_from_outside(error: BaseException) -> bool:
     cancelled, _ = split_cancelled(error)
     return cancelled is not None and trio.current_effective_deadline() == -math.inf
+
+
+def without_host_frames(error: BaseException) -> BaseException:
+    """Cut the host's frames off the start of a traceback: its reader wants the plugin's."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if not file.startswith(_HOST_DIR):
+            break
+        trace = trace.tb_next
+    return error.with_traceback(trace)
 
 
 def waiting_at(task: trio.lowlevel.Task | None) -> str:

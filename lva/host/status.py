@@ -10,10 +10,9 @@ from lva.logs import redact
 
 if TYPE_CHECKING:
     from lva.host.lifecycle import PluginLife
-    from lva.host.routing import RouteTable
 
 
-def plugin_status(life: PluginLife, routes: RouteTable) -> dict[str, Any]:
+def plugin_status(life: PluginLife) -> dict[str, Any]:
     """Return what `GET /plugins/NAME` shows."""
     loaded = life.loaded
     delivery_errors = [item.last_error for item in life.deliveries.values() if item.last_error]
@@ -30,7 +29,8 @@ def plugin_status(life: PluginLife, routes: RouteTable) -> dict[str, Any]:
         "restarts": life.restarts,
         "critical": life.settings.critical,
         "routes": [
-            {"path": route.template, "methods": route.allowed} for route in routes.of(life.owner)
+            {"path": route.template, "methods": route.allowed}
+            for route in life.owner.routes.values()
         ],
         "ledger": total_points(life) if life.is_event_plugin else None,
         "last_error": None if last_error is None else redact(last_error),

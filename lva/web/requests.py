@@ -132,11 +132,13 @@ class Exchange:
                     if cancelled is not None:
                         raise cancelled from None
             await self._conclude(failure)
+        except Exception:
+            LOGGER.critical("bug in the service: a request could not be concluded", exc_info=True)
         finally:
             if self._owner is not None:
                 self._owner.end(self.scope)
-            publish("monitoring_event", self._points(additions.tags, additions.fields))
             self.done.set()
+            publish("monitoring_event", self._points(additions.tags, additions.fields))
 
     async def _conclude(self, failure: BaseException | None) -> None:
         """Answer what is still unanswered; find out why a response is incomplete."""

@@ -81,7 +81,7 @@ class Resources:
     async def plugins(self, _request: Any) -> Response:
         """Describe all plugins."""
         lives = self._host.lives.values()
-        return _json({"plugins": [plugin_status(life, self._host.routes) for life in lives]})
+        return _json({"plugins": [plugin_status(life) for life in lives]})
 
     async def plugin(self, _request: Any, name: str) -> Response:
         """Describe one plugin."""
@@ -89,7 +89,7 @@ class Resources:
         if life is None:
             hint = suggestion(name, self._host.lives) or "; see /plugins"
             raise Problem(404, f"No active plugin is named {name!r}{hint}", "unknown_plugin")
-        return _json(plugin_status(life, self._host.routes))
+        return _json(plugin_status(life))
 
 
 def _not_ready(detail: str, reasons: Mapping[str, str]) -> Problem:
