@@ -19,7 +19,7 @@ current_request: Final[ContextVar[str | None]] = ContextVar("lva_request", defau
 
 _PLUGIN_PREFIX: Final = "lva.plugin."
 _MASK: Final = "***"
-_USERINFO: Final = re.compile(r"(\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s@]*:[^/\s@]*@")
+_USERINFO: Final = re.compile(r"(\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s:]*:[^/\s]*@")
 _SECRET_KEY: Final = re.compile(
     r"secret|token|passw|credential|api_?key|private_?key|access_?key|\bdsn\b|signature",
     re.IGNORECASE,
@@ -41,7 +41,9 @@ def keep_secret(config: Any) -> None:
     """
     for value in _find_secrets(config, named=False):
         if len(value) >= _SHORTEST_SECRET:
-            _secrets.extend({value, json.dumps(value)[1:-1], repr(value)[1:-1]} - set(_secrets))
+            shown = repr(value)[1:-1]
+            forms = {value, shown, json.dumps(value)[1:-1], json.dumps(shown)[1:-1]}
+            _secrets.extend(forms - set(_secrets))
     _secrets.sort(key=len, reverse=True)
 
 

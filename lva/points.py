@@ -38,6 +38,10 @@ class ReadOnlyDict(dict[str, Value]):
     __setitem__ = __delitem__ = __ior__ = _refuse
     update = setdefault = pop = popitem = clear = _refuse
 
+    def __reduce__(self) -> tuple[type, tuple[dict[str, Value]]]:
+        """Pickle and deep-copy as a plain dict, which may be changed."""
+        return dict, (dict(self),)
+
 
 @dataclass(frozen=True, slots=True)
 class MonitoringPoint:
@@ -68,8 +72,20 @@ class MonitoringPoint:
             raise TypeError(f"time is in Unix seconds, not {type(self.time).__name__}")
         if not math.isfinite(self.time):
             raise ValueError(f"time is not finite: {self.time}")
-        object.__setattr__(self, "tags", ReadOnlyDict(self.tags))
-        object.__setattr__(self, "fields", ReadOnlyDict(self.fields))
+        object.__setattr__(self, "tags", _frozen("tags", self.tags))
+        object.__setattr__(self, "fields", _frozen("fields", self.fields))
+
+
+def _frozen(what: str, values: Mapping[str, Value]) -> ReadOnlyDict:
+    frozen = ReadOnlyDict(values)
+    for name, value in frozen.items():
+        if not isinstance(name, str):
+            raise TypeError(f"{what} have names of type str, not {type(name).__name__}")
+        if not isinstance(value, str | int | float):
+            raise TypeError(
+                f"{what}[{name!r}] must be a str, int or float, not {type(value).__name__}"
+            )
+    return frozen
 
 
 class PointAdditions:

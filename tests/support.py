@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -11,13 +12,21 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx
+import trio
+import trio.testing
 
 from lva import MonitoringPoint
+from lva.host.host import Host
+from lva.host.lifecycle import PluginLife, State
+from lva.host.loading import LoadedPlugin, load_plugins
+from lva.host.receipt import PluginReceipt, Receipt
+from lva.settings import PluginSettings, Settings
 
 PREAMBLE = "import time\nimport threading\nimport trio\nfrom lva import *\n"
 
@@ -160,7 +169,9 @@ class ServiceProcess:
         """Send a GET request."""
         return self.request("GET", path, timeout=timeout, **options)
 
-    def request(self, method: str, path: str, timeout: float = 5.0, **options: Any) -> httpx.Response:
+    def request(
+        self, method: str, path: str, timeout: float = 5.0, **options: Any
+    ) -> httpx.Response:
         """Send a request over a connection of its own."""
         with httpx.Client(trust_env=False, timeout=timeout) as client:
             return client.request(method, self.url + path, **options)
@@ -196,3 +207,158 @@ class ServiceProcess:
     def receipt_of(self, name: str) -> dict[str, Any]:
         """Return one plugin's part of the receipt."""
         return next(item for item in self.receipt["plugins"] if item["name"] == name)
+
+
+# The host in this very process
+
+#: What the plugins of a test write down, in order; `running_host` begins with an empty one.
+journal: list[Any] = []
+
+JOURNALLED: Final = PREAMBLE + "from tests.support import journal\n"
+
+
+class RunningHost:
+    """A host that runs, and short ways to what tests ask of it."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+
+    def life(self, name: str) -> PluginLife:
+        """Return the life of a plugin."""
+        return self.host.lives[name]
+
+    def module(self, name: str) -> Any:
+        """Return the module that was made from a plugin's file."""
+        return sys.modules[f"lva_plugins.{name}"]
+
+    def plugin(self, name: str) -> Any:
+        """Return the one instance of the plugin's first class."""
+        return next(iter(self.life(name)._members.values()))
+
+    def states(self, name: str) -> list[str]:
+        """Return the states that the plugin has been in, oldest first."""
+        return [step.state.value for step in self.life(name).history]
+
+    async def wait_for(self, name: str, state: State, within: float = 1000.0) -> None:
+        """Wait until the plugin is in a state."""
+        with trio.fail_after(within):
+            await self.life(name).state.wait_value(state)
+
+    async def wait_until_running(self, within: float = 1000.0) -> RunningHost:
+        """Wait until every plugin runs."""
+        for name in self.host.lives:
+            await self.wait_for(name, State.RUNNING, within)
+        return self
+
+    def publish(self, points: Iterable[MonitoringPoint]) -> None:
+        """Publish points as the service does."""
+        self.host.publish("monitoring_event", points)
+
+    async def stop(self, reason: str = "the test is over") -> Receipt:
+        """Stop the plugins; return the receipt."""
+        self.host.request_stop(reason)
+        with trio.fail_after(1000):
+            await self.host.stopped.wait()
+        assert self.host.receipt is not None
+        return self.host.receipt
+
+    async def receipt_of(self, name: str) -> PluginReceipt:
+        """Stop the plugins; return one plugin's part of the receipt."""
+        return next(part for part in (await self.stop()).plugins if part.name == name)
+
+
+def host_settings(
+    tmp_path: Path, active: Iterable[str], tables: Mapping[str, Any] | None = None, **settings: Any
+) -> Settings:
+    """Return settings for plugin files below `tmp_path`."""
+    (tmp_path / "plugins").mkdir(exist_ok=True)
+    (tmp_path / "state").mkdir(exist_ok=True)
+    return Settings(
+        active_plugins=tuple(active),
+        plugins_dir=(tmp_path / "plugins",),
+        state_dir=tmp_path / "state",
+        plugins=dict(tables or {}),
+        **settings,
+    )
+
+
+@asynccontextmanager
+async def running_host(
+    tmp_path: Path,
+    sources: Mapping[str, str | None],
+    tables: Mapping[str, Any] | None = None,
+    rng: random.Random | None = None,
+    wait: bool = True,
+    **settings: Any,
+) -> AsyncIterator[RunningHost]:
+    """Write plugin files, load them and run them; stop them at the end.
+
+    Args:
+        sources: The plugins' sources by name, in activation order; None for a shipped one.
+        tables: Their `[plugins.NAME]` tables.
+        rng: Source of the jitter; a seeded one if left out.
+        wait: Whether to wait until every plugin runs.
+        **settings: Other settings.
+    """
+    for name, source in sources.items():
+        if source is not None:
+            write_plugin(tmp_path / "plugins", name, source, JOURNALLED)
+    chosen = host_settings(tmp_path, sources, tables, **settings)
+    async with running(load_plugins(chosen), chosen, rng) as host:
+        if wait:
+            await host.wait_until_running()
+        yield host
+
+
+@asynccontextmanager
+async def running(
+    loaded: Iterable[LoadedPlugin],
+    settings: Settings | None = None,
+    rng: random.Random | None = None,
+) -> AsyncIterator[RunningHost]:
+    """Run plugins that are loaded already; stop them at the end."""
+    journal.clear()
+    chosen = settings or Settings(active_plugins=())
+    host = Host(chosen, list(loaded), rng or random.Random(0))
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        await nursery.start(host.run)
+        handle = RunningHost(host)
+        try:
+            yield handle
+        except Exception as error:  # raised below, outside of the nursery, which would wrap it
+            failure = error
+        await handle.stop()
+    if failure is not None:
+        raise failure
+
+
+def loaded_plugin(name: str, *classes: Any, **settings: Any) -> LoadedPlugin:
+    """Return classes of a test as a loaded plugin, without a file."""
+    return LoadedPlugin(
+        name,
+        Path(f"/nowhere/{name}.py"),
+        "0" * 64,
+        classes,
+        PluginSettings(**settings),
+        {cls: {} for cls in classes},
+    )
+
+
+def run_virtual(main: Callable[[], Awaitable[None]]) -> None:
+    """Run an async function in virtual time, each time with a clock and event loop of its own."""
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+class StubRandom(random.Random):
+    """Draws a fixed share of each range, and keeps the upper bounds that it was asked for."""
+
+    def __init__(self, share: float = 1.0) -> None:
+        super().__init__(0)
+        self.share = share
+        self.bounds: list[float] = []
+
+    def uniform(self, a: float, b: float) -> float:
+        assert a == 0
+        self.bounds.append(b)
+        return b * self.share

@@ -18,7 +18,7 @@ from typing import Any, Final
 import trio
 
 from lva.contract import PartialDeliveryError, PermanentDeliveryError
-from lva.host.runtimes import Call, Runtime
+from lva.host.runtimes import Call, Patience, Runtime
 from lva.logs import brief
 from lva.settings import PluginSettings
 
@@ -194,12 +194,22 @@ class Delivery:
         settings: Limits and retry delays.
         logger: The plugin's logger, which `handleEvent` gets too.
         rng: Source of the jitter.
+        patience: Bounds the wait for a call that was cancelled.
     """
 
     def __init__(
-        self, what: str, settings: PluginSettings, logger: logging.Logger, rng: random.Random
+        self,
+        what: str,
+        settings: PluginSettings,
+        logger: logging.Logger,
+        rng: random.Random,
+        patience: Patience,
     ) -> None:
-        self.mailbox = Mailbox(settings.buffer_limit, settings.overflow, settings.batch_size)
+        self.mailbox = Mailbox(
+            settings.buffer_limit,
+            settings.overflow,
+            enough=min(settings.batch_size, settings.buffer_limit),
+        )
         self.last_error: str | None = None
         #: Set once the mailbox is closed and every point of it is settled.
         self.finished = trio.Event()
@@ -207,6 +217,7 @@ class Delivery:
         self._settings = settings
         self._logger = logger
         self._rng = rng
+        self._patience = patience
         self._batch: list[Any] = []
         self._attempts = 0
 
@@ -254,10 +265,17 @@ class Delivery:
         call = runtime.call(self._what, handle, list(batch), self._logger)
         ended = in_time = False
         try:
-            in_time = ended = await call.wait(self._settings.handle_timeout)
+            with trio.move_on_after(self._settings.handle_timeout):
+                await call.done.wait()
+            in_time = ended = call.done.is_set()
         finally:
             # Also on the way out of a cancelled delivery: what arrived is delivered all the same.
-            ended = ended or await call.stop(self._settings.stop_timeout)
+            if not ended:
+                call.cancel()
+                with trio.CancelScope(shield=True):
+                    ended = await self._patience.wait(
+                        call.done, self._settings.stop_timeout, share=1 / 3
+                    )
             if call.returned:
                 self._settle(delivered=len(batch))
             elif not ended:
@@ -301,7 +319,9 @@ class Delivery:
         own = {id(point) for point in batch}
         rejected = {id(point) for point in error.rejected}
         failed = {id(point) for point in error.failed}
-        if not failed <= own:  # copies were named: better to repeat a point than to lose one
+        if (
+            not failed | rejected <= own
+        ):  # copies were named: better to repeat a point than lose one
             failed = own
         failed -= rejected
         again = [point for point in batch if id(point) in failed]

@@ -19,7 +19,7 @@ from lva.host.lifecycle import PluginLife, State
 from lva.host.loading import LoadedPlugin
 from lva.host.receipt import Receipt, exit_code, plugin_receipt
 from lva.host.routing import RouteTable
-from lva.host.runtimes import TrioRuntime
+from lva.host.runtimes import Patience, TrioRuntime
 from lva.settings import Settings
 
 LOGGER: Final = logging.getLogger("lva.host")
@@ -27,6 +27,7 @@ LOGGER: Final = logging.getLogger("lva.host")
 #: How the time for stopping plugins is shared: background plugins, draining, closing event plugins.
 #: What a phase leaves is the next one's.
 _BACKGROUND_SHARE: Final = 0.4
+_LAST_WAITS: Final = 4
 _DRAIN_SHARE: Final = 0.5  # of what is left after the background plugins
 
 
@@ -194,17 +195,19 @@ class Host:
             self._stop_begun = trio.current_time()
             self._stop_begun_real = time.monotonic()
             limit = self._stop_begun + self._settings.shutdown_timeout
-            self._deadline = limit if deadline is None else min(limit, deadline)
+            limit = limit if deadline is None else min(limit, deadline)
+            # The last wait of each plugin may outlast its deadline by the least grace there is.
+            reserve = min(_LAST_WAITS * Patience.LEAST, (limit - self._stop_begun) / 3)
+            self._deadline = limit - reserve
             self.stop_requested.set()
 
     async def _stop_plugins(self) -> None:
         """Background plugins in reverse order; then, once drained, event plugins in reverse order."""
         reverse = [*reversed(self.lives.values())]
-        await self._stop_each(
-            [life for life in reverse if not life.is_event_plugin], self._share(_BACKGROUND_SHARE)
-        )
-        drained = self._share(_DRAIN_SHARE)
         events = [life for life in reverse if life.is_event_plugin]
+        background = [life for life in reverse if not life.is_event_plugin]
+        await self._stop_each(background, self._share(_BACKGROUND_SHARE if events else 1.0))
+        drained = self._share(_DRAIN_SHARE)
         async with trio.open_nursery() as nursery:
             for life in events:
                 nursery.start_soon(life.drain, drained)

@@ -36,13 +36,21 @@ class Leaks:
 def find_leaks(lives: Iterable[PluginLife]) -> dict[str, Leaks]:
     """Find what is alive of these plugins, in one walk over all tasks and threads.
 
-    A task belongs to the plugin in whose context it was started; a thread to the plugin whose file is
-    on its stack, or whose task called it. A library's own thread without either cannot be told.
+    A task belongs to the plugin in whose context it was started or whose file its code is from; a
+    thread to the plugin whose file is on its stack, or whose task called it. A library's own thread
+    without either cannot be told.
     """
-    roots = {life.name: _root(life.loaded.path) for life in lives}
-    found = {name: Leaks() for name in roots}
+    roots = {_root(life.loaded.path): life.name for life in lives}
+    packages = [root for root in roots if root.endswith("/")]
+    found = {name: Leaks() for name in roots.values()}
+
+    def by_file(file: str) -> str | None:
+        return roots.get(file) or next(
+            (roots[root] for root in packages if file.startswith(root)), None
+        )
+
     for task in _all_tasks():
-        name = task.context.get(current_plugin)
+        name = task.context.get(current_plugin) or by_file(_code_file(task))
         if name in found:
             found[name].tasks.append(f"{task.name} (at {waiting_at(task)})")
     frames = sys._current_frames()  # noqa: SLF001 - the documented way to see the stacks of threads
@@ -50,7 +58,7 @@ def find_leaks(lives: Iterable[PluginLife]) -> dict[str, Leaks]:
         if thread is threading.main_thread() or thread.ident not in frames:
             continue
         stack = list(_stack(frames[thread.ident]))
-        for name, root in roots.items():
+        for root, name in roots.items():
             own = [frame for frame in stack if frame.f_code.co_filename.startswith(root)]
             called = f" from {name}." in thread.name or f" from lva_plugins.{name}." in thread.name
             if own or (called and len(stack) > _IDLE_DEPTH):
@@ -67,6 +75,11 @@ _IDLE_DEPTH = 4
 
 def _root(path: Path) -> str:
     return str(path.parent) + "/" if path.name == "__init__.py" else str(path)
+
+
+def _code_file(task: trio.lowlevel.Task) -> str:
+    code = getattr(task.coro, "cr_code", None)
+    return code.co_filename if code is not None else ""
 
 
 def _all_tasks() -> Iterator[trio.lowlevel.Task]:

@@ -21,8 +21,16 @@ from lva.contract import BaseBackgroundPlugin, BaseEventPlugin, RouteHandler
 from lva.host.delivery import FAILED, SHUTDOWN, Delivery
 from lva.host.leaks import Leaks, find_leaks
 from lva.host.loading import LoadedPlugin, PluginClass
-from lva.host.routing import Gate, Owner, RouteTable
-from lva.host.runtimes import Call, Runtime, ensure_awaited, now, waiting_at, without_host_frames
+from lva.host.routing import Gate, Owner, RouteRefusedError, RouteTable
+from lva.host.runtimes import (
+    Call,
+    Patience,
+    Runtime,
+    ensure_awaited,
+    now,
+    waiting_at,
+    without_host_frames,
+)
 from lva.host.view import PluginView, Publish
 from lva.logs import brief, plugin_logger
 
@@ -57,8 +65,10 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
 }
 #: States that nothing but the end of the process follows.
 ENDED: Final = frozenset({State.STOPPED, State.FAILED, State.ABANDONED})
-#: Shortest time that code gets to end once it is cancelled, even past a deadline.
-_LEAST_GRACE: Final = 0.1
+
+
+#: How long, in seconds, a `close()` that was cut short may take to end.
+_CLOSE_GRACE: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +89,16 @@ class Crash:
         why: One line for people, without secrets.
         error: What was raised; None if a limit was passed or the work just ended.
         during_startup: Whether `initialize()` was not yet done.
-        final: Whether trying again is out of the question.
+        hopeless: Whether another attempt would end the same way, so that the plugin has failed.
+        stuck: Whether code of the plugin does not end, so that the plugin is abandoned.
     """
 
     phase: str
     why: str
     error: BaseException | None = None
     during_startup: bool = False
-    final: bool = False
+    hopeless: bool = False
+    stuck: bool = False
 
 
 @dataclass(slots=True)
@@ -96,6 +108,9 @@ class _Attempt:
     initialized: trio.Event = field(default_factory=trio.Event)
     over: trio.Event = field(default_factory=trio.Event)
     phase: str = "__init__()"
+    closing: bool = False
+    cancelled_itself: bool = False
+    reported: BaseException | None = None
     running_since: float | None = None  # Trio time
     entered: list[Plugin] = field(default_factory=list)
     body: Call | None = None
@@ -131,6 +146,7 @@ class PluginLife:
         slow_start: float,
         rng: random.Random,
     ) -> None:
+        self._patience = Patience()
         self.loaded = loaded
         self.name = loaded.name
         self.settings = loaded.settings
@@ -143,7 +159,11 @@ class PluginLife:
         self.owner.retry_after = self._retry_after
         self.deliveries: dict[PluginClass, Delivery] = {
             cls: Delivery(
-                f"{self.name}.{cls.__name__}.handleEvent", self.settings, self.logger, rng
+                f"{self.name}.{cls.__name__}.handleEvent",
+                self.settings,
+                self.logger,
+                rng,
+                self._patience,
             )
             for cls in loaded.classes
             if issubclass(cls, BaseEventPlugin)
@@ -163,7 +183,12 @@ class PluginLife:
         self._rng = rng
         self._views = {
             cls: PluginView(
-                self.name, loaded.configs[cls], public_settings, publish, self._add_route
+                self.name,
+                loaded.configs[cls],
+                public_settings,
+                publish,
+                self._add_route,
+                self._check_alive,
             )
             for cls in loaded.classes
         }
@@ -171,7 +196,6 @@ class PluginLife:
         self._constructing: str | None = None
         self._attempt: _Attempt | None = None
         self._scope = trio.CancelScope()
-        self._deadline = float("inf")
         self._failures = 0
         self._restart_times: deque[float] = deque()
         self._retry_at = 0.0
@@ -213,10 +237,10 @@ class PluginLife:
         Args:
             deadline: Trio time past which the plugin is abandoned.
 
-        Returns once the life has ended, `_LEAST_GRACE` past the deadline at the latest for each
-        thing that has to be waited for. Not interruptible.
+        Returns once the life has ended, at most `Patience.LEAST` past the deadline for each thing
+        that has to be waited for. Not interruptible.
         """
-        self._deadline = deadline
+        self._patience.set_deadline(deadline)
         begun = trio.current_time()
         if self.state.value not in ENDED:
             self._move(State.STOPPING, "the service stops")
@@ -244,11 +268,14 @@ class PluginLife:
 
     async def _one_attempt(self) -> bool:
         """Live once; return whether to try again, after a back-off."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         attempt = self._attempt = _Attempt()
         self._move(State.INITIALIZING, "restarting" if self.restarts else "starting")
         self._routes.mark_stale(self.owner)
         try:
             crash = await self._construct() or await self._live(attempt)
+            # A stop that came together with the crash goes first.
+            await trio.lowlevel.checkpoint_if_cancelled()
             again = self._decide(crash, attempt.running_since)
         finally:
             with trio.CancelScope(shield=True):
@@ -270,7 +297,7 @@ class PluginLife:
                 return Crash(
                     what,
                     f"took longer than {limit:g} s, in a thread that is left behind",
-                    final=True,
+                    stuck=True,
                 )
             self._constructing = None
             if made.error is not None:
@@ -290,7 +317,7 @@ class PluginLife:
             self.owner.gate = Gate.WAITING
             nursery.cancel_scope.cancel()
         if attempt.stuck:
-            return Crash(attempt.stuck[0].what, "ignored its cancellation", final=True)
+            return Crash(attempt.stuck[0].what, "ignored its cancellation", stuck=True)
         return await self._why_over(attempt)
 
     async def _initialized(self, attempt: _Attempt) -> Crash | None:
@@ -320,23 +347,32 @@ class PluginLife:
     async def _why_over(self, attempt: _Attempt) -> Crash:
         """Wait for the plugin's tasks to unwind; say why they did."""
         assert attempt.body is not None
-        if not await attempt.body.wait(self._grace(self.settings.stop_timeout)):
-            return Crash(attempt.phase, "failed, and a task of it does not end", final=True)
+        if not await self._patience.wait(
+            attempt.body.done, self.settings.stop_timeout, share=1 / 2
+        ):
+            return Crash(attempt.phase, "failed, and a task of it does not end", stuck=True)
         error = attempt.body.error
+        first = error
         if attempt.start_failure is not None:
-            phase, error = attempt.start_failure
+            phase, first = attempt.start_failure
         elif attempt.running:
             phase = "a task in its nursery"
         else:
             phase = attempt.phase
-        if error is not None:
-            why = f"raised {brief(error)}"
-        elif attempt.body.returned:
-            why = "has ended"
-            phase = "its work"
-        else:
+        if first is not None:
+            why = f"raised {brief(first)}"
+        elif attempt.cancelled_itself or not attempt.body.returned:
             why = "was cancelled by the plugin's own code"
-        return Crash(phase, why, error, during_startup=not attempt.running)
+        else:
+            phase, why = "its work", "has ended"
+        attempt.reported = error
+        return Crash(
+            phase,
+            why,
+            error,
+            during_startup=not attempt.running,
+            hopeless=isinstance(first, RouteRefusedError),
+        )
 
     async def _body(self, attempt: _Attempt) -> None:
         """Run in the plugin's task: its nursery, in which it initializes, starts and works."""
@@ -345,10 +381,13 @@ class PluginLife:
                 for member in self._members.values():
                     member.nursery = nursery
                 for cls, member in self._members.items():
+                    if attempt.closing:
+                        return  # it is too late: the host has gone on without this task
                     attempt.phase = f"{cls.__name__}.initialize()"
                     attempt.entered.append(member)
                     await ensure_awaited(attempt.phase, member.initialize())
-                self._became_running(attempt)
+                if not self._became_running(attempt):
+                    return
                 for cls, member in self._members.items():
                     if isinstance(member, BaseBackgroundPlugin):
                         what = f"{cls.__name__}.start()"
@@ -357,6 +396,7 @@ class PluginLife:
                         )
                 if self.settings.restart != "always" or self.is_event_plugin:
                     await trio.sleep_forever()
+            attempt.cancelled_itself = nursery.cancel_scope.cancel_called
         finally:
             attempt.initialized.set()
             attempt.over.set()
@@ -371,9 +411,10 @@ class PluginLife:
                 attempt.start_failure = (what, without_host_frames(error))
             raise
 
-    def _became_running(self, attempt: _Attempt) -> None:
-        if self.state.value is not State.INITIALIZING:
-            return  # told to stop at the very moment
+    def _became_running(self, attempt: _Attempt) -> bool:
+        """Note that `initialize()` is done; return whether to go on, and not to stop instead."""
+        if self.state.value is not State.INITIALIZING or attempt.closing:
+            return False
         attempt.phase = "start()"
         attempt.running_since = trio.current_time()
         self._routes.drop_stale(self.owner)
@@ -381,6 +422,7 @@ class PluginLife:
         self._move(State.RUNNING, "initialized")
         self.turn_over.set()
         attempt.initialized.set()
+        return True
 
     async def _deliver(self, attempt: _Attempt, cls: PluginClass, delivery: Delivery) -> None:
         member = self._members[cls]
@@ -403,8 +445,11 @@ class PluginLife:
         if running_since is not None and time - running_since >= window:
             self._failures = 0
         limit = self.settings.max_restarts
-        if crash.final:
+        if crash.stuck:
             self._give_up(State.ABANDONED, crash, "")
+            return False
+        if crash.hopeless:
+            self._give_up(State.FAILED, crash, "")
             return False
         if self.settings.restart == "never":
             self._give_up(State.FAILED, crash, "; its restart policy is 'never'")
@@ -445,14 +490,16 @@ class PluginLife:
 
     async def _wind_up(self, attempt: _Attempt) -> None:
         """End everything of the attempt: handlers, tasks, then `close()` for each class entered."""
+        attempt.closing = True
         self._close_gate(Gate.WAITING if self.state.value is State.BACKOFF else Gate.GONE)
         if attempt.body is not None:
             attempt.body.cancel()
-        grace = self._grace(self.settings.stop_timeout)
-        if not await self.owner.cancel_calls(grace):
+        limit = self.settings.stop_timeout
+        if not await self._patience.wait(self.owner.cancel_calls(), limit, share=1 / 3):
             self._abandon("a route handler ignored its cancellation")
-        if attempt.body is not None and not await attempt.body.wait(grace):
-            place = waiting_at(attempt.body.task)
+        body = attempt.body
+        if body is not None and not await self._patience.wait(body.done, limit, share=1 / 2):
+            place = waiting_at(body.task)
             self._abandon(
                 f"{attempt.phase}, or a task it started, ignored its cancellation ({place})"
             )
@@ -463,10 +510,10 @@ class PluginLife:
             self.note_leaks(find_leaks([self]).get(self.name, Leaks()))
 
     def _note_late_failure(self, attempt: _Attempt) -> None:
-        """Log what a task raised while it was being cancelled by a stop: no death is silent."""
+        """Log what a task raised while it was being cancelled: no death is silent."""
         body = attempt.body
-        if self.state.value is State.STOPPING and body is not None and body.error is not None:
-            problem = f"a task raised {brief(body.error)} while stopping"
+        if body is not None and body.error is not None and body.error is not attempt.reported:
+            problem = f"a task raised {brief(body.error)} while it was being cancelled"
             self.problems.append(problem)
             self.last_error = problem
             self.logger.error("%s", problem, exc_info=body.error, extra={"phase": attempt.phase})
@@ -474,13 +521,16 @@ class PluginLife:
     async def _close(self, member: Plugin) -> None:
         """Call `close()` once, in its time limit."""
         what = f"{type(member).__name__}.close()"
-        limit = self._grace(self.settings.close_timeout)
+        limit = self.settings.close_timeout
+        begun = trio.current_time()
         call = self._runtime.call(f"{self.name}.{what}", member.close)
-        if not await call.wait(limit):
+        if not await self._patience.wait(call.done, limit):
             place = waiting_at(call.task)
-            ended = await call.stop(self._grace(1.0))
+            took = trio.current_time() - begun
+            call.cancel()
+            ended = await self._patience.wait(call.done, _CLOSE_GRACE)
             how = "was cut short" if ended else "ignored its cancellation"
-            self._abandon(f"{what} took longer than {limit:.3g} s, waiting at {place}, and {how}")
+            self._abandon(f"{what} took longer than {took:.3g} s, waiting at {place}, and {how}")
         elif call.error is not None:
             problem = f"{what} raised {brief(call.error)}"
             self.problems.append(problem)
@@ -556,18 +606,20 @@ class PluginLife:
             return max(1.0, self._retry_at - trio.current_time())
         return 1.0
 
-    def _grace(self, limit: float) -> float:
-        return max(_LEAST_GRACE, min(limit, self._deadline - trio.current_time()))
-
     def _add_route(
         self, path: str, handler: RouteHandler, methods: Iterable[str] | None = None
     ) -> None:
-        if self._attempt is None or self.state.value not in {State.INITIALIZING, State.RUNNING}:
+        self._check_alive(path)
+        self._routes.add(self.owner, path, handler, methods)
+
+    def _check_alive(self, path: str) -> None:
+        """Refuse a route outside of `initialize()` to `close()`. Any thread may call."""
+        attempt = self._attempt
+        if attempt is None or attempt.body is None or attempt.closing:
             raise RuntimeError(
-                f"addRoute({path!r}): plugin {self.name!r} is {self.state.value}; add routes in"
+                f"addRoute({path!r}): plugin {self.name!r} is {self.state.value.value}; add routes in"
                 " initialize() or later, while it runs"
             )
-        self._routes.add(self.owner, path, handler, methods)
 
 
 def _make(cls: Callable[[Any], Plugin], view: PluginView) -> Plugin:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -20,6 +21,10 @@ from lva.contract import BaseBackgroundHandler, RouteHandler
 VERBS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")
 _Shape = tuple[tuple[bool, str], ...]
 _BIND: Final = {"server_name": "lva", "script_name": "/"}
+
+
+class RouteRefusedError(ValueError):
+    """A route cannot be added, now or later: its path or handler is wrong, or the path is taken."""
 
 
 class Gate(enum.Enum):
@@ -59,15 +64,14 @@ class Owner:
         if not self.calls:
             self._idle.set()
 
-    async def cancel_calls(self, timeout: float) -> bool:
-        """Cancel what the handlers are serving; return whether all ended within `timeout` seconds."""
+    def cancel_calls(self) -> trio.Event:
+        """Cancel what the handlers are serving; return what is set once all calls have ended."""
+        self._idle = trio.Event()
         for scope in self.calls:
             scope.cancel()
-        self._idle = trio.Event()
-        if self.calls:
-            with trio.move_on_after(timeout):
-                await self._idle.wait()
-        return not self.calls
+        if not self.calls:
+            self._idle.set()
+        return self._idle
 
 
 @dataclass(eq=False, slots=True)
@@ -119,18 +123,20 @@ class RouteTable:
         """Add a route, or renew one that the same owner had before its restart.
 
         Raises:
-            ValueError: The path or a method is malformed, or the path is taken.
+            RouteRefusedError: The path or a method is malformed, or the path is taken.
         """
         verbs = _verbs(path, handler, methods)
         rule = _rule(path, self._map)
         key = _shape(rule, self._map)
         taken = self._routes.get(key)
         if taken is not None and not (taken.owner is owner and taken.stale):
-            raise ValueError(_conflict(path, owner, taken))
+            raise RouteRefusedError(_conflict(path, owner, taken))
         if owner.name is None:
             self._reserved.add(path.partition("<")[0].rstrip("/"))
         elif (top := f"/{path.split('/')[1]}") in self._reserved:
-            raise ValueError(f"everything at {top!r} belongs to the service; choose another path")
+            raise RouteRefusedError(
+                f"everything at {top!r} belongs to the service; choose another path"
+            )
         route = Route(owner, path, verbs)
         self._routes[key] = owner.routes[key] = route
         if taken is not None:
@@ -160,6 +166,8 @@ class RouteTable:
 
     def match(self, path: str) -> Match | None:
         """Return what serves the path, whatever the method, or None."""
+        if path.startswith("//"):
+            return None  # werkzeug would take it for the path with one slash
         if self._dirty:
             self._rebuild()
         try:
@@ -193,9 +201,10 @@ def _new_map() -> Map:
 
 def _rule(path: str, map_: Map) -> Rule:
     if not isinstance(path, str) or not path.startswith("/"):
-        raise ValueError(f"a route's path starts with '/', unlike {path!r}")
-    if "//" in path or set(path) & set("?# "):
-        raise ValueError(
+        raise RouteRefusedError(f"a route's path starts with '/', unlike {path!r}")
+    fixed = re.sub(r"<[^>]*>", "", path)
+    if "//" in path or set(fixed) & set("?# "):
+        raise RouteRefusedError(
             f"the path {path!r} is malformed: no '//', '?', '#' or space belongs in it"
         )
     try:
@@ -203,7 +212,7 @@ def _rule(path: str, map_: Map) -> Rule:
         rule.empty().bind(map_)
     except (ValueError, LookupError, SyntaxError) as error:
         why = getattr(error, "msg", None) or error
-        raise ValueError(f"the path {path!r} is malformed: {why}") from error
+        raise RouteRefusedError(f"the path {path!r} is malformed: {why}") from error
     return rule
 
 
@@ -222,7 +231,7 @@ def _verbs(
 ) -> Mapping[str, Callable[..., Any]]:
     if inspect.isclass(handler):
         if not issubclass(handler, BaseBackgroundHandler):
-            raise ValueError(
+            raise RouteRefusedError(
                 f"the handler of {path!r} is the class {handler.__name__}; it must derive from"
                 " BaseBackgroundHandler"
             )
@@ -232,13 +241,13 @@ def _verbs(
         if methods is not None:
             verbs = {verb: call for verb, call in verbs.items() if verb in _checked(methods)}
         if not verbs:
-            raise ValueError(
+            raise RouteRefusedError(
                 f"the handler class {handler.__name__} of {path!r} has no method to serve; define"
                 " `async def get(self, request)` or another verb"
             )
         return verbs
     if not callable(handler):
-        raise ValueError(f"the handler of {path!r} is no class and no function: {handler!r}")
+        raise RouteRefusedError(f"the handler of {path!r} is no class and no function: {handler!r}")
     return dict.fromkeys(_checked({"get"} if methods is None else methods), handler)
 
 
@@ -247,9 +256,9 @@ def _checked(methods: Iterable[str]) -> list[str]:
         methods = [methods]
     wanted = [str(method).upper() for method in methods]
     if unknown := [verb for verb in wanted if verb not in VERBS]:
-        raise ValueError(f"unknown methods {unknown}; known are {', '.join(VERBS)}")
+        raise RouteRefusedError(f"unknown methods {unknown}; known are {', '.join(VERBS)}")
     if not wanted:
-        raise ValueError("methods is empty; name at least one, as in {'get'}")
+        raise RouteRefusedError("methods is empty; name at least one, as in {'get'}")
     return wanted
 
 

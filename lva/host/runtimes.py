@@ -31,6 +31,42 @@ class NotAwaitableError(TypeError):
     """A method of the contract was written as a plain `def`."""
 
 
+class Patience:
+    """How long the host waits for one plugin: each wait has a limit, and a stop sets one over all."""
+
+    #: What code gets at least, in seconds, to end once it is cancelled, even past the deadline.
+    LEAST: Final = 0.1
+
+    def __init__(self) -> None:
+        self._deadline = math.inf
+        self._scopes: set[trio.CancelScope] = set()
+
+    def set_deadline(self, deadline: float) -> None:
+        """Let no wait, not even one under way, last longer than this (Trio time)."""
+        self._deadline = deadline
+        end = max(deadline, trio.current_time() + self.LEAST)
+        for scope in self._scopes:
+            scope.deadline = min(scope.deadline, end)
+
+    async def wait(self, event: trio.Event, limit: float, share: float = 1.0) -> bool:
+        """Wait for the event; return whether it is set.
+
+        Args:
+            event: What is waited for.
+            limit: For how long at most, in seconds.
+            share: How much of the time until the deadline this wait may use up.
+        """
+        if not event.is_set():
+            left = (self._deadline - trio.current_time()) * share
+            with trio.move_on_after(max(self.LEAST, min(limit, left))) as scope:
+                self._scopes.add(scope)
+                try:
+                    await event.wait()
+                finally:
+                    self._scopes.discard(scope)
+        return event.is_set()
+
+
 class Call:
     """One call of plugin code, in a task that can be left behind.
 
@@ -58,20 +94,6 @@ class Call:
     def cancel(self) -> None:
         """Ask the call to end."""
         self._scope.cancel()
-
-    async def wait(self, timeout: float) -> bool:
-        """Wait at most `timeout` seconds; return whether the call has ended."""
-        if not self.done.is_set():
-            with trio.move_on_after(timeout):
-                await self.done.wait()
-        return self.done.is_set()
-
-    async def stop(self, grace: float) -> bool:
-        """Cancel the call and wait, shielded, at most `grace` seconds; return whether it has ended."""
-        self.cancel()
-        with trio.CancelScope(shield=True):
-            await self.wait(grace)
-        return self.done.is_set()
 
     async def run(self) -> None:
         """Be the task. Raises nothing but the host's own cancellation."""
@@ -181,8 +203,9 @@ async def ensure_awaited(what: str, result: Any) -> Any:
         NotAwaitableError: It returned something that cannot be awaited.
     """
     if not inspect.isawaitable(result):
+        method = what.removesuffix("()")
         raise NotAwaitableError(
-            f"{what}() returned {type(result).__name__}; write it as `async def`"
+            f"{method}() returned {type(result).__name__}; write it as `async def`"
         )
     return await result
 

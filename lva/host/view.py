@@ -32,12 +32,14 @@ class PluginView:
         settings: Mapping[str, Any],
         publish: Publish,
         add_route: AddRoute,
+        check_alive: Callable[[str], None],
     ) -> None:
         self.ctx: PluginContext = SimpleNamespace(logger=plugin_logger(name))
         self.config = config
         self.settings = settings
         self._publish = publish
         self._add_route = add_route
+        self._check_alive = check_alive
         self._token = trio.lowlevel.current_trio_token()
         self._thread = threading.get_ident()
 
@@ -49,6 +51,7 @@ class PluginView:
         self, path: str, handler: RouteHandler, methods: Iterable[str] | None = None
     ) -> None:
         """See `lva.contract.BaseBackgroundPlugin.addRoute`."""
+        self._check_alive(path)  # here too: in `__init__` the loop may be waiting for this thread
         if threading.get_ident() == self._thread:
             self._add_route(path, handler, methods)
         else:

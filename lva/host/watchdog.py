@@ -10,6 +10,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import queue
+import select
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from typing import Final
 
 _STDERR: Final = 2
+#: How long, in seconds, standard error may be full before the rest is given up.
+_WRITE_PATIENCE: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +72,11 @@ class Watchdog:
 
     def _exit(self, order: _Order) -> None:
         try:
+            # Who does not read what the service writes must not keep it from ending.
+            os.set_blocking(_STDERR, False)
             if order.message:
                 _write(f"lva: {order.message}\n")
-                _write(self._report(order.code) + "\n")
+                _write(f"{self._report(order.code)}\n")
             if order.dump:
                 faulthandler.dump_traceback(_STDERR, all_threads=True)
         finally:
@@ -79,6 +84,10 @@ class Watchdog:
 
 
 def _write(text: str) -> None:
+    """Write to standard error for as long as somebody reads."""
     data = text.encode(errors="backslashreplace")
     while data:
+        _, writable, _ = select.select([], [_STDERR], [], _WRITE_PATIENCE)
+        if not writable:
+            return
         data = data[os.write(_STDERR, data) :]

@@ -17,7 +17,6 @@ from urllib.parse import urlencode
 
 import trio
 from pydantic import BaseModel, Field
-from trio_util import periodic
 from werkzeug.exceptions import BadRequest
 
 from lva import BaseBackgroundPlugin, BaseEventPlugin, MonitoringPoint, PluginApp
@@ -44,6 +43,7 @@ SCHEMA = f"""
 TRIM_SHARE = 0.1
 PARAMETERS = {"series", "since", "until", "tag", "limit", "before"}
 MAX_LIMIT = 1000
+MAX_ID = 2**53  # beyond what the file can hold, and exact as a float
 
 
 class Config(BaseModel):
@@ -83,8 +83,9 @@ class History(BaseEventPlugin, BaseBackgroundPlugin):
         self.logger.info("keeping points in %s", path)
 
     async def start(self) -> None:
-        async for _ in periodic(self.config.trim_interval):
+        while True:
             await self._write(partial(drop_older, oldest=time.time() - self.config.max_age))
+            await trio.sleep(self.config.trim_interval)
 
     async def handleEvent(self, points: list[MonitoringPoint], logger: logging.Logger) -> None:
         limit = self.config.max_bytes
@@ -146,7 +147,8 @@ class Query:
             if name in args:
                 conditions.append((f"time {operator} ?", (_number(args, name, 0),)))
         if "before" in args:
-            conditions.append(("id < ?", (int(_number(args, "before", 0, at_least=0)),)))
+            before = _number(args, "before", 0, at_least=0, at_most=MAX_ID)
+            conditions.append(("id < ?", (int(before),)))
         for tag in args.getlist("tag"):
             name, colon, value = tag.partition(":")
             if not colon:
@@ -209,28 +211,30 @@ def open_database(path: Path) -> sqlite3.Connection:
     Raises:
         ValueError: It is something else than this plugin's file.
     """
-    connection = connect(path)
+    try:
+        connection = connect(path)
+    except sqlite3.Error as error:
+        raise ValueError(_unusable(path, str(error))) from error
     try:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
         if version == 0 and tables == 0:
             connection.executescript(SCHEMA)
         elif version != SCHEMA_VERSION:
-            raise ValueError(
-                f"{path} is of another version ({version}) than this plugin's ({SCHEMA_VERSION});"
-                " move it away, or set plugins.history.config.path"
-            )
+            raise ValueError(_unusable(path, f"its version is {version}, not {SCHEMA_VERSION}"))
+        connection.execute("SELECT id, series, time, tags, fields FROM points LIMIT 0")
         connection.execute("PRAGMA synchronous = NORMAL")
     except sqlite3.DatabaseError as error:
         connection.close()
-        raise ValueError(
-            f"{path} cannot be used as a history ({error}); move it away, or set"
-            " plugins.history.config.path"
-        ) from error
+        raise ValueError(_unusable(path, str(error))) from error
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _unusable(path: Path, why: str) -> str:
+    return f"{path} cannot be used as a history ({why}); move it away, or set plugins.history.config.path"
 
 
 def store(connection: sqlite3.Connection, points: Iterable[MonitoringPoint], limit: int) -> int:
@@ -238,7 +242,7 @@ def store(connection: sqlite3.Connection, points: Iterable[MonitoringPoint], lim
     with connection:
         connection.executemany(
             "INSERT INTO points (series, time, tags, fields) VALUES (?, ?, ?, ?)",
-            ((p.series, p.time, _text(p.tags), _text(p.fields)) for p in points),
+            ((_storable(p.series), float(p.time), _text(p.tags), _text(p.fields)) for p in points),
         )
     trimmed = 0
     while _used_bytes(connection) > limit:
@@ -267,6 +271,11 @@ def _used_bytes(connection: sqlite3.Connection) -> int:
         for name in ("page_count", "freelist_count", "page_size")
     )
     return int((pages - free) * size)
+
+
+def _storable(text: str) -> str:
+    """Return the text with what UTF-8 cannot hold, lone surrogates, spelled out."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _text(values: Mapping[str, Any]) -> str:

@@ -118,8 +118,9 @@ class WebApplication(QuartTrio):
         if owner.gate is Gate.WAITING:
             raise unavailable()
         exchange.served_by(owner)
-        exchange.unavailable = unavailable
-        current_plugin.set(name)
+        exchange.unavailable = exchange.unavailable or unavailable
+        # Reset afterwards: the server's own tasks for the connection are started from this task.
+        token = current_plugin.set(name)
         try:
             return await self._response(await self._call(name, handler, request, match.variables))
         except Problem:
@@ -129,7 +130,11 @@ class WebApplication(QuartTrio):
             if cancelled is not None:
                 raise
             assert own is not None
+            if isinstance(own, HTTPException) and own.response is not None:
+                return own.response  # type: ignore[return-value] # what `abort(response)` was given
             raise self._plugin_problem(name, match, request, own) from own
+        finally:
+            current_plugin.reset(token)
 
     async def _call(
         self, name: str, handler: Callable[..., Any], request: Any, variables: Mapping[str, Any]
@@ -155,8 +160,6 @@ class WebApplication(QuartTrio):
         self, name: str, match: Match, request: Any, error: BaseException
     ) -> Problem:
         if isinstance(error, HTTPException) and error.code is not None:
-            if error.response is not None:
-                return Problem(error.response.status_code, error.name)
             return Problem(error.code, error.description or error.name, headers=_allow(error))
         what = f"the handler of {request.method} {match.route.template}"
         plugin_logger(name).error(

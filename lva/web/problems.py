@@ -14,6 +14,15 @@ from quart_trio.wrappers import TrioResponse
 MEDIA_TYPE: Final = "application/problem+json"
 #: Not in any RFC, but what web servers log when the client went away before it got an answer.
 CLIENT_CLOSED_REQUEST: Final = 499
+#: Phrases that are not in the standard library, or not the same in all versions of Python.
+_PHRASES: Final = {
+    413: "Content Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    418: "I'm a Teapot",
+    422: "Unprocessable Content",
+    CLIENT_CLOSED_REQUEST: "Client Closed Request",
+}
 
 
 class Problem(Exception):  # noqa: N818 - the RFC's word
@@ -69,8 +78,8 @@ def default_code(status: int) -> str:
 
 
 def _phrase(status: int) -> str:
-    if status == CLIENT_CLOSED_REQUEST:
-        return "Client Closed Request"
+    if status in _PHRASES:
+        return _PHRASES[status]
     try:
         return HTTPStatus(status).phrase
     except ValueError:

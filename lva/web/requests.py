@@ -18,7 +18,7 @@ import trio
 
 from lva.host.routing import Owner
 from lva.host.runtimes import split_cancelled
-from lva.logs import brief, current_request
+from lva.logs import brief, current_request, plugin_logger
 from lva.points import ERRORS, REQUESTS, SERVICE, MonitoringPoint, collect_additions
 from lva.settings import Settings
 from lva.web.problems import CLIENT_CLOSED_REQUEST, MEDIA_TYPE, Problem, default_code
@@ -36,6 +36,8 @@ _KNOWN_VERBS: Final = frozenset(
     {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
 )
 _MAX_ID_LENGTH: Final = 128
+#: Responses above this size, in bytes, do not fit into the socket's buffers at once.
+_LARGE: Final = 65_536
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -83,6 +85,7 @@ class Exchange:
         scope: Cancelling it ends the handling.
         unavailable: Set before such a cancellation to make the problem that is then the answer.
         completed: Whether the whole response was handed to the server.
+        gone: Whether the client went away, or the server closed the connection, before that.
         done: Set when nothing of the handling is left.
     """
 
@@ -94,6 +97,7 @@ class Exchange:
         self.unavailable: Callable[[], Problem] | None = None
         self.done = trio.Event()
         self.completed = False
+        self.gone = False
         self._asgi = asgi
         self._send = send
         self._limits = limits
@@ -101,6 +105,7 @@ class Exchange:
         self._clock = time.perf_counter()
         self._status: int | None = None
         self._has_body = False
+        self._sent = 0
         self._owner: Owner | None = None
         self._read_headers()
 
@@ -143,18 +148,31 @@ class Exchange:
     async def _conclude(self, failure: BaseException | None) -> None:
         """Answer what is still unanswered; find out why a response is incomplete."""
         if failure is not None:
-            LOGGER.error("handling a request failed", exc_info=failure)
+            self._log_failure(failure)
         if self.completed:
             return
         if self._status is not None:
             self.error_code = "client_disconnected" if failure is None else "response_aborted"
         elif failure is not None:
             await self.answer(Problem(500, "The service failed to handle the request."))
-        elif self.unavailable is not None and self.scope.cancel_called:
+        elif self.unavailable is not None and self.scope.cancel_called and not self.gone:
             await self.answer(self.unavailable())
         else:
             self._status = CLIENT_CLOSED_REQUEST
             self.error_code = "client_disconnected"
+
+    def _log_failure(self, failure: BaseException) -> None:
+        """Log what was raised outside of a handler's call: by a streamed body, or by the service."""
+        name = None if self._owner is None else self._owner.name
+        logger = LOGGER if name is None else plugin_logger(name)
+        what = f"{self._asgi['method']} {self.template}"
+        logger.error(
+            "the response to %s raised %s",
+            what,
+            brief(failure),
+            exc_info=failure,
+            extra={"phase": "handler"},
+        )
 
     async def answer(self, problem: Problem) -> None:
         """Send a problem document without the web framework's help."""
@@ -181,7 +199,8 @@ class Exchange:
         if self._has_body:
             limit = self._limits.body_timeout
             with trio.move_on_after(limit) as in_time:
-                await self._feed_body(receive, body)
+                if await self._feed_body(receive, body):
+                    return
             if in_time.cancelled_caught:
                 self._refuse(Problem(408, f"The request's body did not arrive within {limit:g} s."))
         else:
@@ -189,22 +208,22 @@ class Exchange:
         while (await receive())["type"] != "http.disconnect":
             pass  # what is left of the body is not wanted any more
 
-    async def _feed_body(self, receive: Receive, body: Body) -> None:
+    async def _feed_body(self, receive: Receive, body: Body) -> bool:
+        """Pass the body on; return whether the exchange was over before its end."""
         size, limit = 0, self._limits.max_body_size
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
-                self.scope.cancel()
-                return
+                return True
             data = message.get("body", b"")
             size += len(data)
             if size > limit:
                 self._refuse(Problem(413, f"The request's body is larger than {limit} bytes."))
-                return
+                return False
             body.append(data)
             if not message.get("more_body", False):
                 body.set_complete()
-                return
+                return False
 
     def _refuse(self, problem: Problem) -> None:
         """End the handling with this answer."""
@@ -223,10 +242,19 @@ class Exchange:
                 *message["headers"],
                 (REQUEST_ID_HEADER, self.request_id.encode()),
             ]
-        elif kind == "http.response.body" and not message.get("more_body", False):
-            # Noted first: once this message is handed over, the exchange is over for the server.
-            self.completed = True
+        elif kind == "http.response.body":
+            await self._count(message)
         await self._send(message)
+
+    async def _count(self, message: Message) -> None:
+        """Note how much of the response was sent, and whether this is its end."""
+        self._sent += len(message.get("body", b""))
+        if not message.get("more_body", False):
+            if self._sent > _LARGE:
+                # The server takes what a client that has left does not: see whether it is there.
+                await trio.lowlevel.checkpoint()
+            # Noted first: once this message is handed over, the exchange is over for the server.
+            self.completed = not self.gone
 
     def _points(
         self, tags: dict[str, str | int | float], fields: dict[str, str | int | float]
@@ -303,6 +331,7 @@ class Requests:
                 await exchange.done.wait()
         finally:
             if not exchange.done.is_set():
+                exchange.gone = not exchange.completed
                 exchange.scope.cancel()
                 with trio.move_on_after(CANCEL_GRACE, shield=True):
                     await exchange.done.wait()

@@ -1,0 +1,748 @@
+"""From `publish()` to `handleEvent`: batches, retries, overflow, and the account that must add up."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import wait_all_tasks_blocked
+
+from lva import PartialDeliveryError, PermanentDeliveryError
+from lva.host.delivery import Delivery, Mailbox
+from lva.host.lifecycle import State
+from lva.host.runtimes import Patience, TrioRuntime
+from lva.settings import PluginSettings
+from tests.support import StubRandom, journal, numbered, run_virtual, running_host
+
+LOGGER = logging.getLogger("lva.plugin.p")
+
+
+def numbers(points: Any) -> list[int]:
+    return [point.fields["n"] for point in points]
+
+
+async def take_all(mailbox: Mailbox) -> list[int]:
+    """Take everything that waits, one point at a time."""
+    taken: list[int] = []
+    while mailbox.ledger.queued:
+        taken += await mailbox.take(1)
+    return taken
+
+
+# The mailbox
+
+
+async def test_points_are_taken_in_order_whatever_the_chunks(autojump_clock):
+    mailbox = Mailbox(100, "drop_oldest", 10)
+    for chunk in ([0], [1, 2, 3], [4, 5]):
+        mailbox.offer(chunk)
+    assert mailbox.ledger.queued == 6
+    assert await mailbox.take(2) == [0, 1]
+    assert await mailbox.take(3) == [2, 3, 4]
+    assert await mailbox.take(3) == [5]
+    assert mailbox.ledger.accepted == mailbox.ledger.in_flight == 6
+
+
+async def test_take_waits_for_points_and_ends_with_the_mailbox(autojump_clock):
+    mailbox = Mailbox(100, "drop_oldest", 10)
+    with trio.move_on_after(5) as scope:
+        await mailbox.take(1)
+    assert scope.cancelled_caught
+    mailbox.offer([1, 2])
+    mailbox.close()
+    mailbox.offer([3])
+    assert await mailbox.take(5) == [1, 2]
+    with pytest.raises(trio.EndOfChannel):
+        await mailbox.take(5)
+    assert mailbox.ledger.accepted == 2
+
+
+@pytest.mark.parametrize(
+    ("overflow", "kept"),
+    [("drop_oldest", [3, 4, 5, 6, 7]), ("drop_newest", [0, 1, 2, 3, 4])],
+)
+@pytest.mark.parametrize("chunks", [[8], [1] * 8, [3, 5], [5, 3], [4, 1, 3], [2, 6]])
+async def test_overflow_drops_exactly_what_the_policy_says(autojump_clock, overflow, kept, chunks):
+    mailbox = Mailbox(5, overflow, 100)
+    points = list(range(8))
+    for size in chunks:
+        mailbox.offer(points[:size])
+        del points[:size]
+        assert mailbox.ledger.balanced
+        assert mailbox.ledger.queued <= 5
+    assert mailbox.ledger.dropped == {"overflow": 3}
+    assert await take_all(mailbox) == kept
+
+
+@pytest.mark.parametrize(
+    ("overflow", "kept"), [("drop_oldest", [4, 5, 6, 7]), ("drop_newest", [2, 3, 4, 5])]
+)
+async def test_overflow_counts_the_rest_of_a_chunk_that_is_partly_taken(
+    autojump_clock, overflow, kept
+):
+    mailbox = Mailbox(4, overflow, 100)
+    mailbox.offer([0, 1, 2, 3])
+    assert await mailbox.take(2) == [0, 1]
+    mailbox.offer([4, 5, 6, 7])
+    assert await take_all(mailbox) == kept
+    assert mailbox.ledger.dropped == {"overflow": 2}
+
+
+async def test_drop_rest_counts_what_is_queued_and_closes(autojump_clock):
+    mailbox = Mailbox(100, "drop_oldest", 10)
+    mailbox.offer([1, 2, 3])
+    mailbox.offer([4])
+    await mailbox.take(1)
+    assert mailbox.drop_rest("shutdown") == 3
+    assert mailbox.ledger.dropped == {"shutdown": 3}
+    assert mailbox.ledger.queued == 0
+    assert mailbox.ledger.in_flight == 1
+    assert mailbox.drop_rest("shutdown") == 0
+
+
+@given(
+    limit=st.integers(1, 12),
+    overflow=st.sampled_from(["drop_oldest", "drop_newest"]),
+    steps=st.lists(st.tuples(st.sampled_from(["offer", "take"]), st.integers(1, 15)), max_size=30),
+)
+@settings(deadline=None)
+def test_a_mailbox_does_what_a_plain_list_would_do(limit, overflow, steps):
+    async def main() -> None:
+        mailbox = Mailbox(limit, overflow, 5)
+        model: list[int] = []
+        made = dropped = 0
+        for step, count in steps:
+            if step == "offer":
+                new = list(range(made, made + count))
+                made += count
+                mailbox.offer(new)
+                model += new
+                dropped += max(0, len(model) - limit)
+                model = model[-limit:] if overflow == "drop_oldest" else model[:limit]
+            elif model:
+                assert await mailbox.take(count) == model[:count]
+                del model[:count]
+            assert mailbox.ledger.balanced
+            assert mailbox.ledger.queued == len(model)
+            assert mailbox.ledger.lost == dropped
+        assert await take_all(mailbox) == model
+
+    run_virtual(main)
+
+
+# The delivery
+
+
+class Delivering:
+    """A delivery that runs, as the lifecycle runs it."""
+
+    def __init__(
+        self, handle: Callable[..., Awaitable[Any]], nursery: trio.Nursery, delivery: Delivery
+    ) -> None:
+        self.delivery = delivery
+        self.ledger = delivery.ledger
+        self.stuck: Any = None
+        self._runtime = TrioRuntime("p", nursery)
+        self._nursery = nursery
+        self._handle = handle
+        self._scope = trio.CancelScope()
+        self._over = trio.Event()
+
+    def offer(self, points: Any) -> None:
+        self.delivery.mailbox.offer(points)
+
+    async def begin(self) -> None:
+        """Run the delivery, as an attempt of the plugin does."""
+        self._scope = trio.CancelScope()
+        self._over = trio.Event()
+        self._nursery.start_soon(self._run)
+        await wait_all_tasks_blocked()
+
+    async def _run(self) -> None:
+        with self._scope:
+            self.stuck = await self.delivery.run(self._runtime, self._handle)
+        self._over.set()
+
+    async def cancel(self) -> None:
+        """Cancel the delivery, as a crash does."""
+        self._scope.cancel()
+        await self._over.wait()
+
+
+@asynccontextmanager
+async def delivering(
+    handle: Callable[..., Awaitable[Any]], rng: random.Random | None = None, **given_settings: Any
+) -> AsyncIterator[Delivering]:
+    async with trio.open_nursery() as nursery:
+        made = Delivery(
+            "p.P.handleEvent",
+            PluginSettings(**given_settings),
+            LOGGER,
+            rng or StubRandom(),
+            Patience(),
+        )
+        it = Delivering(handle, nursery, made)
+        await it.begin()
+        yield it
+        nursery.cancel_scope.cancel()
+
+
+class Calls:
+    """A handler that notes its calls, and does what the script says for each."""
+
+    def __init__(self, *script: Any) -> None:
+        self.batches: list[list[int]] = []
+        self.times: list[float] = []
+        self._script = list(script)
+
+    async def __call__(self, points: list[Any], logger: logging.Logger) -> None:
+        assert logger is LOGGER
+        assert type(points) is list
+        self.batches.append(numbers(points))
+        self.times.append(trio.current_time())
+        step = self._script.pop(0) if self._script else None
+        if step is not None:
+            await step(points)
+
+
+def sleeping(seconds: float) -> Any:
+    async def step(_points: list[Any]) -> None:
+        await trio.sleep(seconds)
+
+    return step
+
+
+def raising(error: BaseException) -> Any:
+    async def step(_points: list[Any]) -> None:
+        raise error
+
+    return step
+
+
+async def test_an_idle_plugin_gets_points_at_once_a_busy_one_in_batches(autojump_clock):
+    calls = Calls(sleeping(1))
+    async with delivering(calls, batch_size=5) as it:
+        for n in range(13):
+            it.offer(numbered(1, n))
+            await wait_all_tasks_blocked()
+        assert calls.batches == [[0]]
+        await trio.sleep(2)
+        assert calls.batches == [[0], [1, 2, 3, 4, 5], [6, 7, 8, 9, 10], [11, 12]]
+        assert it.ledger.delivered == 13
+        assert it.ledger.retries == 0
+
+
+async def test_flush_interval_lets_points_gather_from_the_first_one_on(autojump_clock):
+    calls = Calls()
+    async with delivering(calls, flush_interval=10, batch_size=100) as it:
+        await trio.sleep(50)
+        begun = trio.current_time()
+        it.offer(numbered(1))
+        await trio.sleep(4)
+        it.offer(numbered(1, 1))
+        await trio.sleep(100)
+        assert calls.batches == [[0, 1]]
+        assert calls.times[0] - begun == 10
+
+
+async def test_a_full_batch_does_not_wait_for_the_flush_interval(autojump_clock):
+    calls = Calls()
+    async with delivering(calls, flush_interval=10, batch_size=3) as it:
+        it.offer(numbered(2))
+        await trio.sleep(1)
+        it.offer(numbered(5, 2))
+        await wait_all_tasks_blocked()
+        assert calls.batches == [[0, 1, 2], [3, 4, 5]]
+        await trio.sleep(20)
+        assert calls.batches[2:] == [[6]]
+
+
+async def test_a_full_buffer_does_not_wait_for_the_flush_interval(autojump_clock):
+    calls = Calls()
+    async with delivering(calls, flush_interval=10, batch_size=100, buffer_limit=4) as it:
+        for n in range(12):
+            it.offer(numbered(1, n))
+            await wait_all_tasks_blocked()
+        await trio.sleep(20)
+        assert it.ledger.lost == 0, "the plugin was idle while points were dropped"
+        assert it.ledger.delivered == 12
+
+
+async def test_closing_flushes_at_once(autojump_clock):
+    calls = Calls()
+    async with delivering(calls, flush_interval=1000) as it:
+        it.offer(numbered(3))
+        await wait_all_tasks_blocked()
+        begun = trio.current_time()
+        it.delivery.mailbox.close()
+        await it.delivery.finished.wait()
+        assert trio.current_time() == begun
+        assert calls.batches == [[0, 1, 2]]
+
+
+async def test_a_failed_batch_is_tried_again_after_growing_delays(autojump_clock, caplog):
+    calls = Calls(*[raising(OSError("down"))] * 5)
+    rng = StubRandom(share=0.5)
+    async with delivering(calls, rng, retry_initial=1, retry_max=5) as it:
+        it.offer(numbered(2))
+        await trio.sleep(100)
+        assert calls.batches == [[0, 1]] * 6
+        assert rng.bounds == [1, 2, 4, 5, 5]
+        assert [after - before for before, after in zip(calls.times, calls.times[1:], strict=False)] == [
+            0.5, 1, 2, 2.5, 2.5,
+        ]  # fmt: skip
+        assert it.ledger.delivered == 2
+        assert it.ledger.retries == 5
+        assert it.delivery.last_error == "p.P.handleEvent raised OSError: down"
+    assert sum(bool(record.exc_info) for record in caplog.records) == 1, "one traceback, not five"
+
+
+async def test_points_that_arrive_during_a_retry_come_after_it(autojump_clock):
+    calls = Calls(raising(OSError()))
+    async with delivering(calls, retry_initial=10) as it:
+        it.offer(numbered(2))
+        await wait_all_tasks_blocked()
+        it.offer(numbered(2, 2))
+        await trio.sleep(20)
+        assert calls.batches == [[0, 1], [0, 1], [2, 3]]
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+async def test_a_batch_is_dropped_after_max_attempts_and_the_next_begins_anew(
+    autojump_clock, caplog, limit
+):
+    calls = Calls(*[raising(OSError("down"))] * (2 * limit - 1))
+    async with delivering(calls, max_attempts=limit) as it:
+        it.offer(numbered(4))
+        await wait_all_tasks_blocked()
+        it.offer(numbered(1, 4))
+        await trio.sleep(100)
+        assert calls.batches == [[0, 1, 2, 3]] * limit + [[4]] * limit
+        assert it.ledger.dropped == {"max_attempts": 4}
+        assert it.ledger.delivered == 1
+    assert f"4 points dropped after {limit} attempts" in caplog.text
+
+
+def partly(failed: Any = (), rejected: Any = (), copies: bool = False) -> Any:
+    async def step(points: list[Any]) -> None:
+        chosen = [copy.copy(point) for point in points] if copies else points
+        raise PartialDeliveryError(
+            "some", failed=[chosen[n] for n in failed], rejected=[chosen[n] for n in rejected]
+        )
+
+    return step
+
+
+async def test_only_the_failed_points_of_a_partial_delivery_are_tried_again_in_order(
+    autojump_clock,
+):
+    calls = Calls(partly(failed=[4, 1, 3], rejected=[0]), partly(failed=[2], rejected=[]))
+    async with delivering(calls) as it:
+        it.offer(numbered(6))
+        await trio.sleep(100)
+        assert calls.batches == [[0, 1, 2, 3, 4, 5], [1, 3, 4], [4]]
+        assert (it.ledger.delivered, it.ledger.rejected, it.ledger.lost) == (5, 1, 0)
+
+
+async def test_a_partial_delivery_without_failed_points_is_settled(autojump_clock):
+    calls = Calls(partly(rejected=[1]), partly())
+    async with delivering(calls) as it:
+        it.offer(numbered(3))
+        await trio.sleep(100)
+        it.offer(numbered(3))
+        await trio.sleep(100)
+        assert len(calls.batches) == 2
+        assert (it.ledger.delivered, it.ledger.rejected) == (5, 1)
+
+
+async def test_a_point_named_failed_and_rejected_is_rejected(autojump_clock):
+    calls = Calls(partly(failed=[0, 1], rejected=[1]))
+    async with delivering(calls) as it:
+        it.offer(numbered(2))
+        await trio.sleep(100)
+        assert calls.batches == [[0, 1], [0]]
+        assert (it.ledger.delivered, it.ledger.rejected) == (1, 1)
+
+
+async def test_copies_named_as_failed_repeat_the_batch_rather_than_lose_a_point(autojump_clock):
+    calls = Calls(partly(failed=[1], copies=True))
+    async with delivering(calls) as it:
+        it.offer(numbered(3))
+        await trio.sleep(100)
+        assert calls.batches[0] == [0, 1, 2]
+        assert 1 in calls.batches[1]
+        assert it.ledger.delivered == 3
+        assert it.ledger.balanced
+
+
+async def test_copies_named_as_rejected_are_not_counted_as_delivered(autojump_clock):
+    calls = Calls(partly(rejected=[1], copies=True))
+    async with delivering(calls, max_attempts=3) as it:
+        it.offer(numbered(3))
+        await wait_all_tasks_blocked()
+        assert it.ledger.delivered <= 2
+        assert it.ledger.balanced
+
+
+async def test_the_same_point_twice_in_a_batch_counts_twice(autojump_clock):
+    calls = Calls(partly(rejected=[0]))
+    (point,) = numbered(1)
+    async with delivering(calls) as it:
+        it.offer([point, point])
+        await trio.sleep(100)
+        assert it.ledger.rejected == 2
+        assert it.ledger.balanced
+
+
+async def test_a_permanent_error_rejects_the_batch(autojump_clock):
+    calls = Calls(raising(PermanentDeliveryError("no such bucket")))
+    async with delivering(calls) as it:
+        it.offer(numbered(3))
+        await trio.sleep(100)
+        assert calls.batches == [[0, 1, 2]]
+        assert it.ledger.rejected == 3
+        assert "no such bucket" in it.delivery.last_error
+
+
+async def test_a_handler_that_changes_its_list_changes_nothing_else(autojump_clock):
+    async def greedy(points: list[Any]) -> None:
+        points.clear()
+        raise OSError
+
+    calls = Calls(greedy)
+    async with delivering(calls) as it:
+        it.offer(numbered(3))
+        await trio.sleep(100)
+        assert calls.batches == [[0, 1, 2], [0, 1, 2]]
+        assert it.ledger.delivered == 3
+
+
+async def test_handle_timeout_cancels_the_call_and_the_batch_is_tried_again(autojump_clock):
+    calls = Calls(sleeping(1000))
+    async with delivering(calls, handle_timeout=7, retry_initial=1) as it:
+        it.offer(numbered(2))
+        await trio.sleep(100)
+        assert calls.batches == [[0, 1], [0, 1]]
+        assert calls.times[1] - calls.times[0] == 8
+        assert it.delivery.last_error == "p.P.handleEvent took longer than 7 s"
+        assert it.ledger.delivered == 2
+
+
+async def test_a_handler_cut_short_that_returns_all_the_same_has_delivered(autojump_clock):
+    async def late(_points: list[Any]) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(12)
+
+    calls = Calls(late)
+    async with delivering(calls, handle_timeout=10, stop_timeout=5) as it:
+        it.offer(numbered(2))
+        await trio.sleep(100)
+        assert calls.batches == [[0, 1]]
+        assert it.ledger.delivered == 2
+
+
+async def test_a_handler_that_ignores_its_cancellation_ends_the_delivery(autojump_clock):
+    async def stubborn(_points: list[Any]) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(100)
+
+    calls = Calls(stubborn)
+    async with delivering(calls, handle_timeout=10, stop_timeout=5) as it:
+        it.offer(numbered(2))
+        it.offer(numbered(1, 2))
+        await trio.sleep(14)
+        assert it.stuck is None
+        await trio.sleep(2)
+        assert it.stuck is not None
+        assert it.ledger.dropped == {"plugin_failed": 3}
+        assert it.ledger.balanced
+        await trio.sleep(200)
+        assert calls.batches == [[0, 1, 2]], "it is not called again"
+        assert it.ledger.delivered == 0, "what is dropped stays dropped"
+
+
+async def test_a_handler_that_cancels_itself_has_not_delivered(autojump_clock):
+    async def give_up(_points: list[Any]) -> None:
+        raise trio.Cancelled._create(source="unknown")
+
+    calls = Calls(give_up)
+    async with delivering(calls) as it:
+        it.offer(numbered(2))
+        await trio.sleep(100)
+        assert calls.batches == [[0, 1], [0, 1]]
+        assert it.ledger.delivered == 2
+
+
+async def test_a_batch_survives_the_cancellation_of_its_delivery(autojump_clock):
+    calls = Calls(sleeping(5))
+    async with delivering(calls) as it:
+        it.offer(numbered(2))
+        await wait_all_tasks_blocked()
+        await it.cancel()
+        assert it.ledger.in_flight == 2
+        it.offer(numbered(1, 2))
+        assert it.ledger.balanced
+        await it.begin()
+        await trio.sleep(1)
+        assert calls.batches == [[0, 1], [0, 1], [2]]
+        assert it.ledger.delivered == 3
+
+
+async def test_a_batch_that_arrived_before_the_cancellation_is_not_repeated(autojump_clock):
+    async def careful(_points: list[Any]) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(2)
+
+    calls = Calls(careful)
+    async with delivering(calls) as it:
+        it.offer(numbered(2))
+        await wait_all_tasks_blocked()
+        await it.cancel()
+        assert it.ledger.delivered == 2
+        assert it.ledger.in_flight == 0
+        await it.begin()
+        assert calls.batches == [[0, 1]]
+
+
+async def test_attempts_count_on_over_a_restart_of_the_plugin(autojump_clock):
+    calls = Calls(*[raising(OSError())] * 10)
+    async with delivering(calls, max_attempts=2, retry_initial=50, retry_max=50) as it:
+        it.offer(numbered(1))
+        await wait_all_tasks_blocked()
+        await it.cancel()
+        await it.begin()
+        assert len(calls.batches) == 2
+        assert it.ledger.dropped == {"max_attempts": 1}
+
+
+async def test_drop_rest_gives_up_the_batch_between_two_attempts_too(autojump_clock):
+    calls = Calls(raising(OSError()))
+    async with delivering(calls, retry_initial=50) as it:
+        it.offer(numbered(2))
+        await wait_all_tasks_blocked()
+        it.offer(numbered(3, 2))
+        await it.cancel()
+        assert it.delivery.drop_rest("shutdown") == 5
+        assert it.ledger.dropped == {"shutdown": 5}
+        assert it.ledger.queued == it.ledger.in_flight == 0
+        assert it.ledger.balanced
+
+
+# A plugin's delivery, in a host
+
+SINK = """
+    class Sink(BaseEventPlugin):
+        eventName = "monitoring_event"
+
+        async def handleEvent(self, points, logger):
+            await trio.sleep(1)
+            journal.append([point.fields["n"] for point in points])
+"""
+
+
+async def test_a_plain_stop_delivers_everything_that_waits(tmp_path, autojump_clock):
+    async with running_host(tmp_path, {"sink": SINK}, {"sink": {"batch_size": 2}}) as host:
+        host.publish(numbered(5))
+        part = await host.receipt_of("sink")
+        assert journal == [[0, 1], [2, 3], [4]]
+        assert part.points["delivered"] == part.points["accepted"] == 5
+        assert part.lost == 0
+
+
+async def test_a_crash_of_the_plugin_delivers_the_batch_after_its_restart(tmp_path, autojump_clock):
+    source = """
+        crash = trio.Event()
+
+        class Sink(BaseEventPlugin, BaseBackgroundPlugin):
+            eventName = "monitoring_event"
+
+            async def start(self):
+                global crash
+                await crash.wait()
+                crash = trio.Event()
+                raise ValueError
+
+            async def handleEvent(self, points, logger):
+                journal.append([point.fields["n"] for point in points])
+                if len(journal) == 1:
+                    await trio.sleep(5)
+    """
+    async with running_host(tmp_path, {"sink": source}) as host:
+        host.publish(numbered(3))
+        await wait_all_tasks_blocked()
+        host.module("sink").crash.set()
+        await host.wait_for("sink", State.BACKOFF)
+        host.publish(numbered(1, 3))
+        await host.wait_for("sink", State.RUNNING)
+        part = await host.receipt_of("sink")
+        assert journal == [[0, 1, 2], [0, 1, 2], [3]]
+        assert part.points["delivered"] == 4
+
+
+async def test_a_stuck_handler_abandons_the_plugin(tmp_path, autojump_clock):
+    source = """
+        class Sink(BaseEventPlugin):
+            eventName = "monitoring_event"
+
+            async def handleEvent(self, points, logger):
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(200)
+
+            async def close(self):
+                journal.append("close")
+    """
+    async with running_host(tmp_path, {"sink": source}) as host:
+        host.publish(numbered(3))
+        await wait_all_tasks_blocked()
+        host.publish(numbered(2))
+        await host.wait_for("sink", State.ABANDONED)
+        await host.life("sink").ended.wait()
+        assert journal == ["close"]
+        receipt = await host.stop()
+        assert receipt.exit_code == 4
+        assert receipt.plugins[0].points["dropped"] == {"plugin_failed": 5}
+        assert receipt.plugins[0].leaked_tasks
+
+
+async def test_points_of_a_plugin_that_failed_are_counted_as_dropped(tmp_path, autojump_clock):
+    source = """
+        class Sink(BaseEventPlugin):
+            eventName = "monitoring_event"
+
+            async def initialize(self):
+                raise OSError("down")
+
+            async def handleEvent(self, points, logger):
+                raise AssertionError
+    """
+    table = {"startup_error_behavior": "error"}
+    async with running_host(tmp_path, {"sink": source}, {"sink": table}, wait=False) as host:
+        host.publish(numbered(3))
+        await host.wait_for("sink", State.FAILED)
+        await wait_all_tasks_blocked()
+        receipt = await host.stop()
+        assert receipt.plugins[0].points["dropped"] == {"plugin_failed": 3}
+        assert receipt.exit_code == 4
+
+
+# The law
+
+outcomes = st.one_of(
+    st.just(("return",)),
+    st.just(("return",)),
+    st.tuples(st.just("sleep"), st.floats(0, 15)),
+    st.just(("raise",)),
+    st.just(("permanent",)),
+    st.tuples(st.just("partial"), st.integers(0, 7), st.integers(0, 7), st.booleans()),
+    st.tuples(st.just("shielded"), st.floats(0, 4)),
+)
+steps = st.one_of(
+    st.tuples(st.just("publish"), st.integers(1, 12)),
+    st.tuples(st.just("publish"), st.integers(1, 12)),
+    st.tuples(st.just("wait"), st.floats(0, 12)),
+    st.just(("restart", 0)),
+)
+
+
+@given(
+    script=st.lists(outcomes, max_size=15),
+    plan=st.lists(steps, max_size=15),
+    end=st.sampled_from(["drain", "drop"]),
+    overflow=st.sampled_from(["drop_oldest", "drop_newest"]),
+    flush=st.sampled_from([0.0, 3.0]),
+    limit=st.integers(1, 20),
+    size=st.integers(1, 10),
+    attempts=st.integers(1, 3),
+)
+@settings(max_examples=150, deadline=None)
+def test_every_point_is_in_exactly_one_place_at_every_moment(
+    script, plan, end, overflow, flush, limit, size, attempts
+):
+    todo = list(script)
+    seen = {"delivered": 0, "rejected": 0}
+    order: list[int] = []
+
+    async def main() -> None:
+        async def handle(points: list[Any], _logger: logging.Logger) -> None:
+            check()
+            assert 0 < len(points) <= size
+            assert it.ledger.in_flight == len(points)
+            order.extend(numbers(points))
+            kind, *values = todo.pop(0) if todo else ("return",)
+            if kind == "raise":
+                raise OSError
+            if kind == "permanent":
+                seen["rejected"] += len(points)
+                raise PermanentDeliveryError
+            if kind == "partial":
+                failed = [p for p in points if p.fields["n"] & values[0] == 0]
+                rejected = [p for p in points if p.fields["n"] & values[1] == 0]
+                named = [copy.copy(p) for p in failed] if values[2] else failed
+                again = points if values[2] and failed else failed
+                again = [p for p in again if p not in rejected]
+                seen["rejected"] += len(rejected)
+                seen["delivered"] += len(
+                    [p for p in points if p not in again and p not in rejected]
+                )
+                raise PartialDeliveryError("some", failed=named, rejected=rejected)
+            if kind == "sleep":
+                await trio.sleep(values[0])
+            if kind == "shielded":
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(values[0])
+            seen["delivered"] += len(points)
+
+        def check() -> None:
+            ledger = it.ledger
+            assert ledger.balanced
+            assert min(ledger.queued, ledger.in_flight, ledger.delivered, ledger.rejected) >= 0
+            assert ledger.queued <= limit
+            assert ledger.accepted == published
+
+        published = 0
+        async with delivering(
+            handle, batch_size=size, buffer_limit=limit, overflow=overflow, max_attempts=attempts,
+            flush_interval=flush, handle_timeout=10, stop_timeout=5, retry_initial=2,
+        ) as it:  # fmt: skip
+            for step, value in plan:
+                if step == "publish":
+                    published += value
+                    it.offer(numbered(value, published - value))
+                elif step == "wait":
+                    await trio.sleep(value)
+                else:
+                    await it.cancel()
+                    check()
+                    await it.begin()
+                check()
+                await wait_all_tasks_blocked()
+                check()
+            ledger = it.ledger
+            if end == "drain":
+                it.delivery.mailbox.close()
+                with trio.fail_after(10_000):
+                    await it.delivery.finished.wait()
+            else:
+                await it.cancel()
+                before = ledger.lost
+                rest = ledger.queued + ledger.in_flight
+                assert it.delivery.drop_rest("shutdown") == rest
+                assert ledger.lost == before + rest
+            check()
+            assert ledger.queued == ledger.in_flight == 0
+            assert ledger.delivered == seen["delivered"]
+            assert ledger.rejected == seen["rejected"]
+            first_time = list(dict.fromkeys(order))
+            assert first_time == sorted(first_time), "points come in the order of their publishing"
+            if end == "drain" and not ledger.lost:
+                assert first_time == list(range(published))
+
+    run_virtual(main)

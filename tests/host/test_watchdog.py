@@ -1,0 +1,165 @@
+"""The thread that ends the process; each test lets it end a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import time
+
+from tests.support import clean_environment
+
+PRELUDE = """
+    import os, sys, threading, time
+    from lva.host.watchdog import Watchdog
+
+    def report(code):
+        return f"last words {code}"
+
+    watchdog = Watchdog(report)
+    watchdog.start()
+"""
+
+
+def run(source: str, timeout: float = 20.0) -> tuple[int, str, float]:
+    """Run code that has a watchdog; return exit code, standard error and the seconds it took."""
+    code = textwrap.dedent(PRELUDE) + textwrap.dedent(source)
+    begun = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    return done.returncode, done.stderr, time.monotonic() - begun
+
+
+def test_past_its_time_it_reports_dumps_all_stacks_and_exits():
+    code, said, seconds = run("""
+        def stubborn():
+            time.sleep(60)
+
+        threading.Thread(target=stubborn).start()
+        watchdog.kill_after(0.3, 70, "the stop took too long")
+        time.sleep(60)
+    """)
+    assert code == 70
+    assert seconds < 15
+    lines = said.splitlines()
+    assert lines[:2] == ["lva: the stop took too long", "last words 70"]
+    assert "in stubborn" in said
+    assert said.count("most recent call first") >= 3
+
+
+def test_exit_after_tells_no_stacks_and_without_a_message_nothing():
+    code, said, _ = run("watchdog.exit_after(0, 4, 'a second signal'); time.sleep(60)")
+    assert (code, said) == (4, "lva: a second signal\nlast words 4\n")
+    code, said, _ = run("watchdog.exit_after(0, 3); time.sleep(60)")
+    assert (code, said) == (3, "")
+
+
+def test_a_new_order_replaces_the_old_one():
+    code, said, _ = run("""
+        watchdog.kill_after(60, 70, "late")
+        watchdog.exit_after(0.1, 4, "soon")
+        time.sleep(60)
+    """)
+    assert code == 4
+    assert "late" not in said
+    code, said, _ = run("""
+        watchdog.exit_after(0.5, 4, "soon")
+        watchdog.kill_after(60, 70, "late")
+        time.sleep(1.5)
+        print("still here", file=sys.stderr)
+        os._exit(0)
+    """)
+    assert (code, said) == (0, "still here\n")
+
+
+def test_stood_down_it_lets_the_process_end_by_itself():
+    code, said, _ = run("""
+        watchdog.kill_after(0.3, 70, "late")
+        watchdog.stand_down()
+        time.sleep(0.8)
+        sys.exit(5)
+    """)
+    assert (code, said) == (5, "")
+
+
+def test_without_an_order_it_keeps_nothing_alive():
+    assert run("sys.exit(6)")[0] == 6
+
+
+def test_it_works_while_another_thread_holds_the_locks_of_logging_and_streams():
+    code, said, _ = run("""
+        import logging
+        logging.basicConfig()
+        logging._lock.acquire()
+        logging.getLogger().handlers[0].acquire()
+        watchdog.kill_after(0.2, 70, "stuck")
+        time.sleep(60)
+    """)
+    assert code == 70
+    assert "lva: stuck" in said
+
+
+def test_an_event_loop_that_is_blocked_does_not_stop_it():
+    code, said, _ = run("""
+        import trio
+
+        async def blocked():
+            watchdog.kill_after(0.2, 70, "blocked")
+            time.sleep(60)
+
+        trio.run(blocked)
+    """)
+    assert code == 70
+    assert "in blocked" in said
+
+
+def test_a_report_that_fails_does_not_keep_it_from_exiting():
+    code, said, _ = run("""
+        def broken(code):
+            raise ValueError("no words")
+
+        watchdog._report = broken
+        watchdog.kill_after(0.1, 70, "anyway")
+        time.sleep(60)
+    """)
+    assert code == 70
+    assert said.startswith("lva: anyway\n")
+
+
+def test_a_closed_standard_error_does_not_keep_it_from_exiting():
+    code, _, _ = run("os.close(2); watchdog.kill_after(0.1, 70, 'anyway'); time.sleep(60)")
+    assert code == 70
+
+
+def test_a_standard_error_that_nobody_reads_does_not_keep_it_from_exiting():
+    code, _, _ = run("""
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        try:
+            while True:
+                os.write(writer, b"x" * 4096)
+        except BlockingIOError:
+            os.set_blocking(writer, True)
+        os.dup2(writer, 2)
+        watchdog.kill_after(0.1, 70, "anyway")
+        time.sleep(6)
+        os._exit(99)
+    """)
+    assert code == 70
+
+
+def test_orders_may_come_from_signal_handlers():
+    code, said, _ = run("""
+        import signal
+        signal.signal(signal.SIGTERM, lambda *_: watchdog.exit_after(0, 4, "signalled"))
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    """)
+    assert code == 4
+    assert "signalled" in said

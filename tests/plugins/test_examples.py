@@ -1,0 +1,183 @@
+"""The documented examples do what their documentation says."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+import trio
+
+from lva import MonitoringPoint
+from lva.host.lifecycle import State
+from lva.host.routing import Gate
+from tests.support import running_host
+
+TEAPOT = "background_plugin_example"
+MONITORING = "request_monitoring_plugin_example"
+
+
+# The teapot
+
+
+async def test_the_teapot_s_routes(tmp_path, autojump_clock):
+    async with running_host(tmp_path, {TEAPOT: None}) as host:
+        match = host.host.routes.match
+        teapot, version = match("/teapot").route, match("/teapot/version").route
+        assert teapot.allowed == version.allowed == ["GET", "OPTIONS", "HEAD"]
+        assert teapot.owner.gate is Gate.OPEN
+        answer = await teapot.verbs["GET"](None)
+        assert (answer.statusCode, answer.body) == (418, "I am teapot")
+        assert answer.headers == {"Content-Type": "text/plain"}
+        answer = version.verbs["GET"](None)
+        assert (answer.statusCode, answer.body) == (200, "T800")
+        assert answer.headers == {"Content-Type": "text/plain"}
+        await host.stop()
+        assert match("/teapot") is None
+        assert match("/teapot/version") is None
+
+
+async def test_the_teapot_warms_up_a_degree_a_second_and_then_boils(
+    tmp_path, autojump_clock, caplog
+):
+    caplog.set_level("INFO")
+    async with running_host(tmp_path, {TEAPOT: None}) as host:
+        plugin = host.plugin(TEAPOT)
+        assert plugin.temperature == 0
+        await trio.sleep(10.5)
+        assert plugin.temperature == 10
+        await trio.sleep(200)
+        assert plugin.temperature == 100
+        assert "the teapot boils" in caplog.text
+        assert host.states(TEAPOT)[-1] == "running"
+        assert (await host.stop()).exit_code == 0
+
+
+async def test_the_teapot_is_put_away_while_it_warms_up(tmp_path, autojump_clock):
+    async with running_host(tmp_path, {TEAPOT: None}) as host:
+        await trio.sleep(3.5)
+        part = await host.receipt_of(TEAPOT)
+        assert part.state == "stopped"
+        assert part.stop_seconds == 0
+        assert host.plugin(TEAPOT).temperature == 3
+
+
+# The monitoring example
+
+
+class Collector:
+    """What a collector was sent, and what it answers."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, str, Any]] = []
+        self.statuses: list[int] = []
+        self.url = ""
+
+
+@contextmanager
+def collecting() -> Iterator[Collector]:
+    """Serve a collector on the loopback interface."""
+    collector = Collector()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            collector.requests.append(("POST", self.path, json.loads(body) if body else None))
+            self.send_response(collector.statuses.pop(0) if collector.statuses else 201)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    collector.url = f"http://127.0.0.1:{server.server_address[1]}/1/buckets"
+    try:
+        yield collector
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def collector():
+    with collecting() as it:
+        yield it
+
+
+def table(collector: Collector, **more: Any) -> dict[str, Any]:
+    config = {"url": collector.url, "bucket": "b"}
+    return {MONITORING: {"backoff_initial": 0.01, "retry_initial": 0.01, "config": config, **more}}
+
+
+def points(count: int) -> list[MonitoringPoint]:
+    return [
+        MonitoringPoint("requests", 1.0, {"route": "GET:/teapot", "status_code": 418}, {"n": n})
+        for n in range(count)
+    ]
+
+
+def sent(n: int) -> tuple[str, str, Any]:
+    body = {"tags": {"route": "GET:/teapot", "status_code": 418}, "fields": {"n": n}}
+    return ("POST", "/1/buckets/b/objects", body)
+
+
+async def test_each_point_is_posted_in_order_to_the_bucket(tmp_path, collector):
+    async with running_host(tmp_path, {MONITORING: None}, table(collector), wait=False) as host:
+        await host.wait_for(MONITORING, State.RUNNING, within=20)
+        assert collector.requests == [("POST", "/1/buckets?bucket=b", None)]
+        host.publish(points(5))
+        receipt = await host.stop()
+        assert collector.requests[1:] == [sent(n) for n in range(5)]
+        assert receipt.exit_code == 0
+        assert host.plugin(MONITORING).session is None
+
+
+async def test_a_bucket_that_exists_is_fine(tmp_path, collector):
+    collector.statuses = [409]
+    async with running_host(tmp_path, {MONITORING: None}, table(collector), wait=False) as host:
+        await host.wait_for(MONITORING, State.RUNNING, within=20)
+        assert host.life(MONITORING).restarts == 0
+
+
+async def test_a_collector_that_is_not_there_yet_is_asked_again(tmp_path, collector):
+    collector.statuses = [503, 500]
+    async with running_host(tmp_path, {MONITORING: None}, table(collector), wait=False) as host:
+        host.publish(points(2))
+        await host.wait_for(MONITORING, State.RUNNING, within=20)
+        assert host.life(MONITORING).restarts == 2
+        assert (await host.stop()).exit_code == 0
+    assert collector.requests[:3] == [("POST", "/1/buckets?bucket=b", None)] * 3
+    assert collector.requests[3:] == [sent(0), sent(1)]
+
+
+async def test_only_points_that_were_refused_are_posted_again(tmp_path, collector):
+    collector.statuses = [201, 201, 500, 201]
+    async with running_host(tmp_path, {MONITORING: None}, table(collector), wait=False) as host:
+        await host.wait_for(MONITORING, State.RUNNING, within=20)
+        host.publish(points(3))
+        receipt = await host.stop()
+        assert collector.requests[1:] == [sent(0), sent(1), sent(2), sent(1)]
+        assert receipt.plugins[0].points["delivered"] == 3
+        assert receipt.plugins[0].points["retries"] == 1
+
+
+async def test_there_is_one_instance_in_the_program(tmp_path, collector):
+    collector.statuses = [500]
+    async with running_host(tmp_path, {MONITORING: None}, table(collector), wait=False) as host:
+        first = None
+        for _ in range(2):
+            await host.wait_for(MONITORING, State.RUNNING, within=20)
+            assert first in (None, host.plugin(MONITORING))
+            first = host.plugin(MONITORING)
+        assert type(first).__name__ == "RequestMonitoringPlugin"
+        assert len(host.life(MONITORING)._members) == 1

@@ -1,0 +1,307 @@
+"""The embedded sink, with a real file; worker threads need the real clock."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import trio
+from werkzeug.datastructures import MultiDict
+from werkzeug.exceptions import BadRequest
+
+from lva import MonitoringPoint
+from lva.host.lifecycle import State
+from tests.support import RunningHost, numbered, running_host
+
+
+@asynccontextmanager
+async def history(tmp_path, wait: bool = True, **config: Any) -> AsyncIterator[RunningHost]:
+    config = {"max_age": 1e12, **config}  # the points of tests may be old
+    tables = {"history": {"flush_interval": 0, "retry_initial": 0.01, "config": config}}
+    async with running_host(tmp_path, {"history": None}, tables, wait=False) as host:
+        if wait:
+            await host.wait_for("history", State.RUNNING, within=20)
+        yield host
+
+
+async def ask(host: RunningHost, *query: tuple[str, str]) -> Any:
+    """Answer GET /history/points?query as the route's handler does."""
+    handler = host.host.routes.match("/history/points").route.verbs["GET"]
+    return await handler(SimpleNamespace(args=MultiDict(query), path="/history/points"))
+
+
+async def stored(host: RunningHost, points: list[MonitoringPoint]) -> None:
+    """Publish points and wait until they are in the file."""
+    ledger = next(iter(host.life("history").deliveries.values())).ledger
+    goal = ledger.delivered + len(points)
+    host.publish(points)
+    with trio.fail_after(20):
+        while ledger.delivered < goal:
+            await trio.sleep(0.002)
+
+
+def seen(answer: Any) -> list[int]:
+    return [row["fields"]["n"] for row in answer["points"]]
+
+
+def sample(n: int, series: str = "requests", **tags: Any) -> MonitoringPoint:
+    return MonitoringPoint(series, 1000.0 + n, tags, {"n": n})
+
+
+async def test_points_are_kept_in_the_state_directory_and_come_newest_first(tmp_path):
+    async with history(tmp_path) as host:
+        await stored(host, [sample(1, a="x"), sample(2)])
+        answer = await ask(host)
+        assert seen(answer) == [2, 1]
+        assert answer["next"] is None
+        assert answer["points"][1] == {
+            "id": 1, "series": "requests", "time": 1001.0, "tags": {"a": "x"}, "fields": {"n": 1},
+        }  # fmt: skip
+        assert (tmp_path / "state" / "history.sqlite3").is_file()
+        receipt = await host.stop()
+        assert receipt.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ([("series", "errors")], [3, 1]),
+        ([("series", "none")], []),
+        ([("since", "1002")], [4, 3, 2]),
+        ([("until", "1002")], [1, 0]),
+        ([("since", "1001"), ("until", "1003.5")], [3, 2, 1]),
+        ([("tag", "status_code:200")], [2, 0]),
+        ([("tag", "route:GET:/a")], [4]),
+        ([("tag", "status_code:200"), ("tag", "place:door")], [2]),
+        ([("tag", "load:0.5")], [3]),
+        ([("tag", "status_code:20")], []),
+        ([("tag", "%:200")], []),
+        ([("series", "errors"), ("since", "1002")], [3]),
+        ([("limit", "2")], [4, 3]),
+        ([("series", "errors' OR 1=1 --")], []),
+    ],
+)
+async def test_filters(tmp_path, query, found):
+    points = [
+        sample(0, status_code=200),
+        sample(1, "errors", status_code="404"),
+        sample(2, status_code="200", place="door"),
+        sample(3, "errors", load=0.5),
+        sample(4, route="GET:/a"),
+    ]
+    async with history(tmp_path) as host:
+        await stored(host, points)
+        assert seen(await ask(host, *query)) == found
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        ("limit", "0"), ("limit", "1001"), ("limit", "many"), ("limit", "nan"), ("limit", ""),
+        ("since", "yesterday"), ("until", "inf"), ("before", "-1"), ("before", "x"),
+        ("before", "1e30"), ("tag", "status_code"), ("colour", "red"),
+    ],
+)  # fmt: skip
+async def test_a_malformed_query_is_a_bad_request(tmp_path, query):
+    async with history(tmp_path) as host:
+        with pytest.raises(BadRequest) as caught:
+            await ask(host, query)
+        assert query[0] in caught.value.description
+
+
+async def test_pages_together_hold_every_point_once(tmp_path):
+    from urllib.parse import parse_qsl, urlsplit
+
+    async with history(tmp_path) as host:
+        await stored(host, [sample(n, place="a&b=c") for n in range(25)] + [sample(99)])
+        got: list[int] = []
+        query = [("limit", "10"), ("tag", "place:a&b=c"), ("series", "requests")]
+        for _ in range(4):
+            answer = await ask(host, *query)
+            got += seen(answer)
+            await stored(host, [sample(1000, place="a&b=c")])  # newer ones do not shift the pages
+            if answer["next"] is None:
+                break
+            split = urlsplit(answer["next"])
+            assert split.path == "/history/points"
+            query = parse_qsl(split.query)
+        assert got == list(range(24, -1, -1))
+
+
+async def test_the_file_is_bounded_in_size_the_oldest_points_go_first(tmp_path):
+    limit = 1024 * 1024
+    async with history(tmp_path, max_bytes=limit) as host:
+        total = 0
+        for _ in range(8):
+            batch = [
+                MonitoringPoint("s", 1.0, {}, {"n": total + n, "padding": "x" * 1000})
+                for n in range(300)
+            ]
+            total += len(batch)
+            await stored(host, batch)
+        kept: list[int] = []
+        answer = await ask(host, ("limit", "1000"))
+        kept += seen(answer)
+        assert kept == list(range(total - 1, total - 1 - len(kept), -1)), (
+            "the newest, without a gap"
+        )
+        assert 0.5 * limit < len(kept) * 1000 <= limit
+        await host.stop()
+    size = (tmp_path / "state" / "history.sqlite3").stat().st_size
+    assert size <= 2 * limit
+
+
+async def test_one_batch_that_is_larger_than_the_file_may_be(tmp_path):
+    limit = 1024 * 1024
+    async with history(tmp_path, max_bytes=limit) as host:
+        await stored(
+            host, [MonitoringPoint("s", 1.0, {}, {"n": n, "p": "x" * 1000}) for n in range(3000)]
+        )
+        answer = await ask(host, ("limit", "1000"))
+        assert seen(answer)[0] == 2999
+        assert 0 < len(answer["points"]) < 1000
+
+
+async def test_points_past_their_age_go(tmp_path):
+    now = time.time()
+    async with history(tmp_path, max_age=100, trim_interval=0.02) as host:
+        await stored(
+            host, [MonitoringPoint("s", now - age, {}, {"n": age}) for age in (1000, 101, 50, 0)]
+        )
+        with trio.fail_after(10):
+            while len(seen(answer := await ask(host))) > 2:
+                await trio.sleep(0.01)
+        assert seen(answer) == [0, 50]
+
+
+async def test_a_restart_of_the_service_keeps_the_points(tmp_path):
+    async with history(tmp_path) as host:
+        await stored(host, numbered(3))
+    async with history(tmp_path) as host:
+        await stored(host, numbered(1, 3))
+        assert seen(await ask(host)) == [3, 2, 1, 0]
+
+
+async def test_the_file_may_be_elsewhere(tmp_path):
+    path = tmp_path / "else where.db"
+    async with history(tmp_path, path=str(path)) as host:
+        await stored(host, numbered(1))
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT count(*) FROM points").fetchone() == (1,)
+    connection.close()
+
+
+async def refused(tmp_path, **config: Any) -> str:
+    async with history(tmp_path, wait=False, **config) as host:
+        with trio.fail_after(20):
+            await host.life("history").state.wait_value(
+                lambda state: state in {State.BACKOFF, State.RUNNING}
+            )
+        assert host.states("history")[-1] == "backoff", "the file was accepted"
+        return host.life("history").last.reason
+
+
+def foreign(path, statements: str) -> None:
+    connection = sqlite3.connect(path)
+    connection.executescript(statements)
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        "CREATE TABLE users (name)",
+        "PRAGMA user_version = 7",
+        "PRAGMA user_version = 1; CREATE TABLE users (name)",
+        "PRAGMA user_version = 1; CREATE TABLE points (x, y)",
+    ],
+)
+async def test_a_foreign_database_is_refused_and_left_alone(tmp_path, statements):
+    path = tmp_path / "foreign.db"
+    foreign(path, statements)
+    before = path.read_bytes()
+    reason = await refused(tmp_path, path=str(path))
+    assert str(path) in reason
+    assert "move it away, or set plugins.history.config.path" in reason
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content", [b"this is no database" * 100, b"SQLite format 3\x00" + b"\xff" * 4000]
+)
+async def test_a_corrupt_file_is_refused_and_left_alone(tmp_path, content):
+    path = tmp_path / "corrupt.db"
+    path.write_bytes(content)
+    reason = await refused(tmp_path, path=str(path))
+    assert f"{path} cannot be used as a history" in reason
+    assert path.read_bytes() == content
+
+
+async def test_a_path_that_cannot_be_opened_is_named(tmp_path):
+    path = tmp_path / "missing" / "file.db"
+    reason = await refused(tmp_path, path=str(path))
+    assert str(path) in reason
+
+
+async def test_it_starts_once_the_file_can_be_opened(tmp_path):
+    path = tmp_path / "late.db"
+    path.write_bytes(b"rubbish" * 1000)
+    tables = {
+        "history": {"flush_interval": 0, "backoff_initial": 0.01, "config": {"path": str(path)}}
+    }
+    async with running_host(tmp_path, {"history": None}, tables, wait=False) as host:
+        await host.wait_for("history", State.BACKOFF, within=20)
+        host.publish(numbered(2))
+        path.unlink()
+        await host.wait_for("history", State.RUNNING, within=20)
+        receipt = await host.stop()
+        assert receipt.plugins[0].points["delivered"] == 2
+
+
+async def test_values_that_json_cannot_hold_are_kept_as_text(tmp_path):
+    async with history(tmp_path) as host:
+        await stored(host, [MonitoringPoint("s", 1.0, {}, {"n": 1, "a": math.nan, "b": -math.inf})])
+        (row,) = (await ask(host))["points"]
+        assert row["fields"] == {"n": 1, "a": "nan", "b": "-inf"}
+        json.dumps(row, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        MonitoringPoint("s", 10**30, {}, {"n": -1}),
+        MonitoringPoint("\ud800", 1.0, {}, {"n": -1}),
+        MonitoringPoint("s", 1.0, {"\ud800": "\ud800"}, {"n": 10**100}),
+    ],
+    ids=["huge time", "surrogate series", "surrogate tag"],
+)
+async def test_an_odd_point_does_not_cost_the_others_in_its_batch_theirs(tmp_path, point):
+    async with history(tmp_path) as host:
+        host.publish([*numbered(2), point, *numbered(2, 2)])
+        receipt = await host.stop()
+        assert receipt.plugins[0].points["dropped"] == {}
+    async with history(tmp_path) as host:
+        assert {0, 1, 2, 3} <= set(seen(await ask(host)))
+
+
+async def test_requests_while_points_are_written_see_whole_batches(tmp_path):
+    async with history(tmp_path) as host:
+        counts = []
+
+        async def read() -> None:
+            for _ in range(30):
+                counts.append(len((await ask(host, ("limit", "1000")))["points"]))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            for n in range(8):
+                await stored(host, numbered(100, n * 100))
+        assert counts == sorted(counts)
+        assert all(count % 100 == 0 for count in counts)
