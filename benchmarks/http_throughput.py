@@ -98,10 +98,10 @@ def main() -> None:
                     load = run_load(port, "/ping", SECONDS)
                     rates[name].append(load.rate)
                     p99[name].append(load.quantile(0.99))
-        for name in rates:
+        for name, seen in rates.items():
             print(
-                f"{name:8} {median(rates[name]):8.0f} requests/s"
-                f"  (min {min(rates[name]):.0f}, max {max(rates[name]):.0f})"
+                f"{name:8} {median(seen):8.0f} requests/s"
+                f"  (min {min(seen):.0f}, max {max(seen):.0f})"
                 f"  p99 {median(p99[name]) * 1e3:.1f} ms"
             )
         ratios = [b / a for a, b in zip(rates["bare"], rates["service"], strict=True)]

@@ -109,8 +109,12 @@ class Service:
                 await trio.sleep(_LISTEN_GRACE)
             listening.set()
             nursery.start_soon(self._watch_critical, host)
-            await receive()
-            await self._stop(host, settings)
+            try:
+                await receive()
+            finally:
+                # Also when the server fails: the plugins stop in order, and there is a receipt.
+                with trio.CancelScope(shield=True):
+                    await self._stop(host, settings)
             await send({"type": "lifespan.shutdown.complete"})
             nursery.cancel_scope.cancel()
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -14,6 +15,8 @@ from lva.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from lva.settings import Settings
+#: How long, in seconds, the process may take to end once all is told.
+THREADS_GRACE: Final = 0.5
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -74,6 +77,7 @@ def _run(overrides: dict[str, Any], config: Path | None, signals: Any) -> int:
         raise ConfigurationError([*error.problems, *_plugin_problems(error.partial)]) from error
     set_up(settings.log_level, settings.log_format)
     prepare_state_dir(settings.state_dir)
+    gc.set_threshold(*serve.GC_THRESHOLDS)
     plugins = load_plugins(settings)
     listener = serve.listen(settings.bind)
     announce(settings, plugins, serve.address_of(listener))
@@ -81,6 +85,8 @@ def _run(overrides: dict[str, Any], config: Path | None, signals: Any) -> int:
     code = serve.run(service, settings, listener, signals)
     if service.host is not None and service.host.receipt is not None:
         show_receipt(service.host.receipt)
+    # Python waits for threads that are no daemons, for as long as they like; the service does not.
+    service.watchdog.exit_after(THREADS_GRACE, code)
     return code
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
     from lva.settings import Settings
 
 
@@ -36,3 +39,22 @@ def suggestion(wrong: str, known: Iterable[str]) -> str:
 def listing(names: Iterable[str]) -> str:
     """Return the names sorted and separated by commas, or ``none``."""
     return ", ".join(sorted(names)) or "none"
+
+
+def hint(wrong: str, known: Iterable[str], label: str = "known") -> str:
+    """Return the nearest known name as a suggestion, or all of them when none is near."""
+    names = list(known)
+    return suggestion(wrong, names) or f"; {label} are {listing(names)}"
+
+
+def wrong_key(error: ErrorDetails, known: Iterable[str] = ()) -> str:
+    """Return what pydantic finds wrong with a key, for people and without the key's value.
+
+    Args:
+        error: One of pydantic's errors.
+        known: The keys there are, should this one be unknown.
+    """
+    if error["type"] == "extra_forbidden" and known:
+        return f"unknown key{hint(str(error['loc'][-1]), known)}"
+    text = re.sub(r" or instance of \w+$", "", error["msg"].removeprefix("Value error, "))
+    return text[:1].lower() + text[1:]

@@ -9,8 +9,10 @@ import logging
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -22,11 +24,12 @@ from hypercorn.trio import serve as hypercorn_serve
 from lva.app import Service
 from lva.errors import ConfigurationError
 from lva.host.receipt import EXIT_KILLED, EXIT_UNCLEAN
+from lva.host.watchdog import Watchdog
 from lva.settings import Settings, parse_bind
 
 LOGGER: Final = logging.getLogger("lva.service")
 
-SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGTERM})
 _BACKLOG: Final = 1024
 #: Part of `shutdown_timeout`, the drain window apart, that requests in flight get to finish.
 _REQUESTS_SHARE: Final = 0.3
@@ -34,7 +37,7 @@ _REQUESTS_SHARE: Final = 0.3
 
 #: A request leaves about a hundred short-lived objects; Python's default would look through the young
 #: ones several times for each.
-_GC_THRESHOLDS: Final = (10_000, 20, 50)
+GC_THRESHOLDS: Final = (10_000, 20, 50)
 #: Programs that wrap the service (``timeout``, ``uv run``) pass a Ctrl-C on that the terminal has also
 #: sent to the whole group; both are one wish. In seconds.
 _SAME_WISH: Final = 0.05
@@ -60,7 +63,8 @@ class Signals:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                # Once told to stop, the exit code is decided: no later signal may change it.
+                signal.signal(number, handler if self.received is None else signal.SIG_IGN)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.received is None:
@@ -100,13 +104,19 @@ def listen(bind: str) -> socket.socket:
             listener.close()
             raise
         return listener
-    except OSError as error:
-        why = error.strerror or str(error)
-        if error.errno == errno.EADDRINUSE:
-            why = "another program listens there; stop it, or choose another address with --bind"
-        elif error.errno == errno.EACCES:
-            why = "not permitted; choose a port above 1023 with --bind"
-        raise ConfigurationError([f"bind: cannot listen on {bind}: {why}"]) from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no resolver would take
+        problem = f"bind: cannot listen on {bind}: {_why_not(error)}"
+        raise ConfigurationError([problem]) from error
+
+
+def _why_not(error: OSError | ValueError) -> str:
+    if isinstance(error, ValueError):
+        return f"not an address ({error})"
+    if error.errno == errno.EADDRINUSE:
+        return "another program listens there; stop it, or choose another address with --bind"
+    if error.errno == errno.EACCES:
+        return "not permitted; choose a port above 1023 with --bind"
+    return error.strerror or str(error)
 
 
 def _listen_unix(path: str) -> socket.socket:
@@ -150,15 +160,16 @@ def run(service: Service, settings: Settings, listener: socket.socket, signals: 
     """
     service.served = True
     service.watchdog.start()
+    watchdog = service.watchdog
     # What is loaded by now stays until the end: the garbage collector need not look at it again.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
-    signals.on_second = lambda number: service.watchdog.exit_after(
-        0, EXIT_UNCLEAN, f"a second {signal.Signals(number).name} ends the service at once"
-    )
-    trio.run(_serve, service, settings, listener, signals)
-    service.watchdog.stand_down()
+    signals.on_second = partial(_exit_at_once, watchdog)
+    try:
+        trio.run(_serve, service, settings, listener, signals)
+    except Exception:
+        LOGGER.critical("the HTTP server failed", exc_info=True)
+        return EXIT_KILLED
     if service.host is None or service.host.receipt is None:
         return EXIT_KILLED  # the lifespan failed in a way that is a bug; it has been logged
     return service.host.receipt.exit_code
@@ -172,13 +183,11 @@ async def _serve(
 
     def stop(number: int) -> None:
         service.stop_reason = f"received {signal.Signals(number).name}"
-        service.watchdog.kill_after(
-            settings.shutdown_timeout, EXIT_KILLED, "the stop took longer than shutdown_timeout"
-        )
         token.run_sync_soon(signalled.set)
 
     signals.on_first = stop
     if signals.received is not None:
+        _arm(service.watchdog, settings)
         stop(signals.received)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_forward, service.stop_wanted, signalled)
@@ -188,11 +197,7 @@ async def _serve(
             service.draining.set()
             service.deadline = trio.current_time() + settings.shutdown_timeout
             if signals.received is None:  # a critical plugin failed
-                service.watchdog.kill_after(
-                    settings.shutdown_timeout,
-                    EXIT_KILLED,
-                    "the stop took longer than shutdown_timeout",
-                )
+                _arm(service.watchdog, settings)
             LOGGER.info("stopping: %s", service.stop_reason)
             if settings.drain_window:
                 LOGGER.info(
@@ -200,13 +205,59 @@ async def _serve(
                 )
                 await trio.sleep(settings.drain_window)
 
-        await hypercorn_serve(
-            service,  # type: ignore[arg-type] # Hypercorn's types name each ASGI message
-            hypercorn_config(settings, listener),
-            shutdown_trigger=shutdown_trigger,
-            mode="asgi",
-        )
+        with _heard_while_blocked(service.watchdog, settings):
+            await hypercorn_serve(
+                service,  # type: ignore[arg-type] # Hypercorn's types name each ASGI message
+                hypercorn_config(settings, listener),
+                shutdown_trigger=shutdown_trigger,
+                mode="asgi",
+            )
         nursery.cancel_scope.cancel()
+
+
+def _arm(watchdog: Watchdog, settings: Settings) -> None:
+    watchdog.kill_after(
+        settings.shutdown_timeout, EXIT_KILLED, "the stop took longer than shutdown_timeout"
+    )
+
+
+def _exit_at_once(watchdog: Watchdog, number: int) -> None:
+    name = signal.Signals(number).name
+    watchdog.exit_after(0, EXIT_UNCLEAN, f"a second {name} ends the service at once")
+
+
+@contextlib.contextmanager
+def _heard_while_blocked(watchdog: Watchdog, settings: Settings) -> Iterator[None]:
+    """Give the watchdog its orders from a thread, as soon as a signal arrives, while inside.
+
+    Python's own handlers wait for the main thread to return from whatever C function it is in, which
+    may be never; the wake-up descriptor is written to at once. Trio, whose place there this takes, is
+    woken in its stead. A C function that also keeps the interpreter's lock cannot be helped.
+    """
+    token = trio.lowlevel.current_trio_token()
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+
+    def hear() -> None:
+        first: float | None = None
+        with reader:
+            while numbers := reader.recv(64):
+                for number in SIGNALS.intersection(numbers):
+                    if first is None:
+                        first = time.monotonic()
+                        _arm(watchdog, settings)
+                    elif time.monotonic() - first >= _SAME_WISH:
+                        _exit_at_once(watchdog, number)
+                with contextlib.suppress(trio.RunFinishedError):
+                    token.run_sync_soon(int, idempotent=True)
+
+    threading.Thread(target=hear, name="lva-signals", daemon=True).start()
+    before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before, warn_on_full_buffer=False)
+        writer.close()
 
 
 async def _forward(source: trio.Event, target: trio.Event) -> None:

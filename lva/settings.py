@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
-import os
-import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
 )
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from lva.contract import RestartPolicy
-from lva.errors import ConfigurationError, listing, suggestion
-from lva.trust import untrusted
+from lva.errors import ConfigurationError, wrong_key
+from lva.sources import (
+    CONFIG_VARIABLE,
+    DEFAULT_FILE,
+    ENV_PREFIX,
+    Source,
+    over,
+    read_environment,
+    read_file,
+    unknown_variables,
+)
 
-ENV_PREFIX: Final = "LUNA_VIDEO_AGENT_"
-#: The environment variable that names the settings file.
-CONFIG_VARIABLE: Final = f"{ENV_PREFIX}CONFIG"
-DEFAULT_FILE: Final = Path("lva.toml")
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+__all__ = [
+    "CONFIG_VARIABLE",
+    "DEFAULT_FILE",
+    "EMBEDDED_PLUGINS",
+    "ENV_PREFIX",
+    "PluginSettings",
+    "Settings",
+    "load_settings",
+    "parse_bind",
+]
+
 #: The plugins that run when `ACTIVE_PLUGINS` is not set.
 EMBEDDED_PLUGINS: Final = ("history",)
 
@@ -37,10 +57,21 @@ PositiveSeconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=100_000_000)]
 
 
-class PluginSettings(BaseModel):
-    """The host's keys of one `[plugins.NAME]` table. Times are in seconds, sizes in points."""
-
+class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_bool(cls, value: Any, info: ValidationInfo) -> Any:
+        """Python takes True for 1; who writes ``max_requests = true`` means something else."""
+        field = cls.model_fields[info.field_name or ""]
+        if isinstance(value, bool) and field.annotation in (int, float):
+            raise ValueError("input should be a number, not true or false")
+        return value
+
+
+class PluginSettings(_Table):
+    """The host's keys of one `[plugins.NAME]` table. Times are in seconds, sizes in points."""
 
     restart: RestartPolicy = Field(
         "on-failure",
@@ -102,12 +133,8 @@ class PluginSettings(BaseModel):
         return PluginSettings.model_validate({**defaults, **self.model_dump(exclude_unset=True)})
 
 
-class Settings(BaseSettings):
+class Settings(_Table):
     """What the service is told. Times are in seconds, sizes in bytes."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
-    )
 
     active_plugins: Annotated[tuple[str, ...], NoDecode] = Field(
         EMBEDDED_PLUGINS,
@@ -186,12 +213,12 @@ class Settings(BaseSettings):
     @field_validator("state_dir")
     @classmethod
     def _expand(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+        return _absolute(value)
 
     @field_validator("plugins_dir")
     @classmethod
     def _expand_all(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
-        return tuple(path.expanduser().absolute() for path in value)
+        return tuple(map(_absolute, value))
 
     @model_validator(mode="after")
     def _window_fits(self) -> Settings:
@@ -206,16 +233,11 @@ class Settings(BaseSettings):
         """Return a read-only view for plugins: everything but the plugins' own tables."""
         return MappingProxyType(self.model_dump(exclude={"plugins"}))
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)  # load_settings merges the sources, the environment among them
+
+class _Variables(Settings, BaseSettings):
+    """The same settings for pydantic-settings, which reads the environment by them."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter="__")
 
 
 def parse_bind(value: str) -> tuple[str, int] | str:
@@ -228,14 +250,23 @@ def parse_bind(value: str) -> tuple[str, int] | str:
         if path := value.removeprefix("unix:"):
             return path
         raise ValueError("a Unix socket is given as unix:/path/to/socket")
-    host, colon, port = value.rpartition(":")
-    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
-        raise ValueError(f"expected host:port, as in 127.0.0.1:5240, not {value!r}")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise ValueError(f"an IPv6 address stands in brackets, as in [::1]:5240, not {value!r}")
-    return host, int(port)
+    host, _, port = value.rpartition(":")
+    if port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65_535:
+        if host.startswith("[") and host.endswith("]") and _is_ipv6(host[1:-1]):
+            return host[1:-1], int(port)
+        if _is_ipv6(host):
+            raise ValueError(f"an IPv6 address stands in brackets, as in [::1]:5240, not {value!r}")
+        if host and not set(":/[]") & set(host):
+            return host, int(port)
+    raise ValueError(f"expected host:port, as in 127.0.0.1:5240, not {value!r}")
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def load_settings(
@@ -251,23 +282,42 @@ def load_settings(
     Raises:
         ConfigurationError: With every problem found.
     """
-    path, table = _read_file(config_file)
-    problems = _unknown_variables()
-    merged = _over(_over(table, _environment()), dict(overrides or {}))
+    file = read_file(config_file)
+    environment = read_environment(_Variables)
+    sources = [
+        replace(source, values=_fold_tables(source.values))
+        for source in (Source("command line", dict(overrides or {})), environment, file)
+    ]
+    merged: dict[str, Any] = {}
+    for source in sources:
+        merged = over(source.values, merged)
+    problems = [*unknown_variables(_Variables), *environment.unreadable]
+    settings: Settings | None
     try:
-        settings = Settings(**merged)
+        settings = Settings.model_validate(merged)
     except ValidationError as error:
-        problems += [_explain(item, path, table, overrides or {}) for item in error.errors()]
-        raise ConfigurationError(problems, _without_wrong(merged, error)) from error
-    if problems:
-        raise ConfigurationError(problems, settings)
+        problems += [_explain(item, sources) for item in error.errors()]
+        settings = _without_wrong(merged, error)
+    if problems or settings is None:
+        raise ConfigurationError(problems, None if environment.unreadable else settings)
     return settings
 
 
+def _fold_tables(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a source's values with the names of plugins in small letters: variables have no case."""
+    tables = values.get("plugins")
+    if not isinstance(tables, dict):
+        return values
+    folded: dict[str, Any] = {}
+    for name, table in tables.items():
+        folded = over(folded, {name.lower(): table})
+    return {**values, "plugins": folded}
+
+
 def _without_wrong(merged: Mapping[str, Any], error: ValidationError) -> Settings | None:
-    """Return the settings without the keys that are wrong, if they say which plugins run."""
+    """Return the settings without the keys that are wrong, if they say which plugins run, and how."""
     wrong = {item["loc"][0] for item in error.errors() if item["loc"]}
-    if wrong & {"active_plugins", "plugins_dir"}:
+    if wrong & {"active_plugins", "plugins_dir", "plugin_file_check", "plugins"}:
         return None
     try:
         return Settings(**{key: value for key, value in merged.items() if key not in wrong})
@@ -275,22 +325,33 @@ def _without_wrong(merged: Mapping[str, Any], error: ValidationError) -> Setting
         return None
 
 
-def _environment() -> dict[str, Any]:
+def _explain(error: ErrorDetails, sources: Sequence[Source]) -> str:
+    """Turn one of pydantic's errors into a message that names the key and where it was set."""
+    keys = error["loc"]
+    if not keys:
+        return f"settings: {wrong_key(error)}"
+    model = PluginSettings if keys[0] == "plugins" else Settings
+    message, value = wrong_key(error, model.model_fields), f"{error['input']!r:.80}"
+    where = next(
+        (source.place(keys) for source in sources if source.sets(keys)), ".".join(map(str, keys))
+    )
+    said = value in message or error["type"] == "extra_forbidden"
+    shown = "" if said or _may_hold_secrets(keys) else f" (got {value})"
+    return f"{where}: {message}{shown}"
+
+
+def _may_hold_secrets(keys: Sequence[str | int]) -> bool:
+    """Return whether a key is in a plugin's own configuration, or is a table around it."""
+    return keys[0] == "plugins" and (len(keys) < 3 or keys[2] == "config")
+
+
+def _absolute(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("a path cannot hold a NUL character")
     try:
-        return EnvSettingsSource(Settings)()
-    except SettingsError as error:
-        cause = f" ({error.__cause__})" if error.__cause__ else ""
-        raise ConfigurationError([f"environment: {error}{cause}"]) from error
-
-
-def _over(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """Return both merged, tables key by key, the second winning."""
-    merged = dict(base)
-    for key, value in top.items():
-        below = merged.get(key)
-        both = isinstance(value, dict) and isinstance(below, dict)
-        merged[key] = _over(below, value) if both else value  # type: ignore[arg-type]
-    return merged
+        return path.expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError(f"there is no home directory for {path.parts[0]!r}") from error
 
 
 def _parse_list(value: str) -> list[Any]:
@@ -298,83 +359,7 @@ def _parse_list(value: str) -> list[Any]:
     if text.startswith("["):
         try:
             parsed: list[Any] = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"this is no JSON list: {error}") from error
         return parsed
     return [item for part in text.split(",") if (item := part.strip())]
-
-
-def _read_file(config_file: Path | None) -> tuple[Path | None, dict[str, Any]]:
-    named = config_file or (Path(env) if (env := os.environ.get(CONFIG_VARIABLE)) else None)
-    path = named or DEFAULT_FILE
-    try:
-        if (why := untrusted(path)) is not None:
-            raise ConfigurationError([f"{path}: {why}"])
-        with path.open("rb") as file:
-            return path, tomllib.load(file)
-    except FileNotFoundError:
-        if named is None:
-            return None, {}
-        raise ConfigurationError([f"{path}: there is no such settings file"]) from None
-    except OSError as error:
-        raise ConfigurationError([f"{path}: cannot be read: {error.strerror}"]) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError([f"{path}: not valid TOML: {error}"]) from error
-
-
-def _unknown_variables() -> list[str]:
-    known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields} | {CONFIG_VARIABLE}
-    tables = f"{ENV_PREFIX}PLUGINS__"
-    return [
-        f"environment: {name}: unknown setting{suggestion(name, known)}"
-        for name in sorted(os.environ)
-        if name.upper().startswith(ENV_PREFIX)
-        and name.upper() not in known
-        and not name.upper().startswith(tables)
-    ]
-
-
-def _explain(
-    error: Any, path: Path | None, table: Mapping[str, Any], overrides: Mapping[str, Any]
-) -> str:
-    """Turn one of pydantic's errors into a message that names the key and where it was set."""
-    keys: Sequence[str | int] = error["loc"]
-    where = _origin(keys, path, table, overrides)
-    if error["type"] == "extra_forbidden":
-        model = PluginSettings if keys[0] == "plugins" else Settings
-        known = model.model_fields
-        hint = suggestion(str(keys[-1]), known) or f"; known are {listing(known)}"
-        return f"{where}: unknown key{hint}"
-    message, value = plain(error["msg"]), f"{error['input']!r:.80}"
-    return (
-        f"{where}: {message}"
-        if not keys or value in message
-        else f"{where}: {message} (got {value})"
-    )
-
-
-def _origin(
-    keys: Sequence[str | int],
-    path: Path | None,
-    table: Mapping[str, Any],
-    overrides: Mapping[str, Any],
-) -> str:
-    if not keys:
-        return "settings"
-    dotted = ".".join(str(key) for key in keys)
-    if keys[0] in overrides:
-        return f"command line: {dotted}"
-    variable = f"{ENV_PREFIX}{'__'.join(str(key) for key in keys).upper()}"
-    if any(
-        variable.startswith(name.upper())
-        for name in os.environ
-        if name.upper().startswith(ENV_PREFIX)
-    ):
-        return f"environment: {variable}"
-    return f"{path}: {dotted}" if path and keys[0] in table else dotted
-
-
-def plain(message: str) -> str:
-    """Return pydantic's message without its technical prefix, starting with a small letter."""
-    text = message.removeprefix("Value error, ")
-    return text[:1].lower() + text[1:]

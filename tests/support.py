@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import httpx
 import trio
@@ -91,7 +91,7 @@ class ServiceProcess:
         self.lines: list[str] = []
         self._news = threading.Condition()
 
-    def __enter__(self) -> ServiceProcess:
+    def __enter__(self) -> Self:
         self.process = subprocess.Popen(
             self._command,
             cwd=self._tmp_path,

@@ -126,11 +126,11 @@ def test_brief_is_one_safe_line():
     assert len(cut) == 300
     assert cut.endswith("…")
 
-    class Mute(Exception):
+    class MuteError(Exception):
         def __str__(self):
             raise RuntimeError
 
-    assert brief(Mute()) == "Mute: (its message cannot be read: RuntimeError)"
+    assert brief(MuteError()) == "MuteError: (its message cannot be read: RuntimeError)"
 
 
 def test_the_text_form(stream):

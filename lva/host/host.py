@@ -224,12 +224,13 @@ class Host:
         if not lives:
             return
         patience = max(0.0, deadline - trio.current_time()) / (2 * len(lives))
-        async with trio.open_nursery() as nursery:
-            for life in lives:
-                nursery.start_soon(life.stop, deadline)
-                if not life.ended.is_set():
-                    with trio.move_on_after(patience):
-                        await life.ended.wait()
+        for life in lives:
+            life.begin_stop(deadline)
+            if not life.ended.is_set():
+                with trio.move_on_after(patience):
+                    await life.ended.wait()
+        for life in lives:
+            await life.ended.wait()
 
     # Status
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import random
+from abc import ABCMeta
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from lva.host.loading import LoadedPlugin, PluginClass
 from lva.host.routing import Gate, Owner, RouteRefusedError, RouteTable
 from lva.host.runtimes import (
     Call,
+    Constructed,
     Patience,
     Runtime,
     ensure_awaited,
@@ -199,6 +201,7 @@ class PluginLife:
         self._failures = 0
         self._restart_times: deque[float] = deque()
         self._retry_at = 0.0
+        self._stop_begun: float | None = None
 
     # What others ask of a life
 
@@ -231,23 +234,22 @@ class PluginLife:
         finally:
             self._release()
 
-    async def stop(self, deadline: float) -> None:
-        """Stop the plugin: cancel its tasks, then close it.
+    def begin_stop(self, deadline: float) -> None:
+        """Begin to stop the plugin: its tasks are cancelled, then it is closed.
 
         Args:
             deadline: Trio time past which the plugin is abandoned.
 
-        Returns once the life has ended, at most `Patience.LEAST` past the deadline for each thing
-        that has to be waited for. Not interruptible.
+        `ended` is set once the life has ended, at most `Patience.LEAST` past the deadline for each
+        thing that has to be waited for.
         """
         self._patience.set_deadline(deadline)
-        begun = trio.current_time()
+        self._stop_begun = trio.current_time()
+        if self.ended.is_set():
+            self.stop_seconds = 0.0
         if self.state.value not in ENDED:
             self._move(State.STOPPING, "the service stops")
         self._scope.cancel()
-        with trio.CancelScope(shield=True):
-            await self.ended.wait()
-        self.stop_seconds = trio.current_time() - begun
 
     async def drain(self, deadline: float) -> None:
         """Accept no more points and deliver those that wait, until the deadline (Trio time)."""
@@ -290,9 +292,11 @@ class PluginLife:
             what = f"{cls.__name__}.__init__()"
             self._constructing = what
             limit = self.settings.initialize_timeout
-            made = await self._runtime.construct(
-                f"{self.name}.{what}", partial(_make, cls, self._views[cls]), limit
-            )
+            make = partial(_make, cls, self._views[cls])
+            if _has_own_constructor(cls):
+                made = await self._runtime.construct(f"{self.name}.{what}", make, limit)
+            else:
+                made = Constructed(make())
             if made is None:
                 return Crash(
                     what,
@@ -548,7 +552,7 @@ class PluginLife:
 
     def note_leaks(self, leaks: Leaks) -> None:
         """Log and keep what of the plugin is still alive after its close."""
-        if leaks:
+        if leaks and leaks != self.leaks:
             self.leaks = leaks
             self.logger.error("left behind after its close: %s", leaks)
             if self.state.value is not State.ABANDONED:
@@ -568,6 +572,8 @@ class PluginLife:
         if self.state.value is State.STOPPING:
             self._move(State.STOPPED, "closed")
         self.turn_over.set()
+        if self._stop_begun is not None:
+            self.stop_seconds = trio.current_time() - self._stop_begun
         self.ended.set()
 
     # Small things
@@ -607,10 +613,14 @@ class PluginLife:
         return 1.0
 
     def _add_route(
-        self, path: str, handler: RouteHandler, methods: Iterable[str] | None = None
+        self,
+        view: PluginView,
+        path: str,
+        handler: RouteHandler,
+        methods: Iterable[str] | None = None,
     ) -> None:
         self._check_alive(path)
-        self._routes.add(self.owner, path, handler, methods)
+        self._routes.add(self.owner, path, handler, methods, view)
 
     def _check_alive(self, path: str) -> None:
         """Refuse a route outside of `initialize()` to `close()`. Any thread may call."""
@@ -620,6 +630,15 @@ class PluginLife:
                 f"addRoute({path!r}): plugin {self.name!r} is {self.state.value.value}; add routes in"
                 " initialize() or later, while it runs"
             )
+
+
+def _has_own_constructor(cls: PluginClass) -> bool:
+    """Return whether calling the class runs code of its author, which may take long or fail."""
+    return (
+        cls.__init__ is not BaseEventPlugin.__init__
+        or cls.__new__ is not object.__new__
+        or type(cls) is not ABCMeta
+    )
 
 
 def _make(cls: Callable[[Any], Plugin], view: PluginView) -> Plugin:

@@ -10,13 +10,13 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import trio
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, RequestRedirect, Rule
 
-from lva.contract import BaseBackgroundHandler, RouteHandler
+from lva.contract import BaseBackgroundHandler, PluginApp, RouteHandler
 
 VERBS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")
 _Shape = tuple[tuple[bool, str], ...]
@@ -35,6 +35,13 @@ class Gate(enum.Enum):
     GONE = "gone"  # 404
 
 
+class Cancellable(Protocol):
+    """What can be asked to end: a call of a handler."""
+
+    def cancel(self) -> None:
+        """Ask for the end."""
+
+
 class Owner:
     """Who added routes: one plugin, or the service itself.
 
@@ -42,7 +49,7 @@ class Owner:
         name: The plugin's name; None for the service.
         gate: Whether its routes answer now.
         retry_after: Tells how many seconds a client should wait while the gate is waiting.
-        calls: The cancel scopes of the requests its handlers are serving.
+        calls: The requests its handlers are serving.
         routes: Its routes, by what makes a path unique; kept by the table.
     """
 
@@ -50,25 +57,25 @@ class Owner:
         self.name = name
         self.gate = gate
         self.retry_after: Callable[[], float] = lambda: 1.0
-        self.calls: set[trio.CancelScope] = set()
+        self.calls: set[Cancellable] = set()
         self.routes: dict[_Shape, Route] = {}
         self._idle = trio.Event()
 
-    def begin(self, scope: trio.CancelScope) -> None:
-        """Note that a handler is being called inside this scope."""
-        self.calls.add(scope)
+    def begin(self, call: Cancellable) -> None:
+        """Note that a handler is being called."""
+        self.calls.add(call)
 
-    def end(self, scope: trio.CancelScope) -> None:
+    def end(self, call: Cancellable) -> None:
         """Note that the call has ended."""
-        self.calls.discard(scope)
+        self.calls.discard(call)
         if not self.calls:
             self._idle.set()
 
     def cancel_calls(self) -> trio.Event:
         """Cancel what the handlers are serving; return what is set once all calls have ended."""
         self._idle = trio.Event()
-        for scope in self.calls:
-            scope.cancel()
+        for call in list(self.calls):
+            call.cancel()
         if not self.calls:
             self._idle.set()
         return self._idle
@@ -118,14 +125,26 @@ class RouteTable:
         self._reserved: set[str] = set()
 
     def add(
-        self, owner: Owner, path: str, handler: RouteHandler, methods: Iterable[str] | None = None
+        self,
+        owner: Owner,
+        path: str,
+        handler: RouteHandler,
+        methods: Iterable[str] | None = None,
+        app: PluginApp | None = None,
     ) -> Route:
         """Add a route, or renew one that the same owner had before its restart.
+
+        Args:
+            owner: Whose route it is.
+            path: As in `lva.contract.BaseBackgroundPlugin.addRoute`, like the next two.
+            handler: What serves it.
+            methods: The verbs of a function.
+            app: What the instances of a handler class get as `self.app`.
 
         Raises:
             RouteRefusedError: The path or a method is malformed, or the path is taken.
         """
-        verbs = _verbs(path, handler, methods)
+        verbs = _verbs(path, handler, methods, app)
         rule = _rule(path, self._map)
         key = _shape(rule, self._map)
         taken = self._routes.get(key)
@@ -227,7 +246,10 @@ def _shape(rule: Rule, map_: Map) -> _Shape:
 
 
 def _verbs(
-    path: str, handler: RouteHandler, methods: Iterable[str] | None
+    path: str,
+    handler: RouteHandler,
+    methods: Iterable[str] | None,
+    app: PluginApp | None,
 ) -> Mapping[str, Callable[..., Any]]:
     if inspect.isclass(handler):
         if not issubclass(handler, BaseBackgroundHandler):
@@ -236,7 +258,9 @@ def _verbs(
                 " BaseBackgroundHandler"
             )
         verbs = {
-            verb: _bound(handler, verb.lower()) for verb in VERBS if hasattr(handler, verb.lower())
+            verb: _bound(handler, verb.lower(), app)
+            for verb in VERBS
+            if hasattr(handler, verb.lower())
         }
         if methods is not None:
             verbs = {verb: call for verb, call in verbs.items() if verb in _checked(methods)}
@@ -262,17 +286,22 @@ def _checked(methods: Iterable[str]) -> list[str]:
     return wanted
 
 
-def _bound(handler: type[BaseBackgroundHandler], name: str) -> Callable[..., Any]:
+def _bound(
+    handler: type[BaseBackgroundHandler], name: str, app: PluginApp | None
+) -> Callable[..., Any]:
     """Return a function that makes an instance for the request and calls its verb method."""
 
+    def method() -> Callable[..., Any]:
+        instance = handler()
+        if app is not None:
+            instance.app = app
+        bound: Callable[..., Any] = getattr(instance, name)
+        return bound
+
     def call(request: Any, **variables: Any) -> Any:
-        return getattr(handler(), name)(request, **variables)
+        return method()(request, **variables)
 
-    method = getattr(handler, name)
-    if inspect.iscoroutinefunction(method):
+    async def call_async(request: Any, **variables: Any) -> Any:
+        return await method()(request, **variables)
 
-        async def acall(request: Any, **variables: Any) -> Any:
-            return await getattr(handler(), name)(request, **variables)
-
-        return acall
-    return call
+    return call_async if inspect.iscoroutinefunction(getattr(handler, name)) else call

@@ -118,10 +118,13 @@ class Call:
             self.returned = True
         except BaseException as error:
             cancelled, own = split_cancelled(error)
-            if own is not None:
-                self.error = without_host_frames(own)
-            if cancelled is not None:
-                raise cancelled from None
+            try:
+                if own is not None:
+                    self.error = without_host_frames(own)
+                if cancelled is not None:
+                    raise cancelled from None
+            finally:
+                del cancelled, own  # or error, traceback and frame would keep one another alive
 
 
 @dataclass(frozen=True, slots=True)

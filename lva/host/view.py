@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lva.points import MonitoringPoint
 
 Publish = Callable[[str, Iterable[Any]], None]
-AddRoute = Callable[[str, RouteHandler, "Iterable[str] | None"], None]
+AddRoute = Callable[["PluginView", str, RouteHandler, "Iterable[str] | None"], None]
 
 
 class PluginView:
@@ -53,8 +53,8 @@ class PluginView:
         """See `lva.contract.BaseBackgroundPlugin.addRoute`."""
         self._check_alive(path)  # here too: in `__init__` the loop may be waiting for this thread
         if threading.get_ident() == self._thread:
-            self._add_route(path, handler, methods)
+            self._add_route(self, path, handler, methods)
         else:
             trio.from_thread.run_sync(
-                self._add_route, path, handler, methods, trio_token=self._token
+                self._add_route, self, path, handler, methods, trio_token=self._token
             )

@@ -48,7 +48,7 @@ class WebApplication(QuartTrio):
         self.routes = routes
         self.session_interface = _NoSessions()  # type: ignore[assignment]
         self.config["MAX_CONTENT_LENGTH"] = settings.max_body_size
-        self.config["BODY_TIMEOUT"] = settings.body_timeout
+        self.config["BODY_TIMEOUT"] = None  # whoever feeds the body keeps to the limit
         self._limiters: dict[str, trio.CapacityLimiter] = {}
 
     def create_url_adapter(self, request: Any) -> None:

@@ -19,7 +19,14 @@ import trio
 from lva.host.routing import Owner
 from lva.host.runtimes import split_cancelled
 from lva.logs import brief, current_request, plugin_logger
-from lva.points import ERRORS, REQUESTS, SERVICE, MonitoringPoint, collect_additions
+from lva.points import (
+    ERRORS,
+    REQUESTS,
+    SERVICE,
+    MonitoringPoint,
+    PointAdditions,
+    collect_additions,
+)
 from lva.settings import Settings
 from lva.web.problems import CLIENT_CLOSED_REQUEST, MEDIA_TYPE, Problem, default_code
 
@@ -82,25 +89,30 @@ class Exchange:
         request_id: The client's, or a new one.
         template: The matched route's path.
         error_code: Why the request failed; None if it did not or nobody said.
-        scope: Cancelling it ends the handling.
         unavailable: Set before such a cancellation to make the problem that is then the answer.
         completed: Whether the whole response was handed to the server.
         gone: Whether the client went away, or the server closed the connection, before that.
         done: Set when nothing of the handling is left.
     """
 
-    def __init__(self, asgi: Scope, send: Send, limits: Settings) -> None:
+    def __init__(self, asgi: Scope, send: Send, publish: Publish, limits: Settings) -> None:
         self.request_id = ""
         self.template = UNMATCHED
         self.error_code: str | None = None
-        self.scope = trio.CancelScope()
+        self._scope = trio.CancelScope()
+        self._feeding = trio.CancelScope()
+        self._sending = False
+        self._cancel_wanted = False
         self.unavailable: Callable[[], Problem] | None = None
         self.done = trio.Event()
         self.completed = False
         self.gone = False
         self._asgi = asgi
         self._send = send
+        self._publish = publish
         self._limits = limits
+        self._additions = PointAdditions()
+        self._settled = False
         self._began = time.time()
         self._clock = time.perf_counter()
         self._status: int | None = None
@@ -121,15 +133,31 @@ class Exchange:
     def served_by(self, owner: Owner) -> None:
         """Tie the request to the plugin whose handler serves it, until the response is complete."""
         self._owner = owner
-        owner.begin(self.scope)
+        owner.begin(self)
 
-    async def run(self, respond: Callable[[], Awaitable[None]], publish: Publish) -> None:
+    def cancel(self) -> None:
+        """End the handling as soon as no message is on its way to the server.
+
+        Hypercorn cannot bear being cancelled while it writes the head of a response: what it then
+        tries to send instead breaks its state machine, and with it the server.
+        """
+        self._cancel_wanted = True
+        if self._sending:
+            self._leave_owner()  # no code of the plugin runs now
+        else:
+            self._scope.cancel()
+
+    def _leave_owner(self) -> None:
+        if self._owner is not None:
+            self._owner.end(self)
+
+    async def run(self, respond: Callable[[], Awaitable[None]]) -> None:
         """Handle the request; contain whatever its handler does; publish its points."""
         current_request.set(self.request_id)
-        additions = collect_additions()
+        self._additions = collect_additions()
         failure: BaseException | None = None
         try:
-            with self.scope:
+            with self._scope:
                 try:
                     await respond()
                 except BaseException as error:
@@ -140,10 +168,23 @@ class Exchange:
         except Exception:
             LOGGER.critical("bug in the service: a request could not be concluded", exc_info=True)
         finally:
-            if self._owner is not None:
-                self._owner.end(self.scope)
+            self._leave_owner()
             self.done.set()
-            publish("monitoring_event", self._points(additions.tags, additions.fields))
+            if not self.completed:
+                self._feeding.cancel()  # the server closes the connection then
+            self.settle()
+
+    def settle(self) -> None:
+        """Publish the request's points, once."""
+        if not self._settled:
+            self._settled = True
+            self._publish("monitoring_event", self._points())
+
+    def leave_behind(self) -> None:
+        """Account for a handling that ignored its cancellation."""
+        self.error_code = "abandoned"
+        self._status = self._status or CLIENT_CLOSED_REQUEST
+        self.settle()
 
     async def _conclude(self, failure: BaseException | None) -> None:
         """Answer what is still unanswered; find out why a response is incomplete."""
@@ -155,7 +196,7 @@ class Exchange:
             self.error_code = "client_disconnected" if failure is None else "response_aborted"
         elif failure is not None:
             await self.answer(Problem(500, "The service failed to handle the request."))
-        elif self.unavailable is not None and self.scope.cancel_called and not self.gone:
+        elif self.unavailable is not None and self._cancel_wanted and not self.gone:
             await self.answer(self.unavailable())
         else:
             self._status = CLIENT_CLOSED_REQUEST
@@ -196,17 +237,20 @@ class Exchange:
 
         It is over, for the server, when the response is complete or the client has gone away.
         """
-        if self._has_body:
-            limit = self._limits.body_timeout
-            with trio.move_on_after(limit) as in_time:
-                if await self._feed_body(receive, body):
-                    return
-            if in_time.cancelled_caught:
-                self._refuse(Problem(408, f"The request's body did not arrive within {limit:g} s."))
-        else:
-            body.set_complete()
-        while (await receive())["type"] != "http.disconnect":
-            pass  # what is left of the body is not wanted any more
+        with self._feeding:
+            if self._has_body:
+                limit = self._limits.body_timeout
+                with trio.move_on_after(limit) as in_time:
+                    if await self._feed_body(receive, body):
+                        return
+                if in_time.cancelled_caught:
+                    self._refuse(
+                        Problem(408, f"The request's body did not arrive within {limit:g} s.")
+                    )
+            else:
+                body.set_complete()
+            while (await receive())["type"] != "http.disconnect":
+                pass  # what is left of the body is not wanted any more
 
     async def _feed_body(self, receive: Receive, body: Body) -> bool:
         """Pass the body on; return whether the exchange was over before its end."""
@@ -226,13 +270,16 @@ class Exchange:
                 return False
 
     def _refuse(self, problem: Problem) -> None:
-        """End the handling with this answer."""
+        """End the handling with this answer, unless it is being answered already."""
+        if self._status is not None:
+            return
         problem.headers.setdefault("Connection", "close")
         self.unavailable = lambda: problem
-        self.scope.cancel()
+        self.cancel()
 
     async def send(self, message: Message) -> None:
         """Pass on a message of the response, noting what the points need."""
+        await trio.lowlevel.checkpoint_if_cancelled()  # here, and not midway; see `cancel`
         kind = message["type"]
         if kind == "http.response.start":
             if self._status is not None:
@@ -244,7 +291,13 @@ class Exchange:
             ]
         elif kind == "http.response.body":
             await self._count(message)
-        await self._send(message)
+        self._sending = True
+        try:
+            await self._send(message)
+        finally:
+            self._sending = False
+            if self._cancel_wanted:
+                self._scope.cancel()
 
     async def _count(self, message: Message) -> None:
         """Note how much of the response was sent, and whether this is its end."""
@@ -256,9 +309,8 @@ class Exchange:
             # Noted first: once this message is handed over, the exchange is over for the server.
             self.completed = not self.gone
 
-    def _points(
-        self, tags: dict[str, str | int | float], fields: dict[str, str | int | float]
-    ) -> list[MonitoringPoint]:
+    def _points(self) -> list[MonitoringPoint]:
+        tags, fields = self._additions.tags, self._additions.fields
         method = self._asgi["method"]
         status = self._status or 500
         common = {
@@ -321,10 +373,10 @@ class Requests:
 
     async def handle(self, asgi: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; when cancelled, cancel it, and leave it behind if it does not end."""
-        exchange = asgi[SCOPE_KEY] = Exchange(asgi, send, self._limits)
+        exchange = asgi[SCOPE_KEY] = Exchange(asgi, send, self._publish, self._limits)
         body, respond = self._begin(asgi, exchange)
         self.in_flight += 1
-        self._nursery.start_soon(exchange.run, respond, self._publish, name="request")
+        self._nursery.start_soon(exchange.run, respond, name="request")
         try:
             await exchange.feed(receive, body)
             if exchange.completed:
@@ -332,9 +384,11 @@ class Requests:
         finally:
             if not exchange.done.is_set():
                 exchange.gone = not exchange.completed
-                exchange.scope.cancel()
+                exchange.cancel()
                 with trio.move_on_after(CANCEL_GRACE, shield=True):
                     await exchange.done.wait()
+                if not exchange.done.is_set():
+                    exchange.leave_behind()
             self.in_flight -= 1
 
     def _begin(self, asgi: Scope, exchange: Exchange) -> tuple[Body, Callable[[], Awaitable[None]]]:

@@ -1012,7 +1012,8 @@ async def test_a_turn_that_comes_together_with_the_stop_is_not_taken(autojump_cl
         nursery.start_soon(life.supervise, turn)
         await trio.testing.wait_all_tasks_blocked()
         turn.set()
-        await life.stop(trio.current_time() + 10)
+        life.begin_stop(trio.current_time() + 10)
+        await life.ended.wait()
     assert [step.state.value for step in life.history] == ["loaded", "stopping", "stopped"]
 
 
@@ -1128,9 +1129,7 @@ async def test_routes_cannot_be_added_outside_the_life(tmp_path, autojump_clock)
         assert host.host.routes.match("/late") is None
 
 
-async def test_a_route_added_in_the_constructor_is_refused_since_a_restart_would_lose_it(
-    tmp_path
-):
+async def test_a_route_added_in_the_constructor_is_refused_since_a_restart_would_lose_it(tmp_path):
     source = """
         class P(BaseBackgroundPlugin):
             def __init__(self, app):

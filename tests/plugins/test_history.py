@@ -297,7 +297,8 @@ async def test_requests_while_points_are_written_see_whole_batches(tmp_path):
 
         async def read() -> None:
             for _ in range(30):
-                counts.append(len((await ask(host, ("limit", "1000")))["points"]))
+                answer = await ask(host, ("limit", "1000"))
+                counts.append(len(answer["points"]))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read)

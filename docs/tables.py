@@ -1,0 +1,164 @@
+"""Tables of the documentation that are made from the code, so that they cannot drift from it.
+
+This module knows nothing of Sphinx: `conf.py` turns each function into a directive, and the tests read
+the same text without Sphinx.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import platformdirs
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from lva.cli import run
+from lva.events import EVENT_TYPES
+from lva.settings import CONFIG_VARIABLE, DEFAULT_FILE, ENV_PREFIX, PluginSettings, Settings
+from lva.web.resources import RESOURCES
+
+
+def settings() -> str:
+    """Return the table of the service's settings."""
+    rows = [
+        (_code(name), _code(f"{ENV_PREFIX}{name.upper()}"), *_default_and_meaning(name, field))
+        for name, field in Settings.model_fields.items()
+    ]
+    extra = (
+        "(no key)",
+        _code(CONFIG_VARIABLE),
+        _code(str(DEFAULT_FILE)),
+        f"The settings file. Without it, {_code(str(DEFAULT_FILE))} in the working directory, if any.",
+    )
+    return _table(("Key", "Environment variable", "Default", "Meaning"), [*rows, extra])
+
+
+def plugin_settings() -> str:
+    """Return the table of the host's keys of one plugin."""
+    rows = [
+        (
+            _code(name),
+            _code(f"{ENV_PREFIX}PLUGINS__NAME__{name.upper()}"),
+            *_default_and_meaning(name, field),
+        )
+        for name, field in PluginSettings.model_fields.items()
+    ]
+    return _table(("Key", "Environment variable", "Default", "Meaning"), rows)
+
+
+def resources() -> str:
+    """Return the table of the service's own resources."""
+    rows = [(_code(path), _sentence(text)) for path, text in RESOURCES.items()]
+    return _table(("Path", "What GET answers"), rows)
+
+
+def events() -> str:
+    """Return the table of event types."""
+    rows = [
+        (_code(name), _code(f"lva.{event.item.__name__}"), _sentence(event.description))
+        for name, event in EVENT_TYPES.items()
+    ]
+    return _table(("eventName", "Items", "What they are"), rows)
+
+
+def options() -> str:
+    """Return the table of the options of `lva run`."""
+    rows = [
+        (", ".join(map(_code, option.opts)), _sentence(getattr(option, "help", None) or ""))
+        for option in run.params
+    ]
+    return _table(("Option", "Meaning"), rows)
+
+
+def config_of(model: type[BaseModel]) -> str:
+    """Return the table of one plugin's configuration."""
+    rows = [
+        (_code(name), *_default_and_meaning(name, field))
+        for name, field in model.model_fields.items()
+    ]
+    return _table(("Key", "Default", "Meaning"), rows)
+
+
+def history_config() -> str:
+    """Return the table of the configuration of `history`."""
+    from lva.plugins.history import Config
+
+    return config_of(Config)
+
+
+#: What `.. generated:: NAME` stands for.
+TABLES: dict[str, Callable[[], str]] = {
+    "settings": settings,
+    "plugin-settings": plugin_settings,
+    "resources": resources,
+    "events": events,
+    "options": options,
+    "history-config": history_config,
+}
+
+
+def _default_and_meaning(name: str, field: FieldInfo) -> tuple[str, str]:
+    if not field.description:
+        raise ValueError(f"the setting {name!r} has no description")
+    choices = [
+        _code(str(choice)) for choice in get_args(field.annotation) if isinstance(choice, str)
+    ]
+    meaning = _sentence(field.description)
+    if choices:
+        meaning += f" One of {', '.join(choices)}."
+    if bounds := _bounds(field):
+        meaning += f" {bounds}"
+    return _default(name, field), meaning
+
+
+def _default(name: str, field: FieldInfo) -> str:
+    if name == "state_dir":  # differs between users: shown with the home directory left open
+        path = Path(platformdirs.user_state_dir("lva", appauthor=False))
+        home = Path.home()
+        return _code(f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path))
+    value: Any = field.get_default(call_default_factory=True)
+    if value is None:
+        return "(none)"
+    if isinstance(value, bool):
+        return _code(str(value).lower())
+    if isinstance(value, dict | tuple):
+        return ", ".join(_code(str(item)) for item in value) or "(empty)"
+    if isinstance(value, int | float):
+        return _code(f"{value:_}" if isinstance(value, int) and value >= 10_000 else f"{value:g}")
+    return _code(str(value))
+
+
+def _bounds(field: FieldInfo) -> str:
+    least = [
+        f"at least {item.ge:_}" for item in field.metadata if getattr(item, "ge", None) is not None
+    ]
+    least += [
+        f"more than {item.gt:_}" for item in field.metadata if getattr(item, "gt", None) is not None
+    ]
+    most = [
+        f"at most {item.le:_}" for item in field.metadata if getattr(item, "le", None) is not None
+    ]
+    text = ", ".join([*least, *most])
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [".. list-table::", "   :header-rows: 1", "   :widths: auto", ""]
+    for row in [header, *rows]:
+        lines += [f"   {'* -' if at == 0 else '  -'} {cell}" for at, cell in enumerate(row)]
+    return "\n".join([*lines, ""])
+
+
+def _code(text: str) -> str:
+    return f"``{text}``"
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    text = text[:1].upper() + text[1:]
+    for word in ("initialize()", "__init__()", "close()", "handleEvent()", "restart_window", "max_restarts",
+                 "batch_size", "shutdown_timeout", "self.config", "/readyz"):  # fmt: skip
+        text = text.replace(word, _code(word))
+    return text if text.endswith(".") or not text else f"{text}."

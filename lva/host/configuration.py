@@ -1,0 +1,127 @@
+"""What plugin classes say in `host_settings` and `Config`, put together with the user's table."""
+
+from __future__ import annotations
+
+import inspect
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from pydantic import AliasChoices, AliasPath, BaseModel, RootModel, ValidationError
+
+from lva.contract import BaseBackgroundPlugin, BaseEventPlugin
+from lva.errors import hint, wrong_key
+from lva.host.finder import PluginFileError, plugin_line
+from lva.settings import PluginSettings
+
+PluginClass: TypeAlias = type[BaseEventPlugin] | type[BaseBackgroundPlugin]
+
+
+def with_defaults(
+    table: PluginSettings, classes: Sequence[PluginClass], path: Path
+) -> PluginSettings:
+    """Return the user's table with the defaults of a file's classes below it.
+
+    Raises:
+        PluginFileError: A class's `host_settings` are wrong.
+    """
+    defaults: dict[str, Any] = {}
+    for cls in classes:
+        where = f"{path}: class {cls.__name__}: host_settings"
+        own: object = cls.host_settings
+        if not isinstance(own, Mapping):
+            raise PluginFileError(f"{where} must be a dictionary, not {reprlib.repr(own)}")
+        try:
+            PluginSettings.model_validate(dict(own))
+        except ValidationError as error:
+            lines = _lines(error, PluginSettings.model_fields)
+            raise PluginFileError(f"{where}: {'; '.join(lines)}") from error
+        defaults |= own
+    return table.over(defaults)
+
+
+def configs_of(
+    name: str, classes: Sequence[PluginClass], values: Mapping[str, Any], path: Path
+) -> dict[PluginClass, Any]:
+    """Return what each class of a file sees as `self.config`: its part of `[plugins.NAME.config]`.
+
+    Raises:
+        PluginFileError: With everything that is wrong; without values, which may be secrets.
+    """
+    models = {cls: _model_of(cls) for cls in classes}
+    known = [_keys(model) for model in models.values()]
+    key_problems = _unknown_keys(values, known)
+    problems: list[str] = []
+    configs: dict[PluginClass, Any] = {}
+    for (cls, model), keys in zip(models.items(), known, strict=True):
+        part = {key: value for key, value in values.items() if keys is None or key in keys}
+        try:
+            configs[cls] = part if model is None else model.model_validate(part)
+        except ValidationError as error:
+            key_problems += _lines(error)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a validator is plugin code, which may raise anything
+            problems.append(_broken_validator(error, cls, path))
+    # Two classes may say the same of a key that both have.
+    problems = [f"plugins.{name}.config.{line}" for line in dict.fromkeys(key_problems)] + problems
+    if problems:
+        raise PluginFileError("\n  ".join(["its configuration is wrong:", *problems]))
+    return configs
+
+
+def _model_of(cls: PluginClass) -> type[BaseModel] | None:
+    model = cls.Config
+    if model is None or (inspect.isclass(model) and issubclass(model, BaseModel)):
+        return model
+    raise PluginFileError(
+        f"{cls.__name__}.Config must be a pydantic model, not {reprlib.repr(model)}"
+    )
+
+
+def _keys(model: type[BaseModel] | None) -> set[str] | None:
+    """Return the keys that a model reads, or None if it takes whatever there is."""
+    if model is None or issubclass(model, RootModel) or model.model_config.get("extra") == "allow":
+        return None
+    config = model.model_config
+    by_name = config.get("populate_by_name") or config.get("validate_by_name")
+    keys: set[str] = set()
+    for name, field in model.model_fields.items():
+        alias = field.validation_alias
+        keys |= _alias_keys(alias) if alias else {name}
+        keys |= {name} if by_name else set()
+    return keys
+
+
+def _alias_keys(alias: str | AliasPath | AliasChoices) -> set[str]:
+    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    return {str(item.path[0]) if isinstance(item, AliasPath) else item for item in choices}
+
+
+def _unknown_keys(values: Iterable[str], known: Sequence[set[str] | None]) -> list[str]:
+    """Report the keys that no class of the file reads: most likely slips of the pen."""
+    keys: set[str] = set()
+    for some in known:
+        if some is None:
+            return []
+        keys |= some
+    return [f"{key}: unknown key{hint(key, keys)}" for key in values if key not in keys]
+
+
+def _lines(error: ValidationError, known: Iterable[str] = ()) -> list[str]:
+    """Return pydantic's errors with the key's path."""
+    return [
+        f"{'.'.join(map(str, item['loc'])) or '(whole)'}: {wrong_key(item, known)}"
+        for item in error.errors(include_input=False, include_context=False)
+    ]
+
+
+def _broken_validator(error: BaseException, cls: PluginClass, path: Path) -> str:
+    """Name the line that raised; not the error's text, which may quote the value."""
+    line = plugin_line(error)
+    place = f"{line.filename}:{line.lineno}" if line else str(path)
+    return (
+        f"{place}: class {cls.__name__}: its Config failed with {type(error).__name__};"
+        " a validator should raise ValueError"
+    )

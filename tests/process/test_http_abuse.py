@@ -1,0 +1,877 @@
+"""The real service and clients that are broken, slow, rude or gone; and the points of each request.
+
+One service serves the whole module. After each test it must still answer; at the end it must stop
+cleanly, and each request must have made exactly one ``requests`` point, each failed one exactly one
+``errors`` point.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import ServiceProcess, write_plugin
+
+pytestmark = pytest.mark.process
+
+MAX_BODY = 5000
+MADE_ID = re.compile(r"\d+,[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+RECORDER = """
+import json
+
+class Recorder(BaseEventPlugin):
+    eventName = "monitoring_event"
+
+    async def handleEvent(self, points, logger):
+        with open(self.config["path"], "a") as file:
+            for point in points:
+                row = {"series": point.series, "time": point.time, **point.tags, **point.fields}
+                file.write(json.dumps([row, sorted(point.tags), sorted(point.fields)]) + "\\n")
+"""
+
+ROUTES = """
+async def echo(request):
+    return {"size": len(await request.get_data())}
+
+async def ignore_body(request):
+    return "ignored"
+
+async def boom(request):
+    add_point_tags(before="boom")
+    raise RuntimeError("boom!")
+
+async def item(request, n):
+    return {"n": n}
+
+async def slow(request):
+    await trio.sleep(60)
+
+def slow_sync(request):
+    time.sleep(0.5)
+    return "late"
+
+async def stream(request):
+    async def body():
+        for n in range(3):
+            yield b"chunk%d " % n
+            await trio.sleep(0)
+    return body()
+
+async def broken_stream(request):
+    async def body():
+        yield b"first"
+        await trio.sleep(0)
+        raise RuntimeError("broken midway")
+    return body()
+
+async def endless(request):
+    async def body():
+        while True:
+            yield b"x" * 65536
+    return body()
+
+async def large(request):
+    return b"x" * 8_000_000
+
+async def additions(request):
+    add_point_tags(camera="north", floor=2)
+    add_point_fields(frames=3.5)
+    await trio.to_thread.run_sync(lambda: add_point_tags(thread="worker"))
+    async with trio.open_nursery() as nursery:
+        async def child():
+            add_point_fields(child=1)
+        nursery.start_soon(child)
+    return "added"
+
+def additions_sync(request):
+    add_point_tags(camera="south")
+    add_point_fields(frames=1)
+    return "added"
+
+def refused(request):
+    said = []
+    for add in (add_point_tags, add_point_fields):
+        for values in (
+            *({name: "x"} for name in
+              ("service", "route", "status_code", "error_code", "request_id", "execution_time")),
+            {"camera": ["a", "list"]}, {"camera": None},
+        ):
+            try:
+                add(**values)
+            except (TypeError, ValueError) as error:
+                said.append(f"{type(error).__name__}: {error}")
+    return {"said": said}
+
+class Routes(BaseBackgroundPlugin):
+    async def initialize(self):
+        self.addRoute("/echo", echo, methods={"post"})
+        self.addRoute("/ignore", ignore_body, methods={"post"})
+        self.addRoute("/boom", boom)
+        self.addRoute("/items/<int:n>", item)
+        self.addRoute("/slow", slow, methods={"get", "post"})
+        self.addRoute("/slow/sync", slow_sync)
+        self.addRoute("/stream", stream)
+        self.addRoute("/stream/broken", broken_stream)
+        self.addRoute("/stream/endless", endless)
+        self.addRoute("/large", large)
+        self.addRoute("/additions", additions)
+        self.addRoute("/additions/sync", additions_sync)
+        self.addRoute("/additions/refused", refused)
+"""
+
+_ids = itertools.count(1)
+
+
+class Abused(ServiceProcess):
+    """The service with a recorder of points, and raw connections to it."""
+
+    def __init__(self, tmp_path: Path, toml: str = "", **options: Any) -> None:
+        write_plugin(tmp_path / "plugins", "recorder", RECORDER)
+        write_plugin(tmp_path / "plugins", "routes", ROUTES)
+        self.path = tmp_path / "points"
+        self.path.touch()
+        table = f"\n[plugins.recorder.config]\npath = '{self.path}'\n"
+        super().__init__(tmp_path, ["recorder", "routes"], toml=toml + table, **options)
+
+    def connect(self, timeout: float = 5.0, receive_buffer: int | None = None) -> socket.socket:
+        host, port = self.url.removeprefix("http://").split(":")
+        client = socket.socket()
+        if receive_buffer is not None:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        client.settimeout(timeout)
+        client.connect((host, int(port)))
+        return client
+
+    def raw(self, data: bytes, timeout: float = 3.0) -> bytes:
+        """Send bytes; return everything that comes until the service closes the connection."""
+        with self.connect(timeout) as client:
+            client.sendall(data)
+            return read_all(client)
+
+    def points(self, request_id: str | None = None) -> list[dict[str, Any]]:
+        whole_lines = self.path.read_text().rpartition("\n")[0].splitlines()
+        rows = [json.loads(line)[0] for line in whole_lines]
+        return [row for row in rows if request_id in {None, row["request_id"]}]
+
+    def settled_points(self, request_id: str) -> list[dict[str, Any]]:
+        """Wait for the request's points; return all that have come when later ones are there."""
+        self.wait_until(lambda: self.points(request_id))
+        marker = new_id()
+        assert self.get("/livez", headers={"Luna-Request-Id": marker}).status_code == 200
+        self.wait_until(lambda: self.points(marker))
+        return self.points(request_id)
+
+    def the_point(
+        self, request_id: str, route: str, status: int, error: str | None
+    ) -> dict[str, Any]:
+        """Check that the request made its points and no more; return the ``requests`` point."""
+        points = self.settled_points(request_id)
+        expected = ["requests"] if error is None else ["requests", "errors"]
+        assert [point["series"] for point in points] == expected
+        for point in points:
+            assert point["service"] == "luna-video-agent"
+            assert point["route"] == route
+            assert point["status_code"] == status
+        if error is not None:
+            assert points[1]["error_code"] == error
+            assert points[1]["time"] == points[0]["time"]
+        assert "error_code" not in points[0]
+        assert 0 <= points[0]["execution_time"] < 60
+        assert abs(points[0]["time"] - time.time()) < 120
+        return points[0]
+
+
+def new_id() -> str:
+    return f"{1_700_000_000 + next(_ids)},test"
+
+
+def read_all(client: socket.socket) -> bytes:
+    """Read until the service closes the connection."""
+    parts = []
+    while True:
+        try:
+            part = client.recv(65536)
+        except ConnectionResetError:  # closed while something of ours was still unread there
+            part = b""
+        if not part:
+            return b"".join(parts)
+        parts.append(part)
+
+
+def status_of(reply: bytes) -> int:
+    match = re.match(rb"HTTP/1\.[01] (\d{3}) ", reply)
+    assert match, reply[:200]
+    return int(match[1])
+
+
+def header_of(reply: bytes, name: str) -> str | None:
+    head = reply.partition(b"\r\n\r\n")[0].decode("latin-1")
+    found = re.findall(rf"(?im)^{name}: *(.*?)\r?$", head)
+    assert len(found) < 2, f"{name} stands {len(found)} times in {head}"
+    return found[0] if found else None
+
+
+def get(path: str, *headers: str, method: str = "GET", body: str = "") -> bytes:
+    """Return a request as text, on a connection that ends with it."""
+    lines = [f"{method} {path} HTTP/1.1", "Host: x", "Connection: close", *headers, "", body]
+    return "\r\n".join(lines).encode("latin-1")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Abused]:
+    toml = f"""
+    keep_alive_timeout = 0.5
+    body_timeout = 0.5
+    max_body_size = {MAX_BODY}
+    shutdown_timeout = 10
+    """
+    with Abused(
+        tmp_path_factory.mktemp("abused"), "\n".join(map(str.strip, toml.split("\n")))
+    ) as service:
+        service.wait_until_ready()
+        yield service
+        assert service.stop() == 0, service.output
+    assert service.receipt["exit_code"] == 0
+    requests: dict[str, int] = {}
+    for point in service.points():
+        key = f"{point['series']} {point['request_id']}"
+        requests[key] = requests.get(key, 0) + 1
+        failed = point["status_code"] >= 400
+        assert (
+            not failed
+            or point["series"] == "errors"
+            or any(other["series"] == "errors" for other in service.points(point["request_id"]))
+        )
+    assert {key: count for key, count in requests.items() if count != 1} == {}
+    assert not [record for record in service.records if "bug in the service" in record["message"]]
+
+
+@pytest.fixture
+def service(shared: Abused) -> Iterator[Abused]:
+    """The service, which must still answer after the test and not have logged a fault of its own."""
+    before = len(shared.records)
+    yield shared
+    assert shared.get("/livez").status_code == 200
+    assert shared.get("/readyz").status_code == 200
+    own = [
+        record
+        for record in shared.records[before:]
+        if "exception" in record and "plugin" not in record
+    ]
+    assert own == []
+
+
+# Not HTTP
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)) * 4 + b"\r\n\r\n",
+            400,
+        ),  # TLS
+        (b"\xff\xfe\x00\r\n\r\n", 400),
+        (b"GET\r\n\r\n", 400),
+        (b"GET /livez\r\n\r\n", 400),
+        (b"GET /livez HTTP/1.1 extra\r\nHost: x\r\n\r\n", 400),
+        (b"GET /li vez HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET /\xc3\xa9 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET /\x00 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"G\x01T / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),  # no Host
+        (b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nBad\x00Name: y\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nName: a\x00b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n: no name\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nName : space\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\nhello", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: five\r\n\r\nhello", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5, 6\r\n\r\nhello", 400),
+        (
+            b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+            400,
+        ),
+        (b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\nhello", 501),
+        (b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 30 + b"\r\n\r\nhello", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nBig: " + b"x" * 100_000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"Many: x\r\n" * 10_000 + b"\r\n", 431),
+        (b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431),
+    ],
+    ids=lambda value: repr(value[:60]) if isinstance(value, bytes) else str(value),
+)
+def test_malformed_head(data: bytes, status: int, service: Abused) -> None:
+    reply = service.raw(data)
+    if not (
+        reply == b"" and len(data) > 60_000
+    ):  # what did not fit was thrown away, the reply with it
+        assert status_of(reply) in {status, 400, 413}
+    assert reply.count(b"HTTP/1.1 ") <= 1
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        b"zz\r\nhello\r\n0\r\n\r\n",
+        b"-5\r\nhello\r\n",
+        b"5\r\nhello-no-end\r\n0\r\n\r\n",
+        b"ffffffffffffffffffffffff\r\n",
+    ],
+)
+def test_malformed_chunks(chunks: bytes, service: Abused) -> None:
+    request_id = new_id()
+    head = get(
+        "/echo", "Transfer-Encoding: chunked", f"Luna-Request-Id: {request_id}", method="POST"
+    )
+    assert status_of(service.raw(head + chunks)) in {400, 413}
+    points = service.settled_points(request_id)
+    assert [point["series"] for point in points] == ["requests", "errors"]
+    assert points[0]["route"] == "POST:/echo"
+    assert points[0]["status_code"] in {400, 413, 499}
+
+
+# Targets
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "template"),
+    [
+        ("/" + "x" * 10_000, 404, "*"),
+        ("/livez?" + "x=y&" * 2_000, 200, "/livez"),
+        ("/%00", 404, "*"),
+        ("/livez%00", 404, "*"),
+        ("/%FF%FE", 404, "*"),
+        ("/k%C3%A4mera", 404, "*"),
+        ("/livez/%2E%2E/plugins", 404, "*"),
+        ("/plugins/%2e%2e%2fetc%2fpasswd", 404, "*"),
+        ("/plugins/%00", 404, "/plugins/<name>"),
+        ("/plugins/k%C3%A4mera", 404, "/plugins/<name>"),
+        ("/items/5", 200, "/items/<int:n>"),
+        ("/items%2F5", 200, "/items/<int:n>"),
+        ("/items/-5", 404, "*"),
+        ("/items/99999999999999999999999999", 200, "/items/<int:n>"),
+        ("/items/" + "9" * 5000, 404, "*"),
+        ("/livez/", 200, "/livez"),
+        ("/livez//", 404, "*"),
+        ("/./livez", 404, "*"),
+        ("/<int:n>", 404, "*"),
+        ("/%25", 404, "*"),
+        ("/%", 404, "*"),
+        ("/livez?%FF=%ZZ&&&=", 200, "/livez"),
+        ("http://elsewhere/livez", 200, "/livez"),
+        ("*", 404, "*"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_strange_target(target: str, status: int, template: str, service: Abused) -> None:
+    request_id = new_id()
+    reply = service.raw(get(target, f"Luna-Request-Id: {request_id}"))
+    assert status_of(reply) == status
+    assert header_of(reply, "Luna-Request-Id") == request_id
+    service.the_point(request_id, f"GET:{template}", status, "unknown_plugin" if template.startswith(
+        "/plugins") else None if status == 200 else "not_found")  # fmt: skip
+
+
+@pytest.mark.parametrize("target", ["?no=path", "http://[", "http://", ";"])
+def test_target_without_a_path(target: str, service: Abused) -> None:
+    request_id = new_id()
+    assert status_of(service.raw(get(target, f"Luna-Request-Id: {request_id}"))) in {200, 400, 404}
+    points = service.settled_points(request_id)
+    assert [point["series"] for point in points if point["series"] == "requests"] == ["requests"]
+    assert points[0]["status_code"] < 500
+
+
+# Methods
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "route", "error"),
+    [
+        ("BREW", "/items/5", 405, "OTHER:/items/<int:n>", "method_not_allowed"),
+        ("BREW", "/nothing", 404, "OTHER:*", "not_found"),
+        ("X" * 200, "/livez", 405, "OTHER:/livez", "method_not_allowed"),
+        ("PROPFIND", "/livez", 405, "OTHER:/livez", "method_not_allowed"),
+        ("TRACE", "/livez", 405, "TRACE:/livez", "method_not_allowed"),
+        ("CONNECT", "/livez", 405, "CONNECT:/livez", "method_not_allowed"),
+        ("POST", "/livez", 405, "POST:/livez", "method_not_allowed"),
+        ("DELETE", "/plugins/routes", 405, "DELETE:/plugins/<name>", "method_not_allowed"),
+        ("GET", "/echo", 405, "GET:/echo", "method_not_allowed"),
+        ("HEAD", "/echo", 405, "HEAD:/echo", "method_not_allowed"),
+        ("HEAD", "/nothing", 404, "HEAD:*", "not_found"),
+        ("OPTIONS", "/nothing", 404, "OPTIONS:*", "not_found"),
+        ("HEAD", "/boom", 500, "HEAD:/boom", "internal_server_error"),
+    ],
+)
+def test_method(
+    method: str, path: str, status: int, route: str, error: str, service: Abused
+) -> None:
+    request_id = new_id()
+    reply = service.raw(get(path, f"Luna-Request-Id: {request_id}", method=method))
+    assert status_of(reply) == status
+    if status == 405:
+        allowed = "POST, OPTIONS" if path == "/echo" else "GET, OPTIONS, HEAD"
+        assert header_of(reply, "Allow") == allowed
+    if method == "HEAD":
+        assert reply.endswith(b"\r\n\r\n")
+    else:
+        document = json.loads(reply.partition(b"\r\n\r\n")[2])
+        assert header_of(reply, "Content-Type") == "application/problem+json"
+        assert (document["status"], document["error_code"]) == (status, error)
+        assert document["request_id"] == request_id
+    service.the_point(request_id, route, status, error)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/livez",
+        "/readyz",
+        "/version",
+        "/plugins",
+        "/plugins/routes",
+        "/items/5",
+        "/stream",
+        "/additions/sync",
+    ],
+)
+def test_head_and_options_everywhere(path: str, service: Abused) -> None:
+    request_id = new_id()
+    reply = service.raw(get(path, f"Luna-Request-Id: {request_id}", method="HEAD"))
+    assert status_of(reply) == 200
+    assert reply.endswith(b"\r\n\r\n"), "a HEAD has no body"
+    whole = service.raw(get(path))
+    assert header_of(reply, "Content-Type") == header_of(whole, "Content-Type")
+    if path not in {"/plugins", "/plugins/routes"}:  # these change with time
+        assert header_of(reply, "Content-Length") == header_of(whole, "Content-Length")
+    reply = service.raw(get(path, method="OPTIONS"))
+    assert status_of(reply) == 204
+    assert header_of(reply, "Allow") == "GET, OPTIONS, HEAD"
+    assert reply.endswith(b"\r\n\r\n")
+    service.the_point(
+        request_id,
+        f"HEAD:{path.replace('5', '<int:n>').replace('s/routes', 's/<name>')}",
+        200,
+        None,
+    )
+
+
+# Bodies
+
+
+@pytest.mark.parametrize("path", ["/echo", "/ignore"])
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+def test_body_too_large(path: str, chunked: bool, service: Abused) -> None:
+    request_id = new_id()
+    size = MAX_BODY + 1
+    body = f"{size:x}\r\n{'x' * size}\r\n0\r\n\r\n" if chunked else "x" * size
+    kind = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {size}"
+    reply = service.raw(get(path, kind, f"Luna-Request-Id: {request_id}", method="POST", body=body))
+    if path == "/ignore" and status_of(reply) == 200:
+        service.the_point(
+            request_id, "POST:/ignore", 200, None
+        )  # answered before the body had come
+        return
+    assert status_of(reply) == 413
+    assert header_of(reply, "Content-Type") == "application/problem+json"
+    document = json.loads(reply.partition(b"\r\n\r\n")[2])
+    assert document["request_id"] == request_id
+    assert document["error_code"] in {"request_entity_too_large", "content_too_large"}
+    service.the_point(request_id, f"POST:{path}", 413, document["error_code"])
+
+
+def test_body_of_just_the_size(service: Abused) -> None:
+    request_id = new_id()
+    reply = service.request(
+        "POST", "/echo", content=b"x" * MAX_BODY, headers={"Luna-Request-Id": request_id}
+    )
+    assert reply.json() == {"size": MAX_BODY}
+    service.the_point(request_id, "POST:/echo", 200, None)
+
+
+def test_body_in_many_chunks(service: Abused) -> None:
+    reply = service.request("POST", "/echo", content=(b"x" for _ in range(MAX_BODY)))
+    assert reply.json() == {"size": MAX_BODY}
+    assert (
+        service.request("POST", "/echo", content=(b"x" for _ in range(MAX_BODY + 1))).status_code
+        == 413
+    )
+
+
+def test_announced_body_too_large_is_refused_at_once(service: Abused) -> None:
+    begun = time.monotonic()
+    reply = service.raw(
+        get("/echo", f"Content-Length: {10**15}", "Expect: 100-continue", method="POST"), timeout=2
+    )
+    assert b"HTTP/1.1 413 " in reply
+    assert time.monotonic() - begun < 0.45  # not only at body_timeout
+
+
+def test_expect_continue(service: Abused) -> None:
+    reply = service.raw(
+        get("/echo", "Content-Length: 2", "Expect: 100-continue", method="POST", body="hi")
+    )
+    assert reply.startswith(b"HTTP/1.1 100 ")
+    assert b'{"size":2}' in reply.replace(b" ", b"")
+
+
+@pytest.mark.parametrize("path", ["/echo", "/slow"])
+@pytest.mark.parametrize("kind", ["Content-Length: 1000", "Transfer-Encoding: chunked"])
+def test_body_too_slow(path: str, kind: str, service: Abused) -> None:
+    request_id = new_id()
+    begun = time.monotonic()
+    reply = service.raw(
+        get(path, kind, f"Luna-Request-Id: {request_id}", method="POST", body="5\r\nhello\r\n")
+    )
+    assert 0.4 < time.monotonic() - begun < 4
+    assert status_of(reply) == 408
+    document = json.loads(reply.partition(b"\r\n\r\n")[2])
+    assert document["detail"] == "The request's body did not arrive within 0.5 s."
+    service.the_point(request_id, f"POST:{path}", 408, "request_timeout")
+
+
+def test_body_that_drips(service: Abused) -> None:
+    begun = time.monotonic()
+    with service.connect(0.1) as client:
+        client.sendall(get("/echo", "Content-Length: 1000", method="POST"))
+        reply = drip(client, b"x" * 100)
+    assert status_of(reply) == 408
+    assert time.monotonic() - begun < 4
+
+
+def drip(client: socket.socket, data: bytes) -> bytes:
+    """Send a byte each time nothing came for a moment; return the reply once there is one."""
+    for byte in data:
+        client.sendall(bytes([byte]))
+        try:
+            return client.recv(65536)
+        except TimeoutError:
+            continue
+    raise AssertionError("there was no reply to a client that drips")
+
+
+@pytest.mark.parametrize("start", [b"", b"GET /livez HT", b"GET /livez HTTP/1.1\r\nHost: x\r\n"])
+def test_head_too_slow(start: bytes, service: Abused) -> None:
+    begun = time.monotonic()
+    reply = service.raw(start)
+    assert 0.4 < time.monotonic() - begun < 4
+    assert b" 200 " not in reply
+
+
+def test_head_that_drips(service: Abused) -> None:
+    begun = time.monotonic()
+    with service.connect(0.1) as client:
+        reply = drip(client, b"GET /livez HTTP/1.1\r\nHost: x\r\nName: " + b"x" * 100)
+    assert b" 200 " not in reply
+    assert time.monotonic() - begun < 4
+
+
+def test_connection_is_kept_and_closed_when_idle(service: Abused) -> None:
+    first, second = new_id(), new_id()
+    with service.connect() as client:
+        for request_id in (first, second):
+            client.sendall(
+                f"GET /livez HTTP/1.1\r\nHost: x\r\nLuna-Request-Id: {request_id}\r\n\r\n".encode()
+            )
+            reply = b""
+            while not reply.endswith(b"}\n"):
+                reply += client.recv(65536)
+            assert status_of(reply) == 200
+            assert header_of(reply, "Luna-Request-Id") == request_id
+        assert read_all(client) == b""
+
+
+def test_slow_reader_holds_up_nobody_and_gets_everything(service: Abused) -> None:
+    request_id = new_id()
+    with service.connect(receive_buffer=4096) as client:
+        client.sendall(get("/large", f"Luna-Request-Id: {request_id}"))
+        assert status_of(client.recv(1000)) == 200
+        for _ in range(20):
+            assert service.get("/items/5").json() == {"n": 5}
+        assert service.points(request_id) == []
+        rest = 0
+        while part := client.recv(1 << 20):
+            rest += len(part)
+    assert rest > 7_900_000
+    service.the_point(request_id, "GET:/large", 200, None)
+
+
+# Clients that go away
+
+
+@pytest.mark.parametrize(
+    ("request_text", "route"),
+    [
+        (("/echo", "POST", "Content-Length: 1000", "hello"), "POST:/echo"),
+        (("/echo", "POST", "Transfer-Encoding: chunked", "5\r\nhel"), "POST:/echo"),
+        (("/slow", "GET", "A: b", ""), "GET:/slow"),
+        (("/slow/sync", "GET", "A: b", ""), "GET:/slow/sync"),
+        (("/slow", "POST", "Content-Length: 1000", "hello"), "POST:/slow"),
+    ],
+)
+@pytest.mark.parametrize("abruptly", [False, True], ids=["closes", "resets"])
+def test_client_leaves_before_the_answer(
+    request_text: tuple[str, ...], route: str, abruptly: bool, service: Abused
+) -> None:
+    path, method, header, body = request_text
+    request_id = new_id()
+    client = service.connect()
+    client.sendall(get(path, header, f"Luna-Request-Id: {request_id}", method=method, body=body))
+    service.get("/livez")  # by now the request has been read
+    if abruptly:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    client.close()
+    service.the_point(request_id, route, 499, "client_disconnected")
+
+
+@pytest.mark.parametrize("path", ["/stream/endless", "/large"])
+@pytest.mark.parametrize("abruptly", [False, True], ids=["closes", "resets"])
+def test_client_leaves_during_the_answer(path: str, abruptly: bool, service: Abused) -> None:
+    request_id = new_id()
+    client = service.connect(receive_buffer=4096)
+    client.sendall(get(path, f"Luna-Request-Id: {request_id}"))
+    assert status_of(client.recv(1000)) == 200
+    if abruptly:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    client.close()
+    points = service.settled_points(request_id)
+    assert [point["series"] for point in points] == ["requests", "errors"]
+    assert points[1]["error_code"] == "client_disconnected"
+    assert points[0]["route"] == f"GET:{path}"
+    assert points[0]["status_code"] in {200, 499}
+
+
+def test_many_clients_leave_at_once(service: Abused) -> None:
+    ids = [new_id() for _ in range(50)]
+    clients = [service.connect() for _ in ids]
+    for client, request_id in zip(clients, ids, strict=True):
+        client.sendall(get("/slow", f"Luna-Request-Id: {request_id}"))
+    for client in clients:
+        client.close()
+    for request_id in ids:
+        service.wait_until(lambda wanted=request_id: service.points(wanted))
+    assert all(service.points(request_id)[0]["status_code"] == 499 for request_id in ids)
+
+
+# Protocol features
+
+
+def test_websocket_is_refused(service: Abused) -> None:
+    reply = service.raw(
+        get("/livez").replace(b"Connection: close", b"Connection: Upgrade").replace(
+            b"\r\n\r\n",
+            b"\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        )
+    )  # fmt: skip
+    assert 400 <= status_of(reply) < 500
+
+
+def test_http_1_0(service: Abused) -> None:
+    request_id = new_id()
+    reply = service.raw(f"GET /stream HTTP/1.0\r\nLuna-Request-Id: {request_id}\r\n\r\n".encode())
+    assert status_of(reply) == 200
+    assert reply.endswith(b"\r\n\r\nchunk0 chunk1 chunk2 "), "no chunks for HTTP/1.0"
+    service.the_point(request_id, "GET:/stream", 200, None)
+
+
+def test_pipelining(service: Abused) -> None:
+    ids = [new_id() for _ in range(4)]
+    paths = ["/items/1", "/nothing", "/stream", "/items/4"]
+    data = b"".join(
+        get(path, f"Luna-Request-Id: {request_id}").replace(b"Connection: close\r\n", b"")
+        for path, request_id in zip(paths, ids, strict=True)
+    )
+    reply = service.raw(data)
+    statuses = re.findall(rb"HTTP/1\.1 (\d+) ", reply)
+    assert statuses == [b"200", b"404", b"200", b"200"]
+    echoed = re.findall(rb"(?im)^luna-request-id: (.*?)\r$", reply)
+    assert [value.decode() for value in echoed] == ids
+    for path, request_id in zip(paths, ids, strict=True):
+        found = path != "/nothing"
+        template = re.sub(r"\d", "<int:n>", path) if found else "*"
+        service.the_point(
+            request_id, f"GET:{template}", 200 if found else 404, None if found else "not_found"
+        )
+
+
+# The request's id
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "1700000000,4f1c7d3e-0000-4000-8000-000000000000",
+        "x",
+        "x" * 128,
+        'with "quotes", \\ and spaces',
+        "{}$(id)",
+    ],
+)  # fmt: skip
+def test_good_request_id_is_echoed(value: str, service: Abused) -> None:
+    reply = service.raw(get("/items/5", f"Luna-Request-Id: {value}"))
+    assert header_of(reply, "Luna-Request-Id") == value
+    service.wait_until(lambda: service.points(value))
+
+
+@pytest.mark.parametrize(
+    "value", ["", "   ", "x" * 129, "x" * 8000, "k\xe4mera", "a\tb", "\x7f", None]
+)
+def test_bad_request_id_is_replaced(value: str | None, service: Abused) -> None:
+    reply = service.raw(get("/items/5", *([] if value is None else [f"luna-REQUEST-id: {value}"])))
+    if status_of(reply) == 400:  # refused as HTTP already
+        return
+    assert status_of(reply) == 200
+    made = header_of(reply, "Luna-Request-Id")
+    assert made is not None
+    assert MADE_ID.fullmatch(made)
+    assert abs(int(made.partition(",")[0]) - time.time()) < 60
+    service.the_point(made, "GET:/items/<int:n>", 200, None)
+
+
+def test_two_request_ids(service: Abused) -> None:
+    reply = service.raw(get("/items/5", "Luna-Request-Id: one,x", "Luna-Request-Id: two,x"))
+    assert header_of(reply, "Luna-Request-Id") in {"one,x", "two,x"}
+
+
+# Points
+
+
+def test_point_of_an_exception(service: Abused) -> None:
+    request_id = new_id()
+    reply = service.get("/boom", headers={"Luna-Request-Id": request_id})
+    assert reply.status_code == 500
+    assert "boom!" not in reply.text
+    assert reply.json()["error_code"] == "internal_server_error"
+    assert reply.headers["Luna-Request-Id"] == reply.json()["request_id"] == request_id
+    point = service.the_point(request_id, "GET:/boom", 500, "internal_server_error")
+    assert point["before"] == "boom"
+    assert [p["before"] for p in service.points(request_id)] == ["boom", "boom"]
+    logged = [r for r in service.records if r.get("request_id") == request_id and "exception" in r]
+    assert [(record["plugin"], record["phase"]) for record in logged] == [("routes", "handler")]
+    assert "boom!" in logged[0]["exception"]
+
+
+def test_point_of_a_stream(service: Abused) -> None:
+    request_id = new_id()
+    reply = service.get("/stream", headers={"Luna-Request-Id": request_id})
+    assert reply.text == "chunk0 chunk1 chunk2 "
+    service.the_point(request_id, "GET:/stream", 200, None)
+
+
+def test_point_of_a_stream_that_fails_midway(service: Abused) -> None:
+    request_id = new_id()
+    reply = service.raw(get("/stream/broken", f"Luna-Request-Id: {request_id}"))
+    assert status_of(reply) == 200
+    assert b"first" in reply
+    assert not reply.endswith(b"0\r\n\r\n"), "the client must see that the body is not complete"
+    service.the_point(request_id, "GET:/stream/broken", 200, "response_aborted")
+    logged = [r for r in service.records if r.get("request_id") == request_id and "exception" in r]
+    assert len(logged) == 1
+    assert "broken midway" in logged[0]["exception"]
+    assert logged[0].get("plugin") == "routes", "the log says whose fault it was"
+
+
+def test_head_of_a_stream_that_fails_midway(service: Abused) -> None:
+    request_id = new_id()
+    reply = service.raw(get("/stream/broken", f"Luna-Request-Id: {request_id}", method="HEAD"))
+    assert status_of(reply) == 200
+    assert reply.endswith(b"\r\n\r\n")
+    points = service.settled_points(request_id)
+    assert [point["series"] for point in points if point["series"] == "requests"] == ["requests"]
+
+
+def test_points_have_what_an_async_handler_adds(service: Abused) -> None:
+    request_id = new_id()
+    assert service.get("/additions", headers={"Luna-Request-Id": request_id}).text == "added"
+    point = service.the_point(request_id, "GET:/additions", 200, None)
+    assert (point["camera"], point["floor"], point["thread"]) == ("north", 2, "worker")
+    assert (point["frames"], point["child"]) == (3.5, 1)
+    (tags, fields) = next(
+        (tags, fields)
+        for point, tags, fields in map(json.loads, service.path.read_text().splitlines())
+        if point["request_id"] == request_id
+    )
+    assert tags == ["camera", "floor", "route", "service", "status_code", "thread"]
+    assert fields == ["child", "execution_time", "frames", "request_id"]
+
+
+def test_points_have_what_a_threaded_handler_adds(service: Abused) -> None:
+    request_id, other = new_id(), new_id()
+    assert service.get("/additions/sync", headers={"Luna-Request-Id": request_id}).text == "added"
+    point = service.the_point(request_id, "GET:/additions/sync", 200, None)
+    assert (point["camera"], point["frames"]) == ("south", 1)
+    service.get("/items/1", headers={"Luna-Request-Id": other})
+    assert "camera" not in service.the_point(other, "GET:/items/<int:n>", 200, None)
+
+
+def test_names_that_the_service_sets_are_refused(service: Abused) -> None:
+    request_id = new_id()
+    said = service.get("/additions/refused", headers={"Luna-Request-Id": request_id}).json()["said"]
+    reserved = ["service", "route", "status_code", "error_code", "request_id", "execution_time"]
+    once = [
+        *(f"ValueError: {name!r} is set by the service; choose another name" for name in reserved),
+        "TypeError: 'camera' must be a str, int or float, not list",
+        "TypeError: 'camera' must be a str, int or float, not NoneType",
+    ]
+    assert said == once * 2
+    assert "camera" not in service.the_point(request_id, "GET:/additions/refused", 200, None)
+
+
+# Services of their own
+
+
+def test_too_many_requests_at_once(tmp_path: Path) -> None:
+    with Abused(tmp_path, "max_requests = 2\n") as service:
+        service.wait_until_ready()
+        held = [service.connect() for _ in range(2)]
+        for client in held:
+            client.sendall(get("/slow"))
+        request_id = new_id()
+        service.wait_until(
+            lambda: service.get("/livez", headers={"Luna-Request-Id": new_id()}).status_code == 503
+        )
+        reply = service.get("/livez", headers={"Luna-Request-Id": request_id})
+        assert reply.status_code == 503
+        assert reply.headers["Retry-After"] == "1"
+        assert reply.headers["Luna-Request-Id"] == request_id
+        assert reply.headers["Content-Type"] == "application/problem+json"
+        assert reply.json()["error_code"] == "overloaded"
+        for client in held:
+            client.close()
+        service.wait_until(lambda: service.get("/livez").status_code == 200)
+        service.the_point(request_id, "GET:*", 503, "overloaded")
+        assert service.stop() == 0, service.output
+
+
+def test_stops_with_clients_that_do_not_read_or_send(tmp_path: Path) -> None:
+    with Abused(tmp_path, "shutdown_timeout = 4\nkeep_alive_timeout = 60\n") as service:
+        service.wait_until_ready()
+        unread = new_id()
+        with (
+            service.connect(receive_buffer=4096) as reader,
+            service.connect() as half,
+            service.connect(),
+            service.connect() as body,
+            service.connect() as waiting,
+        ):
+            reader.sendall(get("/stream/endless", f"Luna-Request-Id: {unread}"))
+            assert status_of(reader.recv(1000)) == 200
+            half.sendall(b"GET /livez HT")
+            body.sendall(get("/echo", "Content-Length: 1000", method="POST"))
+            waiting.sendall(get("/slow"))
+            service.get("/livez")
+            begun = time.monotonic()
+            assert service.stop() == 0, service.output
+            assert time.monotonic() - begun < 4
+        assert [point["series"] for point in service.points(unread)] == ["requests", "errors"]

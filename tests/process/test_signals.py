@@ -1,0 +1,261 @@
+"""How the process begins and ends: signals, the drain window, exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support import ServiceProcess, write_plugin
+
+pytestmark = pytest.mark.process
+
+#: Answers at once, after a while, with a body that it waits for, and with more than a client reads.
+ROUTES = """
+class Routes(BaseBackgroundPlugin):
+    async def initialize(self):
+        self.addRoute("/quick", self.quick)
+        self.addRoute("/slow", self.slow)
+        self.addRoute("/upload", self.upload, {"post"})
+        self.addRoute("/flood", self.flood)
+
+    async def quick(self, request):
+        return pluginHTTPResponse(body="quick")
+
+    async def slow(self, request):
+        print("slow has begun", flush=True)
+        await trio.sleep(0.7)
+        return pluginHTTPResponse(body="slow")
+
+    async def upload(self, request):
+        print("upload has begun", flush=True)
+        return pluginHTTPResponse(body=str(len(await request.get_data())))
+
+    async def flood(self, request):
+        print("flood has begun", flush=True)
+        return pluginHTTPResponse(body=b"x" * 15_000_000)
+"""
+
+
+def routes(tmp_path: Path, toml: str = "shutdown_timeout = 5") -> ServiceProcess:
+    """Return the service with the routes above."""
+    write_plugin(tmp_path / "plugins", "routes", ROUTES)
+    return ServiceProcess(tmp_path, ["routes"], toml)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_one_signal_stops_the_service_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+    with routes(tmp_path) as service:
+        service.wait_until_ready()
+        service.signal(number)
+        assert service.wait() == 0
+    assert service.receipt["reason"] == f"received {number.name}"
+    assert service.receipt["exit_code"] == 0
+    assert service.receipt_of("routes")["state"] == "stopped"
+    assert "Traceback" not in service.output
+
+
+def test_an_idle_service_stops_long_before_its_limit(tmp_path: Path) -> None:
+    with routes(tmp_path, "") as service:  # the default limit is 25 s
+        service.wait_until_ready()
+        with httpx.Client(base_url=service.url, trust_env=False) as idle:
+            idle.get("/quick")  # a connection that stays open and asks for nothing more
+            told = time.monotonic()
+            assert service.stop() == 0
+            assert time.monotonic() - told < 5
+
+
+def test_the_drain_window_turns_readiness_off_and_goes_on_serving(tmp_path: Path) -> None:
+    with routes(tmp_path, "shutdown_timeout = 5\ndrain_window = 1.5") as service:
+        service.wait_until_ready()
+        told = time.monotonic()
+        service.signal()
+        service.wait_until(lambda: service.get("/readyz").status_code == 503, timeout=1)
+        assert service.get("/readyz").json()["reasons"] == {"service": "stopping"}
+        assert service.get("/livez").status_code == 200
+        assert service.get("/quick").text == "quick"
+        assert service.plugin("routes")["state"] == "running"
+        assert time.monotonic() - told < 1.5, "too slow a machine to tell the window from its end"
+        assert service.wait() == 0
+        assert 1.5 <= time.monotonic() - told < 5
+
+
+def test_a_request_in_flight_is_finished(tmp_path: Path) -> None:
+    with routes(tmp_path) as service:
+        service.wait_until_ready()
+        with in_background(service, "/slow") as answers:
+            service.wait_for("^slow has begun$")
+            assert service.stop() == 0
+        assert [answer.text for answer in answers] == ["slow"]
+
+
+@contextlib.contextmanager
+def in_background(service: ServiceProcess, path: str) -> Iterator[list[httpx.Response]]:
+    """Make a request meanwhile; its answer, if it gets one, is in the list afterwards."""
+    answers: list[httpx.Response] = []
+
+    def ask() -> None:
+        with contextlib.suppress(httpx.HTTPError):
+            answers.append(service.get(path, timeout=20))
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    yield answers
+    thread.join(25)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_the_service_at_once(tmp_path: Path, second: signal.Signals) -> None:
+    write_plugin(
+        tmp_path / "plugins",
+        "lingering",
+        """
+        class Lingering(BaseBackgroundPlugin):
+            async def close(self):
+                print("closing", flush=True)
+                await trio.sleep(600)
+        """,
+    )
+    toml = "shutdown_timeout = 60\n[plugins.lingering]\nclose_timeout = 50"
+    with ServiceProcess(tmp_path, ["lingering"], toml) as service:
+        service.wait_until_ready()
+        service.signal()
+        service.wait_for("^closing$")
+        # Two signals within a twentieth of a second are one wish.
+        apart = time.monotonic() + 0.1
+        service.wait_until(lambda: time.monotonic() > apart)
+        told = time.monotonic()
+        service.signal(second)
+        assert service.wait() == 4
+        assert time.monotonic() - told < 3
+    assert second.name in service.output
+    assert service.receipt["exit_code"] == 4
+    assert service.receipt_of("lingering")["state"] == "stopping"
+
+
+def test_two_signals_at_the_same_time_are_one_wish(tmp_path: Path) -> None:
+    with routes(tmp_path) as service:
+        service.wait_until_ready()
+        with in_background(service, "/slow"):  # so that the stop takes a while
+            service.wait_for("^slow has begun$")
+            service.signal(signal.SIGINT)
+            service.signal(signal.SIGTERM)
+            assert service.wait() == 0
+    assert service.receipt["exit_code"] == 0
+
+
+def test_a_port_in_use_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        bind = f"127.0.0.1:{taken.getsockname()[1]}"
+        with ServiceProcess(tmp_path, env={"LUNA_VIDEO_AGENT_BIND": bind}) as service:
+            assert service.wait() == 2
+    assert bind in service.output
+    assert "another program listens there" in service.output
+    assert "--bind" in service.output
+    assert "Traceback" not in service.output
+    assert not any("receipt" in record for record in service.records)  # nothing was started
+
+
+def test_a_critical_plugin_that_fails_ends_the_service(tmp_path: Path) -> None:
+    write_plugin(tmp_path / "plugins", "routes", ROUTES)
+    write_plugin(
+        tmp_path / "plugins",
+        "vital",
+        """
+        class Vital(BaseBackgroundPlugin):
+            async def start(self):
+                await trio.sleep(0.1)
+                raise RuntimeError("the camera is gone")
+        """,
+    )
+    toml = "[plugins.vital]\ncritical = true\nmax_restarts = 1\nbackoff_initial = 0.05"
+    with ServiceProcess(tmp_path, ["routes", "vital"], toml) as service:
+        assert service.wait() == 3
+    assert service.receipt["exit_code"] == 3
+    assert "vital" in service.receipt["reason"]
+    assert service.receipt_of("vital")["state"] == "failed"
+    assert "the camera is gone" in service.receipt_of("vital")["reason"]
+    assert service.receipt_of("routes")["state"] == "stopped"
+
+
+#: Clients that do not let a request come to its end.
+CLIENTS = {
+    "trickles a body": b"POST /upload HTTP/1.1\r\nHost: lva\r\nContent-Length: 1000\r\n\r\n12345",
+    "does not read": b"GET /flood HTTP/1.1\r\nHost: lva\r\n\r\n",
+    "trickles a head": b"GET /quick HTTP/1.1\r\nHost:",
+}
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_client_that_drags_does_not_hold_up_the_stop(tmp_path: Path, client: str) -> None:
+    data = CLIENTS[client]
+    with routes(tmp_path) as service:
+        service.wait_until_ready()
+        host, port = service.url.removeprefix("http://").rsplit(":", 1)
+        with (
+            socket.create_connection((host, int(port))) as connection,
+            trickling(connection, client),
+        ):
+            connection.sendall(data)
+            for word in ("upload", "flood"):
+                if f"/{word} ".encode() in data:
+                    service.wait_for(f"^{word} has begun$")
+            told = time.monotonic()
+            code = service.stop()
+            took = time.monotonic() - told
+    assert took < 5
+    assert code == service.receipt["exit_code"] == 0
+    assert service.receipt_of("routes")["state"] == "stopped"
+    assert service.receipt_of("routes")["problems"] == []
+
+
+@contextlib.contextmanager
+def trickling(connection: socket.socket, client: str) -> Iterator[None]:
+    """Send a byte now and then meanwhile, if that is how the client is."""
+    over = threading.Event()
+
+    def trickle() -> None:
+        with contextlib.suppress(OSError):
+            while not over.wait(0.1):
+                connection.send(b"6")
+
+    thread = threading.Thread(target=trickle, daemon=True)
+    if "trickles" in client:
+        thread.start()
+    yield
+    over.set()
+    if thread.is_alive():
+        thread.join(5)
+
+
+def test_a_signal_before_anything_is_loaded_still_ends_with_a_receipt(tmp_path: Path) -> None:
+    """While a plugin file takes its time to import, say."""
+    write_plugin(
+        tmp_path / "plugins",
+        "heavy",
+        """
+        print("importing", flush=True)
+        time.sleep(0.5)
+
+        class Heavy(BaseBackgroundPlugin):
+            async def initialize(self):
+                print("initialized", flush=True)
+
+            async def close(self):
+                print("closed", flush=True)
+        """,
+    )
+    with ServiceProcess(tmp_path, ["heavy"], "shutdown_timeout = 5") as service:
+        service.wait_for("^importing$")
+        assert service.stop() == 0
+    assert service.receipt["reason"] == "received SIGTERM"
+    assert service.receipt_of("heavy")["state"] == "stopped"
+    assert service.lines.count("initialized") == service.lines.count("closed")

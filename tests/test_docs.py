@@ -1,0 +1,352 @@
+"""The documentation names everything there is, and its examples work.
+
+The tables made from the code are read as `docs/conf.py` puts them in, so that taking a table out of its
+page is noticed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import trio
+
+import lva
+from lva import MonitoringPoint
+from lva.cli import run as run_command
+from lva.events import EVENT_TYPES
+from lva.host import receipt
+from lva.host.delivery import ATTEMPTS, FAILED, OVERFLOW, SHUTDOWN
+from lva.host.lifecycle import State
+from lva.host.loading import load_plugins
+from lva.plugins import history
+from lva.settings import ENV_PREFIX, PluginSettings, Settings
+from lva.web.resources import RESOURCES
+from tests.support import ServiceProcess, host_settings, running
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PACKAGE = Path(lva.__file__).parent
+EXAMPLES = sorted((DOCS / "examples").glob("*.py"))
+
+
+def _tables() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_tables", DOCS / "tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def page(name: str) -> str:
+    """Return a page's text with its generated tables put in."""
+    tables = _tables().TABLES
+    return re.sub(
+        r"^\.\. generated:: (\S+)$",
+        lambda match: tables[match[1]](),
+        (DOCS / f"{name}.rst").read_text(),
+        flags=re.MULTILINE,
+    )
+
+
+def row(text: str, start: str) -> str:
+    """Return the list-table row that begins with this cell."""
+    match = re.search(
+        rf"^ +\* - {re.escape(start)}.*?(?=^ +\* - |\n\n|\Z)", text, re.MULTILINE | re.DOTALL
+    )
+    assert match, f"no row begins with {start!r}"
+    return match[0]
+
+
+# Nothing is left out
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_is_documented(name: str) -> None:
+    cells = row(page("settings"), f"``{name}``")
+    assert f"``{ENV_PREFIX}{name.upper()}``" in cells
+    assert str(Settings.model_fields[name].description).split()[0] in cells
+
+
+@pytest.mark.parametrize("name", PluginSettings.model_fields)
+def test_every_plugin_setting_is_documented(name: str) -> None:
+    cells = row(page("settings"), f"``{name}``")
+    assert f"``{ENV_PREFIX}PLUGINS__NAME__{name.upper()}``" in cells
+
+
+@pytest.mark.parametrize("name", lva.__all__)
+def test_every_public_name_is_in_the_reference(name: str) -> None:
+    assert re.search(rf"^\.\. auto\w+:: lva\.{re.escape(name)}\b", page("reference"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", RESOURCES)
+def test_every_resource_is_documented(path: str) -> None:
+    assert row(page("operating"), f"``{path}``")
+
+
+@pytest.mark.parametrize("option", [option for item in run_command.params for option in item.opts])
+def test_every_option_of_lva_run_is_documented(option: str) -> None:
+    assert row(page("operating"), f"``{option}``")
+
+
+@pytest.mark.parametrize("event", EVENT_TYPES)
+def test_every_event_type_is_documented(event: str) -> None:
+    assert row(page("concepts"), f"``{event}``")
+
+
+@pytest.mark.parametrize("plugin", sorted(path.stem for path in PACKAGE.glob("plugins/*.py")))
+def test_every_shipped_plugin_has_its_section(plugin: str) -> None:
+    assert re.search(rf"^``{plugin}``\n-+$", page("shipped"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("parameter", sorted(history.PARAMETERS))
+def test_every_parameter_of_the_history_is_documented(parameter: str) -> None:
+    assert re.search(rf"^``{parameter}`` ", page("shipped"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("key", history.Config.model_fields)
+def test_every_key_of_the_history_is_documented(key: str) -> None:
+    assert row(page("shipped"), f"``{key}``")
+
+
+@pytest.mark.parametrize("name", [name for name in vars(receipt) if name.startswith("EXIT_")])
+def test_every_exit_code_is_documented(name: str) -> None:
+    section = page("operating").split(".. _exit-codes:")[1]
+    assert re.search(rf"^{getattr(receipt, name)} +\S", section, re.MULTILINE)
+
+
+@pytest.mark.parametrize("state", [state.value for state in State])
+def test_every_state_is_documented(state: str) -> None:
+    assert re.search(rf"^``{state}`` ", page("concepts"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("reason", [OVERFLOW, ATTEMPTS, SHUTDOWN, FAILED])
+def test_every_reason_for_dropping_is_documented(reason: str) -> None:
+    assert f"``{reason}``" in page("concepts")
+
+
+@pytest.mark.parametrize(
+    "module",
+    sorted(
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if not path.stem.startswith("__") and path.parent.name != "plugins"
+    ),
+)
+def test_every_module_is_in_the_architecture(module: str) -> None:
+    assert re.search(rf"^ +{Path(module).name} +\S", page("architecture"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("number", range(1, 11))
+def test_every_guarantee_states_its_example_and_its_limits(number: int) -> None:
+    section = re.search(
+        rf"^G{number}: .*?(?=^G\d+: |\Z)", page("guarantees"), re.MULTILINE | re.DOTALL
+    )
+    assert section
+    assert "*Example.*" in section[0]
+    assert "*Limits.*" in section[0]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_every_example_is_shown_and_tested(example: Path) -> None:
+    assert f".. literalinclude:: examples/{example.name}" in page("writing")
+    assert f'"{example.stem}"' in Path(__file__).read_text()
+
+
+# The examples work
+
+
+def copy_example(tmp_path: Path, name: str) -> None:
+    """Copy an example to the test's plugin directory: who owns the source tree does not matter."""
+    (tmp_path / "plugins").mkdir(exist_ok=True)
+    target = tmp_path / "plugins" / f"{name}.py"
+    shutil.copyfile(DOCS / "examples" / f"{name}.py", target)
+    target.chmod(0o644)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in EXAMPLES])
+def test_an_example_loads(tmp_path: Path, name: str) -> None:
+    copy_example(tmp_path, name)
+    tables = {name: {"config": {"url": "http://127.0.0.1:9"}}} if name == "collector" else {}
+    (loaded,) = load_plugins(host_settings(tmp_path, [name], tables))
+    assert loaded.classes
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    """All examples that need no other service, in one process."""
+    tmp_path = tmp_path_factory.mktemp("examples")
+    names = ["doorbell", "route_counter", "disk_space", "cameras", "snapshots", "pair"]
+    for name in names:
+        copy_example(tmp_path, name)
+    toml = """
+        [plugins.disk_space.config]
+        interval = 0.05
+
+        [plugins.route_counter.config]
+        report_every = 1
+
+        [plugins.history]
+        flush_interval = 0.05
+    """
+    with ServiceProcess(tmp_path, ["history", *names], toml) as process:
+        process.wait_until_ready()
+        yield process
+        assert process.stop() == 0
+        assert not [item for item in process.records if item["level"] not in {"INFO", "WARNING"}]
+
+
+def points(service: ServiceProcess, query: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = service.get(f"/history/points?{query}").json()["points"]
+    return found
+
+
+@pytest.mark.process
+def test_doorbell_rings_and_tags_its_point(service: ServiceProcess) -> None:
+    assert service.get("/doorbell").text == "ding dong\n"
+    service.wait_until(lambda: points(service, "tag=door:front"))
+    assert points(service, "tag=door:front")[0]["tags"]["route"] == "GET:/doorbell"
+
+
+@pytest.mark.process
+def test_route_counter_counts_each_route(service: ServiceProcess) -> None:
+    service.get("/plugins/route_counter")
+    service.wait_for(r"requests so far: .*GET:/plugins/<name>")
+
+
+@pytest.mark.process
+def test_disk_space_publishes_points_of_its_own(service: ServiceProcess) -> None:
+    service.wait_until(lambda: len(points(service, "series=disk")) > 1)
+    assert points(service, "series=disk&limit=1")[0]["fields"]["free"] > 0
+
+
+@pytest.mark.process
+def test_cameras_are_put_found_and_counted(service: ServiceProcess) -> None:
+    missing = service.get("/cameras/7")
+    assert (missing.status_code, missing.json()["detail"]) == (404, "There is no camera 7.")
+    assert service.request("PUT", "/cameras/7", json={"name": "gate"}).status_code == 204
+    assert service.get("/cameras/7").json() == {"camera": 7, "name": "gate"}
+    assert service.get("/cameras/count").text == "1\n"
+    assert service.request("POST", "/cameras/search?name=gat").json() == {"cameras": [7]}
+    assert service.request("DELETE", "/cameras/7").headers["allow"] == "GET, PUT, OPTIONS, HEAD"
+    service.wait_until(lambda: points(service, "tag=camera:7"))
+    added = points(service, "tag=route:PUT:/cameras/<int:camera>&series=requests")
+    assert added[0]["fields"]["cameras"] == 1
+
+
+@pytest.mark.process
+def test_pair_shows_what_its_other_class_collected(service: ServiceProcess) -> None:
+    service.get("/livez")
+    service.wait_until(lambda: "GET:/livez" in service.get("/newest").json())
+
+
+async def test_snapshots_stop_in_their_thread(tmp_path: Path) -> None:
+    copy_example(tmp_path, "snapshots")
+    settings = host_settings(tmp_path, ["snapshots"])
+    async with running(load_plugins(settings), settings) as host:
+        await host.wait_until_running()
+        plugin = host.plugin("snapshots")
+        while plugin.taken < 2:
+            await trio.sleep(0.01)
+        part = await host.receipt_of("snapshots")
+    assert (part.state, part.leaked_threads, part.problems) == ("stopped", [], [])
+
+
+@pytest.mark.parametrize(
+    ("status", "answers", "ledger"),
+    [
+        (200, ["ok", "ok", "ok"], {"delivered": 3, "rejected": 0}),
+        (200, ["ok", "busy", "wrong"], {"delivered": 2, "rejected": 1, "retries": 1}),
+        (400, [], {"delivered": 0, "rejected": 3, "retries": 0}),
+        (503, [], {"delivered": 3, "rejected": 0, "retries": 1}),
+    ],
+)
+async def test_collector_says_what_failed(
+    tmp_path: Path, status: int, answers: list[str], ledger: dict[str, int], autojump_clock: Any
+) -> None:
+    import httpx
+
+    copy_example(tmp_path, "collector")
+    settings = host_settings(
+        tmp_path, ["collector"], {"collector": {"config": {"url": "http://collector"}}}
+    )
+    calls: list[int] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        count = request.content.count(b'"series"')
+        calls.append(count)
+        if len(calls) > 1:  # the second attempt finds the collector well
+            return httpx.Response(200, json={"status": ["ok"] * count})
+        return httpx.Response(status, json={"status": answers})
+
+    async with running(load_plugins(settings), settings) as host:
+        await host.wait_until_running()
+        await host.plugin("collector").client.aclose()
+        host.plugin("collector").client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+        host.publish([MonitoringPoint("numbers", 1.0, {}, {"n": n}) for n in range(3)])
+        part = await host.receipt_of("collector")
+    assert {key: part.points[key] for key in ledger} == ledger
+
+
+# The README
+
+
+def readme_block(language: str, containing: str) -> str:
+    """Return the one block of code in this language that contains a text."""
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (block,) = [block for block in blocks if containing in block]
+    return str(block)
+
+
+@pytest.mark.process
+def test_the_plugin_of_the_readme_works(tmp_path: Path) -> None:
+    name = re.search(r"Save this as `plugins/(\w+)\.py`", (ROOT / "README.md").read_text())
+    assert name
+    source = readme_block("python", "class ")
+    assert len(source.splitlines()) <= 10
+    (tmp_path / "plugins").mkdir()
+    path = tmp_path / "plugins" / f"{name[1]}.py"
+    path.write_text(source)
+    path.chmod(0o644)
+    arguments = readme_block("sh", "--active").split()[2:]
+    # The command of the README as it stands: its options outweigh the environment of the test.
+    with ServiceProcess(tmp_path, (), arguments=arguments) as service:
+        service.wait_until_ready()
+        session = readme_block("console", "curl").splitlines()
+        path_of = [line.rpartition("5240")[2].rstrip("'") for line in session[::2]]
+        assert service.get(path_of[0]).text == f"{session[1]}\n"
+        service.wait_until(lambda: service.get(path_of[1]).json()["points"])
+        (point,) = service.get(path_of[1]).json()["points"]
+        assert point["tags"] == {
+            "door": "front",
+            "route": "GET:/doorbell",
+            "service": "luna-video-agent",
+            "status_code": 200,
+        }
+        assert service.stop() == 0
+
+
+def test_the_plugin_of_the_readme_is_the_first_of_the_guide() -> None:
+    assert readme_block("python", "class ") == (DOCS / "examples" / "doorbell.py").read_text()
+
+
+@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md"])
+def test_links_between_the_files_lead_somewhere(file: str) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / file).read_text()):
+        assert (ROOT / target).exists(), target
+
+
+def test_ci_runs_the_command_of_the_readme() -> None:
+    for part in readme_block("sh", "pytest").strip().split(" && ")[1:]:
+        words = [word.removeprefix(".venv/bin/") for word in part.split()]
+        script = (ROOT / ".ci" / "run").read_text()
+        assert re.search(rf"/\.venv/bin/{words[0]}\"", script), part
+        assert " ".join(words[2:]) in script

@@ -1,0 +1,427 @@
+"""Good settings and plugin files: where values come from, which source wins, what can be activated."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lva.errors import ConfigurationError
+from lva.host import loading
+from lva.host.loading import load_plugins
+from lva.settings import ENV_PREFIX, Settings, load_settings, parse_bind
+from tests.support import ServiceProcess
+
+EVENT = """\
+from lva import BaseEventPlugin
+
+class Cam(BaseEventPlugin):
+    eventName = "monitoring_event"
+    async def handleEvent(self, points, logger): ...
+"""
+
+
+@pytest.fixture(autouse=True)
+def clean_slate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No settings but the test's, and no plugin module left behind."""
+    for name in list(os.environ):
+        if name.upper().startswith(ENV_PREFIX):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    before = list(loading.sys.meta_path)
+    yield
+    loading.sys.meta_path[:] = before
+    for name in [key for key in loading.sys.modules if key.partition(".")[0] == loading.PACKAGE]:
+        del loading.sys.modules[name]
+
+
+def set_toml(text: str) -> None:
+    Path("lva.toml").write_text(text)
+    Path("lva.toml").chmod(0o644)
+
+
+# Sources
+
+
+def test_defaults() -> None:
+    settings = load_settings()
+    assert settings.active_plugins == ("history",)
+    assert settings.bind == "127.0.0.1:5240"
+    assert settings.shutdown_timeout == 25
+    assert settings.plugins == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("", ()),
+        ("  ", ()),
+        ("[]", ()),
+        (",", ()),
+        ("cam", ("cam",)),
+        ("cam.py", ("cam.py",)),
+        ("a, b ,c,", ("a", "b", "c")),
+        ('["a", "b"]', ("a", "b")),
+        (' ["a"] ', ("a",)),
+    ],
+)
+def test_lists_in_variables(
+    value: str, expected: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"{ENV_PREFIX}ACTIVE_PLUGINS", value)
+    assert load_settings().active_plugins == expected
+
+
+def test_lists_in_the_file(tmp_path: Path) -> None:
+    set_toml("active_plugins = ['b', 'a']\nplugins_dir = ['one', '/two']")
+    settings = load_settings()
+    assert settings.active_plugins == ("b", "a")
+    assert settings.plugins_dir == (tmp_path / "one", Path("/two"))
+    set_toml("active_plugins = 'a, b'")
+    assert load_settings().active_plugins == ("a", "b")
+    set_toml("active_plugins = []")
+    assert load_settings().active_plugins == ()
+
+
+@pytest.mark.parametrize("sources", range(4))
+def test_command_line_beats_environment_beats_file_beats_default(
+    sources: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = "127.0.0.1:5240"
+    options = {}
+    if sources > 0:
+        set_toml("bind = 'file:1'")
+        expected = "file:1"
+    if sources > 1:
+        monkeypatch.setenv(f"{ENV_PREFIX}BIND", "environment:1")
+        expected = "environment:1"
+    if sources > 2:
+        options = {"bind": "option:1"}
+        expected = "option:1"
+    assert load_settings(options).bind == expected
+
+
+def test_a_key_in_capitals_cannot_hide_what_beats_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_toml("BIND = 'file:1'")
+    monkeypatch.setenv(f"{ENV_PREFIX}BIND", "environment:1")
+    with pytest.raises(
+        ConfigurationError, match=r"lva.toml: BIND: unknown key; did you mean 'bind'\?"
+    ):
+        load_settings({"bind": "option:1"})
+
+
+def test_tables_are_merged_key_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_toml(
+        "[plugins.cam]\nmax_restarts = 1\nbatch_size = 2\n"
+        "[plugins.cam.config]\nurl = 'file'\nport = 1\n[plugins.cam.config.deep]\na = 1\nb = 2\n"
+    )
+    monkeypatch.setenv(f"{ENV_PREFIX}PLUGINS__CAM__MAX_RESTARTS", "7")
+    monkeypatch.setenv(f"{ENV_PREFIX}PLUGINS__CAM__CONFIG__PORT", "8")
+    monkeypatch.setenv(f"{ENV_PREFIX}PLUGINS__CAM__CONFIG__DEEP__B", "9")
+    cam = load_settings().plugins["cam"]
+    assert (cam.max_restarts, cam.batch_size) == (7, 2)
+    assert cam.config["url"] == "file"
+    assert int(cam.config["port"]) == 8
+    assert cam.config["deep"]["a"] == 1
+    assert int(cam.config["deep"]["b"]) == 9
+
+
+def test_variables_reach_a_table_with_capitals(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    directory = tmp_path / "plugins"
+    place(directory, "Cam.py")
+    set_toml("active_plugins = ['Cam']\n[plugins.Cam.config]\nurl = 'file'\nport = 1")
+    monkeypatch.setenv(f"{ENV_PREFIX}PLUGINS__CAM__CONFIG__PORT", "8")
+    (loaded,) = load_plugins(load_settings({"plugins_dir": (directory,)}))
+    (config,) = loaded.configs.values()
+    assert config == {"url": "file", "port": "8"}
+
+
+def test_variables_alone_reach_a_plugin_with_capitals(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    place(tmp_path / "plugins", "Cam.py")
+    monkeypatch.setenv(f"{ENV_PREFIX}PLUGINS__CAM__BATCH_SIZE", "8")
+    settings = load_settings({"plugins_dir": (tmp_path / "plugins",), "active_plugins": ("Cam",)})
+    (loaded,) = load_plugins(settings)
+    assert loaded.settings.batch_size == 8
+
+
+def test_a_whole_table_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        f"{ENV_PREFIX}PLUGINS", json.dumps({"cam": {"batch_size": 5, "config": {"a": [1]}}})
+    )
+    cam = load_settings().plugins["cam"]
+    assert cam.batch_size == 5
+    assert cam.config == {"a": [1]}
+
+
+def test_a_variable_for_a_key_beats_the_one_for_its_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{ENV_PREFIX}PLUGINS__CAM__BATCH_SIZE", "6")
+    monkeypatch.setenv(f"{ENV_PREFIX}PLUGINS__CAM", '{"batch_size": 5, "max_restarts": 1}')
+    monkeypatch.setenv(f"{ENV_PREFIX}PLUGINS", '{"Cam": {"max_restarts": 2, "critical": true}}')
+    cam = load_settings().plugins["cam"]
+    assert (cam.batch_size, cam.max_restarts, cam.critical) == (6, 1, True)
+
+
+@pytest.mark.parametrize("how", ["variable", "argument"])
+def test_the_file_can_be_elsewhere(
+    how: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    set_toml("bind = 'here:1'")
+    other = tmp_path / "other.toml"
+    other.write_text("bind = 'there:1'")
+    if how == "variable":
+        monkeypatch.setenv(f"{ENV_PREFIX}CONFIG", str(other))
+        assert load_settings().bind == "there:1"
+    else:
+        monkeypatch.setenv(f"{ENV_PREFIX}CONFIG", "/not/this/one")
+        assert load_settings(config_file=other).bind == "there:1"
+
+
+def test_names_of_variables_ignore_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("luna_video_agent_bind", "h:9")
+    monkeypatch.setenv(f"{ENV_PREFIX}LOG_LEVEL", "debug")
+    settings = load_settings()
+    assert (settings.bind, settings.log_level) == ("h:9", "DEBUG")
+
+
+def test_paths_are_absolute_and_know_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    settings = load_settings({"state_dir": "~/state", "plugins_dir": ("a", "~/b")})
+    assert settings.state_dir == Path("/home/somebody/state")
+    assert settings.plugins_dir == (tmp_path / "a", Path("/home/somebody/b"))
+
+
+def test_the_longest_drain_window() -> None:
+    assert load_settings({"drain_window": 24.5}).drain_window == 24.5
+
+
+@pytest.mark.parametrize(
+    ("bind", "parsed"),
+    [
+        ("127.0.0.1:5240", ("127.0.0.1", 5240)),
+        ("localhost:0", ("localhost", 0)),
+        ("[::1]:65535", ("::1", 65535)),
+        ("0.0.0.0:80", ("0.0.0.0", 80)),
+        ("unix:/run/lva.sock", "/run/lva.sock"),
+        ("unix:lva.sock", "lva.sock"),
+    ],
+)
+def test_addresses(bind: str, parsed: Any) -> None:
+    assert parse_bind(bind) == parsed
+    assert load_settings({"bind": bind}).bind == bind
+
+
+def test_plugins_see_no_tables_of_others() -> None:
+    public = load_settings({"plugins": {"cam": {"config": {"password": "hidden"}}}}).public()
+    assert "hidden" not in repr(dict(public))
+    with pytest.raises(TypeError):
+        public["bind"] = "h:1"  # type: ignore[index]
+
+
+# What can be activated
+
+
+def place(directory: Path, name: str, source: str = EVENT) -> Path:
+    """Write a file below the directory."""
+    path = directory / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(source)
+    path.chmod(0o644)
+    return path
+
+
+def load(
+    directories: Path | tuple[Path, ...], *active: str, **settings: Any
+) -> list[loading.LoadedPlugin]:
+    several = (directories,) if isinstance(directories, Path) else directories
+    return load_plugins(Settings(active_plugins=active, plugins_dir=several, **settings))
+
+
+def test_shipped_plugins_load() -> None:
+    names = ["background_plugin_example", "history", "request_monitoring_plugin_example"]
+    loaded = load((), *names)
+    assert [plugin.name for plugin in loaded] == names
+    assert [plugin.kind for plugin in loaded] == ["background", "event+background", "event"]
+    assert [plugin.classes[0].__name__ for plugin in loaded] == [
+        "BackgroundPluginExample",
+        "History",
+        "RequestMonitoringPlugin",
+    ]
+    assert loaded[1].settings.batch_size == 5000  # its own default
+
+
+def test_names_come_with_and_without_py_and_in_order(tmp_path: Path) -> None:
+    for name in ("b.py", "a.py", "_c1.py"):
+        place(tmp_path / "plugins", name)
+    loaded = load(tmp_path / "plugins", "b", "_c1.py", "history.py", "a.py")
+    assert [plugin.name for plugin in loaded] == ["b", "_c1", "history", "a"]
+
+
+def test_nothing_active_loads_nothing(tmp_path: Path) -> None:
+    place(tmp_path / "plugins", "bad.py", "1 / 0")
+    assert load(tmp_path / "plugins") == []
+
+
+def test_a_package(tmp_path: Path) -> None:
+    place(tmp_path / "plugins", "cam/__init__.py", "from .impl import Cam\nfrom . import deep\n")
+    place(
+        tmp_path / "plugins",
+        "cam/impl.py",
+        "from ..helper import x\nfrom .deep.end import y\n" + EVENT,
+    )
+    place(tmp_path / "plugins", "cam/deep/__init__.py", "")
+    place(tmp_path / "plugins", "cam/deep/end.py", "y = 1\n")
+    place(tmp_path / "plugins", "helper.py", "x = 1\n")
+    (loaded,) = load(tmp_path / "plugins", "cam")
+    assert loaded.path == tmp_path / "plugins" / "cam" / "__init__.py"
+    assert [cls.__name__ for cls in loaded.classes] == ["Cam"]
+
+
+def test_an_imported_plugin_is_not_activated_twice(tmp_path: Path) -> None:
+    place(tmp_path / "plugins", "a.py")
+    place(
+        tmp_path / "plugins", "b.py",
+        "from .a import Cam\nclass Dog(Cam): ...\nAlias = Dog\n",
+    )  # fmt: skip
+    a, b = load(tmp_path / "plugins", "a", "b")
+    assert [cls.__name__ for cls in (*a.classes, *b.classes)] == ["Cam", "Dog"]
+    assert issubclass(b.classes[0], a.classes[0])
+
+
+def test_every_concrete_class_counts_and_own_bases_do_not(tmp_path: Path) -> None:
+    place(
+        tmp_path / "plugins",
+        "cam.py",
+        "from abc import abstractmethod\nfrom lva import BaseBackgroundPlugin\n"
+        + EVENT
+        + "class Base(Cam):\n    @abstractmethod\n    def more(self): ...\n"
+        + "class One(Base):\n    def more(self): ...\n"
+        + "class Two(BaseBackgroundPlugin): ...\n",
+    )
+    (loaded,) = load(tmp_path / "plugins", "cam")
+    assert [cls.__name__ for cls in loaded.classes] == ["Cam", "One", "Two"]
+    assert loaded.kind == "event+background"
+
+
+def test_plugins_in_several_directories_import_each_other(tmp_path: Path) -> None:
+    place(tmp_path / "one", "cam.py", "from .helper import x\n" + EVENT)
+    place(tmp_path / "two", "helper.py", "x = 1\n")
+    place(tmp_path / "two", "dog.py", "from .cam import Cam\nclass Dog(Cam): ...\n")
+    loaded = load((tmp_path / "one", tmp_path / "two"), "cam", "dog")
+    assert [plugin.path.parent.name for plugin in loaded] == ["one", "two"]
+
+
+def test_names_of_libraries_are_free(tmp_path: Path) -> None:
+    place(tmp_path / "plugins", "json.py", "import json\nassert json.loads('1') == 1\n" + EVENT)
+    (loaded,) = load(tmp_path / "plugins", "json")
+    assert loaded.name == "json"
+    assert json.loads("2") == 2
+
+
+@pytest.mark.parametrize("target", ["real.py", "below/real.py"])
+def test_a_link_that_stays_inside(target: str, tmp_path: Path) -> None:
+    place(tmp_path / "plugins", target)
+    (tmp_path / "plugins" / "cam.py").symlink_to(target)
+    (loaded,) = load(tmp_path / "plugins", "cam")
+    assert loaded.name == "cam"
+
+
+def test_the_directory_may_be_a_link_and_be_named_twice(tmp_path: Path) -> None:
+    place(tmp_path / "real", "cam.py")
+    (tmp_path / "plugins").symlink_to("real")
+    (loaded,) = load((tmp_path / "plugins", tmp_path / "plugins"), "cam")
+    assert loaded.path == tmp_path / "plugins" / "cam.py"
+
+
+@pytest.mark.parametrize(
+    ("mode", "directory_mode"), [(0o600, 0o700), (0o755, 0o755), (0o444, 0o1777)]
+)
+def test_modes_that_are_fine(mode: int, directory_mode: int, tmp_path: Path) -> None:
+    path = place(tmp_path / "plugins", "cam.py")
+    path.chmod(mode)
+    path.parent.chmod(directory_mode)
+    assert len(load(tmp_path / "plugins", "cam")) == 1
+
+
+def test_user_settings_go_over_the_plugins_own(tmp_path: Path) -> None:
+    own = "    host_settings = {'batch_size': 5, 'max_attempts': 6}\n"
+    place(tmp_path / "plugins", "cam.py", EVENT + own)
+    (loaded,) = load(tmp_path / "plugins", "cam", plugins={"cam": {"batch_size": 7}})
+    assert (loaded.settings.batch_size, loaded.settings.max_attempts) == (7, 6)
+
+
+def test_a_model_gets_its_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place(
+        tmp_path / "plugins",
+        "cam.py",
+        "from pydantic import BaseModel, Field, AliasChoices\n"
+        + EVENT
+        + "    class Config(BaseModel):\n"
+        "        port: int\n"
+        "        url: str = Field('x', alias='link')\n"
+        "        other: str = Field('x', validation_alias=AliasChoices('this', 'that'))\n",
+    )
+    monkeypatch.setenv(f"{ENV_PREFIX}PLUGINS__CAM__CONFIG__PORT", "8")
+    monkeypatch.setenv(f"{ENV_PREFIX}PLUGINS__CAM__CONFIG__LINK", "y")
+    monkeypatch.setenv(f"{ENV_PREFIX}PLUGINS__CAM__CONFIG__THAT", "z")
+    settings = load_settings({"plugins_dir": (tmp_path / "plugins",), "active_plugins": ("cam",)})
+    (loaded,) = load_plugins(settings)
+    config = loaded.configs[loaded.classes[0]]
+    assert (config.port, config.url, config.other) == (8, "y", "z")
+
+
+def test_two_classes_of_a_file_share_its_table(tmp_path: Path) -> None:
+    place(
+        tmp_path / "plugins",
+        "cam.py",
+        "from pydantic import BaseModel\nfrom lva import BaseBackgroundPlugin\n"
+        "class A(BaseBackgroundPlugin):\n    class Config(BaseModel):\n        a: int = 0\n"
+        "class B(BaseBackgroundPlugin):\n    class Config(BaseModel):\n        b: int = 0\n",
+    )
+    (loaded,) = load(tmp_path / "plugins", "cam", plugins={"cam": {"config": {"a": 1, "b": 2}}})
+    first, second = (loaded.configs[cls] for cls in loaded.classes)
+    assert (first.a, second.b) == (1, 2)
+
+
+def test_a_class_without_a_model_gets_the_whole_table(tmp_path: Path) -> None:
+    place(
+        tmp_path / "plugins",
+        "cam.py",
+        "from pydantic import BaseModel\nfrom lva import BaseBackgroundPlugin\n"
+        "class A(BaseBackgroundPlugin):\n    class Config(BaseModel):\n        a: int = 0\n"
+        "class B(BaseBackgroundPlugin): ...\n",
+    )
+    (loaded,) = load(tmp_path / "plugins", "cam", plugins={"cam": {"config": {"a": 1, "b": 2}}})
+    first, second = (loaded.configs[cls] for cls in loaded.classes)
+    assert (first.a, second) == (1, {"a": 1, "b": 2})
+
+
+# The real command
+
+
+@pytest.mark.process
+def test_run_takes_everything_from_everywhere(tmp_path: Path) -> None:
+    place(tmp_path / "elsewhere", "cam.py")
+    place(tmp_path / "elsewhere", "dog.py")
+    service = ServiceProcess(
+        tmp_path,
+        ["nothing_of_this_name"],
+        toml="log_level = 'ERROR'\n[plugins.cam]\nmax_restarts = 3\n",
+        env={"LUNA_VIDEO_AGENT_LOG_LEVEL": "WARNING", "LUNA_VIDEO_AGENT_PLUGINS__DOG__CONFIG__AGE": "3"},
+        arguments=["--active", "cam", "--active", "dog.py", "--plugins-dir", str(tmp_path / "elsewhere"),
+                   "--log-level", "info"],
+    )  # fmt: skip
+    with service:
+        service.wait_until_ready()
+        assert [plugin["name"] for plugin in service.get("/plugins").json()["plugins"]] == [
+            "cam",
+            "dog",
+        ]
+        assert service.stop() == 0
