@@ -21,7 +21,7 @@ from lva.host.receipt import EXIT_KILLED, Receipt
 from lva.host.watchdog import Watchdog
 from lva.logs import keep_secret, set_up
 from lva.settings import Settings, load_settings
-from lva.web.application import WebApplication
+from lva.web.application import web_application
 from lva.web.requests import Requests
 from lva.web.resources import Resources
 
@@ -54,12 +54,12 @@ class Service:
     ) -> None:
         self.settings = settings
         self.host: Host | None = None
-        self.draining = trio.Event()
-        self.stop_wanted = trio.Event()
+        self.draining: trio.Event = trio.Event()
+        self.stop_wanted: trio.Event = trio.Event()
         self.served = False
-        self.watchdog = Watchdog(self.last_words)
+        self.watchdog: Watchdog = Watchdog(self.last_words)
         self.deadline: float | None = None
-        self.stop_reason = "the server stopped"
+        self.stop_reason: str = "the server stopped"
         self._plugins = plugins
         self._requests: Requests | None = None
 
@@ -98,7 +98,7 @@ class Service:
         listening = trio.Event()
         self.host = host = Host(settings, plugins, go=listening)
         Resources(host, self.draining.is_set)
-        web = WebApplication(host.routes, settings)
+        web = web_application(host.routes, settings)
         if not self.served:
             self.watchdog.start()
         async with trio.open_nursery() as nursery:

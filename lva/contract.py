@@ -270,8 +270,8 @@ class PartialDeliveryError(Exception):
         rejected: Sequence[Any] = (),
     ) -> None:
         super().__init__(message)
-        self.failed = list(failed)
-        self.rejected = list(rejected)
+        self.failed: list[Any] = list(failed)
+        self.rejected: list[Any] = list(rejected)
 
 
 #: Restart policies: after a crash; also after the work ended by itself; not at all.

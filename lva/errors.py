@@ -25,7 +25,7 @@ class ConfigurationError(Exception):
 
     def __init__(self, problems: Sequence[str], partial: Settings | None = None) -> None:
         super().__init__("\n".join(problems))
-        self.problems = list(problems)
+        self.problems: list[str] = list(problems)
         self.partial = partial
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, ClassVar, Final, NoReturn
 
 #: What a tag or a field may hold.
 Value = str | int | float
@@ -35,8 +35,14 @@ class ReadOnlyDict(dict[str, Value]):
             "a monitoring point is shared by all plugins: copy its tags or fields first"
         )
 
-    __setitem__ = __delitem__ = __ior__ = _refuse
-    update = setdefault = pop = popitem = clear = _refuse
+    __setitem__: ClassVar[Callable[..., NoReturn]] = _refuse
+    __delitem__: ClassVar[Callable[..., NoReturn]] = _refuse
+    __ior__: ClassVar[Callable[..., NoReturn]] = _refuse
+    update: ClassVar[Callable[..., NoReturn]] = _refuse
+    setdefault: ClassVar[Callable[..., NoReturn]] = _refuse
+    pop: ClassVar[Callable[..., NoReturn]] = _refuse
+    popitem: ClassVar[Callable[..., NoReturn]] = _refuse
+    clear: ClassVar[Callable[..., NoReturn]] = _refuse
 
     def __reduce__(self) -> tuple[type, tuple[dict[str, Value]]]:
         """Pickle and deep-copy as a plain dict, which may be changed."""

@@ -22,6 +22,7 @@ from hypercorn.config import Config
 from hypercorn.trio import serve as hypercorn_serve
 
 from lva.app import Service
+from lva.connections import watched_connections
 from lva.errors import ConfigurationError
 from lva.host.receipt import EXIT_KILLED, EXIT_UNCLEAN
 from lva.host.watchdog import Watchdog
@@ -205,7 +206,7 @@ async def _serve(
                 )
                 await trio.sleep(settings.drain_window)
 
-        with _heard_while_blocked(service.watchdog, settings):
+        with watched_connections(), _heard_while_blocked(service.watchdog, settings):
             await hypercorn_serve(
                 service,  # type: ignore[arg-type] # Hypercorn's types name each ASGI message
                 hypercorn_config(settings, listener),

@@ -88,7 +88,7 @@ class Mailbox:
     """
 
     def __init__(self, limit: int, overflow: str, enough: int) -> None:
-        self.ledger = Ledger()
+        self.ledger: Ledger = Ledger()
         self._limit = limit
         self._drop_oldest = overflow == "drop_oldest"
         self._enough_points = enough
@@ -97,7 +97,7 @@ class Mailbox:
         self._offset = 0
         self._enough = trio.Event()
         #: Set once no more points are accepted.
-        self.closed = trio.Event()
+        self.closed: trio.Event = trio.Event()
 
     def offer(self, points: Sequence[Any]) -> None:
         """Accept points; never waits. Past the limit the overflow policy drops some, counted."""
@@ -205,14 +205,14 @@ class Delivery:
         rng: random.Random,
         patience: Patience,
     ) -> None:
-        self.mailbox = Mailbox(
+        self.mailbox: Mailbox = Mailbox(
             settings.buffer_limit,
             settings.overflow,
             enough=min(settings.batch_size, settings.buffer_limit),
         )
         self.last_error: str | None = None
         #: Set once the mailbox is closed and every point of it is settled.
-        self.finished = trio.Event()
+        self.finished: trio.Event = trio.Event()
         self._what = what
         self._settings = settings
         self._logger = logger

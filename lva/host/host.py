@@ -56,11 +56,11 @@ class Host:
         rng: random.Random | None = None,
         go: trio.Event | None = None,
     ) -> None:
-        self.routes = RouteTable()
+        self.routes: RouteTable = RouteTable()
         self.lives: dict[str, PluginLife] = {}
-        self.stop_requested = trio.Event()
-        self.stopped = trio.Event()
-        self.gave_up = trio.Event()
+        self.stop_requested: trio.Event = trio.Event()
+        self.stopped: trio.Event = trio.Event()
+        self.gave_up: trio.Event = trio.Event()
         self.critical_failure: str | None = None
         self.receipt: Receipt | None = None
         self._settings = settings

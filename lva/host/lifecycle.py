@@ -7,6 +7,7 @@ crash leads to a back-off and another attempt; a stop, wherever it comes, leads 
 from __future__ import annotations
 
 import enum
+import logging
 import random
 from abc import ABCMeta
 from collections import deque
@@ -35,6 +36,7 @@ from lva.host.runtimes import (
 )
 from lva.host.view import PluginView, Publish
 from lva.logs import brief, plugin_logger
+from lva.settings import PluginSettings
 
 Plugin = BaseEventPlugin | BaseBackgroundPlugin
 
@@ -150,14 +152,14 @@ class PluginLife:
     ) -> None:
         self._patience = Patience()
         self.loaded = loaded
-        self.name = loaded.name
-        self.settings = loaded.settings
-        self.logger = plugin_logger(loaded.name)
+        self.name: str = loaded.name
+        self.settings: PluginSettings = loaded.settings
+        self.logger: logging.Logger = plugin_logger(loaded.name)
         self.state: AsyncValue[State] = AsyncValue(State.LOADED)
         self.history: deque[Transition] = deque(
             [Transition(State.LOADED, now(), "waiting for its turn")], maxlen=100
         )
-        self.owner = Owner(loaded.name)
+        self.owner: Owner = Owner(loaded.name)
         self.owner.retry_after = self._retry_after
         self.deliveries: dict[PluginClass, Delivery] = {
             cls: Delivery(
@@ -170,15 +172,15 @@ class PluginLife:
             for cls in loaded.classes
             if issubclass(cls, BaseEventPlugin)
         }
-        self.restarts = 0
+        self.restarts: int = 0
         self.last_error: str | None = None
         self.problems: list[str] = []
-        self.leaks = Leaks()
+        self.leaks: Leaks = Leaks()
         self.stop_seconds: float | None = None
         #: Set once those behind this plugin need not wait for it any longer.
-        self.turn_over = trio.Event()
+        self.turn_over: trio.Event = trio.Event()
         #: Set when the life is over and everything that could be released is.
-        self.ended = trio.Event()
+        self.ended: trio.Event = trio.Event()
         self._runtime = runtime
         self._routes = routes
         self._slow_start = slow_start

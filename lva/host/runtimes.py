@@ -81,10 +81,10 @@ class Call:
         self, what: str, plugin: str, fn: Callable[..., Awaitable[Any]], *args: Any
     ) -> None:
         self.what = what
-        self.done = trio.Event()
+        self.done: trio.Event = trio.Event()
         self.value: Any = None
         self.error: BaseException | None = None
-        self.returned = False
+        self.returned: bool = False
         self._plugin = plugin
         self._fn = fn
         self._args = args

@@ -34,7 +34,7 @@ class BackgroundPluginExample(BaseBackgroundPlugin):
 
     def __init__(self, app: PluginApp) -> None:
         super().__init__(app)
-        self.temperature = 0
+        self.temperature: int = 0
 
     async def initialize(self) -> None:
         self.temperature = 0

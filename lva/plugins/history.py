@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlencode
 
 import trio
@@ -63,9 +63,13 @@ class History(BaseEventPlugin, BaseBackgroundPlugin):
     """Writes each batch in one transaction, in a worker thread; reads over a connection of its own."""
 
     eventName = "monitoring_event"
-    Config = Config
+    Config: ClassVar[type[BaseModel] | None] = Config
     # A transaction costs the same for one point as for thousands, so points gather for a moment.
-    host_settings = {"flush_interval": 0.5, "batch_size": 5000, "buffer_limit": 50_000}
+    host_settings: ClassVar[Mapping[str, Any]] = {
+        "flush_interval": 0.5,
+        "batch_size": 5000,
+        "buffer_limit": 50_000,
+    }
 
     def __init__(self, app: PluginApp) -> None:
         super().__init__(app)
@@ -139,7 +143,7 @@ class Query:
     def __init__(self, args: Any) -> None:
         if unknown := sorted(set(args) - PARAMETERS):
             raise BadRequest(f"Unknown parameter {unknown[0]!r}; known are {sorted(PARAMETERS)}.")
-        self.limit = int(_number(args, "limit", 100, at_least=1, at_most=MAX_LIMIT))
+        self.limit: int = int(_number(args, "limit", 100, at_least=1, at_most=MAX_LIMIT))
         conditions: list[tuple[str, tuple[Any, ...]]] = []
         if series := args.get("series"):
             conditions.append(("series = ?", (series,)))

@@ -1,6 +1,8 @@
 """The documented event plugin: sends the point of every request to another service over HTTP."""
 
 import logging
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import httpx
 from pydantic import BaseModel, Field
@@ -19,9 +21,9 @@ class Config(BaseModel):
 class RequestMonitoringPlugin(BaseRequestMonitoringPlugin):
     """Creates a bucket when it initializes and posts each point's tags and fields there as JSON."""
 
-    Config = Config
+    Config: ClassVar[type[BaseModel] | None] = Config
     # One HTTP request for each point: small batches stay far from handle_timeout.
-    host_settings = {"batch_size": 50}
+    host_settings: ClassVar[Mapping[str, Any]] = {"batch_size": 50}
 
     def __init__(self, app: PluginApp) -> None:
         super().__init__(app)

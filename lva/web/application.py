@@ -29,19 +29,26 @@ from lva.host.runtimes import current_plugin, split_cancelled
 from lva.logs import brief, plugin_logger
 from lva.settings import Settings
 from lva.web.problems import Problem
-from lva.web.requests import LOGGER, SCOPE_KEY, Body, Exchange, Scope, Send
+from lva.web.requests import LOGGER, SCOPE_KEY, Body, Exchange, Scope, Send, Web
 
 #: Most worker threads that the plain `def` handlers of one plugin use at once.
 _THREADS = 10
 
 
-class WebApplication(QuartTrio):
-    """Serves what is in the route table.
+def web_application(routes: RouteTable, settings: Settings) -> Web:
+    """Return a new web application that serves what is in the route table.
 
     Args:
         routes: The service's own and the plugins' routes.
         settings: Limits on requests.
     """
+    return _WebApplication(routes, settings)
+
+
+# Private, because a class on top of Quart cannot pass `pyright --verifytypes`: Quart derives from a class
+# in `flask.sansio`, which has no `__init__.py` and is therefore of unknown type there.
+class _WebApplication(QuartTrio):
+    """Serves what is in the route table."""
 
     def __init__(self, routes: RouteTable, settings: Settings) -> None:
         super().__init__("lva", static_folder=None)
@@ -184,7 +191,7 @@ class WebApplication(QuartTrio):
 class _Connection(TrioASGIHTTPConnection):
     """Quart's side of one request. Whoever made it feeds the body and cancels `respond`."""
 
-    def __init__(self, app: WebApplication, asgi: Scope, send: Send) -> None:
+    def __init__(self, app: _WebApplication, asgi: Scope, send: Send) -> None:
         super().__init__(app, asgi)  # type: ignore[arg-type]
         self._send = send
         self._request = self._create_request_from_scope(send)

@@ -47,8 +47,8 @@ class Problem(Exception):  # noqa: N818 - the RFC's word
         super().__init__(detail)
         self.status = status
         self.detail = detail
-        self.error_code = error_code or default_code(status)
-        self.headers = dict(headers or {})
+        self.error_code: str = error_code or default_code(status)
+        self.headers: dict[str, str] = dict(headers or {})
         self.extra = extra
 
     def body(self, request_id: str | None) -> bytes:

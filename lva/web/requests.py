@@ -96,7 +96,7 @@ class Exchange:
     """
 
     def __init__(self, asgi: Scope, send: Send, publish: Publish, limits: Settings) -> None:
-        self.request_id = ""
+        self.request_id: str = ""
         self.template = UNMATCHED
         self.error_code: str | None = None
         self._scope = trio.CancelScope()
@@ -104,8 +104,8 @@ class Exchange:
         self._sending = False
         self._cancel_wanted = False
         self.unavailable: Callable[[], Problem] | None = None
-        self.done = trio.Event()
-        self.completed = False
+        self.done: trio.Event = trio.Event()
+        self.completed: bool = False
         self.gone = False
         self._asgi = asgi
         self._send = send
@@ -304,8 +304,10 @@ class Exchange:
         self._sent += len(message.get("body", b""))
         if not message.get("more_body", False):
             if self._sent > _LARGE:
-                # The server takes what a client that has left does not: see whether it is there.
-                await trio.lowlevel.checkpoint()
+                # The server takes what a client that has left does not: let its task notice, and
+                # ours be told, which is a few steps of the event loop.
+                for _ in range(4):
+                    await trio.lowlevel.checkpoint()
             # Noted first: once this message is handed over, the exchange is over for the server.
             self.completed = not self.gone
 
@@ -365,7 +367,7 @@ class Requests:
     """
 
     def __init__(self, web: Web, publish: Publish, limits: Settings, nursery: trio.Nursery) -> None:
-        self.in_flight = 0
+        self.in_flight: int = 0
         self._web = web
         self._publish = publish
         self._limits = limits

@@ -875,3 +875,15 @@ def test_stops_with_clients_that_do_not_read_or_send(tmp_path: Path) -> None:
             assert service.stop() == 0, service.output
             assert time.monotonic() - begun < 4
         assert [point["series"] for point in service.points(unread)] == ["requests", "errors"]
+
+
+def test_connection_that_is_idle_after_a_request_is_closed(service: Abused) -> None:
+    with service.connect(timeout=4.0) as client:
+        for _ in range(3):
+            client.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            reply = b""
+            while b'"alive"' not in reply:
+                reply += client.recv(65536)
+        begun = time.monotonic()
+        assert client.recv(65536) == b""
+        assert 0.3 < time.monotonic() - begun < 3.5

@@ -228,7 +228,8 @@ class Routes(BaseBackgroundPlugin):
 OTHERS = {
     "takes_own": "self.addRoute('/livez', lambda request: 'mine')",
     "takes_below": "self.addRoute('/plugins/mine', lambda request: 'mine')",
-    "takes_other": "self.addRoute('/free', lambda request: 'x'); self.addRoute('/where', lambda request: 'mine')",
+    "takes_other": """self.addRoute("/free", lambda request: "x")
+        self.addRoute("/where", lambda request: "mine")""",
     "takes_same": "self.addRoute('/names/<uuid:other>', lambda request, other: 'mine')",
 }
 OTHER = """
