@@ -511,7 +511,9 @@ class PluginLife:
             )
         self._note_late_failure(attempt)
         for member in reversed(attempt.entered):
-            await self._close(member)
+            inherited = getattr(member.close, "__func__", None) is BaseEventPlugin.close
+            if not inherited:  # the inherited one does nothing
+                await self._close(member)
         if self.state.value in {State.BACKOFF, State.FAILED, State.ABANDONED}:
             self.note_leaks(find_leaks([self]).get(self.name, Leaks()))
 
