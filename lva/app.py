@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import stat
 from collections.abc import Callable, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -43,6 +45,7 @@ class Service:
         plugins: Already loaded ones; loaded at startup if left out.
 
     Attributes:
+        plugins: The loaded plugins; None until they are.
         host: The plugins; there once the lifespan has begun.
         draining: Set to make `/readyz` answer 503.
         stop_wanted: Set when the service should stop by itself, because a critical plugin failed.
@@ -60,7 +63,7 @@ class Service:
         self.watchdog: Watchdog = Watchdog(self.last_words)
         self.deadline: float | None = None
         self.stop_reason: str = "the server stopped"
-        self._plugins = plugins
+        self.plugins = plugins
         self._requests: Requests | None = None
 
     async def __call__(
@@ -123,17 +126,23 @@ class Service:
         if self.settings is None:
             self.settings = load_settings()
             set_up(self.settings.log_level, self.settings.log_format)
-        if self._plugins is None:
+        if self.plugins is None:
             prepare_state_dir(self.settings.state_dir)
-            self._plugins = load_plugins(self.settings)
-        for plugin in self._plugins:
+            self.plugins = load_plugins(self.settings)
+        for plugin in self.plugins:
             for config in plugin.configs.values():
                 keep_secret(config)
-        return self.settings, self._plugins
+        return self.settings, self.plugins
 
     async def _watch_critical(self, host: Host) -> None:
         await host.gave_up.wait()
-        self.stop_reason = f"critical plugin {host.critical_failure!r} failed"
+        if host.stop_requested.is_set() and not host.failed:
+            return  # it failed while it was being stopped
+        self.stop_reason = (
+            f"critical plugin {host.critical_failure!r} failed"
+            if host.critical_failure is not None
+            else "the plugin host failed"
+        )
         self.draining.set()
         self.stop_wanted.set()
         if not self.served and self.settings is not None:
@@ -145,6 +154,9 @@ class Service:
         self.draining.set()
         now = trio.current_time()
         deadline = self.deadline
+        if deadline is None and self.served and not self.stop_wanted.is_set():
+            host.failed = True  # nobody asked for this stop: the server has failed
+            self.stop_reason = "the HTTP server failed"
         if deadline is None:
             deadline = now + settings.shutdown_timeout
             self.watchdog.kill_after(
@@ -178,7 +190,11 @@ def prepare_state_dir(path: Path) -> None:
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if path.stat().st_mode & 0o077:
+        status = path.stat()
+        if status.st_mode & stat.S_ISVTX or status.st_uid != os.geteuid():
+            why = "is shared, or belongs to somebody else; choose a directory of the service's own"
+            raise ConfigurationError([f"state_dir: {path}: {why}"])
+        if status.st_mode & 0o077:
             path.chmod(0o700)
     except OSError as error:
         raise ConfigurationError(

@@ -78,10 +78,11 @@ def _run(overrides: dict[str, Any], config: Path | None, signals: Any) -> int:
     set_up(settings.log_level, settings.log_format)
     prepare_state_dir(settings.state_dir)
     gc.set_threshold(*serve.GC_THRESHOLDS)
-    plugins = load_plugins(settings)
+    service = create_app(settings)
+    serve.watch_loading(service, settings, signals)
+    service.plugins = plugins = load_plugins(settings)
     listener = serve.listen(settings.bind)
     announce(settings, plugins, serve.address_of(listener))
-    service = create_app(settings, plugins)
     code = serve.run(service, settings, listener, signals)
     if service.host is not None and service.host.receipt is not None:
         show_receipt(service.host.receipt)
@@ -105,6 +106,7 @@ def _plugin_problems(settings: Settings | None) -> list[str]:
 def _reporting_problems(work: Callable[[], int]) -> int:
     """Return the work's exit code, or 2 after printing every problem of the configuration."""
     from lva.host.receipt import EXIT_CONFIGURATION
+    from lva.logs import redact
 
     try:
         return work()
@@ -114,5 +116,5 @@ def _reporting_problems(work: Callable[[], int]) -> int:
             f"lva: {count} problem{'s' if count > 1 else ''}, nothing was started:", err=True
         )
         for problem in error.problems:
-            click.echo(f"  - {problem}", err=True)
+            click.echo(f"  - {redact(problem)}", err=True)
         return EXIT_CONFIGURATION

@@ -11,6 +11,8 @@ from typing import Any, ClassVar, Final, NoReturn
 #: What a tag or a field may hold.
 Value = str | int | float
 
+_LEAST_INT: Final = -(2**63)
+_MOST_INT: Final = 2**63 - 1
 #: The `service` tag of every point that the service makes.
 SERVICE: Final = "luna-video-agent"
 REQUESTS: Final = "requests"
@@ -61,7 +63,7 @@ class MonitoringPoint:
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: The series is empty, or the time is not finite.
+        ValueError: The series is empty, the time is not finite, or an int needs more than 64 bits.
     """
 
     series: str
@@ -87,11 +89,15 @@ def _frozen(what: str, values: Mapping[str, Value]) -> ReadOnlyDict:
     for name, value in frozen.items():
         if not isinstance(name, str):
             raise TypeError(f"{what} have names of type str, not {type(name).__name__}")
-        if not isinstance(value, str | int | float):
-            raise TypeError(
-                f"{what}[{name!r}] must be a str, int or float, not {type(value).__name__}"
-            )
+        _check_value(f"{what}[{name!r}]", value)
     return frozen
+
+
+def _check_value(what: str, value: object) -> None:
+    if not isinstance(value, str | int | float):
+        raise TypeError(f"{what} must be a str, int or float, not {type(value).__name__}")
+    if isinstance(value, int) and not _LEAST_INT <= value <= _MOST_INT:
+        raise ValueError(f"{what} does not fit into 64 bits, as monitoring systems need it")
 
 
 class PointAdditions:
@@ -121,7 +127,7 @@ def add_point_tags(**tags: Value) -> None:
 
     Raises:
         RuntimeError: No request is being handled.
-        ValueError: A name is one that the service sets itself.
+        ValueError: A name is one that the service sets itself, or an int needs more than 64 bits.
         TypeError: A value is no str, int or float.
     """
     _current().tags.update(_checked(tags))
@@ -143,6 +149,5 @@ def _checked(values: Mapping[str, Any]) -> Mapping[str, Value]:
     for name, value in values.items():
         if name in RESERVED:
             raise ValueError(f"{name!r} is set by the service; choose another name")
-        if not isinstance(value, str | int | float):
-            raise TypeError(f"{name!r} must be a str, int or float, not {type(value).__name__}")
+        _check_value(repr(name), value)
     return values

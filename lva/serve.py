@@ -153,19 +153,26 @@ def address_of(listener: socket.socket) -> str:
     return f"http://{host}:{name[1]}"
 
 
+def watch_loading(service: Service, settings: Settings, signals: Signals) -> None:
+    """Start the watchdog, and let signals reach it while plugin files are imported.
+
+    The stop that a signal asks for then comes after the import, or the watchdog if that takes too long.
+    """
+    service.served = True
+    service.watchdog.start()
+    signals.on_first = lambda _number: _arm(service.watchdog, settings)
+    signals.on_second = partial(_exit_at_once, service.watchdog)
+
+
 def run(service: Service, settings: Settings, listener: socket.socket, signals: Signals) -> int:
-    """Serve until a signal or a critical failure; return the exit code.
+    """Serve until a signal or a critical failure, after `watch_loading`; return the exit code.
 
     The process may end inside: the watchdog ends it past the deadline, at a second signal, or when
     abandoned tasks keep the event loop from ending.
     """
-    service.served = True
-    service.watchdog.start()
-    watchdog = service.watchdog
     # What is loaded by now stays until the end: the garbage collector need not look at it again.
     gc.collect()
     gc.freeze()
-    signals.on_second = partial(_exit_at_once, watchdog)
     try:
         trio.run(_serve, service, settings, listener, signals)
     except Exception:

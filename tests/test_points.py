@@ -159,3 +159,10 @@ async def test_two_requests_at_once_do_not_mix():
         for n in range(10):
             nursery.start_soon(request, n)
     assert sorted(seen) == [(n, n) for n in range(10)]
+
+
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 10**100])
+def test_an_int_beyond_64_bits_is_refused_where_it_is_made(number: int) -> None:
+    with pytest.raises(ValueError, match="64 bits"):
+        MonitoringPoint("s", 1.0, {}, {"n": number})
+    MonitoringPoint("s", 1.0, {}, {"most": 2**63 - 1, "least": -(2**63)})

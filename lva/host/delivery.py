@@ -29,6 +29,8 @@ SHUTDOWN: Final = "shutdown"
 FAILED: Final = "plugin_failed"
 #: Longest delay before another attempt, in seconds, while a stop waits for the points.
 _DRAINING_DELAY: Final = 0.2
+#: How long, in seconds, a failure like the last one is only counted and not logged again.
+_LOG_INTERVAL: Final = 10.0
 
 
 @dataclass(slots=True)
@@ -127,8 +129,7 @@ class Mailbox:
 
     async def take(self, size: int) -> list[Any]:
         """Wait for points; return what has gathered, at most `size`, now counted as in flight."""
-        if self._offset >= len(self._chunk):
-            self._chunk, self._offset = await self._receive.receive(), 0
+        await self.wait_for_points()
         batch: list[Any] = []
         while len(batch) < size and (more := self._next_nowait(size - len(batch))):
             batch.extend(more)
@@ -158,7 +159,9 @@ class Mailbox:
     async def wait_for_points(self) -> None:
         """Wait until at least one point is there."""
         if self._offset >= len(self._chunk):
-            self._chunk, self._offset = await self._receive.receive(), 0
+            chunk = await self._receive.receive()
+            # While it was on its way here, an overflow may have opened a later chunk: that goes behind.
+            self._chunk, self._offset = (*chunk, *self._chunk[self._offset :]), 0
 
     async def wait_for_enough(self) -> None:
         """Wait until a full batch has gathered or the mailbox is closed."""
@@ -220,6 +223,9 @@ class Delivery:
         self._patience = patience
         self._batch: list[Any] = []
         self._attempts = 0
+        self._last_why = ""
+        self._quiet_until = 0.0
+        self._unlogged = 0
 
     @property
     def ledger(self) -> Ledger:
@@ -305,12 +311,24 @@ class Delivery:
             outcome = f"{left} points dropped after {self._attempts} attempts"
         else:
             outcome = f"{left} points to be tried again" if left else "not to be tried again"
+        self._log_failure(why, outcome, error)
+
+    def _log_failure(self, why: str, outcome: str, error: BaseException | None) -> None:
+        """Log a failure: the first of its kind with its traceback, then at most one a while."""
+        now = trio.current_time()
+        new = why != self._last_why
+        if not new and now < self._quiet_until:
+            self._unlogged += 1
+            return
+        more = f" ({self._unlogged} more like it were not logged)" if self._unlogged else ""
+        self._last_why, self._quiet_until, self._unlogged = why, now + _LOG_INTERVAL, 0
         self._logger.warning(
-            "%s %s; %s",
+            "%s %s; %s%s",
             self._what,
             why,
             outcome,
-            exc_info=error if self._attempts == 1 else None,
+            more,
+            exc_info=error if new else None,
             extra={"phase": "handleEvent"},
         )
 

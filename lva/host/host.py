@@ -46,7 +46,8 @@ class Host:
         stop_requested: Set once the plugins are to stop.
         stopped: Set once every plugin has ended and `receipt` is there.
         critical_failure: The critical plugin that failed, if one has.
-        gave_up: Set together with it.
+        gave_up: Set together with it, or when the host itself failed.
+        failed: Whether the service, and not a plugin, is what failed.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Host:
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not cryptography
         self._mailboxes: dict[str, list[Mailbox]] = {name: [] for name in EVENT_TYPES}
         self._go = go
-        self._failed = False
+        self.failed = False
         self._reason = "the service stopped"
         self._deadline = float("inf")
         self._stop_begun = 0.0
@@ -136,7 +137,7 @@ class Host:
             LOGGER.critical(
                 "bug in the host: the supervisor of %s failed", life.name, exc_info=True
             )
-            self._failed = True
+            self.failed = True
             self.request_stop(f"the supervisor of plugin {life.name!r} failed")
             self.gave_up.set()
         finally:
@@ -243,7 +244,7 @@ class Host:
         """
         plugins = [plugin_receipt(life) for life in self.lives.values()]
         if code is None:
-            code = exit_code(plugins, self.critical_failure, self._failed)
+            code = exit_code(plugins, self.critical_failure, self.failed)
         return Receipt(reason or self._reason, code, self._seconds_stopping(), plugins)
 
     def _seconds_stopping(self) -> float:

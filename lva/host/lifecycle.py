@@ -71,6 +71,8 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
 ENDED: Final = frozenset({State.STOPPED, State.FAILED, State.ABANDONED})
 
 
+#: How many problems the receipt lists of one plugin: the newest.
+_PROBLEMS: Final = 20
 #: How long, in seconds, a `close()` that was cut short may take to end.
 _CLOSE_GRACE: Final = 1.0
 
@@ -174,7 +176,7 @@ class PluginLife:
         }
         self.restarts: int = 0
         self.last_error: str | None = None
-        self.problems: list[str] = []
+        self.problems: deque[str] = deque(maxlen=_PROBLEMS)
         self.leaks: Leaks = Leaks()
         self.stop_seconds: float | None = None
         #: Set once those behind this plugin need not wait for it any longer.

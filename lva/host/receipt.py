@@ -97,7 +97,7 @@ def plugin_receipt(life: PluginLife) -> PluginReceipt:
         points=total_points(life),
         leaked_tasks=life.leaks.tasks,
         leaked_threads=life.leaks.threads,
-        problems=life.problems,
+        problems=list(life.problems),
     )
 
 

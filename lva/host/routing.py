@@ -152,7 +152,7 @@ class RouteTable:
             raise RouteRefusedError(_conflict(path, owner, taken))
         if owner.name is None:
             self._reserved.add(path.partition("<")[0].rstrip("/"))
-        elif (top := f"/{path.split('/')[1]}") in self._reserved:
+        elif (top := _top(path)) in self._reserved:
             raise RouteRefusedError(
                 f"everything at {top!r} belongs to the service; choose another path"
             )
@@ -193,6 +193,8 @@ class RouteTable:
             route, variables = self._adapter.match(path, method="GET")
         except (NotFound, MethodNotAllowed, RequestRedirect):
             return None
+        if route.owner.name is not None and _top(path) in self._reserved:
+            return None  # a plugin's catch-all does not reach there
         return Match(route, variables)
 
     def _rebuild(self) -> None:
@@ -201,6 +203,11 @@ class RouteTable:
             self._map.add(Rule(route.template, endpoint=route))
         self._adapter = self._map.bind(**_BIND)
         self._dirty = False
+
+
+def _top(path: str) -> str:
+    """Return the first part of a path."""
+    return f"/{path.split('/', 2)[1]}"
 
 
 def _conflict(path: str, owner: Owner, taken: Route) -> str:
@@ -229,7 +236,7 @@ def _rule(path: str, map_: Map) -> Rule:
     try:
         rule = Rule(path, endpoint=None)
         rule.empty().bind(map_)
-    except (ValueError, LookupError, SyntaxError) as error:
+    except (ValueError, LookupError, SyntaxError, TypeError) as error:
         why = getattr(error, "msg", None) or error
         raise RouteRefusedError(f"the path {path!r} is malformed: {why}") from error
     return rule

@@ -50,7 +50,10 @@ class Watchdog:
         self._thread.start()
 
     def kill_after(self, seconds: float, code: int, message: str) -> None:
-        """Past `seconds`, dump all stacks and exit with `code`. Replaces an earlier order."""
+        """Past `seconds`, dump all stacks and exit with `code`.
+
+        Replaces an earlier order, unless that leaves less time.
+        """
         self._orders.put(_Order(time.monotonic() + seconds, code, message, dump=True))
 
     def exit_after(self, seconds: float, code: int, message: str = "") -> None:
@@ -67,6 +70,8 @@ class Watchdog:
             standing = order
             try:
                 order = self._orders.get(timeout=max(0.0, standing.at - time.monotonic()))
+                if order is not None and order.at > standing.at:
+                    order = standing  # no order gives more time than an earlier one
             except queue.Empty:
                 self._exit(standing)
 

@@ -28,6 +28,7 @@ from lva.points import (
     collect_additions,
 )
 from lva.settings import Settings
+from lva.web.lanes import Lanes
 from lva.web.problems import CLIENT_CLOSED_REQUEST, MEDIA_TYPE, Problem, default_code
 
 LOGGER: Final = logging.getLogger("lva.web")
@@ -165,8 +166,8 @@ class Exchange:
                     if cancelled is not None:
                         raise cancelled from None
             await self._conclude(failure)
-        except Exception:
-            LOGGER.critical("bug in the service: a request could not be concluded", exc_info=True)
+        except Exception as error:
+            self.log_failure(error)
         finally:
             self._leave_owner()
             self.done.set()
@@ -188,12 +189,14 @@ class Exchange:
 
     async def _conclude(self, failure: BaseException | None) -> None:
         """Answer what is still unanswered; find out why a response is incomplete."""
-        if failure is not None:
-            self._log_failure(failure)
+        left = self.gone and isinstance(failure, GeneratorExit)  # how a stream is told
+        if failure is not None and not left:
+            self.log_failure(failure)
         if self.completed:
             return
         if self._status is not None:
-            self.error_code = "client_disconnected" if failure is None else "response_aborted"
+            ended = failure is None or left
+            self.error_code = "client_disconnected" if ended else "response_aborted"
         elif failure is not None:
             await self.answer(Problem(500, "The service failed to handle the request."))
         elif self.unavailable is not None and self._cancel_wanted and not self.gone:
@@ -202,7 +205,7 @@ class Exchange:
             self._status = CLIENT_CLOSED_REQUEST
             self.error_code = "client_disconnected"
 
-    def _log_failure(self, failure: BaseException) -> None:
+    def log_failure(self, failure: BaseException) -> None:
         """Log what was raised outside of a handler's call: by a streamed body, or by the service."""
         name = None if self._owner is None else self._owner.name
         logger = LOGGER if name is None else plugin_logger(name)
@@ -371,14 +374,15 @@ class Requests:
         self._web = web
         self._publish = publish
         self._limits = limits
-        self._nursery = nursery
+        self._lanes = Lanes(nursery)
 
     async def handle(self, asgi: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; when cancelled, cancel it, and leave it behind if it does not end."""
         exchange = asgi[SCOPE_KEY] = Exchange(asgi, send, self._publish, self._limits)
         body, respond = self._begin(asgi, exchange)
+        lane = await self._lanes.take()
         self.in_flight += 1
-        self._nursery.start_soon(exchange.run, respond, name="request")
+        lane.start(partial(exchange.run, respond), exchange.log_failure)
         try:
             await exchange.feed(receive, body)
             if exchange.completed:
@@ -392,6 +396,7 @@ class Requests:
                 if not exchange.done.is_set():
                     exchange.leave_behind()
             self.in_flight -= 1
+            self._lanes.give_back(lane)
 
     def _begin(self, asgi: Scope, exchange: Exchange) -> tuple[Body, Callable[[], Awaitable[None]]]:
         """Return where the body goes and what answers the request."""

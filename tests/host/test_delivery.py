@@ -746,3 +746,40 @@ def test_every_point_is_in_exactly_one_place_at_every_moment(
                 assert first_time == list(range(published))
 
     run_virtual(main)
+
+
+async def test_an_overflow_while_a_chunk_is_on_its_way_to_the_receiver_loses_nothing_uncounted():
+    mailbox = Mailbox(10, "drop_oldest", enough=100)
+    taken: list[int] = []
+
+    async def receive() -> None:
+        while True:
+            taken.extend(point.fields["n"] for point in await mailbox.take(100))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        await wait_all_tasks_blocked()
+        for chunk in (numbered(4), numbered(6, 4), numbered(3, 10)):
+            mailbox.offer(chunk)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert mailbox.ledger.queued == 0
+    assert len(taken) == mailbox.ledger.in_flight == 13 - mailbox.ledger.lost
+    assert taken == sorted(taken)
+    assert mailbox.ledger.balanced
+
+
+async def test_a_failure_that_repeats_is_logged_now_and_then(autojump_clock, caplog):
+    calls = Calls(*[PermanentDeliveryError("no") for _ in range(100)])
+    async with delivering(calls, batch_size=1) as it:
+        for point in numbered(100):
+            it.delivery.mailbox.offer([point])
+            await trio.sleep(0.2)
+        await wait_all_tasks_blocked()
+        assert it.delivery.ledger.rejected == 100
+    lines = [
+        record for record in caplog.records if "raised PermanentDeliveryError" in record.message
+    ]
+    assert len(lines) == 2
+    assert lines[0].exc_info
+    assert "49 more like it were not logged" in lines[1].message

@@ -671,3 +671,46 @@ def test_a_crash_ends_the_requests_being_served(tmp_path: Path) -> None:
         thread.join(20)
         problem(replies[0], 503, "plugin_unavailable")
         assert service.stop() == 0, service.output
+
+
+def test_a_handler_that_breaks_trios_nesting_breaks_its_own_request_only(tmp_path: Path) -> None:
+    write_plugin(
+        tmp_path / "plugins",
+        "misnester",
+        """
+        class Misnester(BaseBackgroundPlugin):
+            async def initialize(self):
+                self.addRoute("/misnest", self.misnest)
+
+            async def misnest(self, request):
+                await trio.open_nursery().__aenter__()
+                trio.CancelScope().__enter__()
+                return "x"
+        """,
+    )
+    with ServiceProcess(tmp_path, ["misnester"]) as service:
+        service.wait_until_ready()
+        for _ in range(5):
+            service.get("/misnest")
+            assert service.get("/livez").status_code == 200
+        assert service.get("/readyz").status_code == 200
+        assert "stack corrupted" in service.output
+        assert service.stop() == 0
+    assert service.receipt["reason"] == "received SIGTERM"
+
+
+def test_a_catch_all_does_not_reach_what_is_the_services(tmp_path: Path) -> None:
+    write_plugin(
+        tmp_path / "plugins",
+        "all",
+        """
+        class All(BaseBackgroundPlugin):
+            async def initialize(self):
+                self.addRoute("/<path:rest>", lambda request, rest: rest)
+        """,
+    )
+    with ServiceProcess(tmp_path, ["all"]) as service:
+        service.wait_until_ready()
+        assert service.get("/any/thing").text == "any/thing"
+        assert service.get("/plugins/all/below").status_code == 404
+        assert service.get("/livez").json() == {"status": "alive"}

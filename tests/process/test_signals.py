@@ -259,3 +259,64 @@ def test_a_signal_before_anything_is_loaded_still_ends_with_a_receipt(tmp_path: 
     assert service.receipt["reason"] == "received SIGTERM"
     assert service.receipt_of("heavy")["state"] == "stopped"
     assert service.lines.count("initialized") == service.lines.count("closed")
+
+
+def test_an_import_that_hangs_does_not_outlast_the_deadline(tmp_path: Path) -> None:
+    write_plugin(
+        tmp_path / "plugins", "stuck", "print('importing', flush=True)\ntime.sleep(1000)\n"
+    )
+    with ServiceProcess(tmp_path, ["stuck"], "shutdown_timeout = 1") as service:
+        service.wait_for("^importing$")
+        assert service.stop() == 70
+    assert "shutdown_timeout" in service.output
+
+
+def test_a_thread_that_is_no_daemon_does_not_outlast_the_deadline(tmp_path: Path) -> None:
+    write_plugin(
+        tmp_path / "plugins",
+        "threaded",
+        """
+        class Threaded(BaseBackgroundPlugin):
+            async def start(self):
+                threading.Thread(target=lambda: time.sleep(1000)).start()
+        """,
+    )
+    with ServiceProcess(tmp_path, ["threaded"], "shutdown_timeout = 2") as service:
+        service.wait_until_ready()
+        assert service.stop(timeout=10) == 4
+    assert service.receipt_of("threaded")["leaked_threads"]
+
+
+def test_a_server_that_fails_is_told_by_the_exit_code_and_the_receipt(tmp_path: Path) -> None:
+    write_plugin(
+        tmp_path / "plugins",
+        "saboteur",
+        """
+        class Saboteur(BaseBackgroundPlugin):
+            async def initialize(self):
+                self.addRoute("/sabotage", self.sabotage)
+
+            async def sabotage(self, request):
+                async def fail():
+                    raise ValueError("in a system task")
+
+                trio.lowlevel.spawn_system_task(fail)
+                await trio.sleep_forever()
+        """,
+    )
+    with ServiceProcess(tmp_path, ["saboteur"], "shutdown_timeout = 5") as service:
+        service.wait_until_ready()
+        with contextlib.suppress(httpx.HTTPError):
+            service.get("/sabotage")
+        assert service.wait() == 70
+    assert service.receipt["exit_code"] == 70
+
+
+def test_a_state_directory_that_others_use_is_refused(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    with ServiceProcess(tmp_path, env={"LUNA_VIDEO_AGENT_STATE_DIR": str(shared)}) as service:
+        assert service.wait() == 2
+    assert "state_dir" in service.output
+    assert shared.stat().st_mode & 0o7777 == 0o1777
