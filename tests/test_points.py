@@ -28,7 +28,9 @@ def collected(work: Callable[[], object]) -> PointAdditions:
     return copy_context().run(run)
 
 
-values = st.dictionaries(st.text(), st.text() | st.integers() | st.floats(allow_nan=False))
+values = st.dictionaries(
+    st.text(), st.text() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False)
+)
 
 
 @given(st.text(min_size=1), st.floats(allow_nan=False, allow_infinity=False), values, values)

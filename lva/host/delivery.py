@@ -186,6 +186,15 @@ class Mailbox:
         return dropped
 
 
+@dataclass(slots=True)
+class _Logged:
+    """The last failure of a kind that was logged, and how many like it were not."""
+
+    why: str
+    quiet_until: float
+    unlogged: int = 0
+
+
 class Delivery:
     """Delivers the points of one event class for as long as the service runs.
 
@@ -223,9 +232,7 @@ class Delivery:
         self._patience = patience
         self._batch: list[Any] = []
         self._attempts = 0
-        self._last_why = ""
-        self._quiet_until = 0.0
-        self._unlogged = 0
+        self._logged: dict[str, _Logged] = {}
 
     @property
     def ledger(self) -> Ledger:
@@ -308,20 +315,24 @@ class Delivery:
         left = len(self._batch)
         if left and self._attempts >= self._settings.max_attempts:
             self._give_up(ATTEMPTS)
-            outcome = f"{left} points dropped after {self._attempts} attempts"
+            self._log_failure(
+                why, f"{left} points dropped after {self._attempts} attempts", "drop", error
+            )
+        elif left:
+            self._log_failure(why, f"{left} points to be tried again", "retry", error)
         else:
-            outcome = f"{left} points to be tried again" if left else "not to be tried again"
-        self._log_failure(why, outcome, error)
+            self._log_failure(why, "not to be tried again", "reject", error)
 
-    def _log_failure(self, why: str, outcome: str, error: BaseException | None) -> None:
-        """Log a failure: the first of its kind with its traceback, then at most one a while."""
+    def _log_failure(self, why: str, outcome: str, kind: str, error: BaseException | None) -> None:
+        """Log a failure: the first of its kind with its traceback, then at most one in a while."""
         now = trio.current_time()
-        new = why != self._last_why
-        if not new and now < self._quiet_until:
-            self._unlogged += 1
+        last = self._logged.get(kind)
+        new = last is None or last.why != why
+        if last is not None and not new and now < last.quiet_until:
+            last.unlogged += 1
             return
-        more = f" ({self._unlogged} more like it were not logged)" if self._unlogged else ""
-        self._last_why, self._quiet_until, self._unlogged = why, now + _LOG_INTERVAL, 0
+        more = f" ({last.unlogged} more like it were not logged)" if last and last.unlogged else ""
+        self._logged[kind] = _Logged(why, now + _LOG_INTERVAL)
         self._logger.warning(
             "%s %s; %s%s",
             self._what,

@@ -770,16 +770,16 @@ async def test_an_overflow_while_a_chunk_is_on_its_way_to_the_receiver_loses_not
 
 
 async def test_a_failure_that_repeats_is_logged_now_and_then(autojump_clock, caplog):
-    calls = Calls(*[PermanentDeliveryError("no") for _ in range(100)])
+    calls = Calls(*[raising(PermanentDeliveryError("no"))] * 100)
     async with delivering(calls, batch_size=1) as it:
         for point in numbered(100):
-            it.delivery.mailbox.offer([point])
+            it.offer([point])
             await trio.sleep(0.2)
         await wait_all_tasks_blocked()
-        assert it.delivery.ledger.rejected == 100
+        assert it.ledger.rejected == 100
     lines = [
         record for record in caplog.records if "raised PermanentDeliveryError" in record.message
     ]
     assert len(lines) == 2
     assert lines[0].exc_info
-    assert "49 more like it were not logged" in lines[1].message
+    assert any(f"({count} more like it were not logged)" in lines[1].message for count in (49, 50))
