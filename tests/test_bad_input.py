@@ -728,7 +728,7 @@ def give_away(path: Path, user: int = -1, group: int = -1) -> None:
                 "{}/real.py: everybody may write it"),
         on_disk("link to nowhere", lambda d: (d / "cam.py").symlink_to("no.py"), "{}/cam.py: cannot be read"),
         on_disk("link to itself", lambda d: (d / "cam.py").symlink_to("cam.py"),
-                "{}/cam.py: cannot be read", "ymlink"),
+                "{}/cam.py: cannot be read", "symbolic links"),
         on_disk("directory", lambda d: (d / "cam.py").mkdir(), "{}/cam.py: "),
         on_disk("pipe", lambda d: os.mkfifo(d / "cam.py"), "{}/cam.py: is not a regular file"),
         on_disk("device", lambda d: (d / "cam.py").symlink_to("/dev/zero"),

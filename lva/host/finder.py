@@ -6,6 +6,7 @@ files work and pass through the same checks, and `sys.path` stays as it is.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -171,7 +172,8 @@ class PluginFinder(MetaPathFinder, Loader):
                     )
                 return file.read()
         except RuntimeError as error:  # a loop of symlinks, before Python 3.13
-            raise PluginFileError(f"{path}: cannot be read: {error}") from error
+            why = os.strerror(errno.ELOOP)
+            raise PluginFileError(f"{path}: cannot be read: {why}") from error
         except OSError as error:
             raise PluginFileError(f"{path}: cannot be read: {error.strerror}") from error
 
