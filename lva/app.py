@@ -63,7 +63,7 @@ class Service:
         self.watchdog: Watchdog = Watchdog(self.last_words)
         self.deadline: float | None = None
         self.stop_reason: str = "the server stopped"
-        self.plugins = plugins
+        self.plugins: Sequence[LoadedPlugin] | None = plugins
         self._requests: Requests | None = None
 
     async def __call__(

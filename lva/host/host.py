@@ -69,7 +69,7 @@ class Host:
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not cryptography
         self._mailboxes: dict[str, list[Mailbox]] = {name: [] for name in EVENT_TYPES}
         self._go = go
-        self.failed = False
+        self.failed: bool = False
         self._reason = "the service stopped"
         self._deadline = float("inf")
         self._stop_begun = 0.0
