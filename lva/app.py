@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import stat
+import threading
 from collections.abc import Callable, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +34,8 @@ LOGGER: Final = logging.getLogger("lva.service")
 _RESERVE: Final = 0.05
 #: Within what time, in seconds, a process must end whose work is done but for abandoned tasks.
 _LEFTOVER_GRACE: Final = 0.1
+#: How long, in seconds, the watchdog waits for a receipt that is just being logged.
+_TELLING_GRACE: Final = 0.5
 #: How long, in seconds, a foreign server gets to listen before plugins start; ASGI does not tell.
 _LISTEN_GRACE: Final = 0.05
 
@@ -65,6 +68,8 @@ class Service:
         self.stop_reason: str = "the server stopped"
         self.plugins: Sequence[LoadedPlugin] | None = plugins
         self._requests: Requests | None = None
+        self._telling = threading.Lock()
+        self._told: int | None = None
 
     async def __call__(
         self,
@@ -166,15 +171,31 @@ class Service:
         await host.stopped.wait()
         receipt = host.receipt
         assert receipt is not None
-        log_receipt(receipt)
+        self._tell(receipt)
         leftovers = any(plugin.leaked_tasks for plugin in receipt.plugins)
         if leftovers or force:
             self.watchdog.exit_after(_LEFTOVER_GRACE, receipt.exit_code)
         elif not self.served:
             self.watchdog.stand_down()
 
-    def last_words(self, code: int) -> str:
-        """Return the receipt as things stand, when the watchdog ends the process."""
+    def _tell(self, receipt: Receipt) -> None:
+        """Log the receipt; after that, nothing changes the exit code that it states."""
+        with self._telling:
+            log_receipt(receipt)
+            self._told = receipt.exit_code
+
+    def last_words(self, code: int) -> str | int:
+        """Return the receipt as things stand, for a watchdog that ends the process.
+
+        Once a receipt has been told, its exit code is returned instead: there is only one.
+        """
+        free = self._telling.acquire(timeout=_TELLING_GRACE)
+        try:
+            if self._told is not None:
+                return self._told
+        finally:
+            if free:
+                self._telling.release()
         if self.host is None:
             return json.dumps(
                 {"receipt": {"reason": "ended before the plugins started", "exit_code": code}}

@@ -34,12 +34,13 @@ class Watchdog:
     """Ends the process at the time it was last told.
 
     Args:
-        report: Returns the last words, a receipt; called with the exit code in the watchdog's thread.
+        report: Called with the exit code in the watchdog's thread; returns the last words, a receipt,
+            or the exit code that was told already.
 
     Its methods may be called from any thread and from signal handlers.
     """
 
-    def __init__(self, report: Callable[[int], str]) -> None:
+    def __init__(self, report: Callable[[int], str | int]) -> None:
         self._report = report
         # A SimpleQueue may be put to from a signal handler, unlike anything with a Python lock.
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
@@ -76,16 +77,21 @@ class Watchdog:
                 self._exit(standing)
 
     def _exit(self, order: _Order) -> None:
+        code = order.code
         try:
             # Who does not read what the service writes must not keep it from ending.
             os.set_blocking(_STDERR, False)
             if order.message:
                 _write(f"lva: {order.message}\n")
-                _write(f"{self._report(order.code)}\n")
+                words = self._report(code)
+                if isinstance(words, int):
+                    code = words
+                else:
+                    _write(f"{words}\n")
             if order.dump:
                 faulthandler.dump_traceback(_STDERR, all_threads=True)
         finally:
-            os._exit(order.code)
+            os._exit(code)
 
 
 def _write(text: str) -> None:

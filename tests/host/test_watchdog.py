@@ -162,3 +162,12 @@ def test_orders_may_come_from_signal_handlers():
     """)
     assert code == 4
     assert "signalled" in said
+
+
+def test_an_exit_code_that_was_told_already_is_kept_and_nothing_is_told_again():
+    code, said, _ = run("""
+        watchdog._report = lambda code: 0
+        watchdog.exit_after(0, 4, "a second signal")
+        time.sleep(60)
+    """)
+    assert (code, said) == (0, "lva: a second signal\n")
