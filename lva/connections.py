@@ -99,6 +99,7 @@ class Connection(TCPServer):
 @contextlib.contextmanager
 def watched_connections() -> Iterator[None]:
     """Let Hypercorn's servers that are started inside use `Connection`."""
+    # The ignores: Hypercorn does not export the name, its server just looks it up there.
     before = hypercorn.trio.run.TCPServer  # type: ignore[attr-defined]
     hypercorn.trio.run.TCPServer = Connection  # type: ignore[attr-defined]
     try:

@@ -142,5 +142,5 @@ def over(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in top.items():
         below = merged.get(key)
         both = isinstance(value, dict) and isinstance(below, dict)
-        merged[key] = over(below, value) if both else value  # type: ignore[arg-type]
+        merged[key] = over(below, value) if both else value  # type: ignore[arg-type] # `both` says so
     return merged

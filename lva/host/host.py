@@ -127,7 +127,7 @@ class Host:
             )
             self.lives[life.name] = life
             for cls, delivery in life.deliveries.items():
-                self._mailboxes[cls.eventName].append(delivery.mailbox)  # type: ignore[union-attr]
+                self._mailboxes[cls.eventName].append(delivery.mailbox)  # type: ignore[union-attr] # only event classes have deliveries
 
     async def _supervise(self, life: PluginLife, turn: trio.Event | None) -> None:
         """Contain even a bug of the host itself, so that the other plugins still stop in order."""

@@ -53,7 +53,7 @@ class _WebApplication(QuartTrio):
     def __init__(self, routes: RouteTable, settings: Settings) -> None:
         super().__init__("lva", static_folder=None)
         self.routes = routes
-        self.session_interface = _NoSessions()  # type: ignore[assignment]
+        self.session_interface = _NoSessions()  # type: ignore[assignment] # Quart names one kind
         self.config["MAX_CONTENT_LENGTH"] = settings.max_body_size
         self.config["BODY_TIMEOUT"] = None  # whoever feeds the body keeps to the limit
         self._limiters: dict[str, trio.CapacityLimiter] = {}
@@ -73,7 +73,7 @@ class _WebApplication(QuartTrio):
         """
         assert request_context is not None
         request = request_context.request
-        exchange: Exchange = request.scope[SCOPE_KEY]  # type: ignore[typeddict-item]
+        exchange: Exchange = request.scope[SCOPE_KEY]  # type: ignore[typeddict-item] # our own key
         try:
             response: Any = await self._serve(exchange, request)
         except Problem as problem:
@@ -178,7 +178,7 @@ class _WebApplication(QuartTrio):
         """Answer what failed outside of a handler: a malformed request, or a bug of the service."""
         from quart import request
 
-        exchange: Exchange = request.scope[SCOPE_KEY]  # type: ignore[typeddict-item]
+        exchange: Exchange = request.scope[SCOPE_KEY]  # type: ignore[typeddict-item] # our own key
         if isinstance(error, HTTPException) and error.code is not None:
             problem = Problem(error.code, error.description or error.name)
         else:
@@ -192,7 +192,7 @@ class _Connection(TrioASGIHTTPConnection):
     """Quart's side of one request. Whoever made it feeds the body and cancels `respond`."""
 
     def __init__(self, app: _WebApplication, asgi: Scope, send: Send) -> None:
-        super().__init__(app, asgi)  # type: ignore[arg-type]
+        super().__init__(app, asgi)  # type: ignore[arg-type] # its scopes are typed dicts
         self._send = send
         self._request = self._create_request_from_scope(send)
 
