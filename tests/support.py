@@ -63,6 +63,7 @@ class ServiceProcess:
         toml: The text of `lva.toml`.
         env: More environment variables.
         arguments: More arguments of `lva run`.
+        command: What to run in place of `lva run`; what it starts is killed with it.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class ServiceProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            process_group=0,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -107,7 +109,7 @@ class ServiceProcess:
 
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
-            self.process.kill()
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self._reader.join(5)
         assert self.process.stdout is not None

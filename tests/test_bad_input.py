@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from lva import logs
+from lva.cli import main
 from lva.errors import ConfigurationError
 from lva.host import loading
 from lva.host.loading import PluginFinder, load_plugins
@@ -887,6 +890,47 @@ def test_run_reports_broken_plugins_and_binds_nothing(tmp_path: Path) -> None:
         assert sum(said in line for line in lines[1:]) == 1, service.output
     assert "Traceback" not in service.output
     assert not path.exists()
+
+
+QUOTING = """
+class Config(BaseModel):
+    url: str
+    @field_validator("url")
+    @classmethod
+    def refuse(cls, value): raise ValueError(f"no camera at {value}")
+"""
+
+
+@pytest.mark.process
+def test_run_masks_the_passwords_of_urls_in_the_problems_it_prints(tmp_path: Path) -> None:
+    url = f"rtsp://gate:{SECRET}@camera/1"
+    place(tmp_path / "plugins", "quoting.py", within(QUOTING))
+    place(tmp_path / "plugins", "raises.py", f"raise OSError('no answer', '{url}')\n")
+    service = ServiceProcess(
+        tmp_path,
+        ["quoting", "raises"],
+        toml=f"[plugins.quoting.config]\nurl = '{url}'",
+        arguments=["--bind", url],
+    )
+    with service:
+        assert service.wait() == 2
+    assert last_lines(service)[0] == "lva: 3 problems, nothing was started:"
+    for said in (
+        "as in 127.0.0.1:5240, not 'rtsp://***@camera/1'",
+        "plugins.quoting.config.url: no camera at rtsp://***@camera/1",
+        "raise OSError('no answer', 'rtsp://***@camera/1')",
+    ):
+        assert said in service.output
+    assert SECRET not in service.output
+
+
+def test_run_masks_known_secrets_in_the_problems_it_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_secrets", [])
+    logs.keep_secret({"password": SECRET})
+    result = CliRunner().invoke(main, ["run", "--bind", SECRET])
+    assert result.exit_code == 2
+    assert "as in 127.0.0.1:5240, not '***'" in result.output
+    assert SECRET not in result.output
 
 
 @pytest.mark.process

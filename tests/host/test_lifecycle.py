@@ -906,6 +906,27 @@ async def test_a_task_that_raises_while_it_is_stopped_does_not_die_in_silence(
     assert any(record.exc_info for record in caplog.records)
 
 
+async def test_the_receipt_lists_only_the_newest_problems(tmp_path, autojump_clock):
+    source = """
+        class P(BaseBackgroundPlugin):
+            async def start(self):
+                raise ValueError("so that it is started again")
+
+            async def close(self):
+                journal.append("close")
+                raise OSError(f"close number {len(journal)}")
+    """
+    table = {"max_restarts": 29, "backoff_max": 1}
+    async with running_host(tmp_path, {"p": source}, {"p": table}, wait=False) as host:
+        await host.wait_for("p", State.FAILED)
+        await host.life("p").ended.wait()
+        assert len(journal) == 30
+        (part,) = (await host.stop()).as_dict()["plugins"]
+    assert part["problems"] == [
+        f"P.close() raised OSError: close number {n}" for n in range(11, 31)
+    ]
+
+
 @pytest.mark.parametrize("what", ["close", "task"])
 async def test_a_stop_during_the_clean_up_after_a_crash_keeps_to_its_own_deadline(
     tmp_path, autojump_clock, what

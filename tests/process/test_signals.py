@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -320,3 +321,53 @@ def test_a_state_directory_that_others_use_is_refused(tmp_path: Path) -> None:
         assert service.wait() == 2
     assert "state_dir" in service.output
     assert shared.stat().st_mode & 0o7777 == 0o1777
+
+
+# Another server than `lva run`
+
+
+@pytest.mark.parametrize("method", ["start", "close"])
+def test_a_critical_plugin_abandoned_in_the_stop_under_hypercorn_makes_one_receipt(
+    tmp_path: Path, method: str
+) -> None:
+    write_plugin(
+        tmp_path / "plugins",
+        "vital",
+        f"""
+        class Vital(BaseBackgroundPlugin):
+            async def start(self):
+                print("started", flush=True)
+                await self.work("start")
+
+            async def close(self):
+                await self.work("close")
+
+            async def work(self, method):
+                while method == "{method}":
+                    try:
+                        await trio.sleep_forever()
+                    except trio.Cancelled:
+                        pass
+        """,
+    )
+    toml = """
+    shutdown_timeout = 6
+
+    [plugins.vital]
+    critical = true
+    stop_timeout = 0.3
+    close_timeout = 0.3
+    """
+    module = ["hypercorn", "-k", "trio", "lva.app:app", "--bind", "127.0.0.1:0"]
+    command = [sys.executable, "-m", *module]
+    with ServiceProcess(tmp_path, ["vital"], toml, command=command) as service:
+        service.wait_for("^started$")
+        told = time.monotonic()
+        service.stop(timeout=20)
+        assert time.monotonic() - told < 6
+    assert service.receipt["exit_code"] == 4
+    assert service.receipt["reason"] == "the server stopped"
+    part = service.receipt_of("vital")
+    assert part["state"] == "abandoned"
+    assert f"{method}()" in part["reason"]
+    assert part["leaked_tasks"]
