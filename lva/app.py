@@ -172,7 +172,7 @@ class Service:
         receipt = host.receipt
         assert receipt is not None
         self._tell(receipt)
-        leftovers = any(plugin.leaked_tasks for plugin in receipt.plugins)
+        leftovers = any(item.leaked_tasks or item.leaked_threads for item in receipt.plugins)
         if leftovers or force:
             self.watchdog.exit_after(_LEFTOVER_GRACE, receipt.exit_code)
         elif not self.served:

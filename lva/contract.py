@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 #: A route's handler: a class with one coroutine per HTTP verb, or a function, sync or async. It is
 #: called with the request and the path's variables by name.
 RouteHandler: TypeAlias = "type[BaseBackgroundHandler] | Callable[..., Any]"
+#: Where a plugin's coroutines run.
+RuntimeName: TypeAlias = Literal["trio", "asyncio"]
 
 
 class PluginContext(Protocol):
@@ -59,7 +61,7 @@ class PluginApp(Protocol):
         """Add an HTTP route; see `BaseBackgroundPlugin.addRoute`."""
 
 
-class _Plugin(ABC):
+class Plugin(ABC):
     """What event and background plugins share.
 
     One instance of each concrete class exists in the process. One life is::
@@ -72,13 +74,16 @@ class _Plugin(ABC):
     * A method that raises, hangs, or ignores its cancellation fails this plugin alone.
 
     Attributes:
+        runtime: Where the class's coroutines run: ``"trio"``, on the service's own event loop, or
+            ``"asyncio"``, on an asyncio loop in a thread of the file's own. All classes of a file agree.
         Config: A pydantic model for `[plugins.NAME.config]`; without one, `config` is a plain dict.
         host_settings: The plugin's own defaults for the host's keys of `[plugins.NAME]`.
         app: The service as this plugin sees it.
         nursery: The plugin's Trio nursery, open from `initialize()` until the plugin stops. A task
-            in it that raises is a crash of the plugin.
+            in it that raises is a crash of the plugin. Not there in an asyncio-style plugin.
     """
 
+    runtime: ClassVar[RuntimeName] = "trio"
     Config: ClassVar[type[BaseModel] | None] = None
     host_settings: ClassVar[Mapping[str, Any]] = {}
 
@@ -112,7 +117,7 @@ class _Plugin(ABC):
         """
 
 
-class BaseEventPlugin(_Plugin):
+class BaseEventPlugin(Plugin):
     """A plugin that is called with every batch of an event.
 
     Attributes:
@@ -168,7 +173,7 @@ class BaseRequestMonitoringPlugin(BaseEventPlugin):
             ) from cause
 
 
-class BaseBackgroundPlugin(_Plugin):
+class BaseBackgroundPlugin(Plugin):
     """A plugin that works in the background and may serve HTTP routes."""
 
     async def start(self) -> None:

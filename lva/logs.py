@@ -14,6 +14,8 @@ from typing import Any, Final, TextIO
 from pydantic import BaseModel, SecretBytes, SecretStr
 from pythonjsonlogger.json import JsonFormatter
 
+#: The name of the plugin whose code is running; inherited by every task and worker thread it starts.
+current_plugin: Final[ContextVar[str | None]] = ContextVar("lva_plugin", default=None)
 #: The id of the request being handled.
 current_request: Final[ContextVar[str | None]] = ContextVar("lva_request", default=None)
 
@@ -87,6 +89,8 @@ class _ContextFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name.startswith(_PLUGIN_PREFIX):
             record.plugin = record.name.removeprefix(_PLUGIN_PREFIX)
+        elif (plugin := current_plugin.get()) is not None and not record.name.startswith("lva."):
+            record.plugin = plugin  # a library's record, on behalf of the plugin
         if (request := current_request.get()) is not None:
             record.request_id = request
         return True
@@ -103,7 +107,9 @@ class TextFormatter(logging.Formatter):
         return f"{clock}.{int(record.msecs):03d}"
 
     def format(self, record: logging.LogRecord) -> str:
-        record.where = getattr(record, "plugin", None) or record.name
+        plugin = getattr(record, "plugin", None)
+        own = plugin is not None and record.name.startswith(_PLUGIN_PREFIX)
+        record.where = plugin if own else f"{plugin}/{record.name}" if plugin else record.name
         return redact(super().format(record))
 
 

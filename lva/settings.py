@@ -124,6 +124,11 @@ class PluginSettings(_Table):
         0.5, description="Upper bound of the random delay before the second attempt; doubles."
     )
     retry_max: PositiveSeconds = Field(30.0, description="Cap of that bound.")
+    event_loop: Literal["asyncio", "uvloop"] = Field(
+        "asyncio",
+        description="The event loop of an asyncio-style plugin: Python's own, or uvloop's, which"
+        " has to be installed.",
+    )
     config: dict[str, Any] = Field(
         default_factory=dict, description="The plugin's own configuration: its self.config."
     )

@@ -9,6 +9,7 @@ from typing import Final
 
 from lva.host.loading import LoadedPlugin
 from lva.host.receipt import Receipt
+from lva.logs import redact
 from lva.settings import Settings
 
 LOGGER: Final = logging.getLogger("lva.service")
@@ -46,7 +47,7 @@ def show_receipt(receipt: Receipt) -> None:
         points = plugin.points
         table.add_row(
             plugin.name,
-            "; ".join([ended, *plugin.problems]),
+            redact("; ".join([ended, *plugin.problems])),
             seconds,
             str(plugin.restarts),
             *(str(points[key]) for key in ("accepted", "delivered", "rejected")),

@@ -13,6 +13,7 @@ from pydantic import AliasChoices, AliasPath, BaseModel, RootModel, ValidationEr
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin
 from lva.errors import hint, wrong_key
 from lva.host.finder import PluginFileError, plugin_line
+from lva.logs import keep_secret
 from lva.settings import PluginSettings
 
 PluginClass: TypeAlias = type[BaseEventPlugin] | type[BaseBackgroundPlugin]
@@ -50,6 +51,10 @@ def configs_of(
         PluginFileError: With everything that is wrong; without values, which may be secrets.
     """
     models = {cls: _model_of(cls) for cls in classes}
+    # Before validation, since a validator's message may quote what it was given.
+    keep_secret(values)
+    for model in models.values():
+        keep_secret({"secret": [values.get(key) for key in _secret_keys(model)]})
     known = [_keys(model) for model in models.values()]
     key_problems = _unknown_keys(values, known)
     problems: list[str] = []
@@ -97,6 +102,16 @@ def _keys(model: type[BaseModel] | None) -> set[str] | None:
 def _alias_keys(alias: str | AliasPath | AliasChoices) -> set[str]:
     choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
     return {str(item.path[0]) if isinstance(item, AliasPath) else item for item in choices}
+
+
+def _secret_keys(model: type[BaseModel] | None) -> set[str]:
+    """Return the keys of a model that hold one of pydantic's secret types."""
+    found: set[str] = set()
+    for name, field in model.model_fields.items() if model is not None else ():
+        if "Secret" in str(field.annotation):
+            found |= _alias_keys(field.validation_alias) if field.validation_alias else {name}
+            found.add(name)
+    return found
 
 
 def _unknown_keys(values: Iterable[str], known: Sequence[set[str] | None]) -> list[str]:

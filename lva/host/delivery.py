@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections import Counter
+import threading
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -100,6 +101,47 @@ class Mailbox:
         self._enough = trio.Event()
         #: Set once no more points are accepted.
         self.closed: trio.Event = trio.Event()
+        self._crossing: deque[Sequence[Any]] = deque()  # published in other threads
+        self._crossing_points = 0
+        self._crossing_dropped = 0
+        self._crossing_lock = threading.Lock()
+
+    def cross(self, points: Sequence[Any]) -> None:
+        """Take points from another thread; `arrive` accepts them. Never waits, never grows past the limit.
+
+        They are accepted in the order in which they came; past the limit the overflow policy drops
+        some, counted when they arrive.
+        """
+        with self._crossing_lock:
+            self._crossing.append(points)
+            self._crossing_points += len(points)
+            while (excess := self._crossing_points - self._limit) > 0:
+                self._crossing_points -= self._shorten_crossing(excess)
+
+    def _shorten_crossing(self, excess: int) -> int:
+        """Drop up to `excess` points of the oldest or newest chunk; return how many."""
+        chunk = self._crossing.popleft() if self._drop_oldest else self._crossing.pop()
+        dropped = min(len(chunk), excess)
+        if dropped < len(chunk) and self._drop_oldest:
+            self._crossing.appendleft(chunk[dropped:])
+        elif dropped < len(chunk):
+            self._crossing.append(chunk[: len(chunk) - dropped])
+        self._crossing_dropped += dropped
+        return dropped
+
+    def arrive(self) -> None:
+        """Accept what other threads have published since the last time."""
+        with self._crossing_lock:
+            chunks, self._crossing = self._crossing, deque()
+            dropped, self._crossing_dropped = self._crossing_dropped, 0
+            self._crossing_points = 0
+        if self.closed.is_set():
+            return
+        self.ledger.accepted += dropped
+        if dropped:
+            self.ledger.dropped[OVERFLOW] += dropped
+        for chunk in chunks:
+            self.offer(chunk)
 
     def offer(self, points: Sequence[Any]) -> None:
         """Accept points; never waits. Past the limit the overflow policy drops some, counted."""
@@ -170,6 +212,7 @@ class Mailbox:
     def close(self) -> None:
         """Accept no more; what is queued can still be taken."""
         if not self.closed.is_set():
+            self.arrive()
             self.closed.set()
             self._send.close()
             self._enough.set()

@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import trio
@@ -19,7 +20,7 @@ from lva.host.lifecycle import PluginLife, State
 from lva.host.loading import LoadedPlugin
 from lva.host.receipt import Receipt, exit_code, plugin_receipt
 from lva.host.routing import RouteTable
-from lva.host.runtimes import Patience, TrioRuntime
+from lva.host.runtimes import AsyncioRuntime, Patience, Runtime, TrioRuntime
 from lva.settings import Settings
 
 LOGGER: Final = logging.getLogger("lva.host")
@@ -68,6 +69,7 @@ class Host:
         self._loaded = loaded
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not cryptography
         self._mailboxes: dict[str, list[Mailbox]] = {name: [] for name in EVENT_TYPES}
+        self._arrivals = {name: partial(_arrive, boxes) for name, boxes in self._mailboxes.items()}
         self._go = go
         self.failed: bool = False
         self._reason = "the service stopped"
@@ -118,7 +120,7 @@ class Host:
         for loaded in self._loaded:
             life = PluginLife(
                 loaded,
-                TrioRuntime(loaded.name, nursery),
+                _runtime(loaded, nursery),
                 self.routes,
                 self.publish,
                 public,
@@ -177,8 +179,10 @@ class Host:
             for mailbox in mailboxes:
                 mailbox.offer(batch)
         elif self._token is not None:
+            for mailbox in mailboxes:
+                mailbox.cross(batch)
             try:
-                self._token.run_sync_soon(_offer_all, mailboxes, batch)
+                self._token.run_sync_soon(self._arrivals[event], idempotent=True)
             except trio.RunFinishedError:
                 LOGGER.warning("%d points were published after the end of the service", len(batch))
 
@@ -264,6 +268,12 @@ class Host:
         }
 
 
-def _offer_all(mailboxes: Sequence[Mailbox], batch: Sequence[Any]) -> None:
+def _runtime(loaded: LoadedPlugin, nursery: trio.Nursery) -> Runtime:
+    if loaded.runtime == "asyncio":
+        return AsyncioRuntime(loaded.name, nursery, loaded.settings.event_loop == "uvloop")
+    return TrioRuntime(loaded.name, nursery)
+
+
+def _arrive(mailboxes: Sequence[Mailbox]) -> None:
     for mailbox in mailboxes:
-        mailbox.offer(batch)
+        mailbox.arrive()

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from lva.host.runtimes import current_plugin, waiting_at
+from lva.host.runtimes import waiting_at
+from lva.logs import current_plugin
 
 if TYPE_CHECKING:
     from lva.host.lifecycle import PluginLife
@@ -40,6 +41,7 @@ def find_leaks(lives: Iterable[PluginLife]) -> dict[str, Leaks]:
     thread to the plugin whose file is on its stack, or whose task called it. A library's own thread
     without either cannot be told.
     """
+    lives = list(lives)
     roots = {_root(life.loaded.path): life.name for life in lives}
     packages = [root for root in roots if root.endswith("/")]
     found = {name: Leaks() for name in roots.values()}
@@ -66,6 +68,8 @@ def find_leaks(lives: Iterable[PluginLife]) -> dict[str, Leaks]:
                 found[name].threads.append(
                     f"{thread.name} (at {place.f_code.co_filename}:{place.f_lineno})"
                 )
+    for life in lives:
+        found[life.name].tasks.extend(life.left_running())
     return {name: leaks for name, leaks in found.items() if leaks}
 
 

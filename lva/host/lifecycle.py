@@ -29,9 +29,7 @@ from lva.host.runtimes import (
     Constructed,
     Patience,
     Runtime,
-    ensure_awaited,
     now,
-    waiting_at,
     without_host_frames,
 )
 from lva.host.view import PluginView, Publish
@@ -120,7 +118,7 @@ class _Attempt:
     running_since: float | None = None  # Trio time
     entered: list[Plugin] = field(default_factory=list)
     body: Call | None = None
-    start_failure: tuple[str, BaseException] | None = None
+    first_failure: tuple[str, BaseException] | None = None
     stuck: list[Call] = field(default_factory=list)
 
     @property
@@ -184,6 +182,8 @@ class PluginLife:
         #: Set when the life is over and everything that could be released is.
         self.ended: trio.Event = trio.Event()
         self._runtime = runtime
+        runtime.failed = self._task_failed
+        self.owner.across = runtime.across
         self._routes = routes
         self._slow_start = slow_start
         self._rng = rng
@@ -219,6 +219,11 @@ class PluginLife:
         """The newest transition."""
         return self.history[-1]
 
+    def left_running(self) -> list[str]:
+        """Name what did not end of the place where the plugin ran, once nothing more is tried."""
+        over = self.ended.is_set() or self.state.value is State.ABANDONED
+        return self._runtime.stubborn() if over else []
+
     async def supervise(self, turn: trio.Event | None = None) -> None:
         """Be the plugin's supervisor task until it is stopped or has failed.
 
@@ -236,6 +241,8 @@ class PluginLife:
                     await trio.sleep(max(0.0, self._retry_at - trio.current_time()))
                     self.restarts += 1
         finally:
+            with trio.CancelScope(shield=True):
+                await self._end_runtime()
             self._release()
 
     def begin_stop(self, deadline: float) -> None:
@@ -315,7 +322,7 @@ class PluginLife:
 
     async def _live(self, attempt: _Attempt) -> Crash:
         """Initialize and run until something ends it."""
-        attempt.body = self._runtime.call(self.name, self._body, attempt)
+        attempt.body = self._runtime.begin(self._body, attempt)
         if (crash := await self._initialized(attempt)) is not None:
             return crash
         async with trio.open_nursery() as nursery:
@@ -338,16 +345,15 @@ class PluginLife:
                 "%s is slow: %g s so far, waiting at %s; plugins behind it go ahead",
                 attempt.phase,
                 self._slow_start,
-                waiting_at(attempt.body.task if attempt.body else None),
+                _place(attempt),
             )
             self.turn_over.set()
             with trio.move_on_after(limit - self._slow_start):
                 await attempt.initialized.wait()
         if not attempt.initialized.is_set():
-            place = waiting_at(attempt.body.task if attempt.body else None)
             return Crash(
                 attempt.phase,
-                f"took longer than {limit:g} s, waiting at {place}",
+                f"took longer than {limit:g} s, waiting at {_place(attempt)}",
                 during_startup=True,
             )
         return None if attempt.running else await self._why_over(attempt)
@@ -361,8 +367,9 @@ class PluginLife:
             return Crash(attempt.phase, "failed, and a task of it does not end", stuck=True)
         error = attempt.body.error
         first = error
-        if attempt.start_failure is not None:
-            phase, first = attempt.start_failure
+        if attempt.first_failure is not None:
+            phase, first = attempt.first_failure
+            error = error or first
         elif attempt.running:
             phase = "a task in its nursery"
         else:
@@ -373,6 +380,8 @@ class PluginLife:
             why = "was cancelled by the plugin's own code"
         else:
             phase, why = "its work", "has ended"
+        if isinstance(first, RuntimeError) and "no running event loop" in str(first):
+            why += ' (for asyncio code, write `runtime = "asyncio"` on the class)'
         attempt.reported = error
         return Crash(
             phase,
@@ -386,14 +395,13 @@ class PluginLife:
         """Run in the plugin's task: its nursery, in which it initializes, starts and works."""
         try:
             async with trio.open_nursery() as nursery:
-                for member in self._members.values():
-                    member.nursery = nursery
+                self._runtime.equip(self._members.values(), nursery)
                 for cls, member in self._members.items():
                     if attempt.closing:
                         return  # it is too late: the host has gone on without this task
                     attempt.phase = f"{cls.__name__}.initialize()"
                     attempt.entered.append(member)
-                    await ensure_awaited(attempt.phase, member.initialize())
+                    await self._runtime.run(attempt.phase, member.initialize)
                 if not self._became_running(attempt):
                     return
                 for cls, member in self._members.items():
@@ -404,6 +412,7 @@ class PluginLife:
                         )
                 if self.settings.restart != "always" or self.is_event_plugin:
                     await trio.sleep_forever()
+                await self._runtime.all_done()
             attempt.cancelled_itself = nursery.cancel_scope.cancel_called
         finally:
             attempt.initialized.set()
@@ -411,13 +420,24 @@ class PluginLife:
 
     async def _start(self, attempt: _Attempt, what: str, member: BaseBackgroundPlugin) -> None:
         try:
-            await ensure_awaited(what, member.start())
+            await self._runtime.follow(what, member.start)
         except trio.Cancelled:
             raise
         except BaseException as error:
-            if attempt.start_failure is None and not isinstance(error, BaseExceptionGroup):
-                attempt.start_failure = (what, without_host_frames(error))
+            if attempt.first_failure is None and not isinstance(error, BaseExceptionGroup):
+                attempt.first_failure = (what, without_host_frames(error))
             raise
+
+    def _task_failed(self, where: str, error: BaseException) -> None:
+        """Take note of a task that failed, and that is not below the body; after the end, only log it."""
+        attempt = self._attempt
+        if attempt is None or attempt.closing or attempt.body is None:
+            self._note_failure(where, f"raised {brief(error)}", error)
+        elif attempt.first_failure is None:
+            attempt.first_failure = (where, error)
+            attempt.body.cancel()
+        else:
+            self._note_failure(where, f"raised {brief(error)}, too", error)
 
     def _became_running(self, attempt: _Attempt) -> bool:
         """Note that `initialize()` is done; return whether to go on, and not to stop instead."""
@@ -507,26 +527,53 @@ class PluginLife:
             self._abandon("a route handler ignored its cancellation")
         body = attempt.body
         if body is not None and not await self._patience.wait(body.done, limit, share=1 / 2):
-            place = waiting_at(body.task)
             self._abandon(
-                f"{attempt.phase}, or a task it started, ignored its cancellation ({place})"
+                f"{attempt.phase}, or a task it started, ignored its cancellation ({_place(attempt)})"
             )
         self._note_late_failure(attempt)
         for member in reversed(attempt.entered):
             inherited = getattr(member.close, "__func__", None) is BaseEventPlugin.close
             if not inherited:  # the inherited one does nothing
                 await self._close(member)
+        await self._settle()
         if self.state.value in {State.BACKOFF, State.FAILED, State.ABANDONED}:
             self.note_leaks(find_leaks([self]).get(self.name, Leaks()))
 
     def _note_late_failure(self, attempt: _Attempt) -> None:
         """Log what a task raised while it was being cancelled: no death is silent."""
         body = attempt.body
-        if body is not None and body.error is not None and body.error is not attempt.reported:
-            problem = f"a task raised {brief(body.error)} while it was being cancelled"
-            self.problems.append(problem)
-            self.last_error = problem
-            self.logger.error("%s", problem, exc_info=body.error, extra={"phase": attempt.phase})
+        if attempt.first_failure is not None and attempt.reported is None:
+            where, error = attempt.first_failure
+            self._note_failure(where, f"raised {brief(error)}", error)
+        elif body is not None and body.error is not None and body.error is not attempt.reported:
+            self._note_failure(
+                "a task", f"raised {brief(body.error)} while it was being cancelled", body.error
+            )
+
+    def _note_failure(self, phase: str, why: str, error: BaseException | None = None) -> None:
+        """Log what failed while the plugin ends, and list it in the receipt."""
+        problem = f"{phase} {why}"
+        self.problems.append(problem)
+        self.last_error = problem
+        self.logger.error("%s", problem, exc_info=error, extra={"phase": phase})
+
+    async def _settle(self) -> None:
+        """End what the attempt left in its runtime after `close()`."""
+        ending = self._runtime.settle()
+        if ending is None:
+            return
+        if not await self._patience.wait(ending.done, self.settings.stop_timeout, share=1 / 2):
+            self._abandon(f"ignored their cancellation: {_listed(self._runtime.stubborn())}")
+        elif ending.value:
+            self._note_failure("close()", f"left behind, now ended: {_listed(ending.value)}")
+
+    async def _end_runtime(self) -> None:
+        """End the place where the plugin ran, once no more attempts follow."""
+        ending = self._runtime.end()
+        if ending is not None and not await self._patience.wait(
+            ending.done, self.settings.stop_timeout, share=1 / 2
+        ):
+            self._abandon(f"does not end: {_listed(self._runtime.stubborn())}")
 
     async def _close(self, member: Plugin) -> None:
         """Call `close()` once, in its time limit."""
@@ -535,17 +582,14 @@ class PluginLife:
         begun = trio.current_time()
         call = self._runtime.call(f"{self.name}.{what}", member.close)
         if not await self._patience.wait(call.done, limit):
-            place = waiting_at(call.task)
+            place = call.place()
             took = trio.current_time() - begun
             call.cancel()
             ended = await self._patience.wait(call.done, _CLOSE_GRACE)
             how = "was cut short" if ended else "ignored its cancellation"
             self._abandon(f"{what} took longer than {took:.3g} s, waiting at {place}, and {how}")
         elif call.error is not None:
-            problem = f"{what} raised {brief(call.error)}"
-            self.problems.append(problem)
-            self.last_error = problem
-            self.logger.error("%s", problem, exc_info=call.error, extra={"phase": what})
+            self._note_failure(what, f"raised {brief(call.error)}", call.error)
 
     def _abandon(self, why: str) -> None:
         self.last_error = why
@@ -636,6 +680,14 @@ class PluginLife:
                 f"addRoute({path!r}): plugin {self.name!r} is {self.state.value.value}; add routes in"
                 " initialize() or later, while it runs"
             )
+
+
+def _place(attempt: _Attempt) -> str:
+    return "no task yet" if attempt.body is None else attempt.body.place()
+
+
+def _listed(items: Iterable[str]) -> str:
+    return "; ".join(items)
 
 
 def _has_own_constructor(cls: PluginClass) -> bool:

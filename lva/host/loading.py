@@ -6,19 +6,23 @@ Loading is a trust boundary: a file is checked, read once, hashed, and compiled 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import logging
 import reprlib
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, get_args
 
-from lva.contract import BaseBackgroundPlugin, BaseEventPlugin
+from lva import luna
+from lva.contract import BaseBackgroundPlugin, BaseEventPlugin, Plugin, RuntimeName
 from lva.errors import ConfigurationError, hint, listing
 from lva.events import EVENT_TYPES
 from lva.host.configuration import PluginClass, configs_of, with_defaults
@@ -50,6 +54,7 @@ class LoadedPlugin:
         path: Its file, or the ``__init__.py`` of its package.
         sha256: Of the bytes that were compiled, in hexadecimal.
         classes: The concrete plugin classes defined there, in the order of their definition.
+        runtime: Where its coroutines run: ``trio`` or ``asyncio``.
         settings: The host's keys, with the plugin's own defaults below the user's.
         configs: What each class sees as `self.config`.
     """
@@ -60,6 +65,7 @@ class LoadedPlugin:
     classes: tuple[PluginClass, ...]
     settings: PluginSettings
     configs: Mapping[PluginClass, Any]
+    runtime: RuntimeName = "trio"
 
     @property
     def kind(self) -> str:
@@ -89,6 +95,7 @@ def load_plugins(settings: Settings) -> list[LoadedPlugin]:
         [*settings.plugins_dir, SHIPPED_DIR], settings.plugin_file_check == "strict"
     )
     finder.install()
+    luna.install()
     loaded = []
     names = [_stem(entry) for entry in settings.active_plugins]
     problems += _unused_tables(settings, finder, names)
@@ -138,11 +145,31 @@ def _load(name: str, finder: PluginFinder, table: PluginSettings) -> LoadedPlugi
             " underscores, not starting with a digit, with or without .py"
         )
     path = finder.locate(name)
-    module = _import(name, path)
+    with _signals_kept(path):
+        module = _import(name, path)
     classes = _plugin_classes(module, path)
     table = with_defaults(table, classes, path)
     configs = configs_of(name, classes, table.config, path)
-    return LoadedPlugin(name, path, finder.digests[module.__name__], classes, table, configs)
+    runtime = _runtime_of(classes, path)
+    _check_event_loop(table, runtime)
+    digest = finder.digests[module.__name__]
+    return LoadedPlugin(name, path, digest, classes, table, configs, runtime)
+
+
+@contextlib.contextmanager
+def _signals_kept(path: Path) -> Iterator[None]:
+    """Refuse a file that takes a signal away from the service while it is imported."""
+    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    yield
+    taken = [number for number, handler in before.items() if signal.getsignal(number) != handler]
+    for number in taken:
+        signal.signal(number, before[number])
+    if taken:
+        names = listing(signal.Signals(number).name for number in taken)
+        raise PluginFileError(
+            f"{path}: sets a handler for {names}; signals are the service's: to clean up at the end,"
+            " define close()"
+        )
 
 
 def _import(name: str, path: Path) -> ModuleType:
@@ -198,6 +225,52 @@ def _plugin_classes(module: ModuleType, path: Path) -> tuple[PluginClass, ...]:
             " BaseBackgroundPlugin in this very file"
         )
     return concrete
+
+
+def _runtime_of(classes: Sequence[PluginClass], path: Path) -> RuntimeName:
+    """Return where the classes of a file run, on which they have to agree."""
+    chosen = {cls.__name__: _style(cls, path) for cls in classes}
+    if len(set(chosen.values())) > 1:
+        said = " and ".join(f"{cls} is {style}-style" for cls, style in chosen.items())
+        raise PluginFileError(
+            f"{path}: {said}; the classes of one file share one runtime: give them all the same,"
+            " or put them into two files"
+        )
+    return next(iter(chosen.values()))
+
+
+def _style(cls: type, path: Path) -> RuntimeName:
+    """Return what a class, or the bases it was derived from, say of its runtime."""
+    bases = [base for base in cls.__bases__ if issubclass(base, Plugin)]
+    inherited = {base: _style(base, path) for base in bases if base is not Plugin}
+    own: RuntimeName | None = vars(cls).get("runtime")
+    if own is not None and own not in get_args(RuntimeName):
+        raise PluginFileError(
+            f"{path}: class {cls.__name__} has the unknown runtime {reprlib.repr(own)}"
+            f"{hint(str(own), get_args(RuntimeName))}"
+        )
+    mixed = len(set(inherited.values())) > 1 if own is None else own == "trio"
+    if mixed and "asyncio" in inherited.values():
+        said = [f"{base.__name__} is {style}-style" for base, style in inherited.items()]
+        said += [f"it sets runtime = {own!r} itself"] if own is not None else []
+        raise PluginFileError(
+            f"{path}: class {cls.__name__} mixes both styles of plugin: {', '.join(said)}; import all"
+            ' bases from lva and set runtime = "asyncio" on the class, or import them all from'
+            " luna_plugins"
+        )
+    return own if own is not None else next(iter(inherited.values()), "trio")
+
+
+def _check_event_loop(table: PluginSettings, runtime: RuntimeName) -> None:
+    """Refuse a choice of event loop that cannot be had."""
+    if table.event_loop == "uvloop" and runtime == "trio":
+        raise PluginFileError(
+            "event_loop = 'uvloop' is for asyncio-style plugins; this one is Trio-style"
+        )
+    if table.event_loop == "uvloop" and find_spec("uvloop") is None:
+        raise PluginFileError(
+            "event_loop = 'uvloop', but uvloop is not installed; run: pip install 'lva[uvloop]'"
+        )
 
 
 def _check_class(cls: PluginClass, siblings: Sequence[PluginClass], path: Path) -> None:

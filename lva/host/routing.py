@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -51,12 +51,14 @@ class Owner:
         retry_after: Tells how many seconds a client should wait while the gate is waiting.
         calls: The requests its handlers are serving.
         routes: Its routes, by what makes a path unique; kept by the table.
+        across: Calls its handlers, where that is not done in the request's own task.
     """
 
     def __init__(self, name: str | None, gate: Gate = Gate.WAITING) -> None:
         self.name = name
         self.gate = gate
         self.retry_after: Callable[[], float] = lambda: 1.0
+        self.across: Callable[..., Awaitable[Any]] | None = None
         self.calls: set[Cancellable] = set()
         self.routes: dict[_Shape, Route] = {}
         self._idle = trio.Event()

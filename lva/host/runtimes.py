@@ -1,25 +1,30 @@
 """Where a plugin's code runs, and how the host calls it without depending on it ever returning.
 
-Every call into a plugin is a `Call`: a task of the host's own nursery that the caller can cancel, wait
-for as long as it likes, and leave behind. Nothing a plugin raises gets out of it.
+There are two places: the service's own Trio loop (`TrioRuntime`), and for asyncio-style files an asyncio
+loop in a thread of its own (`AsyncioRuntime`). The rest of the host knows only `Runtime`.
+
+Every call into a plugin is a `Call`, which the caller can cancel, wait for as long as it likes, and leave
+behind. Nothing a plugin raises gets out of it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import math
 import threading
 import time
-from collections.abc import Awaitable, Callable
-from contextvars import ContextVar, copy_context
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import suppress
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import trio
 
-#: The name of the plugin whose code is running; inherited by every task and worker thread it starts.
-current_plugin: Final[ContextVar[str | None]] = ContextVar("lva_plugin", default=None)
+from lva.host.loops import RECANCEL, LoopThread
+from lva.logs import current_plugin
 
 #: How long, in seconds, an `__init__` may hold up the event loop before it is waited for in the
 #: background. Nearly all return sooner, and then no task switch is needed.
@@ -68,32 +73,50 @@ class Patience:
 
 
 class Call:
-    """One call of plugin code, in a task that can be left behind.
+    """One call of plugin code, which can be left behind.
 
     Attributes:
         what: What is called, for messages: ``"history.close"``.
-        done: Set when the call has ended and all tasks below it with it.
+        done: Set when the call has ended and, on Trio, all tasks below it with it.
         value: What it returned.
         error: What it raised, cancellation apart. None if it returned or was only cancelled.
+        returned: Whether it returned.
     """
 
-    def __init__(
-        self, what: str, plugin: str, fn: Callable[..., Awaitable[Any]], *args: Any
-    ) -> None:
+    def __init__(self, what: str) -> None:
         self.what = what
         self.done: trio.Event = trio.Event()
         self.value: Any = None
         self.error: BaseException | None = None
         self.returned: bool = False
+
+    def cancel(self) -> None:
+        """Ask the call to end."""
+        raise NotImplementedError
+
+    def place(self) -> str:
+        """Say where it is, as ``file:line in function``."""
+        raise NotImplementedError
+
+
+class TrioCall(Call):
+    """A call in a task of the host's nursery."""
+
+    def __init__(
+        self, what: str, plugin: str, fn: Callable[..., Awaitable[Any]], *args: Any
+    ) -> None:
+        super().__init__(what)
         self._plugin = plugin
         self._fn = fn
         self._args = args
         self._scope = trio.CancelScope()
-        self.task: trio.lowlevel.Task | None = None
+        self._task: trio.lowlevel.Task | None = None
 
     def cancel(self) -> None:
-        """Ask the call to end."""
         self._scope.cancel()
+
+    def place(self) -> str:
+        return waiting_at(self._task)
 
     async def run(self) -> None:
         """Be the task. Raises nothing but the host's own cancellation."""
@@ -111,7 +134,7 @@ class Call:
             self.done.set()
 
     async def _body(self) -> None:
-        self.task = trio.lowlevel.current_task()
+        self._task = trio.lowlevel.current_task()
         current_plugin.set(self._plugin)
         try:
             self.value = await ensure_awaited(self.what, self._fn(*self._args))
@@ -135,8 +158,21 @@ class Constructed:
     error: BaseException | None = None
 
 
+#: Calls a route's handler, in a request's task, with a request that is complete and the path's variables.
+Across = Callable[..., Awaitable[Any]]
+
+
 class Runtime(Protocol):
-    """Where the code of one plugin runs. Everything the host asks of it."""
+    """Where the code of one plugin runs. Everything the host asks of it.
+
+    Attributes:
+        across: Calls the handlers of the plugin's routes; None if they run where requests are handled.
+        failed: Called, on Trio, with where an error came from and the error, for tasks of the plugin
+            that the host did not start.
+    """
+
+    across: Across | None
+    failed: Callable[[str, BaseException], None]
 
     async def construct(
         self, what: str, make: Callable[[], Any], timeout: float
@@ -146,6 +182,30 @@ class Runtime(Protocol):
     def call(self, what: str, fn: Callable[..., Awaitable[Any]], *args: Any) -> Call:
         """Start calling a coroutine function of the plugin."""
 
+    def begin(self, body: Callable[..., Awaitable[Any]], *args: Any) -> Call:
+        """Start the host's own coroutine that lives an attempt of the plugin."""
+
+    def equip(self, members: Iterable[Any], nursery: trio.Nursery) -> None:
+        """Give the instances what they may use during an attempt; the body's nursery on Trio."""
+
+    async def run(self, what: str, fn: Callable[[], Awaitable[Any]]) -> None:
+        """Await a method of the plugin in the body; cancelled with it."""
+
+    async def follow(self, what: str, fn: Callable[[], Awaitable[Any]]) -> None:
+        """Await `start()` in the body; the runtime decides whether cancellation reaches it."""
+
+    async def all_done(self) -> None:
+        """Wait until the plugin's tasks outside of the body's nursery have ended."""
+
+    def settle(self) -> Call | None:
+        """After `close()`: end what is left of the attempt; the call's value says what it was."""
+
+    def end(self) -> Call | None:
+        """After the last attempt: end the place itself."""
+
+    def stubborn(self) -> list[str]:
+        """Name the tasks and threads of the runtime's own that did not end."""
+
 
 class TrioRuntime:
     """Runs a plugin on the service's own Trio loop.
@@ -154,6 +214,9 @@ class TrioRuntime:
         plugin: The plugin's name.
         nursery: The host's nursery; it must tolerate tasks that never end.
     """
+
+    across: Across | None = None
+    failed: Callable[[str, BaseException], None]  # never called: a task that fails ends its nursery
 
     def __init__(self, plugin: str, nursery: trio.Nursery) -> None:
         self._plugin = plugin
@@ -194,9 +257,290 @@ class TrioRuntime:
         return result[0] if result else None
 
     def call(self, what: str, fn: Callable[..., Awaitable[Any]], *args: Any) -> Call:
-        call = Call(what, self._plugin, fn, *args)
+        call = TrioCall(what, self._plugin, fn, *args)
         self._nursery.start_soon(call.run, name=f"{what} (guard)")
         return call
+
+    def begin(self, body: Callable[..., Awaitable[Any]], *args: Any) -> Call:
+        return self.call(self._plugin, body, *args)
+
+    def equip(self, members: Iterable[Any], nursery: trio.Nursery) -> None:
+        for member in members:
+            member.nursery = nursery
+
+    async def run(self, what: str, fn: Callable[[], Awaitable[Any]]) -> None:
+        await ensure_awaited(what, fn())
+
+    follow = run
+
+    async def all_done(self) -> None:
+        """Return: leaving the body's nursery waits for them."""
+
+    def settle(self) -> None:
+        """Do nothing: the nursery's end left no task."""
+
+    def end(self) -> None:
+        """Do nothing: the loop is the service's."""
+
+    def stubborn(self) -> list[str]:
+        return []
+
+
+class AsyncioCall(Call):
+    """A call on a plugin's asyncio loop, as a task there.
+
+    Cancelling it cancels the task, again and again while that is ignored.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        loop: LoopThread,
+        context: Context,
+        fn: Callable[..., Any],
+        *args: Any,
+    ) -> None:
+        super().__init__(what)
+        self._loop = loop
+        self._context = context
+        self._fn = fn
+        self._args = args
+        self._token = trio.lowlevel.current_trio_token()
+        self._cancelled = False
+        self.task: asyncio.Task[None] | None = None
+        self._on_loop(self._begin)
+
+    def cancel(self) -> None:
+        if not self._cancelled:
+            self._cancelled = True
+            self._on_loop(self._cancel)
+
+    def place(self) -> str:
+        return self._loop.place(self.task)
+
+    def _on_loop(self, step: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # the loop has ended; then so has everything on it
+            self._loop.loop.call_soon_threadsafe(step)
+
+    def _begin(self) -> None:
+        if self._cancelled:
+            self._end()
+        else:
+            self.task = self._loop.spawn(self._run(), self.what, self._context)
+
+    async def _run(self) -> None:
+        try:
+            self.value = await ensure_awaited(self.what, self._fn(*self._args))
+            self.returned = True
+        except asyncio.CancelledError:
+            if not self._cancelled:
+                self.error = OwnCancellationError(f"{self.what} was cancelled by the plugin's code")
+        except BaseException as error:
+            self.error = without_host_frames(error)
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self.done.set)
+
+    def _cancel(self) -> None:
+        if self.task is not None and not self.task.done():
+            self.task.cancel()
+            self._loop.loop.call_later(RECANCEL, self._cancel)
+
+
+class OwnCancellationError(Exception):
+    """The plugin's own code cancelled a method of the contract."""
+
+
+class _NoNursery:
+    """Stands for `self.nursery` where there is none."""
+
+    def __init__(self, plugin: str) -> None:
+        self._plugin = plugin
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(
+            f"plugin {self._plugin!r} is asyncio-style and has no Trio nursery; use"
+            " asyncio.create_task() or asyncio.TaskGroup"
+        )
+
+
+class AsyncioRuntime:
+    """Runs a plugin on an asyncio loop in a daemon thread of its own.
+
+    The thread starts when the first instance is made and ends after the last `close()`. Code that holds
+    it up, or ignores its cancellation, is left behind with it.
+
+    Args:
+        plugin: The plugin's name.
+        nursery: The host's nursery; it must tolerate tasks that never end.
+        use_uvloop: Whether the loop is uvloop's.
+    """
+
+    def __init__(self, plugin: str, nursery: trio.Nursery, use_uvloop: bool = False) -> None:
+        self._plugin = plugin
+        self._nursery = nursery
+        self._use_uvloop = use_uvloop
+        self._token = trio.lowlevel.current_trio_token()
+        self._thread: LoopThread | None = None
+        self._ended = trio.Event()
+        self._active: Call | None = None
+        self._started: list[AsyncioCall] = []
+        self.across: Across | None = self._call_handler
+        self.failed: Callable[[str, BaseException], None]
+
+    @property
+    def _loop(self) -> LoopThread:
+        if self._thread is None:
+            self._thread = LoopThread(
+                self._plugin, self._context(), self._use_uvloop, self._on_failure, self._on_end
+            )
+        return self._thread
+
+    def _context(self) -> Context:
+        context = copy_context()
+        context.run(current_plugin.set, self._plugin)
+        return context
+
+    def _on_failure(self, where: str, error: BaseException) -> None:
+        self._soon(lambda: self.failed(where, without_host_frames(error)))
+
+    def _on_end(self) -> None:
+        self._soon(self._ended.set)
+
+    def _soon(self, step: Callable[[], object]) -> None:
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(step)
+
+    async def construct(
+        self, what: str, make: Callable[[], Any], timeout: float
+    ) -> Constructed | None:
+        """Call a class on the loop, so that code in its `__init__` which looks for one finds it."""
+
+        async def construct() -> Any:
+            return make()
+
+        call = self._active = self.call(what, construct)
+        with trio.move_on_after(timeout):
+            await call.done.wait()
+        if not call.done.is_set():
+            call.cancel()
+            return None
+        return Constructed(call.value, call.error)
+
+    def call(self, what: str, fn: Callable[..., Any], *args: Any) -> AsyncioCall:
+        return AsyncioCall(what, self._loop, self._context(), fn, *args)
+
+    def begin(self, body: Callable[..., Awaitable[Any]], *args: Any) -> Call:
+        call = _Body(self, self._plugin, self._plugin, body, *args)
+        self._nursery.start_soon(call.run, name=f"{self._plugin} (guard)")
+        return call
+
+    def equip(self, members: Iterable[Any], nursery: trio.Nursery) -> None:
+        for member in members:
+            member.nursery = _NoNursery(self._plugin)
+
+    async def run(self, what: str, fn: Callable[[], Awaitable[Any]]) -> None:
+        call = self._active = self.call(what, fn)
+        await self._wait(call)
+
+    async def follow(self, what: str, fn: Callable[[], Awaitable[Any]]) -> None:
+        """Await `start()`; cancelled, leave it running: `close()` comes first, then its end."""
+        call = self._active = self.call(what, fn)
+        self._started.append(call)
+        await call.done.wait()
+        self._started.remove(call)
+        if call.error is not None:
+            raise call.error
+
+    async def all_done(self) -> None:
+        await self._wait(self.call(f"{self._plugin}: its tasks", self._loop.idle))
+
+    async def _wait(self, call: AsyncioCall) -> Any:
+        """Wait for a call; when cancelled, cancel it and wait until it has ended."""
+        try:
+            await call.done.wait()
+        except trio.Cancelled:
+            call.cancel()
+            with trio.CancelScope(shield=True):
+                await call.done.wait()
+            if call.error is None:
+                raise
+        if call.error is not None:
+            raise call.error
+        return call.value
+
+    async def _call_handler(
+        self, what: str, handler: Callable[..., Any], request: Any, **variables: Any
+    ) -> Any:
+        """Call a route's handler on the loop; a streamed body is fetched from there piece by piece."""
+
+        async def handle() -> Any:
+            result = handler(request, **variables)
+            return await result if inspect.isawaitable(result) else result
+
+        result = await self._wait(self.call(what, handle))
+        return self._stream(what, result) if hasattr(result, "__anext__") else result
+
+    async def _stream(self, what: str, pieces: Any) -> AsyncIterator[Any]:
+        try:
+            while True:
+                try:
+                    yield await self._wait(self.call(what, pieces.__anext__))
+                except StopAsyncIteration:
+                    return
+        finally:
+            if hasattr(pieces, "aclose"):
+                with trio.CancelScope(shield=True):
+                    await self._wait(self.call(what, pieces.aclose))
+
+    def settle(self) -> Call | None:
+        if self._thread is None:
+            return None
+        started, self._started = self._started, []
+        return AsyncioCall(
+            f"{self._plugin}: its end", self._thread, self._context(), self._settle, started
+        )
+
+    async def _settle(self, started: list[AsyncioCall]) -> list[str]:
+        assert self._thread is not None
+        left = await self._thread.settle([call.task for call in started if call.task is not None])
+        for call in started:
+            if call.error is not None and not isinstance(call.error, OwnCancellationError):
+                self._on_failure(call.what, call.error)
+        return left
+
+    def end(self) -> Call | None:
+        if self._thread is None or self._ended.is_set():
+            return None
+        ending = AsyncioCall(
+            f"{self._plugin}: its loop's end", self._thread, self._context(), self._thread.end
+        )
+        ended = Call(ending.what)
+        ended.done = self._ended  # set by the thread as the last thing it does
+        return ended
+
+    def stubborn(self) -> list[str]:
+        if self._thread is None or self._ended.is_set():
+            return []
+        tasks = [self._thread.describe(task) for task in self._thread.tasks()]
+        held = self._thread.held_at()
+        return tasks or [f"{self._thread.thread.name} (at {held or 'rest'})"]
+
+
+class _Body(TrioCall):
+    """The host's task that lives an attempt of an asyncio-style plugin."""
+
+    def __init__(self, runtime: AsyncioRuntime, *args: Any) -> None:
+        super().__init__(*args)
+        self._runtime = runtime
+
+    def place(self) -> str:
+        """Say where the plugin's code is, not the host's task that waits for it."""
+        active = self._runtime._active  # noqa: SLF001 - its own runtime
+        return super().place() if active is None else active.place()
 
 
 async def ensure_awaited(what: str, result: Any) -> Any:
@@ -249,15 +593,23 @@ def without_host_frames(error: BaseException) -> BaseException:
 
 
 def waiting_at(task: trio.lowlevel.Task | None) -> str:
-    """Say where a task is suspended, as ``file:line in function``, innermost own frame first."""
+    """Say where a task is suspended, as ``file:line in function``, innermost own frame first.
+
+    A task that waits in the host's own code for the children of a nursery is where its first child is.
+    """
+    if task is None:
+        return "not started"
     place = "not started"
-    coro: Any = task.coro if task is not None else None
+    coro: Any = task.coro
+    own = True
     while coro is not None:
         frame = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None)
         if frame is not None and "/trio/" not in frame.f_code.co_filename:
+            own = frame.f_code.co_filename.startswith(_HOST_DIR)
             place = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
         coro = getattr(coro, "cr_await", None) or getattr(coro, "gi_yieldfrom", None)
-    return place
+    children = [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+    return waiting_at(children[0]) if own and children else place
 
 
 def now() -> float:

@@ -21,6 +21,7 @@ def plugin_status(life: PluginLife) -> dict[str, Any]:
         "name": life.name,
         "classes": [cls.__name__ for cls in loaded.classes],
         "kind": loaded.kind,
+        "runtime": loaded.runtime,
         "file": str(loaded.path),
         "sha256": loaded.sha256,
         "state": life.state.value.value,

@@ -25,9 +25,10 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 
 from lva.contract import PluginResponse
 from lva.host.routing import Gate, Match, RouteTable
-from lva.host.runtimes import current_plugin, split_cancelled
-from lva.logs import brief, plugin_logger
+from lva.host.runtimes import split_cancelled
+from lva.logs import brief, current_plugin, plugin_logger
 from lva.settings import Settings
+from lva.web.complete import complete
 from lva.web.problems import Problem
 from lva.web.requests import LOGGER, SCOPE_KEY, Body, Exchange, Scope, Send, Web
 
@@ -129,7 +130,13 @@ class _WebApplication(QuartTrio):
         # Reset afterwards: the server's own tasks for the connection are started from this task.
         token = current_plugin.set(name)
         try:
-            return await self._response(await self._call(name, handler, request, match.variables))
+            if owner.across is None:
+                result = await self._call(name, handler, request, match.variables)
+            else:
+                whole = await complete(request, exchange.request_id)
+                what = f"the handler of {request.method} {match.route.template}"
+                result = await owner.across(what, handler, whole, **match.variables)
+            return await self._response(result)
         except Problem:
             raise
         except BaseException as error:

@@ -1,0 +1,394 @@
+"""An asyncio event loop in a thread of its own, on which no task dies in silence.
+
+Knows asyncio and threads, not Trio: what happens on the loop is reported through two callbacks. The loop
+is the standard one, or uvloop's, with five methods watched: those that make tasks, connections, servers
+and subprocesses, so that what plugin code and its libraries leave behind can be ended and named; and
+the exception handler, so that what nobody retrieves is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import selectors
+import sys
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+LOGGER: Final = logging.getLogger("lva.host")
+
+#: A failed task whose error nobody has retrieved after this many seconds is a crash of the plugin...
+RETRIEVAL_GRACE: Final = 0.25
+#: ...unless a coroutine that is still running has it in a local variable and so may await it: then this.
+HELD_GRACE: Final = 60.0
+#: A task that ignores its cancellation is cancelled again after this many seconds, and again.
+RECANCEL: Final = 1.0
+#: How long, in seconds, what `close()` left may take to end by itself before it counts as left behind.
+LINGER: Final = 0.1
+#: How often, in seconds, the end of what cannot be awaited is looked for.
+_LOOK: Final = 0.01
+
+_ASYNCIO_DIR: Final = f"{Path(asyncio.__file__).parent}{os.sep}"
+#: Files whose frames say nothing about what a plugin is doing.
+_MACHINERY: Final = (
+    _ASYNCIO_DIR,
+    f"{Path(__file__).parent}{os.sep}",
+    selectors.__file__,
+    threading.__file__,
+)
+#: What the loop makes that has to be closed; each is a coroutine method.
+_MAKERS: Final = (
+    "connect_accepted_socket",
+    "connect_read_pipe",
+    "connect_write_pipe",
+    "create_connection",
+    "create_datagram_endpoint",
+    "create_server",
+    "create_unix_connection",
+    "create_unix_server",
+    "subprocess_exec",
+    "subprocess_shell",
+)
+
+Report = Callable[[str, BaseException], None]
+
+
+class LoopThread:
+    """One plugin's event loop and its thread.
+
+    Args:
+        name: The plugin's name.
+        context: Copied for the thread, so that everything on the loop knows its plugin.
+        use_uvloop: Whether the loop is uvloop's.
+        on_failure: Called, from any thread, with where an error came from and the error: of a task that
+            nobody awaits, of a callback, or of code that stopped the loop.
+        on_end: Called from the thread as the last thing it does.
+
+    Attributes:
+        loop: The event loop.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        context: Context,
+        use_uvloop: bool,
+        on_failure: Report,
+        on_end: Callable[[], None],
+    ) -> None:
+        self._name = name
+        self._on_failure = on_failure
+        self._on_end = on_end
+        self._tasks: dict[asyncio.Task[Any], str] = {}
+        self._failed: dict[asyncio.Task[Any], asyncio.TimerHandle] = {}
+        self._calls: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        self._made: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._executors: list[ThreadPoolExecutor] = []
+        self._reported: deque[BaseException] = deque(maxlen=4)  # errors have no weak references
+        self._over = False
+        self.loop: asyncio.AbstractEventLoop = _new_loop(self, use_uvloop)
+        self.loop.set_default_executor(
+            ThreadPoolExecutor(thread_name_prefix=f"executor from {name}.")
+        )
+        self.thread = threading.Thread(
+            target=context.run, args=(self._main,), name=f"{name} (asyncio loop)", daemon=True
+        )
+        self.thread.start()
+
+    def _main(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        while not self._over:
+            try:
+                self.loop.run_forever()
+            except BaseException as error:  # SystemExit and its like leave the loop through here
+                self._report("its event loop", error)
+            else:
+                if not self._over:
+                    why = "the plugin's code stopped the event loop, which is the service's"
+                    self._report("loop.stop()", RuntimeError(why))
+        self.loop.close()
+        self._on_end()
+
+    # The host's own calls
+
+    def spawn(
+        self, work: Coroutine[Any, Any, None], name: str, context: Context
+    ) -> asyncio.Task[None]:
+        """Start a task of the host's: it is not among the plugin's. In the loop's thread."""
+        task = asyncio.Task(work, loop=self.loop, name=name, context=context)
+        self._calls.add(task)
+        return task
+
+    async def idle(self) -> None:
+        """Wait until no task of the plugin is left."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks))
+
+    async def settle(self, started: list[asyncio.Task[None]]) -> list[str]:
+        """End everything that is left of an attempt, after `close()`; return what was left behind.
+
+        Args:
+            started: The calls of `start()` that still run; they are cancelled, but not left behind.
+
+        Does not return while a task ignores its cancellation.
+        """
+        for task in started:
+            task.cancel()
+        left = self._pending()
+        if any(not task.cancelling() for task in left):
+            await asyncio.wait(left, timeout=LINGER)
+        named = [self.describe(task) for task in left if not task.done() and not task.cancelling()]
+        named += self._close_made()
+        while left := [*self._pending(), *(task for task in started if not task.done())]:
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left, timeout=RECANCEL)
+        for task, handle in list(self._failed.items()):
+            handle.cancel()
+            self._judge(task, 0)
+        return named
+
+    async def end(self) -> None:
+        """End what the loop itself holds; the thread ends next. Waits for jobs of the executor."""
+        try:
+            await self.loop.shutdown_asyncgens()
+            for executor in self._executors:
+                executor.shutdown(wait=False, cancel_futures=True)
+            while self._executor_works():  # noqa: ASYNC110 - a thread's end sets no event
+                await asyncio.sleep(_LOOK)
+        finally:
+            self._over = True
+            self.loop.stop()
+
+    def _executor_works(self) -> bool:
+        prefix = f"executor from {self._name}."
+        return any(thread.name.startswith(prefix) for thread in threading.enumerate())
+
+    def _pending(self) -> list[asyncio.Task[Any]]:
+        known = {*self._tasks, *asyncio.all_tasks(self.loop)} - set(self._calls)
+        return [task for task in known if not task.done()]
+
+    def _close_made(self) -> list[str]:
+        """Close connections, servers and subprocesses; return which were open."""
+        found = []
+        for item in list(self._made):
+            # By what they can do: uvloop's are of types of their own.
+            if hasattr(item, "is_serving"):
+                if item.is_serving():
+                    found.append("a server")
+                item.close()
+            elif hasattr(item, "get_returncode"):
+                if item.get_returncode() is None:
+                    found.append(f"subprocess {item.get_pid()}")
+                    with contextlib.suppress(ProcessLookupError):
+                        item.kill()
+                item.close()
+            elif not item.is_closing():
+                found.append(_connection(item))
+                getattr(item, "abort", item.close)()
+        return found
+
+    # What can be said of it, from any thread
+
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """Return the plugin's tasks that have not ended."""
+        return [task for task in list(self._tasks) if not task.done()]
+
+    def describe(self, task: asyncio.Task[Any]) -> str:
+        """Return a task's name, where it was made and where it waits."""
+        site = self._tasks.get(task)
+        made = f"made at {site}, " if site else ""
+        return f"{task.get_name()} ({made}at {self.place(task)})"
+
+    def place(self, task: asyncio.Task[Any] | None) -> str:
+        """Say where a task is: where it waits, or what holds the loop."""
+        if (held := self.held_at()) is not None:
+            return f"{held}, which holds its event loop"
+        return "not started" if task is None else suspended_at(task.get_coro())
+
+    def held_at(self) -> str | None:
+        """Say which line keeps the loop from running, if one does at this moment."""
+        frame = sys._current_frames().get(self.thread.ident or 0)  # noqa: SLF001 - the documented way to see a stack
+        while frame is not None:
+            file = frame.f_code.co_filename
+            if not file.startswith(_MACHINERY):
+                return f"{file}:{frame.f_lineno} in {frame.f_code.co_name}"
+            frame = frame.f_back
+        return None
+
+    # What the loop tells
+
+    def adopt(self, task: asyncio.Task[Any]) -> None:
+        """Note that the plugin, or a library of it, has made a task."""
+        self._tasks[task] = _site()
+        task.add_done_callback(self._ended)
+
+    def note_made(self, item: Any) -> None:
+        """Note something that has to be closed."""
+        with contextlib.suppress(TypeError):  # uvloop has kinds that cannot be referenced weakly
+            self._made.add(item)
+
+    def note_executor(self, executor: ThreadPoolExecutor) -> None:
+        """Note the default executor."""
+        self._executors.append(executor)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        if _unretrieved(task):
+            self._failed[task] = self.loop.call_later(
+                RETRIEVAL_GRACE, self._judge, task, HELD_GRACE
+            )
+        else:
+            del self._tasks[task]
+
+    def _judge(self, task: asyncio.Task[Any], patience: float) -> None:
+        """Decide whether a failed task is a crash: unless its error was, or may yet be, retrieved."""
+        if _unretrieved(task):
+            holder = self._holder(task) if patience > 0 else None
+            if holder is not None:
+                if not holder.startswith(_ASYNCIO_DIR):
+                    patience -= RETRIEVAL_GRACE
+                self._failed[task] = self.loop.call_later(
+                    RETRIEVAL_GRACE, self._judge, task, patience
+                )
+                return
+            error = task.exception()
+            assert error is not None
+            self._report(f"task {task.get_name()!r} (made at {self._tasks.get(task)})", error)
+        del self._failed[task], self._tasks[task]
+
+    def _holder(self, task: asyncio.Task[Any]) -> str | None:
+        """Return the file of a waiting coroutine that has the task in a local variable."""
+        for other in asyncio.all_tasks(self.loop):
+            for frame in _frames(other.get_coro()):
+                for value in frame.f_locals.values():
+                    if value is task or (
+                        isinstance(value, list | tuple | set | frozenset | dict)
+                        and any(item is task for item in _items(value))
+                    ):
+                        return frame.f_code.co_filename
+        return None
+
+    def heard(self, context: dict[str, Any]) -> None:
+        """Take what would have gone to asyncio's log. Any thread: garbage is collected in any."""
+        error = context.get("exception")
+        source = context.get("task") or context.get("future")
+        message = str(context.get("message"))
+        callback = "handle" in context or "protocol" in context or "asyncgen" in context
+        gathered = type(source).__name__ == "_GatheringFuture"
+        if error is not None and (callback or gathered or isinstance(source, asyncio.Task)):
+            self._report(message, error)
+        else:
+            LOGGER.warning("plugin %s: asyncio: %s", self._name, message, exc_info=error)
+
+    def _report(self, where: str, error: BaseException) -> None:
+        if not any(error is known for known in self._reported):
+            self._reported.append(error)
+            self._on_failure(where, error)
+
+
+class _Watched:
+    """Mixed into a loop class: tells its keeper what is made on it, and what fails."""
+
+    keeper: LoopThread
+
+    def create_task(self, coro: Any, **options: Any) -> Any:
+        task = super().create_task(coro, **options)  # type: ignore[misc] # a loop's
+        self.keeper.adopt(task)
+        return task
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        self.keeper.heard(context)
+        if self.get_exception_handler() is not None:  # type: ignore[attr-defined]
+            super().call_exception_handler(context)  # type: ignore[misc] # the plugin's own, too
+
+    def set_default_executor(self, executor: Any) -> None:
+        super().set_default_executor(executor)  # type: ignore[misc]
+        self.keeper.note_executor(executor)
+
+    def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
+        raise RuntimeError(
+            f"a plugin cannot handle signal {sig}: signals are the service's; to clean up at the end,"
+            " define close()"
+        )
+
+
+def _watch(maker: str) -> Callable[..., Any]:
+    async def watched(self: Any, *args: Any, **options: Any) -> Any:
+        made = await getattr(super(_Watched, self), maker)(*args, **options)
+        self.keeper.note_made(made[0] if isinstance(made, tuple) else made)
+        return made
+
+    watched.__name__ = maker
+    return watched
+
+
+for _name in _MAKERS:
+    setattr(_Watched, _name, _watch(_name))
+
+
+def _new_loop(keeper: LoopThread, use_uvloop: bool) -> asyncio.AbstractEventLoop:
+    base: type[Any] = asyncio.SelectorEventLoop
+    if use_uvloop:
+        import uvloop  # installed only where somebody asked for it
+
+        base = uvloop.Loop
+    kind: Any = type(f"Watched{base.__name__}", (_Watched, base), {"keeper": keeper})
+    loop: asyncio.AbstractEventLoop = kind()
+    return loop
+
+
+def _unretrieved(task: asyncio.Task[Any]) -> bool:
+    # Asking for the exception would count as retrieving it; this is asyncio's own note.
+    return bool(getattr(task, "_log_traceback", False))
+
+
+def _site() -> str:
+    """Say which line is making a task: the innermost that is not asyncio's own."""
+    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - cheaper than `inspect.stack` by far
+    while frame is not None and frame.f_code.co_filename.startswith(_MACHINERY):
+        frame = frame.f_back
+    return "?" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def _frames(coro: Any) -> Iterator[FrameType]:
+    """Yield the frames of a suspended coroutine, outermost first."""
+    while coro is not None:
+        frame = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None)
+        frame = frame or getattr(coro, "ag_frame", None)
+        if frame is not None:
+            yield frame
+        coro = (
+            getattr(coro, "cr_await", None)
+            or getattr(coro, "gi_yieldfrom", None)
+            or getattr(coro, "ag_await", None)
+        )
+
+
+def suspended_at(coro: Any) -> str:
+    """Say where a coroutine is suspended: the innermost line that is not asyncio's or the host's."""
+    place = "not started"
+    for frame in _frames(coro):
+        file = frame.f_code.co_filename
+        if not file.startswith(_MACHINERY):
+            place = f"{file}:{frame.f_lineno} in {frame.f_code.co_name}"
+    return place
+
+
+def _items(value: Any) -> Iterator[Any]:
+    return iter(value.values() if isinstance(value, dict) else value)
+
+
+def _connection(transport: Any) -> str:
+    with contextlib.suppress(Exception):
+        if (peer := transport.get_extra_info("peername")) is not None:
+            return f"a connection to {peer[0]}:{peer[1]}" if isinstance(peer, tuple) else f"{peer}"
+    return f"an open {type(transport).__name__}"
