@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import stat
+import sys
 import threading
 from collections.abc import Callable, MutableMapping, Sequence
 from pathlib import Path
@@ -30,6 +31,9 @@ from lva.web.resources import Resources
 
 LOGGER: Final = logging.getLogger("lva.service")
 
+#: After how many seconds a thread that computes lets others have the interpreter. Python's default, 5 ms,
+#: is paid by the event loop after each system call while a plugin's thread is busy: too much.
+_SWITCH_INTERVAL: Final = 0.0005
 #: Part of `shutdown_timeout` that is kept for writing the receipt and ending the process.
 _RESERVE: Final = 0.05
 #: Within what time, in seconds, a process must end whose work is done but for abandoned tasks.
@@ -103,6 +107,7 @@ class Service:
                 LOGGER.critical("%s", problem)
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
+        sys.setswitchinterval(min(_SWITCH_INTERVAL, sys.getswitchinterval()))
         listening = trio.Event()
         self.host = host = Host(settings, plugins, go=listening)
         Resources(host, self.draining.is_set)
