@@ -34,6 +34,7 @@ from load import run_load
 from many_plugins import collect_garbage_as_the_service, resident
 
 from lva import MonitoringPoint
+from lva.app import SWITCH_INTERVAL
 from lva.host.host import Host
 from lva.host.loading import load_plugins
 from lva.host.runtimes import AsyncioRuntime
@@ -163,8 +164,8 @@ async def compare_delivery(settings: Settings) -> None:
                             host.publish("monitoring_event", item)
                         await trio.lowlevel.checkpoint()
                     while ledger.queued or ledger.in_flight:
-                        # A short sleep instead of a checkpoint: a busy wait would hold the GIL.
-                        await trio.sleep(0.0001)
+                        # A sleep instead of a checkpoint: a busy wait would hold the GIL.
+                        await trio.sleep(0.001)
                     passes += 1
                 seen.append(passes * POINTS / taken)
                 host.request_stop("the measurement is over")
@@ -333,6 +334,7 @@ def measure_many(directory: Path) -> None:
 
 
 def main() -> None:
+    sys.setswitchinterval(SWITCH_INTERVAL)  # as the service does
     for measure in (
         measure_delivery,
         lambda _: measure_calls(),

@@ -33,7 +33,7 @@ LOGGER: Final = logging.getLogger("lva.service")
 
 #: After how many seconds a thread that computes lets others have the interpreter. Python's default, 5 ms,
 #: is paid by the event loop after each system call while a plugin's thread is busy: too much.
-_SWITCH_INTERVAL: Final = 0.0005
+SWITCH_INTERVAL: Final = 0.0005
 #: Part of `shutdown_timeout` that is kept for writing the receipt and ending the process.
 _RESERVE: Final = 0.05
 #: Within what time, in seconds, a process must end whose work is done but for abandoned tasks.
@@ -107,7 +107,7 @@ class Service:
                 LOGGER.critical("%s", problem)
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
-        sys.setswitchinterval(min(_SWITCH_INTERVAL, sys.getswitchinterval()))
+        sys.setswitchinterval(min(SWITCH_INTERVAL, sys.getswitchinterval()))
         listening = trio.Event()
         self.host = host = Host(settings, plugins, go=listening)
         Resources(host, self.draining.is_set)
