@@ -15,9 +15,7 @@ from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any, ClassVar, Final
-
-import httpx
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from lva import contract
 from lva.contract import (
@@ -30,6 +28,9 @@ from lva.contract import (
     pluginHTTPResponse,
 )
 from lva.points import MonitoringPoint
+
+if TYPE_CHECKING:
+    import httpx
 
 __all__ = [
     "BackgroundPluginExample",
@@ -112,6 +113,8 @@ class RequestMonitoringPlugin(BaseRequestMonitoringPlugin):
         self.session: httpx.AsyncClient | None = None
 
     async def initialize(self) -> None:
+        import httpx  # late: these names resolve for every service, and few use this one
+
         self.session = httpx.AsyncClient(trust_env=False)
         reply = await self.session.post(self.url, params={"bucket": self.bucketName})
         if reply.status_code != httpx.codes.CONFLICT:  # it exists already

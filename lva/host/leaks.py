@@ -69,7 +69,11 @@ def find_leaks(lives: Iterable[PluginLife]) -> dict[str, Leaks]:
                     f"{thread.name} (at {place.f_code.co_filename}:{place.f_lineno})"
                 )
     for life in lives:
-        found[life.name].tasks.extend(life.left_running())
+        tasks, threads = life.left_running()
+        leaks = found[life.name]
+        leaks.tasks += tasks
+        named = {line.partition(" (at ")[0] for line in leaks.threads}
+        leaks.threads += [line for line in threads if line.partition(" (at ")[0] not in named]
     return {name: leaks for name, leaks in found.items() if leaks}
 
 

@@ -69,6 +69,11 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
 ENDED: Final = frozenset({State.STOPPED, State.FAILED, State.ABANDONED})
 
 
+#: What to do about errors that say too little.
+_HINTS: Final = {
+    "no running event loop": ' (for asyncio code, write `runtime = "asyncio"` on the class)',
+    "signal only works in main thread": " (signals are the service's; to clean up, define close())",
+}
 #: How many problems the receipt lists of one plugin: the newest.
 _PROBLEMS: Final = 20
 #: How long, in seconds, a `close()` that was cut short may take to end.
@@ -219,10 +224,10 @@ class PluginLife:
         """The newest transition."""
         return self.history[-1]
 
-    def left_running(self) -> list[str]:
-        """Name what did not end of the place where the plugin ran, once nothing more is tried."""
+    def left_running(self) -> tuple[list[str], list[str]]:
+        """Name the tasks and threads of its runtime that have not ended, once nothing more is tried."""
         over = self.ended.is_set() or self.state.value is State.ABANDONED
-        return self._runtime.stubborn() if over else []
+        return self._runtime.stubborn() if over else ([], [])
 
     async def supervise(self, turn: trio.Event | None = None) -> None:
         """Be the plugin's supervisor task until it is stopped or has failed.
@@ -380,8 +385,7 @@ class PluginLife:
             why = "was cancelled by the plugin's own code"
         else:
             phase, why = "its work", "has ended"
-        if isinstance(first, RuntimeError) and "no running event loop" in str(first):
-            why += ' (for asyncio code, write `runtime = "asyncio"` on the class)'
+        why += next((hint for text, hint in _HINTS.items() if text in why), "")
         attempt.reported = error
         return Crash(
             phase,
@@ -563,9 +567,9 @@ class PluginLife:
         if ending is None:
             return
         if not await self._patience.wait(ending.done, self.settings.stop_timeout, share=1 / 2):
-            self._abandon(f"ignored their cancellation: {_listed(self._runtime.stubborn())}")
+            self._abandon_runtime()
         elif ending.value:
-            self._note_failure("close()", f"left behind, now ended: {_listed(ending.value)}")
+            self._note_failure("close()", f"left behind, now ended: {'; '.join(ending.value)}")
 
     async def _end_runtime(self) -> None:
         """End the place where the plugin ran, once no more attempts follow."""
@@ -573,7 +577,11 @@ class PluginLife:
         if ending is not None and not await self._patience.wait(
             ending.done, self.settings.stop_timeout, share=1 / 2
         ):
-            self._abandon(f"does not end: {_listed(self._runtime.stubborn())}")
+            self._abandon_runtime()
+
+    def _abandon_runtime(self) -> None:
+        tasks, threads = self._runtime.stubborn()
+        self._abandon(f"not ended, although cancelled: {'; '.join([*tasks, *threads])}")
 
     async def _close(self, member: Plugin) -> None:
         """Call `close()` once, in its time limit."""
@@ -592,6 +600,8 @@ class PluginLife:
             self._note_failure(what, f"raised {brief(call.error)}", call.error)
 
     def _abandon(self, why: str) -> None:
+        if why in self.problems:
+            return
         self.last_error = why
         self.problems.append(why)
         if self.state.value is not State.ABANDONED:
@@ -684,10 +694,6 @@ class PluginLife:
 
 def _place(attempt: _Attempt) -> str:
     return "no task yet" if attempt.body is None else attempt.body.place()
-
-
-def _listed(items: Iterable[str]) -> str:
-    return "; ".join(items)
 
 
 def _has_own_constructor(cls: PluginClass) -> bool:

@@ -17,7 +17,7 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from pathlib import Path
@@ -34,6 +34,8 @@ HELD_GRACE: Final = 60.0
 RECANCEL: Final = 1.0
 #: How long, in seconds, what `close()` left may take to end by itself before it counts as left behind.
 LINGER: Final = 0.1
+#: How many lines of a stack are shown.
+_STACK_LINES: Final = 4
 #: How often, in seconds, the end of what cannot be awaited is looked for.
 _LOOK: Final = 0.01
 
@@ -90,7 +92,8 @@ class LoopThread:
         self._on_end = on_end
         self._tasks: dict[asyncio.Task[Any], str] = {}
         self._failed: dict[asyncio.Task[Any], asyncio.TimerHandle] = {}
-        self._calls: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._chores: set[asyncio.Task[Any]] = set()
         self._made: weakref.WeakSet[Any] = weakref.WeakSet()
         self._executors: list[ThreadPoolExecutor] = []
         self._reported: deque[BaseException] = deque(maxlen=4)  # errors have no weak references
@@ -121,11 +124,20 @@ class LoopThread:
     # The host's own calls
 
     def spawn(
-        self, work: Coroutine[Any, Any, None], name: str, context: Context
+        self, work: Coroutine[Any, Any, None], name: str, context: Context, chore: bool
     ) -> asyncio.Task[None]:
-        """Start a task of the host's: it is not among the plugin's. In the loop's thread."""
+        """Start a task of the host's, which is not among the plugin's. In the loop's thread.
+
+        Args:
+            work: What to run.
+            name: For messages.
+            context: What it runs in.
+            chore: Whether no code of the plugin runs in it.
+        """
         task = asyncio.Task(work, loop=self.loop, name=name, context=context)
-        self._calls.add(task)
+        kind = self._chores if chore else self._calls
+        kind.add(task)
+        task.add_done_callback(kind.discard)
         return task
 
     async def idle(self) -> None:
@@ -163,18 +175,18 @@ class LoopThread:
             await self.loop.shutdown_asyncgens()
             for executor in self._executors:
                 executor.shutdown(wait=False, cancel_futures=True)
-            while self._executor_works():  # noqa: ASYNC110 - a thread's end sets no event
+            while self._executor_threads():  # noqa: ASYNC110 - a thread's end sets no event
                 await asyncio.sleep(_LOOK)
         finally:
             self._over = True
             self.loop.stop()
 
-    def _executor_works(self) -> bool:
+    def _executor_threads(self) -> list[threading.Thread]:
         prefix = f"executor from {self._name}."
-        return any(thread.name.startswith(prefix) for thread in threading.enumerate())
+        return [thread for thread in threading.enumerate() if thread.name.startswith(prefix)]
 
     def _pending(self) -> list[asyncio.Task[Any]]:
-        known = {*self._tasks, *asyncio.all_tasks(self.loop)} - set(self._calls)
+        known = {*self._tasks, *asyncio.all_tasks(self.loop)} - {*self._calls, *self._chores}
         return [task for task in known if not task.done()]
 
     def _close_made(self) -> list[str]:
@@ -199,9 +211,17 @@ class LoopThread:
 
     # What can be said of it, from any thread
 
-    def tasks(self) -> list[asyncio.Task[Any]]:
-        """Return the plugin's tasks that have not ended."""
-        return [task for task in list(self._tasks) if not task.done()]
+    def stubborn(self) -> tuple[list[str], list[str]]:
+        """Name the tasks that keep the loop from ending, and the threads: its own, jobs of its executor."""
+        known = [
+            *list(self._tasks),
+            *list(self._calls),
+        ]  # copied in one step: other threads change them
+        tasks = [self.describe(task) for task in known if not task.done()]
+        threads = self._executor_threads()
+        if self.thread.is_alive() and (self.held_at() or not (tasks or threads)):
+            threads.append(self.thread)
+        return tasks, [f"{thread.name} (at {_place_of(thread)})" for thread in threads]
 
     def describe(self, task: asyncio.Task[Any]) -> str:
         """Return a task's name, where it was made and where it waits."""
@@ -213,17 +233,14 @@ class LoopThread:
         """Say where a task is: where it waits, or what holds the loop."""
         if (held := self.held_at()) is not None:
             return f"{held}, which holds its event loop"
-        return "not started" if task is None else suspended_at(task.get_coro())
+        return "not started" if task is None else _stack(_frames(task.get_coro()))
 
     def held_at(self) -> str | None:
-        """Say which line keeps the loop from running, if one does at this moment."""
-        frame = sys._current_frames().get(self.thread.ident or 0)  # noqa: SLF001 - the documented way to see a stack
-        while frame is not None:
-            file = frame.f_code.co_filename
-            if not file.startswith(_MACHINERY):
-                return f"{file}:{frame.f_lineno} in {frame.f_code.co_name}"
-            frame = frame.f_back
-        return None
+        """Say which lines keep the loop from running, if some do at this moment."""
+        frames = _thread_frames(self.thread)
+        # Idle, the loop is in its selector; uvloop's has no frames, nor have built-in functions it calls.
+        idle = not frames or frames[-1].f_code.co_filename in {selectors.__file__, __file__}
+        return None if idle else _stack(frames)
 
     # What the loop tells
 
@@ -279,6 +296,8 @@ class LoopThread:
 
     def heard(self, context: dict[str, Any]) -> None:
         """Take what would have gone to asyncio's log. Any thread: garbage is collected in any."""
+        if self._over:
+            return  # the tasks that it told of were named before
         error = context.get("exception")
         source = context.get("task") or context.get("future")
         message = str(context.get("message"))
@@ -373,14 +392,29 @@ def _frames(coro: Any) -> Iterator[FrameType]:
         )
 
 
-def suspended_at(coro: Any) -> str:
-    """Say where a coroutine is suspended: the innermost line that is not asyncio's or the host's."""
-    place = "not started"
-    for frame in _frames(coro):
-        file = frame.f_code.co_filename
-        if not file.startswith(_MACHINERY):
-            place = f"{file}:{frame.f_lineno} in {frame.f_code.co_name}"
-    return place
+def _thread_frames(thread: threading.Thread) -> list[FrameType]:
+    """Return the frames of a thread, outermost first."""
+    frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - the documented way to see a stack
+    frames: list[FrameType] = []
+    while frame is not None:
+        frames.append(frame)
+        frame = frame.f_back
+    return frames[::-1]
+
+
+def _place_of(thread: threading.Thread) -> str:
+    return _stack(_thread_frames(thread))
+
+
+def _stack(frames: Iterable[FrameType]) -> str:
+    """Say where code is: its innermost lines, innermost first, without asyncio's and the host's own."""
+    frames = list(frames)
+    own = [frame for frame in frames if not frame.f_code.co_filename.startswith(_MACHINERY)]
+    lines = [
+        f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+        for frame in own[-_STACK_LINES:] or frames[-1:]
+    ]
+    return " < ".join(reversed(lines)) or "not started"
 
 
 def _items(value: Any) -> Iterator[Any]:

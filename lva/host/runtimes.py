@@ -203,8 +203,8 @@ class Runtime(Protocol):
     def end(self) -> Call | None:
         """After the last attempt: end the place itself."""
 
-    def stubborn(self) -> list[str]:
-        """Name the tasks and threads of the runtime's own that did not end."""
+    def stubborn(self) -> tuple[list[str], list[str]]:
+        """Name the tasks and the threads of the runtime's own that have not ended."""
 
 
 class TrioRuntime:
@@ -282,8 +282,8 @@ class TrioRuntime:
     def end(self) -> None:
         """Do nothing: the loop is the service's."""
 
-    def stubborn(self) -> list[str]:
-        return []
+    def stubborn(self) -> tuple[list[str], list[str]]:
+        return [], []
 
 
 class AsyncioCall(Call):
@@ -299,9 +299,11 @@ class AsyncioCall(Call):
         context: Context,
         fn: Callable[..., Any],
         *args: Any,
+        chore: bool = False,
     ) -> None:
         super().__init__(what)
         self._loop = loop
+        self._chore = chore
         self._context = context
         self._fn = fn
         self._args = args
@@ -326,7 +328,7 @@ class AsyncioCall(Call):
         if self._cancelled:
             self._end()
         else:
-            self.task = self._loop.spawn(self._run(), self.what, self._context)
+            self.task = self._loop.spawn(self._run(), self.what, self._context, self._chore)
 
     async def _run(self) -> None:
         try:
@@ -422,7 +424,10 @@ class AsyncioRuntime:
         async def construct() -> Any:
             return make()
 
-        call = self._active = self.call(what, construct)
+        try:
+            call = self._active = self.call(what, construct)
+        except (OSError, RuntimeError) as error:  # no descriptors or no thread left for a loop
+            return Constructed(error=error)
         with trio.move_on_after(timeout):
             await call.done.wait()
         if not call.done.is_set():
@@ -456,7 +461,12 @@ class AsyncioRuntime:
             raise call.error
 
     async def all_done(self) -> None:
-        await self._wait(self.call(f"{self._plugin}: its tasks", self._loop.idle))
+        await self._wait(self._chore("its tasks", self._loop.idle))
+
+    def _chore(self, what: str, fn: Callable[..., Any], *args: Any) -> AsyncioCall:
+        """Call a coroutine function of the host's own on the loop."""
+        what = f"{self._plugin}: {what}"
+        return AsyncioCall(what, self._loop, self._context(), fn, *args, chore=True)
 
     async def _wait(self, call: AsyncioCall) -> Any:
         """Wait for a call; when cancelled, cancel it and wait until it has ended."""
@@ -500,9 +510,7 @@ class AsyncioRuntime:
         if self._thread is None:
             return None
         started, self._started = self._started, []
-        return AsyncioCall(
-            f"{self._plugin}: its end", self._thread, self._context(), self._settle, started
-        )
+        return self._chore("its end", self._settle, started)
 
     async def _settle(self, started: list[AsyncioCall]) -> list[str]:
         assert self._thread is not None
@@ -515,19 +523,15 @@ class AsyncioRuntime:
     def end(self) -> Call | None:
         if self._thread is None or self._ended.is_set():
             return None
-        ending = AsyncioCall(
-            f"{self._plugin}: its loop's end", self._thread, self._context(), self._thread.end
-        )
+        ending = self._chore("its loop's end", self._thread.end)
         ended = Call(ending.what)
         ended.done = self._ended  # set by the thread as the last thing it does
         return ended
 
-    def stubborn(self) -> list[str]:
+    def stubborn(self) -> tuple[list[str], list[str]]:
         if self._thread is None or self._ended.is_set():
-            return []
-        tasks = [self._thread.describe(task) for task in self._thread.tasks()]
-        held = self._thread.held_at()
-        return tasks or [f"{self._thread.thread.name} (at {held or 'rest'})"]
+            return [], []
+        return self._thread.stubborn()
 
 
 class _Body(TrioCall):
