@@ -12,6 +12,7 @@ from lva.contract import (
     PermanentDeliveryError,
     PluginApp,
     PluginResponse,
+    RetryLaterError,
     pluginHTTPResponse,
 )
 from lva.points import MonitoringPoint, add_point_fields, add_point_tags
@@ -26,6 +27,7 @@ __all__ = [
     "PermanentDeliveryError",
     "PluginApp",
     "PluginResponse",
+    "RetryLaterError",
     "__version__",
     "add_point_fields",
     "add_point_tags",

@@ -130,9 +130,10 @@ class BaseEventPlugin(Plugin):
     async def handleEvent(self, *args: Any, **kwargs: Any) -> None:
         """Handle one batch; for ``monitoring_event``: ``handleEvent(points, logger)``.
 
-        Returning means that every point is delivered. Raising `PartialDeliveryError` or
-        `PermanentDeliveryError` says more exactly what became of them; any other error, and taking
-        longer than `handle_timeout` (seconds), means that the batch is tried again after a back-off.
+        Returning means that every point is delivered. Raising `PartialDeliveryError`,
+        `PermanentDeliveryError` or `RetryLaterError` says more exactly what became of them; any other
+        error, and taking longer than `handle_timeout` (seconds), means that the batch is tried again
+        after a back-off, at most `max_attempts` times.
         Cancelled at that limit and when the plugin stops.
         """
 
@@ -252,6 +253,22 @@ def pluginHTTPResponse(
     if not 100 <= statusCode <= 599:
         raise ValueError(f"statusCode must be 100 to 599, not {statusCode}")
     return PluginResponse(statusCode, body, dict(headers or {}))
+
+
+class RetryLaterError(Exception):
+    """Raised by `handleEvent`: the receiver cannot take points now, whatever they are.
+
+    The batch is tried again after a back-off, and this attempt does not count towards `max_attempts`:
+    the batch is not to blame.
+
+    Args:
+        message: What happened.
+        after: How many seconds the receiver asked to be left alone, if it said so.
+    """
+
+    def __init__(self, message: str = "", *, after: float | None = None) -> None:
+        super().__init__(message)
+        self.after: float | None = after
 
 
 class PermanentDeliveryError(Exception):

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import trio
 
-from lva.contract import PartialDeliveryError, PermanentDeliveryError
+from lva.contract import PartialDeliveryError, PermanentDeliveryError, RetryLaterError
 from lva.host.runtimes import Call, Patience, Runtime
 from lva.logs import brief
 from lva.settings import PluginSettings
@@ -275,6 +275,8 @@ class Delivery:
         self._patience = patience
         self._batch: list[Any] = []
         self._attempts = 0
+        self._unblamed = 0  # attempts that failed for no fault of the batch's
+        self._least_delay = 0.0
         self._logged: dict[str, _Logged] = {}
 
     @property
@@ -309,7 +311,7 @@ class Delivery:
             with trio.move_on_after(settings.flush_interval):
                 await self.mailbox.wait_for_enough()
         self._batch = await self.mailbox.take(settings.batch_size)
-        self._attempts = 0
+        self._attempts = self._unblamed = 0
 
     async def _deliver(
         self, runtime: Runtime, handle: Callable[..., Awaitable[Any]]
@@ -348,6 +350,9 @@ class Delivery:
             self._settle_partly(batch, error)
         elif isinstance(error, PermanentDeliveryError):
             self._settle(rejected=len(batch))
+        elif isinstance(error, RetryLaterError):
+            self._unblamed += 1
+            self._least_delay = max(0.0, error.after or 0.0)
         if error is None and in_time:
             why = "was cancelled by its own code"
         elif error is None:
@@ -356,7 +361,7 @@ class Delivery:
             why = f"raised {brief(error)}"
         self.last_error = f"{self._what} {why}"
         left = len(self._batch)
-        if left and self._attempts >= self._settings.max_attempts:
+        if left and self._attempts - self._unblamed >= self._settings.max_attempts:
             self._give_up(ATTEMPTS)
             self._log_failure(
                 why, f"{left} points dropped after {self._attempts} attempts", "drop", error
@@ -417,7 +422,8 @@ class Delivery:
         """Wait before the next attempt; once the mailbox is closed, only briefly: time is short."""
         settings = self._settings
         bound = min(settings.retry_max, settings.retry_initial * 2.0 ** min(self._attempts - 1, 60))
-        delay = self._rng.uniform(0, bound)
+        delay = max(self._least_delay, self._rng.uniform(0, bound))
+        self._least_delay = 0.0
         with trio.move_on_after(delay) as whole_delay:
             await self.mailbox.closed.wait()
         if not whole_delay.cancelled_caught:
