@@ -32,9 +32,9 @@ from opentelemetry.sdk._logs.export import (
 from opentelemetry.sdk.resources import Resource
 
 from lva import MonitoringPoint
-from lva.host.delivery import Ledger
 from lva.host.host import Host
 from lva.host.loading import load_plugins
+from lva.host.mailbox import Ledger
 from lva.settings import PluginSettings, Settings
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "7"))

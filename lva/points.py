@@ -13,6 +13,11 @@ Value = str | int | float
 
 _LEAST_INT: Final = -(2**63)
 _MOST_INT: Final = 2**63 - 1
+#: Largest point, in bytes of its names and values.
+MAX_SIZE: Final = 1024 * 1024
+_NUMBER: Final = 8
+#: Most bytes of tags, and of fields, that a handler adds.
+_MAX_ADDITIONS: Final = MAX_SIZE // 4
 #: The `service` tag of every point that the service makes.
 SERVICE: Final = "luna-video-agent"
 REQUESTS: Final = "requests"
@@ -51,8 +56,17 @@ class ReadOnlyDict(dict[str, Value]):
         return dict, (dict(self),)
 
 
+class _Sized:
+    """Has a size that is no part of what a point says."""
+
+    __slots__ = ("size",)
+
+    #: Roughly how many bytes the point's names and values take.
+    size: int
+
+
 @dataclass(frozen=True, slots=True)
-class MonitoringPoint:
+class MonitoringPoint(_Sized):
     """One measurement, as event plugins receive it. Immutable.
 
     Args:
@@ -63,7 +77,8 @@ class MonitoringPoint:
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: The series is empty, the time is not finite, or an int needs more than 64 bits.
+        ValueError: A name is empty, a number is not finite or needs more than 64 bits, a text is not
+            valid Unicode, or the point is larger than `MAX_SIZE` bytes.
     """
 
     series: str
@@ -80,8 +95,18 @@ class MonitoringPoint:
             raise TypeError(f"time is in Unix seconds, not {type(self.time).__name__}")
         if not math.isfinite(self.time):
             raise ValueError(f"time is not finite: {self.time}")
-        object.__setattr__(self, "tags", _frozen("tags", self.tags))
-        object.__setattr__(self, "fields", _frozen("fields", self.fields))
+        tags, fields = _frozen("tags", self.tags), _frozen("fields", self.fields)
+        object.__setattr__(self, "tags", tags)
+        object.__setattr__(self, "fields", fields)
+        size = _text_size("series", self.series) + _NUMBER + _size("tags", tags)
+        size += _size("fields", fields)
+        if size > MAX_SIZE:
+            raise ValueError(f"the point is too large: {size} bytes; at most {MAX_SIZE} are taken")
+        object.__setattr__(self, "size", size)
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        """Copy and pickle through the constructor."""
+        return MonitoringPoint, (self.series, self.time, dict(self.tags), dict(self.fields))
 
 
 def _frozen(what: str, values: Mapping[str, Value]) -> ReadOnlyDict:
@@ -89,6 +114,8 @@ def _frozen(what: str, values: Mapping[str, Value]) -> ReadOnlyDict:
     for name, value in frozen.items():
         if not isinstance(name, str):
             raise TypeError(f"{what} have names of type str, not {type(name).__name__}")
+        if not name:
+            raise ValueError(f"{what} have an empty name")
         _check_value(f"{what}[{name!r}]", value)
     return frozen
 
@@ -98,6 +125,28 @@ def _check_value(what: str, value: object) -> None:
         raise TypeError(f"{what} must be a str, int or float, not {type(value).__name__}")
     if isinstance(value, int) and not _LEAST_INT <= value <= _MOST_INT:
         raise ValueError(f"{what} does not fit into 64 bits, as monitoring systems need it")
+    if isinstance(value, str):
+        _text_size(what, value)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{what} is not finite: {value}; leave it out instead")
+
+
+def _size(what: str, values: Mapping[str, Value]) -> int:
+    size = 0
+    for name, value in values.items():
+        size += _text_size(what, name)
+        size += _text_size(what, value) if isinstance(value, str) else _NUMBER
+    return size
+
+
+def _text_size(what: str, text: str) -> int:
+    """Return the size of a text in UTF-8, which is how all monitoring systems want it."""
+    if text.isascii():
+        return len(text)
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{what} hold a text that is not valid Unicode: {error.reason}") from None
 
 
 class PointAdditions:
@@ -127,15 +176,17 @@ def add_point_tags(**tags: Value) -> None:
 
     Raises:
         RuntimeError: No request is being handled.
-        ValueError: A name is one that the service sets itself, or an int needs more than 64 bits.
+        ValueError: A name is one that the service sets itself, or a value cannot be in a point.
         TypeError: A value is no str, int or float.
     """
-    _current().tags.update(_checked(tags))
+    tags_so_far = _current().tags
+    tags_so_far.update(_checked(tags, tags_so_far))
 
 
 def add_point_fields(**fields: Value) -> None:
     """Add fields to the points of the request being handled; as `add_point_tags` otherwise."""
-    _current().fields.update(_checked(fields))
+    fields_so_far = _current().fields
+    fields_so_far.update(_checked(fields, fields_so_far))
 
 
 def _current() -> PointAdditions:
@@ -145,9 +196,11 @@ def _current() -> PointAdditions:
     return additions
 
 
-def _checked(values: Mapping[str, Any]) -> Mapping[str, Value]:
+def _checked(values: Mapping[str, Any], known: Mapping[str, Value]) -> Mapping[str, Value]:
     for name, value in values.items():
         if name in RESERVED:
             raise ValueError(f"{name!r} is set by the service; choose another name")
         _check_value(repr(name), value)
+    if _size("tags and fields", {**known, **values}) > _MAX_ADDITIONS:
+        raise ValueError(f"a request's point takes at most {_MAX_ADDITIONS} bytes from its handler")
     return values

@@ -109,6 +109,9 @@ class PluginSettings(_Table):
     handle_timeout: PositiveSeconds = Field(10.0, description="Limit on one handleEvent() call.")
     batch_size: Count = Field(1000, description="Most points in one handleEvent() call.")
     buffer_limit: Count = Field(10_000, description="Most points waiting for the plugin.")
+    buffer_bytes: Count = Field(
+        64 * 1024 * 1024, description="Most bytes of points waiting for the plugin in memory."
+    )
     overflow: Literal["drop_oldest", "drop_newest"] = Field(
         "drop_oldest", description="Which points are dropped when the buffer is full."
     )
@@ -117,13 +120,43 @@ class PluginSettings(_Table):
         description="How long points gather before a call, unless batch_size is reached; 0"
         " delivers as soon as the plugin is free.",
     )
+    concurrency: Annotated[int, Field(ge=1, le=100)] = Field(
+        1, description="Most handleEvent() calls at once; more than one gives up the order."
+    )
     max_attempts: Count = Field(
-        10, description="Calls that a batch gets before its points are dropped."
+        10,
+        description="Calls that a batch gets before its points are dropped; those that ended"
+        " with RetryLaterError do not count.",
+    )
+    max_age: PositiveSeconds = Field(
+        7 * 86_400.0, description="Points that wait for longer than this are dropped."
     )
     retry_initial: PositiveSeconds = Field(
         0.5, description="Upper bound of the random delay before the second attempt; doubles."
     )
     retry_max: PositiveSeconds = Field(30.0, description="Cap of that bound.")
+    circuit_failures: Count = Field(
+        5, description="After this many failed calls in a row the receiver is left alone."
+    )
+    circuit_pause: PositiveSeconds = Field(
+        15.0, description="For this long, at most; then one call probes it."
+    )
+    spool: Literal["memory", "disk"] = Field(
+        "memory",
+        description="Where points wait: in memory, or in a file below state_dir too, which"
+        " outlives a crash and a restart.",
+    )
+    spool_bytes: Annotated[int, Field(ge=1024 * 1024, le=1 << 50)] = Field(
+        256 * 1024 * 1024, description="Most bytes of points in that file."
+    )
+    dead_letters: bool = Field(
+        False,
+        description="Whether points that are rejected or dropped, but not for want of space or"
+        " time, are written to a file below state_dir.",
+    )
+    dead_letters_bytes: Annotated[int, Field(ge=1024, le=1 << 50)] = Field(
+        16 * 1024 * 1024, description="Most bytes of that file and the one before it."
+    )
     event_loop: Literal["asyncio", "uvloop"] = Field(
         "asyncio",
         description="The event loop of an asyncio-style plugin: Python's own, or uvloop's, which"

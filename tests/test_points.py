@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
+import pickle
 from collections.abc import Callable
 from contextvars import copy_context
 
@@ -14,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lva import MonitoringPoint, add_point_fields, add_point_tags
-from lva.points import RESERVED, PointAdditions, collect_additions
+from lva.points import MAX_SIZE, RESERVED, PointAdditions, collect_additions
 
 
 def collected(work: Callable[[], object]) -> PointAdditions:
@@ -28,12 +30,11 @@ def collected(work: Callable[[], object]) -> PointAdditions:
     return copy_context().run(run)
 
 
-values = st.dictionaries(
-    st.text(), st.text() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False)
-)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+values = st.dictionaries(st.text(min_size=1), st.text() | st.integers(-(2**63), 2**63 - 1) | finite)
 
 
-@given(st.text(min_size=1), st.floats(allow_nan=False, allow_infinity=False), values, values)
+@given(st.text(min_size=1), finite, values, values)
 def test_a_point_keeps_what_it_was_made_of(series, time, tags, fields):
     point = MonitoringPoint(series, time, tags, fields)
     assert (point.series, point.time, point.tags, point.fields) == (series, time, tags, fields)
@@ -59,11 +60,27 @@ def test_a_point_keeps_what_it_was_made_of(series, time, tags, fields):
         (("s", 1.0, {"a": object()}, {}), TypeError),
         (("s", 1.0, {}, {"a": [1]}), TypeError),
         (("s", 1.0, {}, {1: "a"}), TypeError),
+        (("s", 1.0, {"": 1}, {}), ValueError),
+        (("s", 1.0, {}, {"": 1}), ValueError),
+        (("s", 1.0, {}, {"a": math.nan}), ValueError),
+        (("s", 1.0, {"a": -math.inf}, {}), ValueError),
+        (("\ud800", 1.0, {}, {}), ValueError),
+        (("s", 1.0, {"\ud800": 1}, {}), ValueError),
+        (("s", 1.0, {}, {"a": "\udfff"}), ValueError),
+        (("s", 1.0, {}, {"a": "x" * MAX_SIZE}), ValueError),
     ],
 )
 def test_a_malformed_point_is_refused_where_it_is_made(arguments, error):
     with pytest.raises(error):
         MonitoringPoint(*arguments)
+
+
+def test_the_size_of_a_point_is_that_of_its_names_and_values():
+    point = MonitoringPoint("série", 1.0, {"a": "bc"}, {"n": 1, "x": 2.5})
+    assert point.size == 6 + 8 + 3 + 9 + 9
+    for twin in (copy.copy(point), copy.deepcopy(point), pickle.loads(pickle.dumps(point))):
+        assert twin == point
+        assert twin.size == point.size
 
 
 def test_a_point_is_immutable():

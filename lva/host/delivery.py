@@ -1,232 +1,119 @@
-"""From `publish()` to `handleEvent`: one bounded channel, one account and one delivery loop per class.
-
-Points travel in the chunks they were published in; nothing awaits per point. At every moment::
-
-    accepted = delivered + rejected + dropped + queued + in_flight
-"""
+"""From a plugin's channel to its `handleEvent`: batches, retries, and a pause for a dead receiver."""
 
 from __future__ import annotations
 
 import logging
-import math
 import random
-import threading
-from collections import Counter, deque
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import trio
 
 from lva.contract import PartialDeliveryError, PermanentDeliveryError, RetryLaterError
+from lva.host.dead_letters import DeadLetters
+from lva.host.mailbox import AGE, ATTEMPTS, FAILED, Batch, Ledger, Mailbox, bytes_of
 from lva.host.runtimes import Call, Patience, Runtime
+from lva.host.spool import SpooledMailbox, SpoolFile
 from lva.logs import brief
 from lva.settings import PluginSettings
 
-#: Reasons for which points are dropped.
-OVERFLOW: Final = "overflow"
-ATTEMPTS: Final = "max_attempts"
-SHUTDOWN: Final = "shutdown"
-FAILED: Final = "plugin_failed"
 #: Longest delay before another attempt, in seconds, while a stop waits for the points.
 _DRAINING_DELAY: Final = 0.2
 #: How long, in seconds, a failure like the last one is only counted and not logged again.
 _LOG_INTERVAL: Final = 10.0
 
 
-@dataclass(slots=True)
-class Ledger:
-    """What became of the points of one event plugin; all counts since the service started.
-
-    Attributes:
-        accepted: Points that entered the plugin's channel.
-        delivered: Points whose `handleEvent` call returned.
-        rejected: Points that the plugin called wrong for ever.
-        dropped: Points given up, by reason.
-        queued: Points waiting in the channel.
-        in_flight: Points in a `handleEvent` call, or waiting for their next attempt.
-        retries: Calls that were repeated attempts.
-    """
-
-    accepted: int = 0
-    delivered: int = 0
-    rejected: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    queued: int = 0
-    in_flight: int = 0
-    retries: int = 0
-
-    @property
-    def lost(self) -> int:
-        """Dropped points, for whatever reason."""
-        return self.dropped.total()
-
-    @property
-    def balanced(self) -> bool:
-        """Whether every accepted point is in exactly one place."""
-        return self.accepted == (
-            self.delivered + self.rejected + self.lost + self.queued + self.in_flight
-        )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the counts for status pages and the receipt."""
-        return {
-            "accepted": self.accepted,
-            "delivered": self.delivered,
-            "rejected": self.rejected,
-            "dropped": dict(self.dropped),
-            "queued": self.queued,
-            "in_flight": self.in_flight,
-            "retries": self.retries,
-        }
-
-
-class Mailbox:
-    """The bounded channel of one event class. Points are counted here, chunk sizes do not matter.
+class Histogram:
+    """How often values of each size were seen, in Prometheus' manner.
 
     Args:
-        limit: Most points that wait.
-        overflow: ``drop_oldest`` or ``drop_newest``.
-        enough: How many waiting points `wait_for_enough` waits for.
+        bounds: The upper bounds of the buckets, rising; one without a bound follows.
     """
 
-    def __init__(self, limit: int, overflow: str, enough: int) -> None:
-        self.ledger: Ledger = Ledger()
-        self._limit = limit
-        self._drop_oldest = overflow == "drop_oldest"
-        self._enough_points = enough
-        self._send, self._receive = trio.open_memory_channel[Sequence[Any]](math.inf)
-        self._chunk: Sequence[Any] = ()  # the oldest chunk, of which a part is already taken
-        self._offset = 0
-        self._enough = trio.Event()
-        #: Set once no more points are accepted.
-        self.closed: trio.Event = trio.Event()
-        self._crossing: deque[Sequence[Any]] = deque()  # published in other threads
-        self._crossing_points = 0
-        self._crossing_dropped = 0
-        self._crossing_lock = threading.Lock()
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds: Sequence[float] = bounds
+        self.counts: list[int] = [0] * (len(bounds) + 1)
+        self.sum: float = 0.0
 
-    def cross(self, points: Sequence[Any]) -> None:
-        """Take points from another thread; `arrive` accepts them. Never waits, never grows past the limit.
+    def observe(self, value: float) -> None:
+        """Count a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
 
-        They are accepted in the order in which they came; past the limit the overflow policy drops
-        some, counted when they arrive.
-        """
-        with self._crossing_lock:
-            self._crossing.append(points)
-            self._crossing_points += len(points)
-            while (excess := self._crossing_points - self._limit) > 0:
-                self._crossing_points -= self._shorten_crossing(excess)
 
-    def _shorten_crossing(self, excess: int) -> int:
-        """Drop up to `excess` points of the oldest or newest chunk; return how many."""
-        chunk = self._crossing.popleft() if self._drop_oldest else self._crossing.pop()
-        dropped = min(len(chunk), excess)
-        if dropped < len(chunk) and self._drop_oldest:
-            self._crossing.appendleft(chunk[dropped:])
-        elif dropped < len(chunk):
-            self._crossing.append(chunk[: len(chunk) - dropped])
-        self._crossing_dropped += dropped
-        return dropped
+BATCH_SIZES: Final = (1, 10, 100, 1000, 10_000, 100_000)
+DURATIONS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0)
 
-    def arrive(self) -> None:
-        """Accept what other threads have published since the last time."""
-        with self._crossing_lock:
-            chunks, self._crossing = self._crossing, deque()
-            dropped, self._crossing_dropped = self._crossing_dropped, 0
-            self._crossing_points = 0
-        if self.closed.is_set():
-            return
-        self.ledger.accepted += dropped
-        if dropped:
-            self.ledger.dropped[OVERFLOW] += dropped
-        for chunk in chunks:
-            self.offer(chunk)
 
-    def offer(self, points: Sequence[Any]) -> None:
-        """Accept points; never waits. Past the limit the overflow policy drops some, counted."""
-        if self.closed.is_set():
-            return
-        ledger = self.ledger
-        count = len(points)
-        ledger.accepted += count
-        excess = ledger.queued + count - self._limit
-        if excess > 0:
-            points = self._make_room(points, excess)
-        if points:
-            ledger.queued += len(points)
-            self._send.send_nowait(points)
-            if ledger.queued >= self._enough_points:
-                self._enough.set()
+class Circuit:
+    """Leaves a dead receiver alone, and probes it with one call at a time.
 
-    def _make_room(self, points: Sequence[Any], excess: int) -> Sequence[Any]:
-        """Drop `excess` points by policy; return what is left of the new ones."""
-        self.ledger.dropped[OVERFLOW] += excess
-        if self._drop_oldest:
-            while excess and (old := self._next_nowait(excess)):
-                self.ledger.queued -= len(old)
-                excess -= len(old)
-            return points[excess:]  # older points are gone, or on their way to the plugin
-        return points[: len(points) - excess]
+    Args:
+        threshold: After how many failures in a row it opens.
+        pause: For how many seconds.
+        rng: Shortens pauses by up to half, so that many services do not probe at once.
+    """
 
-    async def take(self, size: int) -> list[Any]:
-        """Wait for points; return what has gathered, at most `size`, now counted as in flight."""
-        await self.wait_for_points()
-        batch: list[Any] = []
-        while len(batch) < size and (more := self._next_nowait(size - len(batch))):
-            batch.extend(more)
-        self.ledger.queued -= len(batch)
-        self.ledger.in_flight += len(batch)
-        if (
-            self.ledger.queued < self._enough_points
-            and self._enough.is_set()
-            and not self.closed.is_set()
-        ):
-            self._enough = trio.Event()
-        return batch
+    def __init__(self, threshold: int, pause: float, rng: random.Random) -> None:
+        self._threshold = threshold
+        self._pause = pause
+        self._rng = rng
+        self._failures = 0
+        self._open_until: float | None = None
+        self._probing = False
+        self._changed = trio.Event()
 
-    def _next_nowait(self, size: int) -> Sequence[Any]:
-        """Return the next points of one chunk, at most `size`; empty if none wait."""
-        if self._offset >= len(self._chunk):
-            try:
-                self._chunk, self._offset = self._receive.receive_nowait(), 0
-            except (trio.WouldBlock, trio.EndOfChannel):
-                return ()
-        part = self._chunk[self._offset : self._offset + size]
-        self._offset += len(part)
-        if self._offset >= len(self._chunk):
-            self._chunk, self._offset = (), 0
-        return part
+    @property
+    def state(self) -> str:
+        """``closed``: calls pass; ``open``: none does; ``probing``: one does."""
+        if self._open_until is None:
+            return "closed"
+        return "probing" if self._probing else "open"
 
-    async def wait_for_points(self) -> None:
-        """Wait until at least one point is there."""
-        if self._offset >= len(self._chunk):
-            chunk = await self._receive.receive()
-            # While it was on its way here, an overflow may have opened a later chunk: that goes behind.
-            self._chunk, self._offset = (*chunk, *self._chunk[self._offset :]), 0
+    async def admit(self, hurry: trio.Event) -> None:
+        """Wait until a call may be made; with `hurry` set, only briefly."""
+        while self._open_until is not None:
+            if self._probing:
+                await self._changed.wait()
+                continue
+            await _sleep_until(self._open_until, hurry)
+            if self._open_until is not None and not self._probing:
+                self._probing = True
+                return
 
-    async def wait_for_enough(self) -> None:
-        """Wait until a full batch has gathered or the mailbox is closed."""
-        await self._enough.wait()
+    def succeeded(self) -> bool:
+        """Note that the receiver answered; return whether that closed the circuit."""
+        was_open = self._open_until is not None
+        self._failures = 0
+        self._open_until = None
+        self.undecided()
+        return was_open
 
-    def close(self) -> None:
-        """Accept no more; what is queued can still be taken."""
-        if not self.closed.is_set():
-            self.arrive()
-            self.closed.set()
-            self._send.close()
-            self._enough.set()
+    def failed(self) -> bool:
+        """Note a failure; return whether that opened the circuit."""
+        self._failures += 1
+        was_open = self._open_until is not None
+        if self._failures >= self._threshold:
+            pause = self._pause / 2 + self._rng.uniform(0, self._pause / 2)
+            self._open_until = trio.current_time() + pause
+        self.undecided()
+        return self._open_until is not None and not was_open
 
-    def drop_rest(self, reason: str) -> int:
-        """Close, and count what is still queued as dropped; return how many points."""
-        self.close()
-        dropped = 0
-        while part := self._next_nowait(1 << 30):
-            dropped += len(part)
-        self.ledger.queued -= dropped
-        if dropped:
-            self.ledger.dropped[reason] += dropped
-        return dropped
+    def undecided(self) -> None:
+        """Note that a call ended without saying anything about the receiver."""
+        self._probing = False
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+async def _sleep_until(time: float, hurry: trio.Event) -> None:
+    """Sleep until a time, but only briefly once there is hurry."""
+    with trio.move_on_at(time) as whole:
+        await hurry.wait()
+    if not whole.cancelled_caught:
+        await trio.sleep(min(_DRAINING_DELAY, max(0.0, time - trio.current_time())))
 
 
 @dataclass(slots=True)
@@ -241,8 +128,8 @@ class _Logged:
 class Delivery:
     """Delivers the points of one event class for as long as the service runs.
 
-    The batch being delivered outlives an attempt of the plugin: after a crash the next attempt gets
-    it again.
+    The batches being delivered outlive an attempt of the plugin: after a crash the next attempt gets
+    them again.
 
     Args:
         what: ``"NAME.Class.handleEvent"``, for messages.
@@ -250,6 +137,8 @@ class Delivery:
         logger: The plugin's logger, which `handleEvent` gets too.
         rng: Source of the jitter.
         patience: Bounds the wait for a call that was cancelled.
+        spool: The file that points outlive the process in; None for memory.
+        dead_letters: Where points that are given up are written; None for nowhere.
     """
 
     def __init__(
@@ -259,12 +148,13 @@ class Delivery:
         logger: logging.Logger,
         rng: random.Random,
         patience: Patience,
+        spool: SpoolFile | None = None,
+        dead_letters: DeadLetters | None = None,
     ) -> None:
-        self.mailbox: Mailbox = Mailbox(
-            settings.buffer_limit,
-            settings.overflow,
-            enough=min(settings.batch_size, settings.buffer_limit),
-        )
+        self.mailbox: Mailbox = _mailbox(settings, logger, spool)
+        self.circuit: Circuit = Circuit(settings.circuit_failures, settings.circuit_pause, rng)
+        self.batch_sizes: Histogram = Histogram(BATCH_SIZES)
+        self.durations: Histogram = Histogram(DURATIONS)
         self.last_error: str | None = None
         #: Set once the mailbox is closed and every point of it is settled.
         self.finished: trio.Event = trio.Event()
@@ -273,10 +163,11 @@ class Delivery:
         self._logger = logger
         self._rng = rng
         self._patience = patience
-        self._batch: list[Any] = []
-        self._attempts = 0
-        self._unblamed = 0  # attempts that failed for no fault of the batch's
-        self._least_delay = 0.0
+        self._dead_letters = dead_letters
+        self._buried: list[tuple[str, list[Any]]] = []
+        self._batches: list[Batch] = []  # what is under way, oldest first
+        self._idle: list[Batch] = []  # of these, what no worker has
+        self._gathering = trio.Lock()
         self._logged: dict[str, _Logged] = {}
 
     @property
@@ -288,38 +179,93 @@ class Delivery:
         """Deliver until the mailbox is closed and empty, or until cancelled.
 
         Returns:
-            None once everything is delivered; or the call that ignored its cancellation, whose
-            points are then counted as dropped.
+            None once everything is delivered; or a call that ignored its cancellation, whose points
+            are then counted as dropped.
         """
-        while True:
-            if not self._batch:
-                try:
-                    await self._gather()
-                except trio.EndOfChannel:
-                    self.finished.set()
-                    return None
-            stuck = await self._deliver(runtime, handle)
-            if stuck is not None:
-                return stuck
-            if self._batch:
-                await self._back_off()
+        self._idle = list(self._batches)
+        if self._settings.concurrency == 1:
+            return await self._work(runtime, handle)
+        stuck: list[Call] = []
+        async with trio.open_nursery() as nursery:
 
-    async def _gather(self) -> None:
+            async def work() -> None:
+                if (call := await self._work(runtime, handle)) is not None:
+                    stuck.append(call)
+                    nursery.cancel_scope.cancel()
+
+            for _ in range(self._settings.concurrency):
+                nursery.start_soon(work)
+        return stuck[0] if stuck else None
+
+    async def _work(self, runtime: Runtime, handle: Callable[..., Awaitable[Any]]) -> Call | None:
+        """Deliver one batch after the other."""
+        while True:
+            try:
+                batch = self._idle.pop(0) if self._idle else await self._gather()
+            except trio.EndOfChannel:
+                if not self._batches:
+                    self.finished.set()
+                return None
+            try:
+                while batch:
+                    await self.circuit.admit(self.mailbox.closed)
+                    stuck = await self._deliver(batch, runtime, handle)
+                    if self._buried:
+                        await self.bury()
+                    if stuck is not None:
+                        return stuck
+                    if batch:
+                        await self._back_off(batch)
+            finally:
+                if not batch:
+                    self._forget(batch)
+
+    async def _gather(self) -> Batch:
+        if self._settings.concurrency == 1:
+            return await self._gather_next()
+        async with self._gathering:
+            return await self._gather_next()
+
+    async def _gather_next(self) -> Batch:
         settings = self._settings
-        if settings.flush_interval:
-            await self.mailbox.wait_for_points()
-            with trio.move_on_after(settings.flush_interval):
-                await self.mailbox.wait_for_enough()
-        self._batch = await self.mailbox.take(settings.batch_size)
-        self._attempts = self._unblamed = 0
+        while True:
+            if settings.flush_interval:
+                await self.mailbox.wait_for_points()
+                with trio.move_on_after(settings.flush_interval):
+                    await self.mailbox.wait_for_enough()
+            batch = await self.mailbox.take(settings.batch_size)
+            self._batches.append(batch)
+            self._expire(batch)
+            if batch:
+                return batch
+            self._forget(batch)
+            await self.bury()
+
+    def _forget(self, batch: Batch) -> None:
+        # By identity: empty batches are equal.
+        self._batches = [other for other in self._batches if other is not batch]
+
+    def _expire(self, batch: Batch) -> None:
+        """Drop the points of the batch that are too old."""
+        expired = batch.older_than(trio.current_time() - self._settings.max_age)
+        if expired:
+            self._drop(batch, AGE, range(expired))
+            self._log_failure(
+                f"has not taken points within {self._settings.max_age:g} s",
+                f"{expired} points dropped",
+                "age",
+                None,
+            )
 
     async def _deliver(
-        self, runtime: Runtime, handle: Callable[..., Awaitable[Any]]
+        self, batch: Batch, runtime: Runtime, handle: Callable[..., Awaitable[Any]]
     ) -> Call | None:
-        self._attempts += 1
-        if self._attempts > 1:
+        """Call `handleEvent` once with the batch, and account for what came of it."""
+        batch.attempts += 1
+        if batch.attempts > 1:
             self.ledger.retries += 1
-        batch = self._batch
+        self.batch_sizes.observe(len(batch))
+        begun = trio.current_time()
         call = runtime.call(self._what, handle, list(batch), self._logger)
         ended = in_time = False
         try:
@@ -334,25 +280,30 @@ class Delivery:
                     ended = await self._patience.wait(
                         call.done, self._settings.stop_timeout, share=1 / 3
                     )
+            self.durations.observe(trio.current_time() - begun)
             if call.returned:
-                self._settle(delivered=len(batch))
+                self._settle(batch, delivered=len(batch))
+                if self.circuit.succeeded():
+                    self._logger.info("%s works again", self._what)
             elif not ended:
-                self._give_up(FAILED)
+                self._drop(batch, FAILED)
+            if not call.returned:
+                self.circuit.undecided()
         if not ended:
             return call
         if not call.returned:
             self._failed(batch, call.error, in_time)
         return None
 
-    def _failed(self, batch: list[Any], error: BaseException | None, in_time: bool) -> None:
+    def _failed(self, batch: Batch, error: BaseException | None, in_time: bool) -> None:
         """Account for a call that did not deliver the whole batch."""
         if isinstance(error, PartialDeliveryError):
             self._settle_partly(batch, error)
         elif isinstance(error, PermanentDeliveryError):
-            self._settle(rejected=len(batch))
+            self._reject(batch, range(len(batch)))
         elif isinstance(error, RetryLaterError):
-            self._unblamed += 1
-            self._least_delay = max(0.0, error.after or 0.0)
+            batch.unblamed += 1
+            batch.least_delay = max(0.0, error.after or 0.0)
         if error is None and in_time:
             why = "was cancelled by its own code"
         elif error is None:
@@ -360,16 +311,24 @@ class Delivery:
         else:
             why = f"raised {brief(error)}"
         self.last_error = f"{self._what} {why}"
-        left = len(self._batch)
-        if left and self._attempts - self._unblamed >= self._settings.max_attempts:
-            self._give_up(ATTEMPTS)
-            self._log_failure(
-                why, f"{left} points dropped after {self._attempts} attempts", "drop", error
-            )
+        left = len(batch)
+        if left and batch.attempts - batch.unblamed >= self._settings.max_attempts:
+            self._drop(batch, ATTEMPTS)
+            attempts = f"{left} points dropped after {batch.attempts} attempts"
+            self._log_failure(why, attempts, "drop", error)
         elif left:
             self._log_failure(why, f"{left} points to be tried again", "retry", error)
         else:
             self._log_failure(why, "not to be tried again", "reject", error)
+        answered = isinstance(error, PartialDeliveryError | PermanentDeliveryError)
+        if not answered and self.circuit.failed():
+            self._logger.warning(
+                "%s failed %d times in a row: it is left alone for a while, then tried with one batch",
+                self._what,
+                self._settings.circuit_failures,
+            )
+        elif answered:
+            self.circuit.succeeded()
 
     def _log_failure(self, why: str, outcome: str, kind: str, error: BaseException | None) -> None:
         """Log a failure: the first of its kind with its traceback, then at most one in a while."""
@@ -391,7 +350,7 @@ class Delivery:
             extra={"phase": "handleEvent"},
         )
 
-    def _settle_partly(self, batch: list[Any], error: PartialDeliveryError) -> None:
+    def _settle_partly(self, batch: Batch, error: PartialDeliveryError) -> None:
         """Keep the failed points for the next attempt, in order; settle the rest."""
         own = {id(point) for point in batch}
         rejected = {id(point) for point in error.rejected}
@@ -400,38 +359,86 @@ class Delivery:
             not failed | rejected <= own
         ):  # copies were named: better to repeat a point than lose one
             failed = own
-        failed -= rejected
-        again = [point for point in batch if id(point) in failed]
-        refused = sum(id(point) in rejected for point in batch)
-        self._settle(delivered=len(batch) - len(again) - refused, rejected=refused)
-        self._batch = again
+        self._reject(batch, [n for n, point in enumerate(batch) if id(point) in rejected])
+        again = [n for n, point in enumerate(batch) if id(point) in failed]
+        self._settle(batch, again, delivered=len(batch) - len(again))
 
-    def _settle(self, delivered: int = 0, rejected: int = 0) -> None:
-        ledger = self.ledger
-        ledger.delivered += delivered
-        ledger.rejected += rejected
-        ledger.in_flight -= delivered + rejected
-        self._batch = []
+    def _settle(self, batch: Batch, again: Sequence[int] = (), delivered: int = 0) -> None:
+        self.ledger.delivered += delivered
+        self.ledger.in_flight -= len(batch) - len(again)
+        self.mailbox.settle(batch, again)
 
-    def _give_up(self, reason: str) -> None:
-        self.ledger.in_flight -= len(self._batch)
-        self.ledger.dropped[reason] += len(self._batch)
-        self._batch = []
+    def _reject(self, batch: Batch, indices: Sequence[int]) -> None:
+        self._bury_later("rejected", batch, indices)
+        self.ledger.rejected += len(indices)
+        self._settle(batch, _others(batch, indices))
 
-    async def _back_off(self) -> None:
+    def _drop(self, batch: Batch, reason: str, indices: Sequence[int] | None = None) -> None:
+        """Give up points of a batch: those at the indices, or all."""
+        if indices is None:
+            indices = range(len(batch))
+        if reason != FAILED:
+            self._bury_later(reason, batch, indices)
+        self.ledger.dropped[reason] += len(indices)
+        self._settle(batch, _others(batch, indices))
+
+    def _bury_later(self, reason: str, batch: Batch, indices: Sequence[int]) -> None:
+        if self._dead_letters is not None and indices:
+            self._buried.append((reason, [batch[index] for index in indices]))
+
+    async def bury(self) -> None:
+        """Write the points that were given up to the dead letters."""
+        buried, self._buried = self._buried, []
+        if self._dead_letters is not None and buried:
+            with trio.CancelScope(shield=True):
+                await self._dead_letters.write(buried)
+
+    async def _back_off(self, batch: Batch) -> None:
         """Wait before the next attempt; once the mailbox is closed, only briefly: time is short."""
         settings = self._settings
-        bound = min(settings.retry_max, settings.retry_initial * 2.0 ** min(self._attempts - 1, 60))
-        delay = max(self._least_delay, self._rng.uniform(0, bound))
-        self._least_delay = 0.0
-        with trio.move_on_after(delay) as whole_delay:
-            await self.mailbox.closed.wait()
-        if not whole_delay.cancelled_caught:
-            await trio.sleep(min(delay, _DRAINING_DELAY))
+        bound = min(settings.retry_max, settings.retry_initial * 2.0 ** min(batch.attempts - 1, 60))
+        delay = max(batch.least_delay, self._rng.uniform(0, bound))
+        batch.least_delay = 0.0
+        await _sleep_until(trio.current_time() + delay, self.mailbox.closed)
+        self._expire(batch)
+
+    async def keep(self) -> bool:
+        """Leave what is not delivered to the next run; return whether there is a place for it."""
+        if not await self.mailbox.keep(self._batches):
+            return False
+        self._batches = []
+        return True
 
     def drop_rest(self, reason: str) -> int:
         """Give up every point that is not delivered; return how many were dropped."""
-        in_flight = len(self._batch)
-        if in_flight:
-            self._give_up(reason)
+        in_flight = sum(map(len, self._batches))
+        for batch in self._batches:
+            self.ledger.dropped[reason] += len(batch)
+            self._settle(batch)
+        self._batches = []
         return in_flight + self.mailbox.drop_rest(reason)
+
+
+def _others(batch: Batch, indices: Sequence[int]) -> Sequence[int]:
+    """Return all other indices of the batch."""
+    if len(indices) == len(batch):
+        return ()
+    named = set(indices)
+    return [index for index in range(len(batch)) if index not in named]
+
+
+def _mailbox(settings: PluginSettings, logger: logging.Logger, spool: SpoolFile | None) -> Mailbox:
+    enough = min(settings.batch_size, settings.buffer_limit)
+    if spool is None:
+        return Mailbox(
+            settings.buffer_limit, settings.overflow, enough, settings.buffer_bytes, bytes_of
+        )
+    return SpooledMailbox(
+        spool,
+        settings.buffer_limit,
+        settings.overflow,
+        enough,
+        settings.buffer_bytes,
+        settings.spool_bytes,
+        logger,
+    )

@@ -14,10 +14,10 @@ import trio
 
 from lva.errors import listing, suggestion
 from lva.events import EVENT_TYPES
-from lva.host.delivery import Mailbox
 from lva.host.leaks import find_leaks
 from lva.host.lifecycle import PluginLife, State
 from lva.host.loading import LoadedPlugin
+from lva.host.mailbox import Mailbox
 from lva.host.receipt import Receipt, exit_code, plugin_receipt
 from lva.host.routing import RouteTable
 from lva.host.runtimes import AsyncioRuntime, Patience, Runtime, TrioRuntime
@@ -129,6 +129,7 @@ class Host:
             )
             self.lives[life.name] = life
             for cls, delivery in life.deliveries.items():
+                nursery.start_soon(delivery.mailbox.write_behind, name=f"{life.name} (spool)")
                 self._mailboxes[cls.eventName].append(delivery.mailbox)  # type: ignore[union-attr] # only event classes have deliveries
 
     async def _supervise(self, life: PluginLife, turn: trio.Event | None) -> None:

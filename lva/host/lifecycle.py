@@ -14,15 +14,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import trio
 from trio_util import AsyncValue, wait_any
 
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin, RouteHandler
-from lva.host.delivery import FAILED, SHUTDOWN, Delivery
+from lva.host.dead_letters import DeadLetters
+from lva.host.delivery import Delivery
 from lva.host.leaks import Leaks, find_leaks
 from lva.host.loading import LoadedPlugin, PluginClass
+from lva.host.mailbox import FAILED, SHUTDOWN
 from lva.host.routing import Gate, Owner, RouteRefusedError, RouteTable
 from lva.host.runtimes import (
     Call,
@@ -32,6 +35,7 @@ from lva.host.runtimes import (
     now,
     without_host_frames,
 )
+from lva.host.spool import open_spool
 from lva.host.view import PluginView, Publish
 from lva.logs import brief, plugin_logger
 from lva.settings import PluginSettings
@@ -173,6 +177,8 @@ class PluginLife:
                 self.logger,
                 rng,
                 self._patience,
+                open_spool(public_settings["state_dir"], self.name, cls, self.settings),
+                _dead_letters(public_settings["state_dir"], self.name, cls, self.settings),
             )
             for cls in loaded.classes
             if issubclass(cls, BaseEventPlugin)
@@ -248,6 +254,9 @@ class PluginLife:
         finally:
             with trio.CancelScope(shield=True):
                 await self._end_runtime()
+                for delivery in self.deliveries.values():
+                    await delivery.bury()
+                    await delivery.keep()
             self._release()
 
     def begin_stop(self, deadline: float) -> None:
@@ -694,6 +703,15 @@ class PluginLife:
 
 def _place(attempt: _Attempt) -> str:
     return "no task yet" if attempt.body is None else attempt.body.place()
+
+
+def _dead_letters(
+    state_dir: Path, plugin: str, cls: PluginClass, settings: PluginSettings
+) -> DeadLetters | None:
+    if not settings.dead_letters:
+        return None
+    path = state_dir / "dead_letters" / f"{plugin}.{cls.__name__}.jsonl"
+    return DeadLetters(path, settings.dead_letters_bytes, plugin_logger(plugin))
 
 
 def _has_own_constructor(cls: PluginClass) -> bool:

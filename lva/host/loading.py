@@ -27,6 +27,7 @@ from lva.errors import ConfigurationError, hint, listing
 from lva.events import EVENT_TYPES
 from lva.host.configuration import PluginClass, configs_of, with_defaults
 from lva.host.finder import PACKAGE, PLUGIN_NAME, PluginFileError, PluginFinder, plugin_line
+from lva.host.spool import open_spool
 from lva.logs import brief
 from lva.settings import PluginSettings, Settings
 
@@ -104,6 +105,7 @@ def load_plugins(settings: Settings) -> list[LoadedPlugin]:
             if count > 1:
                 raise PluginFileError(f"named {count} times in active_plugins; name it once")
             loaded.append(_load(name, finder, _table_of(name, settings)))
+            problems += _spool_problems(settings.state_dir, loaded[-1])
         except PluginFileError as error:
             problems.append(f"plugin {name!r}: {error}")
     for warning in finder.warnings:
@@ -111,6 +113,19 @@ def load_plugins(settings: Settings) -> list[LoadedPlugin]:
     if problems:
         raise ConfigurationError(problems)
     return loaded
+
+
+def _spool_problems(state_dir: Path, plugin: LoadedPlugin) -> list[str]:
+    """Look whether the spools of a plugin can be used; set aside what is damaged."""
+    try:
+        for cls in plugin.classes:
+            if issubclass(cls, BaseEventPlugin):
+                spool = open_spool(state_dir, plugin.name, cls, plugin.settings)
+                if spool is not None:
+                    spool.close()
+    except (ConfigurationError, OSError) as error:
+        return [f"plugin {plugin.name!r}: {error}"]
+    return []
 
 
 def _stem(entry: str) -> str:

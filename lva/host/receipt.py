@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from lva.host.lifecycle import State
+from lva.host.mailbox import Ledger
 from lva.logs import redact
 
 if TYPE_CHECKING:
@@ -103,9 +104,7 @@ def plugin_receipt(life: PluginLife) -> PluginReceipt:
 
 def total_points(life: PluginLife) -> dict[str, Any]:
     """Return the plugin's ledger: the sums over its event classes."""
-    total: dict[str, Any] = {
-        "accepted": 0, "delivered": 0, "rejected": 0, "dropped": {}, "queued": 0, "in_flight": 0, "retries": 0
-    }  # fmt: skip
+    total = Ledger().as_dict()
     for delivery in life.deliveries.values():
         for key, value in delivery.ledger.as_dict().items():
             if key == "dropped":

@@ -231,9 +231,9 @@ def _rule(path: str, map_: Map) -> Rule:
     if not isinstance(path, str) or not path.startswith("/"):
         raise RouteRefusedError(f"a route's path starts with '/', unlike {path!r}")
     fixed = re.sub(r"<[^>]*>", "", path)
-    if "//" in path or set(fixed) & set("?# "):
+    if "//" in path or set(fixed) & set("?# ") or not path.isprintable():
         raise RouteRefusedError(
-            f"the path {path!r} is malformed: no '//', '?', '#' or space belongs in it"
+            f"the path {path!r} is malformed: no '//', '?', '#', space or unprintable character belongs in it"
         )
     try:
         rule = Rule(path, endpoint=None)

@@ -246,7 +246,7 @@ def store(connection: sqlite3.Connection, points: Iterable[MonitoringPoint], lim
     with connection:
         connection.executemany(
             "INSERT INTO points (series, time, tags, fields) VALUES (?, ?, ?, ?)",
-            ((_storable(p.series), float(p.time), _text(p.tags), _text(p.fields)) for p in points),
+            ((p.series, float(p.time), _text(p.tags), _text(p.fields)) for p in points),
         )
     trimmed = 0
     while _used_bytes(connection) > limit:
@@ -277,17 +277,5 @@ def _used_bytes(connection: sqlite3.Connection) -> int:
     return int((pages - free) * size)
 
 
-def _storable(text: str) -> str:
-    """Return the text with what UTF-8 cannot hold, lone surrogates, spelled out."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def _text(values: Mapping[str, Any]) -> str:
-    try:
-        return json.dumps(values, allow_nan=False, separators=(",", ":"))
-    except ValueError:  # JSON has no NaN and no infinity: they are kept as text
-        finite = {
-            key: repr(value) if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in values.items()
-        }
-        return json.dumps(finite, separators=(",", ":"))
+    return json.dumps(values, separators=(",", ":"))

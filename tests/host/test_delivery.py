@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from lva import PartialDeliveryError, PermanentDeliveryError
-from lva.host.delivery import Delivery, Mailbox
+from lva.host.delivery import Delivery
 from lva.host.lifecycle import State
+from lva.host.mailbox import Mailbox
 from lva.host.runtimes import Patience, TrioRuntime
 from lva.settings import PluginSettings
 from tests.support import StubRandom, journal, numbered, run_virtual, running_host
@@ -291,7 +292,7 @@ async def test_closing_flushes_at_once(autojump_clock):
 async def test_a_failed_batch_is_tried_again_after_growing_delays(autojump_clock, caplog):
     calls = Calls(*[raising(OSError("down"))] * 5)
     rng = StubRandom(share=0.5)
-    async with delivering(calls, rng, retry_initial=1, retry_max=5) as it:
+    async with delivering(calls, rng, retry_initial=1, retry_max=5, circuit_failures=9) as it:
         it.offer(numbered(2))
         await trio.sleep(100)
         assert calls.batches == [[0, 1]] * 6

@@ -320,7 +320,7 @@ async def test_the_receipt_of_a_clean_stop(tmp_path, autojump_clock):
     sink, background = values["plugins"]
     assert sink["points"] == {
         "accepted": 4, "delivered": 4, "rejected": 0, "dropped": {}, "queued": 0, "in_flight": 0,
-        "retries": 0,
+        "kept": 0, "recovered": 0, "retries": 0,
     }  # fmt: skip
     assert (sink["name"], sink["state"], sink["restarts"]) == ("sink", "stopped", 0)
     assert (background["name"], background["state"], background["stop_seconds"]) == (

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import sqlite3
 import time
 from collections.abc import AsyncIterator
@@ -265,22 +263,13 @@ async def test_it_starts_once_the_file_can_be_opened(tmp_path):
         assert receipt.plugins[0].points["delivered"] == 2
 
 
-async def test_values_that_json_cannot_hold_are_kept_as_text(tmp_path):
-    async with history(tmp_path) as host:
-        await stored(host, [MonitoringPoint("s", 1.0, {}, {"n": 1, "a": math.nan, "b": -math.inf})])
-        (row,) = (await ask(host))["points"]
-        assert row["fields"] == {"n": 1, "a": "nan", "b": "-inf"}
-        json.dumps(row, allow_nan=False)
-
-
 @pytest.mark.parametrize(
     "point",
     [
         MonitoringPoint("s", 10**30, {}, {"n": -1}),
-        MonitoringPoint("\ud800", 1.0, {}, {"n": -1}),
-        MonitoringPoint("s", 1.0, {"\ud800": "\ud800"}, {"n": 2**63 - 1}),
+        MonitoringPoint("s\0", 1.0, {"\n": "\0"}, {"n": 2**63 - 1}),
     ],
-    ids=["huge time", "surrogate series", "surrogate tag"],
+    ids=["huge time", "control characters"],
 )
 async def test_an_odd_point_does_not_cost_the_others_in_its_batch_theirs(tmp_path, point):
     async with history(tmp_path) as host:
