@@ -31,10 +31,9 @@ highlight_language = "python"
 nitpicky = True
 # Names of other projects and of Python itself; their documentation is not looked up.
 nitpick_ignore_regex = [
-    (
-        "py:class",
-        r"collections\.abc\..*|logging\.Logger|trio\.Nursery|(pydantic\.main\.)?BaseModel",
-    ),
+    ("py:class", r"collections\.abc\..*|logging\.Logger|trio\.Nursery"),
+    ("py:class", r"(pydantic\.main\.)?BaseModel|werkzeug\.datastructures\..*"),
+    ("py:exc", r"BadRequest|asyncio\.CancelledError"),
 ]
 
 autodoc_member_order = "bysource"

@@ -6,7 +6,9 @@ the same text without Sphinx.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,7 +18,9 @@ from pydantic.fields import FieldInfo
 
 from lva.cli import run
 from lva.events import EVENT_TYPES
+from lva.luna import MODULES
 from lva.settings import CONFIG_VARIABLE, DEFAULT_FILE, ENV_PREFIX, PluginSettings, Settings
+from lva.web.complete import CompleteRequest
 from lva.web.resources import RESOURCES
 
 
@@ -63,6 +67,25 @@ def events() -> str:
     return _table(("eventName", "Items", "What they are"), rows)
 
 
+def request() -> str:
+    """Return the table of what a handler on asyncio finds in a request."""
+    # One line for each attribute, below the heading; properties have docstrings of their own.
+    lines = str(CompleteRequest.__doc__).partition("Attributes:")[2].strip().splitlines()
+    rows = [tuple(line.strip().split(": ", 1)) for line in lines]
+    rows += [
+        (name, str(inspect.getdoc(prop)).splitlines()[0])
+        for name, prop in vars(CompleteRequest).items()
+        if isinstance(prop, property | cached_property)
+    ]
+    return _table(("Attribute", "What it is"), [(_code(name), text) for name, text in rows])
+
+
+def aliases() -> str:
+    """Return the table of the original service's modules that can be imported."""
+    rows = [(_code(name), ", ".join(map(_code, sorted(held)))) for name, held in MODULES.items()]
+    return _table(("Module", "What can be imported from it"), rows)
+
+
 def options() -> str:
     """Return the table of the options of `lva run`."""
     rows = [
@@ -88,6 +111,13 @@ def history_config() -> str:
     return config_of(Config)
 
 
+def batching_config() -> str:
+    """Return the table of the configuration of `batching_example`."""
+    from lva.plugins.batching_example import Config
+
+    return config_of(Config)
+
+
 #: What `.. generated:: NAME` stands for.
 TABLES: dict[str, Callable[[], str]] = {
     "settings": settings,
@@ -95,7 +125,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "resources": resources,
     "events": events,
     "options": options,
+    "request": request,
+    "aliases": aliases,
     "history-config": history_config,
+    "batching-config": batching_config,
 }
 
 
@@ -159,6 +192,7 @@ def _sentence(text: str) -> str:
     text = text.strip()
     text = text[:1].upper() + text[1:]
     for word in ("initialize()", "__init__()", "close()", "handleEvent()", "restart_window", "max_restarts",
-                 "batch_size", "shutdown_timeout", "self.config", "/readyz"):  # fmt: skip
+                 "batch_size", "shutdown_timeout", "close_timeout", "handle_timeout", "self.config",
+                 "/readyz"):  # fmt: skip
         text = text.replace(word, _code(word))
     return text if text.endswith(".") or not text else f"{text}."

@@ -10,10 +10,12 @@ import importlib.util
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import httpx
 import pytest
 import trio
 
@@ -22,11 +24,14 @@ from lva import MonitoringPoint
 from lva.cli import run as run_command
 from lva.events import EVENT_TYPES
 from lva.host import receipt
-from lva.host.delivery import ATTEMPTS, FAILED, OVERFLOW, SHUTDOWN
 from lva.host.lifecycle import State
 from lva.host.loading import load_plugins
-from lva.plugins import history
+from lva.host.loops import HELD_GRACE, LINGER, RETRIEVAL_GRACE
+from lva.host.mailbox import ATTEMPTS, FAILED, OVERFLOW, SHUTDOWN
+from lva.luna import MODULES
+from lva.plugins import batching_example, history
 from lva.settings import ENV_PREFIX, PluginSettings, Settings
+from lva.web.complete import CompleteRequest
 from lva.web.resources import RESOURCES
 from tests.support import ServiceProcess, host_settings, running
 
@@ -34,6 +39,8 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PACKAGE = Path(lva.__file__).parent
 EXAMPLES = sorted((DOCS / "examples").glob("*.py"))
+#: The pages that show examples.
+GUIDES = ("writing", "asyncio", "batching")
 
 
 def _tables() -> ModuleType:
@@ -116,6 +123,11 @@ def test_every_key_of_the_history_is_documented(key: str) -> None:
     assert row(page("shipped"), f"``{key}``")
 
 
+@pytest.mark.parametrize("key", batching_example.Config.model_fields)
+def test_every_key_of_the_pair_is_documented(key: str) -> None:
+    assert row(page("shipped"), f"``{key}``")
+
+
 @pytest.mark.parametrize("name", [name for name in vars(receipt) if name.startswith("EXIT_")])
 def test_every_exit_code_is_documented(name: str) -> None:
     section = page("operating").split(".. _exit-codes:")[1]
@@ -156,8 +168,27 @@ def test_every_guarantee_states_its_example_and_its_limits(number: int) -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_every_example_is_shown_and_tested(example: Path) -> None:
-    assert f".. literalinclude:: examples/{example.name}" in page("writing")
-    assert f'"{example.stem}"' in Path(__file__).read_text()
+    assert any(f".. literalinclude:: examples/{example.name}" in page(name) for name in GUIDES)
+    tests = (Path(__file__), *Path(__file__).parent.glob("plugins/*.py"))
+    assert any(f'"{example.stem}"' in path.read_text() for path in tests)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_of_the_original_service_is_documented(module: str) -> None:
+    cells = row(page("asyncio"), f"``{module}``")
+    assert all(f"``{name}``" in cells for name in MODULES[module])
+
+
+@pytest.mark.parametrize(
+    "name", [field.name for field in fields(CompleteRequest)] + ["json", "text"]
+)
+def test_every_attribute_of_a_request_on_asyncio_is_documented(name: str) -> None:
+    assert row(page("asyncio"), f"``{name}``")
+
+
+@pytest.mark.parametrize("seconds", [RETRIEVAL_GRACE, HELD_GRACE, LINGER])
+def test_the_rules_for_tasks_on_asyncio_are_documented(seconds: float) -> None:
+    assert re.search(rf"\b{seconds:g}\s+s\b", page("asyncio"))
 
 
 # The examples work
@@ -184,6 +215,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess
     """All examples that need no other service, in one process."""
     tmp_path = tmp_path_factory.mktemp("examples")
     names = ["doorbell", "route_counter", "disk_space", "cameras", "snapshots", "pair"]
+    names += ["thermometers", "slowest"]
     for name in names:
         copy_example(tmp_path, name)
     toml = """
@@ -247,6 +279,33 @@ def test_pair_shows_what_its_other_class_collected(service: ServiceProcess) -> N
     service.wait_until(lambda: "GET:/livez" in service.get("/newest").json())
 
 
+@pytest.mark.process
+def test_thermometers_are_put_and_watched(service: ServiceProcess) -> None:
+    assert (
+        service.request("PUT", "/thermometers/cellar", json={"degrees": "warm"}).status_code == 400
+    )
+    assert service.request("PUT", "/thermometers/cellar", json={"degrees": 11.5}).status_code == 204
+    with (
+        httpx.Client(trust_env=False) as client,
+        client.stream("GET", f"{service.url}/thermometers") as answer,
+    ):
+        lines = answer.iter_lines()
+        assert next(lines) == "cellar=11.5"
+        service.request("PUT", "/thermometers/attic", json={"degrees": 31})
+        assert next(lines) == "cellar=11.5 attic=31"
+    service.wait_until(lambda: points(service, "series=temperature&tag=thermometer:attic"))
+    assert service.plugin("thermometers")["runtime"] == "asyncio"
+
+
+@pytest.mark.process
+def test_a_file_for_the_original_service_runs_as_it_stands(service: ServiceProcess) -> None:
+    service.get("/livez")
+    service.wait_until(lambda: service.get("/slowest").json().get("GET:/livez"))
+    assert int(service.get("/slowest/count").text) >= 2
+    service.wait_for(r"slowest requests so far: ")
+    assert service.plugin("slowest")["runtime"] == "asyncio"
+
+
 async def test_snapshots_stop_in_their_thread(tmp_path: Path) -> None:
     copy_example(tmp_path, "snapshots")
     settings = host_settings(tmp_path, ["snapshots"])
@@ -271,8 +330,6 @@ async def test_snapshots_stop_in_their_thread(tmp_path: Path) -> None:
 async def test_collector_says_what_failed(
     tmp_path: Path, status: int, answers: list[str], ledger: dict[str, int], autojump_clock: Any
 ) -> None:
-    import httpx
-
     copy_example(tmp_path, "collector")
     settings = host_settings(
         tmp_path, ["collector"], {"collector": {"config": {"url": "http://collector"}}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -70,11 +70,11 @@ async def test_the_teapot_is_put_away_while_it_warms_up(tmp_path, autojump_clock
 
 
 class Collector:
-    """What a collector was sent, and what it answers."""
+    """What a collector was sent, and what it answers: statuses, or what returns one in its own time."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str, Any]] = []
-        self.statuses: list[int] = []
+        self.statuses: list[int | Callable[[], int]] = []
         self.url = ""
 
 
@@ -89,7 +89,8 @@ def collecting() -> Iterator[Collector]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             collector.requests.append(("POST", self.path, json.loads(body) if body else None))
-            self.send_response(collector.statuses.pop(0) if collector.statuses else 201)
+            status = collector.statuses.pop(0) if collector.statuses else 201
+            self.send_response(status() if callable(status) else status)
             self.send_header("Content-Length", "0")
             self.end_headers()
 
