@@ -66,11 +66,11 @@ class Plugin(ABC):
 
     One instance of each concrete class exists in the process. One life is::
 
-        __init__(app)              once, in a worker thread
+        __init__(app)              once; Trio style: in a worker thread
         initialize() -> start() -> close()     once per attempt; a crash leads to another attempt
 
     * `close()` is called exactly once for each `initialize()` that was entered, also when that
-      failed, after every task of the plugin has ended.
+      failed; Trio style: after every task of the plugin has ended; asyncio style: before they are ended.
     * A method that raises, hangs, or ignores its cancellation fails this plugin alone.
 
     Attributes:
@@ -178,7 +178,9 @@ class BaseBackgroundPlugin(Plugin):
     """A plugin that works in the background and may serve HTTP routes."""
 
     async def start(self) -> None:
-        """Do the plugin's work: run as long as it lasts, or put children into `self.nursery`.
+        """Do the plugin's work: run as long as it lasts, or start tasks for it and return.
+
+        Trio style: put them into `self.nursery`; asyncio style: ``asyncio.create_task()``.
 
         Called once `initialize()` of every class in the file is done. Cancelled at stop. Returning
         leaves the plugin running (policy `restart = "always"` excepted); raising is a crash.
@@ -192,7 +194,7 @@ class BaseBackgroundPlugin(Plugin):
         Args:
             path: Starts with ``/``; may hold werkzeug converters, as in ``/cameras/<int:camera>``.
             handler: A `BaseBackgroundHandler` class, or a function of the request and the path's
-                variables. A plain ``def`` runs in a worker thread.
+                variables. A plain ``def`` runs in a worker thread; asyncio style: on the loop.
             methods: Verbs for a function, ``{"get"}`` if left out. A handler class has its own.
                 HEAD (with GET) and OPTIONS are answered without being named.
 
