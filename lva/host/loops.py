@@ -21,7 +21,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from pathlib import Path
-from types import FrameType
+from types import CellType, FrameType
 from typing import Any, Final
 
 LOGGER: Final = logging.getLogger("lva.host")
@@ -91,7 +91,8 @@ class LoopThread:
         self._on_failure = on_failure
         self._on_end = on_end
         self._tasks: dict[asyncio.Task[Any], str] = {}
-        self._failed: dict[asyncio.Task[Any], asyncio.TimerHandle] = {}
+        self._gathered: dict[asyncio.Future[Any], str] = {}
+        self._failed: dict[asyncio.Future[Any], asyncio.TimerHandle] = {}
         self._calls: set[asyncio.Task[Any]] = set()
         self._chores: set[asyncio.Task[Any]] = set()
         self._made: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -164,9 +165,9 @@ class LoopThread:
             for task in left:
                 task.cancel()
             await asyncio.wait(left, timeout=RECANCEL)
-        for task, handle in list(self._failed.items()):
+        for failed, handle in list(self._failed.items()):
             handle.cancel()
-            self._judge(task, 0)
+            self._judge(failed, 0)
         return named
 
     async def end(self) -> None:
@@ -244,10 +245,19 @@ class LoopThread:
 
     # What the loop tells
 
-    def adopt(self, task: asyncio.Task[Any]) -> None:
-        """Note that the plugin, or a library of it, has made a task."""
-        self._tasks[task] = _site()
+    def adopt(self, task: asyncio.Task[Any], site: str) -> None:
+        """Note that the plugin, or a library of it, has made a task, and where."""
+        self._tasks[task] = site
         task.add_done_callback(self._ended)
+
+    def watch_gathering(self, made: list[asyncio.Task[Any]], site: str) -> None:
+        """Treat what `asyncio.gather` returned as a task: it retrieves the errors of those it gathers."""
+        for callback, _context in getattr(made[0], "_callbacks", None) or ():
+            for cell in getattr(callback, "__closure__", None) or ():
+                future = _content(cell)
+                if type(future).__name__ == "_GatheringFuture" and future not in self._gathered:
+                    self._gathered[future] = site
+                    future.add_done_callback(self._ended)
 
     def note_made(self, item: Any) -> None:
         """Note something that has to be closed."""
@@ -258,15 +268,15 @@ class LoopThread:
         """Note the default executor."""
         self._executors.append(executor)
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _ended(self, task: asyncio.Future[Any]) -> None:
         if _unretrieved(task):
             self._failed[task] = self.loop.call_later(
                 RETRIEVAL_GRACE, self._judge, task, HELD_GRACE
             )
         else:
-            del self._tasks[task]
+            self._forget(task)
 
-    def _judge(self, task: asyncio.Task[Any], patience: float) -> None:
+    def _judge(self, task: asyncio.Future[Any], patience: float) -> None:
         """Decide whether a failed task is a crash: unless its error was, or may yet be, retrieved."""
         if _unretrieved(task):
             holder = self._holder(task) if patience > 0 else None
@@ -279,10 +289,22 @@ class LoopThread:
                 return
             error = task.exception()
             assert error is not None
-            self._report(f"task {task.get_name()!r} (made at {self._tasks.get(task)})", error)
-        del self._failed[task], self._tasks[task]
+            self._report(self._name_of(task), error)
+        del self._failed[task]
+        self._forget(task)
 
-    def _holder(self, task: asyncio.Task[Any]) -> str | None:
+    def _name_of(self, task: asyncio.Future[Any]) -> str:
+        if isinstance(task, asyncio.Task):
+            return f"task {task.get_name()!r} (made at {self._tasks.get(task)})"
+        return f"asyncio.gather() (called at {self._gathered.get(task)})"
+
+    def _forget(self, task: asyncio.Future[Any]) -> None:
+        if isinstance(task, asyncio.Task):
+            self._tasks.pop(task, None)
+        else:
+            self._gathered.pop(task, None)
+
+    def _holder(self, task: asyncio.Future[Any]) -> str | None:
         """Return the file of a waiting coroutine that has the task in a local variable."""
         for other in asyncio.all_tasks(self.loop):
             for frame in _frames(other.get_coro()):
@@ -320,8 +342,13 @@ class _Watched:
     keeper: LoopThread
 
     def create_task(self, coro: Any, **options: Any) -> Any:
+        site, gathers = _site()
+        made: list[asyncio.Task[Any]] = []
+        if gathers:  # looked at before the task's first step, which may be its last
+            self.call_soon(self.keeper.watch_gathering, made, site)  # type: ignore[attr-defined]
         task = super().create_task(coro, **options)  # type: ignore[misc] # a loop's
-        self.keeper.adopt(task)
+        made.append(task)
+        self.keeper.adopt(task, site)
         return task
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
@@ -365,17 +392,19 @@ def _new_loop(keeper: LoopThread, use_uvloop: bool) -> asyncio.AbstractEventLoop
     return loop
 
 
-def _unretrieved(task: asyncio.Task[Any]) -> bool:
+def _unretrieved(task: asyncio.Future[Any]) -> bool:
     # Asking for the exception would count as retrieving it; this is asyncio's own note.
     return bool(getattr(task, "_log_traceback", False))
 
 
-def _site() -> str:
-    """Say which line is making a task: the innermost that is not asyncio's own."""
+def _site() -> tuple[str, bool]:
+    """Say which line is making a task, the innermost that is not asyncio's, and whether to gather it."""
+    gathers = False
     frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - cheaper than `inspect.stack` by far
     while frame is not None and frame.f_code.co_filename.startswith(_MACHINERY):
+        gathers = gathers or frame.f_code.co_name == "gather"
         frame = frame.f_back
-    return "?" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    return "?" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}", gathers
 
 
 def _frames(coro: Any) -> Iterator[FrameType]:
@@ -415,6 +444,13 @@ def _stack(frames: Iterable[FrameType]) -> str:
         for frame in own[-_STACK_LINES:] or frames[-1:]
     ]
     return " < ".join(reversed(lines)) or "not started"
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # it is empty
+        return None
 
 
 def _items(value: Any) -> Iterator[Any]:
