@@ -96,12 +96,18 @@ class LoopThread:
         self._calls: set[asyncio.Task[Any]] = set()
         self._chores: set[asyncio.Task[Any]] = set()
         self._made: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._processes: list[Any] = []  # uvloop's, which have no weak references
+        self._no_task = asyncio.Event()
         self._executors: list[ThreadPoolExecutor] = []
         self._reported: deque[BaseException] = deque(maxlen=4)  # errors have no weak references
         self._over = False
         self.loop: asyncio.AbstractEventLoop = _new_loop(self, use_uvloop)
         self.loop.set_default_executor(
-            ThreadPoolExecutor(thread_name_prefix=f"executor from {name}.")
+            ThreadPoolExecutor(
+                thread_name_prefix=f"executor from {name}.",
+                initializer=_adopt_context,
+                initargs=(context,),
+            )
         )
         self.thread = threading.Thread(
             target=context.run, args=(self._main,), name=f"{name} (asyncio loop)", daemon=True
@@ -142,9 +148,11 @@ class LoopThread:
         return task
 
     async def idle(self) -> None:
-        """Wait until no task of the plugin is left."""
-        while self._tasks:
-            await asyncio.wait(list(self._tasks))
+        """Wait until no task of the plugin is left, and the verdict on those that failed is known."""
+        while self._tasks or self._failed:
+            # Not `asyncio.wait`: this coroutine must not look like one that will retrieve their errors.
+            self._no_task.clear()
+            await self._no_task.wait()
 
     async def settle(self, started: list[asyncio.Task[None]]) -> list[str]:
         """End everything that is left of an attempt, after `close()`; return what was left behind.
@@ -152,27 +160,43 @@ class LoopThread:
         Args:
             started: The calls of `start()` that still run; they are cancelled, but not left behind.
 
-        Does not return while a task ignores its cancellation.
+        Each task gets `RECANCEL` to clean up before it is cancelled once more, also one that `close()`
+        has cancelled, and the connections that it may need for that stay open. Does not return while a
+        task ignores its cancellation.
         """
+        asked = {task for task in self._pending() if task.cancelling()}
         for task in started:
             task.cancel()
+            asked.add(task)
         left = self._pending()
-        if any(not task.cancelling() for task in left):
+        if not asked.issuperset(left):
             await asyncio.wait(left, timeout=LINGER)
         named = [self.describe(task) for task in left if not task.done() and not task.cancelling()]
+        await self._cancel([task for task in self._left(started) if task not in asked], started)
         named += self._close_made()
-        while left := [*self._pending(), *(task for task in started if not task.done())]:
-            for task in left:
-                task.cancel()
-            await asyncio.wait(left, timeout=RECANCEL)
+        while left := self._left(started):
+            await self._cancel(left, started)
         for failed, handle in list(self._failed.items()):
             handle.cancel()
             self._judge(failed, 0)
         return named
 
+    def _left(self, started: list[asyncio.Task[None]]) -> list[asyncio.Task[Any]]:
+        return [*self._pending(), *(task for task in started if not task.done())]
+
+    async def _cancel(
+        self, tasks: Iterable[asyncio.Task[Any]], started: list[asyncio.Task[None]]
+    ) -> None:
+        """Cancel tasks, and give all that are left some time to end."""
+        for task in tasks:
+            task.cancel()
+        if left := self._left(started):
+            await asyncio.wait(left, timeout=RECANCEL)
+
     async def end(self) -> None:
         """End what the loop itself holds; the thread ends next. Waits for jobs of the executor."""
         try:
+            self._close_made()  # there is some if a task has kept `settle` from its end
             await self.loop.shutdown_asyncgens()
             for executor in self._executors:
                 executor.shutdown(wait=False, cancel_futures=True)
@@ -193,7 +217,8 @@ class LoopThread:
     def _close_made(self) -> list[str]:
         """Close connections, servers and subprocesses; return which were open."""
         found = []
-        for item in list(self._made):
+        processes, self._processes = self._processes, []
+        for item in [*self._made, *processes]:
             # By what they can do: uvloop's are of types of their own.
             if hasattr(item, "is_serving"):
                 if item.is_serving():
@@ -261,8 +286,11 @@ class LoopThread:
 
     def note_made(self, item: Any) -> None:
         """Note something that has to be closed."""
-        with contextlib.suppress(TypeError):  # uvloop has kinds that cannot be referenced weakly
+        try:
             self._made.add(item)
+        except TypeError:
+            alive = [kept for kept in self._processes if kept.get_returncode() is None]
+            self._processes = [*alive, item]
 
     def note_executor(self, executor: ThreadPoolExecutor) -> None:
         """Note the default executor."""
@@ -303,6 +331,8 @@ class LoopThread:
             self._tasks.pop(task, None)
         else:
             self._gathered.pop(task, None)
+        if not self._tasks and not self._failed:
+            self._no_task.set()
 
     def _holder(self, task: asyncio.Future[Any]) -> str | None:
         """Return the file of a waiting coroutine that has the task in a local variable."""
@@ -321,6 +351,8 @@ class LoopThread:
         if self._over:
             return  # the tasks that it told of were named before
         error = context.get("exception")
+        if isinstance(error, asyncio.CancelledError):
+            return  # a callback has asked a cancelled task for its error, as asyncio's own do in 3.11
         source = context.get("task") or context.get("future")
         message = str(context.get("message"))
         callback = "handle" in context or "protocol" in context or "asyncgen" in context
@@ -342,7 +374,7 @@ class _Watched:
     keeper: LoopThread
 
     def create_task(self, coro: Any, **options: Any) -> Any:
-        site, gathers = _site()
+        site, gathers = _site(coro)
         made: list[asyncio.Task[Any]] = []
         if gathers:  # looked at before the task's first step, which may be its last
             self.call_soon(self.keeper.watch_gathering, made, site)  # type: ignore[attr-defined]
@@ -359,6 +391,18 @@ class _Watched:
     def set_default_executor(self, executor: Any) -> None:
         super().set_default_executor(executor)  # type: ignore[misc]
         self.keeper.note_executor(executor)
+
+    # Not of uvloop. The loop makes these for connections that a server accepts, too.
+
+    def _make_socket_transport(self, *args: Any, **options: Any) -> Any:
+        made = super()._make_socket_transport(*args, **options)  # type: ignore[misc]
+        self.keeper.note_made(made)
+        return made
+
+    def _make_ssl_transport(self, *args: Any, **options: Any) -> Any:
+        made = super()._make_ssl_transport(*args, **options)  # type: ignore[misc]
+        self.keeper.note_made(made)
+        return made
 
     def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
         raise RuntimeError(
@@ -397,14 +441,21 @@ def _unretrieved(task: asyncio.Future[Any]) -> bool:
     return bool(getattr(task, "_log_traceback", False))
 
 
-def _site() -> tuple[str, bool]:
-    """Say which line is making a task, the innermost that is not asyncio's, and whether to gather it."""
+def _site(coro: Any) -> tuple[str, bool]:
+    """Say which line is making a task, the innermost that is not asyncio's, and whether to gather it.
+
+    A task that asyncio itself makes, as for a connection that a server has accepted, is made where its
+    coroutine is defined.
+    """
     gathers = False
     frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - cheaper than `inspect.stack` by far
     while frame is not None and frame.f_code.co_filename.startswith(_MACHINERY):
         gathers = gathers or frame.f_code.co_name == "gather"
         frame = frame.f_back
-    return "?" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}", gathers
+    if frame is not None:
+        return f"{frame.f_code.co_filename}:{frame.f_lineno}", gathers
+    code = getattr(coro, "cr_code", None)
+    return "?" if code is None else f"{code.co_filename}:{code.co_firstlineno}", gathers
 
 
 def _frames(coro: Any) -> Iterator[FrameType]:
@@ -457,8 +508,16 @@ def _items(value: Any) -> Iterator[Any]:
     return iter(value.values() if isinstance(value, dict) else value)
 
 
+def _adopt_context(context: Context) -> None:
+    """Let what a thread logs carry the plugin's name, as `run_in_executor` does not see to."""
+    for variable, value in context.items():
+        variable.set(value)
+
+
 def _connection(transport: Any) -> str:
+    accepted = getattr(transport, "_server", None) is not None
     with contextlib.suppress(Exception):
         if (peer := transport.get_extra_info("peername")) is not None:
-            return f"a connection to {peer[0]}:{peer[1]}" if isinstance(peer, tuple) else f"{peer}"
+            where = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else f"{peer}"
+            return f"a connection {'from' if accepted else 'to'} {where}"
     return f"an open {type(transport).__name__}"
