@@ -164,7 +164,7 @@ async def test_a_collector_that_does_not_answer_is_given_up_and_asked_again(
         return 500
 
     collector.statuses = [201, hang]
-    async with pair(tmp_path, name, collector, config={"timeout": 0.2}) as host:
+    async with pair(tmp_path, name, collector, config={"timeout": 1}) as host:
         host.publish(numbered(3))
         part = await host.receipt_of(name)
         released.set()
@@ -212,9 +212,7 @@ async def test_a_call_that_was_cut_off_does_not_leave_its_points_behind(tmp_path
         return 201
 
     collector.statuses = [201, hang]
-    async with pair(
-        tmp_path, name, collector, config={"interval": 0.05}, handle_timeout=0.2
-    ) as host:
+    async with pair(tmp_path, name, collector, config={"interval": 0.05}, handle_timeout=1) as host:
         await until(entered.is_set)  # a sign of life is under way, so the next parcel has to wait
         host.publish(numbered(3))
         await until(lambda: retries(host, name) > 0)
