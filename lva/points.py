@@ -93,8 +93,12 @@ class MonitoringPoint(_Sized):
             raise ValueError("series is empty")
         if not isinstance(self.time, int | float):
             raise TypeError(f"time is in Unix seconds, not {type(self.time).__name__}")
-        if not math.isfinite(self.time):
-            raise ValueError(f"time is not finite: {self.time}")
+        try:
+            finite = math.isfinite(self.time)
+        except OverflowError:  # an int beyond what a float holds
+            finite = False
+        if not finite:
+            raise ValueError("time is not finite")
         tags, fields = _frozen("tags", self.tags), _frozen("fields", self.fields)
         object.__setattr__(self, "tags", tags)
         object.__setattr__(self, "fields", fields)

@@ -54,6 +54,7 @@ def test_a_point_keeps_what_it_was_made_of(series, time, tags, fields):
         (("s", None, {}, {}), TypeError),
         (("s", math.nan, {}, {}), ValueError),
         (("s", -math.inf, {}, {}), ValueError),
+        (("s", 10**400, {}, {}), ValueError),
         (("s", 1.0, None, {}), TypeError),
         (("s", 1.0, {}, 5), TypeError),
         (("s", 1.0, {"a": None}, {}), TypeError),

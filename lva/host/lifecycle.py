@@ -297,7 +297,7 @@ class PluginLife:
         """Live once; return whether to try again, after a back-off."""
         await trio.lowlevel.checkpoint_if_cancelled()
         attempt = self._attempt = _Attempt()
-        self._move(State.INITIALIZING, "restarting" if self.restarts else "starting")
+        self._move(State.INITIALIZING, self._why_now())
         self._routes.mark_stale(self.owner)
         try:
             crash = await self._construct() or await self._live(attempt)
@@ -308,6 +308,11 @@ class PluginLife:
             with trio.CancelScope(shield=True):
                 await self._wind_up(attempt)
         return again and self.state.value is State.BACKOFF
+
+    def _why_now(self) -> str:
+        if not self.restarts:
+            return "starting"
+        return f"restarting; before, {self.last_error}" if self.last_error else "restarting"
 
     async def _construct(self) -> Crash | None:
         """Make the instances that do not exist yet."""

@@ -1272,3 +1272,20 @@ def test_whatever_happens_states_are_legal_and_each_initialize_has_its_close(
             assert all(life.ended.is_set() for life in host.host.lives.values())
 
     run_virtual(main)
+
+
+async def test_a_plugin_that_starts_again_still_says_why_it_had_to(tmp_path, autojump_clock):
+    source = """
+    class Sink(BaseBackgroundPlugin):
+        async def initialize(self):
+            if journal:
+                await trio.sleep_forever()
+            journal.append(1)
+            raise OSError("the server is away")
+    """
+    tables = {"sink": {"initialize_timeout": 1000.0}}
+    async with running_host(tmp_path, {"sink": source}, tables, wait=False) as host:
+        await host.wait_for("sink", State.BACKOFF)
+        await host.wait_for("sink", State.INITIALIZING)
+        assert "initializing" in host.host.not_ready()["sink"]
+        assert "OSError: the server is away" in host.host.not_ready()["sink"]
