@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import selectors
 import sys
@@ -36,6 +37,10 @@ RECANCEL: Final = 1.0
 LINGER: Final = 0.1
 #: How many lines of a stack are shown.
 _STACK_LINES: Final = 4
+#: How many errors of an attempt are reported one by one; the rest are counted.
+MOST_REPORTS: Final = 10
+#: For how long, in seconds, it is remembered which tasks are in local variables.
+_HOLDERS_AGE: Final = 0.05
 #: How often, in seconds, the end of what cannot be awaited is looked for.
 _LOOK: Final = 0.01
 
@@ -99,6 +104,9 @@ class LoopThread:
         self._processes: list[Any] = []  # uvloop's, which have no weak references
         self._no_task = asyncio.Event()
         self._executors: list[ThreadPoolExecutor] = []
+        self._holders: dict[int, str] = {}
+        self._holders_at = -math.inf  # in the loop's time
+        self._reports = 0
         self._reported: deque[BaseException] = deque(maxlen=4)  # errors have no weak references
         self._over = False
         self.loop: asyncio.AbstractEventLoop = _new_loop(self, use_uvloop)
@@ -179,6 +187,9 @@ class LoopThread:
         for failed, handle in list(self._failed.items()):
             handle.cancel()
             self._judge(failed, 0)
+        if (more := self._reports - MOST_REPORTS) > 0:
+            self._on_failure(f"{more} more tasks or callbacks", self._reported[-1])
+        self._reports = 0
         return named
 
     def _left(self, started: list[asyncio.Task[None]]) -> list[asyncio.Task[Any]]:
@@ -336,15 +347,22 @@ class LoopThread:
 
     def _holder(self, task: asyncio.Future[Any]) -> str | None:
         """Return the file of a waiting coroutine that has the task in a local variable."""
-        for other in asyncio.all_tasks(self.loop):
-            for frame in _frames(other.get_coro()):
-                for value in frame.f_locals.values():
-                    if value is task or (
-                        isinstance(value, list | tuple | set | frozenset | dict)
-                        and any(item is task for item in _items(value))
-                    ):
-                        return frame.f_code.co_filename
-        return None
+        now = self.loop.time()
+        if now - self._holders_at > _HOLDERS_AGE:
+            self._holders_at = now
+            self._holders = self._find_holders()
+        return self._holders.get(id(task))
+
+    def _find_holders(self) -> dict[int, str]:
+        """Return, by identity, the futures in local variables; asyncio's own coroutines go first."""
+        found: dict[int, str] = {}
+        for task in asyncio.all_tasks(self.loop):
+            for frame in _frames(task.get_coro()):
+                file = frame.f_code.co_filename
+                for held in _futures(frame):
+                    if file.startswith(_ASYNCIO_DIR) or id(held) not in found:
+                        found[id(held)] = file
+        return found
 
     def heard(self, context: dict[str, Any]) -> None:
         """Take what would have gone to asyncio's log. Any thread: garbage is collected in any."""
@@ -365,7 +383,9 @@ class LoopThread:
     def _report(self, where: str, error: BaseException) -> None:
         if not any(error is known for known in self._reported):
             self._reported.append(error)
-            self._on_failure(where, error)
+            self._reports += 1
+            if self._reports <= MOST_REPORTS:
+                self._on_failure(where, error)
 
 
 class _Watched:
@@ -504,8 +524,14 @@ def _content(cell: CellType) -> Any:
         return None
 
 
-def _items(value: Any) -> Iterator[Any]:
-    return iter(value.values() if isinstance(value, dict) else value)
+def _futures(frame: FrameType) -> Iterator[asyncio.Future[Any]]:
+    """Yield the futures in a frame's local variables, also those in a collection there."""
+    for value in list(frame.f_locals.values()):
+        items = list(value.values()) if isinstance(value, dict) else value
+        if isinstance(items, list | tuple | set | frozenset):
+            yield from (item for item in items if isinstance(item, asyncio.Future))
+        elif isinstance(value, asyncio.Future):
+            yield value
 
 
 def _adopt_context(context: Context) -> None:
