@@ -32,6 +32,7 @@ from lva.host.runtimes import (
     Constructed,
     Patience,
     Runtime,
+    ensure_awaited,
     now,
     without_host_frames,
 )
@@ -418,8 +419,7 @@ class PluginLife:
                     if attempt.closing:
                         return  # it is too late: the host has gone on without this task
                     attempt.phase = f"{cls.__name__}.initialize()"
-                    attempt.entered.append(member)
-                    await self._runtime.run(attempt.phase, member.initialize)
+                    await self._runtime.run(attempt.phase, partial(_initialize, attempt, member))
                 if not self._became_running(attempt):
                     return
                 for cls, member in self._members.items():
@@ -430,7 +430,7 @@ class PluginLife:
                         )
                 if self.settings.restart != "always" or self.is_event_plugin:
                     await trio.sleep_forever()
-                await self._runtime.all_done()
+            await self._runtime.all_done()
             attempt.cancelled_itself = nursery.cancel_scope.cancel_called
         finally:
             attempt.initialized.set()
@@ -704,6 +704,12 @@ class PluginLife:
                 f"addRoute({path!r}): plugin {self.name!r} is {self.state.value.value}; add routes in"
                 " initialize() or later, while it runs"
             )
+
+
+async def _initialize(attempt: _Attempt, member: Plugin) -> None:
+    # Noted here, where the plugin's code runs: what a held loop never came to needs no `close()`.
+    attempt.entered.append(member)
+    await ensure_awaited(attempt.phase, member.initialize())
 
 
 def _place(attempt: _Attempt) -> str:

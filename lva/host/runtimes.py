@@ -492,7 +492,12 @@ class AsyncioRuntime:
             return await result if inspect.isawaitable(result) else result
 
         result = await self._wait(self.call(what, handle))
-        return self._stream(what, result) if hasattr(result, "__anext__") else result
+        if isinstance(result, tuple) and result:  # with a status, headers or both
+            return (self._reachable(what, result[0]), *result[1:])
+        return self._reachable(what, result)
+
+    def _reachable(self, what: str, body: Any) -> Any:
+        return self._stream(what, body) if hasattr(body, "__anext__") else body
 
     async def _stream(self, what: str, pieces: Any) -> AsyncIterator[Any]:
         try:
