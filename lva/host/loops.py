@@ -35,6 +35,10 @@ HELD_GRACE: Final = 60.0
 RECANCEL: Final = 1.0
 #: How long, in seconds, what `close()` left may take to end by itself before it counts as left behind.
 LINGER: Final = 0.1
+#: How many tasks are named; the rest are counted.
+_MOST_NAMED: Final = 20
+#: A loop that does not run for so long, in seconds, is held by what runs on it.
+_MOMENT: Final = 0.02
 #: How many lines of a stack are shown.
 _STACK_LINES: Final = 4
 #: How many errors of an attempt are reported one by one; the rest are counted.
@@ -82,6 +86,8 @@ class LoopThread:
 
     Attributes:
         loop: The event loop.
+        unanswered: Called from the thread once the loop has ended: for calls that it never came to the
+            end of.
     """
 
     def __init__(
@@ -109,6 +115,7 @@ class LoopThread:
         self._reports = 0
         self._reported: deque[BaseException] = deque(maxlen=4)  # errors have no weak references
         self._over = False
+        self.unanswered: set[Callable[[], None]] = set()
         self.loop: asyncio.AbstractEventLoop = _new_loop(self, use_uvloop)
         self.loop.set_default_executor(
             ThreadPoolExecutor(
@@ -134,6 +141,8 @@ class LoopThread:
                     why = "the plugin's code stopped the event loop, which is the service's"
                     self._report("loop.stop()", RuntimeError(why))
         self.loop.close()
+        for answer in list(self.unanswered):
+            answer()
         self._on_end()
 
     # The host's own calls
@@ -179,7 +188,10 @@ class LoopThread:
         left = self._pending()
         if not asked.issuperset(left):
             await asyncio.wait(left, timeout=LINGER)
-        named = [self.describe(task) for task in left if not task.done() and not task.cancelling()]
+        named = [
+            self._described(task) for task in left if not task.done() and not task.cancelling()
+        ]
+        named = _first(named)
         await self._cancel([task for task in self._left(started) if task not in asked], started)
         named += self._close_made()
         while left := self._left(started):
@@ -253,31 +265,35 @@ class LoopThread:
         known = [
             *list(self._tasks),
             *list(self._calls),
-        ]  # copied in one step: other threads change them
-        tasks = [self.describe(task) for task in known if not task.done()]
+        ]  # copied at once: other threads change them
+        held = self.held_at()
+        tasks = _first([self._described(task, held) for task in known if not task.done()])
         threads = self._executor_threads()
-        if self.thread.is_alive() and (self.held_at() or not (tasks or threads)):
+        if self.thread.is_alive() and (held or not (tasks or threads)):
             threads.append(self.thread)
         return tasks, [f"{thread.name} (at {_place_of(thread)})" for thread in threads]
 
-    def describe(self, task: asyncio.Task[Any]) -> str:
+    def _described(self, task: asyncio.Task[Any], held: str | None = None) -> str:
         """Return a task's name, where it was made and where it waits."""
         site = self._tasks.get(task)
         made = f"made at {site}, " if site else ""
-        return f"{task.get_name()} ({made}at {self.place(task)})"
+        return f"{task.get_name()} ({made}at {_place(task, held)})"
 
     def place(self, task: asyncio.Task[Any] | None) -> str:
         """Say where a task is: where it waits, or what holds the loop."""
-        if (held := self.held_at()) is not None:
-            return f"{held}, which holds its event loop"
-        return "not started" if task is None else _stack(_frames(task.get_coro()))
+        return _place(task, self.held_at())
 
     def held_at(self) -> str | None:
-        """Say which lines keep the loop from running, if some do at this moment."""
-        frames = _thread_frames(self.thread)
-        # Idle, the loop is in its selector; uvloop's has no frames, nor have built-in functions it calls.
-        idle = not frames or frames[-1].f_code.co_filename in {selectors.__file__, __file__}
-        return None if idle else _stack(frames)
+        """Say which lines keep the loop from running, if it does not within a moment.
+
+        A stack alone does not tell a loop that is held from one that has work to do.
+        """
+        ran = threading.Event()
+        try:
+            self.loop.call_soon_threadsafe(ran.set)
+        except RuntimeError:
+            return None  # it has ended
+        return None if ran.wait(_MOMENT) else _place_of(self.thread)
 
     # What the loop tells
 
@@ -504,6 +520,17 @@ def _thread_frames(thread: threading.Thread) -> list[FrameType]:
 
 def _place_of(thread: threading.Thread) -> str:
     return _stack(_thread_frames(thread))
+
+
+def _place(task: asyncio.Task[Any] | None, held: str | None) -> str:
+    if held is not None:
+        return f"{held}, which holds its event loop"
+    return "not started" if task is None else _stack(_frames(task.get_coro()))
+
+
+def _first(described: list[str]) -> list[str]:
+    more = len(described) - _MOST_NAMED
+    return [*described[:_MOST_NAMED], f"{more} more tasks"] if more > 0 else described
 
 
 def _stack(frames: Iterable[FrameType]) -> str:
