@@ -310,6 +310,7 @@ class AsyncioCall(Call):
         self._token = trio.lowlevel.current_trio_token()
         self._cancelled = False
         self.task: asyncio.Task[None] | None = None
+        loop.unanswered.add(self._end)
         self._on_loop(self._begin)
 
     def cancel(self) -> None:
@@ -321,8 +322,10 @@ class AsyncioCall(Call):
         return self._loop.place(self.task)
 
     def _on_loop(self, step: Callable[[], None]) -> None:
-        with suppress(RuntimeError):  # the loop has ended; then so has everything on it
+        try:
             self._loop.loop.call_soon_threadsafe(step)
+        except RuntimeError:  # the loop has ended; then so has everything on it
+            self._end()
 
     def _begin(self) -> None:
         if self._cancelled:
@@ -343,6 +346,7 @@ class AsyncioCall(Call):
             self._end()
 
     def _end(self) -> None:
+        self._loop.unanswered.discard(self._end)
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(self.done.set)
 
