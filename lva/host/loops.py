@@ -114,6 +114,7 @@ class LoopThread:
         self._holders_at = -math.inf  # in the loop's time
         self._reports = 0
         self._reported: deque[BaseException] = deque(maxlen=4)  # errors have no weak references
+        self._ending = False
         self._over = False
         self.unanswered: set[Callable[[], None]] = set()
         self.loop: asyncio.AbstractEventLoop = _new_loop(self, use_uvloop)
@@ -218,6 +219,7 @@ class LoopThread:
 
     async def end(self) -> None:
         """End what the loop itself holds; the thread ends next. Waits for jobs of the executor."""
+        self._ending = True
         try:
             self._close_made()  # there is some if a task has kept `settle` from its end
             await self.loop.shutdown_asyncgens()
@@ -258,6 +260,18 @@ class LoopThread:
                 getattr(item, "abort", item.close)()
         return found
 
+    def kill_processes(self) -> None:
+        """Kill the subprocesses of a loop that is held. Any thread may call."""
+        for item in [*self._made, *self._processes]:
+            if hasattr(item, "get_returncode") and item.get_returncode() is None:
+                LOGGER.warning(
+                    "plugin %s: its event loop is held; killing subprocess %d of it",
+                    self._name,
+                    item.get_pid(),
+                )
+                with contextlib.suppress(ProcessLookupError):
+                    item.kill()
+
     # What can be said of it, from any thread
 
     def stubborn(self) -> tuple[list[str], list[str]]:
@@ -269,7 +283,8 @@ class LoopThread:
         held = self.held_at()
         tasks = _first([self._described(task, held) for task in known if not task.done()])
         threads = self._executor_threads()
-        if self.thread.is_alive() and (held or not (tasks or threads)):
+        idle = self._ending and not (tasks or threads)  # before, it rests for the next attempt
+        if self.thread.is_alive() and (held or idle):
             threads.append(self.thread)
         return tasks, [f"{thread.name} (at {_place_of(thread)})" for thread in threads]
 
