@@ -532,6 +532,8 @@ class AsyncioRuntime:
     def end(self) -> Call | None:
         if self._thread is None or self._ended.is_set():
             return None
+        if self._thread.held_at() is not None:
+            self._thread.kill_processes()  # the loop will not come to it
         ending = self._chore("its loop's end", self._thread.end)
         ended = Call(ending.what)
         ended.done = self._ended  # set by the thread as the last thing it does
