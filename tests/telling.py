@@ -174,7 +174,16 @@ async def serving(host: RunningHost) -> AsyncIterator[httpx.AsyncClient]:
 
 def threads_of(name: str) -> list[str]:
     """Return the names of the live threads that belong to a plugin."""
-    found = [thread.name for thread in threading.enumerate()]
-    return [
-        thread for thread in found if thread.startswith((f"{name} (", f"executor from {name}."))
-    ]
+    return sorted(thread.name for thread in _threads(name))
+
+
+def threads_left_of(name: str) -> list[str]:
+    """Return the names of those threads that are not just about to end."""
+    for thread in _threads(name):
+        thread.join(1)
+    return threads_of(name)
+
+
+def _threads(name: str) -> list[threading.Thread]:
+    begins = (f"{name} (", f"executor from {name}.")
+    return [thread for thread in threading.enumerate() if thread.name.startswith(begins)]

@@ -33,7 +33,15 @@ from lva.host.lifecycle import State
 from lva.host.loading import load_plugins
 from lva.logs import _ContextFilter
 from tests.support import host_settings, journal, numbered, running_host, write_plugin
-from tests.telling import ASYNCIO_STYLE, PATIENCE, Told, listening, serving, threads_of
+from tests.telling import (
+    ASYNCIO_STYLE,
+    PATIENCE,
+    Told,
+    listening,
+    serving,
+    threads_left_of,
+    threads_of,
+)
 
 #: Quick restarts, and none too many.
 QUICK = {"backoff_initial": 0.01, "backoff_max": 0.01}
@@ -607,7 +615,7 @@ async def test_everything_of_a_file_runs_on_one_loop_in_a_thread_of_its_own(
     assert thread.daemon
     assert any(base.__module__.partition(".")[0] == event_loop for base in kind.__mro__)
     assert loop.is_closed()
-    assert not thread.is_alive()
+    assert not threads_left_of("p")
     assert not told.complaints("p")
 
 
@@ -687,12 +695,12 @@ async def test_the_loop_starts_with_the_plugin_and_ends_with_it(tmp_path, told):
             async def start(self):
                 await asyncio.to_thread(tell, "in a thread")
     """)
-    assert not threads_of("p")
+    assert not threads_left_of("p")
     async with running_host(tmp_path, {"p": source}) as host:
         await told.wait_for("in a thread")
-        assert sorted(threads_of("p")) == ["executor from p._0", "p (asyncio loop)"]
+        assert threads_of("p") == ["executor from p._0", "p (asyncio loop)"]
         await host.stop()
-        assert not threads_of("p")
+        assert not threads_left_of("p")
 
 
 async def test_a_plugin_whose_constructor_fails_leaves_no_thread(tmp_path, told):
@@ -706,7 +714,7 @@ async def test_a_plugin_whose_constructor_fails_leaves_no_thread(tmp_path, told)
         await host.wait_for("p", State.FAILED, PATIENCE)
         with trio.fail_after(PATIENCE):
             await host.life("p").ended.wait()
-        assert not threads_of("p")
+        assert not threads_left_of("p")
 
 
 # Tasks that fail
@@ -1384,7 +1392,7 @@ async def test_what_the_loop_holds_is_ended_with_it(tmp_path, told):
         part = await host.receipt_of("p")
         assert told.items == ["in a thread", "finalized"]
         assert list(part.problems) == []
-        assert not threads_of("p")
+        assert not threads_left_of("p")
 
 
 async def test_a_job_of_the_executor_is_waited_for(tmp_path, told):
@@ -1528,13 +1536,13 @@ async def test_many_restarts_leave_no_thread_and_no_descriptor(tmp_path, told):
             await told.wait_for(attempt)
             await host.wait_for("p", State.BACKOFF, PATIENCE)
             gc.collect()
-            assert sorted(threads_of("p")) == ["executor from p._0", "p (asyncio loop)"]
+            assert threads_of("p") == ["executor from p._0", "p (asyncio loop)"]
             counts.append((threading.active_count(), descriptors()))
         threads, files = zip(*counts, strict=True)
         assert abs(threads[0] - threads[1]) <= 2, "Trio may keep a worker"
         assert abs(files[0] - files[1]) <= 3
         await host.stop()
-    assert not threads_of("p")
+    assert not threads_left_of("p")
 
 
 async def test_a_stopped_plugin_leaves_no_descriptor(tmp_path, told):
@@ -1632,6 +1640,27 @@ async def test_what_holds_a_loop_is_named(tmp_path, told):
         await host.host.stopped.wait()
     assert f"{place} in start" in record.getMessage()
     assert "which holds its event loop" in record.getMessage()
+
+
+async def test_a_busy_loop_is_not_taken_for_a_held_one(tmp_path, told):
+    source = in_style("""
+        class P(BaseBackgroundPlugin):
+            async def initialize(self):
+                self.task = asyncio.create_task(self.work())
+                await asyncio.Event().wait()  # PLACE
+
+            async def work(self):
+                while True:
+                    sum(range(1000))
+                    await asyncio.sleep(0)
+    """)
+    tables = {"p": {**ONCE, "initialize_timeout": 0.3}}
+    async with running_host(tmp_path, {"p": source}, tables, wait=False) as host:
+        await host.wait_for("p", State.FAILED, PATIENCE)
+        reason = host.life("p").last.reason
+        place = line_of(host, "p", "# PLACE")
+    assert f"waiting at {place} in initialize" in reason
+    assert "holds its event loop" not in reason
 
 
 # Points and routes from other threads

@@ -748,7 +748,7 @@ def test_the_neighbours_lose_nothing(scene: Scene, neighbour: str) -> None:
     assert receipt["points"]["accepted"] == receipt["points"]["delivered"]
     assert balanced(receipt["points"])
     assert scene.lifecycle(neighbour) == ["initialize", "close"]
-    assert not complaints(scene.service, neighbour)
+    assert not complaints_but_slowness(scene.service, neighbour)
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -793,7 +793,7 @@ def test_a_culprit_harms_only_itself(scene: Scene, how: str, place: str, outcome
     # Nothing happened in silence, and nothing is said of who did nothing wrong.
     said = complaints(scene.service, name)
     if outcome.log is None:
-        assert not [record for record in said if " is slow" not in record["message"]]
+        assert not complaints_but_slowness(scene.service, name)
     else:
         assert any(outcome.log in record["message"] for record in said), said
     if outcome.log == "trouble on purpose":
@@ -809,6 +809,11 @@ def test_a_culprit_harms_only_itself(scene: Scene, how: str, place: str, outcome
         assert name not in scene.survivors
     if how == "open_generator":
         assert scene.journal(name)[-2:] == ["close", "finalized"]
+
+
+def complaints_but_slowness(service: ServiceProcess, name: str) -> list[dict[str, Any]]:
+    """Return the complaints about a plugin, apart from a slow start: the machine may be busy."""
+    return [record for record in complaints(service, name) if " is slow" not in record["message"]]
 
 
 @pytest.mark.parametrize(
@@ -875,7 +880,8 @@ def test_a_file_that_takes_a_signal_is_refused(tmp_path: Path, line: str) -> Non
     assert "define close()" in service.output
 
 
-def test_a_subprocess_of_an_abandoned_plugin_is_gone_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("event_loop", ["asyncio", "uvloop"])
+def test_a_subprocess_of_an_abandoned_plugin_is_gone_too(tmp_path: Path, event_loop: str) -> None:
     """Its loop never runs again, so that nobody but the service can end what it has started."""
     source = """
         class P(BaseBackgroundPlugin):
@@ -887,7 +893,14 @@ def test_a_subprocess_of_an_abandoned_plugin_is_gone_too(tmp_path: Path) -> None
                 time.sleep(600)
     """
     write_plugin(tmp_path / "plugins", "culprit", source, ASYNCIO_STYLE)
-    toml = "shutdown_timeout = 4\n[plugins.culprit]\nclose_timeout = 0.3\nstop_timeout = 0.3"
+    pytest.importorskip(event_loop)
+    toml = f"""
+        shutdown_timeout = 4
+        [plugins.culprit]
+        event_loop = "{event_loop}"
+        close_timeout = 0.3
+        stop_timeout = 0.3
+    """
     with ServiceProcess(tmp_path, ["culprit"], toml) as service:
         pid = int(service.wait_for(r"^pid (\d+)$")[1])
         service.wait_until_ready()

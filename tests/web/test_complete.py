@@ -588,6 +588,36 @@ async def test_a_stop_ends_the_stream(tmp_path, told):
         assert part.state == "stopped"
 
 
+UNREAD = """
+    async def unread(request):
+        async def pieces():
+            try:
+                while True:
+                    tell("there")
+                    yield b"x" * 8_000_000
+            finally:
+                tell("finished")
+        return pieces()
+
+    ROUTES = [("/unread", unread)]
+"""
+
+
+@pytest.mark.timeout(20)
+async def test_a_plugin_can_end_before_a_response_that_nobody_reads(tmp_path, told):
+    """Its generator cannot be asked for anything then: the loop that it was made on has ended."""
+    async with (
+        routes(tmp_path, UNREAD) as (host, client),
+        client.stream("GET", "/unread") as answer,
+    ):
+        assert answer.status_code == 200
+        await told.wait_for("there")
+        await trio.sleep(0.2)  # until the socket's buffers are full
+        part = await host.receipt_of("p")
+        assert (part.state, list(part.problems)) == ("stopped", [])
+        await told.wait_for("finished")
+
+
 async def test_a_stream_that_breaks_is_cut_and_logged(tmp_path, told):
     async with routes(tmp_path, STREAMING) as (host, client):
         with pytest.raises(httpx.RemoteProtocolError):
