@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import random
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import trio
+from trio_util import wait_any
 
 from lva.contract import PartialDeliveryError, PermanentDeliveryError, RetryLaterError
 from lva.host.dead_letters import DeadLetters
@@ -72,23 +75,36 @@ class Circuit:
             return "closed"
         return "probing" if self._probing else "open"
 
-    async def admit(self, hurry: trio.Event) -> None:
-        """Wait until a call may be made; with `hurry` set, only briefly."""
-        while self._open_until is not None:
-            if self._probing:
-                await self._changed.wait()
-                continue
-            await _sleep_until(self._open_until, hurry)
-            if self._open_until is not None and not self._probing:
-                self._probing = True
-                return
+    @asynccontextmanager
+    async def admission(self, hurry: trio.Event) -> AsyncIterator[None]:
+        """Wait until a call may be made, and enclose it; with `hurry` set, wait only briefly."""
+        while self._open_until is not None and not await self._may_probe(self._open_until, hurry):
+            pass
+        probes = self._open_until is not None
+        self._probing = self._probing or probes
+        try:
+            yield
+        finally:
+            if probes:
+                self._probing = False
+                self._tell()
+
+    async def _may_probe(self, time: float, hurry: trio.Event) -> bool:
+        """Wait for the time, or for a change of the state; return whether to probe now."""
+        changed = self._changed
+        if self._probing:
+            await changed.wait()
+        else:
+            await wait_any(changed.wait, partial(_sleep_until, time, hurry))
+        return not changed.is_set() and not self._probing
 
     def succeeded(self) -> bool:
         """Note that the receiver answered; return whether that closed the circuit."""
         was_open = self._open_until is not None
         self._failures = 0
-        self._open_until = None
-        self.undecided()
+        if was_open:
+            self._open_until = None
+            self._tell()
         return was_open
 
     def failed(self) -> bool:
@@ -98,12 +114,10 @@ class Circuit:
         if self._failures >= self._threshold:
             pause = self._pause / 2 + self._rng.uniform(0, self._pause / 2)
             self._open_until = trio.current_time() + pause
-        self.undecided()
+            self._tell()
         return self._open_until is not None and not was_open
 
-    def undecided(self) -> None:
-        """Note that a call ended without saying anything about the receiver."""
-        self._probing = False
+    def _tell(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
 
@@ -208,8 +222,8 @@ class Delivery:
                 return None
             try:
                 while batch:
-                    await self.circuit.admit(self.mailbox.closed)
-                    stuck = await self._deliver(batch, runtime, handle)
+                    async with self.circuit.admission(self.mailbox.closed):
+                        stuck = await self._deliver(batch, runtime, handle)
                     if self._buried:
                         await self.bury()
                     if stuck is not None:
@@ -287,8 +301,6 @@ class Delivery:
                     self._logger.info("%s works again", self._what)
             elif not ended:
                 self._drop(batch, FAILED)
-            if not call.returned:
-                self.circuit.undecided()
         if not ended:
             return call
         if not call.returned:

@@ -537,6 +537,211 @@ async def test_drop_rest_gives_up_the_batch_between_two_attempts_too(autojump_cl
         assert it.ledger.balanced
 
 
+# The circuit
+
+
+async def test_the_circuit_opens_after_failures_in_a_row_and_probes_with_one_call(
+    autojump_clock, caplog
+):
+    calls = Calls(raising(OSError()), None, *[raising(OSError())] * 4, sleeping(3))
+    caplog.set_level(logging.INFO)
+    table = {"retry_initial": 1, "retry_max": 1, "circuit_failures": 3, "circuit_pause": 60}
+    async with delivering(calls, **table) as it:
+        circuit = it.delivery.circuit
+        it.offer(numbered(1))
+        await trio.sleep(5)
+        assert circuit.state == "closed", "a success in between begins the count anew"
+        it.offer(numbered(1, 1))
+        await trio.sleep(2.5)
+        assert len(calls.times) == 5
+        assert circuit.state == "open"
+        await trio.sleep(59)
+        assert len(calls.times) == 5, "it is left alone"
+        await trio.sleep(1)
+        assert len(calls.times) == 6, "the probe, which fails"
+        assert circuit.state == "open"
+        await trio.sleep(61)
+        assert len(calls.times) == 7
+        assert circuit.state == "probing"
+        await trio.sleep(3)
+        assert circuit.state == "closed"
+        assert it.ledger.delivered == 2
+    lines = [record.message for record in caplog.records]
+    assert (
+        sum("failed 3 times in a row: it is left alone for a while" in line for line in lines) == 1
+    )
+    assert sum("p.P.handleEvent works again" in line for line in lines) == 1
+
+
+@pytest.mark.parametrize("answer", [partly(rejected=[0]), raising(PermanentDeliveryError("no"))])
+async def test_a_receiver_that_refuses_points_is_not_dead(autojump_clock, answer):
+    calls = Calls(*[raising(OSError()), answer] * 10)
+    table = {"retry_initial": 1, "retry_max": 1, "circuit_failures": 2, "batch_size": 1}
+    async with delivering(calls, **table) as it:
+        it.offer(numbered(10))
+        await trio.sleep(15)
+        assert it.ledger.rejected == 10
+
+
+async def test_a_stop_does_not_wait_for_the_circuit(autojump_clock):
+    calls = Calls(raising(OSError()))
+    async with delivering(calls, circuit_failures=1, circuit_pause=3600) as it:
+        it.offer(numbered(3))
+        await trio.sleep(100)
+        assert it.delivery.circuit.state == "open"
+        begun = trio.current_time()
+        it.delivery.mailbox.close()
+        await it.delivery.finished.wait()
+        assert trio.current_time() - begun < 1
+        assert it.ledger.delivered == 3
+
+
+async def test_a_cancelled_probe_says_nothing_and_the_next_attempt_probes(autojump_clock):
+    calls = Calls(raising(OSError()), sleeping(1000))
+    async with delivering(calls, circuit_failures=1, circuit_pause=10, handle_timeout=5000) as it:
+        it.offer(numbered(1))
+        await trio.sleep(20)
+        assert it.delivery.circuit.state == "probing"
+        await it.cancel()
+        assert it.delivery.circuit.state == "open"
+        await it.begin()
+        await trio.sleep(1)
+        assert it.delivery.circuit.state == "closed"
+        assert it.ledger.delivered == 1
+
+
+class Receiver:
+    """A handler that says how many calls it has at once; each lasts and ends as the script says."""
+
+    def __init__(self, *script: Any, otherwise: Any = None) -> None:
+        self.now = self.most = 0
+        self.begun: list[float] = []
+        self.got: list[list[int]] = []
+        self._script = list(script)
+        self._otherwise = otherwise
+
+    async def __call__(self, points: list[Any], _logger: logging.Logger) -> None:
+        self.got.append(numbers(points))
+        self.begun.append(trio.current_time())
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            step = self._script.pop(0) if self._script else self._otherwise
+            if step is not None:
+                await step(points)
+        finally:
+            self.now -= 1
+
+
+async def sleep_and_fail(_points: list[Any]) -> None:
+    await trio.sleep(1)
+    raise OSError("down")
+
+
+async def test_one_probe_at_a_time_whatever_the_concurrency(autojump_clock):
+    receiver = Receiver(otherwise=sleep_and_fail)
+    table = {"concurrency": 4, "batch_size": 1, "retry_initial": 0.1, "retry_max": 0.1}
+    async with delivering(
+        receiver, circuit_failures=4, circuit_pause=10, max_attempts=1000, **table
+    ) as it:
+        it.offer(numbered(20))
+        await trio.sleep(2)
+        assert receiver.most == 4
+        receiver.most = 0
+        count = len(receiver.begun)
+        await trio.sleep(1000)
+        assert receiver.most == 1
+        assert 80 <= len(receiver.begun) - count <= 95, "one in 11 seconds"
+        assert len({got[0] for got in receiver.got[count:]}) == 4, "each worker has its turn"
+
+
+async def test_a_call_from_before_the_circuit_opened_does_not_let_another_probe_in(autojump_clock):
+    async def late(_points: list[Any]) -> None:
+        await trio.sleep(12)  # fails while the probe is out
+        raise OSError
+
+    receiver = Receiver(late, sleep_and_fail, sleep_and_fail, sleeping(100), otherwise=sleeping(1))
+    table = {"concurrency": 3, "batch_size": 1, "retry_initial": 0.1, "handle_timeout": 1000}
+    async with delivering(receiver, circuit_failures=2, circuit_pause=10, **table) as it:
+        it.offer(numbered(3))
+        await trio.sleep(11.5)
+        assert it.delivery.circuit.state == "probing"
+        await trio.sleep(50)
+        assert it.delivery.circuit.state == "probing"
+        assert len(receiver.begun) == 4, "three calls, and one probe"
+        await trio.sleep(100)
+        assert it.delivery.circuit.state == "closed"
+        assert it.ledger.delivered == 3
+
+
+async def test_a_late_success_closes_the_circuit_for_all_at_once(autojump_clock):
+    receiver = Receiver(sleeping(5), sleep_and_fail, sleep_and_fail)
+    table = {"concurrency": 3, "batch_size": 1, "retry_initial": 0.1, "handle_timeout": 1000}
+    async with delivering(receiver, circuit_failures=2, circuit_pause=3600, **table) as it:
+        it.offer(numbered(3))
+        await trio.sleep(4)
+        assert it.delivery.circuit.state == "open"
+        await trio.sleep(1.5)
+        assert it.delivery.circuit.state == "closed"
+        assert it.ledger.delivered == 3
+
+
+# Several calls at once
+
+
+@pytest.mark.parametrize("flush_interval", [0, 2])
+async def test_at_most_so_many_calls_are_made_at_once_and_every_point_arrives(
+    autojump_clock, flush_interval
+):
+    receiver = Receiver(otherwise=sleeping(1))
+    async with delivering(
+        receiver, concurrency=4, batch_size=5, flush_interval=flush_interval
+    ) as it:
+        it.offer(numbered(103))
+        await trio.sleep(2.5)
+        assert it.ledger.in_flight == 20
+        await trio.sleep(20)
+        assert receiver.most == 4
+        assert sorted(n for got in receiver.got for n in got) == list(range(103))
+        assert it.ledger.delivered == 103
+
+
+async def test_a_slow_batch_holds_up_no_other(autojump_clock):
+    receiver = Receiver(sleeping(100), otherwise=sleeping(1))
+    async with delivering(receiver, concurrency=2, batch_size=1, handle_timeout=1000) as it:
+        it.offer(numbered(11))
+        await trio.sleep(11)
+        assert it.ledger.delivered == 10
+        assert it.ledger.in_flight == 1
+
+
+async def test_a_restart_delivers_all_outstanding_batches_again(autojump_clock):
+    receiver = Receiver(otherwise=sleeping(5))
+    async with delivering(receiver, concurrency=3, batch_size=2) as it:
+        it.offer(numbered(8))
+        await trio.sleep(1)
+        await it.cancel()
+        assert (it.ledger.in_flight, it.ledger.queued) == (6, 2)
+        await it.begin()
+        await trio.sleep(20)
+        assert receiver.most == 3
+        assert sorted(receiver.got[:3]) == sorted(receiver.got[3:6]) == [[0, 1], [2, 3], [4, 5]]
+        assert receiver.got[6:] == [[6, 7]]
+        assert it.ledger.delivered == 8
+        assert it.ledger.retries == 3
+
+
+async def test_the_end_comes_when_the_last_call_has_returned(autojump_clock):
+    receiver = Receiver(sleeping(10), raising(OSError()), otherwise=sleeping(1))
+    async with delivering(receiver, concurrency=3, batch_size=1, handle_timeout=100) as it:
+        it.offer(numbered(4))
+        it.delivery.mailbox.close()
+        begun = trio.current_time()
+        await it.delivery.finished.wait()
+        assert trio.current_time() - begun == 10
+        assert it.ledger.delivered == 4
+
+
 # A plugin's delivery, in a host
 
 SINK = """
