@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -17,6 +19,8 @@ from lva.logs import brief
 
 #: Two files share the bytes: the one that is written, and the one before it.
 _FILES: Final = 2
+#: How long, in seconds, failures are not logged again.
+_LOG_INTERVAL: Final = 10.0
 
 
 class DeadLetters:
@@ -33,35 +37,56 @@ class DeadLetters:
         self._max_bytes = max_bytes // _FILES
         self._logger = logger
         self._limiter = trio.CapacityLimiter(1)
+        self._quiet_until = -math.inf
 
     async def write(self, given_up: Iterable[tuple[str, Sequence[Any]]]) -> None:
         """Append points under their reasons. A failure is logged: there is nowhere else to go."""
-        lines = [
-            json.dumps(
-                {
-                    "reason": reason,
-                    "at": round(time.time(), 3),
-                    "series": point.series,
-                    "time": point.time,
-                    "tags": point.tags,
-                    "fields": point.fields,
-                }
-            )
-            for reason, points in given_up
-            for point in points
-        ]
+        at = round(time.time(), 3)
+        lines = [_line(reason, at, point) for reason, points in given_up for point in points]
+        fitting = [line for line in lines if len(line) <= self._max_bytes]
+        if len(fitting) < len(lines):
+            self._log_failure(len(lines) - len(fitting), "larger than dead_letters_bytes allows")
         try:
-            await trio.to_thread.run_sync(partial(self._append, lines), limiter=self._limiter)
+            await trio.to_thread.run_sync(partial(self._append, fitting), limiter=self._limiter)
         except OSError as error:
-            self._logger.error("%d dead letters could not be written: %s", len(lines), brief(error))
+            self._log_failure(len(fitting), brief(error))
 
-    def _append(self, lines: Sequence[str]) -> None:
+    def _append(self, lines: list[bytes]) -> None:
+        """Move lines to the file, and to a new one when it is full."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        data = "".join(f"{line}\n" for line in lines).encode()
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        with open(descriptor, "ab") as file:  # noqa: PTH123 - a descriptor
-            if file.tell() and file.tell() + len(data) > self._max_bytes:
+        while lines:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            with open(descriptor, "ab", buffering=0) as file:  # noqa: PTH123 - a descriptor
+                size = file.tell()
+                count = _how_many(lines, self._max_bytes - size)
+                data = b"".join(lines[:count])
+                if file.write(data) < len(data):
+                    file.truncate(size)  # half a line would spoil the next
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            del lines[:count]
+            if lines:
                 self._path.replace(f"{self._path}.1")
-                self._append(lines)
-                return
-            file.write(data[: self._max_bytes])
+
+    def _log_failure(self, count: int, why: str) -> None:
+        """Log what could not be written, now and then."""
+        now = trio.current_time()
+        if now >= self._quiet_until:
+            self._quiet_until = now + _LOG_INTERVAL
+            self._logger.error("%d dead letters could not be written: %s", count, why)
+
+
+def _line(reason: str, at: float, point: Any) -> bytes:
+    """Return a point as a line of the file."""
+    values = {"reason": reason, "at": at, "series": point.series, "time": point.time}
+    return f"{json.dumps({**values, 'tags': point.tags, 'fields': point.fields})}\n".encode()
+
+
+def _how_many(lines: Iterable[bytes], room: int) -> int:
+    """Return how many of the first lines fit into so many bytes."""
+    count = 0
+    for line in lines:
+        room -= len(line)
+        if room < 0:
+            break
+        count += 1
+    return count

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import random
+import resource
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
-from lva import PartialDeliveryError, PermanentDeliveryError
+from lva import MonitoringPoint, PartialDeliveryError, PermanentDeliveryError
+from lva.host.dead_letters import DeadLetters
 from lva.host.delivery import Delivery
 from lva.host.lifecycle import State
 from lva.host.mailbox import Mailbox
@@ -139,6 +144,14 @@ def test_a_mailbox_does_what_a_plain_list_would_do(limit, overflow, steps):
     run_virtual(main)
 
 
+def sized(*sizes: int, start: int = 0) -> list[MonitoringPoint]:
+    """Return numbered points of these sizes in bytes."""
+    return [
+        MonitoringPoint("numbers", 1.0, {}, {"n": n, "x": "x" * (size - 25)})
+        for n, size in enumerate(sizes, start)
+    ]
+
+
 # The delivery
 
 
@@ -180,7 +193,10 @@ class Delivering:
 
 @asynccontextmanager
 async def delivering(
-    handle: Callable[..., Awaitable[Any]], rng: random.Random | None = None, **given_settings: Any
+    handle: Callable[..., Awaitable[Any]],
+    rng: random.Random | None = None,
+    dead_letters: DeadLetters | None = None,
+    **given_settings: Any,
 ) -> AsyncIterator[Delivering]:
     async with trio.open_nursery() as nursery:
         made = Delivery(
@@ -189,6 +205,7 @@ async def delivering(
             LOGGER,
             rng or StubRandom(),
             Patience(),
+            dead_letters=dead_letters,
         )
         it = Delivering(handle, nursery, made)
         await it.begin()
@@ -740,6 +757,118 @@ async def test_the_end_comes_when_the_last_call_has_returned(autojump_clock):
         await it.delivery.finished.wait()
         assert trio.current_time() - begun == 10
         assert it.ledger.delivered == 4
+
+
+# Dead letters
+
+
+def letters(path: Path) -> list[tuple[str, int]]:
+    """Return the reason and the number of each line."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [(line["reason"], line["fields"]["n"]) for line in lines]
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Wait in real time, since threads work."""
+    with trio.fail_after(10):
+        while not condition():
+            await trio.sleep(0.01)
+
+
+async def test_points_that_are_given_up_are_written_down_with_the_reason(tmp_path):
+    path = tmp_path / "dead" / "p.jsonl"
+    calls = Calls(
+        raising(PermanentDeliveryError("no")), partly(rejected=[1]), raising(OSError()), raising(OSError())
+    )  # fmt: skip
+    written = DeadLetters(path, 1 << 20, LOGGER)
+    async with delivering(
+        calls, None, written, batch_size=2, max_attempts=2, retry_initial=0.01
+    ) as it:
+        it.offer(numbered(8))
+        await until(
+            lambda: it.ledger.accepted == it.ledger.lost + it.ledger.rejected + it.ledger.delivered
+        )
+        await until(lambda: len(letters(path)) == 5)
+        assert letters(path) == [
+            ("rejected", 0), ("rejected", 1), ("rejected", 3), ("max_attempts", 4), ("max_attempts", 5),
+        ]  # fmt: skip
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+        line = json.loads(path.read_text().splitlines()[0])
+        assert abs(line.pop("at") - time.time()) < 60
+        assert line == {
+            "reason": "rejected", "series": "numbers", "time": 1.0, "tags": {}, "fields": {"n": 0}
+        }  # fmt: skip
+
+
+async def test_what_there_was_no_room_or_time_for_is_no_dead_letter(tmp_path):
+    path = tmp_path / "p.jsonl"
+    calls = Calls(raising(OSError()))
+    async with delivering(
+        calls, None, DeadLetters(path, 1 << 20, LOGGER), buffer_limit=2, retry_initial=1000
+    ) as it:
+        it.offer(numbered(5))
+        await wait_all_tasks_blocked()
+        await it.cancel()
+        it.delivery.drop_rest("shutdown")
+        await it.delivery.bury()
+        assert it.ledger.dropped == {"overflow": 3, "shutdown": 2}
+        assert not path.exists()
+
+
+async def test_dead_letters_are_bounded_and_the_newest_whole_lines_are_left(tmp_path):
+    path = tmp_path / "p.jsonl"
+    written = DeadLetters(path, 4000, LOGGER)
+    older = Path(f"{path}.1")
+    for n in range(0, 300, 7):
+        await written.write([("rejected", numbered(7, n))])
+        assert path.stat().st_size <= 2000
+        assert not older.exists() or older.stat().st_size <= 2000
+    both = letters(older) + letters(path)
+    assert both == [("rejected", n) for n in range(301 - len(both), 301)]
+    assert 15 < len(both) < 40
+    assert older.stat().st_mode & 0o777 == 0o600
+    await written.write([("rejected", numbered(500, 301))])
+    both = letters(older) + letters(path)
+    assert both == [("rejected", n) for n in range(801 - len(both), 801)]
+    assert 15 < len(both) < 40
+
+
+async def test_a_point_larger_than_the_dead_letters_is_left_out(tmp_path, caplog):
+    path = tmp_path / "p.jsonl"
+    written = DeadLetters(path, 4000, LOGGER)
+    await written.write([("rejected", [*numbered(1), *sized(3000, start=1), *numbered(1, 2)])])
+    assert letters(path) == [("rejected", 0), ("rejected", 2)]
+    assert "1 dead letters could not be written: larger than" in caplog.text
+
+
+async def test_dead_letters_that_cannot_be_written_are_reported_now_and_then(tmp_path, caplog):
+    (tmp_path / "dead").write_text("no directory")
+    calls = Calls(*[raising(PermanentDeliveryError("no"))] * 10)
+    written = DeadLetters(tmp_path / "dead" / "p.jsonl", 1 << 20, LOGGER)
+    async with delivering(calls, None, written, batch_size=1) as it:
+        it.offer(numbered(10))
+        await until(lambda: it.ledger.rejected == 10)
+    lines = [record.message for record in caplog.records if "dead letters" in record.message]
+    assert len(lines) == 1
+    assert lines[0].startswith("1 dead letters could not be written: ")
+
+
+async def test_a_disk_that_fills_up_leaves_no_half_line_behind(tmp_path, caplog):
+    path = tmp_path / "p.jsonl"
+    written = DeadLetters(path, 1 << 20, LOGGER)
+    await written.write([("rejected", numbered(3))])
+    size = path.stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50, hard))
+    try:
+        await written.write([("rejected", numbered(3, 3))])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.stat().st_size == size
+    assert "3 dead letters could not be written: OSError" in caplog.text
+    await written.write([("rejected", numbered(1, 6))])
+    assert letters(path) == [("rejected", n) for n in (0, 1, 2, 6)]
 
 
 # A plugin's delivery, in a host
