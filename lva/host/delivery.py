@@ -16,7 +16,17 @@ from trio_util import wait_any
 
 from lva.contract import PartialDeliveryError, PermanentDeliveryError, RetryLaterError
 from lva.host.dead_letters import DeadLetters
-from lva.host.mailbox import AGE, ATTEMPTS, FAILED, Batch, Ledger, Mailbox, bytes_of
+from lva.host.mailbox import (
+    AGE,
+    ATTEMPTS,
+    FAILED,
+    Batch,
+    Bounds,
+    Ledger,
+    Mailbox,
+    MemoryMailbox,
+    bytes_of,
+)
 from lva.host.runtimes import Call, Patience, Runtime
 from lva.host.spool import SpooledMailbox, SpoolFile
 from lva.logs import brief
@@ -193,12 +203,22 @@ class Delivery:
         """Deliver until the mailbox is closed and empty, or until cancelled.
 
         Returns:
-            None once everything is delivered; or a call that ignored its cancellation, whose points
-            are then counted as dropped.
+            None once everything is delivered, or left to the next run; or a call that ignored its
+            cancellation, whose points stay in flight.
         """
         self._idle = list(self._batches)
         if self._settings.concurrency == 1:
-            return await self._work(runtime, handle)
+            stuck = await self._work(runtime, handle)
+        else:
+            stuck = await self._work_together(runtime, handle)
+        if stuck is None:
+            self.finished.set()
+        return stuck
+
+    async def _work_together(
+        self, runtime: Runtime, handle: Callable[..., Awaitable[Any]]
+    ) -> Call | None:
+        """Deliver several batches at once."""
         stuck: list[Call] = []
         async with trio.open_nursery() as nursery:
 
@@ -217,22 +237,24 @@ class Delivery:
             try:
                 batch = self._idle.pop(0) if self._idle else await self._gather()
             except trio.EndOfChannel:
-                if not self._batches:
-                    self.finished.set()
                 return None
             try:
                 while batch:
                     async with self.circuit.admission(self.mailbox.closed):
-                        stuck = await self._deliver(batch, runtime, handle)
-                    if self._buried:
-                        await self.bury()
-                    if stuck is not None:
+                        self._expire(batch)
+                        stuck = await self._deliver(batch, runtime, handle) if batch else None
+                    await self.bury()
+                    if stuck is not None or self._may_leave(batch):
                         return stuck
                     if batch:
                         await self._back_off(batch)
             finally:
                 if not batch:
                     self._forget(batch)
+
+    def _may_leave(self, batch: Batch) -> bool:
+        """Return whether a batch that failed is left to the next run: at the end, time is short."""
+        return bool(batch) and self.mailbox.outlasts and self.mailbox.closed.is_set()
 
     async def _gather(self) -> Batch:
         if self._settings.concurrency == 1:
@@ -242,18 +264,13 @@ class Delivery:
 
     async def _gather_next(self) -> Batch:
         settings = self._settings
-        while True:
-            if settings.flush_interval:
-                await self.mailbox.wait_for_points()
-                with trio.move_on_after(settings.flush_interval):
-                    await self.mailbox.wait_for_enough()
-            batch = await self.mailbox.take(settings.batch_size)
-            self._batches.append(batch)
-            self._expire(batch)
-            if batch:
-                return batch
-            self._forget(batch)
-            await self.bury()
+        if settings.flush_interval:
+            await self.mailbox.wait_for_points()
+            with trio.move_on_after(settings.flush_interval):
+                await self.mailbox.wait_for_enough()
+        batch = await self.mailbox.take(settings.batch_size)
+        self._batches.append(batch)
+        return batch
 
     def _forget(self, batch: Batch) -> None:
         # By identity: empty batches are equal.
@@ -276,6 +293,7 @@ class Delivery:
     ) -> Call | None:
         """Call `handleEvent` once with the batch, and account for what came of it."""
         batch.attempts += 1
+        batch.stuck = False
         if batch.attempts > 1:
             self.ledger.retries += 1
         self.batch_sizes.observe(len(batch))
@@ -299,8 +317,7 @@ class Delivery:
                 self._settle(batch, delivered=len(batch))
                 if self.circuit.succeeded():
                     self._logger.info("%s works again", self._what)
-            elif not ended:
-                self._drop(batch, FAILED)
+            batch.stuck = not ended
         if not ended:
             return call
         if not call.returned:
@@ -315,7 +332,7 @@ class Delivery:
             self._reject(batch, range(len(batch)))
         elif isinstance(error, RetryLaterError):
             batch.unblamed += 1
-            batch.least_delay = max(0.0, error.after or 0.0)
+            batch.least_delay = _asked_for(error)
         if error is None and in_time:
             why = "was cancelled by its own code"
         elif error is None:
@@ -325,7 +342,7 @@ class Delivery:
         self.last_error = f"{self._what} {why}"
         left = len(batch)
         if left and batch.attempts - batch.unblamed >= self._settings.max_attempts:
-            self._drop(batch, ATTEMPTS)
+            self._drop(batch, ATTEMPTS, range(left))
             attempts = f"{left} points dropped after {batch.attempts} attempts"
             self._log_failure(why, attempts, "drop", error)
         elif left:
@@ -385,12 +402,9 @@ class Delivery:
         self.ledger.rejected += len(indices)
         self._settle(batch, _others(batch, indices))
 
-    def _drop(self, batch: Batch, reason: str, indices: Sequence[int] | None = None) -> None:
-        """Give up points of a batch: those at the indices, or all."""
-        if indices is None:
-            indices = range(len(batch))
-        if reason != FAILED:
-            self._bury_later(reason, batch, indices)
+    def _drop(self, batch: Batch, reason: str, indices: Sequence[int]) -> None:
+        """Give up points of a batch."""
+        self._bury_later(reason, batch, indices)
         self.ledger.dropped[reason] += len(indices)
         self._settle(batch, _others(batch, indices))
 
@@ -409,26 +423,32 @@ class Delivery:
         """Wait before the next attempt; once the mailbox is closed, only briefly: time is short."""
         settings = self._settings
         bound = min(settings.retry_max, settings.retry_initial * 2.0 ** min(batch.attempts - 1, 60))
-        delay = max(batch.least_delay, self._rng.uniform(0, bound))
+        delay = min(max(batch.least_delay, self._rng.uniform(0, bound)), settings.max_age)
         batch.least_delay = 0.0
         await _sleep_until(trio.current_time() + delay, self.mailbox.closed)
-        self._expire(batch)
 
-    async def keep(self) -> bool:
-        """Leave what is not delivered to the next run; return whether there is a place for it."""
-        if not await self.mailbox.keep(self._batches):
-            return False
-        self._batches = []
-        return True
+    async def keep(self) -> None:
+        """Leave what is not delivered to the next run, as far as there is a place for it."""
+        await self.mailbox.keep(self._batches)
 
     def drop_rest(self, reason: str) -> int:
-        """Give up every point that is not delivered; return how many were dropped."""
+        """Give up every point that is neither delivered nor kept; return how many were dropped.
+
+        Those in a call that does not end are dropped because the plugin has failed, whatever the reason.
+        """
         in_flight = sum(map(len, self._batches))
         for batch in self._batches:
-            self.ledger.dropped[reason] += len(batch)
-            self._settle(batch)
+            if batch:
+                self.ledger.dropped[FAILED if batch.stuck else reason] += len(batch)
+                self._settle(batch)
         self._batches = []
         return in_flight + self.mailbox.drop_rest(reason)
+
+
+def _asked_for(error: RetryLaterError) -> float:
+    """Return how many seconds the receiver asked to be left alone. A plugin may have said anything."""
+    after = getattr(error, "after", None)
+    return after if isinstance(after, int | float) and after > 0 else 0.0
 
 
 def _others(batch: Batch, indices: Sequence[int]) -> Sequence[int]:
@@ -441,16 +461,8 @@ def _others(batch: Batch, indices: Sequence[int]) -> Sequence[int]:
 
 def _mailbox(settings: PluginSettings, logger: logging.Logger, spool: SpoolFile | None) -> Mailbox:
     enough = min(settings.batch_size, settings.buffer_limit)
+    drop_oldest = settings.overflow == "drop_oldest"
+    bounds = Bounds(settings.buffer_limit, settings.buffer_bytes, drop_oldest, bytes_of)
     if spool is None:
-        return Mailbox(
-            settings.buffer_limit, settings.overflow, enough, settings.buffer_bytes, bytes_of
-        )
-    return SpooledMailbox(
-        spool,
-        settings.buffer_limit,
-        settings.overflow,
-        enough,
-        settings.buffer_bytes,
-        settings.spool_bytes,
-        logger,
-    )
+        return MemoryMailbox(bounds, enough)
+    return SpooledMailbox(spool, bounds, enough, settings.spool_bytes, logger)

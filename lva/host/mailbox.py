@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -86,9 +87,10 @@ class Batch(list[Any]):
         attempts: How many calls have got it.
         unblamed: How many of those failed for no fault of the batch's.
         least_delay: How many seconds to wait at least before the next.
+        stuck: Whether a call that has it does not end.
     """
 
-    __slots__ = ("attempts", "least_delay", "origins", "unblamed")
+    __slots__ = ("attempts", "least_delay", "origins", "stuck", "unblamed")
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,6 +98,7 @@ class Batch(list[Any]):
         self.attempts = 0
         self.unblamed = 0
         self.least_delay = 0.0
+        self.stuck = False
 
     def add(self, points: Sequence[Any], origin: Any) -> None:
         """Append points of one chunk."""
@@ -128,6 +131,42 @@ class Batch(list[Any]):
         return count
 
 
+def bytes_of(points: Iterable[Any]) -> int:
+    """Return the size of points in memory, roughly: of their names and values."""
+    return sum([point.size for point in points])
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much may wait, and what goes when more comes.
+
+    Attributes:
+        points: Most points.
+        bytes: Most bytes.
+        drop_oldest: Whether the oldest points go, and not those that came last.
+        measure: Tells the size of points in bytes.
+    """
+
+    points: int
+    bytes: float = math.inf
+    drop_oldest: bool = True
+    measure: Callable[[Iterable[Any]], int] = bytes_of
+
+    def without_giants(self, points: Sequence[Any]) -> Sequence[Any]:
+        """Return the points without those that fit into nothing, and would drive out others in vain."""
+        return [point for point in points if self.measure((point,)) <= self.bytes]
+
+    def fitting(self, points: Sequence[Any], room: int, bytes_room: float) -> Sequence[Any]:
+        """Return the newest of the points, or the oldest, as many as there is room for."""
+        kept: list[Any] = []
+        for point in reversed(points) if self.drop_oldest else points:
+            bytes_room -= self.measure((point,))
+            if len(kept) >= room or bytes_room < 0:
+                break
+            kept.append(point)
+        return kept[::-1] if self.drop_oldest else kept
+
+
 @dataclass(slots=True)
 class Chunk:
     """Points that came together.
@@ -143,155 +182,139 @@ class Chunk:
     size: int
 
 
-def bytes_of(points: Iterable[Any]) -> int:
-    """Return the size of points in memory, roughly: of their names and values."""
-    return sum([point.size for point in points])
+class Queue:
+    """Points in order, within bounds that do not care for the chunks in which they came.
 
-
-class Mailbox:
-    """The channel. Bounds are counted in points and bytes; chunk sizes do not matter.
-
-    Args:
-        limit: Most points that wait.
-        overflow: ``drop_oldest`` or ``drop_newest``.
-        enough: How many waiting points `wait_for_enough` waits for.
-        max_bytes: Most bytes that wait.
-        measure: Tells the size of points in bytes.
+    Attributes:
+        points: How many there are.
+        bytes: Their size.
     """
 
-    def __init__(
-        self,
-        limit: int,
-        overflow: str,
-        enough: int,
-        max_bytes: float = math.inf,
-        measure: Callable[[Iterable[Any]], int] = lambda _points: 0,
-    ) -> None:
+    def __init__(self, bounds: Bounds) -> None:
+        self.points: int = 0
+        self.bytes: int = 0
+        self._bounds = bounds
+        self._chunks: deque[Chunk] = deque()
+
+    def put(self, points: Sequence[Any], since: float = 0.0) -> int:
+        """Append points; return how many, of the old ones or of these, were dropped to make room."""
+        there = self.points + len(points)
+        size = self._bounds.measure(points)
+        if there > self._bounds.points or self.bytes + size > self._bounds.bytes:
+            points = self._make_room(points, size)
+            size = self._bounds.measure(points)
+        if points:
+            self._chunks.append(Chunk(points, since, size))
+            self.points += len(points)
+            self.bytes += size
+        return there - self.points
+
+    def _make_room(self, points: Sequence[Any], size: int) -> Sequence[Any]:
+        """Drop points until there is room for the new ones; return what is left of those."""
+        bounds = self._bounds
+        if size > bounds.bytes:
+            points = bounds.without_giants(points)
+            size = bounds.measure(points)
+        if bounds.drop_oldest:
+            while (excess := self.points + len(points) - bounds.points) > 0 and self._chunks:
+                self.get(excess)
+            while (excess_bytes := self.bytes + size - bounds.bytes) > 0 and self._chunks:
+                self.get(self._first_with(excess_bytes))
+        room, bytes_room = bounds.points - self.points, bounds.bytes - self.bytes
+        if len(points) <= room and size <= bytes_room:
+            return points
+        return bounds.fitting(points, room, bytes_room)
+
+    def _first_with(self, size: float) -> int:
+        """Return how many points at the head of the first chunk have this size; or all of it has less."""
+        count = 0
+        for count, point in enumerate(self._chunks[0].points, 1):  # noqa: B007 - used after the loop
+            size -= self._bounds.measure((point,))
+            if size <= 0:
+                break
+        return count
+
+    def get(self, most: int) -> tuple[Sequence[Any], Chunk]:
+        """Take the first points of one chunk; return them and the chunk."""
+        chunk = self._chunks[0]
+        if len(chunk.points) <= most:
+            self._chunks.popleft()
+            part, size = chunk.points, chunk.size
+        else:
+            part, chunk.points = chunk.points[:most], chunk.points[most:]
+            size = self._bounds.measure(part)
+            chunk.size -= size
+        self.points -= len(part)
+        self.bytes -= size
+        return part, chunk
+
+
+class Mailbox(ABC):
+    """What every mailbox does: it counts, takes points from other threads, and wakes who waits.
+
+    Args:
+        bounds: On what waits in memory.
+        enough: How many waiting points `wait_for_enough` waits for.
+    """
+
+    def __init__(self, bounds: Bounds, enough: int) -> None:
         self.ledger: Ledger = Ledger()
         #: Set once no more points are accepted.
         self.closed: trio.Event = trio.Event()
-        self._limit = limit
-        self._max_bytes = max_bytes
-        self._measure = measure
-        self._bytes = 0
-        self._drop_oldest = overflow == "drop_oldest"
+        self._bounds = bounds
         self._enough_points = enough
         self._enough = trio.Event()
-        self._send, self._receive = trio.open_memory_channel[Any](math.inf)
-        self._head: Chunk | None = None  # the oldest chunk, of which a part may be taken
-        self._crossing: deque[Sequence[Any]] = deque()  # published in other threads
-        self._crossing_points = 0
+        self._news = trio.Event()
+        self._crossing = Queue(bounds)  # published in other threads
         self._crossing_dropped = 0
         self._crossing_lock = threading.Lock()
 
     # Accepting
 
     def offer(self, points: Sequence[Any]) -> None:
-        """Accept points; never waits. Past the limits the overflow policy drops some, counted."""
+        """Accept points; never waits. Past the bounds some are dropped, counted."""
         if self.closed.is_set():
             return
         self.ledger.accepted += len(points)
-        self._accept(points, self._measure(points))
+        self._accept(points)
         if self.ledger.queued >= self._enough_points:
             self._enough.set()
+        self._news.set()
 
-    def _accept(self, points: Sequence[Any], size: int) -> None:
-        ledger = self.ledger
-        if ledger.queued + len(points) > self._limit or self._bytes + size > self._max_bytes:
-            points = self._make_room(points, size)
-            size = self._measure(points)
-        if points:
-            ledger.queued += len(points)
-            self._bytes += size
-            self._send.send_nowait(Chunk(points, trio.current_time(), size))
-
-    def _make_room(self, points: Sequence[Any], size: int) -> Sequence[Any]:
-        """Drop points by policy until there is room; return what is left of the new ones."""
-        excess = self.ledger.queued + len(points) - self._limit
-        if self._drop_oldest:
-            while excess > 0 and (old := len(self._next_nowait(excess)[0])):
-                self._forget(old)
-                excess -= old
-            while self._bytes + size > self._max_bytes and self._next_nowait(1)[0]:
-                self._forget(1)
-        return self._trim(points, max(0, excess), self._max_bytes - self._bytes)
-
-    def _trim(self, points: Sequence[Any], excess: int, room: float) -> Sequence[Any]:
-        """Drop `excess` new points, and more until the rest fits into `room` bytes."""
-        kept = deque(points)
-        sizes = deque(self._measure((point,)) for point in points)
-        left = sum(sizes)
-        while kept and (excess > 0 or left > room):
-            excess -= 1
-            if self._drop_oldest:
-                kept.popleft()
-                left -= sizes.popleft()
-            else:
-                kept.pop()
-                left -= sizes.pop()
-        self._drop(OVERFLOW, len(points) - len(kept))
-        return list(kept)
-
-    def _forget(self, count: int) -> None:
-        """Drop points that have waited."""
-        self.ledger.queued -= count
-        self._drop(OVERFLOW, count)
+    @abstractmethod
+    def _accept(self, points: Sequence[Any]) -> None:
+        """Put points where they wait, and count them as queued or dropped."""
 
     def _drop(self, reason: str, count: int) -> None:
         if count:
             self.ledger.dropped[reason] += count
 
-    # From other threads
-
     def cross(self, points: Sequence[Any]) -> None:
-        """Take points from another thread; `arrive` accepts them. Never waits, never grows past the limit.
-
-        They are accepted in the order in which they came; past the limit the overflow policy drops
-        some, counted when they arrive.
-        """
+        """Take points from another thread; `arrive` accepts them. Never waits, keeps to the same bounds."""
         with self._crossing_lock:
-            self._crossing.append(points)
-            self._crossing_points += len(points)
-            while (excess := self._crossing_points - self._limit) > 0:
-                self._crossing_points -= self._shorten_crossing(excess)
-
-    def _shorten_crossing(self, excess: int) -> int:
-        """Drop up to `excess` points of the oldest or newest chunk; return how many."""
-        chunk = self._crossing.popleft() if self._drop_oldest else self._crossing.pop()
-        dropped = min(len(chunk), excess)
-        if dropped < len(chunk) and self._drop_oldest:
-            self._crossing.appendleft(chunk[dropped:])
-        elif dropped < len(chunk):
-            self._crossing.append(chunk[: len(chunk) - dropped])
-        self._crossing_dropped += dropped
-        return dropped
+            self._crossing_dropped += self._crossing.put(points)
 
     def arrive(self) -> None:
-        """Accept what other threads have published since the last time."""
+        """Accept what other threads have published since the last time, in the order in which it came."""
         with self._crossing_lock:
-            chunks, self._crossing = self._crossing, deque()
+            crossing, self._crossing = self._crossing, Queue(self._bounds)
             dropped, self._crossing_dropped = self._crossing_dropped, 0
-            self._crossing_points = 0
         if self.closed.is_set():
             return
         self.ledger.accepted += dropped
         self._drop(OVERFLOW, dropped)
-        for chunk in chunks:
-            self.offer(chunk)
+        while crossing.points:
+            self.offer(crossing.get(crossing.points)[0])
 
     # Taking
 
+    @abstractmethod
     async def take(self, size: int) -> Batch:
-        """Wait for points; return what has gathered, at most `size`, now counted as in flight."""
-        await self.wait_for_points()
-        batch = Batch()
-        while len(batch) < size:
-            points, origin = self._next_nowait(size - len(batch))
-            if not points:
-                break
-            batch.add(points, origin)
-        self._taken(len(batch))
-        return batch
+        """Wait for points; return what has gathered, at most `size`, now counted as in flight.
+
+        Raises:
+            trio.EndOfChannel: The mailbox is closed and empty.
+        """
 
     def _taken(self, count: int) -> None:
         self.ledger.queued -= count
@@ -303,42 +326,22 @@ class Mailbox:
         ):
             self._enough = trio.Event()
 
-    def _next_nowait(self, size: int) -> tuple[Sequence[Any], Chunk | None]:
-        """Return the next points of one chunk, at most `size`, and the chunk; nothing if none wait."""
-        if self._head is None:
-            try:
-                self._head = self._receive.receive_nowait()
-            except (trio.WouldBlock, trio.EndOfChannel):
-                return (), None
-        head: Chunk = self._head
-        if len(head.points) <= size:
-            self._head = None
-            self._bytes -= head.size
-            return head.points, head
-        part, head.points = head.points[:size], head.points[size:]
-        part_size = self._measure(part)
-        head.size -= part_size
-        self._bytes -= part_size
-        return part, head
-
     async def wait_for_points(self) -> None:
-        """Wait until at least one point is there."""
-        if self._head is None:
-            chunk: Chunk = await self._receive.receive()
-            # While it was on its way here, an overflow may have opened a later chunk: that goes behind.
-            later = self._opened()
-            if later is not None:
-                chunk = Chunk([*chunk.points, *later.points], chunk.since, chunk.size + later.size)
-            self._head = chunk
+        """Wait until at least one point is there.
 
-    def _opened(self) -> Chunk | None:
-        return self._head
+        Raises:
+            trio.EndOfChannel: The mailbox is closed and empty.
+        """
+        while not self.ledger.queued:
+            if self.closed.is_set():
+                raise trio.EndOfChannel
+            if self._news.is_set():
+                self._news = trio.Event()
+            await self._news.wait()
 
     async def wait_for_enough(self) -> None:
         """Wait until a full batch has gathered or the mailbox is closed."""
         await self._enough.wait()
-
-    # Settling
 
     def settle(self, batch: Batch, again: Sequence[int] = ()) -> None:
         """Let go of a batch's points but for those at the indices in `again`."""
@@ -346,7 +349,7 @@ class Mailbox:
 
     @property
     def stored_bytes(self) -> int:
-        """How many bytes of points wait on disk."""
+        """How many bytes of points wait on disk, or are about to be written."""
         return 0
 
     # Ending
@@ -356,22 +359,54 @@ class Mailbox:
         if not self.closed.is_set():
             self.arrive()
             self.closed.set()
-            self._send.close()
             self._enough.set()
+            self._news.set()
 
-    async def keep(self, batches: Sequence[Batch]) -> bool:
-        """Keep what is not delivered for the next run; return whether there is a place for it."""
-        return False
-
-    async def write_behind(self) -> None:
-        """Write what is accepted to where it outlives the process, until cancelled."""
-
+    @abstractmethod
     def drop_rest(self, reason: str) -> int:
         """Close, and count what is still queued as dropped; return how many points."""
+
+    #: Whether points that are not delivered are left to the next run of the service.
+    outlasts: bool = False
+
+    @abstractmethod
+    async def write_behind(self) -> None:
+        """Write what is accepted to where it outlives the process, until the mailbox's end."""
+
+    @abstractmethod
+    async def keep(self, batches: Sequence[Batch]) -> None:
+        """Close, and leave what is not delivered to the next run, as far as there is a place for it."""
+
+
+class MemoryMailbox(Mailbox):
+    """A mailbox that ends with the process."""
+
+    def __init__(self, bounds: Bounds, enough: int) -> None:
+        super().__init__(bounds, enough)
+        self._queue = Queue(bounds)
+
+    def _accept(self, points: Sequence[Any]) -> None:
+        self._drop(OVERFLOW, self._queue.put(points, trio.current_time()))
+        self.ledger.queued = self._queue.points
+
+    async def take(self, size: int) -> Batch:
+        await self.wait_for_points()
+        batch = Batch()
+        while len(batch) < size and self._queue.points:
+            batch.add(*self._queue.get(size - len(batch)))
+        self._taken(len(batch))
+        return batch
+
+    def drop_rest(self, reason: str) -> int:
         self.close()
-        dropped = 0
-        while part := self._next_nowait(1 << 30)[0]:
-            dropped += len(part)
-        self.ledger.queued -= dropped
+        dropped = self._queue.points
+        self._queue = Queue(self._bounds)
+        self.ledger.queued = 0
         self._drop(reason, dropped)
         return dropped
+
+    async def write_behind(self) -> None:
+        pass
+
+    async def keep(self, batches: Sequence[Batch]) -> None:
+        self.close()

@@ -15,7 +15,7 @@ import sqlite3
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +25,7 @@ from typing import Any, Final
 import trio
 
 from lva.errors import ConfigurationError
-from lva.host.mailbox import DAMAGED, OVERFLOW, Batch, Mailbox, bytes_of
+from lva.host.mailbox import DAMAGED, OVERFLOW, Batch, Bounds, Mailbox
 from lva.logs import brief
 from lva.points import MonitoringPoint
 from lva.settings import PluginSettings
@@ -35,8 +35,11 @@ LOGGER: Final = logging.getLogger("lva.host")
 #: Written into each file, so that another format is recognized.
 _APPLICATION: Final = 0x4C564153
 VERSION: Final = 1
-#: Most points of one segment.
+#: How long, in seconds, to wait for a file that another process uses.
+_LOCK_TIMEOUT: Final = 1.0
+#: Most points of one segment, and roughly most bytes.
 _SEGMENT: Final = 1000
+_SEGMENT_BYTES: Final = 1024 * 1024
 #: How long, in seconds, points gather before a group commit.
 COMMIT_INTERVAL: Final = 0.05
 #: How long, in seconds, to wait after a commit that failed, and until it is logged again.
@@ -44,17 +47,26 @@ _RETRY: Final = 1.0
 _LOG_INTERVAL: Final = 10.0
 
 _SCHEMA: Final = f"""
+    BEGIN;
     PRAGMA application_id = {_APPLICATION};
     PRAGMA user_version = {VERSION};
     CREATE TABLE segments (
         number INTEGER PRIMARY KEY,
         since REAL NOT NULL,
         points INTEGER NOT NULL,
-        bytes INTEGER NOT NULL,
         crc INTEGER NOT NULL,
         body BLOB NOT NULL
     );
+    COMMIT;
 """
+#: Where a row is as it was written, as far as that is seen without reading its body.
+_SOUND: Final = """
+    typeof(since) = 'real' AND typeof(points) = 'integer' AND points BETWEEN 1 AND length(body)
+"""
+_INDEX: Final = f"""
+    SELECT number, since, points, length(body) FROM segments WHERE {_SOUND} ORDER BY number
+"""  # noqa: S608 - made of constants
+_DELETE_UNSOUND: Final = f"DELETE FROM segments WHERE NOT ({_SOUND})"  # noqa: S608 - made of constants
 
 
 @dataclass(eq=False, slots=True)
@@ -67,19 +79,25 @@ class Segment:
         count: How many points it has.
         size: Its size in bytes, of the encoded points once it is stored.
         left: How many of the points are not settled yet.
-        points: The points, or None while they are only on disk.
+        points: The points, or None while they are only on disk or no longer needed. Never None while a
+            part of them is taken and a part is not.
         taken: How many points have been taken from it.
         stored: Whether it is on disk.
     """
 
     number: int
     since: float
-    count: int
-    size: int
-    left: int
+    count: int = 0
+    size: int = 0
+    left: int = 0
     points: list[Any] | None = field(default_factory=list)
     taken: int = 0
     stored: bool = False
+
+    @property
+    def waiting(self) -> int:
+        """How many points can still be taken from it."""
+        return self.count - self.taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +114,10 @@ class SpoolFile:
 
     Args:
         path: The file; its directory is made private.
+
+    Attributes:
+        index: Of each segment in the file its number, when its oldest point was accepted (Unix
+            seconds), how many points it has and how many bytes.
 
     Raises:
         ConfigurationError: The file was made by another version of the service, or cannot be opened.
@@ -114,24 +136,31 @@ class SpoolFile:
             self._connection = self._open()
 
     def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None)
+        connection = sqlite3.connect(
+            self.path, timeout=_LOCK_TIMEOUT, check_same_thread=False, isolation_level=None
+        )
         try:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # one service, one spool
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            application = connection.execute("PRAGMA application_id").fetchone()[0]
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            # Nothing is changed before it is known that the file is one of ours.
+            (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            (application,) = connection.execute("PRAGMA application_id").fetchone()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if not tables:
                 connection.executescript(_SCHEMA)
             elif (application, version) != (_APPLICATION, VERSION):
                 raise ConfigurationError([_other_version(self.path, application, version)])
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
             self.path.chmod(0o600)
-            self.index = [
-                tuple(row)
-                for row in connection.execute(
-                    "SELECT number, since, points, bytes FROM segments ORDER BY number"
+            self.index: list[tuple[int, float, int, int]] = connection.execute(_INDEX).fetchall()
+            damaged = connection.execute(_DELETE_UNSOUND).rowcount
+            if damaged:
+                LOGGER.error(
+                    "spool %s: %d segments are so damaged that nobody knows how many points they had;"
+                    " they were deleted",
+                    self.path,
+                    damaged,
                 )
-            ]
         except BaseException:
             connection.close()
             raise
@@ -140,7 +169,7 @@ class SpoolFile:
     def _set_aside(self, why: str) -> None:
         """Move a damaged file out of the way, with what belongs to it."""
         stamp = time.strftime("%Y%m%dT%H%M%S")
-        for suffix in ("", "-wal", "-shm"):
+        for suffix in ("", "-wal", "-journal"):
             part = Path(f"{self.path}{suffix}")
             if part.exists():
                 part.rename(f"{self.path}.damaged-{stamp}{suffix}")
@@ -163,9 +192,9 @@ class SpoolFile:
             cursor.execute("BEGIN IMMEDIATE")
             try:
                 cursor.executemany(
-                    "INSERT OR REPLACE INTO segments VALUES (?, ?, ?, ?, ?, ?)",
+                    "INSERT OR REPLACE INTO segments VALUES (?, ?, ?, ?, ?)",
                     [
-                        (row.number, row.since, len(row.points), len(body), zlib.crc32(body), body)
+                        (row.number, row.since, len(row.points), zlib.crc32(body), body)
                         for row, body in zip(rows, bodies, strict=True)
                     ],
                 )
@@ -174,7 +203,8 @@ class SpoolFile:
                 )
                 cursor.execute("COMMIT")
             except BaseException:
-                cursor.execute("ROLLBACK")
+                if self._connection.in_transaction:  # SQLite may have ended it itself
+                    cursor.execute("ROLLBACK")
                 raise
         return [len(body) for body in bodies]
 
@@ -191,12 +221,12 @@ class SpoolFile:
         if row is None:
             raise ValueError("it is missing")
         crc, body = row
-        if zlib.crc32(body) != crc:
+        if not isinstance(body, bytes) or zlib.crc32(body) != crc:
             raise ValueError("its checksum is wrong")
         return decode(body)
 
     def close(self) -> None:
-        """Close the file; an empty one leaves no log behind."""
+        """Close the file, and leave no log behind."""
         self._connection.close()
 
 
@@ -215,6 +245,7 @@ def encode(points: Iterable[MonitoringPoint]) -> bytes:
         [(point.series, point.time, point.tags, point.fields) for point in points],
         separators=(",", ":"),
         allow_nan=False,
+        ensure_ascii=False,
     ).encode()
 
 
@@ -246,40 +277,43 @@ def open_spool(
 class SpooledMailbox(Mailbox):
     """A mailbox over a spool file.
 
-    The limits on waiting points and bytes bound what is in memory; on disk there are `max_stored` bytes at
-    most, in whole segments.
+    Its bounds are those of memory. Past them, what is stored is forgotten and read again when its turn
+    comes; only what the disk could not take in time is dropped.
 
     Args:
         file: The open file; what it holds is delivered first.
-        limit: Most points in memory.
-        overflow: ``drop_oldest`` or ``drop_newest``.
+        bounds: On the points and bytes that wait in memory.
         enough: As for `Mailbox`.
-        max_bytes: Most bytes of points in memory.
-        max_stored: Most bytes on disk.
+        max_stored: Most bytes on disk; past them whole segments are dropped.
         logger: The plugin's logger.
     """
+
+    outlasts = True
 
     def __init__(
         self,
         file: SpoolFile,
-        limit: int,
-        overflow: str,
+        bounds: Bounds,
         enough: int,
-        max_bytes: float,
         max_stored: int,
         logger: logging.Logger,
     ) -> None:
-        super().__init__(limit, overflow, enough, max_bytes, bytes_of)
+        super().__init__(bounds, enough)
         self._file = file
         self._max_stored = max_stored
         self._logger = logger
+        self._most = max(1, min(_SEGMENT, bounds.points // 10))  # points of a segment
+        self._segments: deque[Segment] = deque()  # those with points that wait
+        self._resident: deque[Segment] = (
+            deque()
+        )  # of these, what is stored and in memory all the same
+        self._unwritten: list[Segment] = []
+        self._open: Segment | None = None  # the last of these, while points are added to it
+        self._settled: list[int] = []  # numbers of segments to be deleted
         self._stored = 0
         self._points_in_memory = 0
+        self._bytes_in_memory = 0
         self._number = 0
-        self._front: Segment | None = None
-        self._tail: Segment | None = None
-        self._unwritten: deque[Segment] = deque()
-        self._settled: list[int] = []
         self._work = trio.Event()
         self._thread = trio.CapacityLimiter(1)
         self._taking = trio.Lock()
@@ -292,12 +326,11 @@ class SpooledMailbox(Mailbox):
         """Put what an earlier run has left first."""
         now, unix = trio.current_time(), time.time()
         for number, since, count, size in self._file.index:
+            age = max(0.0, unix - since)
+            segment = Segment(number, now - age, count, size, left=count, points=None, stored=True)
+            self._segments.append(segment)
             self._number = number
             self._stored += size
-            age = max(0.0, unix - since)
-            self._send.send_nowait(
-                Segment(number, now - age, count, size, count, None, stored=True)
-            )
             self.ledger.recovered += count
         self.ledger.accepted = self.ledger.queued = self.ledger.recovered
         if self.ledger.queued >= self._enough_points:
@@ -307,67 +340,90 @@ class SpooledMailbox(Mailbox):
 
     # Accepting
 
-    def _accept(self, points: Sequence[Any], size: int) -> None:
-        excess = self._points_in_memory + len(points) - self._limit
-        if excess > 0 or self._bytes + size > self._max_bytes:
-            points = self._relieve_memory(points, size)
-            size = self._measure(points)
-        self._relieve_disk(size)
-        if self._stored + size > self._max_stored:
-            self._drop(OVERFLOW, len(points))
-            return
+    def _accept(self, points: Sequence[Any]) -> None:
+        size = self._bounds.measure(points)
+        if not self._fit_in_memory(len(points), size) or self._stored + size > self._max_stored:
+            points = self._make_room(points, size)
+            size = self._bounds.measure(points)
+        # By the average size, so that no point has to be looked at.
+        most = max(1, min(self._most, _SEGMENT_BYTES * len(points) // max(1, size)))
         done = 0
         while done < len(points):
-            tail = self._tail
-            if tail is None or tail.points is None or tail.count >= _SEGMENT:
-                tail = self._new_segment()
-            part = points[done : done + _SEGMENT - tail.count]
-            assert tail.points is not None
-            tail.points.extend(part)
-            part_size = size if len(part) == len(points) else self._measure(part)
-            tail.count += len(part)
-            tail.left += len(part)
-            tail.size += part_size
+            segment = self._open
+            if segment is None or segment.count >= most:
+                segment = self._begin_segment()
+            part = points[done : done + most - segment.count]
+            assert segment.points is not None
+            segment.points.extend(part)
+            segment.count += len(part)
+            segment.left += len(part)
+            segment.size += size if len(part) == len(points) else self._bounds.measure(part)
             done += len(part)
         self.ledger.queued += len(points)
         self._points_in_memory += len(points)
-        self._bytes += size
+        self._bytes_in_memory += size
+        self._stored += size
         self._work.set()
 
-    def _new_segment(self) -> Segment:
+    def _begin_segment(self) -> Segment:
         self._number += 1
-        self._tail = tail = Segment(self._number, trio.current_time(), 0, 0, 0)
-        self._unwritten.append(tail)
-        self._send.send_nowait(tail)
-        return tail
+        self._open = segment = Segment(self._number, trio.current_time())
+        self._segments.append(segment)
+        self._unwritten.append(segment)
+        return segment
 
-    def _relieve_memory(self, points: Sequence[Any], size: int) -> Sequence[Any]:
-        """Drop by policy what the disk could not take in time; return what is left of the new points."""
-        if self._drop_oldest:
-            for segment in [*self._unwritten]:
-                if (
-                    self._points_in_memory + len(points) <= self._limit
-                    and self._bytes + size <= self._max_bytes
-                ):
-                    break
-                self._drop_untaken(segment)
-        excess = self._points_in_memory + len(points) - self._limit
-        return self._trim(points, max(0, excess), self._max_bytes - self._bytes)
+    def _fit_in_memory(self, count: int, size: int) -> bool:
+        return (
+            self._points_in_memory + count <= self._bounds.points
+            and self._bytes_in_memory + size <= self._bounds.bytes
+        )
 
-    def _relieve_disk(self, size: int) -> None:
-        """Make room on disk: the oldest segments go."""
-        while self._drop_oldest and self._stored + size > self._max_stored:
-            front = self._front or self._next_segment()
-            if front is None:
+    def _make_room(self, points: Sequence[Any], size: int) -> Sequence[Any]:
+        """Drop points until there is room for the new ones; return what is left of those."""
+        bounds, came = self._bounds, len(points)
+        if size > bounds.bytes:
+            points = bounds.without_giants(points)
+            size = bounds.measure(points)
+        if bounds.drop_oldest:
+            self._relieve_disk(size)
+        self._forget_stored(len(points), size)
+        if bounds.drop_oldest:
+            self._drop_unwritten(len(points), size)
+        room = bounds.points - self._points_in_memory
+        bytes_room = min(bounds.bytes - self._bytes_in_memory, self._max_stored - self._stored)
+        points = bounds.fitting(points, room, bytes_room)
+        self._drop(OVERFLOW, came - len(points))
+        return points
+
+    def _relieve_disk(self, size: int = 0) -> None:
+        """Drop segments by policy until there is room for so many bytes more on disk."""
+        while self._stored + size > self._max_stored and self._segments:
+            self._discard(self._segments[0 if self._bounds.drop_oldest else -1], OVERFLOW)
+
+    def _forget_stored(self, count: int = 0, size: int = 0) -> None:
+        """Make room in memory without loss: what is stored can be read again. What comes last goes first."""
+        while self._resident and not self._fit_in_memory(count, size):
+            segment = self._resident.pop()
+            if not segment.taken:
+                self._forget(segment)
+
+    def _drop_unwritten(self, count: int, size: int) -> None:
+        """Make room in memory: drop what the disk has not taken in time, oldest first."""
+        self._unwritten = [segment for segment in self._unwritten if segment.left]
+        for segment in self._unwritten:
+            if self._fit_in_memory(count, size):
                 return
-            self._front = None
-            self._drop_untaken(front)
+            if segment.waiting:
+                self._discard(segment, OVERFLOW)
 
-    def _drop_untaken(self, segment: Segment, reason: str = OVERFLOW) -> int:
-        """Drop the points of a segment that wait."""
-        waiting = segment.count - segment.taken
-        taken = None if segment.points is None else segment.points[: segment.taken]
-        self._release_memory(segment)
+    def _discard(self, segment: Segment, reason: str) -> int:
+        """Drop the points of a segment that wait; return how many."""
+        waiting = segment.waiting
+        taken = (segment.points or [])[: segment.taken]
+        self._forget(segment)
+        self._segments.remove(segment)
+        if segment in self._resident:
+            self._resident.remove(segment)
         if not segment.stored:  # what is in flight may still have to be written
             segment.points, segment.count = taken, segment.taken
         segment.taken = segment.count
@@ -376,22 +432,14 @@ class SpooledMailbox(Mailbox):
         self._let_go(segment, waiting)
         return waiting
 
-    def _release_memory(self, segment: Segment) -> None:
+    def _forget(self, segment: Segment) -> None:
         """Take the waiting points of a segment out of memory."""
-        if segment is self._tail:
-            self._tail = None
+        if segment is self._open:
+            self._open = None
         if segment.points is not None:
-            self._points_in_memory -= segment.count - segment.taken
-            self._bytes -= self._measure(segment.points[segment.taken :])
+            self._points_in_memory -= segment.waiting
+            self._bytes_in_memory -= self._bounds.measure(segment.points[segment.taken :])
             segment.points = None
-
-    def _let_go(self, segment: Segment, count: int) -> None:
-        """Note that points of a segment are settled; once all are, it is deleted."""
-        segment.left -= count
-        if segment.left == 0 and segment.stored:
-            self._stored -= segment.size
-            self._settled.append(segment.number)
-            self._work.set()
 
     # Taking
 
@@ -400,49 +448,46 @@ class SpooledMailbox(Mailbox):
             batch = Batch()
             while not batch:
                 await self.wait_for_points()
-                await self._fill(batch, size)
+                for segment in self._forgotten(size):
+                    await self._load(segment)
+                self._fill(batch, size)
         self._taken(len(batch))
         return batch
 
-    async def _fill(self, batch: Batch, size: int) -> None:
-        """Move what waits into the batch, up to the first segment that would have to be read for it."""
-        while len(batch) < size:
-            front = self._front = self._front or self._next_segment()
-            if front is None:
+    def _forgotten(self, size: int) -> list[Segment]:
+        """Return the segments that have to be read for a batch of this size."""
+        forgotten = []
+        for segment in self._segments:
+            if size <= 0:
+                break
+            if segment.points is None:
+                forgotten.append(segment)
+            size -= segment.waiting
+        return forgotten
+
+    def _fill(self, batch: Batch, size: int) -> None:
+        """Move what waits, and is in memory, into the batch."""
+        while len(batch) < size and self._segments:
+            front = self._segments[0]
+            if front.points is None:
                 return
-            if front.points is None and front.taken < front.count:
-                if batch:
-                    return
-                await self._load(front)
-            self._take_from(front, size - len(batch), batch)
-            if front.taken == front.count:
-                self._front = None
+            part = front.points[front.taken : front.taken + size - len(batch)]
+            batch.add(part, front)
+            front.taken += len(part)
+            self._points_in_memory -= len(part)
+            self._bytes_in_memory -= self._bounds.measure(part)
+            if not front.waiting:
+                self._emptied(front)
 
-    def _take_from(self, segment: Segment, size: int, batch: Batch) -> None:
-        if segment.points is None or segment.taken == segment.count:
-            return
-        part = segment.points[segment.taken : segment.taken + size]
-        batch.add(part, segment)
-        segment.taken += len(part)
-        self._points_in_memory -= len(part)
-        self._bytes -= self._measure(part)
-        if segment.taken == segment.count:
-            if segment is self._tail:
-                self._tail = None
-            if segment.stored:
-                segment.points = None
-
-    def _next_segment(self) -> Segment | None:
-        try:
-            segment: Segment = self._receive.receive_nowait()
-        except (trio.WouldBlock, trio.EndOfChannel):
-            return None
-        return segment
-
-    async def wait_for_points(self) -> None:
-        while self._front is None or self._front.taken == self._front.count:
-            self._front = None
-            self._front = await self._receive.receive()
+    def _emptied(self, front: Segment) -> None:
+        """Let go of the first segment, of which nothing waits any longer."""
+        self._segments.popleft()
+        if self._resident and self._resident[0] is front:
+            self._resident.popleft()
+        if self._open is front:
+            self._open = None
+        if front.stored:
+            front.points = None
 
     async def _load(self, segment: Segment) -> None:
         """Read a segment into memory; drop it if it is damaged."""
@@ -451,24 +496,35 @@ class SpooledMailbox(Mailbox):
             if len(points) != segment.count:
                 raise ValueError(f"it has {len(points)} points instead of {segment.count}")
         except (ValueError, sqlite3.Error) as error:
-            dropped = self._drop_untaken(segment, DAMAGED)
-            self._logger.error(
-                "segment %d of the spool cannot be read: %s; %d points dropped",
-                segment.number,
-                brief(error),
-                dropped,
-            )
+            if segment.waiting:  # not dropped meanwhile
+                self._logger.error(
+                    "segment %d of the spool cannot be read: %s; %d points dropped",
+                    segment.number,
+                    brief(error),
+                    self._discard(segment, DAMAGED),
+                )
             return
-        if segment.taken < segment.count:  # not dropped meanwhile
+        if segment.waiting:
             segment.points = points
-            self._points_in_memory += segment.count - segment.taken
-            self._bytes += self._measure(points[segment.taken :])
+            self._points_in_memory += segment.waiting
+            self._bytes_in_memory += self._bounds.measure(points)
+            self._forget_stored()
 
     # Settling
 
     def settle(self, batch: Batch, again: Sequence[int] = ()) -> None:
         for segment, count in batch.keep_only(again):
             self._let_go(segment, count)
+
+    def _let_go(self, segment: Segment, count: int) -> None:
+        """Note that points of a segment are settled; once all are, it is deleted."""
+        segment.left -= count
+        if not segment.left:
+            self._stored -= segment.size
+            segment.points = None
+            if segment.stored:
+                self._settled.append(segment.number)
+                self._work.set()
 
     @property
     def stored_bytes(self) -> int:
@@ -490,45 +546,44 @@ class SpooledMailbox(Mailbox):
         """Write and delete in one transaction; return whether that worked."""
         async with self._writing:
             segments = [segment for segment in self._unwritten if segment.left]
-            self._unwritten.clear()
-            self._tail = None
-            settled, self._settled = self._settled, []
+            settled = self._settled
+            self._open, self._unwritten, self._settled = None, [], []
             if not segments and not settled:
                 return True
             try:
                 sizes = await self._write(
-                    [(segment, segment.points or ()) for segment in segments], settled
+                    {segment: segment.points or () for segment in segments}, settled
                 )
             except (OSError, sqlite3.Error) as error:
-                self._unwritten.extendleft(reversed(segments))
+                self._unwritten[:0] = segments
                 self._settled += settled
                 self._log_failure(error)
                 return False
             for segment, size in zip(segments, sizes, strict=True):
-                self._stored_now(segment, size)
+                self._written(segment, size)
+            self._relieve_disk()  # what is encoded may be larger than it was in memory
             return True
 
     async def _write(
-        self, segments: Iterable[tuple[Segment, Sequence[Any]]], settled: Sequence[int]
+        self, points: Mapping[Segment, Sequence[Any]], settled: Sequence[int]
     ) -> list[int]:
         unix = time.time() - trio.current_time()
-        rows = [Row(segment.number, segment.since + unix, points) for segment, points in segments]
+        rows = [Row(segment.number, segment.since + unix, part) for segment, part in points.items()]
         with trio.CancelScope(shield=True):
             sizes: list[int] = await self._in_thread(partial(self._file.commit, rows, settled))
         return sizes
 
-    def _stored_now(self, segment: Segment, size: int) -> None:
+    def _written(self, segment: Segment, size: int) -> None:
         segment.stored = True
-        segment.size = size
-        if segment.left == 0:
+        if not segment.left:
             self._settled.append(segment.number)
             self._work.set()
             return
-        self._stored += size
-        crowded = 2 * self._points_in_memory > self._limit or 2 * self._bytes > self._max_bytes
-        if crowded and segment is not self._front:
-            self._release_memory(segment)
-        elif segment.taken == segment.count:
+        self._stored += size - segment.size
+        segment.size = size
+        if segment.waiting:
+            self._resident.append(segment)
+        else:
             segment.points = None
 
     def _log_failure(self, error: Exception) -> None:
@@ -542,44 +597,53 @@ class SpooledMailbox(Mailbox):
 
     # Ending
 
-    async def keep(self, batches: Sequence[Batch]) -> bool:
-        """Write everything that is not delivered, and close the file."""
+    async def keep(self, batches: Sequence[Batch]) -> None:
+        """Write everything that is not delivered, and close the file; what is on disk then is kept.
+
+        If that cannot be written, it stays with the mailbox and the batches.
+        """
         self.close()
         self._writer.cancel()
         async with self._writing:
-            rest: dict[Segment, list[Any]] = {}
-            for batch in batches:
-                first = 0
-                for segment, count in batch.origins:
-                    rest.setdefault(segment, []).extend(batch[first : first + count])
-                    first += count
-            front = self._front
-            if front is not None and front.points is not None:
-                rest.setdefault(front, []).extend(front.points[front.taken :])
-            for segment in self._unwritten:
-                if segment.left and segment not in rest:
-                    rest[segment] = list(segment.points or ())
+            rest = self._unsettled(batches)
             try:
-                await self._write(rest.items(), self._settled)
-                await self._in_thread(self._file.close)
+                await self._write(rest, self._settled)
             except (OSError, sqlite3.Error) as error:
                 self._log_failure(error)
-                return False
-        self._front = None
-        while self._next_segment() is not None:
-            pass  # it is on disk
+            else:
+                for segment in rest:
+                    segment.stored = True
+            await self._in_thread(self._file.close)
+        for batch in batches:
+            origins = [segment for segment, count in batch.origins for _ in range(count)]
+            batch.keep_only([n for n, segment in enumerate(origins) if not segment.stored])
+        self._segments = deque(segment for segment in self._segments if not segment.stored)
         ledger = self.ledger
-        ledger.kept = ledger.queued + ledger.in_flight
-        ledger.queued = ledger.in_flight = 0
-        return True
+        queued, in_flight = sum(item.waiting for item in self._segments), sum(map(len, batches))
+        ledger.kept = ledger.queued + ledger.in_flight - queued - in_flight
+        ledger.queued, ledger.in_flight = queued, in_flight
+        if ledger.kept:
+            self._logger.info("%d points are kept for the next run", ledger.kept)
+
+    def _unsettled(self, batches: Sequence[Batch]) -> dict[Segment, list[Any]]:
+        """Return what each segment that is not on disk as it now is should have there."""
+        rest: dict[Segment, list[Any]] = {}
+        for batch in batches:
+            first = 0
+            for segment, count in batch.origins:
+                rest.setdefault(segment, []).extend(batch[first : first + count])
+                first += count
+        for segment in self._segments:
+            if segment.points is not None and (segment.taken or not segment.stored):
+                rest.setdefault(segment, []).extend(segment.points[segment.taken :])
+        return rest
 
     def drop_rest(self, reason: str) -> int:
         self.close()
         self._writer.cancel()
         dropped = 0
-        while front := self._front or self._next_segment():
-            self._front = None
-            dropped += self._drop_untaken(front, reason)
+        while self._segments:
+            dropped += self._discard(self._segments[0], reason)
         return dropped
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:

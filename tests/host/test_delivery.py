@@ -19,11 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
-from lva import MonitoringPoint, PartialDeliveryError, PermanentDeliveryError
+from lva import MonitoringPoint, PartialDeliveryError, PermanentDeliveryError, RetryLaterError
 from lva.host.dead_letters import DeadLetters
 from lva.host.delivery import Delivery
 from lva.host.lifecycle import State
-from lva.host.mailbox import Mailbox
+from lva.host.mailbox import Bounds, Mailbox, MemoryMailbox
 from lva.host.runtimes import Patience, TrioRuntime
 from lva.settings import PluginSettings
 from tests.support import StubRandom, journal, numbered, run_virtual, running_host
@@ -33,6 +33,12 @@ LOGGER = logging.getLogger("lva.plugin.p")
 
 def numbers(points: Any) -> list[int]:
     return [point.fields["n"] for point in points]
+
+
+def memory(limit: int, overflow: str = "drop_oldest") -> MemoryMailbox:
+    """Return a mailbox for plain numbers, which have no size."""
+    bounds = Bounds(limit, drop_oldest=overflow == "drop_oldest", measure=lambda _: 0)
+    return MemoryMailbox(bounds, enough=10)
 
 
 async def take_all(mailbox: Mailbox) -> list[int]:
@@ -47,7 +53,7 @@ async def take_all(mailbox: Mailbox) -> list[int]:
 
 
 async def test_points_are_taken_in_order_whatever_the_chunks(autojump_clock):
-    mailbox = Mailbox(100, "drop_oldest", 10)
+    mailbox = memory(100)
     for chunk in ([0], [1, 2, 3], [4, 5]):
         mailbox.offer(chunk)
     assert mailbox.ledger.queued == 6
@@ -58,7 +64,7 @@ async def test_points_are_taken_in_order_whatever_the_chunks(autojump_clock):
 
 
 async def test_take_waits_for_points_and_ends_with_the_mailbox(autojump_clock):
-    mailbox = Mailbox(100, "drop_oldest", 10)
+    mailbox = memory(100)
     with trio.move_on_after(5) as scope:
         await mailbox.take(1)
     assert scope.cancelled_caught
@@ -77,7 +83,7 @@ async def test_take_waits_for_points_and_ends_with_the_mailbox(autojump_clock):
 )
 @pytest.mark.parametrize("chunks", [[8], [1] * 8, [3, 5], [5, 3], [4, 1, 3], [2, 6]])
 async def test_overflow_drops_exactly_what_the_policy_says(autojump_clock, overflow, kept, chunks):
-    mailbox = Mailbox(5, overflow, 100)
+    mailbox = memory(5, overflow)
     points = list(range(8))
     for size in chunks:
         mailbox.offer(points[:size])
@@ -94,7 +100,7 @@ async def test_overflow_drops_exactly_what_the_policy_says(autojump_clock, overf
 async def test_overflow_counts_the_rest_of_a_chunk_that_is_partly_taken(
     autojump_clock, overflow, kept
 ):
-    mailbox = Mailbox(4, overflow, 100)
+    mailbox = memory(4, overflow)
     mailbox.offer([0, 1, 2, 3])
     assert await mailbox.take(2) == [0, 1]
     mailbox.offer([4, 5, 6, 7])
@@ -103,7 +109,7 @@ async def test_overflow_counts_the_rest_of_a_chunk_that_is_partly_taken(
 
 
 async def test_drop_rest_counts_what_is_queued_and_closes(autojump_clock):
-    mailbox = Mailbox(100, "drop_oldest", 10)
+    mailbox = memory(100)
     mailbox.offer([1, 2, 3])
     mailbox.offer([4])
     await mailbox.take(1)
@@ -122,7 +128,7 @@ async def test_drop_rest_counts_what_is_queued_and_closes(autojump_clock):
 @settings(deadline=None)
 def test_a_mailbox_does_what_a_plain_list_would_do(limit, overflow, steps):
     async def main() -> None:
-        mailbox = Mailbox(limit, overflow, 5)
+        mailbox = memory(limit, overflow)
         model: list[int] = []
         made = dropped = 0
         for step, count in steps:
@@ -150,6 +156,100 @@ def sized(*sizes: int, start: int = 0) -> list[MonitoringPoint]:
         MonitoringPoint("numbers", 1.0, {}, {"n": n, "x": "x" * (size - 25)})
         for n, size in enumerate(sizes, start)
     ]
+
+
+@pytest.mark.parametrize(
+    ("overflow", "left"), [("drop_oldest", [3, 4, 5]), ("drop_newest", [0, 1, 2])]
+)
+async def test_bytes_are_bounded_exactly_by_policy(autojump_clock, overflow, left):
+    box = MemoryMailbox(Bounds(100, 300, overflow == "drop_oldest"), 10)
+    for point in sized(*[100] * 6):
+        box.offer([point])
+    assert numbers(await box.take(10)) == left
+    assert box.ledger.dropped == {"overflow": 3}
+
+
+async def test_a_point_that_fits_nowhere_drives_out_no_other(autojump_clock):
+    box = MemoryMailbox(Bounds(100, 300), 10)
+    box.offer(sized(100, 100))
+    box.offer(sized(301, 100, start=2))
+    assert numbers(await box.take(10)) == [0, 1, 3]
+    assert box.ledger.dropped == {"overflow": 1}
+
+
+@given(
+    limit=st.integers(1, 12),
+    max_bytes=st.integers(30, 400),
+    overflow=st.sampled_from(["drop_oldest", "drop_newest"]),
+    crossing=st.booleans(),
+    steps=st.lists(
+        st.one_of(
+            st.tuples(st.just("offer"), st.lists(st.integers(26, 200), min_size=1, max_size=15)),
+            st.tuples(st.just("take"), st.integers(1, 15)),
+        ),
+        max_size=30,
+    ),
+)
+@settings(deadline=None)
+def test_bounds_in_points_and_bytes_do_what_a_plain_list_would_do(
+    limit, max_bytes, overflow, crossing, steps
+):
+    def bounded(points: list[MonitoringPoint]) -> list[MonitoringPoint]:
+        """Return the most of the newest, or oldest, that fit."""
+        chosen: list[MonitoringPoint] = []
+        for point in reversed(points) if overflow == "drop_oldest" else points:
+            if len(chosen) == limit or sum(p.size for p in [*chosen, point]) > max_bytes:
+                break
+            chosen.append(point)
+        return chosen[::-1] if overflow == "drop_oldest" else chosen
+
+    async def main() -> None:
+        box = MemoryMailbox(Bounds(limit, max_bytes, overflow == "drop_oldest"), 5)
+        model: list[MonitoringPoint] = []
+        made = dropped = 0
+        for step, value in steps:
+            if step == "offer":
+                new = sized(*value, start=made)
+                made += len(new)
+                if crossing:
+                    box.cross(new)
+                    box.arrive()
+                else:
+                    box.offer(new)
+                fitting = [point for point in new if point.size <= max_bytes]
+                if crossing:
+                    fitting = bounded(fitting)
+                before = len(model) + len(new)
+                if (
+                    sum(p.size for p in [*model, *fitting]) > max_bytes
+                    or len(model) + len(fitting) > limit
+                ):
+                    model = bounded([*model, *fitting])
+                else:
+                    model = [*model, *fitting]
+                dropped += before - len(model)
+            elif model:
+                batch = await box.take(value)
+                assert numbers(batch) == numbers(model[:value])
+                del model[:value]
+                box.settle(batch)
+            assert box.ledger.balanced
+            assert box.ledger.accepted == made
+            assert box.ledger.queued == len(model)
+            assert box.ledger.lost == dropped
+
+    run_virtual(main)
+
+
+async def test_what_other_threads_publish_is_bounded_before_it_arrives(autojump_clock):
+    box = MemoryMailbox(Bounds(10, 1000), 10)
+    for n in range(100):
+        box.cross(sized(200, 100, start=2 * n))
+    assert box._crossing.bytes <= 1000
+    box.arrive()
+    assert box.ledger.accepted == 200
+    assert box.ledger.dropped == {"overflow": 193}
+    assert numbers(await box.take(10)) == list(range(193, 200))
 
 
 # The delivery
@@ -480,6 +580,8 @@ async def test_a_handler_that_ignores_its_cancellation_ends_the_delivery(autojum
         assert it.stuck is None
         await trio.sleep(2)
         assert it.stuck is not None
+        assert it.ledger.in_flight == 3
+        it.delivery.drop_rest("shutdown")
         assert it.ledger.dropped == {"plugin_failed": 3}
         assert it.ledger.balanced
         await trio.sleep(200)
@@ -552,6 +654,112 @@ async def test_drop_rest_gives_up_the_batch_between_two_attempts_too(autojump_cl
         assert it.ledger.dropped == {"shutdown": 5}
         assert it.ledger.queued == it.ledger.in_flight == 0
         assert it.ledger.balanced
+
+
+# Points that are too old
+
+
+async def test_points_that_have_waited_too_long_are_dropped(autojump_clock, caplog):
+    calls = Calls(sleeping(10))
+    async with delivering(calls, max_age=5, handle_timeout=100) as it:
+        it.offer(numbered(1))
+        await trio.sleep(4)
+        it.offer(numbered(2, 1))
+        await trio.sleep(3)
+        it.offer(numbered(2, 3))
+        await trio.sleep(10)
+        assert calls.batches == [[0], [3, 4]], "the first was in its call, which is no waiting"
+        assert it.ledger.dropped == {"max_age": 2}
+    assert "p.P.handleEvent has not taken points within 5 s; 2 points dropped" in caplog.text
+
+
+async def test_points_grow_too_old_between_two_attempts(autojump_clock):
+    calls = Calls(*[raising(OSError())] * 100)
+    async with delivering(
+        calls, max_age=50, retry_initial=10, retry_max=10, max_attempts=100
+    ) as it:
+        it.offer(numbered(1))
+        await trio.sleep(35)
+        it.offer(numbered(1, 1))
+        await trio.sleep(21)
+        assert calls.batches[0] == [0]
+        assert it.ledger.dropped == {"max_age": 1}
+        assert calls.batches[-1] == [1], "what is younger has its own time"
+        assert len(calls.batches) < 10, "the circuit is open"
+        await trio.sleep(100)
+        assert it.ledger.dropped == {"max_age": 2}
+        assert it.ledger.balanced
+
+
+async def test_a_batch_of_old_and_new_points_loses_the_old_ones_only(autojump_clock):
+    calls = Calls()
+    async with delivering(calls, max_age=5, flush_interval=20, batch_size=100) as it:
+        it.offer(numbered(2))
+        await trio.sleep(16)
+        it.offer(numbered(2, 2))
+        await trio.sleep(10)
+        assert calls.batches == [[2, 3]]
+        assert it.ledger.dropped == {"max_age": 2}
+
+
+# A receiver that is away
+
+
+async def test_attempts_for_which_the_receiver_is_to_blame_do_not_count(autojump_clock):
+    calls = Calls(
+        *[raising(RetryLaterError("away"))] * 20, raising(OSError()), raising(RetryLaterError()),
+        raising(OSError()), raising(OSError()),
+    )  # fmt: skip
+    async with delivering(calls, max_attempts=3, retry_max=1, circuit_failures=1000) as it:
+        it.offer(numbered(2))
+        await trio.sleep(100)
+        assert calls.batches == [[0, 1]] * 24
+        assert it.ledger.dropped == {"max_attempts": 2}
+        assert it.ledger.retries == 23
+
+
+@pytest.mark.parametrize(
+    ("after", "delay"),
+    [(7.5, 7.5), (300, 300), (0.1, 2), (None, 2), (-4, 2), ("9", 2), (float("nan"), 2), (float("inf"), 500)],
+)  # fmt: skip
+async def test_the_receiver_is_left_alone_for_as_long_as_it_asked(autojump_clock, after, delay):
+    calls = Calls(raising(RetryLaterError("busy", after=after)), raising(OSError()))
+    table = {"retry_initial": 2, "retry_max": 2, "max_age": 500}
+    async with delivering(calls, **table) as it:
+        it.offer(numbered(1))
+        await trio.sleep(600)
+        assert calls.times[1] - calls.times[0] == delay
+        if delay < 500:
+            assert calls.times[2] - calls.times[1] == 2, "it asked once"
+        else:
+            assert it.ledger.dropped == {"max_age": 1}
+
+
+async def test_an_error_without_the_attributes_of_its_class_does_no_harm(autojump_clock):
+    class OwnError(RetryLaterError):
+        def __init__(self) -> None:
+            pass
+
+    calls = Calls(raising(OwnError()))
+    async with delivering(calls) as it:
+        it.offer(numbered(1))
+        await trio.sleep(10)
+        assert it.ledger.delivered == 1
+
+
+async def test_a_poison_batch_does_not_block_what_comes_behind_it(autojump_clock):
+    async def picky(points: list[Any]) -> None:
+        if 0 in numbers(points):
+            raise ValueError("poison")
+
+    calls = Calls(*[picky] * 100)
+    async with delivering(calls, batch_size=2, max_attempts=4, circuit_failures=2) as it:
+        it.offer(numbered(6))
+        await trio.sleep(1000)
+        assert calls.batches == [[0, 1]] * 4 + [[2, 3], [4, 5]]
+        assert it.ledger.dropped == {"max_attempts": 2}
+        assert it.ledger.delivered == 4
+        assert it.delivery.circuit.state == "closed"
 
 
 # The circuit
@@ -759,6 +967,23 @@ async def test_the_end_comes_when_the_last_call_has_returned(autojump_clock):
         assert it.ledger.delivered == 4
 
 
+async def test_a_call_that_does_not_end_ends_all_others(autojump_clock):
+    async def stubborn(_points: list[Any]) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(1000)
+
+    receiver = Receiver(stubborn, otherwise=sleeping(100))
+    table = {"handle_timeout": 10, "stop_timeout": 5, "retry_initial": 0.1}
+    async with delivering(receiver, concurrency=3, batch_size=1, **table) as it:
+        it.offer(numbered(10))
+        await trio.sleep(16)
+        assert it.stuck is not None
+        assert receiver.now == 1, "the stubborn one"
+        assert it.ledger.balanced
+        assert it.delivery.drop_rest("shutdown") == 10
+        assert it.ledger.dropped == {"plugin_failed": 1, "shutdown": 9}
+
+
 # Dead letters
 
 
@@ -799,6 +1024,24 @@ async def test_points_that_are_given_up_are_written_down_with_the_reason(tmp_pat
         assert line == {
             "reason": "rejected", "series": "numbers", "time": 1.0, "tags": {}, "fields": {"n": 0}
         }  # fmt: skip
+
+
+async def test_points_that_grew_too_old_are_written_down_at_once(tmp_path):
+    path = tmp_path / "p.jsonl"
+    calls = Calls(raising(OSError()))
+    table = {"max_age": 0.1, "retry_initial": 0.2, "flush_interval": 0.15}
+    async with delivering(calls, StubRandom(), DeadLetters(path, 1 << 20, LOGGER), **table) as it:
+        it.offer(numbered(1))
+        await until(path.exists)
+        assert letters(path) == [("max_age", 0)], "gone in the queue"
+        it.delivery.mailbox.close()
+        await it.delivery.finished.wait()
+    path.unlink()
+    table["flush_interval"] = 0
+    async with delivering(calls, StubRandom(), DeadLetters(path, 1 << 20, LOGGER), **table) as it:
+        it.offer(numbered(1, 1))
+        await until(path.exists)
+        assert letters(path) == [("max_age", 1)], "gone in a back-off"
 
 
 async def test_what_there_was_no_room_or_time_for_is_no_dead_letter(tmp_path):
@@ -1084,7 +1327,7 @@ def test_every_point_is_in_exactly_one_place_at_every_moment(
 
 
 async def test_an_overflow_while_a_chunk_is_on_its_way_to_the_receiver_loses_nothing_uncounted():
-    mailbox = Mailbox(10, "drop_oldest", enough=100)
+    mailbox = memory(10)
     taken: list[int] = []
 
     async def receive() -> None:
