@@ -305,7 +305,7 @@ class Delivery:
                 await call.done.wait()
             in_time = ended = call.done.is_set()
         finally:
-            # Also on the way out of a cancelled delivery: what arrived is delivered all the same.
+            # Also on the way out of a cancelled delivery: what the call says of its points holds.
             if not ended:
                 call.cancel()
                 with trio.CancelScope(shield=True):
@@ -317,6 +317,8 @@ class Delivery:
                 self._settle(batch, delivered=len(batch))
                 if self.circuit.succeeded():
                     self._logger.info("%s works again", self._what)
+            else:
+                self._settle_as_told(batch, call.error)
             batch.stuck = not ended
         if not ended:
             return call
@@ -325,14 +327,7 @@ class Delivery:
         return None
 
     def _failed(self, batch: Batch, error: BaseException | None, in_time: bool) -> None:
-        """Account for a call that did not deliver the whole batch."""
-        if isinstance(error, PartialDeliveryError):
-            self._settle_partly(batch, error)
-        elif isinstance(error, PermanentDeliveryError):
-            self._reject(batch, range(len(batch)))
-        elif isinstance(error, RetryLaterError):
-            batch.unblamed += 1
-            batch.least_delay = _asked_for(error)
+        """Decide what follows from a call that did not deliver the whole batch, and log it."""
         if error is None and in_time:
             why = "was cancelled by its own code"
         elif error is None:
@@ -378,6 +373,16 @@ class Delivery:
             exc_info=error if new else None,
             extra={"phase": "handleEvent"},
         )
+
+    def _settle_as_told(self, batch: Batch, error: BaseException | None) -> None:
+        """Account for what an error says of the points."""
+        if isinstance(error, PartialDeliveryError):
+            self._settle_partly(batch, error)
+        elif isinstance(error, PermanentDeliveryError):
+            self._reject(batch, range(len(batch)))
+        elif isinstance(error, RetryLaterError):
+            batch.unblamed += 1
+            batch.least_delay = _asked_for(error)
 
     def _settle_partly(self, batch: Batch, error: PartialDeliveryError) -> None:
         """Keep the failed points for the next attempt, in order; settle the rest."""

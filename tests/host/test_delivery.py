@@ -632,6 +632,33 @@ async def test_a_batch_that_arrived_before_the_cancellation_is_not_repeated(auto
         assert calls.batches == [[0, 1]]
 
 
+@pytest.mark.parametrize(
+    ("said", "rejected", "left"),
+    [
+        (PermanentDeliveryError("no"), 4, []),
+        (lambda points: PartialDeliveryError("some", failed=points[2:], rejected=points[:1]), 1, [2, 3]),
+    ],
+)  # fmt: skip
+async def test_what_a_call_says_while_it_is_being_cancelled_holds(
+    autojump_clock, said, rejected, left
+):
+    async def busy(points: list[Any]) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(2)
+        raise said(points) if callable(said) else said
+
+    calls = Calls(busy)
+    async with delivering(calls) as it:
+        it.offer(numbered(4))
+        await wait_all_tasks_blocked()
+        await it.cancel()
+        assert it.ledger.rejected == rejected
+        assert it.ledger.in_flight == len(left)
+        assert it.ledger.balanced
+        await it.begin()
+        assert calls.batches[1:] == ([left] if left else [])
+
+
 async def test_attempts_count_on_over_a_restart_of_the_plugin(autojump_clock):
     calls = Calls(*[raising(OSError())] * 10)
     async with delivering(calls, max_attempts=2, retry_initial=50, retry_max=50) as it:
