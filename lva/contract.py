@@ -60,6 +60,19 @@ class PluginApp(Protocol):
     ) -> None:
         """Add an HTTP route; see `BaseBackgroundPlugin.addRoute`."""
 
+    def plugins(self) -> list[dict[str, Any]]:
+        """Describe every plugin, this one included, all as of the same moment.
+
+        From any other thread than the service's, it waits for the next step of the service's event loop.
+
+        Returns:
+            What ``/plugins/NAME`` shows of each plugin, but for the history; in activation order. Plain
+            values, without secrets, and the caller's own to change.
+
+        Raises:
+            RuntimeError: The service has ended.
+        """
+
 
 class Plugin(ABC):
     """What event and background plugins share.

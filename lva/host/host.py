@@ -21,6 +21,7 @@ from lva.host.mailbox import Mailbox
 from lva.host.receipt import Receipt, exit_code, plugin_receipt
 from lva.host.routing import RouteTable
 from lva.host.runtimes import AsyncioRuntime, Patience, Runtime, TrioRuntime
+from lva.host.status import statuses
 from lva.settings import Settings
 
 LOGGER: Final = logging.getLogger("lva.host")
@@ -123,6 +124,7 @@ class Host:
                 _runtime(loaded, nursery),
                 self.routes,
                 self.publish,
+                self.describe,
                 public,
                 self._settings.slow_start,
                 self._rng,
@@ -259,6 +261,10 @@ class Host:
             return trio.current_time() - self._stop_begun
         except RuntimeError:  # outside Trio, in the watchdog's thread
             return time.monotonic() - self._stop_begun_real
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Describe every plugin, all as of this moment. In the host's thread only."""
+        return statuses(self.lives.values())
 
     def not_ready(self) -> dict[str, str]:
         """Return why the service is not ready, by plugin; empty if every active plugin runs."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -42,19 +43,10 @@ def find_leaks(lives: Iterable[PluginLife]) -> dict[str, Leaks]:
     without either cannot be told.
     """
     lives = list(lives)
-    roots = {_root(life.loaded.path): life.name for life in lives}
-    packages = [root for root in roots if root.endswith("/")]
-    found = {name: Leaks() for name in roots.values()}
-
-    def by_file(file: str) -> str | None:
-        return roots.get(file) or next(
-            (roots[root] for root in packages if file.startswith(root)), None
-        )
-
-    for task in _all_tasks():
-        name = task.context.get(current_plugin) or by_file(_code_file(task))
-        if name in found:
-            found[name].tasks.append(f"{task.name} (at {waiting_at(task)})")
+    roots = _roots(lives)
+    found = {life.name: Leaks() for life in lives}
+    for name, task in _tasks_of(roots):
+        found[name].tasks.append(f"{task.name} (at {waiting_at(task)})")
     frames = sys._current_frames()  # noqa: SLF001 - the documented way to see the stacks of threads
     for thread in threading.enumerate():
         if thread is threading.main_thread() or thread.ident not in frames:
@@ -75,6 +67,32 @@ def find_leaks(lives: Iterable[PluginLife]) -> dict[str, Leaks]:
         named = {line.partition(" (at ")[0] for line in leaks.threads}
         leaks.threads += [line for line in threads if line.partition(" (at ")[0] not in named]
     return {name: leaks for name, leaks in found.items() if leaks}
+
+
+def count_tasks(lives: Iterable[PluginLife]) -> Counter[str]:
+    """Count the Trio tasks of these plugins; whose a task is, is told as by `find_leaks`."""
+    return Counter(name for name, _ in _tasks_of(_roots(lives)))
+
+
+def _roots(lives: Iterable[PluginLife]) -> dict[str, str]:
+    """Return the plugins' names by what their files' names begin with."""
+    return {_root(life.loaded.path): life.name for life in lives}
+
+
+def _tasks_of(roots: Mapping[str, str]) -> Iterator[tuple[str, trio.lowlevel.Task]]:
+    """Yield every task of these plugins with the plugin's name."""
+    names = set(roots.values())
+    packages = [root for root in roots if root.endswith("/")]
+
+    def by_file(file: str) -> str | None:
+        return roots.get(file) or next(
+            (roots[root] for root in packages if file.startswith(root)), None
+        )
+
+    for task in _all_tasks():
+        name = task.context.get(current_plugin) or by_file(_code_file(task))
+        if name in names:
+            yield name, task
 
 
 #: Frames of an idle worker thread that Trio keeps for its next job, under the name of its last.

@@ -37,7 +37,7 @@ from lva.host.runtimes import (
     without_host_frames,
 )
 from lva.host.spool import open_spool
-from lva.host.view import PluginView, Publish
+from lva.host.view import Describe, PluginView, Publish
 from lva.logs import brief, plugin_logger
 from lva.settings import PluginSettings
 
@@ -145,6 +145,7 @@ class PluginLife:
         runtime: Where its code runs.
         routes: The service's routes.
         publish: Hands points to all plugins.
+        describe: Describes all plugins.
         public_settings: What plugins see of the service's settings.
         slow_start: After how many seconds a start is reported as slow.
         rng: Source of the jitter.
@@ -156,6 +157,7 @@ class PluginLife:
         runtime: Runtime,
         routes: RouteTable,
         publish: Publish,
+        describe: Describe,
         public_settings: Mapping[str, Any],
         slow_start: float,
         rng: random.Random,
@@ -205,6 +207,7 @@ class PluginLife:
                 loaded.configs[cls],
                 public_settings,
                 publish,
+                describe,
                 self._add_route,
                 self._check_alive,
             )
@@ -235,6 +238,10 @@ class PluginLife:
         """Name the tasks and threads of its runtime that have not ended, once nothing more is tried."""
         over = self.ended.is_set() or self.state.value is State.ABANDONED
         return self._runtime.stubborn() if over else ([], [])
+
+    def asyncio_tasks(self) -> int:
+        """Count its tasks on its asyncio loop, if it has one."""
+        return self._runtime.asyncio_tasks()
 
     async def supervise(self, turn: trio.Event | None = None) -> None:
         """Be the plugin's supervisor task until it is stopped or has failed.

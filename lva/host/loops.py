@@ -276,17 +276,21 @@ class LoopThread:
 
     def stubborn(self) -> tuple[list[str], list[str]]:
         """Name the tasks that keep the loop from ending, and the threads: its own, jobs of its executor."""
-        known = [
-            *list(self._tasks),
-            *list(self._calls),
-        ]  # copied at once: other threads change them
         held = self.held_at()
-        tasks = _first([self._described(task, held) for task in known if not task.done()])
+        tasks = _first([self._described(task, held) for task in self._unfinished()])
         threads = self._executor_threads()
         idle = self._ending and not (tasks or threads)  # before, it rests for the next attempt
         if self.thread.is_alive() and (held or idle):
             threads.append(self.thread)
         return tasks, [f"{thread.name} (at {_place_of(thread)})" for thread in threads]
+
+    def count_tasks(self) -> int:
+        """Count the plugin's tasks, and the calls into it, that have not ended."""
+        return len(self._unfinished())
+
+    def _unfinished(self) -> list[asyncio.Task[Any]]:
+        # Each copied in one step: the loop's thread changes them.
+        return [task for task in (*list(self._tasks), *list(self._calls)) if not task.done()]
 
     def _described(self, task: asyncio.Task[Any], held: str | None = None) -> str:
         """Return a task's name, where it was made and where it waits."""

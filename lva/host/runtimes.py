@@ -206,6 +206,9 @@ class Runtime(Protocol):
     def stubborn(self) -> tuple[list[str], list[str]]:
         """Name the tasks and the threads of the runtime's own that have not ended."""
 
+    def asyncio_tasks(self) -> int:
+        """Count the tasks of the plugin on its asyncio loop."""
+
 
 class TrioRuntime:
     """Runs a plugin on the service's own Trio loop.
@@ -284,6 +287,9 @@ class TrioRuntime:
 
     def stubborn(self) -> tuple[list[str], list[str]]:
         return [], []
+
+    def asyncio_tasks(self) -> int:
+        return 0
 
 
 class AsyncioCall(Call):
@@ -543,6 +549,9 @@ class AsyncioRuntime:
         if self._thread is None or self._ended.is_set():
             return [], []
         return self._thread.stubborn()
+
+    def asyncio_tasks(self) -> int:
+        return 0 if self._thread is None else self._thread.count_tasks()
 
 
 class _Body(TrioCall):

@@ -1,19 +1,38 @@
-"""One plugin as status pages show it: plain values, without secrets."""
+"""Plugins as status pages, and other plugins, see them: plain values, without secrets."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from lva.host.leaks import count_tasks
 from lva.host.receipt import total_points
 from lva.logs import redact
 
 if TYPE_CHECKING:
+    from lva.host.delivery import Delivery, Histogram
     from lva.host.lifecycle import PluginLife
+    from lva.host.loading import PluginClass
 
 
-def plugin_status(life: PluginLife) -> dict[str, Any]:
-    """Return what `GET /plugins/NAME` shows."""
+def full_statuses(lives: Iterable[PluginLife]) -> list[dict[str, Any]]:
+    """Return what `GET /plugins` shows: the statuses with the histories, which are long."""
+    lives = list(lives)
+    return [
+        {**status, "history": _history(life)}
+        for life, status in zip(lives, statuses(lives), strict=True)
+    ]
+
+
+def statuses(lives: Iterable[PluginLife]) -> list[dict[str, Any]]:
+    """Describe plugins, all as of one moment. In Trio's thread only."""
+    lives = list(lives)
+    tasks = count_tasks(lives)
+    return [_status(life, tasks[life.name]) for life in lives]
+
+
+def _status(life: PluginLife, trio_tasks: int) -> dict[str, Any]:
     loaded = life.loaded
     delivery_errors = [item.last_error for item in life.deliveries.values() if item.last_error]
     last_error = life.last_error or (delivery_errors[-1] if delivery_errors else None)
@@ -33,13 +52,39 @@ def plugin_status(life: PluginLife) -> dict[str, Any]:
             {"path": route.template, "methods": route.allowed}
             for route in life.owner.routes.values()
         ],
+        "tasks": {"trio": trio_tasks, "asyncio": life.asyncio_tasks()},
         "ledger": total_points(life) if life.is_event_plugin else None,
+        "deliveries": [_delivery(cls, item) for cls, item in life.deliveries.items()],
         "last_error": None if last_error is None else redact(last_error),
-        "history": [
-            {"state": step.state.value, "at": timestamp(step.at), "reason": redact(step.reason)}
-            for step in life.history
-        ],
     }
+
+
+def _delivery(cls: PluginClass, delivery: Delivery) -> dict[str, Any]:
+    return {
+        "class": cls.__name__,
+        "event": cls.eventName,  # type: ignore[union-attr] # only event classes have deliveries
+        "ledger": delivery.ledger.as_dict(),
+        "batch_sizes": _histogram(delivery.batch_sizes),
+        "handle_seconds": _histogram(delivery.durations),
+        "circuit": delivery.circuit.state,
+        "spool_bytes": delivery.mailbox.stored_bytes,
+    }
+
+
+def _histogram(histogram: Histogram) -> dict[str, Any]:
+    """Return the buckets' upper bounds and counts, of which there is one more: of all larger values."""
+    return {
+        "bounds": list(histogram.bounds),
+        "counts": list(histogram.counts),
+        "sum": histogram.sum,
+    }
+
+
+def _history(life: PluginLife) -> list[dict[str, Any]]:
+    return [
+        {"state": step.state.value, "at": timestamp(step.at), "reason": redact(step.reason)}
+        for step in life.history
+    ]
 
 
 def timestamp(seconds: float) -> str:

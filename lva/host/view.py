@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
@@ -15,7 +16,10 @@ from lva.logs import plugin_logger
 if TYPE_CHECKING:
     from lva.points import MonitoringPoint
 
+T = TypeVar("T")
+
 Publish = Callable[[str, Iterable[Any]], None]
+Describe = Callable[[], list[dict[str, Any]]]
 AddRoute = Callable[["PluginView", str, RouteHandler, "Iterable[str] | None"], None]
 
 
@@ -31,6 +35,7 @@ class PluginView:
         config: Any,
         settings: Mapping[str, Any],
         publish: Publish,
+        describe: Describe,
         add_route: AddRoute,
         check_alive: Callable[[str], None],
     ) -> None:
@@ -38,6 +43,7 @@ class PluginView:
         self.config = config
         self.settings = settings
         self._publish = publish
+        self._describe = describe
         self._add_route = add_route
         self._check_alive = check_alive
         self._token = trio.lowlevel.current_trio_token()
@@ -52,9 +58,13 @@ class PluginView:
     ) -> None:
         """See `lva.contract.BaseBackgroundPlugin.addRoute`."""
         self._check_alive(path)  # here too: in `__init__` the loop may be waiting for this thread
+        self._in_trio(partial(self._add_route, self, path, handler, methods))
+
+    def plugins(self) -> list[dict[str, Any]]:
+        """See `lva.contract.PluginApp.plugins`."""
+        return self._in_trio(self._describe)
+
+    def _in_trio(self, step: Callable[[], T]) -> T:
         if threading.get_ident() == self._thread:
-            self._add_route(self, path, handler, methods)
-        else:
-            trio.from_thread.run_sync(
-                self._add_route, self, path, handler, methods, trio_token=self._token
-            )
+            return step()
+        return trio.from_thread.run_sync(step, trio_token=self._token)

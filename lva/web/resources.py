@@ -14,7 +14,7 @@ from quart_trio.wrappers import TrioResponse
 from lva.errors import suggestion
 from lva.host.host import Host
 from lva.host.routing import Gate, Owner
-from lva.host.status import plugin_status
+from lva.host.status import full_statuses
 from lva.web.problems import Problem
 
 #: What each resource is for; `GET /` and the documentation list them.
@@ -80,8 +80,7 @@ class Resources:
 
     async def plugins(self, _request: Any) -> Response:
         """Describe all plugins."""
-        lives = self._host.lives.values()
-        return _json({"plugins": [plugin_status(life) for life in lives]})
+        return _json({"plugins": full_statuses(self._host.lives.values())})
 
     async def plugin(self, _request: Any, name: str) -> Response:
         """Describe one plugin."""
@@ -89,7 +88,7 @@ class Resources:
         if life is None:
             hint = suggestion(name, self._host.lives) or "; see /plugins"
             raise Problem(404, f"No active plugin is named {name!r}{hint}", "unknown_plugin")
-        return _json(plugin_status(life))
+        return _json(full_statuses([life])[0])
 
 
 def _not_ready(detail: str, reasons: Mapping[str, str]) -> Problem:

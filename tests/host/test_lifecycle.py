@@ -1028,7 +1028,7 @@ async def test_a_turn_that_comes_together_with_the_stop_is_not_taken(autojump_cl
     async with trio.open_nursery() as nursery:
         life = PluginLife(
             loaded_plugin("q", BackgroundOnly), TrioRuntime("q", nursery), RouteTable(),
-            lambda *_: None, {}, 2.0, StubRandom(),
+            lambda *_: None, list, {}, 2.0, StubRandom(),
         )  # fmt: skip
         nursery.start_soon(life.supervise, turn)
         await trio.testing.wait_all_tasks_blocked()
