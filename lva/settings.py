@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 #: The plugins that run when `ACTIVE_PLUGINS` is not set.
-EMBEDDED_PLUGINS: Final = ("history",)
+EMBEDDED_PLUGINS: Final = ("history", "resource_monitor")
 
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]

@@ -49,7 +49,7 @@ def set_toml(text: str) -> None:
 
 def test_defaults() -> None:
     settings = load_settings()
-    assert settings.active_plugins == ("history",)
+    assert settings.active_plugins == ("history", "resource_monitor")
     assert settings.bind == "127.0.0.1:5240"
     assert settings.shutdown_timeout == 25
     assert settings.plugins == {}
