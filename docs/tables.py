@@ -118,6 +118,36 @@ def batching_config() -> str:
     return config_of(Config)
 
 
+def prometheus_config() -> str:
+    """Return the table of the configuration of `prometheus`."""
+    from lva.plugins.prometheus import Config
+
+    return config_of(Config)
+
+
+def prometheus_metrics() -> str:
+    """Return the table of the metrics that are the service's own."""
+    from lva.plugins.prometheus import METRICS
+
+    rows = [
+        (
+            _code(metric.name),
+            metric.type,
+            ", ".join(map(_code, metric.labels)) or "(none)",
+            _sentence(metric.meaning),
+        )
+        for metric in METRICS
+    ]
+    return _table(("Name", "Type", "Labels", "Meaning"), rows)
+
+
+def resource_monitor_config() -> str:
+    """Return the table of the configuration of `resource_monitor`."""
+    from lva.plugins.resource_monitor import Config
+
+    return config_of(Config)
+
+
 #: What `.. generated:: NAME` stands for.
 TABLES: dict[str, Callable[[], str]] = {
     "settings": settings,
@@ -129,6 +159,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "aliases": aliases,
     "history-config": history_config,
     "batching-config": batching_config,
+    "prometheus-config": prometheus_config,
+    "prometheus-metrics": prometheus_metrics,
+    "resource-monitor-config": resource_monitor_config,
 }
 
 

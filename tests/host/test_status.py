@@ -14,6 +14,7 @@ from lva.host.routing import RouteTable
 from lva.host.status import full_statuses
 from lva.web.resources import Resources
 from tests.support import journal, numbered, running_host
+from tests.test_docs import page
 
 SINK = """
     class Sink(BaseEventPlugin):
@@ -210,5 +211,8 @@ async def test_the_pages_show_the_same_and_the_history(tmp_path, autojump_clock)
         described = json.loads(json.dumps(host.plugin("asker").app.plugins()))
     assert [step["state"] for step in one["history"]] == ["loaded", "initializing", "running"]
     assert one == listed[1]
+    documented = page("reference").split("Descriptions of plugins")[1].split("\nPoints\n")[0]
+    for key in (*one, *one["deliveries"][0], *one["deliveries"][0]["batch_sizes"]):
+        assert f"``{key}``" in documented
     assert described == [{k: v for k, v in page.items() if k != "history"} for page in listed]
     assert full_statuses([]) == []

@@ -9,6 +9,7 @@ import gzip
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -38,6 +39,7 @@ from lva.host.lifecycle import State
 from lva.host.loading import load_plugins
 from lva.plugins import prometheus
 from tests.support import RunningHost, ServiceProcess, host_settings, running_host, write_plugin
+from tests.test_docs import page
 
 NAME = "prometheus"
 SERVICE = "luna-video-agent"
@@ -481,6 +483,63 @@ async def test_a_stop_in_the_middle_of_a_scrape(tmp_path):
             nursery.cancel_scope.cancel()
         part = await host.receipt_of(NAME)
     assert (part.state, part.leaked_threads, part.problems) == ("stopped", [], [])
+
+
+# The documentation
+
+
+def section() -> str:
+    """Return the plugin's part of the documentation."""
+    found = re.search(
+        r"^``prometheus``\n-+\n(.*?)(?=^``\w+``\n-+$|\Z)", page("shipped"), re.MULTILINE | re.DOTALL
+    )
+    assert found
+    return found[1]
+
+
+async def test_the_documentation_lists_exactly_what_there_is(tmp_path):
+    rows = re.findall(
+        r"^   \* - ``(\w+)``\n     - (counter|gauge|histogram)\n     - (.*)\n     - (.+)$",
+        section(),
+        re.MULTILINE,
+    )
+    listed = {name: (kind, re.findall(r"``(\w+)``", labels)) for name, kind, labels, _ in rows}
+    assert len(listed) == len(rows)
+    async with running_host(tmp_path, {NAME: None}) as host:
+        host.publish([request_point(), error_point()])
+        await settled(host, NAME)
+        text = (await answer(host)).body.decode()
+    exposed = {
+        family.name + ("_total" if family.type == "counter" else ""): (
+            family.type,
+            sorted({label for sample in family.samples for label in sample.labels} - {"le"}),
+        )
+        for family in parse(text)
+    }
+    assert {name: (kind, sorted(labels)) for name, (kind, labels) in listed.items()} == exposed
+
+
+@pytest.mark.parametrize("key", prometheus.Config.model_fields)
+def test_every_key_is_documented(key: str) -> None:
+    assert f"* - ``{key}``" in section()
+
+
+def test_the_alerts_of_the_documentation_can_be_read(tmp_path: Path) -> None:
+    (block,) = re.findall(r"code-block:: promql\n\n((?:   .+\n)+)", section())
+    lines = [line.strip() for line in block.splitlines() if not line.strip().startswith("#")]
+    assert len(lines) >= 5
+    rules = [{"alert": f"Rule{number}", "expr": line} for number, line in enumerate(lines)]
+    (tmp_path / "rules.yml").write_text(json.dumps({"groups": [{"name": "lva", "rules": rules}]}))
+    checked = subprocess.run(
+        [program("promtool"), "check", "rules", str(tmp_path / "rules.yml")],
+        capture_output=True,
+        text=True,
+    )
+    assert checked.returncode == 0, checked.stderr
+    assert f"{len(lines)} rules found" in checked.stdout
+    known = {family.name for family in prometheus.METRICS} | {"requests_bucket"}
+    for line in lines:
+        assert set(re.findall(r"\b(\w+)(?=[\[{])", line)) <= known
 
 
 # The real service, promtool, and a real Prometheus

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import time
 from typing import Any
@@ -23,6 +24,7 @@ from tests.support import (
     running_host,
     write_plugin,
 )
+from tests.test_docs import page
 
 NAME = "resource_monitor"
 #: Keeps, in the journal, each point with the time at which it came.
@@ -97,6 +99,15 @@ async def test_the_share_is_of_the_time_between_two_measurements(
         used += 15
         await trio.sleep(10)
     assert [point.fields["cpu_share"] for point in seen("resources")] == [0.25, 1.5]
+
+
+async def test_the_documentation_lists_exactly_the_fields(tmp_path, autojump_clock):
+    text = page("shipped").split("``resource_monitor``\n---")[1].split("Its configuration")[0]
+    async with running_host(tmp_path, SOURCES):
+        await trio.sleep(16)
+    fields = {*seen("resources")[0].fields, *seen("plugin_tasks")[0].fields}
+    assert set(re.findall(r"^``(\w+)`` ", text, re.MULTILINE)) == fields
+    assert "* - ``interval``" in page("shipped")
 
 
 # The loop's lag
