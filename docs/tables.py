@@ -125,6 +125,13 @@ def prometheus_config() -> str:
     return config_of(Config)
 
 
+def file_config() -> str:
+    """Return the table of the configuration of `file`."""
+    from lva.plugins.file import Config
+
+    return config_of(Config)
+
+
 def prometheus_metrics() -> str:
     """Return the table of the metrics that are the service's own."""
     from lva.plugins.prometheus import METRICS
@@ -148,6 +155,13 @@ def resource_monitor_config() -> str:
     return config_of(Config)
 
 
+def webhook_config() -> str:
+    """Return the table of the configuration of `webhook`."""
+    from lva.plugins.webhook import Config
+
+    return config_of(Config)
+
+
 #: What `.. generated:: NAME` stands for.
 TABLES: dict[str, Callable[[], str]] = {
     "settings": settings,
@@ -158,6 +172,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "request": request,
     "aliases": aliases,
     "history-config": history_config,
+    "file-config": file_config,
+    "webhook-config": webhook_config,
     "batching-config": batching_config,
     "prometheus-config": prometheus_config,
     "prometheus-metrics": prometheus_metrics,
@@ -184,6 +200,8 @@ def _default(name: str, field: FieldInfo) -> str:
         path = Path(platformdirs.user_state_dir("lva", appauthor=False))
         home = Path.home()
         return _code(f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path))
+    if field.is_required():
+        return "(required)"
     value: Any = field.get_default(call_default_factory=True)
     if value is None:
         return "(none)"

@@ -1,0 +1,333 @@
+"""Posts batches of points as JSON to a URL, signed as the Standard Webhooks specification says.
+
+The body is an object, so that other keys may join the one it has::
+
+    {"points": [{"series": "requests", "time": 1795370668.78, "tags": {…}, "fields": {…}}, …]}
+
+* `webhook-id` is the SHA-256 of the body: a batch has the same id however often it is sent.
+* A batch that is too large goes out in pieces. A piece that was accepted is not sent again.
+* Of an answer only the beginning is read, and what it quotes of URL and headers is masked.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import logging
+import re
+import ssl
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from email.utils import mktime_tz, parsedate_tz
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from itertools import accumulate, takewhile
+from typing import Any, ClassVar, TypeAlias
+
+import httpx
+import trio
+from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, field_validator
+
+from lva import (
+    BaseEventPlugin,
+    MonitoringPoint,
+    PartialDeliveryError,
+    PermanentDeliveryError,
+    PluginApp,
+    RetryLaterError,
+)
+
+#: A point and its JSON.
+Item: TypeAlias = tuple[MonitoringPoint, bytes]
+
+HEAD, TAIL = b'{"points":[', b"]}"
+#: Statuses, besides 5xx, after which the same body may well be accepted later.
+LATER = frozenset({408, 425, 429})
+#: How much of an answer's text is read, in bytes and in seconds, and how many characters are shown.
+READ_BYTES, READ_SECONDS, SHOWN = 4096, 1.0, 200
+MOST_REDIRECTS = 5
+HEADER_NAME = re.compile(
+    r"(?!(?:webhook-.*|content-(?:type|length|encoding)|transfer-encoding|connection)\Z)"
+    r"[!#$%&'*+.^_`|~0-9a-z-]+",
+    re.IGNORECASE,
+)
+HEADER_VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+
+
+class Config(BaseModel):
+    """`[plugins.webhook.config]`. Times are in seconds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: SecretStr = Field(
+        description="Where to post to, http:// or https://. Never shown: many a URL holds a key."
+    )
+    headers: dict[str, SecretStr] = Field({}, description="More headers; values are never shown.")
+    secret: SecretStr | None = Field(
+        None, description="Signs what is sent: 24 bytes or more in base64."
+    )
+    timeout: float = Field(
+        8.0, gt=0, le=3600, description="Limit on sending a batch; less than handle_timeout."
+    )
+    max_bytes: int = Field(
+        1_000_000, ge=1, description="Largest body, unless it holds a single point."
+    )
+    max_retry_after: float = Field(
+        300.0, ge=0, le=86_400, description="The longest Retry-After that is obeyed in full."
+    )
+    follow_redirects: bool = Field(
+        False, description="Follow 307 and 308, on the same host and never away from https."
+    )
+    ca_file: FilePath | None = Field(
+        None, description="Certificates (PEM) to trust instead of the public authorities'."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, value: SecretStr) -> SecretStr:
+        with suppress(httpx.InvalidURL):
+            url = httpx.URL(value.get_secret_value())
+            if url.scheme in {"http", "https"} and url.host and not (url.userinfo or url.fragment):
+                return value
+        raise ValueError("a URL is like https://example.org/path; a password belongs into headers")
+
+    @field_validator("headers")
+    @classmethod
+    def _check_headers(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, value in headers.items():
+            if not HEADER_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no header's name, or one that the plugin sets")
+            if not HEADER_VALUE.fullmatch(value.get_secret_value()):
+                raise ValueError(f"the value of {name} must be printable ASCII text")
+        return headers
+
+    @field_validator("secret")
+    @classmethod
+    def _check_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        with suppress(ValueError):
+            if value is None or len(signing_key(value)) >= 24:
+                return value
+        raise ValueError("a secret is made with: openssl rand -base64 32")
+
+
+class Webhook(BaseEventPlugin):
+    """Posts each batch, in pieces if need be, and tells the host what became of each point."""
+
+    eventName = "monitoring_event"
+    Config: ClassVar[type[BaseModel] | None] = Config
+    # A call is a request, so points gather for a moment. An attempt counts only if a piece of its
+    # batch went through, and there are no more pieces than points.
+    host_settings: ClassVar[Mapping[str, Any]] = {
+        "flush_interval": 1.0,
+        "batch_size": 1000,
+        "max_attempts": 1000,
+    }
+
+    def __init__(self, app: PluginApp) -> None:
+        super().__init__(app)
+        self._client: httpx.AsyncClient | None = None
+
+    async def initialize(self) -> None:
+        url = httpx.URL(self.config.url.get_secret_value())
+        self._receiver = origin(url)
+        self._private = private_words(self.config, url)
+        self._piece_bytes: int = self.config.max_bytes
+        self._not_before = 0.0  # Trio time
+        # In a thread, because reading certificates takes a while.
+        self._client = await trio.to_thread.run_sync(connect, self.config)
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    async def handleEvent(self, points: list[MonitoringPoint], logger: logging.Logger) -> None:
+        if (wait := self._not_before - trio.current_time()) > 0:
+            raise RetryLaterError(f"{self._receiver} has asked for {wait:.1f} s more", after=wait)
+        unsent = [(point, to_json(point)) for point in points]
+        rejected: list[MonitoringPoint] = []
+        cause: Exception | None = None
+        try:
+            with trio.move_on_after(self.config.timeout) as limit:
+                while unsent:
+                    piece = first_piece(unsent, self._piece_bytes)
+                    try:
+                        if not await self._accepted(piece):
+                            continue  # with a smaller piece
+                    except PermanentDeliveryError as error:
+                        if len(piece) == len(points):
+                            raise
+                        rejected += [point for point, _ in piece]
+                        cause = error
+                    del unsent[: len(piece)]
+            if limit.cancelled_caught:
+                seconds = f"{self.config.timeout:g} s"
+                raise RetryLaterError(f"{self._receiver} was not done within {seconds}")
+        except RetryLaterError as error:
+            if len(unsent) == len(points):
+                raise
+            # A part has arrived. The host learns which, but not from the same error when to go on.
+            self._not_before = trio.current_time() + (error.after or 0.0)
+            cause = error
+        if cause is not None:
+            raise PartialDeliveryError(
+                f"{len(rejected)} points rejected, {len(unsent)} to be sent again; the last: {cause}",
+                failed=[point for point, _ in unsent],
+                rejected=rejected,
+            ) from cause
+
+    async def _accepted(self, piece: Sequence[Item]) -> bool:
+        """Post a piece of a batch; return False if it is too large and can be divided.
+
+        Raises:
+            RetryLaterError: The receiver cannot be reached, or cannot take it now.
+            PermanentDeliveryError: It is wrong for ever.
+        """
+        body = HEAD + b",".join(text for _, text in piece) + TAIL
+        try:
+            reply, text = await self._post(body)
+        except httpx.RequestError as error:
+            raise RetryLaterError(f"{self._receiver}: {root_of(error)!r}") from error
+        if reply.is_success:
+            return True
+        if reply.status_code == 413 and len(piece) > 1:
+            self._piece_bytes = len(body) // 2
+            self.logger.info(
+                "%s takes no %d bytes; at most %d are sent from now on",
+                self._receiver, len(body), self._piece_bytes,
+            )  # fmt: skip
+            return False
+        message = f"{self._receiver} answered {reply.status_code} {text}".rstrip()
+        if reply.status_code in LATER or reply.is_server_error:
+            after = retry_after(reply.headers.get("Retry-After", ""), self.config.max_retry_after)
+            raise RetryLaterError(message, after=after)
+        if reply.next_request is not None:
+            message += (
+                f" (a redirect to {origin(reply.next_request.url)}, not followed; change url)"
+            )
+        raise PermanentDeliveryError(message)
+
+    async def _post(self, body: bytes) -> tuple[httpx.Response, str]:
+        """Post a body; return the answer and the beginning of its text."""
+        assert self._client is not None
+        headers = {"Content-Type": "application/json", **signature(self.config.secret, body)}
+        url = self.config.url.get_secret_value()
+        request = self._client.build_request("POST", url, content=body, headers=headers)
+        followed = 0
+        while True:
+            reply = await self._client.send(request, stream=True)
+            text = await beginning(reply)
+            target = reply.next_request
+            may_follow = self.config.follow_redirects and followed < MOST_REDIRECTS
+            if target is None or not (may_follow and keeps_safe(reply)):
+                return reply, self._private.sub("***", text)[:SHOWN]
+            request, followed = target, followed + 1
+
+
+def connect(config: Config) -> httpx.AsyncClient:
+    """Return a client without proxies or cookies; runs in a worker thread."""
+    verify: ssl.SSLContext | bool = True
+    if config.ca_file is not None:
+        try:
+            verify = ssl.create_default_context(cafile=config.ca_file)
+        except OSError as error:
+            raise ValueError(f"ca_file {config.ca_file} cannot be used: {error}") from error
+    return httpx.AsyncClient(
+        verify=verify,
+        trust_env=False,
+        timeout=None,  # noqa: S113 - sending a batch has a limit as a whole
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        headers={
+            "Accept-Encoding": "identity",
+            **{name: value.get_secret_value() for name, value in config.headers.items()},
+        },
+    )
+
+
+def to_json(point: MonitoringPoint) -> bytes:
+    """Return a point as JSON."""
+    document = {
+        "series": point.series, "time": point.time, "tags": point.tags, "fields": point.fields
+    }  # fmt: skip
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def first_piece(items: Sequence[Item], most: int) -> Sequence[Item]:
+    """Return as many of the first items as fit into a body of `most` bytes, but at least one."""
+    sizes = accumulate((len(text) + 1 for _, text in items), initial=len(HEAD + TAIL) - 1)
+    fitting = sum(1 for _ in takewhile(lambda size: size <= most, sizes)) - 1
+    return items[: max(1, fitting)]
+
+
+def signing_key(secret: SecretStr) -> bytes:
+    """Return the bytes that a secret stands for; raise ValueError if it is no base64."""
+    text = secret.get_secret_value().removeprefix("whsec_")
+    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+
+
+def signature(secret: SecretStr | None, body: bytes) -> dict[str, str]:
+    """Return the headers with a delivery's id, the time, and the signature of both and the body."""
+    id_, now = hashlib.sha256(body).hexdigest(), str(int(time.time()))
+    headers = {"webhook-id": id_, "webhook-timestamp": now}
+    if secret is not None:
+        digest = hmac.digest(signing_key(secret), f"{id_}.{now}.".encode() + body, "sha256")
+        headers["webhook-signature"] = f"v1,{base64.b64encode(digest).decode()}"
+    return headers
+
+
+def retry_after(value: str, most: float) -> float | None:
+    """Return how many seconds a Retry-After asks for, 0 to `most`; None if it cannot be read."""
+    if value.isascii() and value.isdigit():
+        return min(float(value), most)
+    try:
+        date = parsedate_tz(value)
+        return None if date is None else min(max(0.0, mktime_tz(date) - time.time()), most)
+    except (ValueError, OverflowError):
+        return None
+
+
+async def beginning(reply: httpx.Response) -> str:
+    """Return the first text of an answer on one line; what keeps the rest from coming is no matter."""
+    body = b""
+    # Shielded, so that no deadline makes an accepted piece look as if it had not arrived.
+    until = trio.current_time() + READ_SECONDS
+    with trio.CancelScope(deadline=until, shield=True) as reading:
+        try:
+            with suppress(httpx.RequestError):
+                async for chunk in reply.aiter_raw():
+                    body += chunk
+                    if len(body) >= READ_BYTES:
+                        reading.cancel()  # unlike `break`, this ends the iterators below it too
+        finally:
+            await reply.aclose()
+    text = body[:READ_BYTES].decode(errors="replace")
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def keeps_safe(reply: httpx.Response) -> bool:
+    """Return whether a redirect keeps method, body and host, and does not leave https."""
+    assert reply.next_request is not None
+    old, new = reply.request.url, reply.next_request.url
+    same_host = new.host == old.host and new.scheme in {old.scheme, "https"}
+    return same_host and reply.status_code in {307, 308}
+
+
+def root_of(error: BaseException) -> BaseException:
+    """Return the first error in the chain that says something: those of TLS come in empty wrappers."""
+    while not str(error) and (cause := error.__cause__ or error.__context__):
+        error = cause
+    return error
+
+
+def origin(url: httpx.URL) -> str:
+    """Return the part of a URL that is no secret."""
+    return f"{url.scheme}://{url.netloc.decode()}"
+
+
+def private_words(config: Config, url: httpx.URL) -> re.Pattern[str]:
+    """Return a pattern for what an answer may quote of the URL and the headers, whole or in part."""
+    texts = [value.get_secret_value() for value in config.headers.values()]
+    texts.append(url.raw_path.decode())
+    words = {word for text in texts for word in [text, *re.split(r"[\s/?&=]+", text)]}
+    longest_first = sorted((word for word in words if len(word) > 5), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")

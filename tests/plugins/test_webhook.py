@@ -1,0 +1,835 @@
+"""The webhook against a real HTTP server in this process; sockets need the real clock."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import importlib.util
+import json
+import socket
+import ssl
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trio
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+import lva
+from lva import (
+    MonitoringPoint,
+    PartialDeliveryError,
+    PermanentDeliveryError,
+    RetryLaterError,
+)
+from lva.errors import ConfigurationError
+from lva.host.lifecycle import State
+from lva.host.loading import load_plugins
+from lva.plugins import webhook as module
+from tests.support import RunningHost, ServiceProcess, host_settings, numbered, running_host
+
+CERTIFICATE = Path(__file__).parent / "localhost.pem"
+SNIPPET = Path(lva.__file__).parent.parent / "docs" / "snippets" / "verify_webhook.py"
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+@dataclass
+class Request:
+    """What the receiver was sent."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    at: float
+
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers of the points in the body."""
+        return [point["fields"]["n"] for point in json.loads(self.body)["points"]]
+
+
+@dataclass
+class Answer:
+    """What the receiver says, once; `after_head` may go on writing or just take its time."""
+
+    status: int = 204
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    after_head: Callable[[Any], None] | None = None
+
+
+class Receiver:
+    """A receiver, and what it was sent.
+
+    Attributes:
+        answers: What it answers next, one after the other; 204 when there is nothing more.
+        limit: It answers 413 to larger bodies.
+        over: Set at the end, for handlers that wait.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.answers: list[Answer | Callable[[Request], Answer]] = []
+        self.limit = 1 << 30
+        self.url = ""
+        self.over = threading.Event()
+
+    def answer(self, request: Request) -> Answer:
+        """Return the answer to a request."""
+        if len(request.body) > self.limit:
+            return Answer(413)
+        answer = self.answers.pop(0) if self.answers else Answer()
+        return answer(request) if callable(answer) else answer
+
+    @property
+    def accepted(self) -> list[int]:
+        """The numbers of all points that were not too large to be taken, in order."""
+        sent = [request for request in self.requests if len(request.body) <= self.limit]
+        return [number for request in sent for number in request.numbers]
+
+
+@contextmanager
+def receiving(tls: bool = False, host: str = "127.0.0.1") -> Iterator[Receiver]:
+    """Serve a receiver on the loopback interface."""
+    receiver = Receiver()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            request = Request(self.command, self.path, headers, body, time.monotonic())
+            receiver.requests.append(request)
+            answer = receiver.answer(request)
+            self.send_response_only(answer.status)
+            if answer.after_head is None:
+                self.send_header("Content-Length", str(len(answer.body)))
+            else:
+                self.send_header("Connection", "close")
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            with suppress(OSError):  # the client may have gone
+                self.end_headers()
+                self.wfile.write(answer.body)
+                if answer.after_head is not None:
+                    answer.after_head(self)
+
+        do_GET = do_POST
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_: object) -> None:  # a client that hung up
+            pass
+
+    server = Server((host, 0), Handler)
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(CERTIFICATE)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    receiver.url = f"http{'s' if tls else ''}://{host}:{server.server_address[1]}/hook"
+    try:
+        yield receiver
+    finally:
+        receiver.over.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as it:
+        yield it
+
+
+def table(url: str, host: Mapping[str, Any] | None = None, **config: Any) -> dict[str, Any]:
+    """Return the plugin's table: quick retries, and none that would not be asked for."""
+    quick = {"flush_interval": 0, "retry_initial": 0.001, "retry_max": 0.001, "max_attempts": 1}
+    return {"webhook": {**quick, **(host or {}), "config": {"url": url, **config}}}
+
+
+@asynccontextmanager
+async def webhook(
+    tmp_path: Path, url: str, host: Mapping[str, Any] | None = None, **config: Any
+) -> AsyncIterator[RunningHost]:
+    tables = table(url, host, **config)
+    async with running_host(tmp_path, {"webhook": None}, tables, wait=False) as running:
+        await running.wait_for("webhook", State.RUNNING, within=20)
+        yield running
+
+
+async def call(host: RunningHost, points: list[MonitoringPoint]) -> None:
+    """Hand the plugin a batch as the host does, but let errors through."""
+    with trio.fail_after(10):
+        await host.plugin("webhook").handleEvent(points, host.life("webhook").logger)
+
+
+async def settled(host: RunningHost, points: list[MonitoringPoint]) -> dict[str, Any]:
+    """Publish points, stop once nothing is left to do, and return the ledger."""
+    host.publish(points)
+    ledger = next(iter(host.life("webhook").deliveries.values())).ledger
+    with trio.fail_after(20):
+        while ledger.queued or ledger.in_flight:
+            await trio.sleep(0.002)
+    return (await host.receipt_of("webhook")).points
+
+
+# What is sent
+
+
+async def test_a_batch_is_one_document(tmp_path, receiver):
+    point = MonitoringPoint("requests", 1795370668.5, {"route": "GET:/ж"}, {"n": 1, "f": 0.1})
+    async with webhook(tmp_path, receiver.url) as host:
+        points = await settled(host, [point, *numbered(1)])
+        assert (await host.stop()).exit_code == 0
+    assert points["delivered"] == 2
+    (request,) = receiver.requests
+    assert (request.method, request.path) == ("POST", "/hook")
+    assert json.loads(request.body) == {
+        "points": [
+            {
+                "series": "requests",
+                "time": 1795370668.5,
+                "tags": {"route": "GET:/ж"},
+                "fields": {"n": 1, "f": 0.1},
+            },
+            {"series": "numbers", "time": 1.0, "tags": {}, "fields": {"n": 0}},
+        ]
+    }
+    assert "GET:/ж".encode() in request.body
+    assert request.headers["content-type"] == "application/json"
+    assert request.headers["accept-encoding"] == "identity"
+    assert request.headers["webhook-id"] == hashlib.sha256(request.body).hexdigest()
+    assert abs(int(request.headers["webhook-timestamp"]) - time.time()) < 10
+    assert "webhook-signature" not in request.headers
+
+
+async def test_points_gather_unless_the_user_says_otherwise(tmp_path, receiver):
+    tables = {"webhook": {"config": {"url": receiver.url}}}
+    async with running_host(tmp_path, {"webhook": None}, tables, wait=False) as host:
+        await host.wait_for("webhook", State.RUNNING, within=20)
+        for number in range(20):
+            host.publish(numbered(1, number))
+            await trio.sleep(0.001)
+        await host.stop()
+    assert [request.numbers for request in receiver.requests] == [list(range(20))]
+
+
+async def test_headers_are_added_and_cookies_are_not_kept(tmp_path, receiver):
+    receiver.answers = [Answer(headers={"Set-Cookie": "session=1; Path=/"})]
+    headers = {"Authorization": "Bearer sesame", "X-Site": "north"}
+    async with webhook(tmp_path, receiver.url, headers=headers) as host:
+        await call(host, numbered(1))
+        await call(host, numbered(1, 1))
+    for request in receiver.requests:
+        assert request.headers["authorization"] == "Bearer sesame"
+        assert request.headers["x-site"] == "north"
+        assert "cookie" not in request.headers
+    assert len(receiver.requests) == 2
+
+
+async def test_one_connection_serves_many_batches(tmp_path, receiver):
+    clients = set()
+
+    def remember(_request: Request) -> Answer:
+        clients.add(threading.get_ident())  # the server has a thread for each connection
+        return Answer(200, body=b"thanks")
+
+    receiver.answers = [remember] * 5
+    async with webhook(tmp_path, receiver.url) as host:
+        for number in range(5):
+            await call(host, numbered(1, number))
+    assert len(clients) == 1
+
+
+async def test_proxies_of_the_environment_are_not_used(tmp_path, receiver, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    async with webhook(tmp_path, receiver.url) as host:
+        await call(host, numbered(1))
+    assert len(receiver.requests) == 1
+
+
+texts = st.text(st.characters(codec="utf-8"), min_size=1)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+values = st.dictionaries(
+    texts, st.text(st.characters(codec="utf-8")) | st.integers(-(2**63), 2**63 - 1) | finite
+)
+any_point = st.builds(MonitoringPoint, texts, finite | st.integers(), values, values)
+
+
+@given(any_point)
+def test_any_point_comes_back_from_its_json(point: MonitoringPoint) -> None:
+    document = json.loads(module.to_json(point), parse_constant=pytest.fail)
+    assert MonitoringPoint(**document) == point
+    for mine, theirs in ((point.tags, document["tags"]), (point.fields, document["fields"])):
+        assert [type(value) for value in theirs.values()] == [type(v) for v in mine.values()]
+
+
+# Signatures
+
+
+def is_genuine(secret: str, headers: Mapping[str, str], body: bytes) -> bool:
+    """Do what the documentation tells receivers to do."""
+    spec = importlib.util.spec_from_file_location("verify_webhook", SNIPPET)
+    assert spec is not None
+    assert spec.loader is not None
+    snippet = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(snippet)
+    return bool(snippet.is_genuine(secret, headers, body))
+
+
+async def test_the_documented_lines_verify_a_delivery(tmp_path, receiver):
+    async with webhook(tmp_path, receiver.url, secret=SECRET) as host:
+        await call(host, numbered(3))
+    (request,) = receiver.requests
+    headers, body = request.headers, request.body
+    assert is_genuine(SECRET, headers, body)
+    assert not is_genuine(SECRET, headers, body + b" ")
+    assert not is_genuine("whsec_" + "A" * 32, headers, body)
+    assert not is_genuine(SECRET, {**headers, "webhook-id": "0" * 64}, body)
+    sent_at = int(headers["webhook-timestamp"])
+    assert not is_genuine(SECRET, {**headers, "webhook-timestamp": str(sent_at + 1)}, body)
+
+
+def test_an_old_delivery_is_not_genuine_however_well_it_is_signed(monkeypatch):
+    headers = module.signature(SecretStr(SECRET), b"{}")
+    assert is_genuine(SECRET, headers, b"{}")
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 301)
+    assert not is_genuine(SECRET, headers, b"{}")
+
+
+def test_the_signature_is_the_one_that_the_specification_s_own_library_makes(monkeypatch):
+    monkeypatch.setattr(time, "time", lambda: 1614265330.9)
+    assert module.signature(SecretStr(SECRET), b'{"points":[]}') == {
+        "webhook-id": "ebaa7b33eb9e11c6693b0835eca01e254b1398f5b093a5c2316f05fa1cca223b",
+        "webhook-timestamp": "1614265330",
+        "webhook-signature": "v1,vKEeORp8CEJxHbUBX3LhyXsmAp1uTLlpHwqihfk2dL4=",
+    }
+
+
+async def test_a_batch_keeps_its_id_and_another_has_another(tmp_path, receiver):
+    receiver.answers = [Answer(500), Answer(503), Answer(429)]
+    async with webhook(tmp_path, receiver.url, secret=SECRET) as host:
+        points = await settled(host, numbered(3))
+        assert (points["delivered"], points["retries"]) == (3, 3)
+    async with webhook(tmp_path, receiver.url) as host:
+        await settled(host, numbered(3, 1))
+    *same, other = receiver.requests
+    assert len(same) == 4
+    assert len({request.body for request in same}) == 1
+    assert len({request.headers["webhook-id"] for request in same}) == 1
+    assert other.headers["webhook-id"] != same[0].headers["webhook-id"]
+    assert all(is_genuine(SECRET, request.headers, request.body) for request in same)
+
+
+# What the receiver may answer
+
+
+async def test_any_success_is_a_delivery(tmp_path, receiver):
+    statuses = [200, 201, 202, 204]
+    receiver.answers = [Answer(status) for status in statuses]
+    async with webhook(tmp_path, receiver.url) as host:
+        for _ in statuses:
+            await call(host, numbered(2))
+    assert len(receiver.requests) == len(statuses)
+
+
+async def test_what_may_pass_is_tried_again_and_is_not_the_batch_s_fault(tmp_path, receiver):
+    statuses = [408, 425, 429, 500, 502, 503, 504]
+    receiver.answers = [Answer(status) for status in statuses]
+    single_attempt = {"max_attempts": 1, "circuit_failures": 1000}
+    async with webhook(tmp_path, receiver.url, single_attempt) as host:
+        points = await settled(host, numbered(2))
+    assert (points["delivered"], points["retries"], points["dropped"]) == (2, 7, {})
+    assert [request.numbers for request in receiver.requests] == [[0, 1]] * 8
+
+
+async def test_what_is_refused_for_good_is_rejected_with_the_reason(tmp_path, receiver):
+    statuses = [400, 401, 403, 404, 410, 413, 422]
+    receiver.answers = [Answer(status, body=b"no\n  such\x00 thing") for status in statuses]
+    async with webhook(tmp_path, receiver.url, {"batch_size": 1}) as host:
+        for _ in statuses[1:]:
+            with pytest.raises(PermanentDeliveryError, match=r"answered \d+ no such thing$"):
+                await call(host, numbered(1))
+        points = await settled(host, numbered(1))
+        (delivery,) = host.life("webhook").deliveries.values()
+        assert "answered 422 no such thing" in delivery.last_error
+    assert (points["rejected"], points["retries"]) == (1, 0)
+    assert len(receiver.requests) == len(statuses)
+
+
+def hang_up(_request: Request) -> Answer:
+    raise ConnectionAbortedError
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(hang_up, id="no answer"),
+        pytest.param(lambda request: Answer(headers={"Bad Name": "1"}), id="no HTTP"),
+    ],
+)
+async def test_a_broken_connection_is_tried_again(tmp_path, receiver, answer):
+    receiver.answers = [answer]
+    async with webhook(tmp_path, receiver.url) as host:
+        points = await settled(host, numbered(1))
+    assert (points["delivered"], points["retries"]) == (1, 1)
+
+
+async def test_a_receiver_that_is_not_there_is_tried_again(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    async with webhook(tmp_path, f"http://127.0.0.1:{port}/token") as host:
+        with pytest.raises(RetryLaterError, match=rf"^http://127.0.0.1:{port}: .*failed"):
+            await call(host, numbered(1))
+
+
+async def test_a_receiver_that_does_not_answer_in_time_is_tried_again(tmp_path, receiver):
+    def wait(_request: Request) -> Answer:
+        receiver.over.wait(20)
+        return Answer()
+
+    receiver.answers = [wait]
+    async with webhook(tmp_path, receiver.url, timeout=0.2) as host:
+        with pytest.raises(RetryLaterError, match=r"was not done within 0\.2 s"):
+            await call(host, numbered(1))
+        await call(host, numbered(1))
+    assert len(receiver.requests) == 2
+
+
+async def test_a_stop_does_not_wait_for_a_receiver_that_does_not_answer(tmp_path, receiver):
+    called = threading.Event()
+
+    def wait(_request: Request) -> Answer:
+        called.set()
+        receiver.over.wait(20)
+        return Answer()
+
+    receiver.answers = [wait]
+    tables = table(receiver.url)
+    async with running_host(
+        tmp_path, {"webhook": None}, tables, wait=False, shutdown_timeout=2
+    ) as host:
+        await host.wait_for("webhook", State.RUNNING, within=20)
+        host.publish(numbered(2))
+        await trio.to_thread.run_sync(called.wait, 20)
+        part = await host.receipt_of("webhook")
+    assert part.state == "stopped"
+    assert part.points["dropped"] == {"shutdown": 2}
+    assert (part.leaked_tasks, part.leaked_threads, part.problems) == ([], [], [])
+    assert host.plugin("webhook")._client is None
+
+
+# Retry-After
+
+
+@pytest.mark.parametrize(("status", "form"), [(429, "seconds"), (503, "date")])
+async def test_retry_after_is_obeyed(tmp_path, receiver, status, form):
+    def later(_request: Request) -> Answer:
+        date = datetime.now(UTC) + timedelta(seconds=2)  # of which a header tells whole seconds
+        value = "1" if form == "seconds" else format_datetime(date, usegmt=True)
+        return Answer(status, {"Retry-After": value})
+
+    receiver.answers = [later]
+    async with webhook(tmp_path, receiver.url) as host:
+        points = await settled(host, numbered(1))
+    first, second = receiver.requests
+    assert 0.9 < second.at - first.at < 20
+    assert (points["delivered"], points["retries"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0), ("7", 7), ("300", 300), ("301", 300), ("9" * 5000, 300),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 0), ("Fri, 31 Dec 2100 23:59:59 GMT", 300),
+        ("", None), ("soon", None), ("-1", None), ("1.5", None), ("١", None), ("nan", None),
+        ("Sun, 99 Nov 99999 08:49:37 GMT", None),
+    ],
+)  # fmt: skip
+def test_retry_after_is_bounded_and_rubbish_is_nothing(value, seconds):
+    assert module.retry_after(value, 300) == seconds
+
+
+@pytest.mark.parametrize("form", ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%c"])
+def test_every_form_of_an_http_date_is_in_utc(form, monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        date = (datetime.now(UTC) + timedelta(seconds=100)).strftime(form)
+        assert 98 < (module.retry_after(date, 300) or 0) <= 100
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@given(st.text())
+@example("Mon, 1 Jan 1 00:00:00 +9999999999")
+def test_whatever_retry_after_says_the_wait_is_bounded(value):
+    seconds = module.retry_after(value, 300)
+    assert seconds is None or 0 <= seconds <= 300
+
+
+async def test_a_retry_after_in_the_middle_of_a_batch_is_obeyed_too(tmp_path, receiver):
+    receiver.answers = [Answer(), Answer(429, {"Retry-After": "1"})]
+    async with webhook(tmp_path, receiver.url, {"max_attempts": 5}, max_bytes=1) as host:
+        points = await settled(host, numbered(4))
+    assert [request.numbers for request in receiver.requests] == [[0], [1], [1], [2], [3]]
+    assert receiver.requests[2].at - receiver.requests[1].at > 0.9
+    assert points["delivered"] == 4
+
+
+# Large batches
+
+
+async def test_a_batch_that_is_too_large_is_halved_until_it_fits_and_the_size_is_kept(
+    tmp_path, receiver
+):
+    receiver.limit = 1000
+    async with webhook(tmp_path, receiver.url) as host:
+        await call(host, numbered(100))
+        assert receiver.accepted == list(range(100))
+        refused = [request for request in receiver.requests if len(request.body) > 1000]
+        assert len(refused[1].body) <= len(refused[0].body) / 2
+        before = len(receiver.requests)
+        await call(host, numbered(100, 100))
+    assert receiver.accepted == list(range(200))
+    assert all(len(request.body) <= 1000 for request in receiver.requests[before:])
+
+
+async def test_a_point_that_is_too_large_alone_is_rejected_alone(tmp_path, receiver):
+    receiver.limit = 1000
+    large = MonitoringPoint("large", 1.0, {}, {"text": "x" * 1000})
+    async with webhook(tmp_path, receiver.url) as host:
+        points = await settled(host, [*numbered(30), large, *numbered(30, 30)])
+    assert receiver.accepted == list(range(60))
+    assert (points["delivered"], points["rejected"], points["retries"]) == (60, 1, 0)
+
+
+async def test_max_bytes_keeps_batches_from_being_refused(tmp_path, receiver):
+    receiver.limit = 1000
+    async with webhook(tmp_path, receiver.url, max_bytes=1000) as host:
+        await call(host, numbered(100))
+    assert receiver.accepted == list(range(100))
+    assert all(len(request.body) <= 1000 for request in receiver.requests)
+    assert len(receiver.requests) < 10
+
+
+async def test_what_was_accepted_of_a_batch_is_not_sent_again(tmp_path, receiver):
+    receiver.answers = [Answer(), Answer(400), Answer(), Answer(503), Answer(), hang_up]
+    async with webhook(tmp_path, receiver.url, {"max_attempts": 1000}, max_bytes=1) as host:
+        points = await settled(host, numbered(6))
+    assert [request.numbers for request in receiver.requests] == [
+        [0],
+        [1],
+        [2],
+        [3],
+        [3],
+        [4],
+        [4],
+        [5],
+    ]
+    assert (points["delivered"], points["rejected"], points["retries"]) == (5, 1, 2)
+
+
+async def test_pieces_of_a_batch_share_one_limit_of_time(tmp_path, receiver):
+    def wait(_request: Request) -> Answer:
+        receiver.over.wait(20)
+        return Answer()
+
+    receiver.answers = [Answer(), wait]
+    async with webhook(tmp_path, receiver.url, timeout=0.3, max_bytes=1) as host:
+        points = numbered(3)
+        with pytest.raises(PartialDeliveryError, match="2 to be sent again") as caught:
+            await call(host, points)
+        assert caught.value.failed == points[1:]
+        assert caught.value.rejected == []
+
+
+async def test_many_pieces_do_not_use_up_the_attempts_of_their_batch(tmp_path, receiver):
+    receiver.answers = [answer for _ in range(20) for answer in (Answer(), Answer(503))]
+    tables = table(receiver.url, max_bytes=1)
+    del tables["webhook"]["max_attempts"]
+    async with running_host(tmp_path, {"webhook": None}, tables, wait=False) as host:
+        await host.wait_for("webhook", State.RUNNING, within=20)
+        points = await settled(host, numbered(21))
+    assert (points["delivered"], points["dropped"]) == (21, {})
+
+
+@given(st.lists(st.integers(1, 60), min_size=1), st.integers(1, 200))
+def test_a_piece_is_as_large_as_may_be(sizes, most):
+    items = [(numbered(1)[0], b"x" * size) for size in sizes]
+    pieces = []
+    rest = items
+    while rest:
+        piece = module.first_piece(rest, most)
+        rest = rest[len(piece) :]
+        pieces.append(piece)
+        body = module.HEAD + b",".join(text for _, text in piece) + module.TAIL
+        assert len(body) <= most or len(piece) == 1
+        assert not rest or len(body) + 1 + len(rest[0][1]) > most
+    assert [item for piece in pieces for item in piece] == items
+
+
+# Redirects
+
+
+async def test_a_redirect_is_an_error_that_says_where_to(tmp_path, receiver):
+    receiver.answers = [Answer(301, {"Location": "https://new.example:8443/hook?key=sesame"})]
+    async with webhook(tmp_path, receiver.url) as host:
+        with pytest.raises(PermanentDeliveryError) as caught:
+            await call(host, numbered(1))
+    assert "answered 301" in str(caught.value)
+    assert "redirect to https://new.example:8443, not followed; change url" in str(caught.value)
+    assert "sesame" not in str(caught.value)
+    assert len(receiver.requests) == 1
+
+
+async def test_no_redirect_is_followed_unless_configured(tmp_path, receiver):
+    receiver.answers = [Answer(307, {"Location": "/elsewhere"})]
+    async with webhook(tmp_path, receiver.url) as host:
+        with pytest.raises(PermanentDeliveryError, match="not followed"):
+            await call(host, numbered(1))
+    assert len(receiver.requests) == 1
+
+
+@pytest.mark.parametrize("status", [307, 308])
+async def test_a_redirect_that_keeps_the_body_is_followed_if_configured(tmp_path, receiver, status):
+    receiver.answers = [Answer(status, {"Location": "/elsewhere"})]
+    async with webhook(tmp_path, receiver.url, follow_redirects=True, secret=SECRET) as host:
+        await call(host, numbered(2))
+    first, second = receiver.requests
+    assert (second.method, second.path, second.body) == ("POST", "/elsewhere", first.body)
+    assert is_genuine(SECRET, second.headers, second.body)
+
+
+async def test_a_redirect_that_would_lose_the_body_is_not_followed(tmp_path, receiver):
+    statuses = [301, 302, 303]
+    receiver.answers = [Answer(status, {"Location": "/elsewhere"}) for status in statuses]
+    async with webhook(tmp_path, receiver.url, follow_redirects=True) as host:
+        for _ in statuses:
+            with pytest.raises(PermanentDeliveryError, match="not followed"):
+                await call(host, numbered(1))
+    assert len(receiver.requests) == len(statuses)
+
+
+async def test_a_redirect_to_another_host_is_not_followed(tmp_path, receiver):
+    elsewhere = receiver.url.replace("127.0.0.1", "localhost")
+    receiver.answers = [Answer(308, {"Location": elsewhere})]
+    async with webhook(tmp_path, receiver.url, follow_redirects=True) as host:
+        with pytest.raises(PermanentDeliveryError, match="redirect to http://localhost"):
+            await call(host, numbered(1))
+    assert len(receiver.requests) == 1
+
+
+async def test_a_loop_of_redirects_ends(tmp_path, receiver):
+    receiver.answers = [Answer(307, {"Location": "/hook"})] * 50
+    async with webhook(tmp_path, receiver.url, follow_redirects=True) as host:
+        with pytest.raises(PermanentDeliveryError):
+            await call(host, numbered(1))
+    assert len(receiver.requests) == 1 + module.MOST_REDIRECTS
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "safe"),
+    [
+        ("https://a/x", "https://a/y", True),
+        ("http://a/x", "https://a/x", True),
+        ("https://a/x", "http://a/x", False),
+        ("http://a/x", "http://b/x", False),
+    ],
+)
+def test_a_redirect_never_leaves_https(old, new, safe):
+    reply = httpx.Response(308, request=httpx.Request("POST", old))
+    reply.next_request = httpx.Request("POST", new)
+    assert module.keeps_safe(reply) is safe
+
+
+# Answers that are too long
+
+
+def endless(handler: Any) -> None:
+    while True:
+        handler.wfile.write(b"x" * 65_536)
+
+
+async def test_an_endless_answer_is_read_and_shown_only_in_part(tmp_path, receiver, monkeypatch):
+    receiver.answers = [Answer(400, body=b"first words ", after_head=endless)]
+    async with webhook(tmp_path, receiver.url) as host:
+        monkeypatch.setattr(host.module("webhook"), "READ_SECONDS", 1000)
+        with pytest.raises(PermanentDeliveryError, match="answered 400 first words x") as caught:
+            await call(host, numbered(1))
+        assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("kind", ["endless", "stalled", "cut off", "no gzip", "bomb"])
+async def test_a_batch_is_accepted_whatever_follows_the_status(
+    tmp_path, receiver, kind, monkeypatch
+):
+    zipped = {"Content-Encoding": "gzip"}
+    receiver.answers = {
+        "endless": [Answer(200, after_head=endless)],
+        "stalled": [Answer(200, body=b"th", after_head=lambda _: receiver.over.wait(20))],
+        "cut off": [Answer(200, {"Transfer-Encoding": "chunked"}, b"5\r\nth", lambda _: None)],
+        "no gzip": [Answer(200, zipped, b"this is no gzip")],
+        "bomb": [Answer(200, zipped, gzip.compress(bytes(1 << 24)))],
+    }[kind]
+    async with webhook(tmp_path, receiver.url, timeout=5) as host:
+        monkeypatch.setattr(host.module("webhook"), "READ_SECONDS", 0.2)
+        await call(host, numbered(1))
+        await call(host, numbered(1))
+    assert len(receiver.requests) == 2
+
+
+async def test_a_deadline_that_passes_while_an_answer_is_read_changes_nothing(
+    tmp_path, receiver, monkeypatch
+):
+    def stall(_handler: Any) -> None:
+        receiver.over.wait(20)
+
+    receiver.answers = [Answer(200, after_head=stall)]
+    async with webhook(tmp_path, receiver.url, timeout=0.2) as host:
+        monkeypatch.setattr(host.module("webhook"), "READ_SECONDS", 0.4)
+        await call(host, numbered(1))
+
+
+# TLS
+
+
+async def test_a_certificate_is_always_verified(tmp_path):
+    with receiving(tls=True) as receiver:
+        async with webhook(tmp_path, receiver.url) as host:
+            with pytest.raises(RetryLaterError, match="CERTIFICATE_VERIFY_FAILED"):
+                await call(host, numbered(1))
+        assert receiver.requests == []
+        async with webhook(tmp_path, receiver.url, ca_file=str(CERTIFICATE)) as host:
+            await call(host, numbered(1))
+        assert len(receiver.requests) == 1
+
+
+async def test_a_certificate_is_for_certain_hosts(tmp_path):
+    try:
+        serving = receiving(tls=True, host="127.0.0.2")
+        receiver = serving.__enter__()
+    except OSError:
+        pytest.skip("this system has no 127.0.0.2")
+    try:
+        async with webhook(tmp_path, receiver.url, ca_file=str(CERTIFICATE)) as host:
+            with pytest.raises(RetryLaterError, match="certificate is not valid for '127.0.0.2'"):
+                await call(host, numbered(1))
+        assert receiver.requests == []
+    finally:
+        serving.__exit__(None, None, None)
+
+
+# Configuration
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({}, "url: field required"),
+        ({"url": "ftp://sesame/"}, "a URL is like"),
+        ({"url": "sesame"}, "a URL is like"),
+        ({"url": "http:///sesame"}, "a URL is like"),
+        ({"url": "https://user:sesame@a/"}, "a password belongs into headers"),
+        ({"url": "http://a:sesame/"}, "a URL is like"),
+        ({"url": "https://a/#sesame"}, "a URL is like"),
+        ({"headers": {"Bad Name": "sesame"}}, "is no header's name"),
+        ({"headers": {"Webhook-Id": "sesame"}}, "or one that the plugin sets"),
+        ({"headers": {"content-length": "sesame"}}, "or one that the plugin sets"),
+        ({"headers": {"X": "sesame\r\nY: 1"}}, "printable ASCII"),
+        ({"headers": {"X": "sésame"}}, "printable ASCII"),
+        ({"headers": {"X": ""}}, "printable ASCII"),
+        ({"secret": "sesame"}, "openssl rand"),
+        ({"secret": "whsec_c2VzYW1l"}, "openssl rand"),
+        ({"secret": "whsec_" + "!" * 40}, "openssl rand"),
+        ({"ca_file": "/nowhere/sesame.pem"}, "ca_file: path does not point to a file"),
+        ({"timeout": 0}, "timeout"),
+        ({"colour": "sesame"}, "colour"),
+    ],
+)
+def test_a_wrong_configuration_is_refused_without_showing_secrets(tmp_path, config, message):
+    whole = {"url": "https://a/", **config} if config else {}
+    settings = host_settings(tmp_path, ["webhook"], {"webhook": {"config": whole}})
+    with pytest.raises(ConfigurationError) as caught:
+        load_plugins(settings)
+    assert message in str(caught.value)
+    assert "sesame" not in str(caught.value).replace("sesame.pem", "")
+
+
+async def test_a_ca_file_without_certificates_is_named(tmp_path):
+    path = tmp_path / "empty.pem"
+    path.write_text("nothing")
+    tables = table("https://a/", ca_file=str(path))
+    async with running_host(tmp_path, {"webhook": None}, tables, wait=False) as host:
+        await host.wait_for("webhook", State.BACKOFF, within=20)
+        assert f"ca_file {path} cannot be used" in host.life("webhook").last.reason
+
+
+# Secrets
+
+
+@pytest.mark.process
+def test_secrets_are_shown_nowhere(tmp_path):
+    """Not even when the receiver repeats them in its answers."""
+
+    def echo(request: Request) -> Answer:
+        said = " ".join([request.path, *request.headers.values(), "for /T00001 or sesame-open"])
+        return Answer(400 if len(receiver.requests) % 2 else 500, body=f"no: {said}".encode())
+
+    with receiving() as receiver:
+        receiver.answers = [echo] * 1000
+        url = receiver.url + "/T00001/B00002?key=querykey"
+        toml = f"""
+            [plugins.webhook]
+            flush_interval = 0.05
+            retry_initial = 0.01
+            retry_max = 0.01
+            circuit_failures = 1000
+
+            [plugins.webhook.config]
+            url = "{url}"
+            secret = "{SECRET}"
+
+            [plugins.webhook.config.headers]
+            Authorization = "Bearer sesame-open"
+            X-Api-Key = "qwertyuiop"
+        """
+        arguments = ["--log-level", "DEBUG"]
+        with ServiceProcess(tmp_path, ["webhook"], toml, arguments=arguments) as service:
+            service.wait_until_ready()
+            service.wait_until(lambda: service.get("/livez") and len(receiver.requests) > 5)
+            pages = [service.get(path).text for path in ("/plugins", "/plugins/webhook", "/readyz")]
+            assert service.stop() in {0, 4}
+            shown = service.output + "".join(pages)
+        assert receiver.requests[0].headers["authorization"] == "Bearer sesame-open"
+    assert "answered 400 no: " in shown
+    assert "answered 500 no: " in shown
+    assert "answered" in pages[1]
+    assert service.receipt_of("webhook")["state"] == "stopped"
+    for secret in ("T00001", "B00002", "querykey", "sesame", "qwertyuiop", SECRET[6:]):
+        assert secret not in shown, secret
