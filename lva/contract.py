@@ -47,8 +47,13 @@ class PluginApp(Protocol):
     @property
     def settings(self) -> Mapping[str, Any]: ...
 
-    def publish(self, eventName: str, points: Iterable[MonitoringPoint]) -> None:
+    def publish(self, eventName: str, points: Iterable[MonitoringPoint]) -> bool:
         """Hand points to every plugin that asked for `eventName`; never waits for a plugin.
+
+        Returns:
+            Whether all of these plugins take points. At the end of the service those that deliver their
+            last ones take no more, which their ledgers count as refused. A True does not say that the
+            points are delivered.
 
         Raises:
             ValueError: There is no such event type; the message lists those there are.

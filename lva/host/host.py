@@ -156,8 +156,11 @@ class Host:
 
     # Points
 
-    def publish(self, event: str, points: Iterable[Any]) -> None:
+    def publish(self, event: str, points: Iterable[Any]) -> bool:
         """Hand points to every plugin that asked for the event; never waits. Any thread may call.
+
+        Returns:
+            Whether all of these plugins take points; those that are ending do not any more.
 
         Raises:
             ValueError: There is no such event.
@@ -176,8 +179,9 @@ class Host:
                 raise TypeError(
                     f"{event} takes {item.__name__} objects, not {type(point).__name__}"
                 )
+        taken = not any(mailbox.closed.is_set() for mailbox in mailboxes)
         if not batch:
-            return
+            return taken
         if threading.get_ident() == self._thread:
             for mailbox in mailboxes:
                 mailbox.offer(batch)
@@ -188,6 +192,8 @@ class Host:
                 self._token.run_sync_soon(self._arrivals[event], idempotent=True)
             except trio.RunFinishedError:
                 LOGGER.warning("%d points were published after the end of the service", len(batch))
+                return False
+        return taken
 
     # Stopping
 

@@ -39,6 +39,7 @@ class Ledger:
         in_flight: Points in a `handleEvent` call, or waiting for their next attempt.
         kept: Points left in the spool for the next run.
         recovered: Of the accepted points, those that an earlier run had left in the spool.
+        refused: Points that came when the plugin took no more, at its end; not among the accepted.
         retries: Calls that were repeated attempts.
     """
 
@@ -50,6 +51,7 @@ class Ledger:
     in_flight: int = 0
     kept: int = 0
     recovered: int = 0
+    refused: int = 0
     retries: int = 0
 
     @property
@@ -75,6 +77,7 @@ class Ledger:
             "in_flight": self.in_flight,
             "kept": self.kept,
             "recovered": self.recovered,
+            "refused": self.refused,
             "retries": self.retries,
         }
 
@@ -274,6 +277,7 @@ class Mailbox(ABC):
     def offer(self, points: Sequence[Any]) -> None:
         """Accept points; never waits. Past the bounds some are dropped, counted."""
         if self.closed.is_set():
+            self.ledger.refused += len(points)
             return
         self.ledger.accepted += len(points)
         self._accept(points)
@@ -300,6 +304,7 @@ class Mailbox(ABC):
             crossing, self._crossing = self._crossing, Queue(self._bounds)
             dropped, self._crossing_dropped = self._crossing_dropped, 0
         if self.closed.is_set():
+            self.ledger.refused += dropped + crossing.points
             return
         self.ledger.accepted += dropped
         self._drop(OVERFLOW, dropped)

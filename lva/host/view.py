@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Publish = Callable[[str, Iterable[Any]], None]
+Publish = Callable[[str, Iterable[Any]], bool]
 Describe = Callable[[], list[dict[str, Any]]]
 AddRoute = Callable[["PluginView", str, RouteHandler, "Iterable[str] | None"], None]
 
@@ -49,9 +49,9 @@ class PluginView:
         self._token = trio.lowlevel.current_trio_token()
         self._thread = threading.get_ident()
 
-    def publish(self, eventName: str, points: Iterable[MonitoringPoint]) -> None:
+    def publish(self, eventName: str, points: Iterable[MonitoringPoint]) -> bool:
         """See `lva.contract.PluginApp.publish`."""
-        self._publish(eventName, points)
+        return self._publish(eventName, points)
 
     def addRoute(
         self, path: str, handler: RouteHandler, methods: Iterable[str] | None = None

@@ -51,7 +51,7 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
-Publish = Callable[[str, list[MonitoringPoint]], None]
+Publish = Callable[[str, list[MonitoringPoint]], object]
 
 
 class Body(Protocol):

@@ -320,7 +320,7 @@ async def test_the_receipt_of_a_clean_stop(tmp_path, autojump_clock):
     sink, background = values["plugins"]
     assert sink["points"] == {
         "accepted": 4, "delivered": 4, "rejected": 0, "dropped": {}, "queued": 0, "in_flight": 0,
-        "kept": 0, "recovered": 0, "retries": 0,
+        "kept": 0, "recovered": 0, "refused": 0, "retries": 0,
     }  # fmt: skip
     assert (sink["name"], sink["state"], sink["restarts"]) == ("sink", "stopped", 0)
     assert (background["name"], background["state"], background["stop_seconds"]) == (
@@ -593,3 +593,26 @@ def host_settings_without_plugins():
     from lva.settings import Settings
 
     return Settings(active_plugins=())
+
+
+async def test_points_that_come_too_late_are_refused_and_the_publisher_is_told(
+    tmp_path, autojump_clock
+):
+    source = """
+    class Both(BaseEventPlugin, BaseBackgroundPlugin):
+        eventName = "monitoring_event"
+
+        async def start(self):
+            while True:
+                journal.append(self.app.publish("monitoring_event", numbered(1)))
+                await trio.sleep(1)
+
+        async def handleEvent(self, points, logger):
+            await trio.sleep(3.5)
+    """
+    source = "    from tests.support import numbered\n" + source
+    async with running_host(tmp_path, {"both": source}) as host:
+        await trio.sleep(5)
+        points = (await host.receipt_of("both")).points
+    assert points["refused"] == journal.count(False) > 0
+    assert points["accepted"] == points["delivered"] == journal.count(True)
