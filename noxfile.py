@@ -58,9 +58,10 @@ def run(session: nox.Session) -> None:
 
 @nox.session
 def storm(session: nox.Session) -> None:
-    """Stop the service at many random moments."""
+    """Stop and kill the service at many random moments."""
     session.install("-e", ".[test]")
-    session.run("pytest", "tests/process/test_storm.py", env={**os.environ, "LVA_STORM": "1"})
+    tests = ["tests/process/test_storm.py", "tests/process/test_truth.py"]
+    session.run("pytest", *tests, *session.posargs, env={**os.environ, "LVA_STORM": "1"})
 
 
 def _has_main(path: Path) -> bool:

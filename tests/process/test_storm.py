@@ -1,27 +1,19 @@
-"""SIGTERM at any moment of start, run and stop, under load: nothing is left open, no point unaccounted.
-
-The moments are random, from a seed that a failure shows; `LVA_STORM_SEED` repeats them, and
-`LVA_STORM=1` runs the long form.
-"""
+"""SIGTERM at any moment of start, run and stop, under load: nothing is left open, no point unaccounted."""
 
 from __future__ import annotations
 
-import os
-import random
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.process.moments import LONG, moment
 from tests.process.traffic import Traffic
 from tests.support import ServiceProcess, write_plugin
 
 pytestmark = pytest.mark.process
 
-LONG = os.environ.get("LVA_STORM") == "1"
-SEED = os.environ.get("LVA_STORM_SEED") or str(time.time_ns() % 1_000_000)
 MOMENTS = 100 if LONG else 10  # of each of the two kinds
 
 #: The plugins write one line for each thing that happens; a line is there before anything follows.
@@ -200,25 +192,20 @@ def handled(lines: list[str]) -> int:
     return sum(int(line.split()[1]) for line in lines if line.startswith("handled"))
 
 
-def moment(kind: str, number: int, longest: float) -> float:
-    """Return a random time, in seconds, and print what it takes to have it again."""
-    seconds = random.Random(f"{SEED}/{kind}/{number}").uniform(0, longest)
-    print(f"SIGTERM {seconds:.4f} s after {kind}; LVA_STORM_SEED={SEED}, number {number}")
-    return seconds
-
-
 @pytest.mark.storm
 @pytest.mark.parametrize("number", range(MOMENTS))
 def test_sigterm_at_any_moment_after_the_process_was_made(tmp_path: Path, number: int) -> None:
     storm = Storm(tmp_path)
-    storm.check(storm.run(moment("the process was made", number, 1.2)))
+    storm.check(storm.run(moment("SIGTERM", "the process was made", number, 1.2)))
 
 
 @pytest.mark.storm
 @pytest.mark.parametrize("number", range(MOMENTS))
 def test_sigterm_at_any_moment_after_every_plugin_began(tmp_path: Path, number: int) -> None:
     storm = Storm(tmp_path)
-    storm.check(storm.run(moment("every plugin began", number, 0.5), ready=storm.all_entered))
+    storm.check(
+        storm.run(moment("SIGTERM", "every plugin began", number, 0.5), ready=storm.all_entered)
+    )
 
 
 @pytest.mark.storm
@@ -226,7 +213,7 @@ def test_sigterm_at_any_moment_after_every_plugin_began(tmp_path: Path, number: 
 def test_a_second_sigterm_at_any_moment_of_the_stop(tmp_path: Path, number: int) -> None:
     """It cuts the stop short or comes too late; either way one receipt tells the truth."""
     storm = Storm(tmp_path)
-    again = 0.05 + moment("the first SIGTERM and 0.05 s", number, 0.3)
+    again = 0.05 + moment("SIGTERM", "the first SIGTERM and 0.05 s", number, 0.3)
     code = storm.run(0.1, again, ready=storm.all_entered)
     assert code in {0, 4}
     assert storm.service.receipt["exit_code"] == code
