@@ -182,10 +182,10 @@ class LoopThread:
         has cancelled, and the connections that it may need for that stay open. Does not return while a
         task ignores its cancellation.
         """
-        asked = {task for task in self._pending() if task.cancelling()}
+        # Other calls that are left here have been cancelled, or close a stream that was being sent.
+        asked = {*self._calls, *(task for task in self._pending() if task.cancelling())}
         for task in started:
             task.cancel()
-            asked.add(task)
         left = self._pending()
         if not asked.issuperset(left):
             await asyncio.wait(left, timeout=LINGER)
@@ -193,10 +193,10 @@ class LoopThread:
             self._described(task) for task in left if not task.done() and not task.cancelling()
         ]
         named = _first(named)
-        await self._cancel([task for task in self._left(started) if task not in asked], started)
+        await self._cancel([task for task in self._left() if task not in asked])
         named += self._close_made()
-        while left := self._left(started):
-            await self._cancel(left, started)
+        while left := self._left():
+            await self._cancel(left)
         for failed, handle in list(self._failed.items()):
             handle.cancel()
             self._judge(failed, 0)
@@ -205,22 +205,22 @@ class LoopThread:
         self._reports = 0
         return named
 
-    def _left(self, started: list[asyncio.Task[None]]) -> list[asyncio.Task[Any]]:
-        return [*self._pending(), *(task for task in started if not task.done())]
+    def _left(self) -> list[asyncio.Task[Any]]:
+        return [*self._pending(), *(task for task in self._calls if not task.done())]
 
-    async def _cancel(
-        self, tasks: Iterable[asyncio.Task[Any]], started: list[asyncio.Task[None]]
-    ) -> None:
+    async def _cancel(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
         """Cancel tasks, and give all that are left some time to end."""
         for task in tasks:
             task.cancel()
-        if left := self._left(started):
+        if left := self._left():
             await asyncio.wait(left, timeout=RECANCEL)
 
     async def end(self) -> None:
         """End what the loop itself holds; the thread ends next. Waits for jobs of the executor."""
         self._ending = True
         try:
+            if late := self._left():  # calls that close a stream which was being sent
+                await asyncio.wait(late, timeout=LINGER)
             self._close_made()  # there is some if a task has kept `settle` from its end
             await self.loop.shutdown_asyncgens()
             for executor in self._executors:
