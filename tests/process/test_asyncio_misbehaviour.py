@@ -460,7 +460,7 @@ HANDLE_EVENT: dict[Case, Outcome] = {
     **{(how, "handleEvent"): replace(UNDELIVERED, log="took longer than 0.3 s") for how in SLOW},
     **{(how, "handleEvent"): Outcome(
         "abandoned", "abandoned", log="ignored its cancellation", leaks=True, loses=True,
-        receipt=(r'"plugin_failed": ', HERE), held=how == "hold", problems=how == "hold")
+        receipt=(r'"plugin_failed": ', HERE), held=how == "hold", problems=True)
        for how in ("swallow", "hold")},
     ("failing_child", "handleEvent"): replace(FAILED_CHILD, loses=None, problems=None),
     ("stop_loop", "handleEvent"): replace(
