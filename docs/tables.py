@@ -104,6 +104,20 @@ def config_of(model: type[BaseModel]) -> str:
     return _table(("Key", "Default", "Meaning"), rows)
 
 
+def influx_config() -> str:
+    """Return the table of the configuration of `influx`."""
+    from lva.plugins.influx import Config
+
+    return config_of(Config)
+
+
+def otlp_config() -> str:
+    """Return the table of the configuration of `otlp`."""
+    from lva.plugins.otlp import Config
+
+    return config_of(Config)
+
+
 def history_config() -> str:
     """Return the table of the configuration of `history`."""
     from lva.plugins.history import Config
@@ -166,6 +180,8 @@ def webhook_config() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "settings": settings,
     "plugin-settings": plugin_settings,
+    "influx-config": influx_config,
+    "otlp-config": otlp_config,
     "resources": resources,
     "events": events,
     "options": options,

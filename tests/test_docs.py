@@ -29,7 +29,7 @@ from lva.host.loading import load_plugins
 from lva.host.loops import HELD_GRACE, LINGER, RETRIEVAL_GRACE
 from lva.host.mailbox import ATTEMPTS, FAILED, OVERFLOW, SHUTDOWN
 from lva.luna import MODULES
-from lva.plugins import batching_example, file, history, webhook
+from lva.plugins import batching_example, file, history, influx, otlp, webhook
 from lva.settings import ENV_PREFIX, PluginSettings, Settings
 from lva.web.complete import CompleteRequest
 from lva.web.resources import RESOURCES
@@ -128,7 +128,9 @@ def test_every_key_of_the_pair_is_documented(key: str) -> None:
     assert row(page("shipped"), f"``{key}``")
 
 
-@pytest.mark.parametrize("plugin", [file, webhook], ids=["file", "webhook"])
+@pytest.mark.parametrize(
+    "plugin", [file, influx, otlp, webhook], ids=["file", "influx", "otlp", "webhook"]
+)
 def test_every_key_of_a_sink_is_documented(plugin: ModuleType) -> None:
     name = plugin.__name__.rpartition(".")[2]
     section = re.split(rf"^``{name}``\n-+$", page("shipped"), flags=re.MULTILINE)[1]

@@ -1,0 +1,286 @@
+"""Real metric servers for tests, which can be killed, stalled and started again on the same port.
+
+And a stand-in for those that answer what no real server can be brought to.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import parse_qsl, urlsplit
+
+import httpx
+import pytest
+
+
+class _Server:
+    """A program on a free port of the loopback interface, with its data in a directory of its own.
+
+    Use as a context manager; it is killed at the end. Where the program is missing the test is skipped,
+    on CI it fails.
+
+    Args:
+        directory: For its files; must exist.
+        start: Whether it runs from the beginning.
+
+    Attributes:
+        url: Where it listens, the same after each start.
+        client: Asks it things.
+    """
+
+    program: str
+
+    def __init__(self, directory: Path, start: bool = True) -> None:
+        path = shutil.which(self.program)
+        if path is None:
+            missing = pytest.fail if "CI" in os.environ else pytest.skip
+            missing(f"{self.program} is not installed")
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.address = f"127.0.0.1:{listener.getsockname()[1]}"
+        self.url: str = f"http://{self.address}"
+        self.client = httpx.Client(base_url=self.url, trust_env=False, timeout=20)
+        self._log = directory / f"{self.program}.log"
+        self._command = [str(path), *self._arguments(directory)]
+        self._start = start
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def _arguments(self, directory: Path) -> list[str]:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        if self._start:
+            self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        deadline = time.monotonic() + 20
+        while not self._answers():
+            assert self.process.poll() is None, self._log.read_text()
+            assert time.monotonic() < deadline, self._log.read_text()
+            time.sleep(0.01)
+
+    def _answers(self) -> bool:
+        try:
+            return self.client.get("/ping", timeout=2).is_success
+        except httpx.TransportError:
+            return False
+
+    def kill(self) -> None:
+        """End the server at once."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+        self.process.kill()
+        self.process.wait(10)
+
+    def pause(self) -> None:
+        """Stall the server: its connections stay open, and nothing answers."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a stalled server go on."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+
+class VictoriaMetrics(_Server):
+    """`victoria-metrics`, which takes points of any age."""
+
+    program = "victoria-metrics"
+
+    def _arguments(self, directory: Path) -> list[str]:
+        return [
+            f"-storageDataPath={directory / 'victoria'}", f"-httpListenAddr={self.address}",
+            "-retentionPeriod=100y", "-memory.allowedPercent=5",
+        ]  # fmt: skip
+
+    def samples(self) -> list[tuple[dict[str, str], int, float]]:
+        """Return everything stored: labels with `__name__`, milliseconds, value."""
+        self.client.get("/internal/force_flush").raise_for_status()
+        text = self.client.get("/api/v1/export", params={"match[]": '{__name__!=""}'}).text
+        found = []
+        for line in text.split("\n"):  # not splitlines: labels may hold other breaks
+            if line:
+                series = json.loads(line)
+                for at, value in zip(series["timestamps"], series["values"], strict=True):
+                    found.append((series["metric"], at, value))
+        return found
+
+
+class InfluxDB(_Server):
+    """`influxd` of the 1.x line. What it has acknowledged outlives a kill.
+
+    Args:
+        directory: For its files; must exist.
+        start: Whether it runs from the beginning.
+        auth: Whether it asks for a user and a password; `create_admin` makes the first one.
+    """
+
+    program = "influxd"
+
+    def __init__(self, directory: Path, start: bool = True, auth: bool = False) -> None:
+        self._auth = auth
+        super().__init__(directory, start)
+
+    def _arguments(self, directory: Path) -> list[str]:
+        data = directory / "influx"
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            other = listener.getsockname()[1]
+        config = directory / "influx.conf"
+        config.write_text(
+            f"""
+            reporting-disabled = true
+            bind-address = "127.0.0.1:{other}"
+            [meta]
+            dir = "{data}/meta"
+            [data]
+            dir = "{data}/data"
+            wal-dir = "{data}/wal"
+            query-log-enabled = false
+            [monitor]
+            store-enabled = false
+            [http]
+            bind-address = "{self.address}"
+            auth-enabled = {json.dumps(self._auth)}
+            log-enabled = false
+            max-body-size = 100000
+            [ifql]
+            enabled = false
+            """
+        )
+        return ["-config", str(config)]
+
+    def query(self, statement: str, db: str = "lva", **user: str) -> list[dict[str, Any]]:
+        """Run a statement of its query language; return the series of its answer."""
+        parameters = {"q": statement, "db": db, "epoch": "ns"}
+        answer = self.client.post("/query", params=user, data=parameters).raise_for_status().json()
+        assert "error" not in answer["results"][0], answer
+        found: list[dict[str, Any]] = answer["results"][0].get("series", [])
+        return found
+
+    def create(self, db: str = "lva") -> None:
+        """Create a database."""
+        self.query(f'CREATE DATABASE "{db}"')
+
+    def points(
+        self, series: str, db: str = "lva"
+    ) -> list[tuple[int, dict[str, str], dict[str, Any]]]:
+        """Return a series' points: nanoseconds, tags, fields."""
+        quoted = '"' + series.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        found = []
+        for part in self.query(f"SELECT * FROM {quoted} GROUP BY *", db):
+            tags = {key: value for key, value in part.get("tags", {}).items() if value}
+            for at, *values in part["values"]:
+                names = part["columns"][1:]
+                fields = {
+                    key: value
+                    for key, value in zip(names, values, strict=True)
+                    if value is not None
+                }
+                found.append((at, tags, fields))
+        return sorted(found, key=lambda point: point[0])
+
+
+@dataclass
+class Request:
+    """A request as it came over the wire."""
+
+    path: str
+    query: dict[str, str]
+    headers: Mapping[str, str]
+    raw: bytes
+
+    @property
+    def body(self) -> bytes:
+        """What the body holds, unpacked if it is compressed."""
+        if self.headers.get("Content-Encoding") == "gzip":
+            return gzip.decompress(self.raw)
+        return self.raw
+
+
+#: A status, headers and a body.
+Answer = tuple[int, dict[str, str], bytes]
+
+
+@dataclass
+class StandIn:
+    """A server that does as it is told.
+
+    Attributes:
+        answer: Called with each request; returns the answer. One with status 0 closes the connection.
+        requests: What came, in order.
+        connections: How many connections there were.
+    """
+
+    url: str = ""
+    answer: Callable[[Request], Answer] = lambda _: (204, {}, b"")
+    requests: list[Request] = field(default_factory=list)
+    connections: int = 0
+
+
+@contextmanager
+def standing_in(port: int = 0) -> Iterator[StandIn]:
+    """Serve a stand-in on a port of the loopback interface, a free one if left out."""
+    it = StandIn()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def setup(self) -> None:
+            super().setup()
+            it.connections += 1
+
+        def do_POST(self) -> None:
+            raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            url = urlsplit(self.path)
+            request = Request(url.path, dict(parse_qsl(url.query)), self.headers, raw)
+            it.requests.append(request)
+            status, headers, body = it.answer(request)
+            if not status:
+                self.close_connection = True
+                return
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            if status != 204:
+                self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            with suppress(OSError):  # the plugin may have gone away
+                self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    it.url = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        yield it
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -1,0 +1,642 @@
+"""The OpenTelemetry sink, against a receiver made of the official message classes."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from email.utils import formatdate
+from fractions import Fraction
+from typing import Any
+
+import httpx
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
+    ExportLogsServiceRequest,
+    ExportLogsServiceResponse,
+)
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
+
+import lva
+from lva import MonitoringPoint
+from lva.errors import ConfigurationError
+from lva.host.lifecycle import State
+from lva.host.loading import load_plugins
+from lva.host.mailbox import Ledger
+from lva.plugins import otlp
+from lva.plugins.otlp import BOUNDS, Config, Logs
+from tests.plugins.metric_servers import Request, StandIn, standing_in
+from tests.support import (
+    RunningHost,
+    StubRandom,
+    host_settings,
+    numbered,
+    run_virtual,
+    running_host,
+)
+
+# When a connection breaks while a request is sent, httpx leaves its iterator to the garbage collector.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*async_generator object ByteStream.__aiter__:pytest.PytestUnraisableExceptionWarning"
+)
+
+START = 1_700_000_000.123452
+NS = 1_700_000_000_123_452_000
+CUMULATIVE = 2  # by the specification
+
+
+@asynccontextmanager
+async def sink(
+    tmp_path, url: str, wait: bool = True, rng: Any = None, table: Any = (), **config: Any
+) -> AsyncIterator[RunningHost]:
+    """Run the plugin; calls and attempts follow one another quickly."""
+    tables = {
+        "otlp": {
+            "flush_interval": 0,
+            "backoff_initial": 0.01,
+            "backoff_max": 0.05,
+            "retry_initial": 0.01,
+            "retry_max": 0.05,
+            "circuit_pause": 0.05,
+            "config": {"url": url, **config},
+            **dict(table),
+        }
+    }
+    async with running_host(tmp_path, {"otlp": None}, tables, rng, wait=False) as host:
+        if wait:
+            await host.wait_for("otlp", State.RUNNING, within=20)
+        yield host
+
+
+def ledger_of(host: RunningHost) -> Ledger:
+    (delivery,) = host.life("otlp").deliveries.values()
+    assert delivery.ledger.balanced
+    return delivery.ledger
+
+
+def last_error(host: RunningHost) -> str:
+    (delivery,) = host.life("otlp").deliveries.values()
+    return delivery.last_error or ""
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    with trio.fail_after(20):
+        while not condition():
+            await trio.sleep(0.01)
+
+
+async def settled(host: RunningHost, points: list[MonitoringPoint]) -> Ledger:
+    """Publish points as one batch and wait until each is delivered or given up."""
+    host.publish(points)
+    ledger = ledger_of(host)
+    await until(lambda: not ledger.queued and not ledger.in_flight)
+    return ledger
+
+
+@pytest.fixture
+def receiver() -> Iterator[StandIn]:
+    with standing_in() as it:
+        it.answer = lambda _: (200, {"Content-Type": "application/x-protobuf"}, b"")
+        yield it
+
+
+# What the receiver reads
+
+
+def value_of(pair: KeyValue) -> Any:
+    return getattr(pair.value, pair.value.WhichOneof("value"))
+
+
+def read(pairs: Any) -> dict[str, Any]:
+    found = {pair.key: value_of(pair) for pair in pairs}
+    assert len(found) == len(pairs)
+    return found
+
+
+def records_of(request: Request) -> list[LogRecord]:
+    assert request.path == "/v1/logs"
+    (resource,) = ExportLogsServiceRequest.FromString(request.body).resource_logs
+    assert read(resource.resource.attributes)["service.name"]
+    (scope,) = resource.scope_logs
+    assert (scope.scope.name, scope.scope.version) == ("lva", lva.__version__)
+    return list(scope.log_records)
+
+
+def metrics_of(request: Request) -> dict[str, Metric]:
+    assert request.path == "/v1/metrics"
+    (resource,) = ExportMetricsServiceRequest.FromString(request.body).resource_metrics
+    assert read(resource.resource.attributes)["service.name"]
+    (scope,) = resource.scope_metrics
+    found = {metric.name: metric for metric in scope.metrics}
+    assert len(found) == len(scope.metrics)
+    return found
+
+
+def request_point(n: int, took: float = 0.02, **tags: Any) -> MonitoringPoint:
+    tags = {"route": "GET:/a", "status_code": 200, **tags}
+    return MonitoringPoint(
+        "requests", START + n, tags, {"request_id": f"{n}", "execution_time": took}
+    )
+
+
+def error_point(**tags: Any) -> MonitoringPoint:
+    return MonitoringPoint("errors", START, {"error_code": "x", **tags}, {"request_id": "7"})
+
+
+# Logs
+
+
+async def test_a_point_becomes_a_record_with_everything_in_it(tmp_path, receiver):
+    tags = {"route": "GET:/<a>", "status_code": 200, "share": 0.5, "yes": True, "n": "tag"}
+    fields = {"text": "a\n\0é😀", "most": 2**63 - 1, "least": -(2**63), "no": False, "n": 7}
+    before = time.time_ns()
+    async with sink(tmp_path, receiver.url, resource={"service.name": "cam", "site": 3}) as host:
+        await settled(host, [MonitoringPoint("doors", START, tags, fields), error_point()])
+    empty, request = receiver.requests
+    assert records_of(empty) == []
+    record, error = records_of(request)
+    assert record.time_unix_nano == NS
+    assert before <= record.observed_time_unix_nano <= time.time_ns()
+    assert (record.event_name, record.body.string_value) == ("doors", "doors")
+    assert (record.severity_text, record.severity_number) == ("INFO", 9)
+    assert (error.severity_text, error.severity_number) == ("ERROR", 17)
+    expected = {**tags, **fields, "n": "tag", "fields.n": 7}
+    found = read(record.attributes)
+    assert found == expected
+    assert {key: type(value) for key, value in found.items()} == {
+        key: type(value) for key, value in expected.items()
+    }
+    (resource,) = ExportLogsServiceRequest.FromString(request.body).resource_logs
+    assert read(resource.resource.attributes) == {"service.name": "cam", "site": 3}
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
+values = (
+    texts
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.booleans()
+)
+dictionaries = st.dictionaries(texts.filter(bool), values, max_size=4)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.builds(
+            MonitoringPoint, texts.filter(bool), st.floats(-10, 2e10), dictionaries, dictionaries
+        ),
+        max_size=4,
+    )
+)
+def test_any_point_comes_back_or_is_named(points):
+    async def main() -> None:
+        request, sent, unfit = await Logs(Config()).encode(points)
+        decoded = ExportLogsServiceRequest.FromString(request.SerializeToString())
+        records = decoded.resource_logs[0].scope_logs[0].log_records
+        assert sent == [point for point in points if 0 <= point.time < 18446744073]
+        assert unfit == [point for point in points if not 0 <= point.time < 18446744073]
+        for record, point in zip(records, sent, strict=True):
+            assert abs(record.time_unix_nano - Fraction(point.time) * 10**9) < 2500
+            assert record.body.string_value == point.series
+            fields = {
+                f"fields.{key}" if key in point.tags else key: value
+                for key, value in point.fields.items()
+            }
+            found = {pair.key: value_of(pair) for pair in record.attributes}
+            assert found == {**point.tags, **fields}
+
+    run_virtual(main)
+
+
+# Metrics
+
+
+async def test_numbers_become_gauges(tmp_path, receiver):
+    point = MonitoringPoint(
+        "disk", START, {"path": "/a"}, {"free": 7, "share": 0.25, "full": True, "note": "x"}
+    )
+    async with sink(tmp_path, receiver.url, signal="metrics") as host:
+        ledger = await settled(host, [point, MonitoringPoint("disk", START + 1, {}, {"free": 8})])
+    assert ledger.delivered == 2
+    assert metrics_of(receiver.requests[0]) == {}
+    found = metrics_of(receiver.requests[1])
+    assert sorted(found) == ["disk.free", "disk.full", "disk.share"]
+    first, second = found["disk.free"].gauge.data_points
+    assert (first.as_int, first.time_unix_nano, read(first.attributes)) == (7, NS, {"path": "/a"})
+    assert (second.as_int, second.time_unix_nano, read(second.attributes)) == (8, NS + 10**9, {})
+    assert found["disk.share"].gauge.data_points[0].as_double == 0.25
+    assert found["disk.full"].gauge.data_points[0].as_int == 1
+
+
+async def test_durations_of_requests_become_a_histogram_of_all_requests_so_far(tmp_path, receiver):
+    before = time.time_ns()
+    async with sink(tmp_path, receiver.url, signal="metrics") as host:
+        await settled(
+            host, [request_point(0, 0.005), request_point(1, 0.006), request_point(2, 99)]
+        )
+        await settled(host, [request_point(3, 0.25), request_point(4, 1, status_code=404)])
+        await settled(host, [request_point(5, 2.0)])
+    metrics = [metrics_of(request)["requests.execution_time"] for request in receiver.requests[1:]]
+    assert {metric.unit for metric in metrics} == {"s"}
+    assert {metric.histogram.aggregation_temporality for metric in metrics} == {CUMULATIVE}
+    found = [list(metric.histogram.data_points) for metric in metrics]
+    assert [len(points) for points in found] == [1, 2, 1]  # what changed
+    first, (second, other), (third,) = found[0][0], found[1], found[2]
+    assert read(third.attributes) == {"route": "GET:/a", "status_code": 200}
+    assert read(other.attributes) == {"route": "GET:/a", "status_code": 404}
+    assert [(p.count, p.sum) for p in (first, second, other, third)] == [
+        (3, pytest.approx(99.011)),
+        (4, pytest.approx(99.261)),
+        (1, 1),
+        (5, pytest.approx(101.261)),
+    ]
+    assert tuple(third.explicit_bounds) == BOUNDS
+    by_bound = dict(zip([*BOUNDS, "more"], third.bucket_counts, strict=True))
+    counted = {bound: count for bound, count in by_bound.items() if count}
+    assert counted == {0.005: 1, 0.01: 1, 0.25: 1, 2.5: 1, "more": 1}
+    starts = {point.start_time_unix_nano for points in found for point in points}
+    assert len(starts) == 1
+    assert before <= starts.pop() < first.time_unix_nano < third.time_unix_nano
+
+
+async def test_points_without_numbers_are_counted(tmp_path, receiver):
+    async with sink(tmp_path, receiver.url, signal="metrics") as host:
+        await settled(host, [error_point(), error_point(), error_point(route="GET:/b")])
+        await settled(host, [error_point()])
+    totals = []
+    for request in receiver.requests[1:]:
+        (metric,) = metrics_of(request).values()
+        assert (metric.name, metric.sum.is_monotonic) == ("errors", True)
+        assert metric.sum.aggregation_temporality == CUMULATIVE
+        totals.append({len(p.attributes): p.as_int for p in metric.sum.data_points})
+    assert totals == [{1: 2, 2: 1}, {1: 3}]
+
+
+async def test_the_order_of_tags_makes_no_difference_and_their_types_do(tmp_path, receiver):
+    tags = [{"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": 1.0, "b": 2}, {"a": "1", "b": 2}]
+    async with sink(tmp_path, receiver.url, signal="metrics") as host:
+        await settled(host, [MonitoringPoint("errors", START, item, {}) for item in tags])
+    (metric,) = metrics_of(receiver.requests[1]).values()
+    assert sorted(point.as_int for point in metric.sum.data_points) == [1, 1, 2]
+
+
+async def test_what_is_added_up_can_be_chosen(tmp_path, receiver):
+    histograms = {"doors.opened": "mm"}
+    async with sink(tmp_path, receiver.url, signal="metrics", histograms=histograms) as host:
+        point = MonitoringPoint("doors", START, {}, {"opened": 3, "closed": 4})
+        await settled(host, [point, request_point(0)])
+    found = metrics_of(receiver.requests[1])
+    assert found["doors.opened"].histogram.data_points[0].sum == 3
+    assert found["doors.opened"].unit == "mm"
+    assert found["doors.closed"].WhichOneof("data") == "gauge"
+    assert found["requests.execution_time"].WhichOneof("data") == "gauge"
+
+
+async def test_a_batch_that_is_sent_again_counts_once(tmp_path, receiver):
+    statuses = [200, 0, 503, 200, 503, 200]  # the first batch arrives, and its answer does not
+    receiver.answer = lambda _: (statuses.pop(0), {}, b"")
+    async with sink(tmp_path, receiver.url, signal="metrics") as host:
+        await settled(host, [*(error_point() for _ in range(5)), request_point(1)])
+        await settled(host, [error_point(), request_point(2)])
+    found = [metrics_of(request) for request in receiver.requests[1:]]
+    counts = [metrics["errors"].sum.data_points[0].as_int for metrics in found]
+    assert counts == [5, 5, 5, 6, 6]
+    durations = [metrics["requests.execution_time"].histogram.data_points[0] for metrics in found]
+    assert [point.count for point in durations] == [1, 1, 1, 2, 2]
+    assert [max(point.bucket_counts) for point in durations] == [1, 1, 1, 2, 2]
+
+
+async def test_a_batch_that_was_refused_does_not_count(tmp_path, receiver):
+    statuses = [200, 400, 200]
+    receiver.answer = lambda _: (statuses.pop(0), {}, b"")
+    async with sink(tmp_path, receiver.url, signal="metrics") as host:
+        await settled(host, [error_point() for _ in range(5)])
+        ledger = await settled(host, [error_point()])
+    assert (ledger.rejected, ledger.delivered) == (5, 1)
+    points = metrics_of(receiver.requests[-1])["errors"].sum.data_points
+    assert points[0].as_int == 1
+
+
+async def test_totals_are_right_with_many_calls_at_once(tmp_path, receiver):
+    table = {"concurrency": 8, "batch_size": 1}
+    async with sink(tmp_path, receiver.url, signal="metrics", table=table) as host:
+        await settled(host, [error_point() for _ in range(100)])
+    totals = [metrics_of(request)["errors"].sum.data_points for request in receiver.requests[1:]]
+    assert [points[0].as_int for points in totals] == [*range(1, 101)]
+
+
+async def test_the_number_of_totals_is_bounded(tmp_path, receiver):
+    async with sink(tmp_path, receiver.url, signal="metrics") as host:
+        host.module("otlp").MOST_TOTALS = 3
+        for n in range(5):
+            await settled(host, [error_point(camera=n)])
+        await settled(host, [error_point(camera=0)])
+    found = [metrics_of(request)["errors"].sum.data_points[0] for request in receiver.requests[1:]]
+    cameras = [read(point.attributes).get("camera") for point in found]
+    assert cameras == [0, 1, 2, None, None, 0]
+    assert [point.as_int for point in found] == [1, 1, 1, 1, 2, 2]
+    assert read(found[4].attributes) == {"otel.metric.overflow": True}
+
+
+# Answers
+
+
+@pytest.mark.parametrize("status", [0, 429, 502, 503, 504])
+async def test_points_are_sent_again_where_the_specification_allows_it(tmp_path, receiver, status):
+    statuses = [200, status, status, 200]
+    receiver.answer = lambda _: (statuses.pop(0), {}, b"")
+    async with sink(tmp_path, receiver.url, table={"max_attempts": 1}) as host:
+        ledger = await settled(host, numbered(3))
+    assert (ledger.delivered, ledger.retries) == (3, 2)
+    assert len(records_of(receiver.requests[-1])) == 3
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 404, 413, 500, 501])
+async def test_points_are_not_sent_again_where_it_does_not(tmp_path, receiver, status):
+    statuses = [200, status, 200]
+    receiver.answer = lambda _: (statuses.pop(0), {}, b"said so")
+    async with sink(tmp_path, receiver.url) as host:
+        ledger = await settled(host, numbered(3))
+        assert f"/v1/logs answers {status} said so" in last_error(host)
+        await settled(host, numbered(2))
+    assert (ledger.delivered, ledger.rejected, ledger.retries) == (2, 3, 0)
+
+
+async def test_the_message_of_an_error_is_shown(tmp_path, receiver):
+    status = b"\x08\x03\x12\x0bbad cameras\x1a\x03abc"  # google.rpc.Status
+    answers = [b"", status]
+    receiver.answer = lambda _: (
+        400 if answers[0] else 200,
+        {"Content-Type": "application/x-protobuf"},
+        answers.pop(0),
+    )
+    async with sink(tmp_path, receiver.url) as host:
+        await settled(host, numbered(1))
+        assert "answers 400 bad cameras" in last_error(host)
+
+
+@pytest.mark.parametrize("signal", ["logs", "metrics"])
+@pytest.mark.parametrize(("refused", "rejected"), [(3, 3), (10, 10), (15, 10), (-1, 0)])
+async def test_points_that_were_refused_are_counted(
+    tmp_path, receiver, signal, refused, rejected, caplog
+):
+    answer: Any
+    if signal == "logs":
+        answer = ExportLogsServiceResponse()
+        answer.partial_success.rejected_log_records = refused
+    else:
+        answer = ExportMetricsServiceResponse()
+        answer.partial_success.rejected_data_points = refused
+    answer.partial_success.error_message = "too old"
+    content = answer.SerializeToString()
+    receiver.answer = lambda _: (200, {"Content-Type": "application/x-protobuf"}, content)
+    async with sink(tmp_path, receiver.url, signal=signal) as host:
+        ledger = await settled(host, numbered(10))
+    assert (ledger.rejected, ledger.delivered, ledger.retries) == (rejected, 10 - rejected, 0)
+    assert "too old" in caplog.text
+    assert len(receiver.requests) == 2
+
+
+async def test_a_remark_is_logged_once(tmp_path, receiver, caplog):
+    answer = ExportLogsServiceResponse()
+    answer.partial_success.error_message = "slow down a bit"
+    content = answer.SerializeToString()
+    receiver.answer = lambda _: (200, {}, content)
+    async with sink(tmp_path, receiver.url) as host:
+        for _ in range(3):
+            ledger = await settled(host, numbered(2))
+    assert (ledger.delivered, ledger.rejected) == (6, 0)
+    assert caplog.text.count("slow down a bit") == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"partialSuccess":{}}', b"OK", b"\xff\xfe"])
+async def test_success_may_be_said_in_other_ways(tmp_path, receiver, content):
+    receiver.answer = lambda _: (200, {"Content-Type": "text/plain"}, content)
+    async with sink(tmp_path, receiver.url) as host:
+        ledger = await settled(host, numbered(3))
+    assert ledger.delivered == 3
+
+
+async def test_points_that_have_no_form_are_rejected_and_the_others_sent(tmp_path, receiver):
+    early = MonitoringPoint("s", -1.0, {}, {"n": 1})
+    late = MonitoringPoint("s", 1e308, {}, {})
+    for signal in ("logs", "metrics"):
+        async with sink(tmp_path, receiver.url, signal=signal) as host:
+            ledger = await settled(host, [early, *numbered(2), late])
+            assert (ledger.delivered, ledger.rejected) == (2, 2)
+            requests = len(receiver.requests)
+            ledger = await settled(host, [early])
+            assert (ledger.delivered, ledger.rejected) == (2, 3)
+            assert len(receiver.requests) == requests
+
+
+# Receivers that are away, busy or shut
+
+
+async def test_points_wait_for_a_receiver_that_comes_later(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    async with sink(tmp_path, f"http://127.0.0.1:{port}", wait=False) as host:
+        host.publish(numbered(5))
+        await host.wait_for("otlp", State.BACKOFF, within=20)
+        assert "no answer from" in (host.life("otlp").history[-1].reason or "")
+        with standing_in(port) as receiver:
+            receiver.answer = lambda _: (200, {}, b"")
+            await host.wait_for("otlp", State.RUNNING, within=20)
+            await until(lambda: ledger_of(host).delivered == 5)
+            await host.stop()
+    assert len(records_of(receiver.requests[-1])) == 5
+
+
+async def test_wrong_headers_are_known_before_the_first_point(tmp_path, receiver, caplog):
+    statuses = [401, 403, 200, 200]
+    receiver.answer = lambda _: (statuses.pop(0), {}, b"who are you?")
+    headers = {"Authorization": "Bearer open-sesame", "X-Scope": "the-cave"}
+    async with sink(tmp_path, receiver.url, wait=False, headers=headers) as host:
+        host.publish(numbered(2))
+        await host.wait_for("otlp", State.RUNNING, within=20)
+        await until(lambda: ledger_of(host).delivered == 2)
+        history = repr(host.life("otlp").history)
+        shown = history + repr(host.plugin("otlp").config)
+    assert "answers 401 who are you?" in history
+    for request in receiver.requests:
+        assert request.headers["Authorization"] == "Bearer open-sesame"
+        assert request.headers["X-Scope"] == "the-cave"
+    assert "sesame" not in caplog.text + shown
+    assert "the-cave" not in caplog.text + shown
+
+
+async def test_a_receiver_that_stalls_is_given_up_and_asked_again(tmp_path, receiver):
+    stalled = threading.Event()
+
+    def answer(request: Request) -> Any:
+        if len(receiver.requests) == 2:
+            stalled.wait(20)
+        return 200, {}, b""
+
+    receiver.answer = answer
+    async with sink(tmp_path, receiver.url, timeout=0.2, table={"max_attempts": 1}) as host:
+        ledger = await settled(host, numbered(2))
+        assert "within 0.2 s" in last_error(host)
+    stalled.set()
+    assert (ledger.delivered, ledger.retries) == (2, 1)
+
+
+async def test_nothing_is_lost_while_the_receiver_fails_now_and_then(tmp_path, receiver):
+    statuses = [200, *[0, 503, 200, 429] * 20]
+    receiver.answer = lambda _: (statuses.pop(0) if statuses else 200, {}, b"")
+    taken: list[int] = []
+    original = list(statuses)
+    table = {"batch_size": 50, "max_attempts": 1, "circuit_failures": 100}
+    async with sink(tmp_path, receiver.url, table=table) as host:
+        ledger = await settled(host, numbered(1000))
+    for request, status in zip(receiver.requests[1:], original[1:] + [200] * 100, strict=False):
+        if status == 200:
+            taken += [read(record.attributes)["n"] for record in records_of(request)]
+    assert taken == [*range(1000)]
+    assert ledger.accepted == ledger.delivered == 1000
+    assert ledger.retries > 10
+
+
+@pytest.mark.parametrize(
+    ("status", "value", "pause"),
+    [
+        (429, "120", 120),
+        (503, "7", 7),
+        (502, "86400", 300),
+        (503, formatdate(time.time() - 60, usegmt=True), 0),
+        (429, "soon", 0),
+        (429, "-5", 0),
+    ],
+)
+async def test_a_receiver_that_asks_for_a_pause_gets_it(
+    tmp_path, status, value, pause, autojump_clock, monkeypatch
+):
+    answers = [(200, {}), (status, {"Retry-After": value}), (200, {})]
+    times: list[float] = []
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        times.append(trio.current_time())
+        code, headers = answers.pop(0)
+        return httpx.Response(code, headers=headers)
+
+    client = httpx.AsyncClient
+    monkeypatch.setattr(
+        otlp.httpx,
+        "AsyncClient",
+        lambda **options: client(**options, transport=httpx.MockTransport(answer)),
+    )
+    # Virtual time flies while a worker thread runs the constructor.
+    table = {"initialize_timeout": 80_000}
+    async with sink(
+        tmp_path, "http://virtual", wait=False, rng=StubRandom(0.0), gzip=False, table=table
+    ) as host:
+        await host.wait_for("otlp", State.RUNNING, within=80_000)
+        host.publish(numbered(3))
+        while ledger_of(host).delivered < 3:
+            await trio.sleep(0.5)
+    assert times[2] - times[1] == pytest.approx(pause)
+
+
+# The wire
+
+
+@pytest.mark.parametrize("compress", [True, False])
+async def test_requests_are_compressed(tmp_path, receiver, compress):
+    async with sink(tmp_path, receiver.url, gzip=compress) as host:
+        await settled(host, [request_point(n) for n in range(100)])
+    request = receiver.requests[-1]
+    assert request.headers.get("Content-Encoding") == ("gzip" if compress else None)
+    assert request.headers["Content-Type"] == "application/x-protobuf"
+    assert len(records_of(request)) == 100
+    assert (len(request.raw) < len(request.body) / 4) == compress
+
+
+async def test_one_connection_serves_all_batches(tmp_path, receiver):
+    async with sink(tmp_path, receiver.url + "/below/") as host:
+        receiver.answer = lambda _: (200, {}, b"")
+        for _ in range(5):
+            await settled(host, numbered(3))
+    assert (len(receiver.requests), receiver.connections) == (6, 1)
+    assert {request.path for request in receiver.requests} == {"/below/v1/logs"}
+
+
+async def test_a_proxy_of_the_environment_is_not_used(tmp_path, receiver, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    async with sink(tmp_path, receiver.url) as host:
+        assert (await settled(host, numbered(3))).delivered == 3
+
+
+@pytest.mark.parametrize("signal", ["logs", "metrics"])
+async def test_others_get_a_turn_while_a_large_batch_is_encoded(signal):
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(others)
+        encoder = otlp.Logs(Config()) if signal == "logs" else otlp.Metrics(Config())
+        await encoder.encode(numbered(2000))
+        nursery.cancel_scope.cancel()
+    assert turns >= 15
+
+
+# The configuration
+
+
+def load(tmp_path, **config: Any) -> Any:
+    (loaded,) = load_plugins(host_settings(tmp_path, ["otlp"], {"otlp": {"config": config}}))
+    return loaded
+
+
+def test_the_defaults(tmp_path):
+    loaded = load(tmp_path)
+    assert loaded.configs[loaded.classes[0]].model_dump() == {
+        "url": "http://127.0.0.1:4318",
+        "signal": "logs",
+        "headers": {},
+        "resource": {},
+        "histograms": {"requests.execution_time": "s"},
+        "gzip": True,
+        "timeout": 5.0,
+    }
+    assert loaded.settings.flush_interval == 1.0
+    assert loaded.settings.handle_timeout > 20
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"url": "grpc://host:4317"}, "url: this is no URL of the form http://host:port"),
+        ({"url": "http://host:port"}, "url: this is no URL"),
+        ({"url": "http://u:very-secret@host"}, "a user and a password stand in headers"),
+        ({"signal": "traces"}, "signal: "),
+        ({"headers": {"Authorization": "very-secret\n"}}, "headers: 'Authorization': names and"),
+        ({"headers": {"Authorization": "very-secret-é"}}, "headers: 'Authorization': names and"),
+        ({"headers": {"a b": "very-secret"}}, "headers: 'a b': names and values"),
+        ({"resource": {"a": []}}, "resource.a"),
+        ({"timeout": 21}, "timeout: "),
+        ({"endpoint": "x"}, "endpoint: unknown key"),
+    ],
+)
+def test_a_wrong_configuration_is_refused_without_its_secrets(tmp_path, config, message):
+    with pytest.raises(ConfigurationError, match=message) as error:
+        load(tmp_path, **config)
+    assert "very-secret" not in str(error.value)
