@@ -8,9 +8,9 @@ for ever. A message is a JSON list of points; it is persistent, and confirmed by
   why, and the points wait. Nothing in here reconnects, nor does the library's plain connection.
 * Both directions are at-least-once. A message whose confirm was lost is sent again; one whose
   acknowledgement was lost comes again.
-* Messages are acknowledged once their points came back through this plugin's own channel: `publish()`
-  does not tell whether points were taken, and at stop they no longer are. Every other plugin then has
-  them in its channel too, and its ledger counts them from there.
+* Messages are acknowledged once their points came back through this plugin's own channel: then every
+  other plugin has them in its channel too, and its ledger counts them from there. What `publish()`
+  returns is not enough: it is False not only at stop, but also for good once some plugin has failed.
 * A message that holds no points is logged and rejected, to the queue's dead-letter exchange if it has one.
 """
 
