@@ -12,7 +12,7 @@ import psutil
 import trio
 from pydantic import BaseModel, Field
 
-from lva import BaseBackgroundPlugin, MonitoringPoint, PluginApp
+from lva import BaseBackgroundPlugin, MonitoringPoint
 
 SERVICE: Final = "luna-video-agent"
 #: About how often the loop's lag is sampled, in seconds.
@@ -42,8 +42,7 @@ class ResourceMonitor(BaseBackgroundPlugin):
 
     Config: ClassVar[type[BaseModel] | None] = Config
 
-    def __init__(self, app: PluginApp) -> None:
-        super().__init__(app)
+    async def initialize(self) -> None:
         self._unreadable: set[str] = set()
 
     async def start(self) -> None:
