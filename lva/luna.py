@@ -108,8 +108,8 @@ class RequestMonitoringPlugin(BaseRequestMonitoringPlugin):
 
     def __init__(self, app: PluginApp) -> None:
         super().__init__(app)
-        self.url = "http://127.0.0.1:5020/1/buckets"
-        self.bucketName = "plugin_test_bucket"
+        self.url: str = "http://127.0.0.1:5020/1/buckets"
+        self.bucketName: str = "plugin_test_bucket"
         self.session: httpx.AsyncClient | None = None
 
     async def initialize(self) -> None:
@@ -155,7 +155,7 @@ class BackgroundPluginExample(BaseBackgroundPlugin):
     def __init__(self, app: PluginApp) -> None:
         super().__init__(app)
         self.task: asyncio.Task[None] | None = None
-        self.temperature = 0
+        self.temperature: int = 0
 
     async def initialize(self) -> None:
         self.addRoute("/teapot", HandlerExample)

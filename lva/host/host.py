@@ -160,7 +160,7 @@ class Host:
         """Hand points to every plugin that asked for the event; never waits. Any thread may call.
 
         Returns:
-            Whether all of these plugins take points; those that are ending do not any more.
+            Whether all of these plugins take points; at the end of the service some do not any more.
 
         Raises:
             ValueError: There is no such event.
@@ -179,9 +179,8 @@ class Host:
                 raise TypeError(
                     f"{event} takes {item.__name__} objects, not {type(point).__name__}"
                 )
-        taken = not any(mailbox.closed.is_set() for mailbox in mailboxes)
         if not batch:
-            return taken
+            return True
         if threading.get_ident() == self._thread:
             for mailbox in mailboxes:
                 mailbox.offer(batch)
@@ -193,7 +192,10 @@ class Host:
             except trio.RunFinishedError:
                 LOGGER.warning("%d points were published after the end of the service", len(batch))
                 return False
-        return taken
+        # Looked at last: what closed in between has refused the points. A plugin that has failed is no
+        # reason for others to stop publishing.
+        ending = self.stop_requested.is_set()
+        return not (ending and any(mailbox.closed.is_set() for mailbox in mailboxes))
 
     # Stopping
 

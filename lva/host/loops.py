@@ -125,7 +125,7 @@ class LoopThread:
                 initargs=(context,),
             )
         )
-        self.thread = threading.Thread(
+        self.thread: threading.Thread = threading.Thread(
             target=context.run, args=(self._main,), name=f"{name} (asyncio loop)", daemon=True
         )
         self.thread.start()

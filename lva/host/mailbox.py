@@ -98,10 +98,10 @@ class Batch(list[Any]):
     def __init__(self) -> None:
         super().__init__()
         self.origins: list[tuple[Any, int]] = []
-        self.attempts = 0
-        self.unblamed = 0
-        self.least_delay = 0.0
-        self.stuck = False
+        self.attempts: int = 0
+        self.unblamed: int = 0
+        self.least_delay: float = 0.0
+        self.stuck: bool = False
 
     def add(self, points: Sequence[Any], origin: Any) -> None:
         """Append points of one chunk."""

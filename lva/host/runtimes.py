@@ -90,6 +90,13 @@ class Call:
         self.error: BaseException | None = None
         self.returned: bool = False
 
+    def _returned(self, value: Any) -> None:
+        self.value = value
+        self.returned = True
+
+    def _raised(self, error: BaseException) -> None:
+        self.error = without_host_frames(error)
+
     def cancel(self) -> None:
         """Ask the call to end."""
         raise NotImplementedError
@@ -129,7 +136,8 @@ class TrioCall(Call):
         except BaseException as error:
             if _cancelled_from_outside(error):
                 raise
-            self.error = self.error or unwrap(error)
+            if self.error is None:
+                self._raised(unwrap(error))
         finally:
             self.done.set()
 
@@ -137,13 +145,12 @@ class TrioCall(Call):
         self._task = trio.lowlevel.current_task()
         current_plugin.set(self._plugin)
         try:
-            self.value = await ensure_awaited(self.what, self._fn(*self._args))
-            self.returned = True
+            self._returned(await ensure_awaited(self.what, self._fn(*self._args)))
         except BaseException as error:
             cancelled, own = split_cancelled(error)
             try:
                 if own is not None:
-                    self.error = without_host_frames(own)
+                    self._raised(own)
                 if cancelled is not None:
                     raise cancelled from None
             finally:
@@ -341,13 +348,14 @@ class AsyncioCall(Call):
 
     async def _run(self) -> None:
         try:
-            self.value = await ensure_awaited(self.what, self._fn(*self._args))
-            self.returned = True
+            self._returned(await ensure_awaited(self.what, self._fn(*self._args)))
         except asyncio.CancelledError:
             if not self._cancelled:
-                self.error = OwnCancellationError(f"{self.what} was cancelled by the plugin's code")
+                self._raised(
+                    OwnCancellationError(f"{self.what} was cancelled by the plugin's code")
+                )
         except BaseException as error:
-            self.error = without_host_frames(error)
+            self._raised(error)
         finally:
             self._end()
 

@@ -47,7 +47,7 @@ class Parcel:
 
     def __init__(self, points: Sequence[MonitoringPoint]) -> None:
         self.points = points
-        self.settled = trio.Event()
+        self.settled: trio.Event = trio.Event()
         self.error: Exception | None = None
 
 
@@ -56,7 +56,7 @@ class Outbox:
 
     def __init__(self) -> None:
         self.parcels: list[Parcel] = []
-        self.filled = trio.Event()
+        self.filled: trio.Event = trio.Event()
 
     async def send(self, points: Sequence[MonitoringPoint]) -> None:
         """Hand points over; return once they are sent, or raise what sending them raised."""
@@ -79,7 +79,7 @@ class Outbox:
 
 
 #: One instance of each class lives in the process, so a module's variable is where they meet.
-outbox = Outbox()
+outbox: Outbox = Outbox()
 
 
 class BatchCollector(BaseEventPlugin):
@@ -101,8 +101,8 @@ class BatchSender(BaseBackgroundPlugin):
     def __init__(self, app: PluginApp) -> None:
         super().__init__(app)
         self.client: httpx.AsyncClient | None = None
-        self.reached = False
-        self.sent = 0
+        self.reached: bool = False
+        self.sent: int = 0
 
     async def initialize(self) -> None:
         self.client = httpx.AsyncClient(timeout=self.config.timeout, trust_env=False)

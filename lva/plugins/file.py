@@ -48,7 +48,7 @@ POLLS, POLL_SECONDS = 50, 0.1
 class Config(BaseModel):
     """`[plugins.file.config]`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     path: Path | None = Field(
         None, description="The file; points.jsonl in state_dir if left out; - for standard output."
@@ -126,8 +126,9 @@ class RotatedFile:
     """A file that makes room for another when it is full. Its methods raise OSError."""
 
     def __init__(self, path: Path, config: Config, logger: logging.Logger) -> None:
-        self.name = str(path)
-        self.longest = self._limit = config.max_bytes or math.inf
+        self.name: str = str(path)
+        self._limit = config.max_bytes or math.inf
+        self.longest: float = self._limit
         self._path = path
         self._backups = config.backups
         self._fsync = config.fsync
@@ -225,7 +226,7 @@ class StandardOutput:
     """A pipe, a terminal or a file that the service was started with. Its methods raise OSError."""
 
     name = "standard output"
-    longest = math.inf
+    longest: float = math.inf
 
     def __init__(self) -> None:
         self._fd = -1

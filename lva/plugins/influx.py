@@ -61,7 +61,7 @@ CHECK: Final = {
 class Config(BaseModel):
     """`[plugins.influx.config]`. Either `bucket` or `db` says where points go, and by which API."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     url: str = Field(
         "http://127.0.0.1:8086",

@@ -67,7 +67,7 @@ Encoded: TypeAlias = tuple[Message, list[MonitoringPoint], list[MonitoringPoint]
 class Config(BaseModel):
     """`[plugins.otlp.config]`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     url: str = Field(
         "http://127.0.0.1:4318",

@@ -39,6 +39,7 @@ from lva import (
     PluginApp,
     RetryLaterError,
 )
+from lva.contract import RuntimeName
 
 #: How long, in seconds, `close()` waits for an acknowledgement under way, for the server's good-bye, and
 #: for what is left of a connection that had to be cut.
@@ -56,7 +57,7 @@ OPTIONS = {"auth", "cafile", "capath", "certfile", "keyfile", "no_verify_ssl"}
 class Config(BaseModel):
     """`[plugins.rabbitmq.config]`. Times are in seconds."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     url: str = Field(
         "amqp://127.0.0.1:5672/",
@@ -149,7 +150,7 @@ class Config(BaseModel):
 class RabbitMQ(BaseEventPlugin, BaseBackgroundPlugin):
     """Sends and consumes over a connection each: a server short of memory blocks those that send."""
 
-    runtime = "asyncio"
+    runtime: ClassVar[RuntimeName] = "asyncio"
     eventName = "monitoring_event"
     Config: ClassVar[type[BaseModel] | None] = Config
     # A server that comes and goes is no reason to give up, and once it is back it is soon in use. What

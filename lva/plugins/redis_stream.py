@@ -41,6 +41,7 @@ from lva import (
     PluginApp,
     RetryLaterError,
 )
+from lva.contract import RuntimeName
 
 Entry: TypeAlias = tuple[bytes, Mapping[bytes, bytes]]
 
@@ -60,7 +61,7 @@ URL = re.compile(
 class Config(BaseModel):
     """`[plugins.redis_stream.config]`. Times are in seconds."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     url: str = Field(
         "redis://127.0.0.1:6379/0",
@@ -133,7 +134,7 @@ class Config(BaseModel):
 class RedisStream(BaseEventPlugin, BaseBackgroundPlugin):
     """Writes each batch in one round trip; reads as one consumer of a group."""
 
-    runtime = "asyncio"
+    runtime: ClassVar[RuntimeName] = "asyncio"
     eventName = "monitoring_event"
     Config: ClassVar[type[BaseModel] | None] = Config
     # A server that comes and goes is no reason to give up, and once it is back it is soon in use.

@@ -57,7 +57,7 @@ HEADER_VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 class Config(BaseModel):
     """`[plugins.webhook.config]`. Times are in seconds."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     url: SecretStr = Field(
         description="Where to post to, http:// or https://. Never shown: many a URL holds a key."

@@ -616,3 +616,23 @@ async def test_points_that_come_too_late_are_refused_and_the_publisher_is_told(
         points = (await host.receipt_of("both")).points
     assert points["refused"] == journal.count(False) > 0
     assert points["accepted"] == points["delivered"] == journal.count(True)
+
+
+async def test_a_plugin_that_has_failed_does_not_stop_others_from_publishing(
+    tmp_path, autojump_clock
+):
+    failing = """
+    class Failing(BaseEventPlugin, BaseBackgroundPlugin):
+        eventName = "monitoring_event"
+
+        async def start(self):
+            raise OSError
+
+        async def handleEvent(self, points, logger):
+            pass
+    """
+    tables = {"failing": {"restart": "never"}}
+    async with running_host(tmp_path, {"failing": failing}, tables, wait=False) as host:
+        await host.wait_for("failing", State.FAILED)
+        assert host.host.publish("monitoring_event", numbered(2))
+        assert (await host.receipt_of("failing")).points["refused"] == 2
