@@ -141,7 +141,10 @@ class LoopThread:
                 if not self._over:
                     why = "the plugin's code stopped the event loop, which is the service's"
                     self._report("loop.stop()", RuntimeError(why))
-        self.loop.close()
+        try:
+            self.loop.close()
+        except Exception as error:  # uvloop's does not like everything that may be left on it
+            self._report("its event loop's close()", error)
         for answer in list(self.unanswered):
             answer()
         self._on_end()
