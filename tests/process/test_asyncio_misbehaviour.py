@@ -265,8 +265,16 @@ class Culprit(%s):
         async with self.kept[-1].get(self.config["url"]) as answer:
             await answer.read()
 
+    async def both_ends(self):
+        await self.server()
+        address = self.kept[-1].sockets[0].getsockname()
+        self.kept.append(await asyncio.open_connection(*address))
+
     async def server(self):
-        self.kept.append(await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0))
+        def accepted(reader, writer):
+            self.kept.append((reader, writer))
+
+        self.kept.append(await asyncio.start_server(accepted, "127.0.0.1", 0))
 """
 
 #: Publishes points numbered from 0 on, and stops after the culprits.
@@ -451,6 +459,7 @@ ENDED_BY_THE_HOST: dict[Case, Outcome] = {
     ("shell", "child"): ended(r"subprocess \d+"),
     ("session", "start"): ended(r"a connection to 127\.0\.0\.1:\d+"),
     ("server", "start"): ended("a server"),
+    ("both_ends", "start"): ended(r"a connection (to|from) 127\.0\.0\.1:\d+"),
     ("server", "close"): ended("a server"),
 }  # fmt: skip
 
@@ -494,7 +503,7 @@ ON_UVLOOP: dict[Case, Outcome] = {
         ("failing_child", "start"), ("handle_signal", "initialize")]},
     **{case: ENDED_BY_THE_HOST[case] for case in [
         ("hang", "initialize"), ("hang", "child"), ("subprocess", "start"), ("shell", "child"),
-        ("session", "start"), ("server", "start"), ("open_generator", "start")]},
+        ("session", "start"), ("server", "start"), ("both_ends", "start"), ("open_generator", "start")]},
     **{case: STUBBORN[case] for case in [
         ("swallow", "start"), ("swallow", "child"), ("hold", "child"), ("executor", "start")]},
 }  # fmt: skip
