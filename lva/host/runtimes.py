@@ -28,7 +28,7 @@ from lva.logs import current_plugin
 
 #: How long, in seconds, an `__init__` may hold up the event loop before it is waited for in the
 #: background. Nearly all return sooner, and then no task switch is needed.
-_BRIEFLY: Final = 0.02
+_BRIEFLY = 0.02
 _HOST_DIR: Final = str(Path(__file__).parent)
 
 

@@ -421,7 +421,7 @@ GOOD = {"series": "s", "time": "1", "tags": "{}", "fields": '{"n": 1}'}
         ({"time": "yesterday"}, "JSONDecodeError: "),
         ({"time": '"1"'}, "TypeError: time is in Unix seconds"),
         ({"time": "1e400"}, "ValueError: time is not finite"),
-        ({"time": "1" * 400}, "OverflowError: "),
+        ({"time": "1" * 400}, "ValueError: time is not finite"),
         ({"tags": "[]"}, "TypeError: tags and fields must be JSON objects"),
         ({"fields": '{"n": [1]}'}, "TypeError: fields['n'] must be a str, int or float"),
         ({"fields": f'{{"n": {2**63}}}'}, "ValueError: fields['n'] does not fit into 64 bits"),
