@@ -204,16 +204,15 @@ class Queue:
         there = self.points + len(points)
         size = self._bounds.measure(points)
         if there > self._bounds.points or self.bytes + size > self._bounds.bytes:
-            points = self._make_room(points, size)
-            size = self._bounds.measure(points)
+            points, size = self._make_room(points, size)
         if points:
             self._chunks.append(Chunk(points, since, size))
             self.points += len(points)
             self.bytes += size
         return there - self.points
 
-    def _make_room(self, points: Sequence[Any], size: int) -> Sequence[Any]:
-        """Drop points until there is room for the new ones; return what is left of those."""
+    def _make_room(self, points: Sequence[Any], size: int) -> tuple[Sequence[Any], int]:
+        """Drop points until there is room for the new ones; return what is left of those, and its size."""
         bounds = self._bounds
         if size > bounds.bytes:
             points = bounds.without_giants(points)
@@ -224,9 +223,10 @@ class Queue:
             while (excess_bytes := self.bytes + size - bounds.bytes) > 0 and self._chunks:
                 self.get(self._first_with(excess_bytes))
         room, bytes_room = bounds.points - self.points, bounds.bytes - self.bytes
-        if len(points) <= room and size <= bytes_room:
-            return points
-        return bounds.fitting(points, room, bytes_room)
+        if len(points) > room or size > bytes_room:
+            points = bounds.fitting(points, room, bytes_room)
+            size = bounds.measure(points)
+        return points, size
 
     def _first_with(self, size: float) -> int:
         """Return how many points at the head of the first chunk have this size; or all of it has less."""

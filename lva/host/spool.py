@@ -343,8 +343,7 @@ class SpooledMailbox(Mailbox):
     def _accept(self, points: Sequence[Any]) -> None:
         size = self._bounds.measure(points)
         if not self._fit_in_memory(len(points), size) or self._stored + size > self._max_stored:
-            points = self._make_room(points, size)
-            size = self._bounds.measure(points)
+            points, size = self._make_room(points, size)
         # By the average size, so that no point has to be looked at.
         most = max(1, min(self._most, _SEGMENT_BYTES * len(points) // max(1, size)))
         done = 0
@@ -378,8 +377,8 @@ class SpooledMailbox(Mailbox):
             and self._bytes_in_memory + size <= self._bounds.bytes
         )
 
-    def _make_room(self, points: Sequence[Any], size: int) -> Sequence[Any]:
-        """Drop points until there is room for the new ones; return what is left of those."""
+    def _make_room(self, points: Sequence[Any], size: int) -> tuple[Sequence[Any], int]:
+        """Drop points until there is room for the new ones; return what is left of those, and its size."""
         bounds, came = self._bounds, len(points)
         if size > bounds.bytes:
             points = bounds.without_giants(points)
@@ -391,9 +390,11 @@ class SpooledMailbox(Mailbox):
             self._drop_unwritten(len(points), size)
         room = bounds.points - self._points_in_memory
         bytes_room = min(bounds.bytes - self._bytes_in_memory, self._max_stored - self._stored)
-        points = bounds.fitting(points, room, bytes_room)
+        if len(points) > room or size > bytes_room:
+            points = bounds.fitting(points, room, bytes_room)
+            size = bounds.measure(points)
         self._drop(OVERFLOW, came - len(points))
-        return points
+        return points, size
 
     def _relieve_disk(self, size: int = 0) -> None:
         """Drop segments by policy until there is room for so many bytes more on disk."""
