@@ -235,7 +235,8 @@ class Influx(BaseEventPlugin):
             why = f"no answer from {self.config.url} within {self.config.timeout:g} s"
             raise RetryLaterError(why) from None
         except httpx.HTTPError as error:
-            raise RetryLaterError(f"no answer from {self.config.url}: {error!r}") from None
+            why = f"no answer from {self.config.url}: {telling(error)!r}"
+            raise RetryLaterError(why) from None
         if reply.is_success:
             return ""
         said = f"{reply.status_code} {reply.text.strip()}"
@@ -245,6 +246,13 @@ class Influx(BaseEventPlugin):
         check = CHECK.get(reply.status_code, "")
         why = f"{self.config.url} answers {said:.200}{check}"
         raise RetryLaterError(why, after=retry_after(reply))
+
+
+def telling(error: BaseException) -> BaseException:
+    """Return the first error of a chain that says something: those of TLS are wrapped in mute ones."""
+    while not str(error) and (inner := error.__cause__ or error.__context__):
+        error = inner
+    return error
 
 
 def retry_after(reply: httpx.Response) -> float | None:

@@ -200,7 +200,8 @@ class Otlp(BaseEventPlugin):
             why = f"no answer from {self._target} within {self.config.timeout:g} s"
             raise RetryLaterError(why) from None
         except httpx.HTTPError as error:
-            raise RetryLaterError(f"no answer from {self._target}: {error!r}") from None
+            why = f"no answer from {self._target}: {telling(error)!r}"
+            raise RetryLaterError(why) from None
         if reply.is_success:
             return reply.content
         text = reply.text
@@ -222,6 +223,13 @@ def partial_success(answer: bytes) -> tuple[int, str]:
     except DecodeError:  # success, said in another way
         return 0, ""
     return max(0, partial.rejected_log_records), partial.error_message
+
+
+def telling(error: BaseException) -> BaseException:
+    """Return the first error of a chain that says something: those of TLS are wrapped in mute ones."""
+    while not str(error) and (inner := error.__cause__ or error.__context__):
+        error = inner
+    return error
 
 
 def retry_after(reply: httpx.Response) -> float | None:
@@ -311,6 +319,7 @@ class Metrics:
         gauges: dict[str, metrics.Metric] = {}
         sent, unfit = await each(points, lambda point: self._add(point, gauges))
         sums: dict[str, metrics.Metric] = {}
+        now = max(time.time_ns(), self._begun)
         for (name, _), total in self._changed.items():
             metric = sums.setdefault(
                 name, metrics.Metric(name=name, unit=self._units.get(name, ""))
@@ -318,7 +327,7 @@ class Metrics:
             when = {
                 "attributes": total.pairs,
                 "start_time_unix_nano": self._begun,
-                "time_unix_nano": max(time.time_ns(), self._begun),
+                "time_unix_nano": now,
             }
             if name in self._units:
                 metric.histogram.aggregation_temporality = CUMULATIVE

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -240,8 +241,13 @@ class StandIn:
 
 
 @contextmanager
-def standing_in(port: int = 0) -> Iterator[StandIn]:
-    """Serve a stand-in on a port of the loopback interface, a free one if left out."""
+def standing_in(port: int = 0, certificate: Path | None = None) -> Iterator[StandIn]:
+    """Serve a stand-in on the loopback interface.
+
+    Args:
+        port: A free one if left out.
+        certificate: With one, over TLS.
+    """
     it = StandIn()
 
     class Handler(BaseHTTPRequestHandler):
@@ -275,9 +281,15 @@ def standing_in(port: int = 0) -> Iterator[StandIn]:
 
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a failed handshake
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    it.url = f"http://127.0.0.1:{server.server_address[1]}"
+    place = "http://127.0.0.1" if certificate is None else "https://localhost"
+    it.url = f"{place}:{server.server_address[1]}"
     try:
         yield it
     finally:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from email.utils import formatdate
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -858,6 +859,18 @@ async def test_a_proxy_of_the_configuration_is_used(tmp_path, stand_in):
     async with sink(tmp_path, "http://nowhere.invalid", proxy=stand_in.url) as host:
         assert (await settled(host, numbered(3))).delivered == 3
     assert stand_in.requests[-1].headers["Host"] == "nowhere.invalid"
+
+
+async def test_certificates_are_checked(tmp_path, monkeypatch):
+    certificate = Path(__file__).parent / "localhost.pem"
+    with standing_in(certificate=certificate) as server:
+        async with sink(tmp_path, server.url, wait=False) as host:
+            await host.wait_for("influx", State.BACKOFF, within=20)
+            assert "CERTIFICATE_VERIFY_FAILED" in reason(host)
+        assert server.requests == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        async with sink(tmp_path, server.url) as host:
+            assert (await settled(host, numbered(3))).delivered == 3
 
 
 async def test_others_get_a_turn_while_a_large_batch_is_encoded(tmp_path):

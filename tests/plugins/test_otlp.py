@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from email.utils import formatdate
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -578,6 +579,19 @@ async def test_a_proxy_of_the_environment_is_not_used(tmp_path, receiver, monkey
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     async with sink(tmp_path, receiver.url) as host:
         assert (await settled(host, numbered(3))).delivered == 3
+
+
+async def test_certificates_are_checked(tmp_path, monkeypatch):
+    certificate = Path(__file__).parent / "localhost.pem"
+    with standing_in(certificate=certificate) as server:
+        server.answer = lambda _: (200, {}, b"")
+        async with sink(tmp_path, server.url, wait=False) as host:
+            await host.wait_for("otlp", State.BACKOFF, within=20)
+            assert "CERTIFICATE_VERIFY_FAILED" in (host.life("otlp").history[-1].reason or "")
+        assert server.requests == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        async with sink(tmp_path, server.url) as host:
+            assert (await settled(host, numbered(3))).delivered == 3
 
 
 @pytest.mark.parametrize("signal", ["logs", "metrics"])
