@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -17,6 +18,7 @@ import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
 from lva import MonitoringPoint
 from lva.errors import ConfigurationError
@@ -330,6 +332,17 @@ async def settled(host: RunningHost, points: list[MonitoringPoint]) -> Ledger:
     return ledger
 
 
+async def samples(server: VictoriaMetrics, db: str, count: int) -> list[tuple[Any, int, float]]:
+    """Wait until a server shows as many samples of a database: it may answer a little before it does."""
+
+    def found() -> list[tuple[Any, int, float]]:
+        # /api/v2/write adds no label
+        return [(m, at, value) for m, at, value in server.samples() if m.pop("db", "v2") == db]
+
+    await until(lambda: len(found()) >= count)
+    return found()
+
+
 @pytest.fixture(scope="module")
 def influxdb(tmp_path_factory) -> Iterator[InfluxDB]:
     with InfluxDB(tmp_path_factory.mktemp("influxdb")) as server:
@@ -384,17 +397,16 @@ async def test_influxdb_gives_back_what_was_published(tmp_path, influxdb):
 
 
 @pytest.mark.parametrize(
-    "place", [{"db": "odd1"}, {"bucket": "odd2", "org": "o", "token": "t" * 9}]
+    ("db", "place"), [("v1", {"db": "v1"}), ("v2", {"bucket": "b", "org": "o", "token": "t" * 9})]
 )
-async def test_victoria_metrics_stores_what_was_published(tmp_path, victoria, place):
+async def test_victoria_metrics_stores_what_was_published(tmp_path, victoria, db, place):
     async with sink(tmp_path, victoria.url, **place) as host:
         ledger = await settled(host, odd_points())
     assert ledger.delivered == len(ODD)
-    stored = {}
-    for labels, at, value in victoria.samples():
-        database = labels.pop("db", "odd2")  # what /write adds, and /api/v2/write does not
-        if database in place.values():
-            stored[labels.pop("__name__")] = labels, at, value
+    count = sum(len(fields) for _, _, fields in ODD)
+    found = await samples(victoria, db, count)
+    stored = {labels.pop("__name__"): (labels, at, value) for labels, at, value in found}
+    assert len(stored) == len(found) == count
     for series, tags, fields in ODD:
         for key, value in fields.items():
             labels, at, number = stored[f"{series}_{key}"]
@@ -444,10 +456,9 @@ async def test_servers_read_random_points_as_they_were_meant(tmp_path, server, r
             assert found.pop(str(point.tags["id"])) == expected
         assert not found
         return
-    for labels, at, value in server.samples():
-        if labels.pop("db", None) == "random":
-            name = labels.pop("__name__")
-            found.setdefault(labels["id"], []).append((name, labels, at, value))
+    for labels, at, value in await samples(server, "random", 2 * len(kept)):
+        name = labels.pop("__name__")
+        found.setdefault(labels["id"], []).append((name, labels, at, value))
     assert found.keys() == {str(point.tags["id"]) for point in kept}
 
     def read(value: Any) -> str:
@@ -467,9 +478,8 @@ async def test_servers_read_random_points_as_they_were_meant(tmp_path, server, r
 async def test_the_rest_of_a_text_is_no_point_of_its_own(tmp_path, victoria):
     async with sink(tmp_path, victoria.url, db="breaks") as host:
         await settled(host, [point(text='a\nevil,db=breaks value=7 1\n"', value=3)])
-    stored = [
-        (m["__name__"], value) for m, _, value in victoria.samples() if m.get("db") == "breaks"
-    ]
+    found = await samples(victoria, "breaks", 2)
+    stored = [(labels["__name__"], value) for labels, _, value in found]
     assert sorted(stored) == [("requests_text", 0), ("requests_value", 3)]
 
 
@@ -598,12 +608,12 @@ async def test_a_line_that_is_too_long_for_victoria_metrics_takes_no_other_along
         batch = [point(n, value=n) for n in range(100)]
         ledger = await settled(host, [*batch, point(100, text="x" * 300_000)])
     assert (ledger.delivered, ledger.rejected) == (100, 1)
-    stored = {value for labels, _, value in victoria.samples() if labels.get("db") == "long"}
+    stored = {value for _, _, value in await samples(victoria, "long", 100)}
     assert stored == {float(n) for n in range(100)}
 
 
 async def test_looking_for_wrong_points_ends_and_goes_on_later(tmp_path, autojump_clock):
-    async with virtual(tmp_path) as (host, server):
+    async with virtual(tmp_path, autojump_clock) as (host, server):
         server.otherwise = (400, {})
         server.seconds = 1
         begun = trio.current_time()
@@ -759,7 +769,7 @@ class Virtual:
 
 
 @asynccontextmanager
-async def virtual(tmp_path) -> AsyncIterator[tuple[RunningHost, Virtual]]:
+async def virtual(tmp_path, clock: MockClock) -> AsyncIterator[tuple[RunningHost, Virtual]]:
     """Run the plugin without a network, so that time can be virtual."""
     server = Virtual()
     client = httpx.AsyncClient
@@ -770,12 +780,10 @@ async def virtual(tmp_path) -> AsyncIterator[tuple[RunningHost, Virtual]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(influx.httpx, "AsyncClient", replaced)
-        # Virtual time flies while a worker thread runs the constructor.
-        table = {"initialize_timeout": 80_000}
-        async with sink(
-            tmp_path, "http://virtual", wait=False, rng=StubRandom(0.0), gzip=False, table=table
-        ) as host:
-            await host.wait_for("influx", State.RUNNING, within=80_000)
+        # Virtual time would fly while a worker thread runs the constructor.
+        clock.autojump_threshold, clock.rate = math.inf, 1
+        async with sink(tmp_path, "http://virtual", rng=StubRandom(0.0), gzip=False) as host:
+            clock.autojump_threshold, clock.rate = 0, 0
             server.times.clear()
             yield host, server
 
@@ -803,7 +811,7 @@ async def settled_virtually(host: RunningHost, count: int) -> Ledger:
 async def test_a_server_that_asks_for_a_pause_gets_it(
     tmp_path, status, value, least, most, autojump_clock
 ):
-    async with virtual(tmp_path) as (host, server):
+    async with virtual(tmp_path, autojump_clock) as (host, server):
         server.answers = [(status, {"Retry-After": value})]
         await settled_virtually(host, 3)
         first, second = server.times
@@ -811,7 +819,7 @@ async def test_a_server_that_asks_for_a_pause_gets_it(
 
 
 async def test_a_pause_may_be_given_as_a_date(tmp_path, autojump_clock):
-    async with virtual(tmp_path) as (host, server):
+    async with virtual(tmp_path, autojump_clock) as (host, server):
         server.answers = [(503, {"Retry-After": formatdate(time.time() + 90, usegmt=True)})]
         await settled_virtually(host, 3)
         first, second = server.times
@@ -819,7 +827,7 @@ async def test_a_pause_may_be_given_as_a_date(tmp_path, autojump_clock):
 
 
 async def test_a_pause_holds_when_a_part_was_written_already(tmp_path, autojump_clock):
-    async with virtual(tmp_path) as (host, server):
+    async with virtual(tmp_path, autojump_clock) as (host, server):
         server.answers = [(400, {}), (204, {}), (429, {"Retry-After": "50"})]
         ledger = await settled_virtually(host, 4)
         *_, third, fourth = server.times
