@@ -317,6 +317,8 @@ class Mailbox(ABC):
     async def take(self, size: int) -> Batch:
         """Wait for points; return what has gathered, at most `size`, now counted as in flight.
 
+        One task at a time may wait here.
+
         Raises:
             trio.EndOfChannel: The mailbox is closed and empty.
         """

@@ -40,6 +40,9 @@ _LOCK_TIMEOUT: Final = 1.0
 #: Most points of one segment, and roughly most bytes.
 _SEGMENT: Final = 1000
 _SEGMENT_BYTES: Final = 1024 * 1024
+_JSON: Final = json.JSONEncoder(
+    separators=(",", ":"), allow_nan=False, ensure_ascii=False, check_circular=False
+)
 #: How long, in seconds, points gather before a group commit.
 COMMIT_INTERVAL: Final = 0.05
 #: How long, in seconds, to wait after a commit that failed, and until it is logged again.
@@ -241,12 +244,8 @@ def _other_version(path: Path, application: int, version: int) -> str:
 
 def encode(points: Iterable[MonitoringPoint]) -> bytes:
     """Return points as they are stored: JSON, which every later version can read."""
-    return json.dumps(
-        [(point.series, point.time, point.tags, point.fields) for point in points],
-        separators=(",", ":"),
-        allow_nan=False,
-        ensure_ascii=False,
-    ).encode()
+    values = [(point.series, point.time, point.tags, point.fields) for point in points]
+    return _JSON.encode(values).encode()
 
 
 def decode(body: bytes) -> list[MonitoringPoint]:
@@ -316,7 +315,6 @@ class SpooledMailbox(Mailbox):
         self._number = 0
         self._work = trio.Event()
         self._thread = trio.CapacityLimiter(1)
-        self._taking = trio.Lock()
         self._writing = trio.Lock()
         self._writer = trio.CancelScope()
         self._quiet_until = -math.inf
@@ -426,7 +424,7 @@ class SpooledMailbox(Mailbox):
         if segment in self._resident:
             self._resident.remove(segment)
         if not segment.stored:  # what is in flight may still have to be written
-            segment.points, segment.count = taken, segment.taken
+            segment.points = taken
         segment.taken = segment.count
         self.ledger.queued -= waiting
         self._drop(reason, waiting)
@@ -445,13 +443,12 @@ class SpooledMailbox(Mailbox):
     # Taking
 
     async def take(self, size: int) -> Batch:
-        async with self._taking:
-            batch = Batch()
-            while not batch:
-                await self.wait_for_points()
-                for segment in self._forgotten(size):
-                    await self._load(segment)
-                self._fill(batch, size)
+        batch = Batch()
+        while not batch:
+            await self.wait_for_points()
+            for segment in self._forgotten(size):
+                await self._load(segment)
+            self._fill(batch, size)
         self._taken(len(batch))
         return batch
 

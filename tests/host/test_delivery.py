@@ -245,7 +245,7 @@ async def test_what_other_threads_publish_is_bounded_before_it_arrives(autojump_
     box = MemoryMailbox(Bounds(10, 1000), 10)
     for n in range(100):
         box.cross(sized(200, 100, start=2 * n))
-    assert box._crossing.bytes <= 1000
+    assert (box._crossing.points, box._crossing.bytes) == (7, 1000)
     box.arrive()
     assert box.ledger.accepted == 200
     assert box.ledger.dropped == {"overflow": 193}
@@ -958,6 +958,17 @@ async def test_at_most_so_many_calls_are_made_at_once_and_every_point_arrives(
         assert it.ledger.delivered == 103
 
 
+async def test_each_batch_gathers_for_its_own_time_whatever_the_concurrency(autojump_clock):
+    calls = Calls()
+    async with delivering(calls, concurrency=3, flush_interval=10, batch_size=100) as it:
+        for n in range(5):
+            it.offer(numbered(1, n))
+            await trio.sleep(6)
+        await trio.sleep(20)
+        assert calls.batches == [[0, 1], [2, 3], [4]]
+        assert [after - calls.times[0] for after in calls.times] == [0, 12, 24]
+
+
 async def test_a_slow_batch_holds_up_no_other(autojump_clock):
     receiver = Receiver(sleeping(100), otherwise=sleeping(1))
     async with delivering(receiver, concurrency=2, batch_size=1, handle_timeout=1000) as it:
@@ -1005,6 +1016,7 @@ async def test_a_call_that_does_not_end_ends_all_others(autojump_clock):
         it.offer(numbered(10))
         await trio.sleep(16)
         assert it.stuck is not None
+        assert not it.delivery.finished.is_set()
         assert receiver.now == 1, "the stubborn one"
         assert it.ledger.balanced
         assert it.delivery.drop_rest("shutdown") == 10
