@@ -804,7 +804,7 @@ async def settled_virtually(host: RunningHost, count: int) -> Ledger:
         (429, "90 s from now", 0, 0),
         (429, "-5", 0, 0),
         (503, "86400", 300, 300),
-        (503, formatdate(time.time() - 60, usegmt=True), 0, 0),
+        pytest.param(503, formatdate(time.time() - 60, usegmt=True), 0, 0, id="503-a minute ago"),
         (429, "Tue, 99 Foo 2030 00:00:00 GMT", 0, 0),
     ],
 )

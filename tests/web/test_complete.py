@@ -511,6 +511,7 @@ STREAMING = """
     async def endless(request):
         async def pieces():
             try:
+                tell("there")
                 while True:
                     yield b"x" * 1000
                     await asyncio.sleep(0.001)
@@ -520,7 +521,6 @@ STREAMING = """
             finally:
                 await asyncio.sleep(0.01)
                 tell("finished")
-        tell("there")
         return pieces()
 
     async def breaks(request):
