@@ -32,6 +32,7 @@ from lva.host.runtimes import (
     Constructed,
     Patience,
     Runtime,
+    TrioCall,
     ensure_awaited,
     now,
     without_host_frames,
@@ -120,14 +121,13 @@ class _Attempt:
     """What one attempt holds."""
 
     initialized: trio.Event = field(default_factory=trio.Event)
-    over: trio.Event = field(default_factory=trio.Event)
     phase: str = "__init__()"
     closing: bool = False
-    cancelled_itself: bool = False
     reported: BaseException | None = None
     running_since: float | None = None  # Trio time
     entered: list[Plugin] = field(default_factory=list)
-    body: Call | None = None
+    body: TrioCall | None = None
+    work: trio.CancelScope = field(default_factory=trio.CancelScope)
     first_failure: tuple[str, BaseException] | None = None
     stuck: list[Call] = field(default_factory=list)
 
@@ -352,12 +352,11 @@ class PluginLife:
         attempt.body = self._runtime.begin(self._body, attempt)
         if (crash := await self._initialized(attempt)) is not None:
             return crash
-        async with trio.open_nursery() as nursery:
-            for cls, delivery in self.deliveries.items():
-                nursery.start_soon(self._deliver, attempt, cls, delivery)
-            await attempt.over.wait()
-            self.owner.gate = Gate.WAITING
-            nursery.cancel_scope.cancel()
+        if self.deliveries:
+            await self._deliver_all(attempt)
+        else:
+            await attempt.body.done.wait()
+        self.owner.gate = Gate.WAITING
         if attempt.stuck:
             return Crash(attempt.stuck[0].what, "ignored its cancellation", stuck=True)
         return await self._why_over(attempt)
@@ -403,7 +402,7 @@ class PluginLife:
             phase = attempt.phase
         if first is not None:
             why = f"raised {brief(first)}"
-        elif attempt.cancelled_itself or not attempt.body.returned:
+        elif not attempt.body.returned:
             why = "was cancelled by the plugin's own code"
         else:
             phase, why = "its work", "has ended"
@@ -418,32 +417,43 @@ class PluginLife:
         )
 
     async def _body(self, attempt: _Attempt) -> None:
-        """Run in the plugin's task: its nursery, in which it initializes, starts and works."""
+        """Run in the plugin's task, in the plugin's nursery: initialize, start and work."""
+        assert attempt.body is not None
+        assert attempt.body.nursery is not None
         try:
-            async with trio.open_nursery() as nursery:
-                self._runtime.equip(self._members.values(), nursery)
-                for cls, member in self._members.items():
-                    if attempt.closing:
-                        return  # it is too late: the host has gone on without this task
-                    attempt.phase = f"{cls.__name__}.initialize()"
-                    await self._runtime.run(attempt.phase, partial(_initialize, attempt, member))
-                if not self._became_running(attempt):
-                    return
-                for cls, member in self._members.items():
-                    if isinstance(member, BaseBackgroundPlugin):
-                        what = f"{cls.__name__}.start()"
-                        nursery.start_soon(
-                            self._start, attempt, what, member, name=f"{self.name}.{what}"
-                        )
-                if self.settings.restart != "always" or self.is_event_plugin:
-                    await trio.sleep_forever()
-            await self._runtime.all_done()
-            attempt.cancelled_itself = nursery.cancel_scope.cancel_called
+            self._runtime.equip(self._members.values(), attempt.body.nursery)
+            for cls, member in self._members.items():
+                if attempt.closing:
+                    return  # it is too late: the host has gone on without this task
+                attempt.phase = f"{cls.__name__}.initialize()"
+                self._name_task(attempt.phase)
+                await self._runtime.run(attempt.phase, partial(_initialize, attempt, member))
+            if not self._became_running(attempt):
+                return
         finally:
             attempt.initialized.set()
-            attempt.over.set()
+        # A scope of its own, so that breaking Trio's nesting rules shows as soon as `start()` returns.
+        with attempt.work:
+            await self._start_all(attempt)
+        if self.settings.restart != "always" or self.is_event_plugin:
+            await trio.sleep_forever()
+        await self._runtime.all_done()
+
+    async def _start_all(self, attempt: _Attempt) -> None:
+        starts = [
+            partial(self._start, attempt, f"{cls.__name__}.start()", member)
+            for cls, member in self._members.items()
+            if isinstance(member, BaseBackgroundPlugin)
+        ]
+        if len(starts) == 1:
+            await starts[0]()
+        else:
+            async with trio.open_nursery() as side_by_side:
+                for start in starts:
+                    side_by_side.start_soon(start)
 
     async def _start(self, attempt: _Attempt, what: str, member: BaseBackgroundPlugin) -> None:
+        self._name_task(what)
         try:
             await self._runtime.follow(what, member.start)
         except trio.Cancelled:
@@ -452,6 +462,10 @@ class PluginLife:
             if attempt.first_failure is None and not isinstance(error, BaseExceptionGroup):
                 attempt.first_failure = (what, without_host_frames(error))
             raise
+
+    def _name_task(self, what: str) -> None:
+        """Name the task after what it runs; threads that are started from there are told by it."""
+        trio.lowlevel.current_task().name = f"{self.name}.{what}"
 
     def _task_failed(self, where: str, error: BaseException) -> None:
         """Take note of a task that failed, and that is not below the body; after the end, only log it."""
@@ -477,13 +491,24 @@ class PluginLife:
         attempt.initialized.set()
         return True
 
-    async def _deliver(self, attempt: _Attempt, cls: PluginClass, delivery: Delivery) -> None:
+    async def _deliver_all(self, attempt: _Attempt) -> None:
+        """Deliver points until the plugin's tasks have ended, or a call of `handleEvent` does not end."""
+        assert attempt.body is not None
+        async with trio.open_nursery() as nursery:
+            for cls, delivery in self.deliveries.items():
+                nursery.start_soon(self._deliver, attempt, cls, delivery, nursery.cancel_scope)
+            await attempt.body.done.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _deliver(
+        self, attempt: _Attempt, cls: PluginClass, delivery: Delivery, scope: trio.CancelScope
+    ) -> None:
         member = self._members[cls]
         assert isinstance(member, BaseEventPlugin)
         stuck = await delivery.run(self._runtime, member.handleEvent)
         if stuck is not None:
             attempt.stuck.append(stuck)
-            attempt.over.set()
+            scope.cancel()
 
     # After an attempt
 

@@ -107,54 +107,57 @@ class Call:
 
 
 class TrioCall(Call):
-    """A call in a task of the host's nursery."""
+    """A call in a task of its own, below one of the host's nursery that guards it.
+
+    Attributes:
+        nursery: The nursery that the call's task is in, once it is open. The call ends with all of it.
+    """
 
     def __init__(
         self, what: str, plugin: str, fn: Callable[..., Awaitable[Any]], *args: Any
     ) -> None:
         super().__init__(what)
+        self.nursery: trio.Nursery | None = None
         self._plugin = plugin
         self._fn = fn
         self._args = args
-        self._scope = trio.CancelScope()
+        self._cancelled = False
         self._task: trio.lowlevel.Task | None = None
 
     def cancel(self) -> None:
-        self._scope.cancel()
+        self._cancelled = True
+        if self.nursery is not None:
+            self.nursery.cancel_scope.cancel()
 
     def place(self) -> str:
         return waiting_at(self._task)
 
     async def run(self) -> None:
-        """Be the task. Raises nothing but the host's own cancellation."""
+        """Be the guard. Raises nothing but the host's own cancellation."""
         try:
-            with self._scope:
-                # The plugin's task has a nursery of its own above it, because breaking Trio's
-                # nesting rules breaks the nursery that the breaking task is in.
-                async with trio.open_nursery() as guard:
-                    guard.start_soon(self._body, name=self.what)
+            # The plugin's code is in a task below, because breaking Trio's nesting rules breaks the
+            # nursery that the breaking task is in.
+            async with trio.open_nursery() as self.nursery:
+                if self._cancelled:
+                    self.nursery.cancel_scope.cancel()
+                self.nursery.start_soon(self._body, name=self.what)
+            if self.nursery.cancel_scope.cancel_called and not self._cancelled:
+                self.returned = False  # the plugin's code cancelled it
         except BaseException as error:
-            if _cancelled_from_outside(error):
-                raise
-            if self.error is None:
-                self._raised(unwrap(error))
+            cancelled, own = split_cancelled(error)
+            try:
+                if cancelled is not None and trio.current_effective_deadline() == -math.inf:
+                    raise cancelled from None
+                self._raised(unwrap(error) if own is None else own)
+            finally:
+                del cancelled, own  # or error, traceback and frame would keep one another alive
         finally:
             self.done.set()
 
     async def _body(self) -> None:
         self._task = trio.lowlevel.current_task()
         current_plugin.set(self._plugin)
-        try:
-            self._returned(await ensure_awaited(self.what, self._fn(*self._args)))
-        except BaseException as error:
-            cancelled, own = split_cancelled(error)
-            try:
-                if own is not None:
-                    self._raised(own)
-                if cancelled is not None:
-                    raise cancelled from None
-            finally:
-                del cancelled, own  # or error, traceback and frame would keep one another alive
+        self._returned(await ensure_awaited(self.what, self._fn(*self._args)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,11 +192,11 @@ class Runtime(Protocol):
     def call(self, what: str, fn: Callable[..., Awaitable[Any]], *args: Any) -> Call:
         """Start calling a coroutine function of the plugin."""
 
-    def begin(self, body: Callable[..., Awaitable[Any]], *args: Any) -> Call:
-        """Start the host's own coroutine that lives an attempt of the plugin."""
+    def begin(self, body: Callable[..., Awaitable[Any]], *args: Any) -> TrioCall:
+        """Start the host's own coroutine that lives an attempt of the plugin, on the service's loop."""
 
     def equip(self, members: Iterable[Any], nursery: trio.Nursery) -> None:
-        """Give the instances what they may use during an attempt; the body's nursery on Trio."""
+        """Give the instances what they may use during an attempt; on Trio, the body's nursery."""
 
     async def run(self, what: str, fn: Callable[[], Awaitable[Any]]) -> None:
         """Await a method of the plugin in the body; cancelled with it."""
@@ -266,12 +269,12 @@ class TrioRuntime:
                 await arrived.wait()
         return result[0] if result else None
 
-    def call(self, what: str, fn: Callable[..., Awaitable[Any]], *args: Any) -> Call:
+    def call(self, what: str, fn: Callable[..., Awaitable[Any]], *args: Any) -> TrioCall:
         call = TrioCall(what, self._plugin, fn, *args)
         self._nursery.start_soon(call.run, name=f"{what} (guard)")
         return call
 
-    def begin(self, body: Callable[..., Awaitable[Any]], *args: Any) -> Call:
+    def begin(self, body: Callable[..., Awaitable[Any]], *args: Any) -> TrioCall:
         return self.call(self._plugin, body, *args)
 
     def equip(self, members: Iterable[Any], nursery: trio.Nursery) -> None:
@@ -456,7 +459,7 @@ class AsyncioRuntime:
     def call(self, what: str, fn: Callable[..., Any], *args: Any) -> AsyncioCall:
         return AsyncioCall(what, self._loop, self._context(), fn, *args)
 
-    def begin(self, body: Callable[..., Awaitable[Any]], *args: Any) -> Call:
+    def begin(self, body: Callable[..., Awaitable[Any]], *args: Any) -> TrioCall:
         call = _Body(self, self._plugin, self._plugin, body, *args)
         self._nursery.start_soon(call.run, name=f"{self._plugin} (guard)")
         return call
@@ -606,11 +609,6 @@ def unwrap(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
-
-
-def _cancelled_from_outside(error: BaseException) -> bool:
-    cancelled, _ = split_cancelled(error)
-    return cancelled is not None and trio.current_effective_deadline() == -math.inf
 
 
 def without_host_frames(error: BaseException) -> BaseException:
