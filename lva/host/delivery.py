@@ -308,10 +308,9 @@ class Delivery:
             # Also on the way out of a cancelled delivery: what the call says of its points holds.
             if not ended:
                 call.cancel()
-                with trio.CancelScope(shield=True):
-                    ended = await self._patience.wait(
-                        call.done, self._settings.stop_timeout, share=1 / 3
-                    )
+                ended = await self._patience.wait(
+                    call.done, self._settings.stop_timeout, share=1 / 3
+                )
             self.durations.observe(trio.current_time() - begun)
             if call.returned:
                 self._settle(batch, delivered=len(batch))

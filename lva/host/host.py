@@ -6,6 +6,7 @@ import logging
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, Final
@@ -146,8 +147,7 @@ class Host:
             self.request_stop(f"the supervisor of plugin {life.name!r} failed")
             self.gave_up.set()
         finally:
-            life.ended.set()
-            life.turn_over.set()
+            life.note_end()
         if life.settings.critical and life.state.value in {State.FAILED, State.ABANDONED}:
             if not self.stop_requested.is_set():
                 self.critical_failure = life.name
@@ -240,11 +240,14 @@ class Host:
         if not lives:
             return
         patience = max(0.0, deadline - trio.current_time()) / (2 * len(lives))
-        for life in lives:
-            life.begin_stop(deadline)
-            if not life.ended.is_set():
-                with trio.move_on_after(patience):
-                    await life.ended.wait()
+        line = _Line(lives, deadline)
+        line.go_on()
+        while not line.all_begun.is_set():
+            current = line.current
+            with trio.move_on_at(line.since + patience):
+                await line.all_begun.wait()
+            if line.current is current:
+                line.go_on()
         for life in lives:
             await life.ended.wait()
 
@@ -281,6 +284,38 @@ class Host:
             for name, life in self.lives.items()
             if life.state.value is not State.RUNNING
         }
+
+
+class _Line:
+    """Plugins that stop one after the other: the end of one life begins the stop of the next.
+
+    Attributes:
+        current: The plugin whose stop was begun last.
+        since: When that was, in Trio time.
+        all_begun: Set when the one after the last would begin to stop.
+    """
+
+    def __init__(self, lives: Iterable[PluginLife], deadline: float) -> None:
+        self.current: PluginLife | None = None
+        self.since: float = 0.0
+        self.all_begun: trio.Event = trio.Event()
+        self._waiting = deque(lives)
+        self._deadline = deadline
+
+    def go_on(self) -> None:
+        """Begin the next stop, whether the current one has ended or not."""
+        while self._waiting:
+            life = self.current = self._waiting.popleft()
+            self.since = trio.current_time()
+            life.begin_stop(self._deadline, partial(self._has_ended, life))
+            if not life.ended.is_set():
+                return
+        self.current = None
+        self.all_begun.set()
+
+    def _has_ended(self, life: PluginLife) -> None:
+        if life is self.current:  # and not one that the line did not wait for
+            self.go_on()
 
 
 def _runtime(loaded: LoadedPlugin, nursery: trio.Nursery) -> Runtime:

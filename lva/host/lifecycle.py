@@ -57,6 +57,8 @@ class State(enum.Enum):
     FAILED = "failed"
     ABANDONED = "abandoned"
 
+    __hash__ = object.__hash__  # Enum's own hashes the name again each time
+
 
 #: The states that may follow each state. Anything else is a bug of the host.
 TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
@@ -84,6 +86,8 @@ _HINTS: Final = {
 _PROBLEMS: Final = 20
 #: How long, in seconds, a `close()` that was cut short may take to end.
 _CLOSE_GRACE: Final = 1.0
+#: For how long, in seconds, a stop waits for `start()` to end by itself before the supervisor sees to it.
+_AT_ONCE: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,7 @@ class _Attempt:
 
     initialized: trio.Event = field(default_factory=trio.Event)
     phase: str = "__init__()"
+    working: bool = False
     closing: bool = False
     reported: BaseException | None = None
     running_since: float | None = None  # Trio time
@@ -221,6 +226,7 @@ class PluginLife:
         self._restart_times: deque[float] = deque()
         self._retry_at = 0.0
         self._stop_begun: float | None = None
+        self._then: Callable[[], object] = lambda: None
 
     # What others ask of a life
 
@@ -260,18 +266,19 @@ class PluginLife:
                     await trio.sleep(max(0.0, self._retry_at - trio.current_time()))
                     self.restarts += 1
         finally:
-            with trio.CancelScope(shield=True):
-                await self._end_runtime()
-                for delivery in self.deliveries.values():
+            await self._end_runtime()
+            for delivery in self.deliveries.values():
+                with trio.CancelScope(shield=True):
                     await delivery.bury()
                     await delivery.keep()
             self._release()
 
-    def begin_stop(self, deadline: float) -> None:
+    def begin_stop(self, deadline: float, then: Callable[[], object] = lambda: None) -> None:
         """Begin to stop the plugin: its tasks are cancelled, then it is closed.
 
         Args:
             deadline: Trio time past which the plugin is abandoned.
+            then: Called when the life has ended, unless it has already.
 
         `ended` is set once the life has ended, at most `Patience.LEAST` past the deadline for each
         thing that has to be waited for.
@@ -280,9 +287,34 @@ class PluginLife:
         self._stop_begun = trio.current_time()
         if self.ended.is_set():
             self.stop_seconds = 0.0
+            return
+        self._then = then
         if self.state.value not in ENDED:
             self._move(State.STOPPING, "the service stops")
-        self._scope.cancel()
+        attempt = self._attempt
+        if attempt is not None and self._only_works(attempt):
+            attempt.work.cancel()
+            self._scope.deadline = self._stop_begun + _AT_ONCE
+        else:
+            self._scope.cancel()
+
+    def _only_works(self, attempt: _Attempt) -> bool:
+        """Return whether the plugin is in `start()` and has nothing else under way."""
+        return (
+            attempt.working
+            and not self.deliveries
+            and not self.owner.calls
+            and attempt.body is not None
+            and attempt.body.nursery is not None
+            and len(attempt.body.nursery.child_tasks) == 1
+        )
+
+    def note_end(self) -> None:
+        """Note that the life is over, and tell who waits for that."""
+        if not self.ended.is_set():
+            self.turn_over.set()
+            self.ended.set()
+            self._then()
 
     async def drain(self, deadline: float) -> None:
         """Accept no more points and deliver those that wait, until the deadline (Trio time)."""
@@ -310,11 +342,9 @@ class PluginLife:
         try:
             crash = await self._construct() or await self._live(attempt)
             # A stop that came together with the crash goes first.
-            await trio.lowlevel.checkpoint_if_cancelled()
-            again = self._decide(crash, attempt.running_since)
+            again = self._stop_begun is None and self._decide(crash, attempt)
         finally:
-            with trio.CancelScope(shield=True):
-                await self._wind_up(attempt)
+            await self._wind_up(attempt)
         return again and self.state.value is State.BACKOFF
 
     def _why_now(self) -> str:
@@ -407,7 +437,6 @@ class PluginLife:
         else:
             phase, why = "its work", "has ended"
         why += next((hint for text, hint in _HINTS.items() if text in why), "")
-        attempt.reported = error
         return Crash(
             phase,
             why,
@@ -434,7 +463,13 @@ class PluginLife:
             attempt.initialized.set()
         # A scope of its own, so that breaking Trio's nesting rules shows as soon as `start()` returns.
         with attempt.work:
+            attempt.working = True
             await self._start_all(attempt)
+        attempt.working = False
+        if attempt.work.cancel_called:
+            if len(attempt.body.nursery.child_tasks) > 1:
+                attempt.body.cancel()  # for what `start()` has begun since
+            return
         if self.settings.restart != "always" or self.is_event_plugin:
             await trio.sleep_forever()
         await self._runtime.all_done()
@@ -512,8 +547,10 @@ class PluginLife:
 
     # After an attempt
 
-    def _decide(self, crash: Crash, running_since: float | None) -> bool:
+    def _decide(self, crash: Crash, attempt: _Attempt) -> bool:
         """Log a crash; choose between back-off and giving up; return whether to try again."""
+        attempt.reported = crash.error
+        running_since = attempt.running_since
         self.last_error = f"{crash.phase} {crash.why}"
         time = trio.current_time()
         counts = not crash.during_startup or self.settings.startup_error_behavior == "error"
@@ -567,12 +604,17 @@ class PluginLife:
         )
 
     async def _wind_up(self, attempt: _Attempt) -> None:
-        """End everything of the attempt: handlers, tasks, then `close()` for each class entered."""
+        """End everything of the attempt: handlers, tasks, then `close()` for each class entered.
+
+        Not to be interrupted: it waits with `Patience` only.
+        """
         attempt.closing = True
         self._close_gate(Gate.WAITING if self.state.value is State.BACKOFF else Gate.GONE)
-        if attempt.body is not None:
-            attempt.body.cancel()
         limit = self.settings.stop_timeout
+        if attempt.body is not None and not attempt.body.done.is_set():
+            attempt.body.cancel()
+        if attempt.work.cancel_called:
+            limit -= _AT_ONCE
         if not await self._patience.wait(self.owner.cancel_calls(), limit, share=1 / 3):
             self._abandon("a route handler ignored its cancellation")
         body = attempt.body
@@ -677,10 +719,9 @@ class PluginLife:
             self._abandon(f"{self._constructing} did not return; its thread is left behind")
         if self.state.value is State.STOPPING:
             self._move(State.STOPPED, "closed")
-        self.turn_over.set()
         if self._stop_begun is not None:
             self.stop_seconds = trio.current_time() - self._stop_begun
-        self.ended.set()
+        self.note_end()
 
     # Small things
 

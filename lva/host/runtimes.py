@@ -54,7 +54,7 @@ class Patience:
             scope.deadline = min(scope.deadline, end)
 
     async def wait(self, event: trio.Event, limit: float, share: float = 1.0) -> bool:
-        """Wait for the event; return whether it is set.
+        """Wait for the event; return whether it is set. Not interrupted by a cancellation.
 
         Args:
             event: What is waited for.
@@ -63,7 +63,7 @@ class Patience:
         """
         if not event.is_set():
             left = (self._deadline - trio.current_time()) * share
-            with trio.move_on_after(max(self.LEAST, min(limit, left))) as scope:
+            with trio.move_on_after(max(self.LEAST, min(limit, left)), shield=True) as scope:
                 self._scopes.add(scope)
                 try:
                     await event.wait()
