@@ -249,7 +249,8 @@ class Host:
             if line.current is current:
                 line.go_on()
         for life in lives:
-            await life.ended.wait()
+            if not life.ended.is_set():
+                await life.ended.wait()
 
     # Status
 

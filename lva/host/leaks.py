@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +44,7 @@ def find_leaks(lives: Iterable[PluginLife]) -> dict[str, Leaks]:
     """
     lives = list(lives)
     roots = _roots(lives)
-    found = {life.name: Leaks() for life in lives}
+    found: defaultdict[str, Leaks] = defaultdict(Leaks)
     for name, task in _tasks_of(roots):
         found[name].tasks.append(f"{task.name} (at {waiting_at(task)})")
     frames = sys._current_frames()  # noqa: SLF001 - the documented way to see the stacks of threads
@@ -62,11 +62,12 @@ def find_leaks(lives: Iterable[PluginLife]) -> dict[str, Leaks]:
                 )
     for life in lives:
         tasks, threads = life.left_running()
-        leaks = found[life.name]
-        leaks.tasks += tasks
-        named = {line.partition(" (at ")[0] for line in leaks.threads}
-        leaks.threads += [line for line in threads if line.partition(" (at ")[0] not in named]
-    return {name: leaks for name, leaks in found.items() if leaks}
+        if tasks or threads:
+            leaks = found[life.name]
+            leaks.tasks += tasks
+            named = {line.partition(" (at ")[0] for line in leaks.threads}
+            leaks.threads += [line for line in threads if line.partition(" (at ")[0] not in named]
+    return dict(found)
 
 
 def count_tasks(lives: Iterable[PluginLife]) -> Counter[str]:

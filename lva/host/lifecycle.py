@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import trio
 from trio_util import AsyncValue, wait_any
@@ -90,8 +90,7 @@ _CLOSE_GRACE: Final = 1.0
 _AT_ONCE: Final = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(NamedTuple):
     """A change of state: to what, when (Unix seconds) and why."""
 
     state: State
@@ -342,7 +341,8 @@ class PluginLife:
         try:
             crash = await self._construct() or await self._live(attempt)
             # A stop that came together with the crash goes first.
-            again = self._stop_begun is None and self._decide(crash, attempt)
+            stopping = self._stop_begun is not None
+            again = crash is not None and not stopping and self._decide(crash, attempt)
         finally:
             await self._wind_up(attempt)
         return again and self.state.value is State.BACKOFF
@@ -377,8 +377,8 @@ class PluginLife:
             self._members[cls] = made.instance
         return None
 
-    async def _live(self, attempt: _Attempt) -> Crash:
-        """Initialize and run until something ends it."""
+    async def _live(self, attempt: _Attempt) -> Crash | None:
+        """Initialize and run until something ends it; return a crash, or None if it was a stop."""
         attempt.body = self._runtime.begin(self._body, attempt)
         if (crash := await self._initialized(attempt)) is not None:
             return crash
@@ -387,6 +387,8 @@ class PluginLife:
         else:
             await attempt.body.done.wait()
         self.owner.gate = Gate.WAITING
+        if self._stop_begun is not None:
+            return None
         if attempt.stuck:
             return Crash(attempt.stuck[0].what, "ignored its cancellation", stuck=True)
         return await self._why_over(attempt)
@@ -610,14 +612,13 @@ class PluginLife:
         """
         attempt.closing = True
         self._close_gate(Gate.WAITING if self.state.value is State.BACKOFF else Gate.GONE)
-        limit = self.settings.stop_timeout
-        if attempt.body is not None and not attempt.body.done.is_set():
-            attempt.body.cancel()
-        if attempt.work.cancel_called:
-            limit -= _AT_ONCE
-        if not await self._patience.wait(self.owner.cancel_calls(), limit, share=1 / 3):
-            self._abandon("a route handler ignored its cancellation")
         body = attempt.body
+        if body is not None and not body.done.is_set():
+            body.cancel()
+        calls_over = self.owner.cancel_calls()
+        limit = self.settings.stop_timeout - (_AT_ONCE if attempt.work.cancel_called else 0.0)
+        if not await self._patience.wait(calls_over, limit, share=1 / 3):
+            self._abandon("a route handler ignored its cancellation")
         if body is not None and not await self._patience.wait(body.done, limit, share=1 / 2):
             self._abandon(
                 f"{attempt.phase}, or a task it started, ignored its cancellation ({_place(attempt)})"
@@ -709,13 +710,13 @@ class PluginLife:
     def _release(self) -> None:
         """Give back what the plugin holds in the host."""
         self._close_gate(Gate.GONE)
-        self._routes.remove(self.owner)
-        stopping = self.state.value in {State.STOPPING, State.LOADED}
+        state = self.state.value
         for delivery in self.deliveries.values():
+            stopping = state in {State.STOPPING, State.LOADED}
             dropped = delivery.drop_rest(SHUTDOWN if stopping else FAILED)
             if dropped:
                 self.logger.error("%d points were not delivered and are dropped", dropped)
-        if self._constructing is not None and self.state.value is not State.ABANDONED:
+        if self._constructing is not None and state is not State.ABANDONED:
             self._abandon(f"{self._constructing} did not return; its thread is left behind")
         if self.state.value is State.STOPPING:
             self._move(State.STOPPED, "closed")
@@ -737,14 +738,10 @@ class PluginLife:
                 f"plugin {self.name}: illegal transition {old.value} -> {state.value}"
             )
         self.history.append(Transition(state, now(), reason))
-        self.logger.log(
-            10 if quiet else 20,
-            "%s -> %s: %s",
-            old.value,
-            state.value,
-            reason,
-            extra={"state": state.value, "reason": reason},
-        )
+        level = logging.DEBUG if quiet else logging.INFO
+        if self.logger.isEnabledFor(level):
+            extra = {"state": state.value, "reason": reason}
+            self.logger.log(level, "%s -> %s: %s", old.value, state.value, reason, extra=extra)
         self.state.value = state
         if state not in {State.LOADED, State.INITIALIZING}:
             self.turn_over.set()

@@ -19,6 +19,8 @@ EXIT_CRITICAL: Final = 3
 EXIT_UNCLEAN: Final = 4
 EXIT_KILLED: Final = 70
 
+_NO_POINTS: Final = Ledger().as_dict()
+
 
 @dataclass(frozen=True, slots=True)
 class PluginReceipt:
@@ -104,7 +106,7 @@ def plugin_receipt(life: PluginLife) -> PluginReceipt:
 
 def total_points(life: PluginLife) -> dict[str, Any]:
     """Return the plugin's ledger: the sums over its event classes."""
-    total = Ledger().as_dict()
+    total = _NO_POINTS | {"dropped": {}}
     for delivery in life.deliveries.values():
         for key, value in delivery.ledger.as_dict().items():
             if key == "dropped":
