@@ -151,8 +151,8 @@ class PluginFinder(MetaPathFinder, Loader):
         The file is opened first, so that what is checked is what is read.
         """
         try:
-            real = path.resolve(strict=True)
-            if not real.is_relative_to(directory.resolve(strict=True)):
+            real, top = path.resolve(strict=True), directory.resolve(strict=True)
+            if not real.is_relative_to(top):
                 raise PluginFileError(
                     f"{path}: is a link to {real}, outside {directory}; copy the file here instead"
                 )
@@ -163,7 +163,7 @@ class PluginFinder(MetaPathFinder, Loader):
                     raise PluginFileError(f"{path}: is not a regular file")
                 if (why := untrusted(real, status)) is not None:
                     self._refuse(f"{real}: {why}")
-                for step in _up_to(real, directory.resolve()):
+                for step in _up_to(real, top):
                     if (why := untrusted(step)) is not None:
                         self._refuse(f"{step}: {why}")
                 if status.st_size > _MAX_SOURCE:

@@ -44,6 +44,8 @@ __all__ = [
 LOGGER: Final = logging.getLogger("lva.service")
 
 SHIPPED_DIR: Final = Path(__file__).parent.parent / "plugins"
+#: Plain numbers, which are looked up faster than the enum's members.
+_SIGNALS: Final = sorted(map(int, signal.valid_signals()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,17 +176,20 @@ def _load(name: str, finder: PluginFinder, table: PluginSettings) -> LoadedPlugi
 @contextlib.contextmanager
 def _signals_kept(path: Path) -> Iterator[None]:
     """Refuse a file that takes a signal away from the service while it is imported."""
-    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    before = [*map(signal.getsignal, _SIGNALS)]
     yield
-    taken = [number for number, handler in before.items() if signal.getsignal(number) != handler]
+    after = [*map(signal.getsignal, _SIGNALS)]
+    if after == before:
+        return
+    was = dict(zip(_SIGNALS, before, strict=True))
+    taken = [number for number, now in zip(_SIGNALS, after, strict=True) if now != was[number]]
     for number in taken:
-        signal.signal(number, before[number])
-    if taken:
-        names = listing(signal.Signals(number).name for number in taken)
-        raise PluginFileError(
-            f"{path}: sets a handler for {names}; signals are the service's: to clean up at the end,"
-            " define close()"
-        )
+        signal.signal(number, was[number])
+    names = listing(signal.Signals(number).name for number in taken)
+    raise PluginFileError(
+        f"{path}: sets a handler for {names}; signals are the service's: to clean up at the end,"
+        " define close()"
+    )
 
 
 def _import(name: str, path: Path) -> ModuleType:
