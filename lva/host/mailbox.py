@@ -13,9 +13,16 @@ from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Final
 
 import trio
+
+#: Points that come within this time, in seconds, one or few at a time, are kept as if they came together.
+_AT_ONCE: Final = 0.001
+#: How many points make such a chunk.
+_TOGETHER: Final = 100
+_size_of: Final = attrgetter("size")
 
 #: Reasons for which points are dropped.
 OVERFLOW: Final = "overflow"
@@ -136,7 +143,7 @@ class Batch(list[Any]):
 
 def bytes_of(points: Iterable[Any]) -> int:
     """Return the size of points in memory, roughly: of their names and values."""
-    return sum([point.size for point in points])
+    return sum(map(_size_of, points))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +183,7 @@ class Chunk:
 
     Attributes:
         points: The points that are still to be taken.
-        since: When they were accepted, in Trio time.
+        since: When the first was accepted, in Trio time.
         size: Their size in bytes.
     """
 
@@ -206,10 +213,28 @@ class Queue:
         if there > self._bounds.points or self.bytes + size > self._bounds.bytes:
             points, size = self._make_room(points, size)
         if points:
-            self._chunks.append(Chunk(points, since, size))
+            self._append(points, since, size)
             self.points += len(points)
             self.bytes += size
         return there - self.points
+
+    def _append(self, points: Sequence[Any], since: float, size: int) -> None:
+        """Let a few points join the last chunk, since each chunk costs more than a point; or make one."""
+        if len(points) >= _TOGETHER:
+            self._chunks.append(Chunk(points, since, size))
+            return
+        if self._chunks:
+            last = self._chunks[-1]
+            there = last.points
+            if (
+                len(there) < _TOGETHER
+                and isinstance(there, list)
+                and since - last.since <= _AT_ONCE
+            ):
+                there.extend(points)
+                last.size += size
+                return
+        self._chunks.append(Chunk([*points], since, size))  # a list of this queue's own
 
     def _make_room(self, points: Sequence[Any], size: int) -> tuple[Sequence[Any], int]:
         """Drop points until there is room for the new ones; return what is left of those, and its size."""
@@ -279,9 +304,10 @@ class Mailbox(ABC):
         if self.closed.is_set():
             self.ledger.refused += len(points)
             return
-        self.ledger.accepted += len(points)
+        ledger = self.ledger
+        ledger.accepted += len(points)
         self._accept(points)
-        if self.ledger.queued >= self._enough_points:
+        if ledger.queued >= self._enough_points:
             self._enough.set()
         self._news.set()
 
@@ -393,7 +419,8 @@ class MemoryMailbox(Mailbox):
         self._queue = Queue(bounds)
 
     def _accept(self, points: Sequence[Any]) -> None:
-        self._drop(OVERFLOW, self._queue.put(points, trio.current_time()))
+        if dropped := self._queue.put(points, trio.current_time()):
+            self._drop(OVERFLOW, dropped)
         self.ledger.queued = self._queue.points
 
     async def take(self, size: int) -> Batch:

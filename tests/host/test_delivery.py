@@ -63,6 +63,28 @@ async def test_points_are_taken_in_order_whatever_the_chunks(autojump_clock):
     assert mailbox.ledger.accepted == mailbox.ledger.in_flight == 6
 
 
+async def test_points_that_come_one_at_a_time_are_each_as_old_as_they_are(autojump_clock):
+    mailbox = memory(100)
+    begun = trio.current_time()
+    for n in range(5):
+        mailbox.offer([n])
+        mailbox.offer([n])
+        await trio.sleep(1)
+    batch = await mailbox.take(10)
+    assert [batch.older_than(begun + n + 0.5) for n in range(5)] == [2, 4, 6, 8, 10]
+
+
+@pytest.mark.parametrize("size", [1, 99, 100, 101])
+async def test_what_was_offered_stays_the_publishers_own(autojump_clock, size):
+    mailbox = memory(1000)
+    first, second = [0] * size, [1] * size
+    for chunk in (first, second, [2]):
+        mailbox.offer(chunk)
+    assert first == [0] * size
+    assert second == [1] * size
+    assert await mailbox.take(1000) == [*first, *second, 2]
+
+
 async def test_take_waits_for_points_and_ends_with_the_mailbox(autojump_clock):
     mailbox = memory(100)
     with trio.move_on_after(5) as scope:
