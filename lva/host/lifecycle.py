@@ -466,8 +466,10 @@ class PluginLife:
         # A scope of its own, so that breaking Trio's nesting rules shows as soon as `start()` returns.
         with attempt.work:
             attempt.working = True
-            await self._start_all(attempt)
-        attempt.working = False
+            try:
+                await self._start_all(attempt)
+            finally:
+                attempt.working = False
         if attempt.work.cancel_called:
             if len(attempt.body.nursery.child_tasks) > 1:
                 attempt.body.cancel()  # for what `start()` has begun since

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import textwrap
 from collections import Counter
 from typing import Any
 
@@ -430,6 +431,102 @@ async def test_a_plugin_cannot_end_the_process(tmp_path, autojump_clock, error):
     async with running_host(tmp_path, {"p": source}) as host:
         await host.wait_for("p", State.BACKOFF)
         assert error[:-2].partition("(")[0] in host.life("p").last.reason
+
+
+BREAKS = {
+    "scope": "trio.CancelScope().__enter__()",
+    "nursery": "await trio.open_nursery().__aenter__()",
+    "both": "trio.CancelScope().__enter__(); await trio.open_nursery().__aenter__()",
+}
+BREAKER = """
+    class P(BaseBackgroundPlugin):
+        async def initialize(self):
+            journal.append("initialize")
+            if when == "in initialize()":
+                await self.break_rules()
+
+        async def start(self):
+            if when == "in a child":
+                self.nursery.start_soon(self.break_rules)
+            elif when != "in initialize()":
+                await self.break_rules()
+            if when == "in a start() that works":
+                await trio.sleep_forever()
+
+        async def break_rules(self):
+            {}
+
+        async def close(self):
+            journal.append("close")
+"""
+
+
+@pytest.mark.parametrize(
+    ("when", "what"),
+    [
+        ("in start()", "scope"), ("in start()", "nursery"), ("in start()", "both"),
+        ("in a child", "nursery"), ("in a child", "both"),  # that a scope is left open, Trio does not mind
+    ],
+)  # fmt: skip
+async def test_breaking_trios_nesting_rules_is_a_crash_of_that_plugin_alone(
+    tmp_path, autojump_clock, when, what
+):
+    source = f"when = {when!r}\n" + textwrap.dedent(BREAKER.format(BREAKS[what]))
+    tables = {"p": {"restart": "never"}}
+    async with running_host(tmp_path, {"p": source, "q": RECORDER}, tables, wait=False) as host:
+        await host.wait_for("p", State.FAILED)
+        await host.wait_for("q", State.RUNNING)
+        assert "stack corrupted" in host.life("p").last.reason
+        receipt = await host.stop()
+    assert [part.state for part in receipt.plugins] == ["failed", "stopped"]
+    assert Counter(journal) == {"initialize": 2, "close": 2, "start": 1}
+
+
+@pytest.mark.parametrize(
+    ("when", "what"),
+    [
+        ("in initialize()", "nursery"), ("in initialize()", "both"),
+        ("in a start() that works", "scope"), ("in a start() that works", "nursery"),
+        ("in a start() that works", "both"),
+    ],
+)  # fmt: skip
+async def test_broken_nesting_that_shows_at_the_stop_harms_no_other_plugin(
+    tmp_path, autojump_clock, when, what
+):
+    source = f"when = {when!r}\n" + textwrap.dedent(BREAKER.format(BREAKS[what]))
+    async with running_host(tmp_path, {"q": RECORDER, "p": source}) as host:
+        receipt = await host.stop()
+        assert receipt.exit_code == 0
+    assert [part.state for part in receipt.plugins] == ["stopped", "stopped"]
+    assert any("stack corrupted" in problem for problem in receipt.plugins[1].problems)
+    assert Counter(journal) == {"initialize": 2, "close": 2, "start": 1}
+
+
+async def test_what_start_begins_while_it_is_cancelled_ends_with_the_plugin(
+    tmp_path, autojump_clock
+):
+    source = """
+        class P(BaseBackgroundPlugin):
+            async def start(self):
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    self.nursery.start_soon(self.child)
+
+            async def child(self):
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    journal.append("child")
+
+            async def close(self):
+                journal.append("close")
+    """
+    async with running_host(tmp_path, {"p": source}) as host:
+        receipt = await host.stop()
+    assert journal == ["child", "close"]
+    assert receipt.exit_code == 0
+    assert receipt.plugins[0].stop_seconds == 0
 
 
 async def test_a_plugin_that_cancels_its_own_nursery_is_restarted_and_told_so(
