@@ -224,7 +224,7 @@ async def test_each_plugin_is_shown(tmp_path):
     assert sum(select(seen, "lva_plugin_state", plugin="sink").values()) == 1
     assert [*select(seen, "lva_plugin_state", plugin="sink")] == [state.value for state in State]
     assert one(seen, "lva_plugin_restarts_total", plugin="sink") == 0
-    assert one(seen, "lva_plugin_tasks", plugin="sink", runtime="trio") == 2
+    assert one(seen, "lva_plugin_tasks", plugin="sink", runtime="trio") == 1
     assert one(seen, "lva_plugin_tasks", plugin="sink", runtime="asyncio") == 0
     for count, value in {
         "accepted_total": 15, "delivered_total": 10, "rejected_total": 5, "recovered_total": 0,
