@@ -386,7 +386,7 @@ class PluginLife:
             await self._deliver_all(attempt)
         else:
             await attempt.body.done.wait()
-        self.owner.gate = Gate.WAITING
+            self.owner.gate = Gate.WAITING
         if self._stop_begun is not None:
             return None
         if attempt.stuck:
@@ -536,7 +536,10 @@ class PluginLife:
         async with trio.open_nursery() as nursery:
             for cls, delivery in self.deliveries.items():
                 nursery.start_soon(self._deliver, attempt, cls, delivery, nursery.cancel_scope)
-            await attempt.body.done.wait()
+            try:
+                await attempt.body.done.wait()
+            finally:
+                self.owner.gate = Gate.WAITING  # at once, and not when the last delivery has ended
             nursery.cancel_scope.cancel()
 
     async def _deliver(

@@ -76,7 +76,10 @@ async def test_the_points_say_what_is_documented(tmp_path, autojump_clock):
     tasks = {item.tags["plugin"]: item for item in seen("plugin_tasks")}
     assert [*tasks] == ["sink", NAME]
     assert tasks[NAME].tags == {"service": "luna-video-agent", "plugin": NAME}
-    assert tasks[NAME].fields == {"trio": 1, "asyncio": 0}  # the plugin's own task, which is in start()
+    assert tasks[NAME].fields == {
+        "trio": 1,
+        "asyncio": 0,
+    }  # the plugin's own task, which is in start()
     assert tasks["sink"].fields == {"trio": 1, "asyncio": 0}
 
 
