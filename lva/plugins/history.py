@@ -39,6 +39,10 @@ SCHEMA = f"""
     CREATE INDEX points_by_series ON points (series, id);
     PRAGMA user_version = {SCHEMA_VERSION};
 """
+#: Values of a row, and rows of a statement; together below the oldest limit of SQLite, 999.
+COLUMNS, ROWS = 4, 200
+#: Made once: `json.dumps` makes an encoder in each call.
+TO_JSON = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 #: Share of the points, the oldest, that goes when the file is full.
 TRIM_SHARE = 0.1
 PARAMETERS = {"series", "since", "until", "tag", "limit", "before"}
@@ -243,11 +247,20 @@ def _unusable(path: Path, why: str) -> str:
 
 def store(connection: sqlite3.Connection, points: Iterable[MonitoringPoint], limit: int) -> int:
     """Add the points in one transaction; return how many old ones had to go for the size."""
+    values = [
+        value
+        for point in points
+        for value in (point.series, float(point.time), TO_JSON(point.tags), TO_JSON(point.fields))
+    ]
     with connection:
-        connection.executemany(
-            "INSERT INTO points (series, time, tags, fields) VALUES (?, ?, ?, ?)",
-            ((p.series, float(p.time), _text(p.tags), _text(p.fields)) for p in points),
-        )
+        # Many rows in a statement: Python's lock changes hands at each, which the event loop would feel.
+        for first in range(0, len(values), COLUMNS * ROWS):
+            part = values[first : first + COLUMNS * ROWS]
+            rows = ", ".join(["(?, ?, ?, ?)"] * (len(part) // COLUMNS))
+            connection.execute(
+                f"INSERT INTO points (series, time, tags, fields) VALUES {rows}",  # noqa: S608 - fixed text
+                part,
+            )
     trimmed = 0
     while _used_bytes(connection) > limit:
         with connection:
@@ -275,7 +288,3 @@ def _used_bytes(connection: sqlite3.Connection) -> int:
         for name in ("page_count", "freelist_count", "page_size")
     )
     return int((pages - free) * size)
-
-
-def _text(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, separators=(",", ":"))

@@ -40,6 +40,8 @@ from lva import (
 #: A point and its JSON.
 Item: TypeAlias = tuple[MonitoringPoint, bytes]
 
+#: Made once: `json.dumps` makes an encoder in each call.
+TO_JSON = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
 HEAD, TAIL = b'{"points":[', b"]}"
 #: Statuses, besides 5xx, after which the same body may well be accepted later.
 LATER = frozenset({408, 425, 429})
@@ -249,7 +251,7 @@ def to_json(point: MonitoringPoint) -> bytes:
     document = {
         "series": point.series, "time": point.time, "tags": point.tags, "fields": point.fields
     }  # fmt: skip
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    return TO_JSON(document).encode()
 
 
 def first_piece(items: Sequence[Item], most: int) -> Sequence[Item]:
