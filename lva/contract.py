@@ -302,6 +302,9 @@ class PartialDeliveryError(Exception):
         message: What happened.
         failed: The points to try again.
         rejected: The points that are wrong for ever. Points in neither list were delivered.
+        after: Given if the receiver cannot take the failed points now, whatever they are: how many
+            seconds it asked to be left alone, 0 if it did not say. As with `RetryLaterError`, this
+            attempt then does not count towards `max_attempts`.
     """
 
     def __init__(
@@ -310,10 +313,12 @@ class PartialDeliveryError(Exception):
         *,
         failed: Sequence[Any] = (),
         rejected: Sequence[Any] = (),
+        after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.failed: list[Any] = list(failed)
         self.rejected: list[Any] = list(rejected)
+        self.after: float | None = after
 
 
 #: Restart policies: after a crash; also after the work ended by itself; not at all.

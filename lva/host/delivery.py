@@ -16,6 +16,7 @@ from trio_util import wait_any
 
 from lva.contract import PartialDeliveryError, PermanentDeliveryError, RetryLaterError
 from lva.host.dead_letters import DeadLetters
+from lva.host.expected import is_expected
 from lva.host.mailbox import (
     AGE,
     ATTEMPTS,
@@ -34,6 +35,8 @@ from lva.settings import PluginSettings
 
 #: Longest delay before another attempt, in seconds, while a stop waits for the points.
 _DRAINING_DELAY: Final = 0.2
+#: The same after a receiver asked to be left alone for longer.
+_DRAINING_PAUSE: Final = 1.0
 #: How long, in seconds, a failure like the last one is only counted and not logged again.
 _LOG_INTERVAL: Final = 10.0
 
@@ -132,12 +135,14 @@ class Circuit:
         self._changed = trio.Event()
 
 
-async def _sleep_until(time: float, hurry: trio.Event) -> None:
+async def _sleep_until(
+    time: float, hurry: trio.Event, brief_delay: float = _DRAINING_DELAY
+) -> None:
     """Sleep until a time, but only briefly once there is hurry."""
     with trio.move_on_at(time) as whole:
         await hurry.wait()
     if not whole.cancelled_caught:
-        await trio.sleep(min(_DRAINING_DELAY, max(0.0, time - trio.current_time())))
+        await trio.sleep(min(brief_delay, max(0.0, time - trio.current_time())))
 
 
 @dataclass(slots=True)
@@ -354,13 +359,17 @@ class Delivery:
             self.circuit.succeeded()
 
     def _log_failure(self, why: str, outcome: str, kind: str, error: BaseException | None) -> None:
-        """Log a failure: the first of its kind with its traceback, then at most one in a while."""
+        """Log a failure: the first of its kind with its traceback, then at most one in a while.
+
+        Those of an outage have a traceback only for those who look for faults, at level DEBUG.
+        """
         now = trio.current_time()
         last = self._logged.get(kind)
         new = last is None or last.why != why
         if last is not None and not new and now < last.quiet_until:
             last.unlogged += 1
             return
+        traced = new and (not is_expected(error) or self._logger.isEnabledFor(logging.DEBUG))
         more = f" ({last.unlogged} more like it were not logged)" if last and last.unlogged else ""
         self._logged[kind] = _Logged(why, now + _LOG_INTERVAL)
         self._logger.warning(
@@ -369,7 +378,7 @@ class Delivery:
             why,
             outcome,
             more,
-            exc_info=error if new else None,
+            exc_info=error if traced else None,
             extra={"phase": "handleEvent"},
         )
 
@@ -379,19 +388,17 @@ class Delivery:
             self._settle_partly(batch, error)
         elif isinstance(error, PermanentDeliveryError):
             self._reject(batch, range(len(batch)))
-        elif isinstance(error, RetryLaterError):
+        if error is not None and _later(error):
             batch.unblamed += 1
             batch.least_delay = _asked_for(error)
 
     def _settle_partly(self, batch: Batch, error: PartialDeliveryError) -> None:
         """Keep the failed points for the next attempt, in order; settle the rest."""
         own = {id(point) for point in batch}
-        rejected = {id(point) for point in error.rejected}
-        failed = {id(point) for point in error.failed}
-        if (
-            not failed | rejected <= own
-        ):  # copies were named: better to repeat a point than lose one
-            failed = own
+        rejected, failed = _ids(error, "rejected"), _ids(error, "failed")
+        if rejected is None or failed is None or not failed | rejected <= own:
+            # Copies were named, or nothing that can be read: better to repeat a point than lose one.
+            rejected, failed = (rejected or set()) & own, own
         self._reject(batch, [n for n, point in enumerate(batch) if id(point) in rejected])
         again = [n for n, point in enumerate(batch) if id(point) in failed]
         self._settle(batch, again, delivered=len(batch) - len(again))
@@ -428,8 +435,10 @@ class Delivery:
         settings = self._settings
         bound = min(settings.retry_max, settings.retry_initial * 2.0 ** min(batch.attempts - 1, 60))
         delay = min(max(batch.least_delay, self._rng.uniform(0, bound)), settings.max_age)
+        # Nobody knows how long the stop lasts. Not to try would be to lose the points for certain.
+        brief_delay = min(max(batch.least_delay, _DRAINING_DELAY), _DRAINING_PAUSE)
         batch.least_delay = 0.0
-        await _sleep_until(trio.current_time() + delay, self.mailbox.closed)
+        await _sleep_until(trio.current_time() + delay, self.mailbox.closed, brief_delay)
 
     async def keep(self) -> None:
         """Leave what is not delivered to the next run, as far as there is a place for it."""
@@ -449,7 +458,19 @@ class Delivery:
         return in_flight + self.mailbox.drop_rest(reason)
 
 
-def _asked_for(error: RetryLaterError) -> float:
+def _ids(error: PartialDeliveryError, attribute: str) -> set[int] | None:
+    """Return which points an error names; None if it cannot be read, as a plugin may derive its own."""
+    points = getattr(error, attribute, None)
+    return {id(point) for point in points} if isinstance(points, list | tuple) else None
+
+
+def _later(error: BaseException) -> bool:
+    """Return whether an error says that what failed is not to blame."""
+    partly = isinstance(error, PartialDeliveryError) and getattr(error, "after", None) is not None
+    return partly or isinstance(error, RetryLaterError)
+
+
+def _asked_for(error: BaseException) -> float:
     """Return how many seconds the receiver asked to be left alone. A plugin may have said anything."""
     after = getattr(error, "after", None)
     return after if isinstance(after, int | float) and after > 0 else 0.0

@@ -23,6 +23,7 @@ from trio_util import AsyncValue, wait_any
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin, RouteHandler
 from lva.host.dead_letters import DeadLetters
 from lva.host.delivery import Delivery
+from lva.host.expected import is_expected
 from lva.host.leaks import Leaks, find_leaks
 from lva.host.loading import LoadedPlugin, PluginClass
 from lva.host.mailbox import FAILED, SHUTDOWN
@@ -606,7 +607,7 @@ class PluginLife:
             crash.phase,
             crash.why,
             consequence,
-            exc_info=crash.error,
+            exc_info=None if crash.during_startup and is_expected(crash.error) else crash.error,
             extra={"phase": crash.phase},
         )
 

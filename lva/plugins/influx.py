@@ -146,7 +146,6 @@ class Influx(BaseEventPlugin):
     async def initialize(self) -> None:
         """Write nothing: that shows whether the server is there, knows the user and has the place."""
         self._limit = trio.CapacityLimiter(1)  # no other plugin's threads
-        self._not_before = 0.0  # Trio time
         config = self.config
         headers = {"Content-Type": "text/plain; charset=utf-8"}
         if config.gzip:
@@ -178,12 +177,11 @@ class Influx(BaseEventPlugin):
             PartialDeliveryError: Some are no lines, or are refused by the server.
             RetryLaterError: The server cannot take any.
         """
-        if (wait := self._not_before - trio.current_time()) > 0:
-            raise RetryLaterError(f"{self.config.url} asked for {wait:.1f} s more", after=wait)
         entries, rejected, why = await encode(points, self.config)
         waiting = [entries] if entries else []
         until = trio.current_time() + SEARCH_TIME
         settled = False
+        after: float | None = None
         while waiting and trio.current_time() < until:
             part = waiting.pop()
             try:
@@ -191,10 +189,8 @@ class Influx(BaseEventPlugin):
             except RetryLaterError as error:
                 if not settled:
                     raise
-                # Some are settled, which the host has to know: it then goes on before it should.
-                self._not_before = trio.current_time() + (error.after or 0.0)
                 waiting.append(part)
-                why = str(error)
+                why, after = str(error), error.after or 0.0
                 break
             if refusal and len(part) > 1 and _dropped(refusal) != len(part):
                 if part is entries:
@@ -206,11 +202,14 @@ class Influx(BaseEventPlugin):
             if refusal:
                 rejected += [point for point, _ in part]
                 why = refusal
+        if waiting and settled and after is None:
+            after = 0.0  # the search goes on, and gets somewhere: no attempt to be counted
         if waiting or rejected:
             raise PartialDeliveryError(
                 f"not every point could be written: {why or 'the wrong ones are many':.300}",
                 failed=[point for part in waiting for point, _ in part],
                 rejected=rejected,
+                after=after,
             )
 
     async def close(self) -> None:

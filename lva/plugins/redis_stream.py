@@ -191,7 +191,9 @@ class RedisStream(BaseEventPlugin, BaseBackgroundPlugin):
             message = f"{len(refusals)} points were refused; the last: {why}"
             if len(refusals) == len(points) and is_state(why):
                 raise RetryLaterError(message) from why
-            raise PartialDeliveryError(message, failed=[points[n] for n, _ in refusals]) from why
+            after = 0.0 if is_state(why) else None
+            failed = [points[n] for n, _ in refusals]
+            raise PartialDeliveryError(message, failed=failed, after=after) from why
 
     async def close(self) -> None:
         """Let an acknowledgement under way end, unless the server stalls; then stop and disconnect."""

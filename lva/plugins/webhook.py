@@ -17,7 +17,7 @@ import logging
 import re
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from email.utils import mktime_tz, parsedate_tz
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -117,13 +117,8 @@ class Webhook(BaseEventPlugin):
 
     eventName = "monitoring_event"
     Config: ClassVar[type[BaseModel] | None] = Config
-    # A call is a request, so points gather for a moment. An attempt counts only if a piece of its
-    # batch went through, and there are no more pieces than points.
-    host_settings: ClassVar[Mapping[str, Any]] = {
-        "flush_interval": 1.0,
-        "batch_size": 1000,
-        "max_attempts": 1000,
-    }
+    # A call is a request, so points gather for a moment.
+    host_settings: ClassVar[Mapping[str, Any]] = {"flush_interval": 1.0, "batch_size": 1000}
 
     def __init__(self, app: PluginApp) -> None:
         super().__init__(app)
@@ -133,8 +128,8 @@ class Webhook(BaseEventPlugin):
         url = httpx.URL(self.config.url.get_secret_value())
         self._receiver = origin(url)
         self._private = private_words(self.config, url)
+        self._limit = trio.CapacityLimiter(1)  # no other plugin's threads
         self._piece_bytes: int = self.config.max_bytes
-        self._not_before = 0.0  # Trio time
         # In a thread, because reading certificates takes a while.
         self._client = await trio.to_thread.run_sync(connect, self.config)
 
@@ -144,11 +139,10 @@ class Webhook(BaseEventPlugin):
             self._client = None
 
     async def handleEvent(self, points: list[MonitoringPoint], logger: logging.Logger) -> None:
-        if (wait := self._not_before - trio.current_time()) > 0:
-            raise RetryLaterError(f"{self._receiver} has asked for {wait:.1f} s more", after=wait)
-        unsent = [(point, to_json(point)) for point in points]
+        unsent = await trio.to_thread.run_sync(to_items, points, limiter=self._limit)
         rejected: list[MonitoringPoint] = []
         cause: Exception | None = None
+        after: float | None = None
         try:
             with trio.move_on_after(self.config.timeout) as limit:
                 while unsent:
@@ -168,14 +162,13 @@ class Webhook(BaseEventPlugin):
         except RetryLaterError as error:
             if len(unsent) == len(points):
                 raise
-            # A part has arrived. The host learns which, but not from the same error when to go on.
-            self._not_before = trio.current_time() + (error.after or 0.0)
-            cause = error
+            cause, after = error, error.after or 0.0
         if cause is not None:
             raise PartialDeliveryError(
                 f"{len(rejected)} points rejected, {len(unsent)} to be sent again; the last: {cause}",
                 failed=[point for point, _ in unsent],
                 rejected=rejected,
+                after=after,
             ) from cause
 
     async def _accepted(self, piece: Sequence[Item]) -> bool:
@@ -244,6 +237,11 @@ def connect(config: Config) -> httpx.AsyncClient:
             **{name: value.get_secret_value() for name, value in config.headers.items()},
         },
     )
+
+
+def to_items(points: Iterable[MonitoringPoint]) -> list[Item]:
+    """Return points with their JSON; for a worker thread, as points may be large."""
+    return [(point, to_json(point)) for point in points]
 
 
 def to_json(point: MonitoringPoint) -> bytes:

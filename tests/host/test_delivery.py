@@ -784,8 +784,9 @@ async def test_the_receiver_is_left_alone_for_as_long_as_it_asked(autojump_clock
             assert it.ledger.dropped == {"max_age": 1}
 
 
-async def test_an_error_without_the_attributes_of_its_class_does_no_harm(autojump_clock):
-    class OwnError(RetryLaterError):
+@pytest.mark.parametrize("base", [RetryLaterError, PartialDeliveryError])
+async def test_an_error_without_the_attributes_of_its_class_does_no_harm(autojump_clock, base):
+    class OwnError(base):
         def __init__(self) -> None:
             pass
 
@@ -793,7 +794,46 @@ async def test_an_error_without_the_attributes_of_its_class_does_no_harm(autojum
     async with delivering(calls) as it:
         it.offer(numbered(1))
         await trio.sleep(10)
+        assert calls.batches == [[0], [0]]
         assert it.ledger.delivered == 1
+
+
+async def test_what_is_left_of_a_batch_may_have_to_wait_without_blame(autojump_clock):
+    def one_more(after: float | None) -> Any:
+        async def step(points: list[Any]) -> None:
+            raise PartialDeliveryError("busy", failed=points[1:], after=after)
+
+        return step
+
+    calls = Calls(*[one_more(7.0)] * 5, *[one_more(0)] * 3, one_more(None), one_more(None))
+    table = {"max_attempts": 2, "retry_initial": 2, "retry_max": 2}
+    async with delivering(calls, **table) as it:
+        it.offer(numbered(20))
+        await trio.sleep(100)
+        assert calls.batches == [list(range(n, 20)) for n in range(10)]
+        between = [
+            after - before for before, after in zip(calls.times, calls.times[1:], strict=False)
+        ]
+        assert between == [7.0] * 5 + [2.0] * 4
+        assert it.ledger.delivered == 10
+        assert it.ledger.dropped == {"max_attempts": 10}
+        assert it.delivery.circuit.state == "closed"
+
+
+@pytest.mark.parametrize(("asked", "pace"), [(None, 0.2), (0.5, 0.5), (300, 1.0)])
+async def test_at_a_stop_a_receiver_is_tried_soon_but_not_as_often_if_it_asked_for_a_pause(
+    autojump_clock, asked, pace
+):
+    calls = Calls(*[raising(RetryLaterError("busy", after=asked))] * 4)
+    table = {"retry_initial": 60, "retry_max": 60, "circuit_failures": 100}
+    async with delivering(calls, **table) as it:
+        it.offer(numbered(1))
+        await wait_all_tasks_blocked()
+        it.delivery.mailbox.close()
+        await it.delivery.finished.wait()
+        assert it.ledger.delivered == 1
+    between = [after - before for before, after in zip(calls.times, calls.times[1:], strict=False)]
+    assert between == pytest.approx([pace] * 4)
 
 
 async def test_a_poison_batch_does_not_block_what_comes_behind_it(autojump_clock):
@@ -1409,16 +1449,31 @@ async def test_an_overflow_while_a_chunk_is_on_its_way_to_the_receiver_loses_not
 
 
 async def test_a_failure_that_repeats_is_logged_now_and_then(autojump_clock, caplog):
-    calls = Calls(*[raising(PermanentDeliveryError("no"))] * 100)
-    async with delivering(calls, batch_size=1) as it:
+    calls = Calls(*[raising(TypeError("no"))] * 100)
+    async with delivering(calls, batch_size=1, max_attempts=1, circuit_failures=1000) as it:
         for point in numbered(100):
             it.offer([point])
             await trio.sleep(0.2)
         await wait_all_tasks_blocked()
-        assert it.ledger.rejected == 100
-    lines = [
-        record for record in caplog.records if "raised PermanentDeliveryError" in record.message
-    ]
+        assert it.ledger.lost == 100
+    lines = [record for record in caplog.records if "raised TypeError" in record.message]
     assert len(lines) == 2
-    assert lines[0].exc_info
+    assert [bool(record.exc_info) for record in lines] == [True, False]
     assert any(f"({count} more like it were not logged)" in lines[1].message for count in (49, 50))
+
+
+@pytest.mark.parametrize(
+    "error", [PermanentDeliveryError("no"), RetryLaterError("away"), ConnectionRefusedError("away")]
+)
+async def test_an_outage_is_one_line_in_the_log_but_a_traceback_for_those_who_look(
+    autojump_clock, caplog, error
+):
+    for level, traced in ((logging.INFO, False), (logging.DEBUG, True)):
+        caplog.clear()
+        caplog.set_level(level, LOGGER.name)
+        async with delivering(Calls(raising(error))) as it:
+            it.offer(numbered(1))
+            await wait_all_tasks_blocked()
+        (line,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+        assert f"{type(error).__name__}: {error}" in line.message
+        assert bool(line.exc_info) == traced
