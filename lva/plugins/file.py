@@ -26,6 +26,7 @@ from typing import Any, ClassVar
 
 import trio
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
 
 from lva import (
     BaseEventPlugin,
@@ -37,8 +38,6 @@ from lva import (
 )
 
 TOO_LONG = "a line of more than max_bytes fits into no file"
-#: Made once: `json.dumps` makes an encoder in each call.
-TO_JSON = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 #: How every line begins.
 START = b'{"series":'
 #: How much of a file's end is searched first for the last line's end.
@@ -288,10 +287,13 @@ class UnusableError(OSError):
 
 def to_line(point: MonitoringPoint) -> bytes:
     """Return a point as one line of JSON with its end."""
-    document = {
-        "series": point.series, "time": point.time, "tags": point.tags, "fields": point.fields
-    }  # fmt: skip
-    return TO_JSON(document).encode() + b"\n"
+    # Plain dicts are encoded twice as fast.
+    tags, fields = dict(point.tags), dict(point.fields)
+    document = {"series": point.series, "time": point.time, "tags": tags, "fields": fields}
+    line = to_json(document)
+    if not line.isascii():
+        line = json.dumps(document, separators=(",", ":")).encode()
+    return line + b"\n"
 
 
 def how_many(lines: Sequence[bytes], room: float) -> int:

@@ -12,7 +12,6 @@ The body is an object, so that other keys may join the one it has::
 import base64
 import hashlib
 import hmac
-import json
 import logging
 import re
 import ssl
@@ -27,6 +26,7 @@ from typing import Any, ClassVar, TypeAlias
 import httpx
 import trio
 from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, field_validator
+from pydantic_core import to_json
 
 from lva import (
     BaseEventPlugin,
@@ -40,8 +40,6 @@ from lva import (
 #: A point and its JSON.
 Item: TypeAlias = tuple[MonitoringPoint, bytes]
 
-#: Made once: `json.dumps` makes an encoder in each call.
-TO_JSON = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
 HEAD, TAIL = b'{"points":[', b"]}"
 #: Statuses, besides 5xx, after which the same body may well be accepted later.
 LATER = frozenset({408, 425, 429})
@@ -241,15 +239,14 @@ def connect(config: Config) -> httpx.AsyncClient:
 
 def to_items(points: Iterable[MonitoringPoint]) -> list[Item]:
     """Return points with their JSON; for a worker thread, as points may be large."""
-    return [(point, to_json(point)) for point in points]
+    return [(point, encode(point)) for point in points]
 
 
-def to_json(point: MonitoringPoint) -> bytes:
+def encode(point: MonitoringPoint) -> bytes:
     """Return a point as JSON."""
-    document = {
-        "series": point.series, "time": point.time, "tags": point.tags, "fields": point.fields
-    }  # fmt: skip
-    return TO_JSON(document).encode()
+    # Plain dicts are encoded twice as fast.
+    tags, fields = dict(point.tags), dict(point.fields)
+    return to_json({"series": point.series, "time": point.time, "tags": tags, "fields": fields})
 
 
 def first_piece(items: Sequence[Item], most: int) -> Sequence[Item]:
