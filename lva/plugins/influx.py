@@ -131,7 +131,7 @@ class Influx(BaseEventPlugin):
     Config: ClassVar[type[BaseModel] | None] = Config
     # A request costs the same for one point as for hundreds, so points gather for a moment.
     host_settings: ClassVar[Mapping[str, Any]] = {
-        "flush_interval": 0.5,
+        "flush_interval": 1.0,
         "batch_size": 2000,
         "buffer_limit": 50_000,
         "handle_timeout": 25.0,  # more than SEARCH_TIME and one request
