@@ -2,7 +2,8 @@
 
 Points go to the plugin straight from memory. Whatever has not been delivered by the next group commit is
 written then, in segments, and deleted by the first commit after its delivery; so a plugin that keeps up
-costs the disk nearly nothing. After a crash the segments that are still there are delivered again, in
+costs the disk nearly nothing. While the receiver is away, small segments that follow one another become one.
+After a crash the segments that are still there are delivered again, in
 order, before what is new: at least once.
 """
 
@@ -20,7 +21,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import trio
 
@@ -40,6 +41,10 @@ _LOCK_TIMEOUT: Final = 1.0
 #: Most points of one segment, and roughly most bytes.
 _SEGMENT: Final = 1000
 _SEGMENT_BYTES: Final = 1024 * 1024
+#: Most seconds between the first and the last point of segments that become one: they grow old together.
+_SPAN: Final = 10.0
+#: Most runs of rows that one commit makes one row of: a commit is to be short.
+_RUNS: Final = 10
 _JSON: Final = json.JSONEncoder(
     separators=(",", ":"), allow_nan=False, ensure_ascii=False, check_circular=False
 )
@@ -69,15 +74,24 @@ _SOUND: Final = """
 _INDEX: Final = f"""
     SELECT number, since, points, length(body) FROM segments WHERE {_SOUND} ORDER BY number
 """  # noqa: S608 - made of constants
+_SELECT: Final = """
+    SELECT since, points, crc, body FROM segments WHERE number BETWEEN ? AND ? ORDER BY number
+"""
+_INSERT: Final = "INSERT OR REPLACE INTO segments VALUES (?, ?, ?, ?, ?)"
 _DELETE_UNSOUND: Final = f"DELETE FROM segments WHERE NOT ({_SOUND})"  # noqa: S608 - made of constants
+
+
+#: The first and the last of some rows that follow one another.
+Rows: TypeAlias = tuple[int, int]
 
 
 @dataclass(eq=False, slots=True)
 class Segment:
-    """A run of points that is stored, or will be, as one row.
+    """A run of points that is stored, or will be, as one row, or as a few that follow one another.
 
     Attributes:
-        number: Its place in the order.
+        number: Its place in the order, and the number of its first row.
+        last: The number of its last row.
         since: When its oldest point was accepted, in Trio time.
         count: How many points it has.
         size: Its size in bytes, of the encoded points once it is stored.
@@ -96,11 +110,20 @@ class Segment:
     points: list[Any] | None = field(default_factory=list)
     taken: int = 0
     stored: bool = False
+    last: int = 0
+
+    def __post_init__(self) -> None:
+        self.last = self.number
 
     @property
     def waiting(self) -> int:
         """How many points can still be taken from it."""
         return self.count - self.taken
+
+    @property
+    def rows(self) -> Rows:
+        """The numbers of its first and its last row."""
+        return self.number, self.last
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +142,7 @@ class SpoolFile:
         path: The file; its directory is made private.
 
     Attributes:
-        index: Of each segment in the file its number, when its oldest point was accepted (Unix
+        index: Of each row in the file its number, when its oldest point was accepted (Unix
             seconds), how many points it has and how many bytes.
 
     Raises:
@@ -184,25 +207,27 @@ class SpoolFile:
             stamp,
         )
 
-    def commit(self, rows: Sequence[Row], settled: Iterable[int]) -> list[int]:
-        """Write segments and delete others, in one transaction that reaches the disk.
+    def commit(
+        self, rows: Sequence[Row], settled: Sequence[Rows], runs: Sequence[Rows] = ()
+    ) -> list[int]:
+        """Delete rows, make one of each run of rows, and write others, in one transaction on the disk.
 
         Returns:
-            The size of each written segment, in bytes.
+            The size of each written row, in bytes.
         """
         bodies = [encode(row.points) for row in rows]
         with closing(self._connection.cursor()) as cursor:
             cursor.execute("BEGIN IMMEDIATE")
             try:
+                cursor.executemany("DELETE FROM segments WHERE number BETWEEN ? AND ?", settled)
+                for run in runs:
+                    _join_rows(cursor, run)
                 cursor.executemany(
-                    "INSERT OR REPLACE INTO segments VALUES (?, ?, ?, ?, ?)",
+                    _INSERT,
                     [
                         (row.number, row.since, len(row.points), zlib.crc32(body), body)
                         for row, body in zip(rows, bodies, strict=True)
                     ],
-                )
-                cursor.executemany(
-                    "DELETE FROM segments WHERE number = ?", [(number,) for number in settled]
                 )
                 cursor.execute("COMMIT")
             except BaseException:
@@ -211,26 +236,49 @@ class SpoolFile:
                 raise
         return [len(body) for body in bodies]
 
-    def load(self, number: int) -> list[MonitoringPoint]:
-        """Read the points of a segment.
+    def load(self, rows: Rows) -> tuple[list[MonitoringPoint], str]:
+        """Read the points of some rows; return those of whole rows, and what is wrong with another.
 
         Raises:
-            ValueError: They are damaged.
-            sqlite3.Error: The file is.
+            sqlite3.Error: The file is damaged.
         """
-        row = self._connection.execute(
-            "SELECT crc, body FROM segments WHERE number = ?", (number,)
-        ).fetchone()
-        if row is None:
-            raise ValueError("it is missing")
-        crc, body = row
-        if not isinstance(body, bytes) or zlib.crc32(body) != crc:
-            raise ValueError("its checksum is wrong")
-        return decode(body)
+        points: list[MonitoringPoint] = []
+        why = "it is missing"
+        for _, count, crc, body in self._connection.execute(_SELECT, rows):
+            try:
+                points += _checked(count, crc, body)
+            except ValueError as error:
+                why = str(error)
+        return points, why
 
     def close(self) -> None:
         """Close the file, and leave no log behind."""
         self._connection.close()
+
+
+def _join_rows(cursor: sqlite3.Cursor, run: Rows) -> None:
+    """Make one row of some; leave them as they are if one is damaged, or if they are gone."""
+    found = cursor.execute(_SELECT, run).fetchall()
+    if len(found) > 1 and all(_is_whole(crc, body) for _, _, crc, body in found):
+        # Each is a list in JSON, so what stands between the brackets goes into one.
+        body = b"[%b]" % b",".join(body[1:-1] for _, _, _, body in found)
+        since, points = found[0][0], sum(points for _, points, _, _ in found)
+        cursor.execute("DELETE FROM segments WHERE number BETWEEN ? AND ?", run)
+        cursor.execute(_INSERT, (run[0], since, points, zlib.crc32(body), body))
+
+
+def _is_whole(crc: Any, body: Any) -> bool:
+    return isinstance(body, bytes) and zlib.crc32(body) == crc
+
+
+def _checked(count: int, crc: Any, body: Any) -> list[MonitoringPoint]:
+    """Return the points of a row; raise ValueError if it is not what was written."""
+    if not _is_whole(crc, body):
+        raise ValueError("its checksum is wrong")
+    points = decode(body)
+    if len(points) != count:
+        raise ValueError(f"it has {len(points)} points instead of {count}")
+    return points
 
 
 def _other_version(path: Path, application: int, version: int) -> str:
@@ -308,7 +356,9 @@ class SpooledMailbox(Mailbox):
         )  # of these, what is stored and in memory all the same
         self._unwritten: list[Segment] = []
         self._open: Segment | None = None  # the last of these, while points are added to it
-        self._settled: list[int] = []  # numbers of segments to be deleted
+        self._tail: Segment | None = None  # the last that is stored; small ones become part of it
+        self._settled: list[Rows] = []  # to be deleted
+        self._runs: list[Rows] = []  # each to become one row
         self._stored = 0
         self._points_in_memory = 0
         self._bytes_in_memory = 0
@@ -323,10 +373,12 @@ class SpooledMailbox(Mailbox):
     def _recover(self) -> None:
         """Put what an earlier run has left first."""
         now, unix = trio.current_time(), time.time()
-        for number, since, count, size in self._file.index:
+        index, self._file.index = self._file.index, []
+        for number, since, count, size in index:
             age = max(0.0, unix - since)
             segment = Segment(number, now - age, count, size, left=count, points=None, stored=True)
-            self._segments.append(segment)
+            if not self._join(segment):
+                self._segments.append(segment)
             self._number = number
             self._stored += size
             self.ledger.recovered += count
@@ -455,12 +507,14 @@ class SpooledMailbox(Mailbox):
     def _forgotten(self, size: int) -> list[Segment]:
         """Return the segments that have to be read for a batch of this size."""
         forgotten = []
+        room = self._bounds.bytes  # what is in flight has to fit into memory, too
         for segment in self._segments:
-            if size <= 0:
+            if size <= 0 or room <= 0:
                 break
             if segment.points is None:
                 forgotten.append(segment)
             size -= segment.waiting
+            room -= segment.size
         return forgotten
 
     def _fill(self, batch: Batch, size: int) -> None:
@@ -488,25 +542,36 @@ class SpooledMailbox(Mailbox):
             front.points = None
 
     async def _load(self, segment: Segment) -> None:
-        """Read a segment into memory; drop it if it is damaged."""
+        """Read a segment into memory; drop what of it is damaged."""
+        count = segment.count
         try:
-            points = await self._in_thread(partial(self._file.load, segment.number))
-            if len(points) != segment.count:
-                raise ValueError(f"it has {len(points)} points instead of {segment.count}")
-        except (ValueError, sqlite3.Error) as error:
-            if segment.waiting:  # not dropped meanwhile
-                self._logger.error(
-                    "segment %d of the spool cannot be read: %s; %d points dropped",
-                    segment.number,
-                    brief(error),
-                    self._discard(segment, DAMAGED),
-                )
-            return
+            points, why = await self._in_thread(partial(self._file.load, segment.rows))
+        except sqlite3.Error as error:
+            points, why = [], brief(error)
+        if not segment.waiting or segment.count != count:
+            return  # dropped meanwhile, or grown
+        if len(points) < count:
+            self._logger.error(
+                "segment %d of the spool cannot be read: %s; %d points dropped",
+                segment.number,
+                why,
+                self._lose(segment, count - len(points)),
+            )
         if segment.waiting:
             segment.points = points
             self._points_in_memory += segment.waiting
             self._bytes_in_memory += self._bounds.measure(points)
             self._forget_stored()
+
+    def _lose(self, segment: Segment, count: int) -> int:
+        """Drop points of a segment that cannot be read; return how many."""
+        if count == segment.count:
+            return self._discard(segment, DAMAGED)
+        segment.count -= count
+        segment.left -= count
+        self.ledger.queued -= count
+        self._drop(DAMAGED, count)
+        return count
 
     # Settling
 
@@ -521,7 +586,7 @@ class SpooledMailbox(Mailbox):
             self._stored -= segment.size
             segment.points = None
             if segment.stored:
-                self._settled.append(segment.number)
+                self._settled.append(segment.rows)
                 self._work.set()
 
     @property
@@ -544,45 +609,85 @@ class SpooledMailbox(Mailbox):
         """Write and delete in one transaction; return whether that worked."""
         async with self._writing:
             segments = [segment for segment in self._unwritten if segment.left]
-            settled = self._settled
+            settled, runs = self._settled, self._runs[:_RUNS]
             self._open, self._unwritten, self._settled = None, [], []
             if not segments and not settled:
                 return True
             try:
                 sizes = await self._write(
-                    {segment: segment.points or () for segment in segments}, settled
+                    {segment: segment.points or () for segment in segments}, settled, runs
                 )
             except (OSError, sqlite3.Error) as error:
                 self._unwritten[:0] = segments
                 self._settled += settled
                 self._log_failure(error)
                 return False
+            del self._runs[: len(runs)]
             for segment, size in zip(segments, sizes, strict=True):
                 self._written(segment, size)
             self._relieve_disk()  # what is encoded may be larger than it was in memory
             return True
 
     async def _write(
-        self, points: Mapping[Segment, Sequence[Any]], settled: Sequence[int]
+        self,
+        points: Mapping[Segment, Sequence[Any]],
+        settled: Sequence[Rows],
+        runs: Sequence[Rows] = (),
     ) -> list[int]:
         unix = time.time() - trio.current_time()
         rows = [Row(segment.number, segment.since + unix, part) for segment, part in points.items()]
         with trio.CancelScope(shield=True):
-            sizes: list[int] = await self._in_thread(partial(self._file.commit, rows, settled))
+            sizes: list[int] = await self._in_thread(
+                partial(self._file.commit, rows, settled, runs)
+            )
         return sizes
 
     def _written(self, segment: Segment, size: int) -> None:
         segment.stored = True
         if not segment.left:
-            self._settled.append(segment.number)
+            self._settled.append(segment.rows)
             self._work.set()
             return
         self._stored += size - segment.size
         segment.size = size
-        if segment.waiting:
-            self._resident.append(segment)
-        else:
+        if not segment.waiting:
             segment.points = None
+        elif self._join(segment):
+            _remove_last(self._segments, segment)
+        else:
+            self._resident.append(segment)
+
+    def _join(self, segment: Segment) -> bool:
+        """Make a stored segment part of the one before it, if both are small and nothing of them is taken.
+
+        A receiver that is away for long, while a few points come at a time, would leave one for each commit:
+        that costs memory, and time at the next start.
+        """
+        tail = self._tail
+        if tail is None or not self._fit_together(tail, segment):
+            if tail is not None and tail.left and tail.last > tail.number:
+                self._runs.append(tail.rows)
+            self._tail = segment
+            return False
+        if tail.points is None:
+            self._forget(segment)
+        else:
+            tail.points += segment.points or ()
+        tail.last = segment.last
+        tail.count += segment.count
+        tail.left += segment.left
+        tail.size += segment.size
+        return True
+
+    def _fit_together(self, tail: Segment, segment: Segment) -> bool:
+        return (
+            tail.last + 1 == segment.number
+            and tail.left == tail.waiting == tail.count
+            and segment.left == segment.waiting == segment.count
+            and tail.count + segment.count <= self._most
+            and tail.size + segment.size <= _SEGMENT_BYTES
+            and segment.since - tail.since <= _SPAN
+        )
 
     def _log_failure(self, error: Exception) -> None:
         now = trio.current_time()
@@ -605,7 +710,7 @@ class SpooledMailbox(Mailbox):
         async with self._writing:
             rest = self._unsettled(batches)
             try:
-                await self._write(rest, self._settled)
+                await self._write(rest, [*self._settled, *(segment.rows for segment in rest)])
             except (OSError, sqlite3.Error) as error:
                 self._log_failure(error)
             else:
@@ -646,3 +751,11 @@ class SpooledMailbox(Mailbox):
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
         return await trio.to_thread.run_sync(work, limiter=self._thread)
+
+
+def _remove_last(segments: deque[Segment], segment: Segment) -> None:
+    """Remove a segment that is near the end."""
+    behind = []
+    while (last := segments.pop()) is not segment:
+        behind.append(last)
+    segments.extend(reversed(behind))
