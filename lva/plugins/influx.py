@@ -33,6 +33,8 @@ Entry: TypeAlias = tuple[MonitoringPoint, bytes]
 
 #: How long, in seconds, a call looks for what the server refuses; the rest is then tried again.
 SEARCH_TIME: Final = 10.0
+#: Most bytes of lines in a request, unless it holds a single one: larger ones may never get through in time.
+MOST_BYTES: Final = 4 * 1024 * 1024
 #: Others get a turn after as many points as this have been encoded.
 SLICE: Final = 200
 #: Longest time, in seconds, that a server's Retry-After is heeded.
@@ -178,7 +180,8 @@ class Influx(BaseEventPlugin):
             RetryLaterError: The server cannot take any.
         """
         entries, rejected, why = await encode(points, self.config)
-        waiting = [entries] if entries else []
+        waiting = pieces(entries)[::-1]
+        whole = set(map(id, waiting))
         until = trio.current_time() + SEARCH_TIME
         settled = False
         after: float | None = None
@@ -193,7 +196,7 @@ class Influx(BaseEventPlugin):
                 why, after = str(error), error.after or 0.0
                 break
             if refusal and len(part) > 1 and _dropped(refusal) != len(part):
-                if part is entries:
+                if id(part) in whole:
                     part.sort(key=_kind)
                 middle = len(part) // 2
                 waiting += [part[middle:], part[:middle]]
@@ -280,6 +283,19 @@ def _kind(entry: Entry) -> Any:
     return point.series, [
         (key, type(value).__name__) for key, value in sorted(point.fields.items())
     ]
+
+
+def pieces(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """Return the entries in as few requests as `MOST_BYTES` allows."""
+    made: list[list[Entry]] = []
+    room = 0
+    for entry in entries:
+        room -= len(entry[1]) + 1
+        if room < 0 or not made:
+            made.append([])
+            room = MOST_BYTES - len(entry[1]) - 1
+        made[-1].append(entry)
+    return made
 
 
 # Line protocol

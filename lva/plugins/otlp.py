@@ -50,6 +50,10 @@ BINARY: Final = "application/x-protobuf"
 RETRYABLE: Final = frozenset({429, 502, 503, 504})
 #: Longest time, in seconds, that a receiver's Retry-After is heeded.
 LONGEST_PAUSE: Final = 300.0
+#: Most bytes of points in a request, roughly, unless it holds a single one: receivers have limits.
+MOST_BYTES: Final = 2 * 1024 * 1024
+#: How long, in seconds, a call goes on with the next request of a batch; the rest is then tried again.
+SEND_TIME: Final = 4.0
 #: Others get a turn after as many points as this have been encoded.
 SLICE: Final = 100
 #: Most totals; what has further attributes is added up together, as OpenTelemetry's own library does.
@@ -113,7 +117,7 @@ class Config(BaseModel):
 
 
 class Otlp(BaseEventPlugin):
-    """Sends each batch in one request."""
+    """Sends each batch in one request, or in more if it is large."""
 
     eventName = "monitoring_event"
     Config: ClassVar[type[BaseModel] | None] = Config
@@ -161,6 +165,43 @@ class Otlp(BaseEventPlugin):
             PermanentDeliveryError: The receiver refuses the request.
             RetryLaterError: The receiver takes none now.
         """
+        waiting = pieces(points)
+        if len(waiting) == 1:
+            await self._send(points, logger)
+            return
+        rejected: list[MonitoringPoint] = []
+        after: float | None = None
+        cause: Exception | None = None
+        until = trio.current_time() + SEND_TIME
+        while waiting and after is None:
+            try:
+                await self._send(waiting[0], logger)
+            except RetryLaterError as error:
+                if sum(map(len, waiting)) == len(points):
+                    raise
+                after, cause = error.after or 0.0, error
+                break
+            except PermanentDeliveryError as error:
+                rejected += waiting[0]
+                cause = error
+            except PartialDeliveryError as error:
+                rejected += error.rejected
+                cause = error
+            del waiting[0]
+            if waiting and trio.current_time() > until:
+                after = 0.0
+        failed = [point for piece in waiting for point in piece]
+        if failed or rejected:
+            why = f"{len(rejected)} points rejected, {len(failed)} to be sent again"
+            raise PartialDeliveryError(
+                f"{why}; the last: {cause}" if cause else why,
+                failed=failed,
+                rejected=rejected,
+                after=after,
+            )
+
+    async def _send(self, points: Sequence[MonitoringPoint], logger: logging.Logger) -> None:
+        """Send points in one request; raise what `handleEvent` raises."""
         async with self._turn:
             encoded, sent, rejected = await self._signal.encode(points)
             why, refused = "points have no form in OTLP", 0
@@ -213,6 +254,19 @@ class Otlp(BaseEventPlugin):
         if reply.status_code in RETRYABLE:
             raise RetryLaterError(why, after=retry_after(reply))
         raise PermanentDeliveryError(why)
+
+
+def pieces(points: Sequence[MonitoringPoint]) -> list[list[MonitoringPoint]]:
+    """Return the points in as few requests as `MOST_BYTES` allows."""
+    made: list[list[MonitoringPoint]] = []
+    room = 0
+    for point in points:
+        room -= point.size
+        if room < 0 or not made:
+            made.append([])
+            room = MOST_BYTES - point.size
+        made[-1].append(point)
+    return made
 
 
 def partial_success(answer: bytes) -> tuple[int, str]:

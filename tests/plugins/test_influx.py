@@ -745,6 +745,19 @@ async def test_what_was_settled_stays_settled_when_the_server_goes_away(tmp_path
     assert sizes == [0, 10, 5, 5, 5]
 
 
+async def test_large_points_go_out_in_requests_that_get_through(tmp_path, stand_in):
+    statuses = [204, 204, 503, 204, 204]
+    stand_in.answer = lambda _: (statuses.pop(0), {}, b"")
+    batch = [point(n, text="x" * 900_000) for n in range(10)]
+    table = {"max_attempts": 1}
+    async with sink(tmp_path, stand_in.url, table=table, gzip=False) as host:
+        ledger = await settled(host, batch)
+    assert (ledger.delivered, ledger.lost, ledger.retries) == (10, 0, 1)
+    counts = [len(request.body.splitlines()) for request in stand_in.requests]
+    assert counts == [0, 4, 4, 4, 2], "what was written is not written again"
+    assert max(len(request.body) for request in stand_in.requests) <= influx.MOST_BYTES
+
+
 class Virtual:
     """Answers in virtual time.
 
@@ -921,7 +934,7 @@ def test_the_defaults(tmp_path):
         "timeout": 5.0,
         "proxy": None,
     }
-    assert loaded.settings.flush_interval == 0.5
+    assert loaded.settings.flush_interval == 1.0
     assert loaded.settings.handle_timeout > influx.SEARCH_TIME + 10
 
 

@@ -480,6 +480,54 @@ async def test_wrong_headers_are_known_before_the_first_point(tmp_path, receiver
     assert "the-cave" not in caplog.text + shown
 
 
+def large(count: int) -> list[MonitoringPoint]:
+    """Return points of which two fit into a request."""
+    return [MonitoringPoint("large", START, {}, {"n": n, "x": "x" * 900_000}) for n in range(count)]
+
+
+def sent(receiver: StandIn) -> list[list[int]]:
+    """Return the numbers in each request but the first, which has none."""
+    return [
+        [read(record.attributes)["n"] for record in records_of(request)]
+        for request in receiver.requests[1:]
+    ]
+
+
+async def test_a_large_batch_goes_out_in_requests_that_receivers_take(tmp_path, receiver):
+    async with sink(tmp_path, receiver.url) as host:
+        ledger = await settled(host, large(5))
+    assert ledger.delivered == 5
+    assert sent(receiver) == [[0, 1], [2, 3], [4]]
+
+
+async def test_what_a_busy_receiver_took_of_a_large_batch_is_not_sent_again(tmp_path, receiver):
+    statuses = [200, 200, 503, 200, 200]
+    receiver.answer = lambda _: (statuses.pop(0), {}, b"")
+    async with sink(tmp_path, receiver.url, table={"max_attempts": 1}) as host:
+        ledger = await settled(host, large(5))
+    assert (ledger.delivered, ledger.retries) == (5, 1)
+    assert sent(receiver) == [[0, 1], [2, 3], [2, 3], [4]]
+
+
+async def test_of_a_large_batch_only_what_was_refused_is_rejected(tmp_path, receiver):
+    statuses = [200, 200, 400, 200]
+    receiver.answer = lambda _: (statuses.pop(0), {}, b"no")
+    async with sink(tmp_path, receiver.url) as host:
+        ledger = await settled(host, large(5))
+        assert "2 points rejected, 0 to be sent again" in last_error(host)
+    assert (ledger.delivered, ledger.rejected) == (3, 2)
+    assert sent(receiver) == [[0, 1], [2, 3], [4]]
+
+
+async def test_a_large_batch_goes_on_later_when_it_takes_long(tmp_path, receiver, monkeypatch):
+    async with sink(tmp_path, receiver.url, table={"max_attempts": 1}) as host:
+        (cls,) = host.life("otlp").loaded.classes
+        monkeypatch.setitem(cls.handleEvent.__globals__, "SEND_TIME", 0.0)
+        ledger = await settled(host, large(5))
+    assert (ledger.delivered, ledger.retries) == (5, 2)
+    assert sent(receiver) == [[0, 1], [2, 3], [4]]
+
+
 async def test_a_receiver_that_stalls_is_given_up_and_asked_again(tmp_path, receiver):
     stalled = threading.Event()
 

@@ -224,7 +224,7 @@ class Truth:
                 name=name,
                 more=self._more.get(name, self._more["all"]),
                 journal=self._journal(name),
-                batch=5 if name == "narrow" else 40,
+                batch=5 if name == "narrow" and not well else 40,
                 concurrency=4 if name == "wide" else 1,
                 seed=f"{SEED}/{self._runs}",
                 well=str(well).lower(),
@@ -252,7 +252,8 @@ class Truth:
 
     def has_begun(self) -> bool:
         """Return whether this run has published something. It asks no question: that would make points."""
-        return any(n >= self._first for n in self.published())
+        lines = self._lines("publisher")
+        return bool(lines) and int(lines[-1][0]) >= self._first
 
     def said(self, sink: str, *words: str) -> list[int]:
         """Return the numbers that a sink received or rejected, in its order, as often as it did."""
