@@ -566,7 +566,7 @@ async def test_nothing_is_lost_while_the_receiver_fails_now_and_then(tmp_path, r
         (429, "120", 120),
         (503, "7", 7),
         (502, "86400", 300),
-        (503, formatdate(time.time() - 60, usegmt=True), 0),
+        pytest.param(503, formatdate(time.time() - 60, usegmt=True), 0, id="503-a minute ago-0"),
         (429, "soon", 0),
         (429, "-5", 0),
     ],
