@@ -16,7 +16,7 @@ from trio_util import wait_any
 
 from lva.contract import PartialDeliveryError, PermanentDeliveryError, RetryLaterError
 from lva.host.dead_letters import DeadLetters
-from lva.host.expected import is_expected
+from lva.host.expected import worth_a_traceback
 from lva.host.mailbox import (
     AGE,
     ATTEMPTS,
@@ -359,17 +359,14 @@ class Delivery:
             self.circuit.succeeded()
 
     def _log_failure(self, why: str, outcome: str, kind: str, error: BaseException | None) -> None:
-        """Log a failure: the first of its kind with its traceback, then at most one in a while.
-
-        Those of an outage have a traceback only for those who look for faults, at level DEBUG.
-        """
+        """Log a failure: the first of its kind, with its traceback if worth it, then one in a while."""
         now = trio.current_time()
         last = self._logged.get(kind)
         new = last is None or last.why != why
         if last is not None and not new and now < last.quiet_until:
             last.unlogged += 1
             return
-        traced = new and (not is_expected(error) or self._logger.isEnabledFor(logging.DEBUG))
+        traced = new and worth_a_traceback(error, self._logger)
         more = f" ({last.unlogged} more like it were not logged)" if last and last.unlogged else ""
         self._logged[kind] = _Logged(why, now + _LOG_INTERVAL)
         self._logger.warning(

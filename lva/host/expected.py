@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 from typing import Final
@@ -25,6 +26,11 @@ _OF_CLIENTS: Final = frozenset(
         "urllib.error.URLError",
     }
 )
+
+
+def worth_a_traceback(error: BaseException | None, logger: logging.Logger) -> bool:
+    """Return whether to log an error with its traceback; at level DEBUG all have it."""
+    return not is_expected(error) or logger.isEnabledFor(logging.DEBUG)
 
 
 def is_expected(error: BaseException | None) -> bool:

@@ -23,7 +23,7 @@ from trio_util import AsyncValue, wait_any
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin, RouteHandler
 from lva.host.dead_letters import DeadLetters
 from lva.host.delivery import Delivery
-from lva.host.expected import is_expected
+from lva.host.expected import worth_a_traceback
 from lva.host.leaks import Leaks, find_leaks
 from lva.host.loading import LoadedPlugin, PluginClass
 from lva.host.mailbox import FAILED, SHUTDOWN
@@ -602,12 +602,14 @@ class PluginLife:
         self._move(state, f"{self.last_error}{because}", quiet=True)
 
     def _log_crash(self, crash: Crash, consequence: str) -> None:
+        # That what it connects to is away is what initialize() is tried again for.
+        traced = not crash.during_startup or worth_a_traceback(crash.error, self.logger)
         self.logger.error(
             "crashed: %s %s%s",
             crash.phase,
             crash.why,
             consequence,
-            exc_info=None if crash.during_startup and is_expected(crash.error) else crash.error,
+            exc_info=crash.error if traced else None,
             extra={"phase": crash.phase},
         )
 

@@ -150,6 +150,31 @@ async def test_a_crash_is_logged_once_with_phase_and_traceback(tmp_path, autojum
     assert innermost.tb_frame.f_code.co_filename.endswith("/plugins/p.py")
 
 
+@pytest.mark.parametrize(
+    ("error", "place", "level", "traced"),
+    [
+        ("ConnectionRefusedError('away')", "initialize", "INFO", False),
+        ("ConnectionRefusedError('away')", "initialize", "DEBUG", True),
+        ("ValueError('bug')", "initialize", "INFO", True),
+        ("ConnectionRefusedError('away')", "start", "INFO", True),
+    ],
+)
+async def test_what_a_plugin_connects_to_may_be_away_without_a_traceback(
+    tmp_path, autojump_clock, caplog, error, place, level, traced
+):
+    source = f"""
+        class P(BaseBackgroundPlugin):
+            async def {place}(self):
+                raise {error}
+    """
+    caplog.set_level(level, "lva.plugin.p")
+    async with running_host(tmp_path, {"p": source}, wait=False) as host:
+        await host.wait_for("p", State.BACKOFF)
+    (line,) = [record for record in caplog.records if "crashed: " in record.getMessage()]
+    assert f"raised {error.partition('(')[0]}: " in line.getMessage()
+    assert bool(line.exc_info) == traced
+
+
 # Starting
 
 
