@@ -22,7 +22,7 @@ from lva.errors import ConfigurationError
 from lva.host.host import Host
 from lva.host.loading import LoadedPlugin, load_plugins
 from lva.host.receipt import EXIT_KILLED, Receipt
-from lva.host.watchdog import Watchdog
+from lva.host.terminator import Terminator
 from lva.logs import keep_secret, set_up
 from lva.settings import Settings, load_settings
 from lva.web.application import web_application
@@ -38,7 +38,7 @@ SWITCH_INTERVAL: Final = 0.0005
 _RESERVE: Final = 0.05
 #: Within what time, in seconds, a process must end whose work is done but for abandoned tasks.
 _LEFTOVER_GRACE: Final = 0.1
-#: How long, in seconds, the watchdog waits for a receipt that is just being logged.
+#: How long, in seconds, the terminator waits for a receipt that is just being logged.
 _TELLING_GRACE: Final = 0.5
 #: How long, in seconds, a foreign server gets to listen before plugins start; ASGI does not tell.
 _LISTEN_GRACE: Final = 0.05
@@ -67,7 +67,7 @@ class Service:
         self.draining: trio.Event = trio.Event()
         self.stop_wanted: trio.Event = trio.Event()
         self.served = False
-        self.watchdog: Watchdog = Watchdog(self.last_words)
+        self.terminator: Terminator = Terminator(self.last_words)
         self.deadline: float | None = None
         self.stop_reason: str = "the server stopped"
         self.plugins: Sequence[LoadedPlugin] | None = plugins
@@ -113,7 +113,7 @@ class Service:
         Resources(host, self.draining.is_set)
         web = web_application(host.routes, settings)
         if not self.served:
-            self.watchdog.start()
+            self.terminator.start()
         async with trio.open_nursery() as nursery:
             self._requests = Requests(web, host.publish, settings, nursery)
             await nursery.start(host.run)
@@ -169,7 +169,7 @@ class Service:
             self.stop_reason = "the HTTP server failed"
         if deadline is None:
             deadline = now + settings.shutdown_timeout
-            self.watchdog.kill_after(
+            self.terminator.kill_after(
                 settings.shutdown_timeout, EXIT_KILLED, "the stop took longer than shutdown_timeout"
             )
         host.request_stop(self.stop_reason, deadline - settings.shutdown_timeout * _RESERVE)
@@ -179,9 +179,9 @@ class Service:
         self._tell(receipt)
         leftovers = any(item.leaked_tasks or item.leaked_threads for item in receipt.plugins)
         if leftovers or force:
-            self.watchdog.exit_after(_LEFTOVER_GRACE, receipt.exit_code)
+            self.terminator.exit_after(_LEFTOVER_GRACE, receipt.exit_code)
         elif not self.served:
-            self.watchdog.stand_down()
+            self.terminator.stand_down()
 
     def _tell(self, receipt: Receipt) -> None:
         """Log the receipt; after that, nothing changes the exit code that it states."""
@@ -190,7 +190,7 @@ class Service:
             self._told = receipt.exit_code
 
     def last_words(self, code: int) -> str | int:
-        """Return the receipt as things stand, for a watchdog that ends the process.
+        """Return the receipt as things stand, for a terminator that ends the process.
 
         Once a receipt has been told, its exit code is returned instead: there is only one.
         """

@@ -87,7 +87,7 @@ def _run(overrides: dict[str, Any], config: Path | None, signals: Any) -> int:
     if service.host is not None and service.host.receipt is not None:
         show_receipt(service.host.receipt)
     # Python waits for threads that are no daemons, for as long as they like; the service does not.
-    service.watchdog.exit_after(THREADS_GRACE, code)
+    service.terminator.exit_after(THREADS_GRACE, code)
     return code
 
 

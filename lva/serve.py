@@ -25,7 +25,7 @@ from lva.app import Service
 from lva.connections import watched_connections
 from lva.errors import ConfigurationError
 from lva.host.receipt import EXIT_KILLED, EXIT_UNCLEAN
-from lva.host.watchdog import Watchdog
+from lva.host.terminator import Terminator
 from lva.settings import Settings, parse_bind
 
 LOGGER: Final = logging.getLogger("lva.service")
@@ -154,20 +154,20 @@ def address_of(listener: socket.socket) -> str:
 
 
 def watch_loading(service: Service, settings: Settings, signals: Signals) -> None:
-    """Start the watchdog, and let signals reach it while plugin files are imported.
+    """Start the terminator, and let signals reach it while plugin files are imported.
 
-    The stop that a signal asks for then comes after the import, or the watchdog if that takes too long.
+    The stop that a signal asks for then comes after the import, or the terminator if that takes too long.
     """
     service.served = True
-    service.watchdog.start()
-    signals.on_first = lambda _number: _arm(service.watchdog, settings)
-    signals.on_second = partial(_exit_at_once, service.watchdog)
+    service.terminator.start()
+    signals.on_first = lambda _number: _arm(service.terminator, settings)
+    signals.on_second = partial(_exit_at_once, service.terminator)
 
 
 def run(service: Service, settings: Settings, listener: socket.socket, signals: Signals) -> int:
     """Serve until a signal or a critical failure, after `watch_loading`; return the exit code.
 
-    The process may end inside: the watchdog ends it past the deadline, at a second signal, or when
+    The process may end inside: the terminator ends it past the deadline, at a second signal, or when
     abandoned tasks keep the event loop from ending.
     """
     # What is loaded by now stays until the end: the garbage collector need not look at it again.
@@ -195,7 +195,7 @@ async def _serve(
 
     signals.on_first = stop
     if signals.received is not None:
-        _arm(service.watchdog, settings)
+        _arm(service.terminator, settings)
         stop(signals.received)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_forward, service.stop_wanted, signalled)
@@ -205,7 +205,7 @@ async def _serve(
             service.draining.set()
             service.deadline = trio.current_time() + settings.shutdown_timeout
             if signals.received is None:  # a critical plugin failed
-                _arm(service.watchdog, settings)
+                _arm(service.terminator, settings)
             LOGGER.info("stopping: %s", service.stop_reason)
             if settings.drain_window:
                 LOGGER.info(
@@ -213,7 +213,7 @@ async def _serve(
                 )
                 await trio.sleep(settings.drain_window)
 
-        with watched_connections(), _heard_while_blocked(service.watchdog, settings):
+        with watched_connections(), _heard_while_blocked(service.terminator, settings):
             await hypercorn_serve(
                 service,  # type: ignore[arg-type] # Hypercorn's types name each ASGI message
                 hypercorn_config(settings, listener),
@@ -223,20 +223,20 @@ async def _serve(
         nursery.cancel_scope.cancel()
 
 
-def _arm(watchdog: Watchdog, settings: Settings) -> None:
-    watchdog.kill_after(
+def _arm(terminator: Terminator, settings: Settings) -> None:
+    terminator.kill_after(
         settings.shutdown_timeout, EXIT_KILLED, "the stop took longer than shutdown_timeout"
     )
 
 
-def _exit_at_once(watchdog: Watchdog, number: int) -> None:
+def _exit_at_once(terminator: Terminator, number: int) -> None:
     name = signal.Signals(number).name
-    watchdog.exit_after(0, EXIT_UNCLEAN, f"a second {name} ends the service at once")
+    terminator.exit_after(0, EXIT_UNCLEAN, f"a second {name} ends the service at once")
 
 
 @contextlib.contextmanager
-def _heard_while_blocked(watchdog: Watchdog, settings: Settings) -> Iterator[None]:
-    """Give the watchdog its orders from a thread, as soon as a signal arrives, while inside.
+def _heard_while_blocked(terminator: Terminator, settings: Settings) -> Iterator[None]:
+    """Give the terminator its orders from a thread, as soon as a signal arrives, while inside.
 
     Python's own handlers wait for the main thread to return from whatever C function it is in, which
     may be never; the wake-up descriptor is written to at once. Trio, whose place there this takes, is
@@ -253,9 +253,9 @@ def _heard_while_blocked(watchdog: Watchdog, settings: Settings) -> Iterator[Non
                 for number in SIGNALS.intersection(numbers):
                     if first is None:
                         first = time.monotonic()
-                        _arm(watchdog, settings)
+                        _arm(terminator, settings)
                     elif time.monotonic() - first >= _SAME_WISH:
-                        _exit_at_once(watchdog, number)
+                        _exit_at_once(terminator, number)
                 with contextlib.suppress(trio.RunFinishedError):
                     token.run_sync_soon(int, idempotent=True)
 
@@ -284,6 +284,6 @@ def hypercorn_config(settings: Settings, listener: socket.socket) -> Config:
     config.include_server_header = False
     config.keep_alive_timeout = settings.keep_alive_timeout
     config.graceful_timeout = _REQUESTS_SHARE * (settings.shutdown_timeout - settings.drain_window)
-    # The watchdog bounds both; Hypercorn's own limits must not be the first to run out.
+    # The terminator bounds both; Hypercorn's own limits must not be the first to run out.
     config.startup_timeout = config.shutdown_timeout = settings.shutdown_timeout + 60
     return config

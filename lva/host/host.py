@@ -271,7 +271,7 @@ class Host:
             return 0.0
         try:
             return trio.current_time() - self._stop_begun
-        except RuntimeError:  # outside Trio, in the watchdog's thread
+        except RuntimeError:  # outside Trio, in the terminator's thread
             return time.monotonic() - self._stop_begun_real
 
     def describe(self) -> list[dict[str, Any]]:

@@ -1,5 +1,7 @@
 """The thread that ends the process when nothing else can.
 
+To users it is the watchdog: so the receipt and the exit codes call it.
+
 It is the only place that calls `os._exit`: past the stop's deadline, at a second signal, and once a
 stop is complete but for tasks that were abandoned, which `trio.run` would wait for for ever. It writes
 with plain system calls, because whatever is stuck may hold the locks of logging and of the streams.
@@ -30,11 +32,11 @@ class _Order:
     dump: bool
 
 
-class Watchdog:
+class Terminator:
     """Ends the process at the time it was last told.
 
     Args:
-        report: Called with the exit code in the watchdog's thread; returns the last words, a receipt,
+        report: Called with the exit code in the terminator's thread; returns the last words, a receipt,
             or the exit code that was told already.
 
     Its methods may be called from any thread and from signal handlers.
@@ -44,7 +46,7 @@ class Watchdog:
         self._report = report
         # A SimpleQueue may be put to from a signal handler, unlike anything with a Python lock.
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="lva-watchdog", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="lva-terminator", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""

@@ -11,18 +11,18 @@ from tests.support import clean_environment
 
 PRELUDE = """
     import os, sys, threading, time
-    from lva.host.watchdog import Watchdog
+    from lva.host.terminator import Terminator
 
     def report(code):
         return f"last words {code}"
 
-    watchdog = Watchdog(report)
-    watchdog.start()
+    terminator = Terminator(report)
+    terminator.start()
 """
 
 
 def run(source: str, timeout: float = 20.0) -> tuple[int, str, float]:
-    """Run code that has a watchdog; return exit code, standard error and the seconds it took."""
+    """Run code that has a terminator; return exit code, standard error and the seconds it took."""
     code = textwrap.dedent(PRELUDE) + textwrap.dedent(source)
     begun = time.monotonic()
     done = subprocess.run(
@@ -42,7 +42,7 @@ def test_past_its_time_it_reports_dumps_all_stacks_and_exits():
             time.sleep(60)
 
         threading.Thread(target=stubborn).start()
-        watchdog.kill_after(0.3, 70, "the stop took too long")
+        terminator.kill_after(0.3, 70, "the stop took too long")
         time.sleep(60)
     """)
     assert code == 70
@@ -54,23 +54,23 @@ def test_past_its_time_it_reports_dumps_all_stacks_and_exits():
 
 
 def test_exit_after_tells_no_stacks_and_without_a_message_nothing():
-    code, said, _ = run("watchdog.exit_after(0, 4, 'a second signal'); time.sleep(60)")
+    code, said, _ = run("terminator.exit_after(0, 4, 'a second signal'); time.sleep(60)")
     assert (code, said) == (4, "lva: a second signal\nlast words 4\n")
-    code, said, _ = run("watchdog.exit_after(0, 3); time.sleep(60)")
+    code, said, _ = run("terminator.exit_after(0, 3); time.sleep(60)")
     assert (code, said) == (3, "")
 
 
 def test_an_order_that_leaves_less_time_replaces_the_old_one_and_no_other_does():
     code, said, _ = run("""
-        watchdog.kill_after(60, 70, "late")
-        watchdog.exit_after(0.1, 4, "soon")
+        terminator.kill_after(60, 70, "late")
+        terminator.exit_after(0.1, 4, "soon")
         time.sleep(60)
     """)
     assert code == 4
     assert "late" not in said
     code, said, _ = run("""
-        watchdog.exit_after(0.2, 4, "soon")
-        watchdog.kill_after(60, 70, "late")
+        terminator.exit_after(0.2, 4, "soon")
+        terminator.kill_after(60, 70, "late")
         time.sleep(60)
     """)
     assert code == 4
@@ -79,8 +79,8 @@ def test_an_order_that_leaves_less_time_replaces_the_old_one_and_no_other_does()
 
 def test_stood_down_it_lets_the_process_end_by_itself():
     code, said, _ = run("""
-        watchdog.kill_after(0.3, 70, "late")
-        watchdog.stand_down()
+        terminator.kill_after(0.3, 70, "late")
+        terminator.stand_down()
         time.sleep(0.8)
         sys.exit(5)
     """)
@@ -97,7 +97,7 @@ def test_it_works_while_another_thread_holds_the_locks_of_logging_and_streams():
         logging.basicConfig()
         logging._lock.acquire()
         logging.getLogger().handlers[0].acquire()
-        watchdog.kill_after(0.2, 70, "stuck")
+        terminator.kill_after(0.2, 70, "stuck")
         time.sleep(60)
     """)
     assert code == 70
@@ -109,7 +109,7 @@ def test_an_event_loop_that_is_blocked_does_not_stop_it():
         import trio
 
         async def blocked():
-            watchdog.kill_after(0.2, 70, "blocked")
+            terminator.kill_after(0.2, 70, "blocked")
             time.sleep(60)
 
         trio.run(blocked)
@@ -123,8 +123,8 @@ def test_a_report_that_fails_does_not_keep_it_from_exiting():
         def broken(code):
             raise ValueError("no words")
 
-        watchdog._report = broken
-        watchdog.kill_after(0.1, 70, "anyway")
+        terminator._report = broken
+        terminator.kill_after(0.1, 70, "anyway")
         time.sleep(60)
     """)
     assert code == 70
@@ -132,7 +132,7 @@ def test_a_report_that_fails_does_not_keep_it_from_exiting():
 
 
 def test_a_closed_standard_error_does_not_keep_it_from_exiting():
-    code, _, _ = run("os.close(2); watchdog.kill_after(0.1, 70, 'anyway'); time.sleep(60)")
+    code, _, _ = run("os.close(2); terminator.kill_after(0.1, 70, 'anyway'); time.sleep(60)")
     assert code == 70
 
 
@@ -146,7 +146,7 @@ def test_a_standard_error_that_nobody_reads_does_not_keep_it_from_exiting():
         except BlockingIOError:
             os.set_blocking(writer, True)
         os.dup2(writer, 2)
-        watchdog.kill_after(0.1, 70, "anyway")
+        terminator.kill_after(0.1, 70, "anyway")
         time.sleep(6)
         os._exit(99)
     """)
@@ -156,7 +156,7 @@ def test_a_standard_error_that_nobody_reads_does_not_keep_it_from_exiting():
 def test_orders_may_come_from_signal_handlers():
     code, said, _ = run("""
         import signal
-        signal.signal(signal.SIGTERM, lambda *_: watchdog.exit_after(0, 4, "signalled"))
+        signal.signal(signal.SIGTERM, lambda *_: terminator.exit_after(0, 4, "signalled"))
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
     """)
@@ -166,8 +166,8 @@ def test_orders_may_come_from_signal_handlers():
 
 def test_an_exit_code_that_was_told_already_is_kept_and_nothing_is_told_again():
     code, said, _ = run("""
-        watchdog._report = lambda code: 0
-        watchdog.exit_after(0, 4, "a second signal")
+        terminator._report = lambda code: 0
+        terminator.exit_after(0, 4, "a second signal")
         time.sleep(60)
     """)
     assert (code, said) == (0, "lva: a second signal\n")
