@@ -122,6 +122,7 @@ class Service:
                 await trio.sleep(_LISTEN_GRACE)
             listening.set()
             nursery.start_soon(self._watch_critical, host)
+            nursery.start_soon(host.watch_loop, name="the event loop's watchdog")
             try:
                 await receive()
             finally:

@@ -216,6 +216,11 @@ class Settings(_Table):
         description="A plugin that initializes for longer is reported with where it waits, and"
         " those behind it no longer wait for it.",
     )
+    loop_hold_limit: Seconds = Field(
+        0.1,
+        description="A plugin that holds the service's event loop for longer is reported, with the line;"
+        " 0 turns the watch over the event loop off.",
+    )
     max_body_size: Annotated[int, Field(ge=0, le=1 << 40)] = Field(
         16 * 1024 * 1024, description="Largest request body."
     )

@@ -18,11 +18,14 @@ from lva.events import EVENT_TYPES
 from lva.host.leaks import find_leaks
 from lva.host.lifecycle import PluginLife, State
 from lva.host.loading import LoadedPlugin
+from lva.host.loop_use import LoopUses
+from lva.host.loops import LoopThread
 from lva.host.mailbox import Mailbox
 from lva.host.receipt import Receipt, exit_code, plugin_receipt
 from lva.host.routing import RouteTable
 from lva.host.runtimes import AsyncioRuntime, Patience, Runtime, TrioRuntime
 from lva.host.status import statuses
+from lva.host.watchdog import LoopWatchdog
 from lva.settings import Settings
 
 LOGGER: Final = logging.getLogger("lva.host")
@@ -51,6 +54,7 @@ class Host:
         critical_failure: The critical plugin that failed, if one has.
         gave_up: Set together with it, or when the host itself failed.
         failed: Whether the service, and not a plugin, is what failed.
+        loop_uses: What each plugin uses of the event loop, by its name; None when nobody watches.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class Host:
         self.gave_up: trio.Event = trio.Event()
         self.critical_failure: str | None = None
         self.receipt: Receipt | None = None
+        self.loop_uses: LoopUses | None = None
         self._settings = settings
         self._loaded = loaded
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not cryptography
@@ -98,6 +103,16 @@ class Host:
                 await self.stopped.wait()
             finally:
                 self.request_stop("the host was cancelled")
+
+    async def watch_loop(self) -> None:
+        """Watch what holds the event loop, until cancelled. Does nothing when that is turned off."""
+        if limit := self._settings.loop_hold_limit:
+            self.loop_uses = LoopUses()
+            await LoopWatchdog(limit, self.loop_uses, self._loop_threads).run()
+
+    def _loop_threads(self) -> dict[str, LoopThread | None]:
+        """Return the plugins by name, each with the thread of its asyncio loop. Any thread may call."""
+        return {name: life.loop_thread() for name, life in list(self.lives.items())}
 
     async def _conduct(self, task_status: trio.TaskStatus[None]) -> None:
         self._thread = threading.get_ident()
@@ -276,7 +291,7 @@ class Host:
 
     def describe(self) -> list[dict[str, Any]]:
         """Describe every plugin, all as of this moment. In the host's thread only."""
-        return statuses(self.lives.values())
+        return statuses(self.lives.values(), self.loop_uses)
 
     def not_ready(self) -> dict[str, str]:
         """Return why the service is not ready, by plugin; empty if every active plugin runs."""

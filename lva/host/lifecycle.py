@@ -26,6 +26,7 @@ from lva.host.delivery import Delivery
 from lva.host.expected import worth_a_traceback
 from lva.host.leaks import Leaks, find_leaks
 from lva.host.loading import LoadedPlugin, PluginClass
+from lva.host.loops import LoopThread
 from lva.host.mailbox import FAILED, SHUTDOWN
 from lva.host.routing import Gate, Owner, RouteRefusedError, RouteTable
 from lva.host.runtimes import (
@@ -248,6 +249,10 @@ class PluginLife:
     def asyncio_tasks(self) -> int:
         """Count its tasks on its asyncio loop, if it has one."""
         return self._runtime.asyncio_tasks()
+
+    def loop_thread(self) -> LoopThread | None:
+        """Return the thread of its asyncio loop, while it has one. Any thread may call."""
+        return self._runtime.loop_thread()
 
     async def supervise(self, turn: trio.Event | None = None) -> None:
         """Be the plugin's supervisor task until it is stopped or has failed.

@@ -16,6 +16,7 @@ import os
 import selectors
 import sys
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -88,6 +89,8 @@ class LoopThread:
         loop: The event loop.
         unanswered: Called from the thread once the loop has ended: for calls that it never came to the
             end of.
+        processor_clock: Shows the processor time of the thread, with `time.clock_gettime`; None until it
+            runs.
     """
 
     def __init__(
@@ -117,6 +120,7 @@ class LoopThread:
         self._ending = False
         self._over = False
         self.unanswered: set[Callable[[], None]] = set()
+        self.processor_clock: int | None = None
         self.loop: asyncio.AbstractEventLoop = _new_loop(self, use_uvloop)
         self.loop.set_default_executor(
             ThreadPoolExecutor(
@@ -131,6 +135,7 @@ class LoopThread:
         self.thread.start()
 
     def _main(self) -> None:
+        self.processor_clock = time.pthread_getcpuclockid(threading.get_ident())
         asyncio.set_event_loop(self.loop)
         while not self._over:
             try:

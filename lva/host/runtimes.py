@@ -24,6 +24,7 @@ from typing import Any, Final, Protocol
 import trio
 
 from lva.host.loops import RECANCEL, LoopThread
+from lva.host.steps import enter_plugin
 from lva.logs import current_plugin
 
 #: How long, in seconds, an `__init__` may hold up the event loop before it is waited for in the
@@ -156,7 +157,7 @@ class TrioCall(Call):
 
     async def _body(self) -> None:
         self._task = trio.lowlevel.current_task()
-        current_plugin.set(self._plugin)
+        enter_plugin(self._plugin)
         self._returned(await ensure_awaited(self.what, self._fn(*self._args)))
 
 
@@ -218,6 +219,9 @@ class Runtime(Protocol):
 
     def asyncio_tasks(self) -> int:
         """Count the tasks of the plugin on its asyncio loop."""
+
+    def loop_thread(self) -> LoopThread | None:
+        """Return the thread of the plugin's asyncio loop, while it has one."""
 
 
 class TrioRuntime:
@@ -300,6 +304,9 @@ class TrioRuntime:
 
     def asyncio_tasks(self) -> int:
         return 0
+
+    def loop_thread(self) -> None:
+        return None
 
 
 class AsyncioCall(Call):
@@ -563,6 +570,9 @@ class AsyncioRuntime:
 
     def asyncio_tasks(self) -> int:
         return 0 if self._thread is None else self._thread.count_tasks()
+
+    def loop_thread(self) -> LoopThread | None:
+        return None if self._ended.is_set() else self._thread
 
 
 class _Body(TrioCall):

@@ -14,22 +14,38 @@ if TYPE_CHECKING:
     from lva.host.delivery import Delivery, Histogram
     from lva.host.lifecycle import PluginLife
     from lva.host.loading import PluginClass
+    from lva.host.loop_use import LoopUses
 
 
-def full_statuses(lives: Iterable[PluginLife]) -> list[dict[str, Any]]:
+def full_statuses(
+    lives: Iterable[PluginLife], loop_uses: LoopUses | None = None
+) -> list[dict[str, Any]]:
     """Return what `GET /plugins` shows: the statuses with the histories, which are long."""
     lives = list(lives)
     return [
         {**status, "history": _history(life)}
-        for life, status in zip(lives, statuses(lives), strict=True)
+        for life, status in zip(lives, statuses(lives, loop_uses), strict=True)
     ]
 
 
-def statuses(lives: Iterable[PluginLife]) -> list[dict[str, Any]]:
-    """Describe plugins, all as of one moment. In Trio's thread only."""
+def statuses(
+    lives: Iterable[PluginLife], loop_uses: LoopUses | None = None
+) -> list[dict[str, Any]]:
+    """Describe plugins, all as of one moment. In Trio's thread only.
+
+    Args:
+        lives: The plugins.
+        loop_uses: What they use of the event loop; None if nobody watches.
+    """
     lives = list(lives)
     tasks = count_tasks(lives)
-    return [_status(life, tasks[life.name]) for life in lives]
+    return [
+        {
+            **_status(life, tasks[life.name]),
+            "loop": None if loop_uses is None else _loop(life.name, loop_uses),
+        }
+        for life in lives
+    ]
 
 
 def _status(life: PluginLife, trio_tasks: int) -> dict[str, Any]:
@@ -56,6 +72,24 @@ def _status(life: PluginLife, trio_tasks: int) -> dict[str, Any]:
         "ledger": total_points(life) if life.is_event_plugin else None,
         "deliveries": [_delivery(cls, item) for cls, item in life.deliveries.items()],
         "last_error": None if last_error is None else redact(last_error),
+    }
+
+
+def _loop(plugin: str, uses: LoopUses) -> dict[str, Any]:
+    hold = uses.of(plugin).last_hold
+    processor = uses.processor_share(plugin)
+    return {
+        "share": round(uses.share(plugin), 4),
+        "cpu_share": None if processor is None else round(processor, 4),
+        "holds": uses.of(plugin).holds,
+        "last_hold": None
+        if hold is None
+        else {
+            "at": timestamp(hold.at),
+            "seconds": round(hold.seconds, 3),
+            "where": redact(hold.where),
+            "stack": [redact(line) for line in hold.stack],
+        },
     }
 
 

@@ -26,7 +26,8 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 from lva.contract import PluginResponse
 from lva.host.routing import Gate, Match, RouteTable
 from lva.host.runtimes import split_cancelled
-from lva.logs import brief, current_plugin, plugin_logger
+from lva.host.steps import enter_plugin, leave_plugin
+from lva.logs import brief, plugin_logger
 from lva.settings import Settings
 from lva.web.complete import complete
 from lva.web.problems import Problem
@@ -128,7 +129,7 @@ class _WebApplication(QuartTrio):
         exchange.served_by(owner)
         exchange.unavailable = exchange.unavailable or unavailable
         # Reset afterwards: the server's own tasks for the connection are started from this task.
-        token = current_plugin.set(name)
+        token = enter_plugin(name)
         try:
             if owner.across is None:
                 result = await self._call(name, handler, request, match.variables)
@@ -148,7 +149,7 @@ class _WebApplication(QuartTrio):
                 return own.response  # type: ignore[return-value] # what `abort(response)` was given
             raise self._plugin_problem(name, match, request, own) from own
         finally:
-            current_plugin.reset(token)
+            leave_plugin(token)
 
     async def _call(
         self, name: str, handler: Callable[..., Any], request: Any, variables: Mapping[str, Any]

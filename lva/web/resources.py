@@ -80,7 +80,7 @@ class Resources:
 
     async def plugins(self, _request: Any) -> Response:
         """Describe all plugins."""
-        return _json({"plugins": full_statuses(self._host.lives.values())})
+        return _json({"plugins": full_statuses(self._host.lives.values(), self._host.loop_uses)})
 
     async def plugin(self, _request: Any, name: str) -> Response:
         """Describe one plugin."""
@@ -88,7 +88,7 @@ class Resources:
         if life is None:
             hint = suggestion(name, self._host.lives) or "; see /plugins"
             raise Problem(404, f"No active plugin is named {name!r}{hint}", "unknown_plugin")
-        return _json(full_statuses([life])[0])
+        return _json(full_statuses([life], self._host.loop_uses)[0])
 
 
 def _not_ready(detail: str, reasons: Mapping[str, str]) -> Problem:

@@ -1,0 +1,99 @@
+"""What the interpreter keeps from a thread that watches: its lock, and its garbage collections.
+
+A C function that keeps the interpreter's lock (a big `json.dumps`, a regular expression that goes astray)
+lets no other thread run, the watching one included, and by the time that one may run, what was going on may
+be over. So an alarm is set that goes off in the midst of it: a signal, whose handler Python runs in the main
+thread as its very next thing.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Final, Generic, TypeVar
+
+T = TypeVar("T")
+
+#: Shorter collections, in seconds, are not kept.
+_WORTH_KEEPING: Final = 0.005
+
+
+class StarvationAlarm(Generic[T]):
+    """Looks at the main thread when no other has run for long.
+
+    Its signal is SIGPROF, which is there for profilers, by a timer that counts the processor time of the
+    process. It hardly ever goes off, since whoever can run sets it anew each time. System calls go on after
+    it. A program that handles SIGPROF itself keeps it, and has no alarm.
+
+    Args:
+        look: Called in the main thread with its frame; may not fail, and is to be quick.
+
+    Attributes:
+        seen: When it last went off (`time.monotonic()`), and what `look` returned.
+    """
+
+    def __init__(self, look: Callable[[FrameType | None], T]) -> None:
+        self._look = look
+        self.seen: tuple[float, T] | None = None
+        self._installed = False
+
+    def install(self) -> None:
+        """Handle the signal, if this is the main thread and nobody else does."""
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(
+            signal.SIGPROF
+        ) in {signal.SIG_DFL, signal.SIG_IGN}:
+            signal.signal(signal.SIGPROF, self._handle)
+            signal.siginterrupt(signal.SIGPROF, False)
+            self._installed = True
+
+    def set(self, seconds: float) -> None:
+        """Let it go off after so much processor time, and not when it was told before. Any thread."""
+        if self._installed:
+            signal.setitimer(signal.ITIMER_PROF, seconds)
+
+    def remove(self) -> None:
+        """Let it never go off again. In the main thread."""
+        if self._installed:
+            self._installed = False
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            # A signal that is under way must not meet the default, which is to end the process.
+            signal.signal(signal.SIGPROF, signal.SIG_IGN)
+
+    def _handle(self, _number: int, frame: FrameType | None) -> None:
+        self.seen = (time.monotonic(), self._look(frame))
+
+
+class Collections:
+    """When garbage was collected lately, which holds up every thread and is nobody's fault."""
+
+    def __init__(self) -> None:
+        self._begun = 0.0
+        self._recent: deque[tuple[float, float]] = deque(maxlen=100)
+
+    def install(self) -> None:
+        """Begin to take note."""
+        gc.callbacks.append(self._note)
+
+    def remove(self) -> None:
+        """Take note no longer."""
+        gc.callbacks.remove(self._note)
+
+    def seconds_since(self, moment: float) -> float:
+        """Return how much of the time since a moment collections took."""
+        return sum(end - max(begin, moment) for begin, end in self.recent_since(moment))
+
+    def recent_since(self, moment: float) -> list[tuple[float, float]]:
+        """Return when collections began and ended (`time.monotonic()`) that ended after a moment."""
+        return [times for times in list(self._recent) if times[1] > moment]
+
+    def _note(self, phase: str, _info: dict[str, Any]) -> None:
+        now = time.monotonic()
+        if phase == "start":
+            self._begun = now
+        elif now - self._begun >= _WORTH_KEEPING:
+            self._recent.append((self._begun, now))
