@@ -7,7 +7,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, Final, TextIO
 
@@ -110,7 +110,15 @@ class TextFormatter(logging.Formatter):
         plugin = getattr(record, "plugin", None)
         own = plugin is not None and record.name.startswith(_PLUGIN_PREFIX)
         record.where = plugin if own else f"{plugin}/{record.name}" if plugin else record.name
-        return redact(super().format(record))
+        lines = [super().format(record), *_indented(getattr(record, "tasks", ()))]
+        return redact("\n".join(lines))
+
+
+def _indented(tasks: Iterable[Mapping[str, Any]], indent: str = "  ") -> Iterator[str]:
+    """Yield a line for each task of a tree."""
+    for task in tasks:
+        yield f"{indent}task {task['name']} at {task['where']}"
+        yield from _indented(task["children"], indent + "  ")
 
 
 class _JsonFormatter(JsonFormatter):

@@ -56,22 +56,17 @@ class Reporter:
         self._uses = uses
         self._quiet: dict[tuple[str | None, str], _Quiet] = {}
 
-    def report(self, culprit: Culprit, begun: float, now: float, over: bool) -> HoldReport:
-        """Report that a step of a task holds the event loop, or has held it.
+    def report(self, culprit: Culprit, begun: float, now: float) -> HoldReport:
+        """Report that a step of a task holds the event loop.
 
         Args:
             culprit: Whose step it is.
             begun: When it began (`time.monotonic()`).
             now: The time.
-            over: Whether it has ended.
         """
         self._count(culprit, begun, now)
-        seconds = f"{now - begun:.2f} s"
-        said = f"held the event loop for {seconds}"
-        if not over:
-            said = f"holds the event loop, for {seconds} so far"
-        logged = self._log(culprit, f"{said}, at {culprit.where}", now)
-        return HoldReport(self._uses, culprit, begun, now, logged and not over)
+        said = f"holds the event loop, for {now - begun:.2f} s so far, at {culprit.where}"
+        return HoldReport(self._uses, culprit, begun, now, self._log(culprit, said, now))
 
     def report_thread(self, culprit: Culprit, begun: float, now: float) -> None:
         """Report that a plugin's own thread has held the interpreter, and so the event loop."""

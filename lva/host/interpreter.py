@@ -19,12 +19,14 @@ from typing import Any, Final, Generic, TypeVar
 
 T = TypeVar("T")
 
+#: How many sightings of the alarm are kept until somebody takes them.
+_MOST_SEEN: Final = 1000
 #: Shorter collections, in seconds, are not kept.
 _WORTH_KEEPING: Final = 0.005
 
 
 class StarvationAlarm(Generic[T]):
-    """Looks at the main thread when no other has run for long.
+    """Looks at the main thread when no other has run for long, and then again and again.
 
     Its signal is SIGPROF, which is there for profilers, by a timer that counts the processor time of the
     process. It hardly ever goes off, since whoever can run sets it anew each time. System calls go on after
@@ -32,14 +34,11 @@ class StarvationAlarm(Generic[T]):
 
     Args:
         look: Called in the main thread with its frame; may not fail, and is to be quick.
-
-    Attributes:
-        seen: When it last went off (`time.monotonic()`), and what `look` returned.
     """
 
     def __init__(self, look: Callable[[FrameType | None], T]) -> None:
         self._look = look
-        self.seen: tuple[float, T] | None = None
+        self._seen: deque[T] = deque(maxlen=_MOST_SEEN)
         self._installed = False
 
     def install(self) -> None:
@@ -51,10 +50,22 @@ class StarvationAlarm(Generic[T]):
             signal.siginterrupt(signal.SIGPROF, False)
             self._installed = True
 
-    def set(self, seconds: float) -> None:
-        """Let it go off after so much processor time, and not when it was told before. Any thread."""
+    def set(self, first: float, then: float) -> None:
+        """Let it go off after so many seconds of processor time, and not as told before. Any thread.
+
+        Args:
+            first: Until the first time.
+            then: From each time to the next.
+        """
         if self._installed:
-            signal.setitimer(signal.ITIMER_PROF, seconds)
+            signal.setitimer(signal.ITIMER_PROF, first, then)
+
+    def take(self) -> list[T]:
+        """Return, and forget, what was seen; the oldest first. Any thread."""
+        seen = []
+        while self._seen:
+            seen.append(self._seen.popleft())
+        return seen
 
     def remove(self) -> None:
         """Let it never go off again. In the main thread."""
@@ -65,7 +76,7 @@ class StarvationAlarm(Generic[T]):
             signal.signal(signal.SIGPROF, signal.SIG_IGN)
 
     def _handle(self, _number: int, frame: FrameType | None) -> None:
-        self.seen = (time.monotonic(), self._look(frame))
+        self._seen.append(self._look(frame))
 
 
 class Collections:

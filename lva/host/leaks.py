@@ -70,6 +70,11 @@ def find_leaks(lives: Iterable[PluginLife]) -> dict[str, Leaks]:
     return dict(found)
 
 
+def trio_tasks_of(life: PluginLife) -> list[trio.lowlevel.Task]:
+    """Return the Trio tasks of a plugin; whose a task is, is told as by `find_leaks`."""
+    return [task for _, task in _tasks_of(_roots([life]))]
+
+
 def count_tasks(lives: Iterable[PluginLife]) -> Counter[str]:
     """Count the Trio tasks of these plugins; whose a task is, is told as by `find_leaks`."""
     return Counter(name for name, _ in _tasks_of(_roots(lives)))

@@ -40,6 +40,7 @@ from lva.host.runtimes import (
     without_host_frames,
 )
 from lva.host.spool import open_spool
+from lva.host.tasks import TaskNode, task_tree
 from lva.host.view import Describe, PluginView, Publish
 from lva.logs import brief, plugin_logger
 from lva.settings import PluginSettings
@@ -410,6 +411,7 @@ class PluginLife:
                 attempt.phase,
                 self._slow_start,
                 _place(attempt),
+                extra={"tasks": task_tree(self)},
             )
             self.turn_over.set()
             with trio.move_on_after(limit - self._slow_start):
@@ -692,25 +694,34 @@ class PluginLife:
         begun = trio.current_time()
         call = self._runtime.call(f"{self.name}.{what}", member.close)
         if not await self._patience.wait(call.done, limit):
-            place = call.place()
+            place, tasks = call.place(), task_tree(self)
             took = trio.current_time() - begun
             call.cancel()
             ended = await self._patience.wait(call.done, _CLOSE_GRACE)
             how = "was cut short" if ended else "ignored its cancellation"
-            self._abandon(f"{what} took longer than {took:.3g} s, waiting at {place}, and {how}")
+            self._abandon(
+                f"{what} took longer than {took:.3g} s, waiting at {place}, and {how}", tasks
+            )
         elif call.error is not None:
             self._note_failure(what, f"raised {brief(call.error)}", call.error)
 
-    def _abandon(self, why: str) -> None:
+    def _abandon(self, why: str, tasks: list[TaskNode] | None = None) -> None:
+        """Note that something of the plugin does not end.
+
+        Args:
+            why: What, and where.
+            tasks: Its tasks at that time, for the log; those of now if left out.
+        """
         if why in self.problems:
             return
+        extra = {"tasks": task_tree(self) if tasks is None else tasks}
         self.last_error = why
         self.problems.append(why)
         if self.state.value is not State.ABANDONED:
-            self.logger.error("abandoned: %s", why)
+            self.logger.error("abandoned: %s", why, extra=extra)
             self._move(State.ABANDONED, why, quiet=True)
         else:
-            self.logger.error("%s", why)
+            self.logger.error("%s", why, extra=extra)
 
     def note_leaks(self, leaks: Leaks) -> None:
         """Log and keep what of the plugin is still alive after its close."""

@@ -24,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from pathlib import Path
 from types import CellType, FrameType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 LOGGER: Final = logging.getLogger("lva.host")
 
@@ -74,6 +74,20 @@ _MAKERS: Final = (
 Report = Callable[[str, BaseException], None]
 
 
+class LoopTask(NamedTuple):
+    """One task on an asyncio loop.
+
+    Attributes:
+        where: Where it waits or runs.
+        maker: The task that made it, if that is still there.
+    """
+
+    task: asyncio.Task[Any]
+    name: str
+    where: str
+    maker: asyncio.Task[Any] | None
+
+
 class LoopThread:
     """One plugin's event loop and its thread.
 
@@ -105,6 +119,7 @@ class LoopThread:
         self._on_failure = on_failure
         self._on_end = on_end
         self._tasks: dict[asyncio.Task[Any], str] = {}
+        self._makers: dict[asyncio.Task[Any], weakref.ref[asyncio.Task[Any]]] = {}
         self._gathered: dict[asyncio.Future[Any], str] = {}
         self._failed: dict[asyncio.Future[Any], asyncio.TimerHandle] = {}
         self._calls: set[asyncio.Task[Any]] = set()
@@ -296,6 +311,18 @@ class LoopThread:
         """Count the plugin's tasks, and the calls into it, that have not ended."""
         return len(self._unfinished())
 
+    def tasks(self) -> list[LoopTask]:
+        """Describe the plugin's tasks, and the calls into it, that have not ended."""
+        running = asyncio.current_task(self.loop)
+        found = []
+        for task in self._unfinished():
+            maker = self._makers.get(task)
+            where = _place_of(self.thread) if task is running else _place(task, None)
+            found.append(
+                LoopTask(task, _full_name(task), where, None if maker is None else maker())
+            )
+        return found
+
     def _unfinished(self) -> list[asyncio.Task[Any]]:
         # Each copied in one step: the loop's thread changes them.
         return [task for task in (*list(self._tasks), *list(self._calls)) if not task.done()]
@@ -327,6 +354,8 @@ class LoopThread:
     def adopt(self, task: asyncio.Task[Any], site: str) -> None:
         """Note that the plugin, or a library of it, has made a task, and where."""
         self._tasks[task] = site
+        if (maker := asyncio.current_task(self.loop)) is not None:
+            self._makers[task] = weakref.ref(maker)
         task.add_done_callback(self._ended)
 
     def watch_gathering(self, made: list[asyncio.Task[Any]], site: str) -> None:
@@ -383,6 +412,7 @@ class LoopThread:
     def _forget(self, task: asyncio.Future[Any]) -> None:
         if isinstance(task, asyncio.Task):
             self._tasks.pop(task, None)
+            self._makers.pop(task, None)
         else:
             self._gathered.pop(task, None)
         if not self._tasks and not self._failed:
@@ -400,7 +430,7 @@ class LoopThread:
         """Return, by identity, the futures in local variables; asyncio's own coroutines go first."""
         found: dict[int, str] = {}
         for task in asyncio.all_tasks(self.loop):
-            for frame in _frames(task.get_coro()):
+            for frame in frames_of(task.get_coro()):
                 file = frame.f_code.co_filename
                 for held in _futures(frame):
                     if file.startswith(_ASYNCIO_DIR) or id(held) not in found:
@@ -521,7 +551,7 @@ def _site(coro: Any) -> tuple[str, bool]:
     return "?" if code is None else f"{code.co_filename}:{code.co_firstlineno}", gathers
 
 
-def _frames(coro: Any) -> Iterator[FrameType]:
+def frames_of(coro: Any) -> Iterator[FrameType]:
     """Yield the frames of a suspended coroutine, outermost first."""
     while coro is not None:
         frame = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None)
@@ -546,13 +576,20 @@ def _thread_frames(thread: threading.Thread) -> list[FrameType]:
 
 
 def _place_of(thread: threading.Thread) -> str:
-    return _stack(_thread_frames(thread))
+    return lines_of(_thread_frames(thread))
 
 
 def _place(task: asyncio.Task[Any] | None, held: str | None) -> str:
     if held is not None:
         return f"{held}, which holds its event loop"
-    return "not started" if task is None else _stack(_frames(task.get_coro()))
+    return "not started" if task is None else lines_of(frames_of(task.get_coro()))
+
+
+def _full_name(task: asyncio.Task[Any]) -> str:
+    """Return a task's name, with what it runs if it was given none."""
+    name = task.get_name()
+    function = getattr(task.get_coro(), "__qualname__", None)
+    return f"{name} ({function})" if name.startswith("Task-") and function else name
 
 
 def _first(described: list[str]) -> list[str]:
@@ -560,7 +597,7 @@ def _first(described: list[str]) -> list[str]:
     return [*described[:_MOST_NAMED], f"{more} more tasks"] if more > 0 else described
 
 
-def _stack(frames: Iterable[FrameType]) -> str:
+def lines_of(frames: Iterable[FrameType]) -> str:
     """Say where code is: its innermost lines, innermost first, without asyncio's and the host's own."""
     frames = list(frames)
     own = [frame for frame in frames if not frame.f_code.co_filename.startswith(_MACHINERY)]

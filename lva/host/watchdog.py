@@ -39,9 +39,10 @@ _SHORTEST_LOOK: Final = 0.005
 _LONGEST_LOOK: Final = 0.1
 #: The thread looks so much earlier or later, so that it does not keep step with what it watches.
 _JITTER: Final = 0.25
-#: The part of the time in which this thread could not run that another must have had a processor for, to
-#: be blamed for it.
+#: The part of the time in which no thread looked that the event loop's must have had a processor for, if
+#: what it runs then has run all the time; and that a plugin's own thread must have had, to be blamed.
 _BUSY: Final = 0.25
+_RIVAL: Final = 0.5
 #: For how long each step is timed, and how often, in seconds on average.
 WINDOW: Final = 0.01
 PERIOD: Final = 0.2
@@ -57,10 +58,19 @@ class Step(NamedTuple):
 
 
 class Sighting(NamedTuple):
-    """A step, and what it was seen doing."""
+    """What ran on the event loop at some time.
 
+    Attributes:
+        at: When (`time.monotonic()`).
+        used: How much processor time the event loop's thread had had by then.
+        step: None while the loop waited, or was between two steps.
+        culprit: Whose step it is, if that was looked at.
+    """
+
+    at: float
+    used: float
     step: Step | None
-    culprit: Culprit
+    culprit: Culprit | None = None
 
 
 class LoopWatchdog:
@@ -90,12 +100,10 @@ class LoopWatchdog:
         self._context: Mapping[str, Any] = {}
         self._ident = 0
         self._clock = 0
-        # Of the last look:
-        self._looked = 0.0
+        self._last = Sighting(0.0, 0.0, None)
         self._step: Step | None = None
         self._begun = 0.0
         self._hold: HoldReport | None = None
-        self._used = 0.0
         self._used_by: dict[str, tuple[int, float]] = {}
         self._noted = 0.0
 
@@ -125,7 +133,7 @@ class LoopWatchdog:
     # In the thread
 
     def _watch(self) -> None:
-        self._looked = time.monotonic()
+        self._last = self._glance()
         while not self._over.acquire(timeout=self._pause()):
             try:
                 self._look()
@@ -138,60 +146,60 @@ class LoopWatchdog:
         return self._interval * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no cryptography
 
     def _look(self) -> None:
-        step, now, used = self._current(), time.monotonic(), time.clock_gettime(self._clock)
-        used_by = self._processor_times()
-        gap = now - self._looked
-        if gap > self._interval + self._limit / 2:
-            self._starved(step, now, gap, used - self._used, used_by)
-        elif step != self._step:
-            self._changed(step, now - min(gap, self._interval) / 2)
-        elif step is not None:
-            self._goes_on(now)
+        seen, used_by = self._glance(), self._processor_times()
+        if seen.at - self._last.at > self._interval + self._limit / 2:
+            self._starved(seen, used_by)
+        else:
+            self._alarm.take()
+            self._advance(seen, began=(self._last.at + seen.at) / 2)
         self._report_collections()
-        self._looked, self._used, self._used_by = now, used, used_by
-        if now - self._noted >= _NOTING:
-            self._noted = now
+        self._used_by = used_by
+        if seen.at - self._noted >= _NOTING:
+            self._noted = seen.at
             self._uses.note_processor(used_by)
-        self._alarm.set(max(self._limit / 2, self._limit - 2 * self._interval))
+        self._alarm.set(self._limit / 2, self._interval)
 
-    def _current(self) -> Step | None:
-        """Return the step that runs; None while the loop waits, or is between two steps."""
+    def _glance(self) -> Sighting:
         task = self._context.get("task")
-        return None if task is None else Step(task, task._schedule_points)  # noqa: SLF001 - goes up with each
+        number = 0 if task is None else task._schedule_points  # noqa: SLF001 - goes up with each step
+        step = None if task is None else Step(task, number)
+        return Sighting(time.monotonic(), time.clock_gettime(self._clock), step)
 
     def _sight(self, frame: FrameType | None) -> Sighting:
         """See what the event loop does; also called in its own thread, by the alarm."""
-        step = self._current()
+        seen = self._glance()
         stack = stack_of(frame)
-        context = None if step is None else step.task.context
-        named = None if context is None else context.get(current_plugin)
+        named = None if seen.step is None else seen.step.task.context.get(current_plugin)
         owner = owner_of(named, stack, self._plugins())
-        return Sighting(step, Culprit(owner, without_callers(stack, owner)))
+        return seen._replace(culprit=Culprit(owner, without_callers(stack, owner)))
 
-    def _sight_now(self) -> Sighting:
-        return self._sight(_frame_of(self._ident))
-
-    def _changed(self, step: Step | None, when: float) -> None:
-        """Note that a step began, and with it the one before ended, at about a certain time."""
-        if self._hold is not None:
-            self._hold.end(when)
-            self._hold = None
-        self._step, self._begun = step, when
-
-    def _goes_on(self, now: float, seen: Sighting | None = None, over: bool = False) -> None:
-        """Report the step once it has gone on for too long, and keep the report up to date.
+    def _advance(self, seen: Sighting, began: float) -> None:
+        """Take note of what runs at a time.
 
         Args:
-            now: The time.
-            seen: What it was seen doing, if that is known.
-            over: Whether it has just ended.
+            seen: What runs.
+            began: When it began, if it is not the same as before.
         """
+        self._last = seen
+        if seen.step != self._step:
+            if self._hold is not None:
+                self._hold.end(began)
+                self._hold = None
+            self._step, self._begun = seen.step, began
+        if seen.step is not None:
+            self._goes_on(seen)
+
+    def _goes_on(self, seen: Sighting) -> None:
+        """Report the step once it has gone on for too long, and keep the report up to date."""
         if self._hold is not None:
-            self._hold.go_on(now)
-        elif self._lasted(self._begun, now) >= self._limit:
-            seen = seen or self._sight_now()
-            if seen.step == self._step:
-                self._hold = self._reporter.report(seen.culprit, self._begun, now, over)
+            self._hold.go_on(seen.at)
+        elif self._lasted(self._begun, seen.at) >= self._limit:
+            culprit = seen.culprit
+            if culprit is None:
+                now = self._sight(_frame_of(self._ident))
+                culprit = now.culprit if now.step == self._step else None
+            if culprit is not None:
+                self._hold = self._reporter.report(culprit, self._begun, seen.at)
 
     def _lasted(self, begun: float, now: float) -> float:
         """Return for how long something has gone on, garbage collections apart."""
@@ -205,50 +213,45 @@ class LoopWatchdog:
 
     # When this thread could not run
 
-    def _starved(
-        self,
-        step: Step | None,
-        now: float,
-        gap: float,
-        used: float,
-        used_by: Mapping[str, tuple[int, float]],
-    ) -> None:
-        """Find out what kept the interpreter for itself since the last look.
+    def _starved(self, now: Sighting, used_by: Mapping[str, tuple[int, float]]) -> None:
+        """Find out what happened since the last look, from what the alarm has seen meanwhile.
+
+        Whatever ran at a sighting has run since the one before, if the event loop's thread was at work for
+        it: the alarm goes off as soon as a C function returns.
+        """
+        rival = self._busiest(used_by)
+        for seen in (*self._alarm.take(), now):
+            since = seen.at - self._last.at
+            if seen.used - self._last.used >= _BUSY * since:
+                self._advance(seen, began=self._last.at)
+            elif since < self._limit / 2:
+                self._advance(seen, began=seen.at)
+            else:
+                self._stood_still(seen, since, rival)
+
+    def _stood_still(self, seen: Sighting, since: float, rival: tuple[str, float]) -> None:
+        """Take note of what runs after a time in which the event loop's thread hardly did.
 
         Args:
-            step: What runs on the event loop now.
-            now: The time.
-            gap: The time since the last look.
-            used: How much of a processor the event loop's thread had meanwhile.
-            used_by: How much the plugins' own threads have had in all.
+            seen: What runs.
+            since: How long that time was.
+            rival: The plugin whose own thread has used the processor most, and for how long.
         """
-        plugin, used_most = self._busiest(used_by)
-        if max(used, used_most) < _BUSY * gap:
-            plugin = (
-                ""  # the process stood still, or the machine is overloaded: nobody's fault here
-            )
-        elif used >= used_most:
-            self._blame_step(step, now, gap)
-            return
-        if step != self._step or self._hold is None:
-            self._changed(step, now)
-        if plugin and self._lasted(now - gap, now) >= self._limit:
-            thread = self._plugins().get(plugin)
-            stack = [] if thread is None else stack_of(_frame_of(thread.thread.ident))
-            culprit = Culprit(plugin, without_callers(stack, plugin))
-            self._reporter.report_thread(culprit, now - gap, now)
-
-    def _blame_step(self, step: Step | None, now: float, gap: float) -> None:
-        """Take it that one step ran since the last look: what the alarm saw, or what still runs."""
-        seen, self._alarm.seen = self._alarm.seen, None
-        timely = seen is not None and seen[0] >= self._looked
-        sighting = seen[1] if seen is not None and timely else self._sight_now()
-        if sighting.step != self._step or sighting.step is None:
-            self._changed(sighting.step, now - gap + self._interval / 2)
-        over = sighting.step != step or step is None
-        self._goes_on(now, sighting, over)
-        if over:
-            self._changed(step, now)
+        begun = self._last.at
+        plugin, used = rival
+        if used >= _RIVAL * since:
+            if self._hold is None:
+                self._begun += since  # the same step, if it is the same, has waited for the rival
+            if self._lasted(begun, seen.at) >= self._limit:
+                thread = self._plugins().get(plugin)
+                stack = [] if thread is None else stack_of(_frame_of(thread.thread.ident))
+                culprit = Culprit(plugin, without_callers(stack, plugin))
+                self._reporter.report_thread(culprit, begun, seen.at)
+        if seen.step == self._step:
+            # It waits for something, or the process stood still: that will show when it is seen again.
+            self._last = seen
+        else:
+            self._advance(seen, began=seen.at)
 
     def _busiest(self, used_by: Mapping[str, tuple[int, float]]) -> tuple[str, float]:
         """Return which plugin's own thread has had most of a processor since the last look."""

@@ -115,6 +115,24 @@ METRICS: Final = (
         "Tasks of the plugin on the service's event loop (trio) and on its own (asyncio).",
     ),
     Family(
+        "lva_plugin_loop_share",
+        "gauge",
+        _PLUGIN,
+        "The plugin's part of the service's event loop's time over the last minute, from 0 to 1.",
+    ),
+    Family(
+        "lva_plugin_loop_holds_total",
+        "counter",
+        _PLUGIN,
+        "How often the plugin has held the service's event loop for longer than loop_hold_limit.",
+    ),
+    Family(
+        "lva_plugin_cpu_share",
+        "gauge",
+        _PLUGIN,
+        "Processor time per second, over the last minute, of the thread of a plugin on asyncio.",
+    ),
+    Family(
         "lva_plugin_points_accepted_total",
         "counter",
         _CLASS,
@@ -436,8 +454,17 @@ class _Samples:
         self.add("lva_plugin_restarts_total", (plugin,), status["restarts"])
         for runtime, count in status["tasks"].items():
             self.add("lva_plugin_tasks", (plugin, runtime), count)
+        self.add_loop((plugin,), status["loop"])
         for delivery in status["deliveries"]:
             self.add_delivery((plugin, delivery["class"]), delivery)
+
+    def add_loop(self, labels: Sequence[str], loop: Mapping[str, Any] | None) -> None:
+        if loop is None:
+            return  # nobody watches the event loop
+        self.add("lva_plugin_loop_share", labels, loop["share"])
+        self.add("lva_plugin_loop_holds_total", labels, loop["holds"])
+        if loop["cpu_share"] is not None:
+            self.add("lva_plugin_cpu_share", labels, loop["cpu_share"])
 
     def add_delivery(self, labels: Sequence[str], delivery: Mapping[str, Any]) -> None:
         ledger = delivery["ledger"]

@@ -13,8 +13,11 @@ from quart_trio.wrappers import TrioResponse
 
 from lva.errors import suggestion
 from lva.host.host import Host
+from lva.host.lifecycle import PluginLife
 from lva.host.routing import Gate, Owner
-from lva.host.status import full_statuses
+from lva.host.runtimes import now
+from lva.host.status import full_statuses, timestamp
+from lva.host.tasks import task_tree
 from lva.web.problems import Problem
 
 #: What each resource is for; `GET /` and the documentation list them.
@@ -25,6 +28,7 @@ RESOURCES: Final = {
     "/version": "versions of the service, Python and what it is built on",
     "/plugins": "every active plugin with its state, routes and ledger",
     "/plugins/<name>": "one of them",
+    "/plugins/<name>/tasks": "its tasks, each with where it waits, below the task that started it",
 }
 
 
@@ -47,6 +51,7 @@ class Resources:
             self.version,
             self.plugins,
             self.plugin,
+            self.tasks,
         )
         for path, handler in zip(RESOURCES, handlers, strict=True):
             host.routes.add(owner, path, handler)
@@ -84,11 +89,19 @@ class Resources:
 
     async def plugin(self, _request: Any, name: str) -> Response:
         """Describe one plugin."""
+        return _json(full_statuses([self._life(name)], self._host.loop_uses)[0])
+
+    async def tasks(self, _request: Any, name: str) -> Response:
+        """Show what one plugin's tasks are doing."""
+        life = self._life(name)
+        return _json({"plugin": name, "at": timestamp(now()), "tasks": task_tree(life)})
+
+    def _life(self, name: str) -> PluginLife:
         life = self._host.lives.get(name)
         if life is None:
             hint = suggestion(name, self._host.lives) or "; see /plugins"
             raise Problem(404, f"No active plugin is named {name!r}{hint}", "unknown_plugin")
-        return _json(full_statuses([life], self._host.loop_uses)[0])
+        return life
 
 
 def _not_ready(detail: str, reasons: Mapping[str, str]) -> Problem:

@@ -1,0 +1,202 @@
+"""Which plugin holds the event loop: named in the log, in its status, and no other with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support import ServiceProcess, write_plugin
+
+pytestmark = pytest.mark.process
+
+CASES = 50
+SEED = int(os.environ.get("LVA_BLAME_SEED") or random.SystemRandom().randrange(10**6))
+
+#: Holds of the interpreter that take at least 0.15 s on whatever machine this is.
+WAYS = """
+import json, re, time
+
+SECONDS = 0.15
+
+
+def seconds_of(work):
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+PIECE = [{"n": n, "text": "x" * 10} for n in range(2000)]
+BIG = [PIECE] * (2 + int(SECONDS / min(seconds_of(lambda: json.dumps(PIECE)) for _ in range(5))))
+STRAY = re.compile("(a+)+b")
+LETTERS = next(
+    n for n in range(16, 60)
+    if min(seconds_of(lambda: STRAY.match("a" * n)) for _ in range(2)) >= SECONDS
+)
+"""
+
+CULPRIT = """
+import json, socket
+from . import ways
+
+
+class Culprit(BaseBackgroundPlugin, BaseEventPlugin):
+    eventName = "monitoring_event"
+
+    async def initialize(self):
+        self.to_start, self.from_start = trio.open_memory_channel(10)
+        self.to_child, self.from_child = trio.open_memory_channel(10)
+        self.addRoute(f"/{self.config['name']}/<place>/<how>", self.ask)
+
+    async def ask(self, request, place, how):
+        if place == "handler":
+            getattr(self, how)()
+        elif place == "handleEvent":
+            self.app.publish(self.eventName, [MonitoringPoint(self.config["name"], 0.0, {"how": how}, {})])
+        else:
+            {"start": self.to_start, "child": self.to_child}[place].send_nowait(how)
+        return "asked"
+
+    async def start(self):
+        self.nursery.start_soon(self.child)
+        async for how in self.from_start:
+            getattr(self, how)()
+
+    async def child(self):
+        async for how in self.from_child:
+            getattr(self, how)()
+
+    async def handleEvent(self, points, logger):
+        for point in points:
+            if point.series == self.config["name"]:
+                getattr(self, point.tags["how"])()
+
+    def sleep(self):
+        time.sleep(ways.SECONDS)
+
+    def tight_loop(self):
+        end = time.perf_counter() + ways.SECONDS
+        while time.perf_counter() < end:
+            pass
+
+    def big_json(self):
+        json.dumps(ways.BIG)
+
+    def sync_socket(self):
+        here, there = socket.socketpair()
+        with here, there:
+            here.settimeout(ways.SECONDS)
+            try:
+                here.recv(1)
+            except TimeoutError:
+                pass
+
+    def regex(self):
+        ways.STRAY.match("a" * ways.LETTERS)
+"""
+
+#: Busy all the time, but in short steps.
+INNOCENT = """
+class Innocent(BaseBackgroundPlugin, BaseEventPlugin):
+    eventName = "monitoring_event"
+
+    async def start(self):
+        while True:
+            sum(range(20000))
+            await trio.sleep(0.002)
+
+    async def handleEvent(self, points, logger):
+        sum(range(20000))
+"""
+#: Wants the interpreter most of the time, in its own thread.
+RIVAL = """
+import asyncio, json
+from . import ways
+
+
+class Rival(BaseBackgroundPlugin):
+    runtime = "asyncio"
+
+    async def initialize(self):
+        self.addRoute("/rival", self.keep_the_interpreter)
+
+    async def start(self):
+        while True:
+            for _ in range(100):
+                sum(range(1000))
+            await asyncio.sleep(0.001)
+
+    async def keep_the_interpreter(self, request):
+        json.dumps(ways.BIG)
+        return "kept"
+"""
+
+CULPRITS = ("ada", "bob", "cleo", "dan")
+BYSTANDERS = ("ivy", "jack", "rival")
+PLACES = ("start", "child", "handler", "handleEvent")
+HOWS = ("sleep", "tight_loop", "big_json", "sync_socket", "regex")
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[ServiceProcess]:
+    plugins = tmp_path / "plugins"
+    write_plugin(plugins, "ways", WAYS)
+    for name in CULPRITS:
+        write_plugin(plugins, name, CULPRIT)
+    write_plugin(plugins, "ivy", INNOCENT)
+    write_plugin(plugins, "jack", INNOCENT)
+    write_plugin(plugins, "rival", RIVAL)
+    toml = "\n".join(f'[plugins.{name}.config]\nname = "{name}"' for name in CULPRITS)
+    with ServiceProcess(tmp_path, [*CULPRITS, *BYSTANDERS], toml) as process:
+        process.wait_until_ready()
+        yield process
+
+
+@pytest.fixture
+def client(service: ServiceProcess) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=service.url, trust_env=False) as client:
+        yield client
+
+
+def loops(client: httpx.Client) -> dict[str, Any]:
+    return {item["name"]: item["loop"] for item in client.get("/plugins").json()["plugins"]}
+
+
+def test_the_right_plugin_is_named_in_every_case(
+    service: ServiceProcess, client: httpx.Client
+) -> None:
+    """50 cases are drawn, so that each way and place comes up several times. Takes 0.2 s for each."""
+    rng = random.Random(SEED)
+    wrong = []
+    for number in range(CASES):
+        name, place, how = rng.choice(CULPRITS), rng.choice(PLACES), rng.choice(HOWS)
+        before = loops(client)
+        client.get(f"/{name}/{place}/{how}")
+        blamed: dict[str, str] = {}
+        deadline = time.monotonic() + 3
+        while not blamed and time.monotonic() < deadline:
+            blamed = {key: loop["last_hold"]["where"] for key, loop in loops(client).items()
+                      if loop["holds"] != before[key]["holds"]}  # fmt: skip
+        if list(blamed) != [name] or not blamed[name].endswith(f" in {how}"):
+            print(number, name, place, how, blamed, [l for l in service.lines if "DBG" in l][-4:]); wrong.append((number, name, place, how, blamed))
+    assert not wrong, f"{CASES - len(wrong)} of {CASES}; LVA_BLAME_SEED={SEED}: {wrong}"
+    blaming = [record for record in service.records if "the event loop" in record["message"]]
+    assert {record["plugin"] for record in blaming} <= set(CULPRITS)
+    assert {record["level"] for record in blaming} == {"WARNING"}
+
+
+def test_a_plugin_whose_own_thread_keeps_the_interpreter_is_named(
+    service: ServiceProcess, client: httpx.Client
+) -> None:
+    client.get("/rival")
+    service.wait_until(lambda: loops(client)["rival"]["holds"] == 1)
+    said = service.wait_for("held the interpreter, and so the service's event loop")
+    assert json.loads(said.string)["plugin"] == "rival"
+    assert [name for name, loop in loops(client).items() if loop["holds"]] == ["rival"]
