@@ -83,7 +83,7 @@ class Collections:
     """When garbage was collected lately, which holds up every thread and is nobody's fault."""
 
     def __init__(self) -> None:
-        self._begun = 0.0
+        self._begun: float | None = None
         self._recent: deque[tuple[float, float]] = deque(maxlen=100)
 
     def install(self) -> None:
@@ -94,9 +94,12 @@ class Collections:
         """Take note no longer."""
         gc.callbacks.remove(self._note)
 
-    def seconds_since(self, moment: float) -> float:
-        """Return how much of the time since a moment collections took."""
-        return sum(end - max(begin, moment) for begin, end in self.recent_since(moment))
+    def seconds_between(self, moment: float, end: float) -> float:
+        """Return how much of some time collections took; one that is about to end counts, too."""
+        taken = [*self._recent]
+        if (begun := self._begun) is not None:
+            taken.append((begun, end))
+        return sum(max(0.0, min(until, end) - max(since, moment)) for since, until in taken)
 
     def recent_since(self, moment: float) -> list[tuple[float, float]]:
         """Return when collections began and ended (`time.monotonic()`) that ended after a moment."""
@@ -106,5 +109,7 @@ class Collections:
         now = time.monotonic()
         if phase == "start":
             self._begun = now
-        elif now - self._begun >= _WORTH_KEEPING:
-            self._recent.append((self._begun, now))
+        elif self._begun is not None:
+            if now - self._begun >= _WORTH_KEEPING:
+                self._recent.append((self._begun, now))
+            self._begun = None

@@ -203,7 +203,7 @@ class LoopWatchdog:
 
     def _lasted(self, begun: float, now: float) -> float:
         """Return for how long something has gone on, garbage collections apart."""
-        return now - begun - self._collections.seconds_since(begun)
+        return now - begun - self._collections.seconds_between(begun, now)
 
     def _report_collections(self) -> None:
         for begun, ended in self._collections.recent_since(self._collections_until):

@@ -37,6 +37,7 @@ from lva.host import mailbox
 from lva.host.delivery import Circuit
 from lva.host.lifecycle import State
 from lva.host.loading import load_plugins
+from lva.host.loop_use import Hold, LoopUses
 from lva.plugins import prometheus
 from tests.support import RunningHost, ServiceProcess, host_settings, running_host, write_plugin
 from tests.test_docs import page
@@ -211,6 +212,25 @@ async def test_label_values_come_through_whatever_they_hold(tmp_path, parser):
 
 
 # Plugins
+
+
+async def test_the_use_of_the_event_loop_is_shown_while_somebody_watches(tmp_path):
+    clock = [100.0]
+    async with running_host(tmp_path, {NAME: None, "sink": SINK}, TABLES) as host:
+        seen = await scrape(host)
+        assert "lva_plugin_loop" not in str(seen)
+        uses = host.host.loop_uses = LoopUses(lambda: clock[0])
+        clock[0] += 10
+        uses.note_hold("sink", Hold(0.0, 1.0, "here", []))
+        for used in (3.0, 3.5):
+            uses.note_processor({"sink": (7, used)})
+            clock[0] += 1
+        seen = await scrape(host)
+    assert one(seen, "lva_plugin_loop_holds_total", plugin="sink") == 1
+    assert one(seen, "lva_plugin_loop_share", plugin="sink") == pytest.approx(1 / 12, abs=1e-4)
+    assert one(seen, "lva_plugin_cpu_share", plugin="sink") == 0.5
+    assert one(seen, "lva_plugin_loop_share", plugin=NAME) == 0
+    assert len(select(seen, "lva_plugin_cpu_share")) == 1
 
 
 async def test_each_plugin_is_shown(tmp_path):
@@ -508,6 +528,9 @@ async def test_the_documentation_lists_exactly_what_there_is(tmp_path):
     async with running_host(tmp_path, {NAME: None}) as host:
         host.publish([request_point(), error_point()])
         await settled(host, NAME)
+        host.host.loop_uses = LoopUses()
+        for seconds in (1.0, 2.0):
+            host.host.loop_uses.note_processor({NAME: (1, seconds)})
         text = (await answer(host)).body.decode()
     exposed = {
         family.name + ("_total" if family.type == "counter" else ""): (
@@ -577,6 +600,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess
                 pass
     """
     write_plugin(tmp_path / "plugins", "crashing", crashing)
+    idle = 'class Idle(BaseBackgroundPlugin):\n    runtime = "asyncio"'
+    write_plugin(tmp_path / "plugins", "idle", idle)
     toml = """
         [plugins.crashing]
         backoff_max = 0.01
@@ -585,7 +610,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess
         [plugins.prometheus.config.extra_labels]
         site = 'no"r\\th'
     """
-    with ServiceProcess(tmp_path, [NAME, "history", "crashing"], toml) as process:
+    with ServiceProcess(tmp_path, [NAME, "history", "crashing", "idle"], toml) as process:
         process.wait_until(lambda: process.get("/metrics").status_code == 200)
         for path in ("/readyz", "/nowhere", "/doors/front", "/plugins/crashing"):
             process.get(path)
@@ -705,6 +730,7 @@ def test_a_real_prometheus_scrapes_it(service: ServiceProcess, tmp_path: Path) -
         assert not server.query("resets(request_count_total[1m]) > 0")
         quantile = server.wait_for("histogram_quantile(0.5, sum by (le) (requests_bucket))")
         assert 0 < sum(quantile.values()) < 1
+        server.wait_for("lva_plugin_cpu_share")  # there after two seconds
         names = set(server.ask("label/__name__/values"))
         (target_state,) = server.ask("targets")["activeTargets"]
         assert target_state["lastError"] == ""

@@ -1,0 +1,229 @@
+"""The watchdog in real time, since it watches threads: each test has an event loop of its own."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+
+from lva.host.holds import Culprit
+from lva.host.loop_use import LoopUses
+from lva.host.stacks import Line
+from lva.host.steps import enter_plugin, leave_plugin
+from lva.host.watchdog import LoopWatchdog, Sighting, Step
+from lva.logs import current_plugin
+
+LIMIT = 0.05
+HOLD = 0.15
+
+
+def watched(work: Callable[[], Awaitable[object]]) -> LoopUses:
+    """Run a function under the watchdog; return what was noted of plugins "a" and "b"."""
+    uses = LoopUses()
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            watchdog = LoopWatchdog(LIMIT, uses, lambda: {"a": None, "b": None})
+            nursery.start_soon(watchdog.run)
+            await trio.sleep(2 * LIMIT)
+            await work()
+            await trio.sleep(2 * LIMIT)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    return uses
+
+
+def holds(uses: LoopUses) -> dict[str, int]:
+    return {name: uses.of(name).holds for name in ("a", "b")}
+
+
+def test_a_task_of_a_plugin_is_named(caplog):
+    async def work():
+        enter_plugin("a")
+        time.sleep(HOLD)
+
+    uses = watched(work)
+    assert holds(uses) == {"a": 1, "b": 0}
+    hold = uses.of("a").last_hold
+    assert HOLD - 0.03 < hold.seconds < HOLD + 0.5
+    assert abs(hold.at - (time.time() - hold.seconds - 2 * LIMIT)) < 1
+    assert hold.where.endswith(" in work")
+    assert uses.share("a") > 0.1
+    assert [record.name for record in caplog.records] == ["lva.plugin.a"] * 2
+
+
+def test_a_handler_in_a_task_of_the_service_is_named():
+    async def work():
+        token = enter_plugin("b")
+        time.sleep(HOLD)
+        leave_plugin(token)
+
+    assert holds(watched(work)) == {"a": 0, "b": 1}
+
+
+def test_two_holds_are_two():
+    async def work():
+        enter_plugin("a")
+        time.sleep(HOLD)
+        await trio.lowlevel.checkpoint()
+        time.sleep(HOLD)
+
+    assert holds(watched(work)) == {"a": 2, "b": 0}
+
+
+def test_the_service_is_no_plugin(caplog):
+    async def work():
+        token = enter_plugin("a")
+        await trio.lowlevel.checkpoint()
+        leave_plugin(token)
+        time.sleep(HOLD)
+
+    assert holds(watched(work)) == {"a": 0, "b": 0}
+    assert caplog.records[0].message.startswith("the service itself holds the event loop")
+
+
+def test_waiting_holds_nothing(caplog):
+    async def work():
+        enter_plugin("a")
+        for _ in range(10):
+            await trio.sleep(LIMIT / 2)
+        await trio.sleep(HOLD)
+
+    assert holds(watched(work)) == {"a": 0, "b": 0}
+    assert not caplog.records
+
+
+def test_many_short_steps_hold_nothing():
+    async def work():
+        enter_plugin("a")
+        end = time.monotonic() + 2 * HOLD
+        while time.monotonic() < end:
+            await trio.lowlevel.checkpoint()
+
+    uses = watched(work)
+    assert holds(uses) == {"a": 0, "b": 0}
+
+
+def test_a_garbage_collection_is_nobody_s(caplog):
+    heap = [[[]] for _ in range(500_000)]
+
+    async def work():
+        enter_plugin("a")
+        begun = time.monotonic()
+        while time.monotonic() < begun + LIMIT:  # however fast this machine is
+            gc.collect()
+            await trio.lowlevel.checkpoint()
+
+    uses = watched(work)
+    del heap
+    assert holds(uses) == {"a": 0, "b": 0}
+    assert {record.message[:20] for record in caplog.records} == {"a garbage collection"}
+
+
+def test_nothing_is_left_of_it():
+    import signal
+    import threading
+
+    callbacks = len(gc.callbacks)
+    watched(trio.lowlevel.checkpoint)
+    assert len(gc.callbacks) == callbacks
+    assert signal.getitimer(signal.ITIMER_PROF)[0] == 0
+    for thread in threading.enumerate():
+        if thread.name == "lva-watchdog":
+            thread.join(1)
+            assert not thread.is_alive()
+
+
+# What it makes of what it has seen, without threads
+
+
+class Watch:
+    """A watchdog that is told what it sees, at times from 0."""
+
+    def __init__(self) -> None:
+        self.uses = LoopUses()
+        self.dog = LoopWatchdog(0.1, self.uses, lambda: {"a": None, "b": None})
+        self.dog._last = Sighting(0.0, 0.0, None)
+        self.seen: list[Sighting] = []
+        self.dog._alarm.take = lambda: self.seen  # type: ignore[method-assign]
+
+    def sighting(self, at: float, used: float, plugin: str | None, number: int = 1) -> Sighting:
+        stack = [Line(f"/{plugin}.py", 1, "f", plugin)]
+        step = None if plugin is None else Step(plugin, number)  # type: ignore[arg-type]
+        return Sighting(at, used, step, Culprit(plugin, stack))
+
+    def starved(self, now: Sighting, rival: tuple[str, float] = ("", 0.0)) -> dict[str, int]:
+        self.dog._busiest = lambda _: rival  # type: ignore[method-assign]
+        self.dog._starved(now, {})
+        return holds(self.uses)
+
+
+def test_what_the_alarm_saw_is_to_blame_and_not_what_runs_now():
+    watch = Watch()
+    watch.seen = [watch.sighting(0.15, 0.14, "a")]
+    assert watch.starved(watch.sighting(0.16, 0.15, "b")) == {"a": 1, "b": 0}
+
+
+def test_without_an_alarm_what_runs_now_is_to_blame():
+    watch = Watch()
+    assert watch.starved(watch.sighting(0.16, 0.15, "b")) == {"a": 0, "b": 1}
+
+
+def test_a_process_that_stood_still_is_nobody_s_fault():
+    watch = Watch()
+    assert watch.starved(watch.sighting(9.0, 0.0, "a")) == {"a": 0, "b": 0}
+
+
+def test_a_step_that_is_seen_again_after_a_standstill_has_waited():
+    watch = Watch()
+    watch.dog._advance(watch.sighting(0.01, 0.0, "a"), 0.0)
+    assert watch.starved(watch.sighting(0.2, 0.0, "a")) == {"a": 0, "b": 0}
+    watch.dog._advance(watch.sighting(0.22, 0.0, "a"), 0.21)
+    assert holds(watch.uses) == {"a": 1, "b": 0}
+
+
+def test_a_plugin_whose_thread_was_busy_meanwhile_is_to_blame_and_not_who_waited():
+    watch = Watch()
+    watch.dog._advance(watch.sighting(0.01, 0.0, "a"), 0.0)
+    assert watch.starved(watch.sighting(0.2, 0.0, "a"), rival=("b", 0.18)) == {"a": 0, "b": 1}
+    watch.dog._advance(watch.sighting(0.22, 0.0, "a"), 0.21)
+    assert holds(watch.uses) == {"a": 0, "b": 1}
+
+
+def test_the_loop_s_own_thread_goes_before_a_busy_one():
+    watch = Watch()
+    watch.seen = [watch.sighting(0.15, 0.14, "a")]
+    assert watch.starved(watch.sighting(0.16, 0.15, None), rival=("b", 0.14)) == {"a": 1, "b": 0}
+
+
+def test_short_times_of_many_steps_are_nobody_s_hold():
+    watch = Watch()
+    watch.seen = [watch.sighting(0.03 * n, 0.02 * n, "ab"[n % 2], n) for n in range(1, 6)]
+    assert watch.starved(watch.sighting(0.17, 0.12, None)) == {"a": 0, "b": 0}
+
+
+@pytest.mark.parametrize(
+    ("limit", "interval"),
+    [(0.001, 0.005), (0.1, 0.02), (10.0, 0.1)],
+    ids=["least", "usual", "most"],
+)
+def test_it_looks_several_times_within_the_limit(limit, interval):
+    assert LoopWatchdog(limit, LoopUses(), dict)._interval == pytest.approx(interval)
+
+
+def test_a_bug_of_its_own_is_logged_once_and_stops_nothing(caplog, monkeypatch):
+    monkeypatch.setattr(LoopWatchdog, "_look", lambda self: 1 / 0)
+
+    async def work():
+        enter_plugin("a")
+        time.sleep(HOLD)
+
+    assert holds(watched(work)) == {"a": 0, "b": 0}
+    assert [record.message for record in caplog.records] == [
+        "bug in the service: the event loop is not watched any more"
+    ]
+    assert current_plugin.get() is None
