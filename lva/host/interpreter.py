@@ -25,6 +25,15 @@ _MOST_SEEN: Final = 1000
 _WORTH_KEEPING: Final = 0.005
 
 
+def own_processor_clock() -> int | None:
+    """Return the clock of this thread's processor time, for `time.clock_gettime` in any thread.
+
+    None where the system has none, as macOS.
+    """
+    find = getattr(time, "pthread_getcpuclockid", None)
+    return None if find is None else int(find(threading.get_ident()))
+
+
 class StarvationAlarm(Generic[T]):
     """Looks at the main thread when no other has run for long, and then again and again.
 

@@ -16,7 +16,6 @@ import os
 import selectors
 import sys
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -25,6 +24,8 @@ from contextvars import Context
 from pathlib import Path
 from types import CellType, FrameType
 from typing import Any, Final, NamedTuple
+
+from lva.host.interpreter import own_processor_clock
 
 LOGGER: Final = logging.getLogger("lva.host")
 
@@ -104,7 +105,7 @@ class LoopThread:
         unanswered: Called from the thread once the loop has ended: for calls that it never came to the
             end of.
         processor_clock: Shows the processor time of the thread, with `time.clock_gettime`; None until it
-            runs.
+            runs, and where the system has none.
     """
 
     def __init__(
@@ -150,7 +151,7 @@ class LoopThread:
         self.thread.start()
 
     def _main(self) -> None:
-        self.processor_clock = time.pthread_getcpuclockid(threading.get_ident())
+        self.processor_clock = own_processor_clock()
         asyncio.set_event_loop(self.loop)
         while not self._over:
             try:

@@ -24,7 +24,7 @@ import trio
 from trio._core._run import GLOBAL_RUN_CONTEXT
 
 from lva.host.holds import Culprit, HoldReport, Reporter
-from lva.host.interpreter import Collections, StarvationAlarm
+from lva.host.interpreter import Collections, StarvationAlarm, own_processor_clock
 from lva.host.loop_use import LoopUses
 from lva.host.loops import LoopThread
 from lva.host.stacks import owner_of, stack_of, without_callers
@@ -99,7 +99,7 @@ class LoopWatchdog:
         self._over = threading.Lock()
         self._context: Mapping[str, Any] = {}
         self._ident = 0
-        self._clock = 0
+        self._clock: int | None = None
         self._last = Sighting(0.0, 0.0, None)
         self._step: Step | None = None
         self._begun = 0.0
@@ -110,7 +110,7 @@ class LoopWatchdog:
     async def run(self) -> None:
         """Watch until cancelled. This task takes the samples of which shares are made."""
         self._ident = threading.get_ident()
-        self._clock = time.pthread_getcpuclockid(self._ident)
+        self._clock = own_processor_clock()
         # Trio keeps the current task in a thread-local variable, whose dictionary any thread can read.
         self._context = GLOBAL_RUN_CONTEXT.__dict__
         self._over.acquire()
@@ -163,7 +163,9 @@ class LoopWatchdog:
         task = self._context.get("task")
         number = 0 if task is None else task._schedule_points  # noqa: SLF001 - goes up with each step
         step = None if task is None else Step(task, number)
-        return Sighting(time.monotonic(), time.clock_gettime(self._clock), step)
+        now = time.monotonic()
+        # Where processor times cannot be had, the thread is taken to be at work all the time.
+        return Sighting(now, now if self._clock is None else time.clock_gettime(self._clock), step)
 
     def _sight(self, frame: FrameType | None) -> Sighting:
         """See what the event loop does; also called in its own thread, by the alarm."""
