@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from lva.host.loop_use import LoopUses
 
 
-def full_statuses(
-    lives: Iterable[PluginLife], loop_uses: LoopUses | None = None
-) -> list[dict[str, Any]]:
+def full_statuses(lives: Iterable[PluginLife], loop_uses: LoopUses | None) -> list[dict[str, Any]]:
     """Return what `GET /plugins` shows: the statuses with the histories, which are long."""
     lives = list(lives)
     return [
@@ -28,9 +26,7 @@ def full_statuses(
     ]
 
 
-def statuses(
-    lives: Iterable[PluginLife], loop_uses: LoopUses | None = None
-) -> list[dict[str, Any]]:
+def statuses(lives: Iterable[PluginLife], loop_uses: LoopUses | None) -> list[dict[str, Any]]:
     """Describe plugins, all as of one moment. In Trio's thread only.
 
     Args:

@@ -215,4 +215,4 @@ async def test_the_pages_show_the_same_and_the_history(tmp_path, autojump_clock)
     for key in (*one, *one["deliveries"][0], *one["deliveries"][0]["batch_sizes"]):
         assert f"``{key}``" in documented
     assert described == [{k: v for k, v in page.items() if k != "history"} for page in listed]
-    assert full_statuses([]) == []
+    assert full_statuses([], None) == []
