@@ -191,7 +191,7 @@ async def test_plain_values_without_secrets(tmp_path, autojump_clock):
         leaky = host.life("leaky")
         leaky.history.append(Transition(State.BACKOFF, 1.0, "the token is hunter2hunter2"))
         leaky.last_error += ", hunter2hunter2"
-        text = json.dumps(full_statuses([leaky]))
+        text = json.dumps(full_statuses([leaky], None))
         assert text.count("***") >= 5
         assert "hunter2" not in text
         text = json.dumps(host.plugin("asker").app.plugins())
