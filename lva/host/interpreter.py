@@ -8,6 +8,7 @@ thread as its very next thing.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import signal
 import threading
@@ -58,12 +59,14 @@ class StarvationAlarm(Generic[T]):
             signal.signal(signal.SIGPROF, self._handle)
             signal.siginterrupt(signal.SIGPROF, False)
             self._installed = True
+            # Python sets the default back when it ends, and a late signal would then be its end.
+            atexit.register(self.remove)
 
     def set(self, first: float, then: float) -> None:
         """Let it go off after so many seconds of processor time, and not as told before. Any thread.
 
         Args:
-            first: Until the first time.
+            first: Until the first time; 0 for never.
             then: From each time to the next.
         """
         if self._installed:
@@ -80,6 +83,7 @@ class StarvationAlarm(Generic[T]):
         """Let it never go off again. In the main thread."""
         if self._installed:
             self._installed = False
+            atexit.unregister(self.remove)
             signal.setitimer(signal.ITIMER_PROF, 0)
             # A signal that is under way must not meet the default, which is to end the process.
             signal.signal(signal.SIGPROF, signal.SIG_IGN)

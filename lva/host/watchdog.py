@@ -34,7 +34,7 @@ from lva.logs import current_plugin
 LOGGER: Final = logging.getLogger("lva.host")
 
 #: How often the thread looks: so many times within the limit, and within these bounds in seconds.
-_LOOKS: Final = 5
+_LOOKS: Final = 4
 _SHORTEST_LOOK: Final = 0.005
 _LONGEST_LOOK: Final = 0.1
 #: The thread looks so much earlier or later, so that it does not keep step with what it watches.
@@ -138,6 +138,7 @@ class LoopWatchdog:
             try:
                 self._look()
             except Exception:
+                self._alarm.set(0, 0)
                 LOGGER.exception("bug in the service: the event loop is not watched any more")
                 return
         self._over.release()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -126,3 +127,23 @@ def test_a_collection_whose_end_is_not_yet_told_counts():
     assert collections.seconds_between(now, now + 1) == pytest.approx(1, abs=0.1)
     collections._note("stop", {})
     assert collections.seconds_between(now, now + 1) < 0.1
+
+
+def test_a_process_that_ends_with_an_alarm_set_is_not_killed_by_it():
+    code = """
+import sys, time
+from lva.host.interpreter import StarvationAlarm
+
+class Late:
+    def __del__(self):  # while the interpreter ends
+        end = time.thread_time() + 0.1
+        while time.thread_time() < end:
+            pass
+
+sys.late = Late()
+alarm = StarvationAlarm(lambda frame: None)
+alarm.install()
+alarm.set(0.01, 0.01)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
