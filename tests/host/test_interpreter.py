@@ -135,9 +135,11 @@ import sys, time
 from lva.host.interpreter import StarvationAlarm
 
 class Late:
-    def __del__(self):  # while the interpreter ends
-        end = time.thread_time() + 0.1
-        while time.thread_time() < end:
+    time = time.thread_time
+
+    def __del__(self):  # while the interpreter ends, and its modules are empty already
+        end = self.time() + 0.1
+        while self.time() < end:
             pass
 
 sys.late = Late()
