@@ -35,6 +35,21 @@ def own_processor_clock() -> int | None:
     return None if find is None else int(find(threading.get_ident()))
 
 
+def queueing_time(thread: int) -> float:
+    """Return for how long a thread has waited for a processor in all, in seconds.
+
+    Always 0 where the system does not tell. Linux does.
+
+    Args:
+        thread: Its `threading.get_native_id()`.
+    """
+    try:
+        with open(f"/proc/self/task/{thread}/schedstat", "rb") as file:  # noqa: PTH123 - quick
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0
+
+
 class StarvationAlarm(Generic[T]):
     """Looks at the main thread when no other has run for long, and then again and again.
 

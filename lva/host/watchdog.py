@@ -24,7 +24,12 @@ import trio
 from trio._core._run import GLOBAL_RUN_CONTEXT
 
 from lva.host.holds import Culprit, HoldReport, Reporter
-from lva.host.interpreter import Collections, StarvationAlarm, own_processor_clock
+from lva.host.interpreter import (
+    Collections,
+    StarvationAlarm,
+    own_processor_clock,
+    queueing_time,
+)
 from lva.host.loop_use import LoopUses
 from lva.host.loops import LoopThread
 from lva.host.stacks import owner_of, stack_of, without_callers
@@ -98,18 +103,19 @@ class LoopWatchdog:
         self._collections_until = 0.0
         self._over = threading.Lock()
         self._context: Mapping[str, Any] = {}
-        self._ident = 0
+        self._ident = self._native_id = 0
         self._clock: int | None = None
         self._last = Sighting(0.0, 0.0, None)
         self._step: Step | None = None
         self._begun = 0.0
+        self._queued: float | None = None
         self._hold: HoldReport | None = None
         self._used_by: dict[str, tuple[int, float]] = {}
         self._noted = 0.0
 
     async def run(self) -> None:
         """Watch until cancelled. This task takes the samples of which shares are made."""
-        self._ident = threading.get_ident()
+        self._ident, self._native_id = threading.get_ident(), threading.get_native_id()
         self._clock = own_processor_clock()
         # Trio keeps the current task in a thread-local variable, whose dictionary any thread can read.
         self._context = GLOBAL_RUN_CONTEXT.__dict__
@@ -188,7 +194,9 @@ class LoopWatchdog:
             if self._hold is not None:
                 self._hold.end(began)
                 self._hold = None
-            self._step, self._begun = seen.step, began
+            self._step, self._begun, self._queued = seen.step, began, None
+        elif self._queued is None and seen.step is not None:
+            self._queued = queueing_time(self._native_id)
         if seen.step is not None:
             self._goes_on(seen)
 
@@ -196,13 +204,19 @@ class LoopWatchdog:
         """Report the step once it has gone on for too long, and keep the report up to date."""
         if self._hold is not None:
             self._hold.go_on(seen.at)
-        elif self._lasted(self._begun, seen.at) >= self._limit:
+        elif (lasted := self._lasted(self._begun, seen.at)) >= self._limit and (
+            lasted - self._waited() >= self._limit
+        ):
             culprit = seen.culprit
             if culprit is None:
                 now = self._sight(_frame_of(self._ident))
                 culprit = now.culprit if now.step == self._step else None
             if culprit is not None:
                 self._hold = self._reporter.report(culprit, self._begun, seen.at)
+
+    def _waited(self) -> float:
+        """Return how long the step has waited for a processor, on a busy machine, since it was seen twice."""
+        return 0.0 if self._queued is None else queueing_time(self._native_id) - self._queued
 
     def _lasted(self, begun: float, now: float) -> float:
         """Return for how long something has gone on, garbage collections apart."""

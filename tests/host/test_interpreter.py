@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import time
 
 import pytest
 
-from lva.host.interpreter import Collections, StarvationAlarm
+from lva.host.interpreter import Collections, StarvationAlarm, queueing_time
 
 
 @pytest.fixture
@@ -149,3 +150,24 @@ alarm.set(0.01, 0.01)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_waiting_for_a_processor_is_told():
+    """Two threads that share one processor wait for it half of the time."""
+    before = queueing_time(threading.get_native_id())
+    usable = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(usable)})
+    try:
+        rival = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        try:
+            end = time.monotonic() + 0.3
+            while time.monotonic() < end:
+                pass
+        finally:
+            rival.kill()
+            rival.wait()
+    finally:
+        os.sched_setaffinity(0, usable)
+    assert 0.03 < queueing_time(threading.get_native_id()) - before < 10
+    assert queueing_time(2**22 + 1) == 0

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
+from lva.host import watchdog
 from lva.host.holds import Culprit
 from lva.host.loop_use import LoopUses
 from lva.host.stacks import Line
@@ -27,8 +28,7 @@ def watched(work: Callable[[], Awaitable[object]]) -> LoopUses:
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            watchdog = LoopWatchdog(LIMIT, uses, lambda: {"a": None, "b": None})
-            nursery.start_soon(watchdog.run)
+            nursery.start_soon(LoopWatchdog(LIMIT, uses, lambda: {"a": None, "b": None}).run)
             await trio.sleep(2 * LIMIT)
             await work()
             await trio.sleep(2 * LIMIT)
@@ -182,6 +182,16 @@ def test_a_step_that_is_seen_again_after_a_standstill_has_waited():
     assert watch.starved(watch.sighting(0.2, 0.0, "a")) == {"a": 0, "b": 0}
     watch.dog._advance(watch.sighting(0.22, 0.0, "a"), 0.21)
     assert holds(watch.uses) == {"a": 1, "b": 0}
+
+
+@pytest.mark.parametrize(("queued", "blamed"), [(0.0, 1), (0.02, 1), (0.15, 0)])
+def test_waiting_for_a_processor_does_not_count(monkeypatch, queued, blamed):
+    told = iter([5.0, *[5.0 + queued] * 10])
+    monkeypatch.setattr(watchdog, "queueing_time", lambda _: next(told))
+    watch = Watch()
+    for at in (0.0, 0.03, 0.06, 0.09, 0.12, 0.15):
+        watch.dog._advance(watch.sighting(at, at, "a"), at)
+    assert holds(watch.uses) == {"a": blamed, "b": 0}
 
 
 def test_a_plugin_whose_thread_was_busy_meanwhile_is_to_blame_and_not_who_waited():
