@@ -196,8 +196,11 @@ def test_the_right_plugin_is_named_in_every_case(
 def test_a_plugin_whose_own_thread_keeps_the_interpreter_is_named(
     service: ServiceProcess, client: httpx.Client
 ) -> None:
-    client.get("/rival")
-    service.wait_until(lambda: loops(client)["rival"]["holds"] == 1)
+    deadline = time.monotonic() + 10
+    while not loops(client)["rival"]["holds"] and time.monotonic() < deadline:
+        client.get(
+            "/rival"
+        )  # on a busy machine, it may not get enough of a processor to be to blame
     said = service.wait_for("held the interpreter, and so the service's event loop")
     assert json.loads(said.string)["plugin"] == "rival"
     assert [name for name, loop in loops(client).items() if loop["holds"]] == ["rival"]
