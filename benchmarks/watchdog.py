@@ -28,7 +28,9 @@ from delivery import ENCODING, LIST, POINTS, make_points, publishing, running
 from http_throughput import PLUGIN as PING
 from http_throughput import process
 from load import run_load
+from many_plugins import collect_garbage_as_the_service
 
+from lva.app import SWITCH_INTERVAL
 from lva.host.host import Host
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "30"))
@@ -128,6 +130,8 @@ def requests(work: str = "watchdog") -> None:
 async def points() -> None:
     items = make_points()
     lists = [items[begin : begin + LIST] for begin in range(0, POINTS, LIST)]
+    collect_garbage_as_the_service()
+    sys.setswitchinterval(SWITCH_INTERVAL)
     async with running({"sink": (ENCODING, {"buffer_limit": 2 * POINTS})}) as host:
         one_pass = publishing(host, "sink", lists)
         pairs = []

@@ -13,6 +13,8 @@ from lva.host.finder import PACKAGE
 
 #: Trio's own function that runs one step after the other: what is below it is no task's.
 _LOOP: Final = unrolled_run.__code__
+#: The module whose code the interpreter runs in between, which is no part of what is going on.
+_MEANWHILE: Final = "lva.host.interpreter"
 #: How many lines of a stack are kept: the innermost.
 _MOST_LINES: Final = 40
 
@@ -48,7 +50,8 @@ def stack_of(frame: FrameType | None) -> list[Line]:
 
 def _frames(frame: FrameType | None) -> Iterator[FrameType]:
     while frame is not None and frame.f_code is not _LOOP:
-        yield frame
+        if frame.f_globals.get("__name__") != _MEANWHILE:
+            yield frame
         frame = frame.f_back
 
 

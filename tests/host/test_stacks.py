@@ -61,6 +61,7 @@ async def test_lines_know_their_plugin_and_end_at_the_event_loop():
     stack = in_module("lva_plugins.a.part")
     assert stack[0] == Line("/plugins/file.py", 2, "f", "a")
     assert in_module("lva_pluginsx.a")[0].plugin is None
+    assert in_module("lva.host.interpreter")[0].function == "in_module"
     assert not [line for line in stack if line.function == "unrolled_run"]
     assert len(in_module("lva_plugins.a", depth=200)) == 40
 
