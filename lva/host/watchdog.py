@@ -256,14 +256,13 @@ class LoopWatchdog:
         """
         begun = self._last.at
         plugin, used = rival
-        if used >= _RIVAL * since:
+        if used >= _RIVAL * since and self._lasted(begun, seen.at) >= self._limit:
             if self._hold is None:
                 self._begun += since  # the same step, if it is the same, has waited for the rival
-            if self._lasted(begun, seen.at) >= self._limit:
-                thread = self._plugins().get(plugin)
-                stack = [] if thread is None else stack_of(_frame_of(thread.thread.ident))
-                culprit = Culprit(plugin, without_callers(stack, plugin))
-                self._reporter.report_thread(culprit, begun, seen.at)
+            thread = self._plugins().get(plugin)
+            stack = [] if thread is None else stack_of(_frame_of(thread.thread.ident))
+            culprit = Culprit(plugin, without_callers(stack, plugin))
+            self._reporter.report_thread(culprit, begun, seen.at)
         if seen.step == self._step:
             # It waits for something, or the process stood still: that will show when it is seen again.
             self._last = seen

@@ -202,6 +202,14 @@ def test_a_plugin_whose_thread_was_busy_meanwhile_is_to_blame_and_not_who_waited
     assert holds(watch.uses) == {"a": 0, "b": 1}
 
 
+def test_a_busy_thread_is_no_excuse_for_a_hold_unless_it_held_the_interpreter_itself():
+    watch = Watch()
+    watch.dog._advance(watch.sighting(0.01, 0.0, "a"), 0.0)
+    assert watch.starved(watch.sighting(0.09, 0.0, "a"), rival=("b", 0.07)) == {"a": 0, "b": 0}
+    watch.dog._advance(watch.sighting(0.11, 0.0, "a"), 0.1)
+    assert holds(watch.uses) == {"a": 1, "b": 0}
+
+
 def test_the_loop_s_own_thread_goes_before_a_busy_one():
     watch = Watch()
     watch.seen = [watch.sighting(0.15, 0.14, "a")]
