@@ -102,7 +102,8 @@ def test_passwords_in_urls_are_masked_without_being_known(text, safe):
 
 
 @given(
-    secret=st.text(min_size=4).filter(lambda text: "*" not in text),
+    # Text that the record holds anyway would be masked there, too.
+    secret=st.text(min_size=4).filter(lambda text: "*" not in text and text not in "is x   and "),
     form=st.sampled_from(["text", "json"]),
 )
 def test_no_form_of_a_secret_gets_into_the_log(secret, form):
