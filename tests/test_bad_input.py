@@ -97,7 +97,7 @@ WRONG_SETTINGS = [
     toml("[plugin.cam]\ncritical = true", "plugin:", "unknown key", "did you mean 'plugins'?"),
     toml("[plugins.cam]\nmax_restart = 1", "plugins.cam.max_restart", "did you mean 'max_restarts'?"),
     toml("[plugins.cam]\nurl = 'x'", "plugins.cam.url", "unknown key"),
-    toml(f"zzz = '{SECRET}'", "zzz", "unknown key", "known are active_plugins, bind"),
+    toml(f"zzz = '{SECRET}'", "zzz", "unknown key", "known are active_plugins, admin_token, bind"),
     option("bindd", "h:1", "unknown key", "did you mean 'bind'?"),
     # wrong types
     env("SHUTDOWN_TIMEOUT", "soon", "valid number", "'soon'"),
@@ -354,6 +354,26 @@ def test_a_settings_file_that_others_may_write(mode: int, said: str, tmp_path: P
     (tmp_path / "lva.toml").touch()
     (tmp_path / "lva.toml").chmod(mode)
     explain(problems_of(), ["lva.toml: ", said, f"(mode 0{mode:o})"])
+
+
+@pytest.mark.parametrize(
+    "token", ["hunter2", "", "hunter2hunter2\u00e9hunter2", "hunter2 hunter2 hunter2"]
+)
+def test_a_token_that_will_not_do_is_refused_and_not_shown(
+    token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LUNA_VIDEO_AGENT_ADMIN_TOKEN", token)
+    problems = problems_of()
+    explain(problems, ["LUNA_VIDEO_AGENT_ADMIN_TOKEN", "at least 16 characters", "python3 -c"])
+    assert "hunter2" not in str(problems)
+
+
+def test_a_token_that_everybody_may_read(tmp_path: Path) -> None:
+    (tmp_path / "lva.toml").write_text('admin_token = "hunter2hunter2hunter2"')
+    (tmp_path / "lva.toml").chmod(0o644)
+    problems = problems_of()
+    explain(problems, ["lva.toml: ", "everybody may read the admin_token", "chmod o-r lva.toml"])
+    assert "hunter2" not in str(problems)
 
 
 @as_root
@@ -707,6 +727,10 @@ def give_away(path: Path, user: int = -1, group: int = -1) -> None:
                 "everybody may write it", "chmod go-w {}/cam/__init__.py"),
         on_disk("directory for all", lambda d: (place(d, "cam.py"), d.chmod(0o777)),
                 "{}: everybody may write it (mode 0777)", "chmod go-w {}"),
+        on_disk("package module for all", lambda d: (
+                    place(d, "cam/__init__.py", "from .impl import Cam\n"),
+                    place(d, "cam/impl.py", mode=0o666)),
+                "impl.py", "everybody may write it"),
         on_disk("package directory for all", lambda d: place(d, "cam/__init__.py").parent.chmod(0o707),
                 "{}/cam: everybody may write it"),
         on_disk("helper for all",

@@ -60,7 +60,7 @@ class PluginFinder(MetaPathFinder, Loader):
         root = ModuleType(PACKAGE, "Plugins that the service loaded; see lva.host.finder.")
         root.__path__ = []
         sys.modules[PACKAGE] = root
-        sys.meta_path.append(self)
+        sys.meta_path.insert(0, self)  # or Python's own would find a package's modules, unchecked
 
     def available(self) -> set[str]:
         """Return the names for which there is a file or package in one of the directories."""
