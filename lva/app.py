@@ -23,8 +23,11 @@ from lva.host.host import Host
 from lva.host.loading import LoadedPlugin, load_plugins
 from lva.host.receipt import EXIT_KILLED, Receipt
 from lva.host.terminator import Terminator
+from lva.host.watching import watch
 from lva.logs import keep_secret, set_up
 from lva.settings import Settings, load_settings
+from lva.web.access import Access
+from lva.web.actions import Actions
 from lva.web.application import web_application
 from lva.web.requests import Requests
 from lva.web.resources import Resources
@@ -52,11 +55,13 @@ class Service:
         plugins: Already loaded ones; loaded at startup if left out.
 
     Attributes:
-        plugins: The loaded plugins; None until they are.
+        plugins: The loaded plugins; None until they are, and once the host has them.
         host: The plugins; there once the lifespan has begun.
         draining: Set to make `/readyz` answer 503.
         stop_wanted: Set when the service should stop by itself, because a critical plugin failed.
         served: Whether `lva.serve` runs this process and so decides about signals and stopping.
+        watch: Whether plugins are reloaded when their files are saved.
+        address: Where it listens, as a URL or ``unix:path``; None if another server decides that.
     """
 
     def __init__(
@@ -67,6 +72,8 @@ class Service:
         self.draining: trio.Event = trio.Event()
         self.stop_wanted: trio.Event = trio.Event()
         self.served = False
+        self.watch = False
+        self.address: str | None = None
         self.terminator: Terminator = Terminator(self.last_words)
         self.deadline: float | None = None
         self.stop_reason: str = "the server stopped"
@@ -101,7 +108,7 @@ class Service:
     async def _lifespan(self, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
         await receive()
         try:
-            settings, plugins = self._prepare()
+            settings = self._prepare()
         except ConfigurationError as error:
             for problem in error.problems:
                 LOGGER.critical("%s", problem)
@@ -109,8 +116,11 @@ class Service:
             return
         sys.setswitchinterval(min(SWITCH_INTERVAL, sys.getswitchinterval()))
         listening = trio.Event()
-        self.host = host = Host(settings, plugins, go=listening)
-        Resources(host, self.draining.is_set)
+        self.host = host = Host(settings, self.plugins or (), go=listening)
+        self.plugins = None  # or the classes of a plugin that is reloaded would stay
+        access = Access(settings, self.address)
+        Resources(host, self.draining.is_set, access)
+        Actions(host, access)
         web = web_application(host.routes, settings)
         if not self.served:
             self.terminator.start()
@@ -123,6 +133,8 @@ class Service:
             listening.set()
             nursery.start_soon(self._watch_critical, host)
             nursery.start_soon(host.watch_loop, name="the event loop's watchdog")
+            if self.watch:
+                nursery.start_soon(watch, host)
             try:
                 await receive()
             finally:
@@ -132,7 +144,7 @@ class Service:
             await send({"type": "lifespan.shutdown.complete"})
             nursery.cancel_scope.cancel()
 
-    def _prepare(self) -> tuple[Settings, Sequence[LoadedPlugin]]:
+    def _prepare(self) -> Settings:
         """Load what was not handed over, as under a foreign ASGI server."""
         if self.settings is None:
             self.settings = load_settings()
@@ -143,7 +155,9 @@ class Service:
         for plugin in self.plugins:
             for config in plugin.configs.values():
                 keep_secret(config)
-        return self.settings, self.plugins
+        if self.settings.admin_token is not None:
+            keep_secret({"token": self.settings.admin_token})
+        return self.settings
 
     async def _watch_critical(self, host: Host) -> None:
         await host.gave_up.wait()

@@ -46,9 +46,10 @@ def main() -> None:
     metavar="NAME",
     help="A plugin to run; may be repeated.",
 )
+@click.option("--watch", is_flag=True, help="Reload a plugin when its file is saved.")
 @click.option("--log-level", metavar="LEVEL", help="DEBUG, INFO, WARNING, ERROR or CRITICAL.")
 @click.option("--log-format", metavar="FORMAT", help="text or json.")
-def run(config: Path | None, **options: Any) -> None:
+def run(config: Path | None, watch: bool, **options: Any) -> None:
     """Run the service until SIGTERM or Ctrl-C.
 
     Options override the LUNA_VIDEO_AGENT_* environment, which overrides the settings file.
@@ -60,10 +61,10 @@ def run(config: Path | None, **options: Any) -> None:
     signals = Signals()
     with signals.handled():
         overrides = {key: value for key, value in options.items() if value not in (None, ())}
-        sys.exit(_reporting_problems(lambda: _run(overrides, config, signals)))
+        sys.exit(_reporting_problems(lambda: _run(overrides, config, watch, signals)))
 
 
-def _run(overrides: dict[str, Any], config: Path | None, signals: Any) -> int:
+def _run(overrides: dict[str, Any], config: Path | None, watch: bool, signals: Any) -> int:
     from lva import serve
     from lva.app import create_app, prepare_state_dir
     from lva.host.loading import load_plugins
@@ -79,10 +80,11 @@ def _run(overrides: dict[str, Any], config: Path | None, signals: Any) -> int:
     prepare_state_dir(settings.state_dir)
     gc.set_threshold(*serve.GC_THRESHOLDS)
     service = create_app(settings)
+    service.watch = watch
     serve.watch_loading(service, settings, signals)
-    service.plugins = plugins = load_plugins(settings)
+    service.plugins = load_plugins(settings)
     listener = serve.listen(settings.bind)
-    announce(settings, plugins, serve.address_of(listener))
+    announce(settings, service.plugins, serve.address_of(listener))
     code = serve.run(service, settings, listener, signals)
     if service.host is not None and service.host.receipt is not None:
         show_receipt(service.host.receipt)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import sys
 import time
@@ -45,8 +46,35 @@ def keep_secret(config: Any) -> None:
         if len(value) >= _SHORTEST_SECRET:
             shown = repr(value)[1:-1]
             forms = {value, shown, json.dumps(value)[1:-1], json.dumps(shown)[1:-1]}
-            _secrets.extend(forms - set(_secrets))
-    _secrets.sort(key=len, reverse=True)
+            # At once, since other threads may be redacting.
+            _secrets[:] = sorted({*_secrets, *forms}, key=len, reverse=True)
+
+
+def masked(value: Any, secret: bool = False) -> Any:
+    """Return a plugin's configuration as plain values for JSON, with every secret masked.
+
+    Args:
+        value: A configuration or a part of it.
+        secret: Whether it stands under a key that is named like a secret.
+    """
+    if isinstance(value, SecretStr | SecretBytes):
+        return _MASK
+    if isinstance(value, BaseModel):
+        return masked(dict(value), secret)
+    if isinstance(value, Mapping):
+        return {
+            str(key): masked(item, secret or bool(_SECRET_KEY.search(str(key))))
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple | set | frozenset):
+        return [masked(item, secret) for item in value]
+    if value is None or isinstance(value, bool):
+        return value
+    if secret:
+        return _MASK
+    if isinstance(value, int | float):
+        return value if math.isfinite(value) else str(value)
+    return redact(str(value))
 
 
 def _find_secrets(value: Any, named: bool) -> Iterable[str]:

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, SecretBytes, SecretStr
 
 from lva import logs
-from lva.logs import brief, current_request, keep_secret, plugin_logger, redact
+from lva.logs import brief, current_request, keep_secret, masked, plugin_logger, redact
 
 
 @pytest.fixture(autouse=True)
@@ -188,3 +189,32 @@ def test_setting_up_twice_writes_once(stream):
     logs.set_up("INFO", "text", stream)
     logging.getLogger("x").info("once")
     assert stream.getvalue().count("once") == 1
+
+
+def test_a_configuration_is_shown_with_its_secrets_masked() -> None:
+    class Inner(BaseModel):
+        key: SecretStr = SecretStr("abcd-hidden")
+        path: Path = Path("/x")
+
+    config = {
+        "url": "http://me:hidden@there/",
+        "tokens": ["hidden-1", {"a": "hidden-2", "n": 3}],
+        "inner": Inner(),
+        "ratio": float("nan"),
+        "on": True,
+        "none": None,
+        "some": {"a"},
+        "n": 7,
+    }
+    shown = masked(config)
+    assert "hidden" not in json.dumps(shown)
+    assert shown == {
+        "url": "http://***@there/",
+        "tokens": ["***", {"a": "***", "n": "***"}],
+        "inner": {"key": "***", "path": "/x"},
+        "ratio": "nan",
+        "on": True,
+        "none": None,
+        "some": ["a"],
+        "n": 7,
+    }

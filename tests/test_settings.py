@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -225,6 +226,20 @@ def test_plugins_see_no_tables_of_others() -> None:
         public["bind"] = "h:1"  # type: ignore[index]
 
 
+def test_the_admin_token_is_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    token = "hunter2hunter2hunter2"
+    monkeypatch.setenv("LUNA_VIDEO_AGENT_ADMIN_TOKEN", token)
+    settings = load_settings()
+    assert settings.admin_token is not None
+    assert settings.admin_token.get_secret_value() == token
+    for shown in (settings, settings.model_dump(), dict(settings.public())):
+        assert token not in repr(shown)
+    monkeypatch.delenv("LUNA_VIDEO_AGENT_ADMIN_TOKEN")
+    Path("lva.toml").write_text(f"admin_token = {token!r}")
+    Path("lva.toml").chmod(0o640)
+    assert load_settings().admin_token == settings.admin_token
+
+
 # What can be activated
 
 
@@ -282,6 +297,20 @@ def test_a_package(tmp_path: Path) -> None:
     (loaded,) = load(tmp_path / "plugins", "cam")
     assert loaded.path == tmp_path / "plugins" / "cam" / "__init__.py"
     assert [cls.__name__ for cls in loaded.classes] == ["Cam"]
+
+
+def test_the_modules_of_a_package_are_known_with_their_digests(tmp_path: Path) -> None:
+    place(tmp_path / "plugins", "cam/__init__.py", "from .impl import Cam\nfrom .deep import end\n")
+    place(tmp_path / "plugins", "cam/impl.py")
+    place(tmp_path / "plugins", "cam/deep/end.py", "y = 1\n")
+    (loaded,) = load(tmp_path / "plugins", "cam")
+    package = tmp_path / "plugins" / "cam"
+    assert loaded.files.keys() == {
+        package / "__init__.py", package / "impl.py", package / "deep" / "end.py",
+    }  # fmt: skip
+    for path, digest in loaded.files.items():
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == digest
+    assert not list(tmp_path.rglob("__pycache__")), "compiled from the bytes that were checked"
 
 
 def test_an_imported_plugin_is_not_activated_twice(tmp_path: Path) -> None:

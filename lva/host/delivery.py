@@ -81,6 +81,11 @@ class Circuit:
         self._probing = False
         self._changed = trio.Event()
 
+    def set_limits(self, threshold: int, pause: float) -> None:
+        """Change after how many failures it opens, and for how many seconds."""
+        self._threshold = threshold
+        self._pause = pause
+
     @property
     def state(self) -> str:
         """``closed``: calls pass; ``open``: none does; ``probing``: one does."""
@@ -187,6 +192,8 @@ class Delivery:
         self.last_error: str | None = None
         #: Set once the mailbox is closed and every point of it is settled.
         self.finished: trio.Event = trio.Event()
+        #: Whether `drop_rest` was called, after which nothing is delivered.
+        self.given_up: bool = False
         self._what = what
         self._settings = settings
         self._logger = logger
@@ -198,11 +205,56 @@ class Delivery:
         self._idle: list[Batch] = []  # of these, what no worker has
         self._gathering = trio.Lock()
         self._logged: dict[str, _Logged] = {}
+        self._paused = False
+        self._calls = 0
+        self._quiet = trio.Event()
 
     @property
     def ledger(self) -> Ledger:
         """The account of this class's points."""
         return self.mailbox.ledger
+
+    def carry_on(
+        self,
+        settings: PluginSettings,
+        patience: Patience,
+        open_spool: Callable[[], SpoolFile | None],
+        dead_letters: DeadLetters | None,
+    ) -> None:
+        """Serve the plugin's next life, which may have other settings, but not another kind of spool.
+
+        What was given up is over; points are accepted again.
+
+        Args:
+            settings: Those of the next life.
+            patience: That of the next life.
+            open_spool: Opens the spool again, if it was closed.
+            dead_letters: Where points that are given up are written; None for nowhere.
+
+        Raises:
+            ConfigurationError: The spool cannot be opened.
+        """
+        if self.mailbox.closed.is_set():
+            ledger = self.ledger
+            self.mailbox = _mailbox(settings, self._logger, open_spool())
+            ledger.take_back(self.ledger.recovered)
+            self.mailbox.ledger = ledger
+            self.finished = trio.Event()
+            self.given_up = False
+        else:
+            self.mailbox.set_bounds(*_bounds(settings))
+        self.circuit.set_limits(settings.circuit_failures, settings.circuit_pause)
+        self._settings = settings
+        self._patience = patience
+        self._dead_letters = dead_letters
+        self._paused = False
+
+    async def pause(self) -> None:
+        """Begin no more calls until the plugin's next life; return when none is under way."""
+        self._paused = True
+        while self._calls:
+            self._quiet = trio.Event()
+            await self._quiet.wait()
 
     async def run(self, runtime: Runtime, handle: Callable[..., Awaitable[Any]]) -> Call | None:
         """Deliver until the mailbox is closed and empty, or until cancelled.
@@ -297,12 +349,15 @@ class Delivery:
         self, batch: Batch, runtime: Runtime, handle: Callable[..., Awaitable[Any]]
     ) -> Call | None:
         """Call `handleEvent` once with the batch, and account for what came of it."""
+        if self._paused:
+            await trio.sleep_forever()  # until the life ends; the next one gets the batch
         batch.attempts += 1
         batch.stuck = False
         if batch.attempts > 1:
             self.ledger.retries += 1
         self.batch_sizes.observe(len(batch))
         begun = trio.current_time()
+        self._calls += 1
         call = runtime.call(self._what, handle, list(batch), self._logger)
         ended = in_time = False
         try:
@@ -316,6 +371,8 @@ class Delivery:
                 ended = await self._patience.wait(
                     call.done, self._settings.stop_timeout, share=1 / 3
                 )
+            self._calls -= 1
+            self._quiet.set()
             self.durations.observe(trio.current_time() - begun)
             if call.returned:
                 self._settle(batch, delivered=len(batch))
@@ -446,6 +503,7 @@ class Delivery:
 
         Those in a call that does not end are dropped because the plugin has failed, whatever the reason.
         """
+        self.given_up = True
         in_flight = sum(map(len, self._batches))
         for batch in self._batches:
             if batch:
@@ -481,10 +539,15 @@ def _others(batch: Batch, indices: Sequence[int]) -> Sequence[int]:
     return [index for index in range(len(batch)) if index not in named]
 
 
-def _mailbox(settings: PluginSettings, logger: logging.Logger, spool: SpoolFile | None) -> Mailbox:
-    enough = min(settings.batch_size, settings.buffer_limit)
+def _bounds(settings: PluginSettings) -> tuple[Bounds, int]:
+    """Return the bounds of a mailbox, and how many points are enough for a batch."""
     drop_oldest = settings.overflow == "drop_oldest"
     bounds = Bounds(settings.buffer_limit, settings.buffer_bytes, drop_oldest, bytes_of)
+    return bounds, min(settings.batch_size, settings.buffer_limit)
+
+
+def _mailbox(settings: PluginSettings, logger: logging.Logger, spool: SpoolFile | None) -> Mailbox:
+    bounds, enough = _bounds(settings)
     if spool is None:
         return MemoryMailbox(bounds, enough)
     return SpooledMailbox(spool, bounds, enough, settings.spool_bytes, logger)

@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -15,13 +15,15 @@ import trio
 
 from lva.errors import listing, suggestion
 from lva.events import EVENT_TYPES
+from lva.host.changes import Changes
 from lva.host.leaks import find_leaks
-from lva.host.lifecycle import PluginLife, State
+from lva.host.lifecycle import Ending, PluginLife
 from lva.host.loading import LoadedPlugin
 from lva.host.loop_use import LoopUses
 from lva.host.loops import LoopThread
 from lva.host.mailbox import Mailbox
 from lva.host.receipt import Receipt, exit_code, plugin_receipt
+from lva.host.record import Record, State
 from lva.host.routing import RouteTable
 from lva.host.runtimes import AsyncioRuntime, Patience, Runtime, TrioRuntime
 from lva.host.status import statuses
@@ -48,7 +50,9 @@ class Host:
 
     Attributes:
         routes: The service's routes; plugins add theirs here.
-        lives: The plugins by name, in activation order; empty until `run` has begun.
+        lives: The plugins by name, in activation order, each with its life that is now; empty until
+            `run` has begun.
+        changes: What operators do to single plugins.
         stop_requested: Set once the plugins are to stop.
         stopped: Set once every plugin has ended and `receipt` is there.
         critical_failure: The critical plugin that failed, if one has.
@@ -66,6 +70,7 @@ class Host:
     ) -> None:
         self.routes: RouteTable = RouteTable()
         self.lives: dict[str, PluginLife] = {}
+        self.changes: Changes = Changes(self, settings)
         self.stop_requested: trio.Event = trio.Event()
         self.stopped: trio.Event = trio.Event()
         self.gave_up: trio.Event = trio.Event()
@@ -73,10 +78,13 @@ class Host:
         self.receipt: Receipt | None = None
         self.loop_uses: LoopUses | None = None
         self._settings = settings
+        self._public = settings.public()
         self._loaded = loaded
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not cryptography
-        self._mailboxes: dict[str, list[Mailbox]] = {name: [] for name in EVENT_TYPES}
-        self._arrivals = {name: partial(_arrive, boxes) for name, boxes in self._mailboxes.items()}
+        # Replaced as a whole, never changed, since other threads read them too.
+        self._mailboxes: Mapping[str, Sequence[Mailbox]] = dict.fromkeys(EVENT_TYPES, ())
+        self._arrivals = {name: partial(self._arrive, name) for name in EVENT_TYPES}
+        self._nursery: trio.Nursery | None = None
         self._go = go
         self.failed: bool = False
         self._reason = "the service stopped"
@@ -118,13 +126,13 @@ class Host:
         self._thread = threading.get_ident()
         self._token = trio.lowlevel.current_trio_token()
         with trio.CancelScope(shield=True):
-            async with trio.open_nursery() as nursery:
-                self._build(nursery)
+            async with trio.open_nursery() as self._nursery:
+                for loaded in self._loaded:
+                    self._make_life(loaded)
+                self._loaded = ()  # what is reloaded must not stay
                 turn = self._go
                 for life in self.lives.values():
-                    nursery.start_soon(
-                        self._supervise, life, turn, name=f"{life.name} (supervisor)"
-                    )
+                    self._begin(life, turn)
                     turn = life.turn_over
                 task_status.started()
                 await self.stop_requested.wait()
@@ -132,23 +140,51 @@ class Host:
                 self.receipt = self.account()
                 self.stopped.set()
 
-    def _build(self, nursery: trio.Nursery) -> None:
-        public = self._settings.public()
-        for loaded in self._loaded:
-            life = PluginLife(
-                loaded,
-                _runtime(loaded, nursery),
-                self.routes,
-                self.publish,
-                self.describe,
-                public,
-                self._settings.slow_start,
-                self._rng,
-            )
-            self.lives[life.name] = life
+    def begin_next_life(self, loaded: LoadedPlugin, record: Record, reason: str) -> PluginLife:
+        """Begin another life of a plugin whose last one is over and has left nothing behind.
+
+        Raises:
+            ConfigurationError: Its spool cannot be opened.
+        """
+        life = self._make_life(loaded, record)
+        record.begin_life(reason)
+        self._begin(life)
+        return life
+
+    def do(self, work: Callable[..., Awaitable[None]], *args: Any, name: str) -> None:
+        """Do something in a task of the host's own, which goes on when who asked for it does not."""
+        assert self._nursery is not None, "there are plugins only while the host runs"
+        self._nursery.start_soon(partial(work, *args), name=name)
+
+    def _make_life(self, loaded: LoadedPlugin, record: Record | None = None) -> PluginLife:
+        assert self._nursery is not None
+        life = self.lives[loaded.name] = PluginLife(
+            loaded,
+            _runtime(loaded, self._nursery),
+            self.routes,
+            self.publish,
+            self.describe,
+            self._public,
+            self._settings.slow_start,
+            self._rng,
+            record,
+        )
+        self._connect()
+        return life
+
+    def _begin(self, life: PluginLife, turn: trio.Event | None = None) -> None:
+        self.do(self._supervise, life, turn, name=f"{life.name} (supervisor)")
+
+    def _connect(self) -> None:
+        """Let each event's points go to the mailboxes that there are now."""
+        before = {mailbox for mailboxes in self._mailboxes.values() for mailbox in mailboxes}
+        found: dict[str, list[Mailbox]] = {name: [] for name in EVENT_TYPES}
+        for life in self.lives.values():
             for cls, delivery in life.deliveries.items():
-                nursery.start_soon(delivery.mailbox.write_behind, name=f"{life.name} (spool)")
-                self._mailboxes[cls.eventName].append(delivery.mailbox)  # type: ignore[union-attr] # only event classes have deliveries
+                found[cls.eventName].append(delivery.mailbox)  # type: ignore[union-attr] # only event classes have deliveries
+                if delivery.mailbox not in before:
+                    self.do(delivery.mailbox.write_behind, name=f"{life.name} (spool)")
+        self._mailboxes = found
 
     async def _supervise(self, life: PluginLife, turn: trio.Event | None) -> None:
         """Contain even a bug of the host itself, so that the other plugins still stop in order."""
@@ -163,6 +199,11 @@ class Host:
             self.gave_up.set()
         finally:
             life.note_end()
+        if life.ending is Ending.FOR_GOOD:
+            self.look_at_end(life)
+
+    def look_at_end(self, life: PluginLife) -> None:
+        """End the service if a critical plugin has given up."""
         if life.settings.critical and life.state.value in {State.FAILED, State.ABANDONED}:
             if not self.stop_requested.is_set():
                 self.critical_failure = life.name
@@ -235,16 +276,25 @@ class Host:
     async def _stop_plugins(self) -> None:
         """Background plugins in reverse order; then, once drained, event plugins in reverse order."""
         reverse = [*reversed(self.lives.values())]
-        events = [life for life in reverse if life.is_event_plugin]
         background = [life for life in reverse if not life.is_event_plugin]
+        events = [life.name for life in reverse if life.is_event_plugin]
         await self._stop_each(background, self._share(_BACKGROUND_SHARE if events else 1.0))
         drained = self._share(_DRAIN_SHARE)
         async with trio.open_nursery() as nursery:
-            for life in events:
-                nursery.start_soon(life.drain, drained)
-        await self._stop_each(events, self._deadline)
+            for name in events:
+                nursery.start_soon(self._drain, name, drained)
+        await self._stop_each([self.lives[name] for name in events], self._deadline)
+        await self.changes.all_done()
+        for life in self.lives.values():
+            await life.give_up_points()  # of those that an operator had stopped
         for name, leaks in find_leaks(self.lives.values()).items():
             self.lives[name].note_leaks(leaks)
+
+    async def _drain(self, name: str, deadline: float) -> None:
+        """Deliver what waits; an operator's restart that is under way may be completed for that."""
+        with trio.move_on_at(deadline):
+            await self.changes.done(name)
+        await self.lives[name].drain(deadline)
 
     def _share(self, part: float) -> float:
         now = trio.current_time()
@@ -294,12 +344,26 @@ class Host:
         return statuses(self.lives.values(), self.loop_uses)
 
     def not_ready(self) -> dict[str, str]:
-        """Return why the service is not ready, by plugin; empty if every active plugin runs."""
+        """Return why the service is not ready, by plugin; empty if every active plugin runs.
+
+        A plugin that an operator has stopped is no longer active.
+        """
         return {
             name: f"{life.state.value.value}: {life.last.reason}"
             for name, life in self.lives.items()
-            if life.state.value is not State.RUNNING
+            if life.state.value is not State.RUNNING and not self._is_paused(life)
         }
+
+    def paused(self) -> list[str]:
+        """Return the names of the plugins that an operator has stopped, or is stopping."""
+        return [name for name, life in self.lives.items() if self._is_paused(life)]
+
+    def _is_paused(self, life: PluginLife) -> bool:
+        return life.ending is Ending.PAUSE and life.state.value in {State.STOPPING, State.STOPPED}
+
+    def _arrive(self, event: str) -> None:
+        for mailbox in self._mailboxes[event]:
+            mailbox.arrive()
 
 
 class _Line:
@@ -338,8 +402,3 @@ def _runtime(loaded: LoadedPlugin, nursery: trio.Nursery) -> Runtime:
     if loaded.runtime == "asyncio":
         return AsyncioRuntime(loaded.name, nursery, loaded.settings.event_loop == "uvloop")
     return TrioRuntime(loaded.name, nursery)
-
-
-def _arrive(mailboxes: Sequence[Mailbox]) -> None:
-    for mailbox in mailboxes:
-        mailbox.arrive()

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -51,6 +51,8 @@ def find_leaks(lives: Iterable[PluginLife]) -> dict[str, Leaks]:
     for thread in threading.enumerate():
         if thread is threading.main_thread() or thread.ident not in frames:
             continue
+        if thread.name.startswith(IMPORT_THREAD):
+            continue  # it imports the file anew, and belongs to no life of the plugin
         stack = list(_stack(frames[thread.ident]))
         for root, name in roots.items():
             own = [frame for frame in stack if frame.f_code.co_filename.startswith(root)]
@@ -101,6 +103,8 @@ def _tasks_of(roots: Mapping[str, str]) -> Iterator[tuple[str, trio.lowlevel.Tas
             yield name, task
 
 
+#: How the names of threads begin that import a plugin's file while the plugin runs.
+IMPORT_THREAD: Final = "import of plugin "
 #: Frames of an idle worker thread that Trio keeps for its next job, under the name of its last.
 _IDLE_DEPTH = 4
 

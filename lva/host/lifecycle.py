@@ -14,20 +14,19 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import trio
 from trio_util import AsyncValue, wait_any
 
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin, RouteHandler
-from lva.host.dead_letters import DeadLetters
 from lva.host.delivery import Delivery
 from lva.host.expected import worth_a_traceback
 from lva.host.leaks import Leaks, find_leaks
 from lva.host.loading import LoadedPlugin, PluginClass
 from lva.host.loops import LoopThread
 from lva.host.mailbox import FAILED, SHUTDOWN
+from lva.host.record import ENDED, TRANSITIONS, Record, State, Transition
 from lva.host.routing import Gate, Owner, RouteRefusedError, RouteTable
 from lva.host.runtimes import (
     Call,
@@ -36,48 +35,25 @@ from lva.host.runtimes import (
     Runtime,
     TrioCall,
     ensure_awaited,
-    now,
     without_host_frames,
 )
-from lva.host.spool import open_spool
+from lva.host.sourcefiles import SourceFiles
 from lva.host.tasks import TaskNode, task_tree
 from lva.host.view import Describe, PluginView, Publish
-from lva.logs import brief, plugin_logger
+from lva.logs import brief
 from lva.settings import PluginSettings
 
 Plugin = BaseEventPlugin | BaseBackgroundPlugin
 
-
-class State(enum.Enum):
-    """Where a plugin is in its life."""
-
-    LOADED = "loaded"
-    INITIALIZING = "initializing"
-    RUNNING = "running"
-    BACKOFF = "backoff"
-    STOPPING = "stopping"
-    STOPPED = "stopped"
-    FAILED = "failed"
-    ABANDONED = "abandoned"
-
-    __hash__ = object.__hash__  # Enum's own hashes the name again each time
+__all__ = ["ENDED", "TRANSITIONS", "Crash", "Ending", "PluginLife", "State", "Transition"]
 
 
-#: The states that may follow each state. Anything else is a bug of the host.
-TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
-    State.LOADED: frozenset({State.INITIALIZING, State.STOPPING}),
-    State.INITIALIZING: frozenset(
-        {State.RUNNING, State.BACKOFF, State.FAILED, State.STOPPING, State.ABANDONED}
-    ),
-    State.RUNNING: frozenset({State.BACKOFF, State.FAILED, State.STOPPING, State.ABANDONED}),
-    State.BACKOFF: frozenset({State.INITIALIZING, State.STOPPING, State.ABANDONED}),
-    State.STOPPING: frozenset({State.STOPPED, State.ABANDONED}),
-    State.FAILED: frozenset({State.ABANDONED}),
-    State.STOPPED: frozenset({State.ABANDONED}),
-    State.ABANDONED: frozenset(),
-}
-#: States that nothing but the end of the process follows.
-ENDED: Final = frozenset({State.STOPPED, State.FAILED, State.ABANDONED})
+class Ending(enum.Enum):
+    """What comes after a life."""
+
+    FOR_GOOD = "for good"  # nothing: the service stops, or the plugin was given up
+    PAUSE = "pause"  # an operator stopped it: its points wait for a start, its routes are gone
+    HANDOVER = "handover"  # the next life: points and routes wait for it
 
 
 #: What to do about errors that say too little.
@@ -85,20 +61,12 @@ _HINTS: Final = {
     "no running event loop": ' (for asyncio code, write `runtime = "asyncio"` on the class)',
     "signal only works in main thread": " (signals are the service's; to clean up, define close())",
 }
-#: How many problems the receipt lists of one plugin: the newest.
-_PROBLEMS: Final = 20
 #: How long, in seconds, a `close()` that was cut short may take to end.
 _CLOSE_GRACE: Final = 1.0
+#: How long, in seconds, requests may take to end by themselves before an operator's change.
+_REQUESTS_GRACE: Final = 1.0
 #: For how long, in seconds, a stop waits for `start()` to end by itself before the supervisor sees to it.
 _AT_ONCE: Final = 0.05
-
-
-class Transition(NamedTuple):
-    """A change of state: to what, when (Unix seconds) and why."""
-
-    state: State
-    at: float
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +113,7 @@ class _Attempt:
 
 
 class PluginLife:
-    """Supervises one plugin, that is one file with one or more classes.
+    """Supervises one life of a plugin, that is of one file with one or more classes.
 
     Args:
         loaded: The checked plugin.
@@ -156,6 +124,7 @@ class PluginLife:
         public_settings: What plugins see of the service's settings.
         slow_start: After how many seconds a start is reported as slow.
         rng: Source of the jitter.
+        record: What this life has from those before it, and leaves to the next; new for the first.
     """
 
     def __init__(
@@ -168,35 +137,24 @@ class PluginLife:
         public_settings: Mapping[str, Any],
         slow_start: float,
         rng: random.Random,
+        record: Record | None = None,
     ) -> None:
         self._patience = Patience()
+        self.record: Record = Record(loaded.name) if record is None else record
+        self.ending: Ending = Ending.FOR_GOOD
         self.loaded = loaded
         self.name: str = loaded.name
         self.settings: PluginSettings = loaded.settings
-        self.logger: logging.Logger = plugin_logger(loaded.name)
-        self.state: AsyncValue[State] = AsyncValue(State.LOADED)
-        self.history: deque[Transition] = deque(
-            [Transition(State.LOADED, now(), "waiting for its turn")], maxlen=100
+        self.logger: logging.Logger = self.record.logger
+        self.state: AsyncValue[State] = self.record.state
+        self.history: deque[Transition] = self.record.history
+        self.problems: deque[str] = self.record.problems
+        self.deliveries: dict[PluginClass, Delivery] = self.record.deliveries(
+            loaded, self._patience, rng, public_settings
         )
-        self.owner: Owner = Owner(loaded.name)
+        self.owner: Owner = self.record.owner
         self.owner.retry_after = self._retry_after
-        self.deliveries: dict[PluginClass, Delivery] = {
-            cls: Delivery(
-                f"{self.name}.{cls.__name__}.handleEvent",
-                self.settings,
-                self.logger,
-                rng,
-                self._patience,
-                open_spool(public_settings["state_dir"], self.name, cls, self.settings),
-                _dead_letters(public_settings["state_dir"], self.name, cls, self.settings),
-            )
-            for cls in loaded.classes
-            if issubclass(cls, BaseEventPlugin)
-        }
-        self.restarts: int = 0
-        self.last_error: str | None = None
-        self.problems: deque[str] = deque(maxlen=_PROBLEMS)
-        self.leaks: Leaks = Leaks()
+        self.files: SourceFiles = SourceFiles(loaded.files)
         self.stop_seconds: float | None = None
         #: Set once those behind this plugin need not wait for it any longer.
         self.turn_over: trio.Event = trio.Event()
@@ -225,8 +183,11 @@ class PluginLife:
         self._attempt: _Attempt | None = None
         self._scope = trio.CancelScope()
         self._failures = 0
+        self._tries = 0
         self._restart_times: deque[float] = deque()
         self._retry_at = 0.0
+        self._how_ended = "closed"
+        self._told_to_end = False
         self._stop_begun: float | None = None
         self._then: Callable[[], object] = lambda: None
 
@@ -240,7 +201,22 @@ class PluginLife:
     @property
     def last(self) -> Transition:
         """The newest transition."""
-        return self.history[-1]
+        return self.record.last
+
+    @property
+    def restarts(self) -> int:
+        """Attempts after the first, of all lives."""
+        return self.record.restarts
+
+    @property
+    def last_error(self) -> str | None:
+        """What failed last, in this life or before."""
+        return self.record.last_error
+
+    @property
+    def leaks(self) -> Leaks:
+        """What was alive of it when that was last looked for."""
+        return self.record.leaks
 
     def left_running(self) -> tuple[list[str], list[str]]:
         """Name the tasks and threads of its runtime that have not ended, once nothing more is tried."""
@@ -270,13 +246,11 @@ class PluginLife:
                     await turn.wait()
                 while await self._one_attempt():
                     await trio.sleep(max(0.0, self._retry_at - trio.current_time()))
-                    self.restarts += 1
+                    self.record.restarts += 1
         finally:
             await self._end_runtime()
-            for delivery in self.deliveries.values():
-                with trio.CancelScope(shield=True):
-                    await delivery.bury()
-                    await delivery.keep()
+            if self.ending is Ending.FOR_GOOD:
+                await self.give_up_points()
             self._release()
 
     def begin_stop(self, deadline: float, then: Callable[[], object] = lambda: None) -> None:
@@ -295,12 +269,42 @@ class PluginLife:
             self.stop_seconds = 0.0
             return
         self._then = then
-        if self.state.value not in ENDED:
-            self._move(State.STOPPING, "the service stops")
+        self._end("the service stops")
+
+    async def finish_calls(self, ending: Ending) -> None:
+        """Before an end: begin nothing new, and let the calls that are under way come to theirs.
+
+        Batches have `stop_timeout` for that, requests a moment; what takes longer is cancelled later.
+        """
+        with trio.move_on_after(self.settings.stop_timeout):
+            async with trio.open_nursery() as nursery:
+                for delivery in self.deliveries.values():
+                    nursery.start_soon(delivery.pause)
+        self.owner.gate = Gate.HELD if ending is Ending.HANDOVER else Gate.WAITING
+        with trio.move_on_after(min(_REQUESTS_GRACE, self.settings.stop_timeout)):
+            await self.owner.idle().wait()
+
+    def begin_ending(self, ending: Ending, reason: str) -> None:
+        """Begin to end this life as an operator wants it; each step has the plugin's own limits.
+
+        Args:
+            ending: What comes after it.
+            reason: Why, for people.
+        """
+        if not self.ended.is_set():
+            self.ending = ending
+            if ending is Ending.PAUSE:
+                self._how_ended = reason
+            self._end(reason)
+
+    def _end(self, reason: str) -> None:
+        self._told_to_end = True
+        if self.state.value is not State.STOPPING and self.state.value not in ENDED:
+            self._move(State.STOPPING, reason)
         attempt = self._attempt
         if attempt is not None and self._only_works(attempt):
             attempt.work.cancel()
-            self._scope.deadline = self._stop_begun + _AT_ONCE
+            self._scope.deadline = min(self._scope.deadline, trio.current_time() + _AT_ONCE)
         else:
             self._scope.cancel()
 
@@ -321,6 +325,27 @@ class PluginLife:
             self.turn_over.set()
             self.ended.set()
             self._then()
+
+    async def give_up_points(self) -> None:
+        """Accept no more points, and give up those that nobody will deliver; once.
+
+        What has a spool on disk is kept there for the next run.
+        """
+        in_order = self.state.value in {State.LOADED, State.STOPPING, State.STOPPED}
+        await self.record.give_up_points(SHUTDOWN if in_order else FAILED)
+
+    async def forgo_next(self) -> None:
+        """After the end: no other life follows, although one was to; let go of what waits for it."""
+        if self.ending is Ending.PAUSE and self.state.value is State.STOPPED:
+            return  # its points go on waiting
+        self.ending = Ending.FOR_GOOD
+        self._close_gate(Gate.GONE)
+        await self.give_up_points()
+
+    @property
+    def takes_points(self) -> bool:
+        """Whether the channel of an event class is open."""
+        return any(not delivery.mailbox.closed.is_set() for delivery in self.deliveries.values())
 
     async def drain(self, deadline: float) -> None:
         """Accept no more points and deliver those that wait, until the deadline (Trio time)."""
@@ -348,14 +373,14 @@ class PluginLife:
         try:
             crash = await self._construct() or await self._live(attempt)
             # A stop that came together with the crash goes first.
-            stopping = self._stop_begun is not None
-            again = crash is not None and not stopping and self._decide(crash, attempt)
+            again = crash is not None and not self._told_to_end and self._decide(crash, attempt)
         finally:
             await self._wind_up(attempt)
         return again and self.state.value is State.BACKOFF
 
     def _why_now(self) -> str:
-        if not self.restarts:
+        self._tries += 1
+        if self._tries == 1:
             return "starting"
         return f"restarting; before, {self.last_error}" if self.last_error else "restarting"
 
@@ -393,8 +418,8 @@ class PluginLife:
             await self._deliver_all(attempt)
         else:
             await attempt.body.done.wait()
-            self.owner.gate = Gate.WAITING
-        if self._stop_begun is not None:
+            self.owner.gate = self._gate_meanwhile()
+        if self._told_to_end:
             return None
         if attempt.stuck:
             return Crash(attempt.stuck[0].what, "ignored its cancellation", stuck=True)
@@ -547,7 +572,9 @@ class PluginLife:
             try:
                 await attempt.body.done.wait()
             finally:
-                self.owner.gate = Gate.WAITING  # at once, and not when the last delivery has ended
+                self.owner.gate = (
+                    self._gate_meanwhile()
+                )  # at once, and not when the last delivery has ended
             nursery.cancel_scope.cancel()
 
     async def _deliver(
@@ -566,7 +593,7 @@ class PluginLife:
         """Log a crash; choose between back-off and giving up; return whether to try again."""
         attempt.reported = crash.error
         running_since = attempt.running_since
-        self.last_error = f"{crash.phase} {crash.why}"
+        self.record.last_error = f"{crash.phase} {crash.why}"
         time = trio.current_time()
         counts = not crash.during_startup or self.settings.startup_error_behavior == "error"
         window = self.settings.restart_window
@@ -626,7 +653,8 @@ class PluginLife:
         Not to be interrupted: it waits with `Patience` only.
         """
         attempt.closing = True
-        self._close_gate(Gate.WAITING if self.state.value is State.BACKOFF else Gate.GONE)
+        waiting = self.state.value is State.BACKOFF
+        self._close_gate(Gate.WAITING if waiting else self._gate_at_end())
         body = attempt.body
         if body is not None and not body.done.is_set():
             body.cancel()
@@ -662,7 +690,7 @@ class PluginLife:
         """Log what failed while the plugin ends, and list it in the receipt."""
         problem = f"{phase} {why}"
         self.problems.append(problem)
-        self.last_error = problem
+        self.record.last_error = problem
         self.logger.error("%s", problem, exc_info=error, extra={"phase": phase})
 
     async def _settle(self) -> None:
@@ -712,10 +740,10 @@ class PluginLife:
             why: What, and where.
             tasks: Its tasks at that time, for the log; those of now if left out.
         """
-        if why in self.problems:
+        if why in self.problems and self.state.value is State.ABANDONED:
             return
         extra = {"tasks": task_tree(self) if tasks is None else tasks}
-        self.last_error = why
+        self.record.last_error = why
         self.problems.append(why)
         if self.state.value is not State.ABANDONED:
             self.logger.error("abandoned: %s", why, extra=extra)
@@ -726,24 +754,18 @@ class PluginLife:
     def note_leaks(self, leaks: Leaks) -> None:
         """Log and keep what of the plugin is still alive after its close."""
         if leaks and leaks != self.leaks:
-            self.leaks = leaks
+            self.record.leaks = leaks
             self.logger.error("left behind after its close: %s", leaks)
             if self.state.value is not State.ABANDONED:
                 self._abandon(f"it left {leaks} behind")
 
     def _release(self) -> None:
         """Give back what the plugin holds in the host."""
-        self._close_gate(Gate.GONE)
-        state = self.state.value
-        for delivery in self.deliveries.values():
-            stopping = state in {State.STOPPING, State.LOADED}
-            dropped = delivery.drop_rest(SHUTDOWN if stopping else FAILED)
-            if dropped:
-                self.logger.error("%d points were not delivered and are dropped", dropped)
-        if self._constructing is not None and state is not State.ABANDONED:
+        self._close_gate(self._gate_at_end())
+        if self._constructing is not None and self.state.value is not State.ABANDONED:
             self._abandon(f"{self._constructing} did not return; its thread is left behind")
         if self.state.value is State.STOPPING:
-            self._move(State.STOPPED, "closed")
+            self._move(State.STOPPED, self._how_ended)
         if self._stop_begun is not None:
             self.stop_seconds = trio.current_time() - self._stop_begun
         self.note_end()
@@ -756,19 +778,15 @@ class PluginLife:
         Args:
             quiet: The caller has just logged the reason; only debug logs repeat it.
         """
-        old = self.state.value
-        if state not in TRANSITIONS[old]:
-            raise AssertionError(
-                f"plugin {self.name}: illegal transition {old.value} -> {state.value}"
-            )
-        self.history.append(Transition(state, now(), reason))
-        level = logging.DEBUG if quiet else logging.INFO
-        if self.logger.isEnabledFor(level):
-            extra = {"state": state.value, "reason": reason}
-            self.logger.log(level, "%s -> %s: %s", old.value, state.value, reason, extra=extra)
-        self.state.value = state
+        self.record.move(state, reason, quiet)
         if state not in {State.LOADED, State.INITIALIZING}:
             self.turn_over.set()
+
+    def _gate_meanwhile(self) -> Gate:
+        return Gate.HELD if self.ending is Ending.HANDOVER else Gate.WAITING
+
+    def _gate_at_end(self) -> Gate:
+        return Gate.HELD if self.ending is Ending.HANDOVER else Gate.GONE
 
     def _close_gate(self, gate: Gate) -> None:
         self.owner.gate = gate
@@ -808,15 +826,6 @@ async def _initialize(attempt: _Attempt, member: Plugin) -> None:
 
 def _place(attempt: _Attempt) -> str:
     return "no task yet" if attempt.body is None else attempt.body.place()
-
-
-def _dead_letters(
-    state_dir: Path, plugin: str, cls: PluginClass, settings: PluginSettings
-) -> DeadLetters | None:
-    if not settings.dead_letters:
-        return None
-    path = state_dir / "dead_letters" / f"{plugin}.{cls.__name__}.jsonl"
-    return DeadLetters(path, settings.dead_letters_bytes, plugin_logger(plugin))
 
 
 def _has_own_constructor(cls: PluginClass) -> bool:

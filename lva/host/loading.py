@@ -14,8 +14,8 @@ import reprlib
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -58,6 +58,7 @@ class LoadedPlugin:
         sha256: Of the bytes that were compiled, in hexadecimal.
         classes: The concrete plugin classes defined there, in the order of their definition.
         runtime: Where its coroutines run: ``trio`` or ``asyncio``.
+        files: The SHA-256 of each file that it was made from.
         settings: The host's keys, with the plugin's own defaults below the user's.
         configs: What each class sees as `self.config`.
     """
@@ -69,6 +70,7 @@ class LoadedPlugin:
     settings: PluginSettings
     configs: Mapping[PluginClass, Any]
     runtime: RuntimeName = "trio"
+    files: Mapping[Path, str] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -106,8 +108,8 @@ def load_plugins(settings: Settings) -> list[LoadedPlugin]:
         try:
             if count > 1:
                 raise PluginFileError(f"named {count} times in active_plugins; name it once")
-            loaded.append(_load(name, finder, _table_of(name, settings)))
-            problems += _spool_problems(settings.state_dir, loaded[-1])
+            loaded.append(load_plugin(name, settings, finder))
+            problems += spool_problems(settings.state_dir, loaded[-1], loaded[-1].classes)
         except PluginFileError as error:
             problems.append(f"plugin {name!r}: {error}")
     for warning in finder.warnings:
@@ -117,10 +119,12 @@ def load_plugins(settings: Settings) -> list[LoadedPlugin]:
     return loaded
 
 
-def _spool_problems(state_dir: Path, plugin: LoadedPlugin) -> list[str]:
-    """Look whether the spools of a plugin can be used; set aside what is damaged."""
+def spool_problems(
+    state_dir: Path, plugin: LoadedPlugin, classes: Iterable[PluginClass]
+) -> list[str]:
+    """Look whether the spools of classes of a plugin can be used; set aside what is damaged."""
     try:
-        for cls in plugin.classes:
+        for cls in classes:
             if issubclass(cls, BaseEventPlugin):
                 spool = open_spool(state_dir, plugin.name, cls, plugin.settings)
                 if spool is not None:
@@ -155,7 +159,12 @@ def _unused_tables(settings: Settings, finder: PluginFinder, names: Sequence[str
             yield f"plugins.{table}: there is no plugin of that name{hint(table, known, 'found')}"
 
 
-def _load(name: str, finder: PluginFinder, table: PluginSettings) -> LoadedPlugin:
+def load_plugin(name: str, settings: Settings, finder: PluginFinder) -> LoadedPlugin:
+    """Import and check one plugin.
+
+    Raises:
+        PluginFileError: It cannot be used.
+    """
     if not PLUGIN_NAME.fullmatch(name):
         raise PluginFileError(
             "not a plugin name; give the file's name without its directory: letters, digits and"
@@ -164,13 +173,18 @@ def _load(name: str, finder: PluginFinder, table: PluginSettings) -> LoadedPlugi
     path = finder.locate(name)
     with _signals_kept(path):
         module = _import(name, path)
-    classes = _plugin_classes(module, path)
-    table = with_defaults(table, classes, path)
+    own = _own_modules(module)
+    classes = _plugin_classes(own, path)
+    table = with_defaults(_table_of(name, settings), classes, path)
     configs = configs_of(name, classes, table.config, path)
     runtime = _runtime_of(classes, path)
     _check_event_loop(table, runtime)
-    digest = finder.digests[module.__name__]
-    return LoadedPlugin(name, path, digest, classes, table, configs, runtime)
+    files = {
+        Path(str(source.__file__)): finder.digests[source.__name__]
+        for source in own
+        if source.__name__ in finder.digests  # a directory without __init__.py has no file
+    }
+    return LoadedPlugin(name, path, files[path], classes, table, configs, runtime, files)
 
 
 @contextlib.contextmanager
@@ -221,12 +235,17 @@ def _missing_module(name: str, directory: Path) -> str:
     return f"; install the package that provides {name!r} where the service runs"
 
 
-def _plugin_classes(module: ModuleType, path: Path) -> tuple[PluginClass, ...]:
-    """Return the concrete plugin classes that the module, or a module of its package, defines."""
+def _own_modules(module: ModuleType) -> list[ModuleType]:
+    """Return a plugin's module, and those of its package that it has imported."""
     own = [module]
     if hasattr(module, "__path__"):  # only a package has modules below it
         below = f"{module.__name__}."
-        own += [value for key, value in sys.modules.items() if key.startswith(below)]
+        own += [value for key, value in list(sys.modules.items()) if key.startswith(below)]
+    return own
+
+
+def _plugin_classes(own: Sequence[ModuleType], path: Path) -> tuple[PluginClass, ...]:
+    """Return the concrete plugin classes that these modules define."""
     found: dict[PluginClass, None] = {}
     for source in own:
         for value in list(vars(source).values()):

@@ -31,6 +31,7 @@ AGE: Final = "max_age"
 SHUTDOWN: Final = "shutdown"
 FAILED: Final = "plugin_failed"
 DAMAGED: Final = "spool_damaged"
+REMOVED: Final = "class_removed"
 
 
 @dataclass(slots=True)
@@ -72,6 +73,32 @@ class Ledger:
         return self.accepted == (
             self.delivered + self.rejected + self.lost + self.queued + self.in_flight + self.kept
         )
+
+    def add(self, other: Ledger) -> None:
+        """Add the counts of another ledger to these."""
+        for name in self.__slots__:
+            value = getattr(other, name)
+            if name == "dropped":
+                self.dropped.update(value)
+            else:
+                setattr(self, name, getattr(self, name) + value)
+
+    def take_back(self, recovered: int) -> None:
+        """Count as queued what was kept, now that the spool is open again.
+
+        Args:
+            recovered: How many points were found in it.
+        """
+        self._drop_missing(self.kept - recovered)
+        came = max(0, recovered - self.kept)
+        self.accepted += came
+        self.recovered += came
+        self.queued += recovered
+        self.kept = 0
+
+    def _drop_missing(self, count: int) -> None:
+        if count > 0:
+            self.dropped[DAMAGED] += count
 
     def as_dict(self) -> dict[str, Any]:
         """Return the counts for status pages and the receipt."""
@@ -198,19 +225,20 @@ class Queue:
     Attributes:
         points: How many there are.
         bytes: Their size.
+        bounds: On both.
     """
 
     def __init__(self, bounds: Bounds) -> None:
         self.points: int = 0
         self.bytes: int = 0
-        self._bounds = bounds
+        self.bounds: Bounds = bounds
         self._chunks: deque[Chunk] = deque()
 
     def put(self, points: Sequence[Any], since: float = 0.0) -> int:
         """Append points; return how many, of the old ones or of these, were dropped to make room."""
         there = self.points + len(points)
-        size = self._bounds.measure(points)
-        if there > self._bounds.points or self.bytes + size > self._bounds.bytes:
+        size = self.bounds.measure(points)
+        if there > self.bounds.points or self.bytes + size > self.bounds.bytes:
             points, size = self._make_room(points, size)
         if points:
             self._append(points, since, size)
@@ -238,7 +266,7 @@ class Queue:
 
     def _make_room(self, points: Sequence[Any], size: int) -> tuple[Sequence[Any], int]:
         """Drop points until there is room for the new ones; return what is left of those, and its size."""
-        bounds = self._bounds
+        bounds = self.bounds
         if size > bounds.bytes:
             points = bounds.without_giants(points)
             size = bounds.measure(points)
@@ -257,7 +285,7 @@ class Queue:
         """Return how many points at the head of the first chunk have this size; or all of it has less."""
         count = 0
         for count, point in enumerate(self._chunks[0].points, 1):  # noqa: B007 - used after the loop
-            size -= self._bounds.measure((point,))
+            size -= self.bounds.measure((point,))
             if size <= 0:
                 break
         return count
@@ -270,7 +298,7 @@ class Queue:
             part, size = chunk.points, chunk.size
         else:
             part, chunk.points = chunk.points[:most], chunk.points[most:]
-            size = self._bounds.measure(part)
+            size = self.bounds.measure(part)
             chunk.size -= size
         self.points -= len(part)
         self.bytes -= size
@@ -296,6 +324,13 @@ class Mailbox(ABC):
         self._crossing = Queue(bounds)  # published in other threads
         self._crossing_dropped = 0
         self._crossing_lock = threading.Lock()
+
+    def set_bounds(self, bounds: Bounds, enough: int) -> None:
+        """Change the bounds; what is too much by the new ones goes when the next points come."""
+        self._bounds = bounds
+        self._enough_points = enough
+        with self._crossing_lock:
+            self._crossing.bounds = bounds
 
     # Accepting
 
@@ -417,6 +452,10 @@ class MemoryMailbox(Mailbox):
     def __init__(self, bounds: Bounds, enough: int) -> None:
         super().__init__(bounds, enough)
         self._queue = Queue(bounds)
+
+    def set_bounds(self, bounds: Bounds, enough: int) -> None:
+        super().set_bounds(bounds, enough)
+        self._queue.bounds = bounds
 
     def _accept(self, points: Sequence[Any]) -> None:
         if dropped := self._queue.put(points, trio.current_time()):

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from lva.host.lifecycle import State
-from lva.host.mailbox import Ledger
 from lva.logs import redact
 
 if TYPE_CHECKING:
@@ -19,8 +17,6 @@ EXIT_CRITICAL: Final = 3
 EXIT_UNCLEAN: Final = 4
 EXIT_KILLED: Final = 70
 
-_NO_POINTS: Final = Ledger().as_dict()
-
 
 @dataclass(frozen=True, slots=True)
 class PluginReceipt:
@@ -28,6 +24,9 @@ class PluginReceipt:
 
     Attributes:
         stop_seconds: How long its stop took; None if it was not stopped by the end of the service.
+        lives: How many lives it had.
+        abandoned: How many of them ended with something left behind.
+        restarts: Attempts after the first, of all lives.
         points: The sums of its classes' ledgers.
         problems: What went wrong at its close, for people.
     """
@@ -36,6 +35,8 @@ class PluginReceipt:
     state: str
     reason: str
     stop_seconds: float | None
+    lives: int
+    abandoned: int
     restarts: int
     points: dict[str, Any]
     leaked_tasks: Sequence[str]
@@ -78,6 +79,8 @@ class Receipt:
                     "stop_seconds": None
                     if plugin.stop_seconds is None
                     else round(plugin.stop_seconds, 3),
+                    "lives": plugin.lives,
+                    "abandoned": plugin.abandoned,
                     "restarts": plugin.restarts,
                     "points": plugin.points,
                     "leaked_tasks": list(plugin.leaked_tasks),
@@ -96,6 +99,8 @@ def plugin_receipt(life: PluginLife) -> PluginReceipt:
         state=life.state.value.value,
         reason=life.last.reason,
         stop_seconds=life.stop_seconds,
+        lives=life.record.lives,
+        abandoned=life.record.abandoned,
         restarts=life.restarts,
         points=total_points(life),
         leaked_tasks=life.leaks.tasks,
@@ -105,16 +110,8 @@ def plugin_receipt(life: PluginLife) -> PluginReceipt:
 
 
 def total_points(life: PluginLife) -> dict[str, Any]:
-    """Return the plugin's ledger: the sums over its event classes."""
-    total = _NO_POINTS | {"dropped": {}}
-    for delivery in life.deliveries.values():
-        for key, value in delivery.ledger.as_dict().items():
-            if key == "dropped":
-                for reason, count in value.items():
-                    total["dropped"][reason] = total["dropped"].get(reason, 0) + count
-            else:
-                total[key] += value
-    return total
+    """Return the plugin's ledger: the sums over its event classes, of all its lives."""
+    return life.record.points().as_dict()
 
 
 def exit_code(plugins: Sequence[PluginReceipt], critical: str | None, host_failed: bool) -> int:
@@ -125,7 +122,7 @@ def exit_code(plugins: Sequence[PluginReceipt], critical: str | None, host_faile
         return EXIT_CRITICAL
     unclean = any(
         plugin.lost or plugin.leaked_tasks or plugin.leaked_threads
-        or plugin.state == State.ABANDONED.value
+        or plugin.abandoned
         for plugin in plugins
     )  # fmt: skip
     return EXIT_UNCLEAN if unclean else EXIT_CLEAN

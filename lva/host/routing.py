@@ -31,6 +31,7 @@ class Gate(enum.Enum):
     """Whether the routes of an owner answer."""
 
     OPEN = "open"
+    HELD = "held"  # the owner's next life is about to begin: requests wait for it, for a while
     WAITING = "waiting"  # the owner initializes or is in back-off: 503
     GONE = "gone"  # 404
 
@@ -47,7 +48,6 @@ class Owner:
 
     Attributes:
         name: The plugin's name; None for the service.
-        gate: Whether its routes answer now.
         retry_after: Tells how many seconds a client should wait while the gate is waiting.
         calls: The requests its handlers are serving.
         routes: Its routes, by what makes a path unique; kept by the table.
@@ -56,12 +56,33 @@ class Owner:
 
     def __init__(self, name: str | None, gate: Gate = Gate.WAITING) -> None:
         self.name = name
-        self.gate = gate
+        self._gate = gate
+        self._gate_moved: trio.Event | None = None
         self.retry_after: Callable[[], float] = lambda: 1.0
         self.across: Callable[..., Awaitable[Any]] | None = None
         self.calls: set[Cancellable] = set()
         self.routes: dict[_Shape, Route] = {}
         self._idle = trio.Event()
+
+    @property
+    def gate(self) -> Gate:
+        """Whether its routes answer now."""
+        return self._gate
+
+    @gate.setter
+    def gate(self, gate: Gate) -> None:
+        self._gate = gate
+        if self._gate_moved is not None:
+            self._gate_moved.set()
+            self._gate_moved = None
+
+    async def wait_while_held(self, limit: float) -> None:
+        """Wait until the gate is no longer held, for at most `limit` seconds."""
+        with trio.move_on_after(limit):
+            while self._gate is Gate.HELD:
+                if self._gate_moved is None:
+                    self._gate_moved = trio.Event()
+                await self._gate_moved.wait()
 
     def begin(self, call: Cancellable) -> None:
         """Note that a handler is being called."""
@@ -73,14 +94,19 @@ class Owner:
         if not self.calls:
             self._idle.set()
 
-    def cancel_calls(self) -> trio.Event:
-        """Cancel what the handlers are serving; return what is set once all calls have ended."""
+    def idle(self) -> trio.Event:
+        """Return what is set once the handlers serve nothing, until this is asked again."""
         self._idle = trio.Event()
-        for call in list(self.calls):
-            call.cancel()
         if not self.calls:
             self._idle.set()
         return self._idle
+
+    def cancel_calls(self) -> trio.Event:
+        """Cancel what the handlers are serving; return what is set once all calls have ended."""
+        idle = self.idle()
+        for call in list(self.calls):
+            call.cancel()
+        return idle
 
 
 @dataclass(eq=False, slots=True)
@@ -189,8 +215,7 @@ class RouteTable:
         """Return what serves the path, whatever the method, or None."""
         if path.startswith("//"):
             return None  # werkzeug would take it for the path with one slash
-        if self._dirty:
-            self._rebuild()
+        self.forget_removed()
         try:
             route, variables = self._adapter.match(path, method="GET")
         except (NotFound, MethodNotAllowed, RequestRedirect):
@@ -199,7 +224,10 @@ class RouteTable:
             return None  # a plugin's catch-all does not reach there
         return Match(route, variables)
 
-    def _rebuild(self) -> None:
+    def forget_removed(self) -> None:
+        """Let go of what was removed, which is otherwise done when a path is next matched."""
+        if not self._dirty:
+            return
         self._map = _new_map()
         for route in self._routes.values():
             self._map.add(Rule(route.template, endpoint=route))

@@ -55,9 +55,11 @@ def _status(life: PluginLife, trio_tasks: int) -> dict[str, Any]:
         "runtime": loaded.runtime,
         "file": str(loaded.path),
         "sha256": loaded.sha256,
+        "file_changed": life.files.changed,
         "state": life.state.value.value,
         "since": timestamp(life.last.at),
         "reason": redact(life.last.reason),
+        "lives": life.record.lives,
         "restarts": life.restarts,
         "critical": life.settings.critical,
         "routes": [

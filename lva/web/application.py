@@ -35,6 +35,8 @@ from lva.web.requests import LOGGER, SCOPE_KEY, Body, Exchange, Scope, Send, Web
 
 #: Most worker threads that the plain `def` handlers of one plugin use at once.
 _THREADS = 10
+#: How long, in seconds, a request waits for the plugin's next life.
+_HELD = 5.0
 
 
 def web_application(routes: RouteTable, settings: Settings) -> Web:
@@ -94,7 +96,7 @@ class _WebApplication(QuartTrio):
         """Do nothing; see `full_dispatch_request`."""
 
     async def _serve(self, exchange: Exchange, request: Any) -> Any:
-        match = self.routes.match(request.path)
+        match = await self._match(request.path)
         if match is None or match.route.owner.gate is Gate.GONE:
             raise Problem(404, f"There is nothing at {request.path!r}.")
         route = match.route
@@ -104,6 +106,18 @@ class _WebApplication(QuartTrio):
         if route.owner.name is None:
             return await handler(request, **match.variables)
         return await self._serve_plugin(exchange, handler, request, match)
+
+    async def _match(self, path: str) -> Match | None:
+        """Find what serves the path; between two lives of a plugin, wait for the next."""
+        match = self.routes.match(path)
+        if match is None or match.route.owner.gate is not Gate.HELD:
+            return match
+        owner = match.route.owner
+        match = None  # which leads to the old code
+        await owner.wait_while_held(_HELD)
+        if owner.gate is Gate.GONE:
+            raise _unavailable(owner.name or "", owner.retry_after)
+        return self.routes.match(path)
 
     def _handler(self, match: Match, method: str) -> Callable[..., Any]:
         route = match.route
@@ -124,7 +138,7 @@ class _WebApplication(QuartTrio):
         name = owner.name or ""
         # A plugin that crashes or stops cancels the requests it serves, which then get this answer.
         unavailable = partial(_unavailable, name, owner.retry_after)
-        if owner.gate is Gate.WAITING:
+        if owner.gate is not Gate.OPEN:
             raise unavailable()
         exchange.served_by(owner)
         exchange.unavailable = exchange.unavailable or unavailable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import trio
@@ -12,6 +13,8 @@ from trio.testing import wait_all_tasks_blocked
 from lva.host.lifecycle import State, Transition
 from lva.host.routing import RouteTable
 from lva.host.status import full_statuses
+from lva.settings import Settings
+from lva.web.access import Access
 from lva.web.resources import Resources
 from tests.support import journal, numbered, running_host
 from tests.test_docs import page
@@ -190,7 +193,7 @@ async def test_plain_values_without_secrets(tmp_path, autojump_clock):
         # Even one that got as far as here.
         leaky = host.life("leaky")
         leaky.history.append(Transition(State.BACKOFF, 1.0, "the token is hunter2hunter2"))
-        leaky.last_error += ", hunter2hunter2"
+        leaky.record.last_error += ", hunter2hunter2"
         text = json.dumps(full_statuses([leaky], None))
         assert text.count("***") >= 5
         assert "hunter2" not in text
@@ -205,14 +208,18 @@ async def test_the_pages_show_the_same_and_the_history(tmp_path, autojump_clock)
     async with running_host(tmp_path, {"asker": ASKER, "sink": SINK}) as host:
         await wait_all_tasks_blocked()
         host.host.routes = RouteTable()
-        resources = Resources(host.host, lambda: False)
-        listed = json.loads(await (await resources.plugins(None)).get_data())["plugins"]
-        one = json.loads(await (await resources.plugin(None, "sink")).get_data())
+        resources = Resources(host.host, lambda: False, Access(Settings(), "unix:/lva.sock"))
+        request = SimpleNamespace(headers={}, scope={})
+        listed = json.loads(await (await resources.plugins(request)).get_data())["plugins"]
+        one = json.loads(await (await resources.plugin(request, "sink")).get_data())
         described = json.loads(json.dumps(host.plugin("asker").app.plugins()))
     assert [step["state"] for step in one["history"]] == ["loaded", "initializing", "running"]
-    assert one == listed[1]
+    assert one["settings"]["batch_size"] == 1000
+    assert one["config"] == {"Sink": {}}
+    assert {k: v for k, v in one.items() if k not in {"settings", "config"}} == listed[1]
     documented = page("reference").split("Descriptions of plugins")[1].split("\nPoints\n")[0]
     for key in (*one, *one["deliveries"][0], *one["deliveries"][0]["batch_sizes"]):
         assert f"``{key}``" in documented
-    assert described == [{k: v for k, v in page.items() if k != "history"} for page in listed]
+    only_there = {"history", "actions"}
+    assert described == [{k: v for k, v in page.items() if k not in only_there} for page in listed]
     assert full_statuses([], None) == []

@@ -1,0 +1,274 @@
+"""What operators do to single plugins while the service runs: start, stop, restart, reload.
+
+An action ends one life of a plugin and begins the next, or does one of the two. Points wait in the plugin's
+channel meanwhile; everybody else goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import trio
+from trio_util import wait_any
+
+from lva.errors import ConfigurationError, suggestion
+from lva.host.leaks import Leaks, find_leaks
+from lva.host.lifecycle import Ending, PluginLife, State
+from lva.host.loading import LoadedPlugin
+from lva.host.reloading import collect_old_code, load_beside
+from lva.logs import brief
+from lva.settings import Settings
+
+if TYPE_CHECKING:
+    from lva.host.host import Host
+
+LOGGER: Final = logging.getLogger("lva.host")
+
+#: How often, in seconds, to look whether what an ended life has left is gone.
+_LOOK_AGAIN: Final = 0.05
+#: How long, in seconds, after a reload what it replaced is freed.
+_OVER: Final = 1.0
+#: States in which a life that has begun has not yet shown what becomes of it.
+_BEGINNING: Final = frozenset({State.LOADED, State.INITIALIZING})
+
+
+class UnknownPluginError(LookupError):
+    """No active plugin has this name."""
+
+
+class ActionRefusedError(Exception):
+    """An action is not possible now; the message says why and what is."""
+
+
+@dataclass(slots=True)
+class _Action:
+    """One action under way.
+
+    Attributes:
+        verb: ``start``, ``stop``, ``restart`` or ``reload``.
+        done: Set when it is over.
+        error: Why it did not come to its end, if so.
+    """
+
+    verb: str
+    done: trio.Event = field(default_factory=trio.Event)
+    error: Exception | None = None
+
+
+class Changes:
+    """Operators' actions on the plugins of a host; one at a time for each plugin.
+
+    Each method returns when its effect is there, within the plugin's own limits. An action that has
+    begun is completed also when the caller is cancelled.
+
+    Args:
+        host: The host, which runs.
+        settings: The service's settings.
+    """
+
+    def __init__(self, host: Host, settings: Settings) -> None:
+        self._host = host
+        self._settings = settings
+        self._under_way: dict[str, _Action] = {}
+        self._loading = trio.Lock()
+        self._collect_at = 0.0
+        self._collects = False
+
+    async def start(self, name: str) -> None:
+        """Start a plugin that was stopped or has given up; return once it runs, or has crashed.
+
+        Raises:
+            UnknownPluginError: There is no such plugin.
+            ActionRefusedError: It has not ended, or something of it is still alive, or the service stops.
+            ConfigurationError: Its spool cannot be opened.
+        """
+        await self._do(name, "start", self._start)
+
+    async def stop(self, name: str) -> None:
+        """Stop a plugin; return once it has ended. Its points wait for its next start.
+
+        Raises:
+            UnknownPluginError: There is no such plugin.
+            ActionRefusedError: It has ended already, or the service stops.
+        """
+        await self._do(name, "stop", self._stop)
+
+    async def restart(self, name: str) -> None:
+        """Stop a plugin if it has not ended, and start it; return once it runs, or has crashed.
+
+        Raises:
+            UnknownPluginError: There is no such plugin.
+            ActionRefusedError: The service stops, or something of the plugin's last life is still alive.
+            ConfigurationError: Its spool cannot be opened.
+        """
+        await self._do(name, "restart", self._restart)
+
+    async def reload(self, name: str) -> None:
+        """Load a plugin's file anew, and let the new code take the place of the old.
+
+        The file is checked first, as at the start of the service. If it is broken, the plugin goes on as
+        it is.
+
+        Raises:
+            UnknownPluginError: There is no such plugin.
+            ActionRefusedError: The service stops, or something of the plugin's last life is still alive.
+            ConfigurationError: The file, or the plugin's configuration for it, is wrong: with all problems.
+        """
+        await self._do(name, "reload", self._reload)
+
+    def possible(self, name: str) -> list[str]:
+        """Return the actions that would not be refused now."""
+        return [verb for verb in _VERBS if self._why_not(name, verb) is None]
+
+    async def done(self, name: str) -> None:
+        """Wait until no action on the plugin is under way."""
+        while (action := self._under_way.get(name)) is not None:
+            await action.done.wait()
+
+    async def all_done(self) -> None:
+        """Wait until no action is under way."""
+        for name in list(self._under_way):
+            await self.done(name)
+
+    # The actions
+
+    async def _start(self, life: PluginLife) -> None:
+        await self._begin(life, life.loaded, "started by an operator")
+
+    async def _stop(self, life: PluginLife) -> None:
+        await self._end(life, Ending.PAUSE, "stopped by an operator")
+        await life.forgo_next()
+
+    async def _restart(self, life: PluginLife) -> None:
+        await self._end(life, Ending.HANDOVER, "restarted by an operator")
+        await self._begin(life, life.loaded, "restarted by an operator")
+
+    async def _reload(self, life: PluginLife) -> None:
+        limit = life.settings.initialize_timeout
+        async with self._loading:  # since plugins may import one another
+            new = await load_beside(life.loaded, self._settings, limit, self._host.stop_requested)
+        await self._end(life, Ending.HANDOVER, "reloaded by an operator")
+        if self._in_the_way(life) is None:
+            await life.record.remove_other_classes(new.loaded)
+            new.take_over()
+        await self._begin(life, new.loaded, "reloaded by an operator")
+
+    async def _end(self, life: PluginLife, ending: Ending, reason: str) -> None:
+        if life.state.value is State.RUNNING:
+            await wait_any(
+                partial(life.finish_calls, ending),
+                partial(life.state.wait_value, lambda state: state is not State.RUNNING),
+                self._host.stop_requested.wait,
+            )
+        life.begin_ending(ending, reason)
+        await life.ended.wait()
+        await self._leftovers_gone(life)
+        life.note_leaks(find_leaks([life]).get(life.name, Leaks()))
+
+    async def _leftovers_gone(self, life: PluginLife) -> None:
+        """Give threads that the plugin's handlers have left a moment: nobody can wait for a thread."""
+        with trio.move_on_after(life.settings.stop_timeout):
+            while not self._host.stop_requested.is_set() and find_leaks([life]):  # noqa: ASYNC110 - a thread tells nobody
+                await trio.sleep(_LOOK_AGAIN)
+
+    async def _begin(self, life: PluginLife, loaded: LoadedPlugin, reason: str) -> None:
+        """Begin the plugin's next life, if nothing of this one is in the way."""
+        if (why := self._in_the_way(life)) is not None:
+            await life.forgo_next()
+            self._host.look_at_end(life)
+            raise ActionRefusedError(why)
+        try:
+            after = self._host.begin_next_life(loaded, life.record, reason)
+        except ConfigurationError as error:
+            life.record.last_error = str(error)
+            await life.forgo_next()
+            raise
+        await after.state.wait_value(lambda state: state not in _BEGINNING)
+
+    def _collect_later(self) -> None:
+        """Free what a reload has replaced, once the requests that saw it are over."""
+        self._collect_at = trio.current_time() + _OVER
+        if not self._collects:
+            self._collects = True
+            self._host.do(self._collect_old_code, name="old code")
+
+    async def _collect_old_code(self) -> None:
+        stop = self._host.stop_requested
+        while trio.current_time() < self._collect_at and not stop.is_set():
+            with trio.move_on_at(self._collect_at):
+                await stop.wait()
+        self._collects = False
+        if not stop.is_set():
+            self._host.routes.forget_removed()
+            collect_old_code()
+
+    def _in_the_way(self, life: PluginLife) -> str | None:
+        """Say what forbids another life of the plugin."""
+        leaks = find_leaks([life]).get(life.name)
+        if leaks is not None:
+            return f"plugin {life.name!r} is not started: of its last life are still alive: {leaks}"
+        if life.owner.calls:
+            return f"plugin {life.name!r} is not started: a handler of its last life has not ended"
+        # Once the service stops, only a sink that is between two lives is worth another: for its points.
+        last_points = life.ending is Ending.HANDOVER and life.takes_points
+        if self._host.stop_requested.is_set() and not last_points:
+            return f"plugin {life.name!r} is not started: the service is stopping"
+        return None
+
+    # Doing them
+
+    def _why_not(self, name: str, verb: str) -> str | None:
+        """Say why an action would be refused now."""
+        if self._host.stop_requested.is_set():
+            return "the service is stopping"
+        if name in self._under_way:
+            return f"another action on plugin {name!r} is under way: {self._under_way[name].verb}"
+        life = self._host.lives[name]
+        state = life.state.value.value
+        if verb == "start" and not life.ended.is_set():
+            return f"plugin {name!r} is {state}; to begin anew, restart it"
+        if verb == "stop" and life.ended.is_set():
+            return f"plugin {name!r} has ended already: it is {state}"
+        return None
+
+    async def _do(
+        self, name: str, verb: str, steps: Callable[[PluginLife], Awaitable[None]]
+    ) -> None:
+        if name not in self._host.lives:
+            hint = suggestion(name, self._host.lives)
+            raise UnknownPluginError(f"no active plugin is named {name!r}{hint}")
+        if (why := self._why_not(name, verb)) is not None:
+            raise ActionRefusedError(why)
+        action = self._under_way[name] = _Action(verb)
+        self._host.do(self._carry_out, name, action, steps, name=f"{name} ({verb})")
+        await action.done.wait()
+        if action.error is not None:
+            raise action.error
+
+    async def _carry_out(
+        self, name: str, action: _Action, steps: Callable[[PluginLife], Awaitable[None]]
+    ) -> None:
+        """Be the action's task; a bug in it, too, is told to who asked."""
+        try:
+            await steps(self._host.lives[name])
+            if action.verb == "reload":
+                self._collect_later()
+        except (ActionRefusedError, ConfigurationError) as error:
+            LOGGER.warning("%s of plugin %s was not completed: %s", action.verb, name, error)
+            action.error = error
+        except Exception as error:
+            LOGGER.critical(
+                "bug in the host: %s of plugin %s failed: %s", action.verb, name, brief(error),
+                exc_info=error,
+            )  # fmt: skip
+            action.error = error
+        finally:
+            del self._under_way[name]
+            action.done.set()
+
+
+_VERBS: Final = ("start", "stop", "restart", "reload")

@@ -1,0 +1,239 @@
+"""What of a plugin outlives its lives: its state and history, its routes' owner, the account of its points.
+
+A plugin has one life after another when an operator stops, starts, restarts or reloads it. Each life is
+an object of its own (`lva.host.lifecycle.PluginLife`), so that nothing of the last one gets into the next;
+what is meant to go on is here.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import random
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import trio
+from trio_util import AsyncValue
+
+from lva.contract import BaseEventPlugin
+from lva.host.dead_letters import DeadLetters
+from lva.host.delivery import Delivery
+from lva.host.leaks import Leaks
+from lva.host.mailbox import REMOVED, Ledger
+from lva.host.routing import Owner
+from lva.host.runtimes import Patience, now
+from lva.host.spool import SpoolFile, open_spool
+from lva.logs import plugin_logger
+from lva.settings import PluginSettings
+
+if TYPE_CHECKING:
+    from lva.host.loading import LoadedPlugin, PluginClass
+
+
+class State(enum.Enum):
+    """Where a plugin is in its life."""
+
+    LOADED = "loaded"
+    INITIALIZING = "initializing"
+    RUNNING = "running"
+    BACKOFF = "backoff"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    ABANDONED = "abandoned"
+
+    __hash__ = object.__hash__  # Enum's own hashes the name again each time
+
+
+#: The states that may follow each state. Anything else is a bug of the host.
+TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
+    State.LOADED: frozenset({State.INITIALIZING, State.STOPPING}),
+    State.INITIALIZING: frozenset(
+        {State.RUNNING, State.BACKOFF, State.FAILED, State.STOPPING, State.ABANDONED}
+    ),
+    State.RUNNING: frozenset({State.BACKOFF, State.FAILED, State.STOPPING, State.ABANDONED}),
+    State.BACKOFF: frozenset({State.INITIALIZING, State.STOPPING, State.ABANDONED}),
+    State.STOPPING: frozenset({State.STOPPED, State.ABANDONED}),
+    # From here an operator leads to the next life.
+    State.FAILED: frozenset({State.ABANDONED, State.LOADED}),
+    State.STOPPED: frozenset({State.ABANDONED, State.LOADED}),
+    State.ABANDONED: frozenset({State.LOADED}),
+}
+#: States that end a life.
+ENDED: Final = frozenset({State.STOPPED, State.FAILED, State.ABANDONED})
+#: How many problems the receipt lists of one plugin: the newest.
+_PROBLEMS: Final = 20
+
+
+class Transition(NamedTuple):
+    """A change of state: to what, when (Unix seconds) and why."""
+
+    state: State
+    at: float
+    reason: str
+
+
+class Record:
+    """What goes on from one life of a plugin to the next.
+
+    Args:
+        name: The plugin's name.
+
+    Attributes:
+        state: The plugin's state now.
+        history: The newest transitions of all its lives.
+        lives: How many lives there have been, with this one.
+        restarts: Attempts after the first, of all lives: what the host tried again by itself.
+        abandoned: How many lives ended with something of the plugin left behind.
+        last_error: What failed last.
+        problems: What went wrong at the ends of its lives; the newest.
+        leaks: What was alive of it when that was last looked for.
+        owner: Of its routes; these stay, at 503, from one life to the next.
+        past: The points of event classes that a reload removed.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name: str = name
+        self.logger: logging.Logger = plugin_logger(name)
+        self.state: AsyncValue[State] = AsyncValue(State.LOADED)
+        self.history: deque[Transition] = deque(
+            [Transition(State.LOADED, now(), "waiting for its turn")], maxlen=100
+        )
+        self.lives: int = 1
+        self.restarts: int = 0
+        self.abandoned: int = 0
+        self.last_error: str | None = None
+        self.problems: deque[str] = deque(maxlen=_PROBLEMS)
+        self.leaks: Leaks = Leaks()
+        self.owner: Owner = Owner(name)
+        self.past: Ledger = Ledger()
+        self._deliveries: dict[tuple[str, str], Delivery] = {}
+
+    @property
+    def last(self) -> Transition:
+        """The newest transition."""
+        return self.history[-1]
+
+    def move(self, state: State, reason: str, quiet: bool = False) -> None:
+        """Change the state, keep and log the change.
+
+        Args:
+            state: The new state.
+            reason: Why, for people.
+            quiet: The caller has just logged the reason; only debug logs repeat it.
+        """
+        old = self.state.value
+        if state not in TRANSITIONS[old]:
+            raise AssertionError(
+                f"plugin {self.name}: illegal transition {old.value} -> {state.value}"
+            )
+        self.history.append(Transition(state, now(), reason))
+        level = logging.DEBUG if quiet else logging.INFO
+        if self.logger.isEnabledFor(level):
+            extra = {"state": state.value, "reason": reason}
+            self.logger.log(level, "%s -> %s: %s", old.value, state.value, reason, extra=extra)
+        self.state.value = state
+        if state is State.ABANDONED:
+            self.abandoned += 1
+
+    def begin_life(self, reason: str) -> None:
+        """Note that another life begins."""
+        self.move(State.LOADED, reason)
+        self.lives += 1
+        self.leaks = Leaks()
+
+    # Points
+
+    def deliveries(
+        self,
+        loaded: LoadedPlugin,
+        patience: Patience,
+        rng: random.Random,
+        service: Mapping[str, Any],
+    ) -> dict[PluginClass, Delivery]:
+        """Return what delivers to each event class of a life that begins.
+
+        A class of the same name and event goes on where it stood: with its points, counts, and circuit.
+
+        Args:
+            loaded: The plugin.
+            patience: The life's.
+            rng: Source of the jitter.
+            service: The service's settings.
+
+        Raises:
+            ConfigurationError: A spool cannot be opened.
+        """
+        found: dict[PluginClass, Delivery] = {}
+        for cls in loaded.classes:
+            if issubclass(cls, BaseEventPlugin):
+                found[cls] = self._delivery(
+                    cls, loaded.settings, patience, rng, service["state_dir"]
+                )
+        return found
+
+    def _delivery(
+        self,
+        cls: type[BaseEventPlugin],
+        settings: PluginSettings,
+        patience: Patience,
+        rng: random.Random,
+        state_dir: Path,
+    ) -> Delivery:
+        dead_letters = _dead_letters(state_dir, self.name, cls, settings)
+
+        def spool() -> SpoolFile | None:
+            return open_spool(state_dir, self.name, cls, settings)
+
+        key = (cls.__name__, cls.eventName)
+        delivery = self._deliveries.get(key)
+        if delivery is not None:
+            delivery.carry_on(settings, patience, spool, dead_letters)
+            return delivery
+        what = f"{self.name}.{cls.__name__}.handleEvent"
+        delivery = Delivery(what, settings, self.logger, rng, patience, spool(), dead_letters)
+        self._deliveries[key] = delivery
+        return delivery
+
+    async def remove_other_classes(self, loaded: LoadedPlugin) -> None:
+        """Give up the points of the event classes that the reloaded file does not have any more."""
+        left = {(cls.__name__, getattr(cls, "eventName", None)) for cls in loaded.classes}
+        for key in [key for key in self._deliveries if key not in left]:
+            delivery = self._deliveries.pop(key)
+            await self._give_up(delivery, REMOVED)
+            self.past.add(delivery.ledger)
+
+    async def give_up_points(self, reason: str) -> None:
+        """Take no more points, and give up those that wait, but for what its spool keeps; once."""
+        for delivery in list(self._deliveries.values()):
+            await self._give_up(delivery, reason)
+
+    async def _give_up(self, delivery: Delivery, reason: str) -> None:
+        if delivery.given_up:
+            return
+        with trio.CancelScope(shield=True):
+            await delivery.bury()
+            await delivery.keep()
+        dropped = delivery.drop_rest(reason)
+        if dropped:
+            self.logger.error("%d points were not delivered and are dropped", dropped)
+
+    def points(self) -> Ledger:
+        """Return the account of all its points: the sums over its event classes, past ones included."""
+        total = Ledger()
+        total.add(self.past)
+        for delivery in list(self._deliveries.values()):  # the watchdog's thread asks, too
+            total.add(delivery.ledger)
+        return total
+
+
+def _dead_letters(
+    state_dir: Path, plugin: str, cls: PluginClass, settings: PluginSettings
+) -> DeadLetters | None:
+    if not settings.dead_letters:
+        return None
+    path = state_dir / "dead_letters" / f"{plugin}.{cls.__name__}.jsonl"
+    return DeadLetters(path, settings.dead_letters_bytes, plugin_logger(plugin))

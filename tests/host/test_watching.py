@@ -1,0 +1,77 @@
+"""Plugins are reloaded when their files are saved, and only those."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+
+from lva.host.watching import INTERVAL, watch
+from tests.host.test_reloading import NEW, OLD, SINK, rewrite, until
+from tests.support import RunningHost, journal, numbered, running_host
+
+
+@asynccontextmanager
+async def watched(tmp_path: Any, sources: dict[str, str | None]) -> AsyncIterator[RunningHost]:
+    async with running_host(tmp_path, sources) as host, trio.open_nursery() as nursery:
+        nursery.start_soon(watch, host.host)
+        yield host
+        await host.stop()  # which ends the watch
+
+
+async def rest() -> None:
+    """Let the watch look twice, and do what follows."""
+    await trio.sleep(3 * INTERVAL)
+
+
+async def test_what_was_saved_is_reloaded(tmp_path):
+    async with watched(tmp_path, {"a": OLD, "b": OLD}) as host:
+        rewrite(tmp_path, "a", NEW)
+        await until(lambda: host.module("a").VERSION == 2)
+        await rest()
+        assert host.life("a").record.lives == 2, "once for each save"
+        assert host.life("b").record.lives == 1
+
+
+async def test_a_broken_file_is_reported_once_and_the_next_save_mends_it(tmp_path, caplog):
+    async with watched(tmp_path, {"a": OLD}) as host:
+        rewrite(tmp_path, "a", "def")
+        await until(lambda: "a.py:6: invalid syntax" in caplog.text)
+        await rest()
+        assert caplog.text.count("invalid syntax") == 1
+        assert host.life("a").record.lives == 1
+        host.publish(numbered(3))
+        await until(lambda: journal == [0, 1, 2])
+        rewrite(tmp_path, "a", SINK.format(version=3))
+        await until(lambda: host.module("a").VERSION == 3)
+
+
+async def test_touched_or_missing_files_and_stopped_plugins_are_left_alone(tmp_path):
+    async with watched(tmp_path, {"touched": OLD, "gone": OLD, "stopped": OLD}) as host:
+        await host.host.changes.stop("stopped")
+        rewrite(tmp_path, "stopped", NEW)
+        (tmp_path / "plugins" / "touched.py").touch()
+        (tmp_path / "plugins" / "gone.py").unlink()
+        await rest()
+        assert [host.life(name).record.lives for name in ("touched", "gone", "stopped")] == [
+            1,
+            1,
+            1,
+        ]
+        await host.host.changes.start("stopped")
+        await until(lambda: host.module("stopped").VERSION == 2)
+        rewrite(tmp_path, "gone", NEW)
+        await until(lambda: host.module("gone").VERSION == 2)
+
+
+async def test_a_save_during_another_action_is_not_forgotten(tmp_path):
+    slow = OLD + "\n        async def close(self): await trio.sleep(1)\n"
+    async with watched(tmp_path, {"a": slow}) as host:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(host.host.changes.restart, "a")
+            rewrite(tmp_path, "a", NEW)
+            await rest()
+            assert host.module("a").VERSION == 1
+        await until(lambda: host.module("a").VERSION == 2)
