@@ -170,6 +170,7 @@ def run(service: Service, settings: Settings, listener: socket.socket, signals: 
     The process may end inside: the terminator ends it past the deadline, at a second signal, or when
     abandoned tasks keep the event loop from ending.
     """
+    service.address = address_of(listener)
     # What is loaded by now stays until the end: the garbage collector need not look at it again.
     gc.collect()
     gc.freeze()

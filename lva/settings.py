@@ -15,6 +15,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SecretStr,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -43,6 +44,7 @@ __all__ = [
     "DEFAULT_FILE",
     "EMBEDDED_PLUGINS",
     "ENV_PREFIX",
+    "MIN_TOKEN_LENGTH",
     "PluginSettings",
     "Settings",
     "load_settings",
@@ -51,6 +53,9 @@ __all__ = [
 
 #: The plugins that run when `ACTIVE_PLUGINS` is not set.
 EMBEDDED_PLUGINS: Final = ("history", "resource_monitor")
+
+#: How many characters an admin token has at least.
+MIN_TOKEN_LENGTH: Final = 16
 
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
@@ -186,6 +191,12 @@ class Settings(_Table):
         "127.0.0.1:5240",
         description="Where the service listens: host:port, [ipv6]:port or unix:path.",
     )
+    admin_token: SecretStr | None = Field(
+        None,
+        description="Who sends it may act on plugins and see their details. Without one everybody may"
+        " who reaches the service, if it listens on the loopback interface or a Unix socket only, and"
+        " nobody else. At least 16 characters, without spaces; best set in the environment.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         "INFO", description="The least severe records that are logged."
     )
@@ -253,6 +264,18 @@ class Settings(_Table):
         parse_bind(value)
         return value
 
+    @field_validator("admin_token")
+    @classmethod
+    def _check_token(cls, value: SecretStr | None) -> SecretStr | None:
+        text = "" if value is None else value.get_secret_value()
+        usable = text.isascii() and text.isprintable() and " " not in text
+        if value is not None and not (usable and len(text) >= MIN_TOKEN_LENGTH):
+            raise ValueError(
+                f"should have at least {MIN_TOKEN_LENGTH} characters, printable ASCII without spaces; this"
+                ' prints one: python3 -c "import secrets; print(secrets.token_urlsafe())"'
+            )
+        return value
+
     @field_validator("state_dir")
     @classmethod
     def _expand(cls, value: Path) -> Path:
@@ -273,8 +296,8 @@ class Settings(_Table):
         return self
 
     def public(self) -> Mapping[str, Any]:
-        """Return a read-only view for plugins: everything but the plugins' own tables."""
-        return MappingProxyType(self.model_dump(exclude={"plugins"}))
+        """Return a read-only view for plugins: everything but the token and the plugins' own tables."""
+        return MappingProxyType(self.model_dump(exclude={"plugins", "admin_token"}))
 
 
 class _Variables(Settings, BaseSettings):
@@ -384,7 +407,9 @@ def _explain(error: ErrorDetails, sources: Sequence[Source]) -> str:
 
 
 def _may_hold_secrets(keys: Sequence[str | int]) -> bool:
-    """Return whether a key is in a plugin's own configuration, or is a table around it."""
+    """Return whether a key is the token or in a plugin's own configuration, or is a table around it."""
+    if keys[0] == "admin_token":
+        return True
     return keys[0] == "plugins" and (len(keys) < 3 or keys[2] == "config")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -125,7 +126,11 @@ def read_file(config_file: Path | None) -> Source:
         if (why := untrusted(path)) is not None:
             raise ConfigurationError([f"{path}: {why}"])
         with path.open("rb") as file:
-            return Source(str(path), tomllib.load(file))
+            values = tomllib.load(file)
+            if "admin_token" in values and os.fstat(file.fileno()).st_mode & stat.S_IROTH:
+                why = "everybody may read the admin_token in it"
+                raise ConfigurationError([f"{path}: {why}; run: chmod o-r {path}"])
+            return Source(str(path), values)
     except FileNotFoundError:
         if named is None:
             return Source(str(path), {})

@@ -27,10 +27,11 @@ from lva.host import receipt
 from lva.host.lifecycle import State
 from lva.host.loading import load_plugins
 from lva.host.loops import HELD_GRACE, LINGER, RETRIEVAL_GRACE
-from lva.host.mailbox import ATTEMPTS, FAILED, OVERFLOW, SHUTDOWN
+from lva.host.mailbox import ATTEMPTS, FAILED, OVERFLOW, REMOVED, SHUTDOWN
 from lva.luna import MODULES
 from lva.plugins import batching_example, file, history, influx, otlp, webhook
 from lva.settings import ENV_PREFIX, PluginSettings, Settings
+from lva.web.actions import ACTIONS
 from lva.web.complete import CompleteRequest
 from lva.web.resources import RESOURCES
 from tests.support import ServiceProcess, host_settings, running
@@ -98,6 +99,11 @@ def test_every_resource_is_documented(path: str) -> None:
     assert row(page("operating"), f"``{path}``")
 
 
+@pytest.mark.parametrize("path", ACTIONS)
+def test_every_action_is_documented(path: str) -> None:
+    assert row(page("live"), f"``{path}``")
+
+
 @pytest.mark.parametrize("option", [option for item in run_command.params for option in item.opts])
 def test_every_option_of_lva_run_is_documented(option: str) -> None:
     assert row(page("operating"), f"``{option}``")
@@ -150,7 +156,7 @@ def test_every_state_is_documented(state: str) -> None:
     assert re.search(rf"^``{state}`` ", page("concepts"), re.MULTILINE)
 
 
-@pytest.mark.parametrize("reason", [OVERFLOW, ATTEMPTS, SHUTDOWN, FAILED])
+@pytest.mark.parametrize("reason", [OVERFLOW, ATTEMPTS, SHUTDOWN, FAILED, REMOVED])
 def test_every_reason_for_dropping_is_documented(reason: str) -> None:
     assert f"``{reason}``" in page("concepts")
 

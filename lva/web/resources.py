@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any, Final
 
 from quart import Response
-from quart_trio.wrappers import TrioResponse
 
 from lva.errors import suggestion
 from lva.host.host import Host
 from lva.host.lifecycle import PluginLife
 from lva.host.routing import Gate, Owner
 from lva.host.runtimes import now
-from lva.host.status import full_statuses, timestamp
+from lva.host.status import timestamp
 from lva.host.tasks import task_tree
+from lva.web.access import Access
+from lva.web.actions import ACTIONS
+from lva.web.pages import (
+    json_response,
+    plugin_page,
+    plugins_page,
+    states_only,
+    without_details,
+)
 from lva.web.problems import Problem
 
 #: What each resource is for; `GET /` and the documentation list them.
@@ -38,11 +45,13 @@ class Resources:
     Args:
         host: The plugins.
         draining: Tells whether the service has been asked to stop.
+        access: Decides who may see plugins' details.
     """
 
-    def __init__(self, host: Host, draining: Callable[[], bool]) -> None:
+    def __init__(self, host: Host, draining: Callable[[], bool], access: Access) -> None:
         self._host = host
         self._draining = draining
+        self._access = access
         owner = Owner(None, Gate.OPEN)
         handlers: tuple[Callable[..., Any], ...] = (
             self.index,
@@ -58,24 +67,37 @@ class Resources:
 
     async def index(self, _request: Any) -> Response:
         """List what there is."""
-        return _json({"service": "luna-video-agent", "resources": RESOURCES})
+        return json_response(
+            {"service": "luna-video-agent", "resources": RESOURCES, "actions": ACTIONS}
+        )
 
     async def livez(self, _request: Any) -> Response:
         """Say that the event loop runs."""
-        return _json({"status": "alive"})
+        return json_response({"status": "alive"})
 
-    async def readyz(self, _request: Any) -> Response:
+    async def readyz(self, request: Any) -> Response:
         """Say whether requests should be sent here."""
         if self._draining():
             raise _not_ready("The service is stopping.", {"service": "stopping"})
         if reasons := self._host.not_ready():
+            if not self._may_see(request):
+                reasons = states_only(reasons)
             raise _not_ready(f"Not running: {', '.join(reasons)}.", reasons)
-        return _json({"status": "ready", "plugins": list(self._host.lives)})
+        stopped = self._host.paused()
+        running = [name for name in self._host.lives if name not in stopped]
+        return json_response({"status": "ready", "plugins": running, "stopped": stopped})
+
+    def _may_see(self, request: Any) -> bool:
+        """As `Access.sees_details`; but who asks whether the service is ready is told that in any case."""
+        try:
+            return self._access.sees_details(request)
+        except Problem:
+            return False
 
     async def version(self, _request: Any) -> Response:
         """Tell the versions."""
         packages = ("trio", "hypercorn", "quart", "quart-trio")
-        return _json(
+        return json_response(
             {
                 "version": version("lva"),
                 "python": platform.python_version(),
@@ -83,18 +105,24 @@ class Resources:
             }
         )
 
-    async def plugins(self, _request: Any) -> Response:
+    async def plugins(self, request: Any) -> Response:
         """Describe all plugins."""
-        return _json({"plugins": full_statuses(self._host.lives.values(), self._host.loop_uses)})
+        pages = plugins_page(self._host)
+        if not self._access.sees_details(request):
+            pages = [without_details(page) for page in pages]
+        return json_response({"plugins": pages})
 
-    async def plugin(self, _request: Any, name: str) -> Response:
+    async def plugin(self, request: Any, name: str) -> Response:
         """Describe one plugin."""
-        return _json(full_statuses([self._life(name)], self._host.loop_uses)[0])
+        self._life(name)
+        page = plugin_page(self._host, name)
+        return json_response(page if self._access.sees_details(request) else without_details(page))
 
-    async def tasks(self, _request: Any, name: str) -> Response:
-        """Show what one plugin's tasks are doing."""
+    async def tasks(self, request: Any, name: str) -> Response:
+        """Show what one plugin's tasks are doing, to those who may see details."""
         life = self._life(name)
-        return _json({"plugin": name, "at": timestamp(now()), "tasks": task_tree(life)})
+        self._access.check_details(request)
+        return json_response({"plugin": name, "at": timestamp(now()), "tasks": task_tree(life)})
 
     def _life(self, name: str) -> PluginLife:
         life = self._host.lives.get(name)
@@ -106,7 +134,3 @@ class Resources:
 
 def _not_ready(detail: str, reasons: Mapping[str, str]) -> Problem:
     return Problem(503, detail, "not_ready", reasons=reasons)
-
-
-def _json(value: Any) -> Response:
-    return TrioResponse(json.dumps(value) + "\n", content_type="application/json")

@@ -1,0 +1,213 @@
+"""Who may act on plugins and see their details.
+
+With an admin token, whoever sends it. Without one, everybody who reaches a service that listens on the
+loopback interface or a Unix socket only, but for web pages of other origins; and nobody anywhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import logging
+import math
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import trio
+
+from lva.settings import ENV_PREFIX, MIN_TOKEN_LENGTH, Settings
+from lva.web.buckets import Buckets
+from lva.web.problems import Problem
+
+LOGGER: Final = logging.getLogger("lva.admin")
+
+TOKEN_VARIABLE: Final = f"{ENV_PREFIX}ADMIN_TOKEN"
+#: Of one client: actions at once, and per second.
+ACTIONS: Final = (20, 5.0)
+#: Of one client: wrong tokens at once, and per second.
+FAILURES: Final = (5, 0.2)
+#: How long, in seconds, refusals are not logged again.
+_LOG_INTERVAL: Final = 10.0
+#: Headers that a proxy adds: such a request comes from elsewhere.
+_PROXY_HEADERS: Final = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
+
+
+class Access:
+    """Decides for each request.
+
+    Args:
+        settings: The service's settings.
+        address: Where the service listens, as a URL or ``unix:path``; None if that is not known, as under
+            a foreign server.
+    """
+
+    def __init__(self, settings: Settings, address: str | None) -> None:
+        token = settings.admin_token
+        self._token = None if token is None else _digest(token.get_secret_value().encode())
+        self._unix = address is not None and address.startswith("unix:")
+        self._local = self._unix or (
+            address is not None and _is_loopback(urlsplit(address).hostname)
+        )
+        self._actions = Buckets(*ACTIONS)
+        self._failures = Buckets(*FAILURES)
+        self._quiet_until = -math.inf
+
+    @property
+    def open(self) -> bool:
+        """Whether no token is needed by those who reach the service."""
+        return self._token is None and self._local
+
+    @property
+    def off(self) -> bool:
+        """Whether nobody can be let in, because there is no token."""
+        return self._token is None and not self._local
+
+    def check_action(self, request: Any) -> None:
+        """Let a request act on a plugin, or not.
+
+        Raises:
+            Problem: 401 without the right token, 403 from a place that may not, 429 too often.
+        """
+        try:
+            self._check(request)
+        except Problem as problem:
+            self._log_refusal(request, problem)
+            raise
+        who = client(request)
+        if wait := self._actions.wait(who):
+            raise _too_often("Too many actions", wait)
+        self._actions.take(who)
+
+    def check_details(self, request: Any) -> None:
+        """Let a request see plugins' details, or not.
+
+        Raises:
+            Problem: As `check_action`.
+        """
+        self._check(request)
+
+    def sees_details(self, request: Any) -> bool:
+        """Return whether a request may see plugins' details.
+
+        Raises:
+            Problem: 401: it has a token, but the wrong one; 429: for too many times.
+        """
+        if self._token is not None and _bearer(request) is None:
+            return False
+        try:
+            self._check(request)
+        except Problem as problem:
+            if problem.status == 403:
+                return False
+            raise
+        return True
+
+    def _check(self, request: Any) -> None:
+        if self.off:
+            raise Problem(
+                403,
+                "This needs an admin token, and the service has none, since it does not listen on the"
+                f" loopback interface only; set {TOKEN_VARIABLE}, of {MIN_TOKEN_LENGTH} or more"
+                " characters.",
+                "admin_token_not_set",
+            )
+        _check_origin(request)
+        if self._token is not None:
+            self._check_token(request, self._token)
+        elif not self._unix:
+            _check_local(request)
+
+    def _check_token(self, request: Any, token: bytes) -> None:
+        given, who = _bearer(request), client(request)
+        if given is None:
+            raise _unauthorized("This needs the admin token, as Authorization: Bearer TOKEN.")
+        if wait := self._failures.wait(who):
+            raise _too_often("Too many wrong tokens", wait)
+        if not hmac.compare_digest(_digest(given), token):
+            self._failures.take(who)
+            raise _unauthorized("This is not the admin token.")
+
+    def _log_refusal(self, request: Any, problem: Problem) -> None:
+        """Log that an action was refused, now and then."""
+        now = trio.current_time()
+        if now >= self._quiet_until:
+            self._quiet_until = now + _LOG_INTERVAL
+            LOGGER.warning(
+                "%s %s from %s was refused: %s", request.method, request.path, client(request),
+                problem.detail, extra={"client": client(request), "outcome": problem.error_code},
+            )  # fmt: skip
+
+
+def _digest(token: bytes) -> bytes:
+    """Return what is compared: of the same length whatever was sent."""
+    return hashlib.sha256(token).digest()
+
+
+def client(request: Any) -> str:
+    """Return the address that a request comes from; ``unix`` for a Unix socket."""
+    address = request.scope.get("client")
+    return str(address[0]) if address and address[0] else "unix"
+
+
+def _check_origin(request: Any) -> None:
+    """Refuse a browser that acts for a page of another origin."""
+    site = request.headers.get("Sec-Fetch-Site", "same-origin")
+    origin = request.headers.get("Origin")
+    foreign = origin is not None and _authority(origin) != request.headers.get("Host", "").lower()
+    if foreign or site not in {"same-origin", "none"}:
+        raise Problem(403, "Web pages of other origins may not do this.", "foreign_origin")
+
+
+def _authority(origin: str) -> str:
+    """Return the host and port of an origin as a Host header has them; of ``null``, nothing."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
+def _check_local(request: Any) -> None:
+    """Refuse what reached the loopback interface from elsewhere, or by a name that leads here by a trick."""
+    if any(name in request.headers for name in _PROXY_HEADERS):
+        raise Problem(
+            403,
+            f"Through a proxy this needs an admin token, and the service has none; set {TOKEN_VARIABLE}.",
+            "admin_token_not_set",
+        )
+    host = request.headers.get("Host", "")
+    try:
+        name = urlsplit(f"//{host}").hostname
+    except ValueError:
+        name = None
+    if name != "localhost" and not _is_loopback(name):
+        raise Problem(
+            403,
+            f"Under the host name {name!r} this needs an admin token, and the service has none; use"
+            f" localhost, or set {TOKEN_VARIABLE}.",
+            "foreign_host",
+        )
+
+
+def _is_loopback(host: str | None) -> bool:
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _bearer(request: Any) -> bytes | None:
+    """Return the token that a request brings; other schemes are not the service's."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        return None
+    return str(token).strip().encode("latin-1", "replace")
+
+
+def _unauthorized(detail: str) -> Problem:
+    return Problem(401, detail, headers={"WWW-Authenticate": 'Bearer realm="lva"'})
+
+
+def _too_often(what: str, wait: float) -> Problem:
+    seconds = math.ceil(wait)
+    return Problem(429, f"{what}; try again in {seconds} s.", headers={"Retry-After": str(seconds)})

@@ -1,0 +1,56 @@
+"""Plugins as the status pages show them, to those who may see their details and to others."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from quart import Response
+from quart_trio.wrappers import TrioResponse
+
+from lva.host.host import Host
+from lva.host.status import full_statuses
+from lva.logs import masked
+
+#: What only those see who may see details; null for others.
+DETAILS: Final = ("file", "reason", "last_error")
+
+
+def plugins_page(host: Host) -> list[dict[str, Any]]:
+    """Describe every plugin, in activation order."""
+    return [
+        {**status, "actions": host.changes.possible(status["name"])}
+        for status in full_statuses(host.lives.values(), host.loop_uses)
+    ]
+
+
+def plugin_page(host: Host, name: str) -> dict[str, Any]:
+    """Describe one plugin, with its settings and its configuration, secrets masked."""
+    life = host.lives[name]
+    (status,) = full_statuses([life], host.loop_uses)
+    return {
+        **status,
+        "actions": host.changes.possible(name),
+        "settings": life.settings.model_dump(mode="json", exclude={"config"}),
+        "config": {cls.__name__: masked(life.loaded.configs[cls]) for cls in life.loaded.classes},
+    }
+
+
+def without_details(page: dict[str, Any]) -> dict[str, Any]:
+    """Return a page for those who may not see details: no errors, reasons, paths, configuration."""
+    shown = {key: value for key, value in page.items() if key not in {"settings", "config"}}
+    shown.update(dict.fromkeys(DETAILS))
+    shown["history"] = [{**step, "reason": None} for step in page["history"]]
+    if page["loop"] is not None:
+        shown["loop"] = {**page["loop"], "last_hold": None}
+    return shown
+
+
+def states_only(reasons: dict[str, str]) -> dict[str, str]:
+    """Return why the service is not ready without what the plugins' errors say."""
+    return {name: reason.partition(":")[0] for name, reason in reasons.items()}
+
+
+def json_response(value: Any) -> Response:
+    """Return a value as a JSON document."""
+    return TrioResponse(json.dumps(value) + "\n", content_type="application/json")
