@@ -20,6 +20,7 @@ from lva.cli import run
 from lva.events import EVENT_TYPES
 from lva.luna import MODULES
 from lva.settings import CONFIG_VARIABLE, DEFAULT_FILE, ENV_PREFIX, PluginSettings, Settings
+from lva.web.actions import ACTIONS
 from lva.web.complete import CompleteRequest
 from lva.web.resources import RESOURCES
 
@@ -56,6 +57,12 @@ def resources() -> str:
     """Return the table of the service's own resources."""
     rows = [(_code(path), _sentence(text)) for path, text in RESOURCES.items()]
     return _table(("Path", "What GET answers"), rows)
+
+
+def actions() -> str:
+    """Return the table of what operators can do to plugins."""
+    rows = [(_code(path), _sentence(text)) for path, text in ACTIONS.items()]
+    return _table(("Path", "What POST does"), rows)
 
 
 def events() -> str:
@@ -183,6 +190,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "influx-config": influx_config,
     "otlp-config": otlp_config,
     "resources": resources,
+    "actions": actions,
     "events": events,
     "options": options,
     "request": request,
