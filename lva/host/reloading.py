@@ -134,12 +134,14 @@ def _load_aside(old: LoadedPlugin, settings: Settings, running: _Modules) -> New
 
 def _problems(new: LoadedPlugin, old: LoadedPlugin, settings: Settings) -> list[str]:
     """Look for what a running service cannot change."""
-    before = {cls.__name__ for cls in old.classes if issubclass(cls, BaseEventPlugin)}
-    kept = [cls for cls in new.classes if cls.__name__ in before]
-    if kept and new.settings.spool != old.settings.spool:
-        change = f"from {old.settings.spool!r} to {new.settings.spool!r}"
-        todo = "which takes a restart of the service"
-        return [f"plugin {new.name!r}: {new.path}: its host_settings change spool {change}, {todo}"]
+    names = {cls.__name__ for cls in old.classes if issubclass(cls, BaseEventPlugin)}
+    kept = [cls for cls in new.classes if cls.__name__ in names]
+    for key in ("spool", "spool_bytes") if kept else ():
+        before, after = getattr(old.settings, key), getattr(new.settings, key)
+        if before != after:
+            change = f"its host_settings change {key} from {before!r} to {after!r}"
+            todo = "which takes a restart of the service"
+            return [f"plugin {new.name!r}: {new.path}: {change}, {todo}"]
     return spool_problems(settings.state_dir, new, [cls for cls in new.classes if cls not in kept])
 
 

@@ -115,6 +115,10 @@ BROKEN = {
         "plugins.sink.config.url",
     ),
     "runtime": (NEW + "\n        runtime = 'twisted'", "unknown runtime"),
+    "spool_bytes": (
+        NEW + "\n        host_settings = {'spool_bytes': 2000000}",
+        "change spool_bytes from 268435456 to 2000000, which takes a restart of the service",
+    ),
     "spool": (
         NEW + "\n        host_settings = {'spool': 'disk'}",
         "takes a restart of the service",
