@@ -107,18 +107,22 @@ class Changes:
         """
         await self._do(name, "restart", self._restart)
 
-    async def reload(self, name: str) -> None:
+    async def reload(self, name: str, reason: str = "reloaded by an operator") -> None:
         """Load a plugin's file anew, and let the new code take the place of the old.
 
         The file is checked first, as at the start of the service. If it is broken, the plugin goes on as
         it is.
+
+        Args:
+            name: The plugin's name.
+            reason: Why, for people.
 
         Raises:
             UnknownPluginError: There is no such plugin.
             ActionRefusedError: The service stops, or something of the plugin's last life is still alive.
             ConfigurationError: The file, or the plugin's configuration for it, is wrong: with all problems.
         """
-        await self._do(name, "reload", self._reload)
+        await self._do(name, "reload", partial(self._reload, reason=reason))
 
     def possible(self, name: str) -> list[str]:
         """Return the actions that would not be refused now."""
@@ -147,15 +151,15 @@ class Changes:
         await self._end(life, Ending.HANDOVER, "restarted by an operator")
         await self._begin(life, life.loaded, "restarted by an operator")
 
-    async def _reload(self, life: PluginLife) -> None:
+    async def _reload(self, life: PluginLife, reason: str) -> None:
         limit = life.settings.initialize_timeout
         async with self._loading:  # since plugins may import one another
             new = await load_beside(life.loaded, self._settings, limit, self._host.stop_requested)
-        await self._end(life, Ending.HANDOVER, "reloaded by an operator")
+        await self._end(life, Ending.HANDOVER, reason)
         if self._in_the_way(life) is None:
             await life.record.remove_other_classes(new.loaded)
             new.take_over()
-        await self._begin(life, new.loaded, "reloaded by an operator")
+        await self._begin(life, new.loaded, reason)
 
     async def _end(self, life: PluginLife, ending: Ending, reason: str) -> None:
         if life.state.value is State.RUNNING:

@@ -29,7 +29,7 @@ async def watch(host: Host) -> None:
 
     async def reload(name: str) -> None:
         try:
-            await host.changes.reload(name)
+            await host.changes.reload(name, "its file was saved")
         except ConfigurationError:
             pass  # the host has logged it
         except ActionRefusedError:

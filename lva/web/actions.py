@@ -62,7 +62,7 @@ class Actions:
             outcome = f"refused: {error}"
             raise Problem(409, redact(str(error)), "action_refused") from error
         except ConfigurationError as error:
-            outcome = f"refused: {error}"
+            outcome = f"refused: {error.problems[0].splitlines()[0]}"
             problems = [redact(problem) for problem in error.problems]
             detail = f"The plugin's file or settings are wrong: {'; '.join(problems)}"
             raise Problem(422, detail, "plugin_refused", problems=problems) from error
