@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -14,6 +15,8 @@ from lva.host.lifecycle import State
 from lva.host.routing import RouteTable
 from lva.host.tasks import task_tree
 from lva.logs import TextFormatter
+from lva.settings import Settings
+from lva.web.access import Access
 from lva.web.problems import Problem
 from lva.web.resources import Resources
 from tests.support import running_host
@@ -150,13 +153,14 @@ async def test_the_resource_shows_it(tmp_path, autojump_clock):
     async with running_host(tmp_path, {"family": FAMILY}) as host:
         await wait_all_tasks_blocked()
         host.host.routes = RouteTable()
-        resources = Resources(host.host, lambda: False)
-        answer = json.loads(await (await resources.tasks(None, "family")).get_data())
+        resources = Resources(host.host, lambda: False, Access(Settings(), "unix:/lva.sock"))
+        request = SimpleNamespace(headers={}, scope={})
+        answer = json.loads(await (await resources.tasks(request, "family")).get_data())
         assert answer["plugin"] == "family"
         assert answer["at"].endswith("+00:00")
         assert answer["tasks"] == task_tree(host.life("family"))
         with pytest.raises(Problem) as caught:
-            await resources.tasks(None, "famly")
+            await resources.tasks(request, "famly")
     assert caught.value.status == 404
 
 

@@ -218,8 +218,11 @@ async def test_details_need_the_token_too(tmp_path):
             for text in (json.dumps(one), json.dumps(listed), ready.text):
                 assert "camera" not in text
                 assert "settings" not in text
+            tasks = await client.get("/plugins/failing/tasks")
+            assert tasks.status_code == (403 if token is None else 401)
             if token is None:
                 continue
+            assert (await client.get("/plugins/failing/tasks", headers=BEARER)).json()["plugin"]
             one = (await client.get("/plugins/failing", headers=BEARER)).json()
             assert "camera" in one["last_error"]
             assert one["settings"]["restart"] == "on-failure"
