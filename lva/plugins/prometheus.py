@@ -46,7 +46,7 @@ STATES: Final = (
     "loaded", "initializing", "running", "backoff", "stopping", "stopped", "failed", "abandoned",
 )  # fmt: skip
 REASONS: Final = (
-    "overflow", "max_attempts", "max_age", "shutdown", "plugin_failed", "spool_damaged",
+    "overflow", "max_attempts", "max_age", "shutdown", "plugin_failed", "class_removed", "spool_damaged",
 )  # fmt: skip
 CIRCUIT_STATES: Final = ("closed", "open", "probing")
 #: Stands for the label values of what came after `max_series` was reached.
