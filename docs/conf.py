@@ -33,7 +33,11 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:class", r"collections\.abc\..*|logging\.Logger|trio\.Nursery"),
     ("py:class", r"(pydantic\.main\.)?BaseModel|werkzeug\.datastructures\..*"),
-    ("py:exc", r"BadRequest|asyncio\.CancelledError"),
+    (
+        "py:class",
+        r"httpx\..*|types\.ModuleType|os\.PathLike|trio\.TooSlowError|lva\.(host|testing)\..*",
+    ),
+    ("py:exc", r"trio\.TooSlowError|BadRequest|asyncio\.CancelledError"),
 ]
 
 autodoc_member_order = "bysource"

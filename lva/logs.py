@@ -27,6 +27,9 @@ _SECRET_KEY: Final = re.compile(
     r"secret|token|passw|credential|api_?key|private_?key|access_?key|\bdsn\b|signature",
     re.IGNORECASE,
 )
+#: Loggers that are heard from WARNING on: a line for each request of a plugin's own HTTP client would drown
+#: what matters.
+CHATTY: Final = ("httpx", "httpcore", "hpack", "h2")
 #: Shorter values would blot out ordinary words.
 _SHORTEST_SECRET: Final = 4
 _secrets: list[str] = []
@@ -42,12 +45,18 @@ def keep_secret(config: Any) -> None:
 
     Secrets are pydantic's secret types, and plain text under a key that is named like one.
     """
+    # At once, since other threads may be redacting.
+    _secrets[:] = sorted({*_secrets, *secret_texts(config)}, key=len, reverse=True)
+
+
+def secret_texts(config: Any) -> set[str]:
+    """Return the texts that are secret in a plugin's configuration, in each form that they are shown in."""
+    forms: set[str] = set()
     for value in _find_secrets(config, named=False):
         if len(value) >= _SHORTEST_SECRET:
             shown = repr(value)[1:-1]
-            forms = {value, shown, json.dumps(value)[1:-1], json.dumps(shown)[1:-1]}
-            # At once, since other threads may be redacting.
-            _secrets[:] = sorted({*_secrets, *forms}, key=len, reverse=True)
+            forms |= {value, shown, json.dumps(value)[1:-1], json.dumps(shown)[1:-1]}
+    return forms
 
 
 def masked(value: Any, secret: bool = False) -> Any:
@@ -180,6 +189,5 @@ def set_up(level: str, form: str, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    # One line per request of a plugin's own HTTP client would drown what matters.
-    for chatty in ("httpx", "httpcore", "hpack", "h2"):
+    for chatty in CHATTY:
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))

@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib.util
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -20,6 +22,7 @@ import pytest
 import trio
 
 import lva
+import lva.testing
 from lva import MonitoringPoint
 from lva.cli import run as run_command
 from lva.events import EVENT_TYPES
@@ -31,15 +34,18 @@ from lva.host.mailbox import ATTEMPTS, FAILED, OVERFLOW, REMOVED, SHUTDOWN
 from lva.luna import MODULES
 from lva.plugins import batching_example, file, history, influx, otlp, webhook
 from lva.settings import ENV_PREFIX, PluginSettings, Settings
+from lva.testing.holds import HOLD_LIMIT
+from lva.testing.virtual import LOOP_PATIENCE, SOCKET_PATIENCE, THREAD_PATIENCE
 from lva.web.actions import ACTIONS
 from lva.web.complete import CompleteRequest
 from lva.web.resources import RESOURCES
-from tests.support import ServiceProcess, host_settings, running
+from tests.support import ServiceProcess, clean_environment, host_settings, running
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PACKAGE = Path(lva.__file__).parent
 EXAMPLES = sorted((DOCS / "examples").glob("*.py"))
+EXAMPLE_TESTS = sorted((DOCS / "examples" / "tests").glob("*.*"))
 #: The pages that show examples.
 GUIDES = ("writing", "asyncio", "batching")
 
@@ -208,7 +214,40 @@ def test_the_rules_for_tasks_on_asyncio_are_documented(seconds: float) -> None:
     assert re.search(rf"\b{seconds:g}\s+s\b", page("asyncio"))
 
 
+@pytest.mark.parametrize("name", lva.testing.__all__)
+def test_every_public_name_of_the_kit_is_documented(name: str) -> None:
+    text = page("testing")
+    assert re.search(rf"^\.\. auto\w+:: lva\.testing\.{re.escape(name)}\b", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "seconds", [HOLD_LIMIT, SOCKET_PATIENCE, THREAD_PATIENCE, LOOP_PATIENCE], ids=str
+)
+def test_the_limits_of_the_kit_are_documented(seconds: float) -> None:
+    assert re.search(rf"\b{seconds * 1000:.0f}\s+ms\b", page("testing"))
+
+
 # The examples work
+
+
+@pytest.mark.parametrize("name", [path.name for path in EXAMPLE_TESTS])
+def test_every_example_of_a_test_is_shown(name: str) -> None:
+    assert f".. literalinclude:: examples/tests/{name}" in page("testing")
+
+
+def test_the_examples_of_tests_pass(tmp_path: Path) -> None:
+    for directory in ("plugins", "tests"):
+        (tmp_path / directory).mkdir()
+    for example in EXAMPLES:
+        copy_example(tmp_path, example.stem)
+    for example in EXAMPLE_TESTS:
+        shutil.copy(example, tmp_path / ("tests" if example.suffix == ".py" else ""))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, timeout=110
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^9 passed", done.stdout, re.MULTILINE), done.stdout
 
 
 def copy_example(tmp_path: Path, name: str) -> None:

@@ -61,6 +61,8 @@ _HINTS: Final = {
     "no running event loop": ' (for asyncio code, write `runtime = "asyncio"` on the class)',
     "signal only works in main thread": " (signals are the service's; to clean up, define close())",
 }
+#: How long, in seconds, a thread whose work is done may take to get there.
+_LAST_INSTRUCTIONS: Final = 0.05
 #: How long, in seconds, a `close()` that was cut short may take to end.
 _CLOSE_GRACE: Final = 1.0
 #: How long, in seconds, requests may take to end by themselves before an operator's change.
@@ -673,7 +675,16 @@ class PluginLife:
                 await self._close(member)
         await self._settle()
         if self.state.value in {State.BACKOFF, State.FAILED, State.ABANDONED}:
-            self.note_leaks(find_leaks([self]).get(self.name, Leaks()))
+            self.note_leaks(await self._leaks())
+
+    async def _leaks(self) -> Leaks:
+        """Look for what is left; a thread that is at its last instructions gets a moment to end."""
+        leaks = find_leaks([self]).get(self.name, Leaks())
+        if leaks.threads and not leaks.tasks:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(_LAST_INSTRUCTIONS)
+            leaks = find_leaks([self]).get(self.name, Leaks())
+        return leaks
 
     def _note_late_failure(self, attempt: _Attempt) -> None:
         """Log what a task raised while it was being cancelled: no death is silent."""

@@ -20,7 +20,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import Context
+from contextvars import Context, ContextVar
 from pathlib import Path
 from types import CellType, FrameType
 from typing import Any, Final, NamedTuple
@@ -73,6 +73,11 @@ _MAKERS: Final = (
 )
 
 Report = Callable[[str, BaseException], None]
+
+#: The class that loops other than uvloop's are derived from; `lva.testing` sets one in virtual time.
+loop_base: Final[ContextVar[type[asyncio.SelectorEventLoop]]] = ContextVar(
+    "lva_loop_base", default=asyncio.SelectorEventLoop
+)
 
 
 class LoopTask(NamedTuple):
@@ -520,7 +525,7 @@ for _name in _MAKERS:
 
 
 def _new_loop(keeper: LoopThread, use_uvloop: bool) -> asyncio.AbstractEventLoop:
-    base: type[Any] = asyncio.SelectorEventLoop
+    base: type[Any] = loop_base.get()
     if use_uvloop:
         import uvloop  # installed only where somebody asked for it
 

@@ -211,6 +211,10 @@ class RouteTable:
             del self._routes[key], owner.routes[key]
             self._dirty = True
 
+    def of(self, name: str) -> list[Route]:
+        """Return the routes of a plugin."""
+        return [route for route in self._routes.values() if route.owner.name == name]
+
     def match(self, path: str) -> Match | None:
         """Return what serves the path, whatever the method, or None."""
         if path.startswith("//"):

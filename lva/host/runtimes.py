@@ -456,8 +456,12 @@ class AsyncioRuntime:
             call = self._active = self.call(what, construct)
         except (OSError, RuntimeError) as error:  # no descriptors or no thread left for a loop
             return Constructed(error=error)
-        with trio.move_on_after(timeout):
+        # A stop that comes now must not make a constructor that is nearly done one that was left behind.
+        with trio.move_on_after(min(timeout, _BRIEFLY), shield=True):
             await call.done.wait()
+        if not call.done.is_set():
+            with trio.move_on_after(timeout):
+                await call.done.wait()
         if not call.done.is_set():
             call.cancel()
             return None

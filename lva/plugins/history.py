@@ -101,13 +101,18 @@ class History(BaseEventPlugin, BaseBackgroundPlugin):
             logger.info("the file reached %d bytes: the oldest %d points went", limit, trimmed)
 
     async def close(self) -> None:
-        for connection, limiter in (
-            (self._reader, getattr(self, "_read_limit", None)),
-            (self._writer, getattr(self, "_write_limit", None)),
-        ):
-            if connection is not None:
-                await self._in_thread(limiter, connection.close)
-        self._reader = self._writer = None
+        try:
+            for connection, limiter in (
+                (self._reader, getattr(self, "_read_limit", None)),
+                (self._writer, getattr(self, "_write_limit", None)),
+            ):
+                if connection is not None:
+                    await self._in_thread(limiter, connection.close)
+        finally:  # when cut short, at once: no query runs any more; closing again does nothing
+            for connection in (self._reader, self._writer):
+                if connection is not None:
+                    connection.close()
+            self._reader = self._writer = None
 
     async def points(self, request: Any) -> dict[str, Any]:
         """Answer GET /history/points: the newest first, a page at a time."""

@@ -2073,3 +2073,18 @@ async def test_records_carry_the_plugin_s_name_wherever_they_are_made(tmp_path, 
     places = ["constructor", "initialize", "start", "callback", "task", "thread", "executor"]
     assert said == dict.fromkeys([*places, "handleEvent", "close"], "p")
     assert (await told.logged("own")).plugin == "p"
+
+
+async def test_a_stop_while_an_instance_is_made_leaves_nothing(tmp_path):
+    source = """
+        class P(BaseBackgroundPlugin):
+            runtime = "asyncio"
+
+            def __init__(self, app):
+                super().__init__(app)
+                time.sleep(0.002)
+    """
+    async with running_host(tmp_path, {"p": source}, wait=False) as host:
+        await host.wait_for("p", State.INITIALIZING)
+        part = await host.receipt_of("p")
+    assert (part.state, part.problems, part.leaked_threads) == ("stopped", [], [])

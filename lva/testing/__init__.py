@@ -1,0 +1,79 @@
+"""For those who write plugins: tests that make sure.
+
+`check_plugin` and `check_event_contract` are called from plain test functions; the fixture `lva_host`, which
+is `running_plugin`, is for async ones. `lva.testing.contract` has the two checks without assertions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lva.points import MonitoringPoint
+from lva.testing import contract
+from lva.testing.captured import CapturedLog
+from lva.testing.deliveries import numbered_points
+from lva.testing.holds import HOLD_LIMIT
+from lva.testing.hosting import LvaHost, running_plugin
+from lva.testing.report import Report, Step
+from lva.testing.runs import Config
+from lva.testing.subject import Source
+from lva.testing.world import Answer, Behaviour, HttpWorld, World, WorldError, WorldRequest
+
+__all__ = [
+    "Answer",
+    "Behaviour",
+    "CapturedLog",
+    "HttpWorld",
+    "LvaHost",
+    "Report",
+    "Step",
+    "World",
+    "WorldError",
+    "WorldRequest",
+    "check_event_contract",
+    "check_plugin",
+    "numbered_points",
+    "running_plugin",
+]
+
+
+def check_plugin(
+    source: Source,
+    config: Config = None,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    world: Callable[[], World] | None = None,
+    hold_limit: float = HOLD_LIMIT,
+) -> Report:
+    """Assert that a plugin keeps the life-cycle contract; see `lva.testing.contract.check_plugin`.
+
+    Raises:
+        AssertionError: It does not; the message names each guarantee that is broken, the step at which, and
+            the plugin's own line.
+    """
+    __tracebackhide__ = True
+    report = contract.check_plugin(source, config, settings, world=world, hold_limit=hold_limit)
+    return report.raise_if_failed()
+
+
+def check_event_contract(
+    source: Source,
+    points: Sequence[MonitoringPoint] | None = None,
+    config: Config = None,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    world: Callable[[], World] | None = None,
+    ordered: bool = False,
+    hold_limit: float = HOLD_LIMIT,
+) -> Report:
+    """Assert that an event plugin accounts for points; see `lva.testing.contract.check_event_contract`.
+
+    Raises:
+        AssertionError: It does not; the message is as that of `check_plugin`.
+    """
+    __tracebackhide__ = True
+    report = contract.check_event_contract(
+        source, points, config, settings, world=world, ordered=ordered, hold_limit=hold_limit
+    )
+    return report.raise_if_failed()

@@ -1,0 +1,346 @@
+"""The contract of event plugins: what becomes of points when the outside world is not well."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import Any, Final
+
+import trio
+
+from lva.contract import PartialDeliveryError
+from lva.host.lifecycle import ENDED, State
+from lva.points import MonitoringPoint
+from lva.testing.places import Place
+from lva.testing.probe import HANDLE, InjectedError, Plan, worth_stopping_at
+from lva.testing.report import Problem, Report
+from lva.testing.runs import Runs
+from lva.testing.trial import Trial, crash_problem
+from lva.testing.world import Behaviour, World, mark
+
+#: How many points are sent, and in how many chunks.
+COUNT: Final = 24
+_CHUNK: Final = 5
+#: How long, in virtual seconds, points may take when all is well, and when it is not.
+_WELL: Final = 120.0
+_ILL: Final = 2000.0
+#: How long an outside world that never takes anything is borne.
+_BORNE: Final = 120.0
+#: How long, in virtual seconds, it takes until the books are looked at again: at first, and at most.
+_FIRST_LOOK: Final = 0.01
+_LAST_LOOK: Final = 2.0
+_CLAIM_HINT: Final = (
+    "let handleEvent() raise when points did not arrive: returning says that they did"
+)
+
+
+def numbered_points(count: int = COUNT) -> list[MonitoringPoint]:
+    """Return points like those of requests, which can be told apart wherever they arrive."""
+    return [
+        MonitoringPoint(
+            "requests",
+            1_700_000_000.0 + number,
+            {
+                "service": "luna-video-agent",
+                "route": "GET:/cameras",
+                "status_code": 200,
+                "point": mark(number),
+            },
+            {"request_id": f"1700000000,{mark(number)}", "execution_time": 0.01, "n": number},
+        )
+        for number in range(count)
+    ]
+
+
+def marked(points: Iterable[MonitoringPoint]) -> list[MonitoringPoint]:
+    """Return somebody's points with a tag by which they can be told apart."""
+    return [
+        MonitoringPoint(
+            point.series, point.time, {**point.tags, "lva_point": mark(number)}, point.fields
+        )
+        for number, point in enumerate(points)
+    ]
+
+
+class Deliveries:
+    """Checks one event plugin's deliveries.
+
+    Args:
+        runs: Runs the plugin.
+        points: What is sent.
+        ordered: Whether points have to arrive in order.
+    """
+
+    def __init__(self, runs: Runs, points: Sequence[MonitoringPoint], ordered: bool) -> None:
+        self._runs = runs
+        self._points = points
+        self._ordered = ordered
+        self._has_world = runs.has_world
+
+    def run(self) -> Report:
+        """Check everything; return what was found."""
+        began = time.perf_counter()
+        with self._runs:
+            first = self._send("the outside world succeeds", Behaviour.SUCCEED)
+            if first is not None and not self._runs.report.failures:
+                for behaviour in list(Behaviour)[1:]:
+                    self._send(f"the outside world {behaviour.value}", behaviour)
+                self._send("stop while the outside world hangs", Behaviour.HANG, self._stop_amid)
+                if self._has_world:
+                    self._send(
+                        "a batch that has arrived comes again", Behaviour.SUCCEED, again=True
+                    )
+                for count in worth_stopping_at(first.probe, HANDLE):
+                    self._send(
+                        f"handleEvent() is cancelled at checkpoint {count}",
+                        Behaviour.SUCCEED,
+                        cancel=count,
+                    )
+        self._runs.report.seconds = time.perf_counter() - began
+        return self._runs.report
+
+    def _send(
+        self,
+        name: str,
+        behaviour: Behaviour,
+        act: Callable[[Trial, _Sending], Any] | None = None,
+        cancel: int | None = None,
+        again: bool = False,
+    ) -> Trial | None:
+        """Send all points in a run of its own, and compare the books."""
+        inside = None if self._has_world else behaviour
+        sending = _Sending(self._points, inside, again)
+        plan = Plan(around=sending.handle, cancel=None if cancel is None else (HANDLE, cancel))
+
+        async def whole(run: Trial) -> list[Problem]:
+            sending.world = run.world
+            if run.world is not None:
+                run.world.behaviour = behaviour
+            problem = await _until_it_runs(run)
+            if problem is not None:
+                return [problem]
+            sending.publish(run)
+            return list(await (act or self._until_settled)(run, sending))
+
+        return self._runs.try_once(
+            name,
+            "G5",
+            whole,
+            plan,
+            lambda run: self._books(run, sending, behaviour, cancel is not None),
+        )
+
+    async def _until_settled(self, run: Trial, sending: _Sending) -> list[Problem]:
+        """Wait until every point has found its end, or for as long as an ill world is borne."""
+        behaviour = sending.behaviour if run.world is None else run.world.behaviour
+        endless = behaviour in {Behaviour.FAIL, Behaviour.HANG}
+        limit = _BORNE if endless else _WELL if behaviour is Behaviour.SUCCEED else _ILL
+        pause = _FIRST_LOOK
+        with trio.move_on_after(limit):
+            while run.life.state.value not in ENDED and _unsettled(run):
+                await trio.sleep(pause)
+                pause = min(2 * pause, _LAST_LOOK)
+                if problem := _unbalanced(run):
+                    return [problem]
+        if not endless and _unsettled(run) and run.life.state.value not in ENDED:
+            text = f"after {limit:g} s {_unsettled(run)} of {len(self._points)} points are not delivered"
+            return [Problem("G5", f"{text}; {_last_error(run)}", sending.place)]
+        return []
+
+    async def _stop_amid(self, run: Trial, _sending: _Sending) -> list[Problem]:
+        await trio.sleep(1.0)
+        run.host.request_stop("while the outside world hangs")
+        await run.host.stopped.wait()
+        return []
+
+    # The books
+
+    def _books(
+        self, run: Trial, sending: _Sending, behaviour: Behaviour, cancelled: bool
+    ) -> Iterable[Problem]:
+        yield from sending.problems
+        yield from sending.changed()
+        well = behaviour is Behaviour.SUCCEED
+        for cls, delivery in run.life.deliveries.items():
+            ledger = delivery.ledger
+            name = f"{cls.__name__}.handleEvent()"
+            if (came := ledger.accepted + ledger.refused) < sending.published:
+                text = f"{sending.published} points were published, but only {came} came to {cls.__name__}"
+                yield Problem("G5", text)
+            if well and ledger.delivered < ledger.accepted and not run.problems:
+                lost = ledger.accepted - ledger.delivered
+                why = "rejected" if ledger.rejected else "lost"
+                text = f"{name}: {lost} of {ledger.accepted} points were {why} although all is well"
+                yield Problem("G5", f"{text}; {_last_error(run)}", sending.place)
+            elif ledger.rejected and behaviour in {Behaviour.SOMETIMES, Behaviour.FAIL}:
+                yield Problem(
+                    "G5",
+                    f"{name}: {ledger.rejected} points were rejected for ever for a failure that passes",
+                    sending.place,
+                    "raise PermanentDeliveryError only when the points themselves are wrong; otherwise"
+                    " raise RetryLaterError, or let the error through",
+                )
+            elif behaviour is Behaviour.SOMETIMES and ledger.lost and not run.problems:
+                yield Problem(
+                    "G5",
+                    f"{name}: {ledger.lost} points were dropped although the outside world failed only now"
+                    f" and then; {_last_error(run)}",
+                    sending.place,
+                )
+        if run.world is not None:
+            yield from self._arrivals(run, sending, run.world)
+        if self._ordered or _one_at_a_time(run):
+            yield from sending.disorder()
+
+    def _arrivals(self, run: Trial, sending: _Sending, world: World) -> Iterable[Problem]:
+        arrived = list(dict.fromkeys(world.arrived))
+        for cls, delivery in run.life.deliveries.items():
+            claimed = delivery.ledger.delivered
+            if claimed > len(arrived):
+                yield Problem(
+                    "G5",
+                    f"{cls.__name__}.handleEvent() returned for {claimed} points, but only"
+                    f" {len(arrived)} have arrived",
+                    sending.place,
+                    _CLAIM_HINT,
+                )
+        if self._ordered and arrived != sorted(arrived):
+            number = next(b for a, b in pairwise(arrived) if b < a)
+            yield Problem(
+                "G3", f"point {number} arrived after one that was published later", sending.place
+            )
+
+
+class _Sending:
+    """The points of one run, and every call that got some of them."""
+
+    def __init__(
+        self, points: Sequence[MonitoringPoint], behaviour: Behaviour | None, again: bool
+    ) -> None:
+        self._points = list(points)
+        self._values = [_values(point) for point in points]
+        self._order = {id(point): number for number, point in enumerate(self._points)}
+        self.behaviour = behaviour
+        self._again = again
+        self.published: int = 0
+        self._calls = 0
+        self._handed: dict[str, list[int]] = {}
+        self.world: World | None = None
+        self.problems: list[Problem] = []
+        self.place: Place | None = None
+
+    def publish(self, run: Trial) -> None:
+        """Publish all points, in chunks."""
+        for start in range(0, len(self._points), _CHUNK):
+            chunk = self._points[start : start + _CHUNK]
+            run.host.publish("monitoring_event", chunk)
+            self.published += len(chunk)
+
+    async def handle(self, own: Callable[..., Any], points: list[Any], logger: Any) -> None:
+        """Stand between host and plugin: keep the books, and fail if there is no world that does."""
+        function = getattr(own, "__func__", own)
+        code = getattr(function, "__code__", None)
+        if code is not None:
+            self.place = Place(code.co_filename, code.co_firstlineno, code.co_name)
+        key = type(own.__self__).__name__ if hasattr(own, "__self__") else ""
+        handed = self._handed.setdefault(key, [])
+        handed += [self._order[id(point)] for point in points if id(point) in self._order]
+        self._calls += 1
+        try:
+            await self._disturbed(own, points, logger)
+        except PartialDeliveryError as error:
+            ids = {id(point) for point in points}
+            if any(id(point) not in ids for point in (*error.failed, *error.rejected)):
+                self.problems.append(
+                    Problem(
+                        "G5",
+                        "PartialDeliveryError names points that are not the very objects that were handed"
+                        " over; so the whole batch is sent again",
+                        self.place,
+                    )
+                )
+            raise
+
+    async def _disturbed(self, own: Callable[..., Any], points: list[Any], logger: Any) -> None:
+        behaviour, calls = self.behaviour, self._calls
+        if behaviour is Behaviour.FAIL:
+            raise InjectedError("the outside world fails for ever")
+        if behaviour is Behaviour.SOMETIMES and calls % 3 == 1:
+            raise InjectedError("the outside world fails now and then")
+        if behaviour is Behaviour.PARTLY and calls % 2:
+            half = (len(points) + 1) // 2
+            await _called(own, points[:half], logger)
+            raise PartialDeliveryError("half of it arrived", failed=points[half:])
+        await _called(own, points, logger)
+        if behaviour is Behaviour.HANG:
+            await _for_ever()
+        unknown = behaviour is Behaviour.SOMETIMES and calls % 3 == 2
+        if unknown or (self._again and calls == 1):
+            raise InjectedError("the points have arrived, but nobody knows")
+
+    def changed(self) -> Iterable[Problem]:
+        """Return whether the plugin has changed a point, which all plugins share."""
+        for point, values in zip(self._points, self._values, strict=True):
+            if _values(point) != values:
+                yield Problem(
+                    "G2",
+                    "it changed a point that all plugins share",
+                    self.place,
+                    "copy first: {**point.tags, ...}",
+                )
+                return
+
+    def disorder(self) -> Iterable[Problem]:
+        """Return whether points were handed over out of order, repetitions apart."""
+        for handed in self._handed.values():
+            first = list(dict.fromkeys(handed))
+            if first != sorted(first):
+                yield Problem("G3", "points were handed over out of order")
+                return
+
+
+async def _called(own: Callable[..., Any], points: list[Any], logger: Any) -> None:
+    result = own(points, logger)
+    if not hasattr(result, "__await__"):
+        raise TypeError(f"handleEvent() returned {type(result).__name__}; write it as `async def`")
+    await result
+
+
+async def _for_ever() -> None:
+    """Wait for what never comes, on either loop."""
+    if trio.lowlevel.in_trio_task():
+        await trio.sleep_forever()
+    await asyncio.Event().wait()
+
+
+async def _until_it_runs(run: Trial) -> Problem | None:
+    state = await run.wait_for(State.RUNNING, State.BACKOFF, *ENDED)
+    return None if state is State.RUNNING else crash_problem(run, "it does not start")
+
+
+def _unsettled(run: Trial) -> int:
+    ledgers = [delivery.ledger for delivery in run.life.deliveries.values()]
+    return sum(ledger.queued + ledger.in_flight for ledger in ledgers)
+
+
+def _unbalanced(run: Trial) -> Problem | None:
+    for cls, delivery in run.life.deliveries.items():
+        if not delivery.ledger.balanced:
+            text = f"the ledger of {cls.__name__} does not balance: {delivery.ledger.as_dict()}"
+            return Problem("G5", text)
+    return None
+
+
+def _one_at_a_time(run: Trial) -> bool:
+    return run.loaded.settings.concurrency == 1
+
+
+def _last_error(run: Trial) -> str:
+    errors = [item.last_error for item in run.life.deliveries.values() if item.last_error]
+    return f"the last error: {errors[-1]}" if errors else "no call has failed"
+
+
+def _values(point: MonitoringPoint) -> tuple[Any, ...]:
+    return (point.series, point.time, dict(point.tags), dict(point.fields))

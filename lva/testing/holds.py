@@ -1,0 +1,157 @@
+"""How long single steps of a plugin hold an event loop, in real time, and which line does."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Final, Self
+
+import trio
+
+from lva.testing.places import Place, frame_place
+from lva.testing.report import Problem
+
+#: How long, in seconds, one step of a plugin may hold the event loop.
+HOLD_LIMIT: Final = 0.05
+#: The file in which Linux tells how long a thread has waited for a processor.
+SCHEDULE: Final = "schedstat"
+_HINT: Final = "await instead; what can only block goes into a thread: trio.to_thread.run_sync()"
+_ASYNCIO_HINT: Final = "await instead; what can only block goes into asyncio.to_thread()"
+
+
+@dataclass(slots=True)
+class Hold:
+    """A step that took too long.
+
+    Attributes:
+        seconds: For how long it held the loop; what it waited for a processor is not counted.
+        place: The plugin's line that was running.
+        own_loop: Whether the loop was the plugin's own, on asyncio.
+    """
+
+    seconds: float
+    place: Place | None
+    own_loop: bool = False
+
+    def problem(self, limit: float) -> Problem:
+        """Return the hold as a problem."""
+        whose = "its own event loop" if self.own_loop else "the event loop of the whole service"
+        return Problem(
+            "loop",
+            f"one step held {whose} for {self.seconds * 1000:.0f} ms; at most {limit * 1000:.0f} ms"
+            " are allowed",
+            self.place,
+            _ASYNCIO_HINT if self.own_loop else _HINT,
+        )
+
+
+@dataclass(slots=True)
+class _Step:
+    began: float
+    waited: float
+    thread: int
+    place: Place | None = None
+
+
+class HoldWatch(trio.abc.Instrument):
+    """Watches how long steps take.
+
+    Args:
+        root: What the names of the plugin's files begin with.
+        limit: How long a step may take, in seconds.
+
+    Use as a context manager. Steps of Trio tasks are seen where it is an instrument of the run.
+
+    Attributes:
+        holds: What took longer, oldest first.
+    """
+
+    def __init__(self, root: str, limit: float = HOLD_LIMIT) -> None:
+        self._root = root
+        self._limit = limit
+        self._steps: dict[int, _Step] = {}
+        self._over = threading.Event()
+        self._local = threading.local()
+        self._opened: list[int] = []
+        self.holds: list[Hold] = []
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._watch, name="lva-testing", daemon=True)
+        self._thread.start()
+        self._schedule()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        for descriptor in self._opened:
+            os.close(descriptor)
+
+    def confirmed(self) -> list[Problem]:
+        """Return the holds that happened more than once at the same line: once may be an import."""
+        times = Counter((hold.place, hold.own_loop) for hold in self.holds)
+        worst: dict[tuple[Place | None, bool], Hold] = {}
+        for hold in self.holds:
+            key = (hold.place, hold.own_loop)
+            if times[key] > 1 and (key not in worst or hold.seconds > worst[key].seconds):
+                worst[key] = hold
+        return [hold.problem(self._limit) for hold in worst.values()]
+
+    def all(self) -> list[Problem]:
+        """Return every hold."""
+        return [hold.problem(self._limit) for hold in self.holds]
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Begin to measure. Whose step it is will be seen from the lines that run in it."""
+        self.begin()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Measure the step."""
+        self.end()
+
+    def begin(self) -> None:
+        """Begin to measure a step of this thread."""
+        self._steps[threading.get_ident()] = _Step(
+            time.perf_counter(), self._waited(), threading.get_ident()
+        )
+
+    def end(self, own_loop: bool = False) -> None:
+        """Measure this thread's step."""
+        step = self._steps.pop(threading.get_ident(), None)
+        if step is None or (wall := time.perf_counter() - step.began) < self._limit:
+            return
+        held = wall - (self._waited() - step.waited)
+        if held >= self._limit and step.place is not None:
+            self.holds.append(Hold(held, step.place, own_loop))
+
+    def _watch(self) -> None:
+        """Look at steps that take long: which line of the plugin is it?"""
+        while not self._over.wait(self._limit / 4):
+            now = time.perf_counter()
+            for step in list(self._steps.values()):
+                if step.place is None and now - step.began > self._limit / 2:
+                    frames = sys._current_frames()  # noqa: SLF001 - the documented way to see stacks
+                    step.place = frame_place(frames.get(step.thread), self._root)
+
+    def _schedule(self) -> int:
+        """Return where the kernel tells how long this thread has waited for a processor."""
+        descriptor: int | None = getattr(self._local, "descriptor", None)
+        if descriptor is None:
+            path = f"/proc/self/task/{threading.get_native_id()}/{SCHEDULE}"
+            try:
+                descriptor = os.open(path, os.O_RDONLY)
+                self._opened.append(descriptor)
+            except OSError:  # no Linux, or a kernel without it: then all time counts
+                descriptor = -1
+            self._local.descriptor = descriptor
+        return descriptor
+
+    def _waited(self) -> float:
+        descriptor = self._schedule()
+        if descriptor < 0:
+            return 0.0
+        return int(os.pread(descriptor, 100, 0).split()[1]) / 1e9

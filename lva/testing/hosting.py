@@ -1,0 +1,211 @@
+"""A host with a plugin inside a test: what the fixture `lva_host` gives."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import ModuleType
+from typing import Any, Final
+
+import httpx
+import trio
+
+from lva.errors import ConfigurationError
+from lva.host.lifecycle import ENDED, State
+from lva.host.mailbox import Ledger
+from lva.host.receipt import PluginReceipt
+from lva.points import MonitoringPoint
+from lva.testing.captured import CapturedLog, leaked_secrets, secrets_of
+from lva.testing.deliveries import numbered_points
+from lva.testing.holds import HOLD_LIMIT, HoldWatch
+from lva.testing.report import Problem, Report, failed
+from lva.testing.runs import Config
+from lva.testing.subject import Source, Subject, subject_of
+from lva.testing.trial import Trial, crash_problem, root_of, trial
+from lva.testing.world import HttpWorld, World
+
+#: How long, in seconds of the run's time, it takes until it is looked again whether points are settled: at
+#: first, and at most.
+_FIRST_LOOK: Final = 0.01
+_LAST_LOOK: Final = 1.0
+
+
+class LvaHost:
+    """A running service with the plugin under test, but for its network.
+
+    Attributes:
+        name: The plugin's name.
+        client: Sends requests to the service: ``await host.client.get("/cameras")``. Answers that never
+            end cannot be read with it.
+        log: What is logged and printed meanwhile.
+        world: The outside world, if the kit makes it.
+    """
+
+    def __init__(self, run: Trial, log: CapturedLog) -> None:
+        self._run = run
+        self.name: str = run.loaded.name
+        self.client: httpx.AsyncClient = run.client
+        self.log: CapturedLog = log
+        self.world: World | None = run.world
+
+    @property
+    def module(self) -> ModuleType:
+        """The module that was made from the plugin's file."""
+        return sys.modules[self._run.loaded.classes[0].__module__]
+
+    @property
+    def plugin(self) -> Any:
+        """The instance of the plugin's first class; there once `initialize()` was called."""
+        return self.plugins[0]
+
+    @property
+    def plugins(self) -> list[Any]:
+        """The instances, in the order in which their methods were first called."""
+        return self._run.probe.instances
+
+    @property
+    def state(self) -> str:
+        """The plugin's state."""
+        return str(self._run.life.state.value.value)
+
+    @property
+    def states(self) -> list[str]:
+        """The states that it has been in, oldest first."""
+        return [state.value for state in self._run.states]
+
+    @property
+    def reason(self) -> str:
+        """Why it is in its state."""
+        return self._run.life.last.reason
+
+    @property
+    def calls(self) -> list[str]:
+        """The methods of the contract that were called, oldest first, as ``"Pump.initialize()"``."""
+        return [call.what for call in self._run.probe.calls]
+
+    @property
+    def ledger(self) -> Ledger:
+        """The account of the points of the plugin's first event class.
+
+        Raises:
+            IndexError: It has none.
+        """
+        return next(iter(self._run.life.deliveries.values())).ledger
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """What `/plugins/NAME` shows of the plugin."""
+        return self._run.host.describe()[0]
+
+    def publish(
+        self, points: Iterable[MonitoringPoint] | int, event: str = "monitoring_event"
+    ) -> None:
+        """Publish points as the service does; a number stands for so many like those of requests."""
+        self._run.host.publish(
+            event, numbered_points(points) if isinstance(points, int) else points
+        )
+
+    def crash(self) -> None:
+        """Let a task of the plugin fail."""
+        self._run.probe.crash()
+
+    async def wait_for(self, *states: str, within: float = 1000.0) -> str:
+        """Wait until the plugin is in one of the states; return which.
+
+        Args:
+            states: Their names: ``"running"``.
+            within: For how many seconds, virtual ones in virtual time.
+
+        Raises:
+            trio.TooSlowError: It is in none of them by then.
+        """
+        state = await self._run.wait_for(*map(State, states), within=within)
+        return str(state.value)
+
+    async def settled(self, within: float = 1000.0) -> Ledger:
+        """Wait until every published point is delivered, rejected or dropped; return the ledger.
+
+        Raises:
+            trio.TooSlowError: Some are not by then.
+        """
+        pause = _FIRST_LOOK
+        with trio.fail_after(within):
+            while self.ledger.queued or self.ledger.in_flight:
+                await trio.sleep(pause)
+                pause = min(2 * pause, _LAST_LOOK)
+        return self.ledger
+
+    async def stop(self) -> PluginReceipt:
+        """Stop the service; return the plugin's part of the receipt."""
+        self._run.host.request_stop("the test stops it")
+        await self._run.host.stopped.wait()
+        return self._run.receipt
+
+
+@asynccontextmanager
+async def running_plugin(
+    source: Source,
+    config: Config = None,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    until: str | None = "running",
+    world: Callable[[], World] | None = None,
+    service: Mapping[str, Any] | None = None,
+    tolerate: Collection[str] = (),
+    hold_limit: float = HOLD_LIMIT,
+) -> AsyncIterator[LvaHost]:
+    """Run the real host with a plugin; stop it at the end, and assert that it ended well.
+
+    In virtual time if Trio's clock is an autojump clock; then on the plugin's asyncio loop, too.
+
+    Args:
+        source: The path of a file or package, a plugin's name, or the text of a plugin.
+        config: What `[plugins.NAME.config]` holds, or a function that makes it for the world.
+        settings: The host's keys of `[plugins.NAME]`.
+        until: The state to wait for before the block is entered; None for not waiting.
+        world: Makes the outside world; without one, it is an `HttpWorld` if `config` is a function.
+        service: Settings of the service.
+        tolerate: The guarantees, as ``"G7"``, of which breaches are no failure: for a test of a plugin that
+            is to misbehave.
+        hold_limit: How long, in real seconds, one step may hold an event loop.
+
+    Raises:
+        AssertionError: The plugin does not load or does not come to that state, with the cause; or it
+            has not ended well.
+    """
+    make_world = world if world is not None else HttpWorld if callable(config) else None
+    async with AsyncExitStack() as stack:
+        subject = stack.enter_context(subject_of(source))
+        outside = None if make_world is None else await stack.enter_async_context(make_world())
+        log = stack.enter_context(CapturedLog())
+        values = config(outside) if callable(config) else config
+        try:
+            chosen = subject.settings(values, settings, service)
+            loaded = subject.load(chosen)
+        except ConfigurationError as error:
+            raise AssertionError(f"{subject.shown} does not load:\n{error}") from error
+        watch = stack.enter_context(HoldWatch(root_of(loaded), hold_limit))
+        async with trial(loaded, chosen, watch=watch, world=outside) as run:
+            if until is not None:
+                await _come_to(run, State(until))
+            yield LvaHost(run, log)
+        problems = run.problems + watch.all()
+        problems += leaked_secrets(log, loaded.name, secrets_of(loaded))
+        _assert_well(subject, [item for item in problems if item.guarantee not in tolerate])
+
+
+async def _come_to(run: Trial, wanted: State) -> None:
+    started = wanted in {State.RUNNING, State.INITIALIZING}
+    failures = {*ENDED, *([State.BACKOFF] if started else [])} - {wanted}
+    state = await run.wait_for(wanted, *failures)
+    if state is not wanted:
+        problem = crash_problem(run, f"it does not come to the state {wanted.value!r}")
+        cause = next((call.error for call in reversed(run.probe.calls) if call.error), None)
+        raise AssertionError(f"the plugin {run.loaded.name} {failed('start', problem)}") from cause
+
+
+def _assert_well(subject: Subject, problems: Iterable[Problem]) -> None:
+    steps = [failed("in this test", problem) for problem in problems]
+    if steps:
+        raise AssertionError(str(Report(subject.shown, subject.name, steps)))

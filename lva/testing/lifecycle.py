@@ -1,0 +1,182 @@
+"""The life-cycle contract: all that the host may do to a plugin is done to it, each in a run of its own."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import trio
+
+from lva.host.lifecycle import ENDED, State
+from lva.testing.probe import CLOSE, INITIALIZE, MOST_CHECKPOINTS, START, Plan, worth_stopping_at
+from lva.testing.report import Problem, Report
+from lva.testing.runs import Runs
+from lva.testing.trial import Trial, crash_problem
+
+#: How long, in virtual seconds, a plugin is left to its work.
+_WORK: Final = 2.0
+_SETTLED: Final = frozenset({State.RUNNING, State.BACKOFF, *ENDED})
+
+
+class LifeCycle:
+    """Checks one plugin against the life-cycle contract.
+
+    Args:
+        runs: Runs the plugin.
+    """
+
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs
+        self._try = runs.try_once
+
+    def run(self) -> Report:
+        """Check everything; what cannot be checked because the plugin does not start is left out."""
+        began = time.perf_counter()
+        with self._runs as runs:
+            first = self._try("start, then stop", "G1", _work_and_stop)
+            if first is not None and not runs.report.failures:
+                self._all(first)
+        runs.report.seconds = time.perf_counter() - began
+        return runs.report
+
+    def _all(self, first: Trial) -> None:
+        self._try("stop before it has begun", "G3", _stop_at_once)
+        self._try(
+            "initialize() fails before its first line", "G1", _restart, Plan(fail_before=INITIALIZE)
+        )
+        self._try("initialize() fails at its end", "G1", _restart, Plan(fail_after=INITIALIZE))
+        for count in range(1, min(first.probe.steps[INITIALIZE], MOST_CHECKPOINTS) + 1):
+            name = f"stop at checkpoint {count} of initialize()"
+            self._try(name, "G1", _until_stopped, Plan(cancel=(INITIALIZE, count)))
+        for count in worth_stopping_at(first.probe, START):
+            name = f"stop at checkpoint {count} after initialize()"
+            self._try(name, "G4", _until_stopped, Plan(cancel=(START, count)))
+        for count in range(1, min(first.probe.steps[CLOSE], MOST_CHECKPOINTS) + 1):
+            name = f"close() is cancelled at checkpoint {count}"
+            self._try(name, "G7", _work_and_stop, Plan(cancel=(CLOSE, count)))
+        self._try("a task crashes; the plugin is restarted", "G6", _crash_and_restart)
+        self._try("stop during the back-off after a crash", "G1", _stop_in_backoff)
+        self._try("stop while close() runs after a crash", "G1", _stop_in_close)
+        self._try("stop twice", "G1", _stop_twice)
+
+
+async def _work_and_stop(run: Trial) -> list[Problem]:
+    state = await run.wait_for(*_SETTLED)
+    if state is not State.RUNNING:
+        return [crash_problem(run, "it does not start")]
+    await trio.sleep(_WORK)
+    return _crashed_by_itself(run)
+
+
+def _crashed_by_itself(run: Trial) -> list[Problem]:
+    life = run.life
+    ended = run.settings.plugins[run.loaded.name].restart == "always" or (
+        run.loaded.settings.restart == "always"
+    )
+    if life.last_error is None or (ended and "its work has ended" in life.last_error):
+        return []
+    return [crash_problem(run, "it crashed without anybody's doing")]
+
+
+async def _stop_at_once(run: Trial) -> list[Problem]:
+    run.host.request_stop("at once")
+    await run.host.stopped.wait()
+    return []
+
+
+async def _until_stopped(run: Trial) -> list[Problem]:
+    """Wait for the stop at a checkpoint; a plugin may also not come to that checkpoint this time."""
+    await run.wait_for(State.RUNNING, State.STOPPING, *ENDED)
+    with trio.move_on_after(_WORK):
+        await run.host.stop_requested.wait()
+    return []
+
+
+async def _restart(run: Trial) -> list[Problem]:
+    """Wait for the attempt after one that the kit has let fail."""
+    await run.wait_for(State.BACKOFF, *ENDED)
+    return await _runs_again(run)
+
+
+async def _runs_again(run: Trial) -> list[Problem]:
+    if run.life.state.value in ENDED:
+        policy = run.life.settings
+        if policy.restart == "never" or not policy.max_restarts:
+            return []
+        why = run.life.last.reason
+        return [Problem("G6", f"after a failure of the kit's it is not started again: {why}")]
+    await run.wait_for(State.INITIALIZING, *ENDED)
+    state = await run.wait_for(*_SETTLED)
+    if state is State.RUNNING:
+        return []
+    return [
+        Problem(
+            "start",
+            f"it does not start a second time: {run.life.last_error}",
+            crash_problem(run, "").place,
+            "the instance lives on: initialize() has to set back what an attempt leaves, and close() to"
+            " release it",
+        )
+    ]
+
+
+async def _crash_and_restart(run: Trial) -> list[Problem]:
+    await run.wait_for(*_SETTLED)
+    await trio.sleep(_WORK / 2)
+    before = _paths(run)
+    await _crash(run)
+    problems = await _runs_again(run)
+    if not problems and run.life.state.value is State.RUNNING:
+        await trio.sleep(_WORK / 2)
+        if missing := before - _paths(run):
+            hint = "add routes in initialize(), so that each attempt has them"
+            text = f"after a restart the route {', '.join(sorted(missing))} is gone"
+            problems.append(Problem("G8", text, None, hint))
+    return problems
+
+
+def _paths(run: Trial) -> set[str]:
+    return {route.template for route in run.host.routes.of(run.loaded.name)}
+
+
+async def _crash(run: Trial) -> None:
+    """Let a task of the plugin fail, and wait until the host has noticed."""
+    if run.life.state.value is State.RUNNING:
+        run.probe.crash()
+        await run.wait_for(State.BACKOFF, *ENDED)
+
+
+async def _stop_in_backoff(run: Trial) -> list[Problem]:
+    await run.wait_for(*_SETTLED)
+    await _crash(run)
+    run.host.request_stop("during the back-off")
+    await run.host.stopped.wait()
+    return []
+
+
+async def _stop_in_close(run: Trial) -> list[Problem]:
+    await run.wait_for(*_SETTLED)
+    token = trio.lowlevel.current_trio_token()
+
+    def on_step(phase: str, _count: int) -> None:
+        if phase == CLOSE:
+            token.run_sync_soon(run.host.request_stop, "while close() runs")
+
+    run.probe.plan.on_step = on_step
+    await _crash(run)
+    with trio.move_on_after(_WORK):
+        await run.host.stop_requested.wait()
+    return []
+
+
+async def _stop_twice(run: Trial) -> list[Problem]:
+    await run.wait_for(*_SETTLED)
+    run.host.request_stop("once")
+    run.host.request_stop("twice")
+    await run.host.stopped.wait()
+    receipt = run.host.receipt
+    run.host.request_stop("a third time")
+    await trio.lowlevel.checkpoint()
+    if receipt is not run.host.receipt:
+        return [Problem("G9", "a second stop led to a second receipt")]
+    return []

@@ -1,0 +1,182 @@
+"""Runs one plugin again and again, each time with a new host, and reports what was found."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
+from typing import Any, Self
+
+import trio
+from trio.testing import MockClock
+
+from lva.errors import ConfigurationError
+from lva.testing.captured import CapturedLog, leaked_secrets, secrets_of
+from lva.testing.holds import HoldWatch
+from lva.testing.places import Place
+from lva.testing.probe import CLOSE, HANDLE, START, Plan
+from lva.testing.report import Problem, Report, failed, passed
+from lva.testing.subject import Subject
+from lva.testing.trial import Trial, crash_problem, root_of, trial
+from lva.testing.world import World
+
+#: A plugin's configuration, or what makes it for a world.
+Config = Mapping[str, Any] | Callable[[Any], Mapping[str, Any]] | None
+Act = Callable[[Trial], Awaitable[Iterable[Problem]]]
+
+
+class Runs:
+    """Runs of one plugin, and the report on them.
+
+    Use as a context manager; at its end, what is looked at in all runs together is reported.
+
+    Args:
+        subject: The plugin.
+        config: Its configuration.
+        table: The host's keys of its table.
+        hold_limit: How long one step may hold an event loop, in seconds.
+        make_world: Makes the outside world for each run; None if there is none.
+
+    Attributes:
+        report: What was found so far.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        config: Config,
+        table: Mapping[str, Any] | None,
+        hold_limit: float,
+        make_world: Callable[[], World] | None,
+    ) -> None:
+        self.report: Report = Report(subject.shown, subject.name)
+        self._subject = subject
+        self._config = config
+        self._table = table
+        self._hold_limit = hold_limit
+        self._make_world = make_world
+        self._watch: HoldWatch | None = None
+        self._said: set[tuple[str, str, Place | None]] = set()
+        self._secrets: list[Problem] = []
+        self._on_asyncio = False
+
+    @property
+    def has_world(self) -> bool:
+        """Whether the plugin's outside world is in the kit's hands."""
+        return self._make_world is not None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.report.failures or self._on_asyncio:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                gc.collect()  # what the plugin left goes here, and not in somebody's test
+        if self._watch is not None:
+            self._watch.__exit__()
+            self._note("how long its steps take", "loop", self._watch.confirmed())
+            self._note("what it logs and prints", "secret", self._secrets)
+
+    def try_once(
+        self,
+        name: str,
+        guarantee: str,
+        act: Act,
+        plan: Plan | None = None,
+        after: Callable[[Trial], Iterable[Problem]] = lambda _run: (),
+    ) -> Trial | None:
+        """Run the plugin once, do something to it, and report how it bore that.
+
+        Args:
+            name: What is done, for the report.
+            guarantee: Which guarantee it is about.
+            act: Does it, and returns what is wrong.
+            plan: How the plugin is disturbed meanwhile.
+            after: Looks at the run when it is over.
+
+        Returns:
+            The run; None if the plugin could not be loaded.
+        """
+        with warnings.catch_warnings():
+            # What is left open is found by looking, and not when it is freed.
+            warnings.simplefilter("ignore", ResourceWarning)
+            clock = MockClock(autojump_threshold=0)
+            result = trio.run(self._once, plan or Plan(), act, clock=clock)
+        if isinstance(result, list):
+            self._note("load", "load", result)
+            return None
+        self._on_asyncio = result.loaded.runtime == "asyncio"
+        self._note(name, guarantee, [*result.problems, *after(result)])
+        return result
+
+    async def _once(self, plan: Plan, act: Act) -> Trial | list[Problem]:
+        async with AsyncExitStack() as stack:
+            world = None if self._make_world is None else self._make_world()
+            if world is not None:
+                await stack.enter_async_context(world)
+            log = stack.enter_context(CapturedLog(alone=True))
+            config = self._config(world) if callable(self._config) else self._config
+            try:
+                settings = self._subject.settings(config, self._table)
+                loaded = self._subject.load(settings)
+            except ConfigurationError as error:
+                return [_load_problem(text) for text in error.problems]
+            if self._watch is None:
+                self._watch = HoldWatch(root_of(loaded), self._hold_limit)
+                self._watch.__enter__()
+            token = trio.lowlevel.current_trio_token()
+            async with trial(loaded, settings, plan, self._watch, world) as run:
+                plan.on_cancel = _stopper(run, plan, token)
+                try:
+                    found = list(await act(run))
+                except trio.TooSlowError:
+                    found = [crash_problem(run, "it does not get on")]
+            run.problems += found
+            self._secrets += leaked_secrets(log, loaded.name, secrets_of(loaded))
+            return run
+
+    def _note(self, name: str, guarantee: str, problems: Iterable[Problem]) -> None:
+        """Add a step to the report; what was said before is not said again."""
+        problems = list(problems)
+        if not problems:
+            self.report.steps.append(passed(name, guarantee))
+        for problem in problems:
+            key = (problem.guarantee, _without_numbers(problem.message), problem.place)
+            if key not in self._said:
+                self._said.add(key)
+                self.report.steps.append(failed(name, problem))
+
+
+def _stopper(run: Trial, plan: Plan, token: trio.lowlevel.TrioToken) -> Callable[[], None]:
+    """Return what begins a stop at the plan's checkpoint, of a plugin on either loop."""
+    why = "the kit stops it at a checkpoint"
+
+    def stop() -> None:
+        run.host.request_stop(why)
+        if plan.cancel is not None and plan.cancel[0] == START:
+            # Together with the stop, so that the tasks are cancelled at this very checkpoint.
+            for instance in run.probe.instances:
+                instance.nursery.cancel_scope.cancel()
+
+    def stop_soon() -> None:
+        token.run_sync_soon(run.host.request_stop, why)
+
+    if plan.cancel is not None and plan.cancel[0] in {CLOSE, HANDLE}:
+        return lambda: None
+    return stop_soon if run.loaded.runtime == "asyncio" else stop
+
+
+def _load_problem(text: str) -> Problem:
+    """Return what a configuration error says as a problem, with the line that it names."""
+    for word in text.replace("\n", " ").split():
+        file, _, line = word.rstrip(":,").rpartition(":")
+        if file.endswith(".py") and line.isdigit():
+            return Problem("load", text, Place(file, int(line)))
+    return Problem("load", text)
+
+
+def _without_numbers(text: str) -> str:
+    """Return a message without what differs from run to run."""
+    return "".join("#" if char.isdigit() else char for char in text)

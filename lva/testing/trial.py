@@ -1,0 +1,417 @@
+"""One run of the real host with one plugin, in this process, and everything that can be seen of it."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any, Final, NoReturn
+
+import httpx
+import trio
+from trio.testing import MockClock
+
+from lva.host.host import Host
+from lva.host.lifecycle import TRANSITIONS, PluginLife, State
+from lva.host.loading import LoadedPlugin
+from lva.host.loops import loop_base
+from lva.host.receipt import PluginReceipt
+from lva.logs import current_plugin
+from lva.settings import Settings
+from lva.testing.holds import HoldWatch
+from lva.testing.leftovers import Origins, all_tasks, host_leftovers, left_since, snapshot
+from lva.testing.places import coroutine_place, error_place, parsed_place
+from lva.testing.probe import CLOSE, INITIALIZE, InjectedError, Plan, Probe
+from lva.testing.report import Problem
+from lva.testing.virtual import VirtualLoop, VirtualTime
+from lva.testing.world import World
+from lva.web.application import web_application
+from lva.web.requests import Requests
+from lva.web.resources import Resources
+
+#: How long, in seconds of the run's own time, the host may take to stop beyond `shutdown_timeout`.
+_OVERTIME: Final = 5.0
+#: How long, in real seconds, a thread that a task waits for may take to end before that task is ended.
+_THREAD_PATIENCE: Final = 5.0
+#: The name of the service in the addresses of requests.
+BASE_URL: Final = "http://lva"
+
+
+@dataclass(slots=True)
+class Trial:
+    """A host that runs with one plugin.
+
+    Attributes:
+        loaded: The plugin.
+        settings: The service's settings.
+        host: The host.
+        probe: What the plugin's methods do.
+        client: Sends requests to the service, without a network.
+        virtual: Moves virtual time; None if time is real.
+        world: The plugin's outside world, if the kit makes it.
+        problems: What was found wrong, once the trial is over.
+    """
+
+    loaded: LoadedPlugin
+    settings: Settings
+    host: Host
+    probe: Probe
+    root: str
+    client: httpx.AsyncClient
+    virtual: VirtualTime | None
+    world: World | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def life(self) -> PluginLife:
+        """The plugin's life."""
+        return self.host.lives[self.loaded.name]
+
+    @property
+    def receipt(self) -> PluginReceipt:
+        """The plugin's part of the receipt, once the host has stopped."""
+        assert self.host.receipt is not None
+        return self.host.receipt.plugins[0]
+
+    @property
+    def states(self) -> list[State]:
+        """The states that the plugin has been in, oldest first."""
+        return [step.state for step in self.life.history]
+
+    async def wait_for(self, *states: State, within: float = 1000.0) -> State:
+        """Wait until the plugin is in one of the states; return which.
+
+        Raises:
+            trio.TooSlowError: It is in none of them, after so many seconds.
+        """
+        with trio.fail_after(within):
+            state: State = await self.life.state.wait_value(lambda value: value in states)
+        return state
+
+
+def root_of(loaded: LoadedPlugin) -> str:
+    """Return what the names of a plugin's files begin with."""
+    path = loaded.path
+    return f"{path.parent}{os.sep}" if path.name == "__init__.py" else str(path)
+
+
+@asynccontextmanager
+async def trial(
+    loaded: LoadedPlugin,
+    settings: Settings,
+    plan: Plan | None = None,
+    watch: HoldWatch | None = None,
+    world: World | None = None,
+) -> AsyncIterator[Trial]:
+    """Run a plugin in the real host; stop it at the end, and look at what it leaves.
+
+    With an autojump clock, time is virtual on the plugin's asyncio loop too.
+
+    Args:
+        loaded: The plugin, loaded for this trial alone.
+        settings: The service's settings.
+        plan: How the plugin's life is disturbed.
+        watch: What measures its steps.
+        world: The plugin's outside world.
+
+    What is found goes to `Trial.problems`; nothing is raised but what the body raises. A plugin that
+    does not end is ended by force.
+    """
+    root = root_of(loaded)
+    if world is not None:
+        world.prepare(sys.modules[loaded.classes[0].__module__])
+    probe = Probe(loaded, root, plan)
+    failure: Exception | None = None
+    async with trio.open_nursery() as helpers:
+        virtual = await _virtual_time(helpers, world)
+        before = snapshot()
+        instruments = [probe, *([watch] if watch is not None else [])]
+        with Origins(root) as origins, _loops_in(virtual, probe, watch):
+            for instrument in instruments:
+                trio.lowlevel.add_instrument(instrument)
+            async with trio.open_nursery() as nursery:
+                run = await _start(nursery, loaded, settings, probe, root, virtual)
+                run.world = world
+                try:
+                    yield run
+                except Exception as error:  # noqa: BLE001 - raised below, outside of the nurseries
+                    failure = error
+                with trio.CancelScope(shield=True):
+                    await run.client.aclose()
+                    await _stop(run)
+                    left = await left_since(before, root, origins, world)
+                    known = {problem.guarantee for problem in run.problems} & {"G4", "G7"}
+                    # A task that the host has found is not to be named twice.
+                    run.problems += [
+                        item for item in left if not known or "the task" not in item.message
+                    ]
+                    run.problems = _with_places(run)
+                    await _end_by_force(run)
+                nursery.cancel_scope.cancel()
+            for instrument in instruments:
+                trio.lowlevel.remove_instrument(instrument)
+            run.problems[:] = _without_repetitions(run.problems)
+        helpers.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+async def _virtual_time(helpers: trio.Nursery, world: World | None) -> VirtualTime | None:
+    clock = trio.lowlevel.current_clock()
+    if not isinstance(clock, MockClock) or math.isinf(clock.autojump_threshold):
+        return None
+    virtual = VirtualTime(clock)
+    if world is not None:
+        virtual.hung, virtual.idle = (lambda: world.hung), (lambda: world.idle)
+    await helpers.start(virtual.run)
+    return virtual
+
+
+class _loops_in:  # noqa: N801 - a context manager that reads like a function
+    """Has the asyncio loops that are made meanwhile run in virtual time, and tell of their turns."""
+
+    def __init__(self, virtual: VirtualTime | None, probe: Probe, watch: HoldWatch | None) -> None:
+        self._base: type[Any] | None = None
+        if virtual is not None:
+            own = {"virtual": virtual, "probe": probe, "watch": watch}
+            self._base = type("ProbedLoop", (_ProbedLoop,), own)
+
+    def __enter__(self) -> None:
+        self._token = loop_base.set(self._base) if self._base is not None else None
+
+    def __exit__(self, *_: object) -> None:
+        if self._token is not None:
+            loop_base.reset(self._token)
+
+
+class _ProbedLoop(VirtualLoop):
+    """Tells of its turns."""
+
+    probe: Probe
+    watch: HoldWatch | None
+
+    def turning(self) -> None:
+        if self.watch is not None:
+            self.watch.begin()
+
+    def turned(self) -> None:
+        if self.watch is not None:
+            self.watch.end(own_loop=True)
+        keeper: Any = getattr(self, "keeper", None)
+        if keeper is not None:
+            self.probe.after_turn({*list(keeper._tasks), *list(keeper._calls)})  # noqa: SLF001 - our own
+
+
+async def _start(
+    nursery: trio.Nursery,
+    loaded: LoadedPlugin,
+    settings: Settings,
+    probe: Probe,
+    root: str,
+    virtual: VirtualTime | None,
+) -> Trial:
+    """Put host and web layer together, as the service does."""
+    host = Host(settings, [loaded], random.Random(0))  # noqa: S311 - jitter that repeats itself
+    Resources(host, host.stop_requested.is_set)
+    requests = Requests(web_application(host.routes, settings), host.publish, settings, nursery)
+    client = httpx.AsyncClient(
+        transport=httpx.ASGITransport(app=requests.handle, raise_app_exceptions=False),
+        base_url=BASE_URL,
+        timeout=None,  # noqa: S113 - the test's own time limit holds
+    )
+    await nursery.start(host.run)
+    return Trial(loaded, settings, host, probe, root, client, virtual)
+
+
+async def _stop(run: Trial) -> None:
+    """Stop the host, and look at how its plugin has ended."""
+    host = run.host
+    host.request_stop("the trial is over")
+    limit = run.settings.shutdown_timeout + _OVERTIME
+    with trio.move_on_after(limit):
+        await host.stopped.wait()
+    if not host.stopped.is_set():
+        run.problems.append(
+            Problem("G4", f"the host has not stopped within {limit:g} s of being told to")
+        )
+    for _ in range(5):
+        await trio.lowlevel.checkpoint()  # what the host started ends by itself now
+    if host.stopped.is_set():
+        run.problems += [*_how_it_ended(run), *_calls_account(run), *_illegal_states(run)]
+        run.problems += host_leftovers(host)
+        run.problems += _ledgers(run)
+
+
+def _how_it_ended(run: Trial) -> list[Problem]:
+    """Return what the receipt says of a bad end."""
+    problems = []
+    cut_short = run.probe.plan.cancel is not None and run.probe.plan.cancel[0] == CLOSE
+    for text in run.receipt.problems:
+        if cut_short and "left behind, now ended" in text:
+            continue  # on asyncio the host does what a `close()` does not come to
+        if "addRoute(" in text and "is stopping" in text and "was being cancelled" in text:
+            continue  # on asyncio a stop may come between a call and its first step
+        place = parsed_place(text, run.root)
+        if "left behind" in text or text.startswith("it left"):
+            problems.append(Problem("G7", text, place, "end it in close()"))
+        elif "ignored its cancellation" in text or "although cancelled" in text:
+            hint = "do not swallow cancellation: re-raise it, and shield nothing without a deadline"
+            problems.append(Problem("G4", text, place, hint))
+        elif "took longer than" in text:
+            problems.append(
+                Problem("G4", text, place, "give waits in close() a deadline of their own")
+            )
+        else:
+            call = next((c for c in run.probe.calls if c.error and text.startswith(c.what)), None)
+            place = (
+                error_place(call.error) if call is not None and call.error is not None else place
+            )
+            closing = ".close()" in text
+            hint = "close() must cope with an initialize() that got half-way" if closing else ""
+            problems.append(Problem("G1" if closing else "G6", text, place, hint))
+    if run.life.state.value is State.ABANDONED and not problems:
+        reason = run.life.last.reason
+        problems.append(Problem("G4", f"abandoned: {reason}", parsed_place(reason, run.root)))
+    return problems
+
+
+def _calls_account(run: Trial) -> list[Problem]:
+    """Compare how often each class was initialized and closed, and whether that was in turn."""
+    problems = []
+    probe = run.probe
+    for cls in run.loaded.classes:
+        name = cls.__name__
+        entered = [call for call in probe.begun(INITIALIZE) if call.cls == name]
+        closed = [call for call in probe.begun(CLOSE) if call.cls == name]
+        overridden = getattr(cls.close, "__wrapped__", None) is not None
+        if (
+            overridden
+            and len(entered) != len(closed)
+            and run.life.state.value is not State.ABANDONED
+        ):
+            problems.append(
+                Problem(
+                    "G1",
+                    f"{name}.initialize() was entered {len(entered)} times, {name}.close() {len(closed)}",
+                )
+            )
+        if run.loaded.runtime == "trio":
+            early = [other for call in closed for other in call.others if other.endswith("start()")]
+            problems += [
+                Problem("G1", f"{name}.close() was called while {other} still ran")
+                for other in early
+            ]
+    return problems
+
+
+def _illegal_states(run: Trial) -> list[Problem]:
+    problems = []
+    states = run.states
+    for old, new in pairwise(states):
+        if new not in TRANSITIONS[old]:
+            problems.append(
+                Problem("G8", f"an illegal change of state: {old.value} -> {new.value}")
+            )
+    if states[-1] not in {State.STOPPED, State.FAILED, State.ABANDONED}:
+        problems.append(Problem("G8", f"the plugin ended in the state {states[-1].value}"))
+    return problems
+
+
+def _ledgers(run: Trial) -> list[Problem]:
+    return [
+        Problem("G5", f"the ledger of {cls.__name__} does not balance: {delivery.ledger.as_dict()}")
+        for cls, delivery in run.life.deliveries.items()
+        if not delivery.ledger.balanced
+    ]
+
+
+def crash_problem(run: Trial, doing: str) -> Problem:
+    """Return why a plugin does not run, as a problem."""
+    error = next(
+        (
+            call.error
+            for call in reversed(run.probe.calls)
+            if call.error is not None and not isinstance(call.error, InjectedError | trio.Cancelled)
+        ),
+        None,
+    )
+    place = None if error is None else error_place(error)
+    reason = run.life.last_error or run.life.last.reason
+    return Problem("start", f"{doing}: {reason}", place or parsed_place(reason, run.root))
+
+
+def _with_places(run: Trial) -> list[Problem]:
+    """Return the problems; one of a task that does not end gets its line, if the host did not know it."""
+    alive = [task for task in all_tasks() if task.context.get(current_plugin) == run.loaded.name]
+    places = [coroutine_place(task.coro, run.root) for task in alive]
+    place = next((place for place in places if place is not None), None)
+    return [
+        replace(item, place=place) if item.guarantee == "G4" and item.place is None else item
+        for item in run.problems
+    ]
+
+
+# A plugin that does not end
+
+
+class _Ended:
+    """Stands for a coroutine that is not run any more."""
+
+    def send(self, _value: Any) -> None:
+        raise _EndedByForceError
+
+    def throw(self, *_args: Any) -> None:
+        raise _EndedByForceError
+
+
+class _EndedByForceError(Exception):
+    """A task was ended by the kit."""
+
+
+#: What was ended by force; kept, since it would not bear being freed.
+_graveyard: list[Any] = []
+
+
+async def _end_by_force(run: Trial) -> None:
+    """End the plugin's tasks that ignore their cancellation, or the test would not end either.
+
+    Trio has no means for that. The coroutine of such a task is replaced by one that raises.
+    """
+    patience = time.monotonic() + _THREAD_PATIENCE
+    while alive := [
+        task for task in all_tasks() if task.context.get(current_plugin) == run.loaded.name
+    ]:
+        for task in alive:
+            if any(nursery.child_tasks for nursery in task.child_nurseries):
+                continue  # its children first
+            coro: Any = task.coro
+            if not isinstance(coro, _Ended):
+                _graveyard.append(task.coro)
+                task.coro = _Ended()  # type: ignore[assignment] # Trio sends to it, and no more
+            waits = getattr(task, "_next_send_fn", None) is None
+            if waits and (_stops_waiting(task) or time.monotonic() > patience):
+                trio.lowlevel.reschedule(task)
+        await trio.lowlevel.checkpoint()
+
+
+def _stops_waiting(task: Any) -> bool:
+    """Have a task that waits let go of what it waits for; return whether it has.
+
+    What does not let go, as a thread, comes back to the task; Trio would not bear it if that were gone.
+    """
+    abort, task._abort_func = task._abort_func, None  # noqa: SLF001 - as Trio does when it cancels
+    return abort is not None and abort(_raise_ended) is trio.lowlevel.Abort.SUCCEEDED
+
+
+def _raise_ended() -> NoReturn:
+    raise _EndedByForceError
+
+
+def _without_repetitions(problems: list[Problem]) -> list[Problem]:
+    return list(dict.fromkeys(problems))

@@ -1,0 +1,50 @@
+"""The kit tells wrong plugins from right ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lva.testing import contract
+from lva.testing.report import Report, full_name
+from tests.testing.gallery import RIGHT, WRONG, Plugin
+
+
+def check(plugin: Plugin) -> Report:
+    """Check a plugin as its author would."""
+    if plugin.event:
+        return contract.check_event_contract(plugin.source, **plugin.arguments)
+    return contract.check_plugin(plugin.source, **plugin.arguments)
+
+
+def test_the_gallery_is_large():
+    assert len(WRONG) >= 40
+    assert len(RIGHT) >= 20
+    assert len({plugin.name for plugin in WRONG + RIGHT}) == len(WRONG + RIGHT)
+
+
+@pytest.mark.parametrize("plugin", WRONG, ids=lambda plugin: plugin.name)
+def test_a_wrong_plugin_is_caught(plugin: Plugin):
+    report = check(plugin)
+    found = [
+        step
+        for step in report.failures
+        if step.guarantee == full_name(plugin.guarantee) and plugin.says in step.message
+    ]
+    assert found, f"not caught with {plugin.guarantee} {plugin.says!r}:\n{report}"
+    if plugin.line is not None:
+        assert plugin.line in [step.line for step in found], str(report)
+        assert Path(str(found[0].file)).name.startswith("plugin_under_test")
+    with pytest.raises(AssertionError, match="breaks its contract"):
+        report.raise_if_failed()
+
+
+@pytest.mark.parametrize("plugin", RIGHT, ids=lambda plugin: plugin.name)
+def test_a_right_plugin_passes(plugin: Plugin):
+    report = check(plugin)
+    assert report.ok, str(report)
+    if plugin.event:  # its life is looked at as well
+        arguments = {**plugin.arguments}
+        arguments.pop("ordered", None)
+        contract.check_plugin(plugin.source, **arguments).raise_if_failed()

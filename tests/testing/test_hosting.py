@@ -1,0 +1,174 @@
+"""`running_plugin`, which is the fixture `lva_host`."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lva.testing import check_event_contract, check_plugin, contract, running_plugin
+from tests.support import clean_environment
+
+PUMP = """
+import trio
+from lva import BaseBackgroundPlugin, BaseEventPlugin
+
+class Pump(BaseBackgroundPlugin):
+    async def initialize(self):
+        self.addRoute("/pump", self.get)
+
+    async def get(self, request):
+        return {"pumping": True}
+
+class Gauge(BaseEventPlugin):
+    eventName = "monitoring_event"
+
+    async def handleEvent(self, points, logger):
+        logger.info("%d points", len(points))
+"""
+
+
+async def test_the_real_web_layer_answers(lva_host: Any, autojump_clock: Any):
+    async with lva_host(PUMP) as host:
+        assert (await host.client.get("/pump")).json() == {"pumping": True}
+        assert (await host.client.get("/readyz")).status_code == 200
+        assert (await host.client.get(f"/plugins/{host.name}")).json()["state"] == "running"
+        missing = await host.client.get("/pumps")
+        assert (missing.status_code, missing.json()["error_code"]) == (404, "not_found")
+        # Each request has made points, two of them for the one that failed.
+        assert (await host.settled()).delivered == 5
+        assert any("points" in message for message in host.log.messages)
+
+
+async def test_points_states_and_the_receipt(lva_host: Any, autojump_clock: Any):
+    async with lva_host(PUMP) as host:
+        host.publish(7)
+        assert (await host.settled()).delivered == 7
+        host.crash()
+        await host.wait_for("backoff")
+        await host.wait_for("running")
+        assert host.states[-2:] == ["initializing", "running"]
+        assert host.calls.count("Pump.initialize()") == 2
+        assert host.status["restarts"] == 1
+        part = await host.stop()
+        assert (part.state, part.restarts, part.points["delivered"]) == ("stopped", 1, 7)
+        assert host.state == "stopped"
+
+
+async def test_a_start_that_fails_has_its_cause(autojump_clock: Any):
+    broken = PUMP.replace('self.addRoute("/pump", self.get)', 'raise OSError("no water")')
+    with pytest.raises(AssertionError, match="OSError: no water") as caught:
+        async with running_plugin(broken):
+            pass
+    assert isinstance(caught.value.__cause__, OSError)
+    assert 'raise OSError("no water")' in str(caught.value)
+
+
+async def test_a_file_that_does_not_load(autojump_clock: Any):
+    with pytest.raises(AssertionError, match="does not load"):
+        async with running_plugin(PUMP.replace("async def get(", "async def get((")):
+            pass
+
+
+async def test_what_is_left_fails_the_test(autojump_clock: Any):
+    leaking = PUMP.replace('self.addRoute("/pump", self.get)', 'self.file = open("/dev/null")')
+    with pytest.raises(AssertionError, match="left behind: the file /dev/null"):
+        async with running_plugin(leaking) as host:
+            module, plugin = host.module, host.plugin
+    assert module.Pump
+    plugin.file.close()
+
+
+async def test_what_is_tolerated_does_not(autojump_clock: Any):
+    leaking = PUMP.replace('self.addRoute("/pump", self.get)', 'self.file = open("/dev/null")')
+    async with running_plugin(leaking, tolerate=["G7"]) as host:
+        plugin = host.plugin
+    plugin.file.close()
+
+
+async def test_the_error_of_the_block_comes_first(autojump_clock: Any):
+    leaking = PUMP.replace('self.addRoute("/pump", self.get)', 'self.file = open("/dev/null")')
+    with pytest.raises(KeyError, match="mine"):
+        async with running_plugin(leaking) as host:
+            plugin = host.plugin
+            raise KeyError("mine")
+    plugin.file.close()
+
+
+async def test_logging_is_as_before(autojump_clock: Any):
+    root, own = logging.getLogger(), logging.getLogger("lva")
+    before = (list(root.handlers), root.level, own.level, sys.stdout, sys.stderr)
+    async with running_plugin(PUMP):
+        assert own.level == logging.DEBUG
+    assert (list(root.handlers), root.level, own.level, sys.stdout, sys.stderr) == before
+
+
+async def test_the_checks_refuse_to_run_inside_an_event_loop():
+    with pytest.raises(RuntimeError, match="call it from a plain"):
+        check_plugin(PUMP)
+    with pytest.raises(RuntimeError, match="lva_host"):
+        check_event_contract(PUMP)
+
+
+def test_a_path_a_package_and_a_name(tmp_path: Path):
+    (tmp_path / "pump.py").write_text(PUMP)
+    (tmp_path / "well").mkdir()
+    (tmp_path / "well" / "__init__.py").write_text(PUMP)
+    (tmp_path / "pump.py").chmod(0o666)  # whoever may write there: that is for the service
+    for source in (tmp_path / "pump.py", str(tmp_path / "well"), tmp_path / "well/__init__.py"):
+        assert check_plugin(source).ok
+    assert check_plugin("background_plugin_example").name == "background_plugin_example"
+    with pytest.raises(FileNotFoundError, match="there is no plugin at"):
+        check_plugin(tmp_path / "pumps.py")
+
+
+def test_a_report_is_for_people_and_for_machines(tmp_path: Path):
+    path = tmp_path / "pump.py"
+    path.write_text(PUMP + "\n    async def close(self):\n        self.water.drain()\n")
+    report = contract.check_plugin(path)
+    assert not report.ok
+    assert str(report) == (
+        f"{path} breaks its contract (1 problem)\n\n"
+        "G1 closed exactly once: Gauge.close() raised AttributeError: 'Gauge' object has no attribute"
+        " 'water'\n"
+        "  step: start, then stop\n"
+        f"  at:   {path}:{len(PUMP.splitlines()) + 3}\n"
+        "            self.water.drain()\n"
+        "  hint: close() must cope with an initialize() that got half-way"
+    )
+    values = report.as_dict()
+    assert values["ok"] is False
+    assert [step["code"] for step in values["steps"] if not step["ok"]] == ["self.water.drain()"]
+
+
+def test_a_configuration_that_is_missing_is_a_step():
+    report = contract.check_plugin("webhook")
+    (step,) = report.failures
+    assert step.guarantee == "a plugin that loads"
+    assert "url" in step.message
+
+
+@pytest.mark.parametrize("module", ["lva", "lva.cli"])
+def test_the_service_does_not_import_the_kit(module: str):
+    code = f"import sys, {module}; print(*{{'pytest', 'lva.testing'}} & {{*sys.modules}})"
+    assert _output(code) == ""
+
+
+def test_the_checks_need_no_pytest():
+    hidden = "import sys; sys.modules |= {'pytest': None, 'pytest_trio': None, '_pytest': None}"
+    code = "from lva.testing.contract import check_plugin"
+    assert (
+        _output(f"{hidden}; {code}; print(check_plugin('background_plugin_example').ok)") == "True"
+    )
+
+
+def _output(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=clean_environment(), capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    return done.stdout.strip()
