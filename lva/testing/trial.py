@@ -31,6 +31,8 @@ from lva.testing.probe import CLOSE, INITIALIZE, InjectedError, Plan, Probe
 from lva.testing.report import Problem
 from lva.testing.virtual import VirtualLoop, VirtualTime
 from lva.testing.world import World
+from lva.web.access import Access
+from lva.web.actions import Actions
 from lva.web.application import web_application
 from lva.web.requests import Requests
 from lva.web.resources import Resources
@@ -39,8 +41,8 @@ from lva.web.resources import Resources
 _OVERTIME: Final = 5.0
 #: How long, in real seconds, a thread that a task waits for may take to end before that task is ended.
 _THREAD_PATIENCE: Final = 5.0
-#: The name of the service in the addresses of requests.
-BASE_URL: Final = "http://lva"
+#: Where the service seems to listen; nothing does.
+BASE_URL: Final = "http://127.0.0.1:5240"
 
 
 @dataclass(slots=True)
@@ -218,7 +220,9 @@ async def _start(
 ) -> Trial:
     """Put host and web layer together, as the service does."""
     host = Host(settings, [loaded], random.Random(0))  # noqa: S311 - jitter that repeats itself
-    Resources(host, host.stop_requested.is_set)
+    access = Access(settings, BASE_URL)
+    Resources(host, host.stop_requested.is_set, access)
+    Actions(host, access)
     requests = Requests(web_application(host.routes, settings), host.publish, settings, nursery)
     client = httpx.AsyncClient(
         transport=httpx.ASGITransport(app=requests.handle, raise_app_exceptions=False),
