@@ -1,4 +1,4 @@
-"""The command line: `lva run`."""
+"""The command line: `lva run`; the other commands are in `lva.commands`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from lva import __version__
+from lva.commands.check import check
+from lva.commands.plugins import plugins
 from lva.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -23,6 +25,10 @@ THREADS_GRACE: Final = 0.5
 @click.version_option(__version__, prog_name="lva")
 def main() -> None:
     """LVA: a video agent service whose work is done by plugins."""
+
+
+main.add_command(plugins)
+main.add_command(check)
 
 
 @main.command()

@@ -5,12 +5,37 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
     from lva.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a plugin.
+
+    Attributes:
+        text: What is wrong, and what to do about it, for people.
+        file: Where it is.
+        line: The line there, from 1.
+        code: The kind of problem, for programs.
+        level: Whether the service refuses the plugin, or it fails there; or it only looks wrong.
+    """
+
+    text: str
+    file: Path | None = None
+    line: int | None = None
+    code: str = "file"
+    level: Literal["error", "warning"] = "error"
+
+    def __str__(self) -> str:
+        line = f":{self.line}" if self.line is not None else ""
+        return f"{self.file}{line}: {self.text}" if self.file is not None else self.text
 
 
 class ConfigurationError(Exception):

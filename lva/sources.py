@@ -120,8 +120,8 @@ def read_file(config_file: Path | None) -> Source:
     Raises:
         ConfigurationError: A file that was named does not exist, or the file cannot be used.
     """
-    named = config_file or (Path(env) if (env := os.environ.get(CONFIG_VARIABLE)) else None)
-    path = named or DEFAULT_FILE
+    named = _named_file(config_file)
+    path = settings_file(config_file)
     try:
         if (why := untrusted(path)) is not None:
             raise ConfigurationError([f"{path}: {why}"])
@@ -139,6 +139,15 @@ def read_file(config_file: Path | None) -> Source:
         raise ConfigurationError([f"{path}: cannot be read: {error.strerror}"]) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigurationError([f"{path}: not valid TOML: {error}"]) from error
+
+
+def settings_file(config_file: Path | None) -> Path:
+    """Return where the settings file is, or would be: as given, as the environment says, or the usual."""
+    return _named_file(config_file) or DEFAULT_FILE
+
+
+def _named_file(config_file: Path | None) -> Path | None:
+    return config_file or (Path(env) if (env := os.environ.get(CONFIG_VARIABLE)) else None)
 
 
 def over(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:

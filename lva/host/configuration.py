@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import reprlib
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,7 +12,7 @@ from typing import Any, TypeAlias
 from pydantic import AliasChoices, AliasPath, BaseModel, RootModel, ValidationError
 
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin
-from lva.errors import hint, wrong_key
+from lva.errors import Problem, hint, wrong_key
 from lva.host.finder import PluginFileError, plugin_line
 from lva.logs import keep_secret
 from lva.settings import PluginSettings
@@ -29,15 +30,18 @@ def with_defaults(
     """
     defaults: dict[str, Any] = {}
     for cls in classes:
-        where = f"{path}: class {cls.__name__}: host_settings"
+        where = f"class {cls.__name__}: host_settings"
+        place = place_of(cls, path)
         own: object = cls.host_settings
         if not isinstance(own, Mapping):
-            raise PluginFileError(f"{where} must be a dictionary, not {reprlib.repr(own)}")
+            said = f"{where} must be a dictionary, not {reprlib.repr(own)}"
+            raise PluginFileError(Problem(said, *place, "host-settings"))
         try:
             PluginSettings.model_validate(dict(own))
         except ValidationError as error:
             lines = _lines(error, PluginSettings.model_fields)
-            raise PluginFileError(f"{where}: {'; '.join(lines)}") from error
+            said = f"{where}: {'; '.join(lines)}"
+            raise PluginFileError(Problem(said, *place, "host-settings")) from error
         defaults |= own
     return table.over(defaults)
 
@@ -50,7 +54,7 @@ def configs_of(
     Raises:
         PluginFileError: With everything that is wrong; without values, which may be secrets.
     """
-    models = {cls: _model_of(cls) for cls in classes}
+    models = {cls: _model_of(cls, path) for cls in classes}
     # Before validation, since a validator's message may quote what it was given.
     keep_secret(values)
     for model in models.values():
@@ -72,17 +76,26 @@ def configs_of(
     # Two classes may say the same of a key that both have.
     problems = [f"plugins.{name}.config.{line}" for line in dict.fromkeys(key_problems)] + problems
     if problems:
-        raise PluginFileError("\n  ".join(["its configuration is wrong:", *problems]))
+        said = "\n  ".join(["its configuration is wrong:", *problems])
+        raise PluginFileError(Problem(said, code="config"))
     return configs
 
 
-def _model_of(cls: PluginClass) -> type[BaseModel] | None:
-    model = cls.Config
+def place_of(cls: type, path: Path) -> tuple[Path, int | None]:
+    """Return the file and line where a class of a plugin is defined; the line if it can be found."""
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None) or path
+    try:
+        return Path(file), inspect.getsourcelines(cls)[1]
+    except (OSError, TypeError, IndexError, SyntaxError):
+        return Path(file), None
+
+
+def _model_of(cls: PluginClass, path: Path) -> type[BaseModel] | None:
+    model: object = cls.Config
     if model is None or (inspect.isclass(model) and issubclass(model, BaseModel)):
         return model
-    raise PluginFileError(
-        f"{cls.__name__}.Config must be a pydantic model, not {reprlib.repr(model)}"
-    )
+    said = f"{cls.__name__}.Config must be a pydantic model, not {reprlib.repr(model)}"
+    raise PluginFileError(Problem(said, *place_of(cls, path), "config-model"))
 
 
 def _keys(model: type[BaseModel] | None) -> set[str] | None:

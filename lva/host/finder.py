@@ -1,26 +1,30 @@
 """Finding plugin files, and importing them under checks.
 
-Plugin modules live under the synthetic package `lva_plugins`, so that relative imports between plugin
-files work and pass through the same checks, and `sys.path` stays as it is.
+Modules of the plugin directories live under the synthetic package `lva_plugins`, so that relative imports
+between plugin files work and pass through the same checks, and `sys.path` stays as it is. Modules of
+installed packages keep their names; all that is imported of such a package passes through the checks too.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import importlib
 import os
 import re
 import stat
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-from typing import Final
+from typing import Any, Final
 
-from lva.errors import hint
+from lva.errors import Problem, hint
+from lva.host.installed import InstalledPlugin, find, find_module, installed_plugins
 from lva.logs import brief
 from lva.trust import untrusted
 
@@ -31,40 +35,88 @@ _MAX_SOURCE: Final = 10 * 1024 * 1024
 
 
 class PluginFileError(Exception):
-    """One plugin file cannot be used; the message is for people."""
+    """One plugin cannot be used.
+
+    Args:
+        *problems: What is wrong, for people.
+    """
+
+    def __init__(self, *problems: Problem | str) -> None:
+        self.problems: list[Problem] = [
+            Problem(item) if isinstance(item, str) else item for item in problems
+        ]
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a plugin was found.
+
+    Attributes:
+        path: Its file.
+        directory: What the file must not lead out of.
+        module: The name that it is imported under.
+        distribution: The installed package that brings it, with its version; None for a plugin directory.
+    """
+
+    path: Path
+    directory: Path
+    module: str
+    distribution: str | None = None
+
+    def __str__(self) -> str:
+        if self.distribution is None:
+            return str(self.path)
+        return f"{self.path} of the installed package {self.distribution}"
 
 
 class PluginFinder(MetaPathFinder, Loader):
-    """Imports `lva_plugins.*` from the plugin directories, after checking each file.
+    """Imports plugins from the plugin directories and installed packages, after checking each file.
 
     Args:
         directories: Searched in order; the shipped ones come last.
         strict: Whether a file that others may write is refused; otherwise it is only reported.
+        installed: What installed packages bring along; looked for at the first need if left out.
 
     Attributes:
         digests: The SHA-256 of each module's source, by the module's name.
         warnings: What was let pass because `strict` is off.
     """
 
-    def __init__(self, directories: Sequence[Path], strict: bool = True) -> None:
+    def __init__(
+        self,
+        directories: Sequence[Path],
+        strict: bool = True,
+        installed: Sequence[InstalledPlugin] | None = None,
+    ) -> None:
         self._directories = list(dict.fromkeys(directories))
         self._strict = strict
+        self._installed = installed
+        self._packages: dict[str, Path] = {}
         self.digests: dict[str, str] = {}
         self.warnings: list[str] = []
 
     def install(self) -> None:
         """Make this the one finder of plugin modules, forgetting those an earlier one imported."""
         sys.meta_path[:] = [item for item in sys.meta_path if not isinstance(item, PluginFinder)]
-        for name in [key for key in sys.modules if key.partition(".")[0] == PACKAGE]:
+        for name in [key for key, module in sys.modules.items() if is_plugin_module(vars(module))]:
             del sys.modules[name]
         root = ModuleType(PACKAGE, "Plugins that the service loaded; see lva.host.finder.")
         root.__path__ = []
         sys.modules[PACKAGE] = root
-        sys.meta_path.insert(0, self)  # or Python's own would find a package's modules, unchecked
+        # Before Python's own, which would find a package's modules, and installed ones, unchecked.
+        sys.meta_path.insert(0, self)
+
+    @property
+    def installed(self) -> Sequence[InstalledPlugin]:
+        """What installed packages bring along."""
+        if self._installed is None:
+            self._installed = installed_plugins()
+        return self._installed
 
     def available(self) -> set[str]:
-        """Return the names for which there is a file or package in one of the directories."""
-        found = set()
+        """Return the names for which there is a file, a package or an entry point."""
+        found = {plugin.name for plugin in self.installed if PLUGIN_NAME.fullmatch(plugin.name)}
         for directory in self._directories:
             if directory.is_dir():
                 found |= {
@@ -73,24 +125,68 @@ class PluginFinder(MetaPathFinder, Loader):
                 found |= {path.parent.name for path in directory.glob("*/__init__.py")}
         return found - {"__init__", "__main__"}
 
-    def locate(self, name: str) -> Path:
-        """Return the file of the plugin.
+    def locate(self, name: str) -> Place:
+        """Return where the plugin is.
 
         Raises:
             PluginFileError: There is none, or more than one.
         """
-        candidates = [
-            path
+        candidates = self.places(name)
+        if not candidates:
+            raise PluginFileError(Problem(self._not_found(name), code="name"))
+        if len(candidates) > 1:
+            both = " and ".join(map(str, candidates))
+            todo = "rename or remove one of them"
+            if any(place.distribution is not None for place in candidates):
+                todo = "rename the file, or uninstall the package"
+            raise PluginFileError(Problem(f"found twice: {both}; {todo}", code="name"))
+        return candidates[0]
+
+    def places(self, name: str) -> list[Place]:
+        """Return everything of that name: files and packages in the directories, then entry points.
+
+        Raises:
+            PluginFileError: An entry point of that name is broken.
+        """
+        places = [
+            Place(path, directory, f"{PACKAGE}.{name}")
             for directory in self._directories
             for path in (directory / f"{name}.py", directory / name / "__init__.py")
             if os.path.lexists(path)
         ]
-        if not candidates:
-            raise PluginFileError(self._not_found(name))
-        if len(candidates) > 1:
-            both = " and ".join(map(str, candidates))
-            raise PluginFileError(f"found twice: {both}; rename or remove one of them")
-        return candidates[0]
+        for plugin in self.installed:
+            if plugin.name == name:
+                found = find(plugin)
+                if isinstance(found, Problem):
+                    raise PluginFileError(found)
+                places.append(Place(*found, plugin.value, plugin.distribution))
+        return places
+
+    def refusal(self, place: Place) -> Problem | None:
+        """Return why the plugin's file is refused, if it is, without running it."""
+        try:
+            self._read(place.path, place.directory)
+        except PluginFileError as error:
+            return error.problems[0]
+        return None
+
+    def load(self, place: Place) -> ModuleType:
+        """Import a plugin's module, with all that it imports of its own package, after checks.
+
+        Raises:
+            PluginFileError: A file is refused, or is not Python.
+            BaseException: Whatever the module raises.
+        """
+        if place.distribution is not None:
+            self._packages[place.module.partition(".")[0]] = place.directory
+            self._forget(place.module)
+        return importlib.import_module(place.module)
+
+    def _forget(self, module: str) -> None:
+        """Forget a module of an installed package that was imported before without checks."""
+        for name in [key for key in sys.modules if f"{key}.".startswith(f"{module}.")]:
+            if not is_plugin_module(vars(sys.modules[name])):
+                del sys.modules[name]
 
     def _not_found(self, name: str) -> str:
         for directory in self._directories:
@@ -103,6 +199,11 @@ class PluginFinder(MetaPathFinder, Loader):
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         package, _, rest = fullname.partition(".")
+        if package in self._packages:
+            spec = find_module(fullname, path)
+            if spec is not None:
+                spec.loader, spec.loader_state = self, self._packages[package]
+            return spec
         if package != PACKAGE or not rest:
             return None
         for directory in self._directories:
@@ -138,11 +239,12 @@ class PluginFinder(MetaPathFinder, Loader):
         try:
             code = compile(source, str(path), "exec", dont_inherit=True)
         except SyntaxError as error:
-            line = f":{error.lineno}" if error.lineno else ""
             text = f"\n    {error.text.strip()}" if error.text else ""
-            raise PluginFileError(f"{path}{line}: {error.msg}{text}") from error
+            problem = Problem(f"{error.msg}{text}", path, error.lineno or None, "syntax")
+            raise PluginFileError(problem) from error
         except (ValueError, RecursionError, MemoryError) as error:
-            raise PluginFileError(f"{path}: not Python source: {brief(error)}") from error
+            problem = Problem(f"not Python source: {brief(error)}", path, code="syntax")
+            raise PluginFileError(problem) from error
         exec(code, module.__dict__)  # noqa: S102 - running plugin files is what a plugin host does
 
     def _read(self, path: Path, directory: Path) -> bytes:
@@ -154,34 +256,37 @@ class PluginFinder(MetaPathFinder, Loader):
             real, top = path.resolve(strict=True), directory.resolve(strict=True)
             if not real.is_relative_to(top):
                 raise PluginFileError(
-                    f"{path}: is a link to {real}, outside {directory}; copy the file here instead"
+                    Problem(
+                        f"is a link to {real}, outside {directory}; copy the file here instead",
+                        path,
+                    )
                 )
             descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             with open(descriptor, "rb") as file:  # noqa: PTH123 - there is a descriptor, not a path
                 status = os.fstat(descriptor)
                 if not stat.S_ISREG(status.st_mode):
-                    raise PluginFileError(f"{path}: is not a regular file")
+                    raise PluginFileError(Problem("is not a regular file", path))
                 if (why := untrusted(real, status)) is not None:
-                    self._refuse(f"{real}: {why}")
+                    self._refuse(Problem(why, real, code="trust"))
                 for step in _up_to(real, top):
                     if (why := untrusted(step)) is not None:
-                        self._refuse(f"{step}: {why}")
+                        self._refuse(Problem(why, step, code="trust"))
                 if status.st_size > _MAX_SOURCE:
                     raise PluginFileError(
-                        f"{path}: too large for a plugin ({status.st_size} bytes)"
+                        Problem(f"too large for a plugin ({status.st_size} bytes)", path)
                     )
                 return file.read()
         except RuntimeError as error:  # a loop of symlinks, before Python 3.13
             why = os.strerror(errno.ELOOP)
-            raise PluginFileError(f"{path}: cannot be read: {why}") from error
+            raise PluginFileError(Problem(f"cannot be read: {why}", path)) from error
         except OSError as error:
-            raise PluginFileError(f"{path}: cannot be read: {error.strerror}") from error
+            raise PluginFileError(Problem(f"cannot be read: {error.strerror}", path)) from error
 
-    def _refuse(self, why: str) -> None:
+    def _refuse(self, why: Problem) -> None:
         if self._strict:
             raise PluginFileError(why)
-        if why not in self.warnings:
-            self.warnings.append(why)
+        if str(why) not in self.warnings:
+            self.warnings.append(str(why))
 
 
 def _up_to(path: Path, directory: Path) -> Iterator[Path]:
@@ -192,13 +297,16 @@ def _up_to(path: Path, directory: Path) -> Iterator[Path]:
             return
 
 
+def is_plugin_module(namespace: Mapping[str, Any]) -> bool:
+    """Return whether a module's namespace is that of a plugin file, or of a file it imports as its own."""
+    spec = namespace.get("__spec__")
+    ours = isinstance(getattr(spec, "loader", None), PluginFinder)
+    return ours or str(namespace.get("__name__")).partition(".")[0] == PACKAGE
+
+
 def plugin_line(error: BaseException) -> traceback.FrameSummary | None:
     """Return the innermost line of plugin code that an error came through, if any."""
     trace = error.__traceback__
     frames = zip(traceback.walk_tb(trace), traceback.extract_tb(trace), strict=True)
-    lines = [
-        line
-        for (frame, _), line in frames
-        if str(frame.f_globals.get("__name__")).startswith(f"{PACKAGE}.")
-    ]
+    lines = [line for (frame, _), line in frames if is_plugin_module(frame.f_globals)]
     return lines[-1] if lines else None

@@ -45,6 +45,7 @@ def find_leaks(lives: Iterable[PluginLife]) -> dict[str, Leaks]:
     lives = list(lives)
     roots = _roots(lives)
     found: defaultdict[str, Leaks] = defaultdict(Leaks)
+    modules = {life.name: life.loaded.module for life in lives}
     for name, task in _tasks_of(roots):
         found[name].tasks.append(f"{task.name} (at {waiting_at(task)})")
     frames = sys._current_frames()  # noqa: SLF001 - the documented way to see the stacks of threads
@@ -56,7 +57,8 @@ def find_leaks(lives: Iterable[PluginLife]) -> dict[str, Leaks]:
         stack = list(_stack(frames[thread.ident]))
         for root, name in roots.items():
             own = [frame for frame in stack if frame.f_code.co_filename.startswith(root)]
-            called = f" from {name}." in thread.name or f" from lva_plugins.{name}." in thread.name
+            callers = (f" from {name}.", f" from {modules[name]}.", f" from lva_plugins.{name}.")
+            called = any(caller in thread.name for caller in callers)
             if own or (called and len(stack) > _IDLE_DEPTH):
                 place = own[0] if own else stack[0]
                 found[name].threads.append(

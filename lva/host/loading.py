@@ -7,7 +7,6 @@ Loading is a trust boundary: a file is checked, read once, hashed, and compiled 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import inspect
 import logging
 import reprlib
@@ -23,10 +22,17 @@ from typing import Any, Final, get_args
 
 from lva import luna
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin, Plugin, RuntimeName
-from lva.errors import ConfigurationError, hint, listing
+from lva.errors import ConfigurationError, Problem, hint, listing
 from lva.events import EVENT_TYPES
-from lva.host.configuration import PluginClass, configs_of, with_defaults
-from lva.host.finder import PACKAGE, PLUGIN_NAME, PluginFileError, PluginFinder, plugin_line
+from lva.host.configuration import PluginClass, configs_of, place_of, with_defaults
+from lva.host.finder import (
+    PACKAGE,
+    PLUGIN_NAME,
+    Place,
+    PluginFileError,
+    PluginFinder,
+    plugin_line,
+)
 from lva.host.spool import open_spool
 from lva.logs import brief
 from lva.settings import PluginSettings, Settings
@@ -38,6 +44,7 @@ __all__ = [
     "PluginClass",
     "PluginFileError",
     "PluginFinder",
+    "load_plugin",
     "load_plugins",
 ]
 
@@ -73,6 +80,11 @@ class LoadedPlugin:
     files: Mapping[Path, str] = field(default_factory=dict)
 
     @property
+    def module(self) -> str:
+        """The name of the module or package that the plugin was imported as."""
+        return self.classes[0].__module__
+
+    @property
     def kind(self) -> str:
         """``event``, ``background`` or ``event+background``."""
         kinds = [
@@ -91,27 +103,17 @@ def load_plugins(settings: Settings) -> list[LoadedPlugin]:
     Raises:
         ConfigurationError: With the problems of all plugins, not just the first.
     """
-    problems = [
-        f"plugins_dir: {directory}: {why}"
-        for directory in settings.plugins_dir
-        if (why := _directory_problem(directory)) is not None
-    ]
-    finder = PluginFinder(
-        [*settings.plugins_dir, SHIPPED_DIR], settings.plugin_file_check == "strict"
-    )
+    finder = finder_for(settings)
     finder.install()
     luna.install()
+    problems = settings_problems(settings, finder)
     loaded = []
-    names = [_stem(entry) for entry in settings.active_plugins]
-    problems += _unused_tables(settings, finder, names)
-    for name, count in Counter(names).items():
+    for name in active_names(settings):
         try:
-            if count > 1:
-                raise PluginFileError(f"named {count} times in active_plugins; name it once")
             loaded.append(load_plugin(name, settings, finder))
             problems += spool_problems(settings.state_dir, loaded[-1], loaded[-1].classes)
         except PluginFileError as error:
-            problems.append(f"plugin {name!r}: {error}")
+            problems += [f"plugin {name!r}: {problem}" for problem in error.problems]
     for warning in finder.warnings:
         LOGGER.warning("plugin_file_check = 'warn' lets this pass: %s", warning)
     if problems:
@@ -134,6 +136,32 @@ def spool_problems(
     return []
 
 
+def finder_for(settings: Settings, *more: Path) -> PluginFinder:
+    """Return the finder of the service's plugins; `more` are directories in front of the settings' own."""
+    directories = [*more, *settings.plugins_dir, SHIPPED_DIR]
+    return PluginFinder(directories, settings.plugin_file_check == "strict")
+
+
+def active_names(settings: Settings) -> list[str]:
+    """Return the names of the active plugins, without ``.py``, each once."""
+    return list(dict.fromkeys(map(_stem, settings.active_plugins)))
+
+
+def settings_problems(settings: Settings, finder: PluginFinder) -> list[str]:
+    """Return what is wrong with what the settings say of plugins, without looking into the plugins."""
+    problems = [
+        f"plugins_dir: {directory}: {why}"
+        for directory in settings.plugins_dir
+        if (why := _directory_problem(directory)) is not None
+    ]
+    problems += _unused_tables(settings, finder)
+    return problems + [
+        f"plugin {name!r}: named {count} times in active_plugins; name it once"
+        for name, count in Counter(map(_stem, settings.active_plugins)).items()
+        if count > 1
+    ]
+
+
 def _stem(entry: str) -> str:
     return entry.removesuffix(".py") if entry != ".py" else entry
 
@@ -144,15 +172,15 @@ def _directory_problem(directory: Path) -> str | None:
     return None if directory.is_dir() else "is not a directory"
 
 
-def _table_of(name: str, settings: Settings) -> PluginSettings:
+def table_of(name: str, settings: Settings) -> PluginSettings:
     """Return the plugin's table; environment variables cannot tell capitals from small letters."""
     tables = {table.lower(): values for table, values in settings.plugins.items()}
     return tables.get(name.lower(), PluginSettings())
 
 
-def _unused_tables(settings: Settings, finder: PluginFinder, names: Sequence[str]) -> Iterator[str]:
+def _unused_tables(settings: Settings, finder: PluginFinder) -> Iterator[str]:
     """Report a `[plugins.NAME]` for which no plugin exists: most likely a slip of the pen."""
-    known = {*finder.available(), *names}
+    known = {*finder.available(), *active_names(settings)}
     folded = {name.lower() for name in known}
     for table in settings.plugins:
         if table.lower() not in folded:
@@ -160,31 +188,56 @@ def _unused_tables(settings: Settings, finder: PluginFinder, names: Sequence[str
 
 
 def load_plugin(name: str, settings: Settings, finder: PluginFinder) -> LoadedPlugin:
-    """Import and check one plugin.
+    """Load one plugin: its module is executed, nothing is instantiated.
+
+    Args:
+        name: As in `ACTIVE_PLUGINS`, without ``.py``.
+        settings: With its table.
+        finder: An installed one.
 
     Raises:
-        PluginFileError: It cannot be used.
+        PluginFileError: With everything that is wrong with the plugin.
     """
     if not PLUGIN_NAME.fullmatch(name):
-        raise PluginFileError(
+        why = (
             "not a plugin name; give the file's name without its directory: letters, digits and"
             " underscores, not starting with a digit, with or without .py"
         )
-    path = finder.locate(name)
+        raise PluginFileError(Problem(why, code="name"))
+    place = finder.locate(name)
+    path = place.path
+    problems: list[Problem] = []
     with _signals_kept(path):
-        module = _import(name, path)
+        module = _import(finder, place)
     own = _own_modules(module)
-    classes = _plugin_classes(own, path)
-    table = with_defaults(_table_of(name, settings), classes, path)
-    configs = configs_of(name, classes, table.config, path)
-    runtime = _runtime_of(classes, path)
-    _check_event_loop(table, runtime)
+    classes = _plugin_classes(own, path, problems)
+    table = table_of(name, settings)
+    configs: Mapping[PluginClass, Any] = {}
+    runtime: RuntimeName = "trio"
+    with _collecting(problems):
+        table = with_defaults(table, classes, path)
+    with _collecting(problems):
+        configs = configs_of(name, classes, table.config, path)
+    with _collecting(problems):
+        runtime = _runtime_of(classes, path)
+        _check_event_loop(table, runtime)
+    if problems:
+        raise PluginFileError(*problems)
     files = {
         Path(str(source.__file__)): finder.digests[source.__name__]
         for source in own
         if source.__name__ in finder.digests  # a directory without __init__.py has no file
     }
     return LoadedPlugin(name, path, files[path], classes, table, configs, runtime, files)
+
+
+@contextlib.contextmanager
+def _collecting(problems: list[Problem]) -> Iterator[None]:
+    """Note the problems of one check, and go on to the next."""
+    try:
+        yield
+    except PluginFileError as error:
+        problems += error.problems
 
 
 @contextlib.contextmanager
@@ -200,30 +253,29 @@ def _signals_kept(path: Path) -> Iterator[None]:
     for number in taken:
         signal.signal(number, was[number])
     names = listing(signal.Signals(number).name for number in taken)
-    raise PluginFileError(
-        f"{path}: sets a handler for {names}; signals are the service's: to clean up at the end,"
-        " define close()"
-    )
+    why = f"sets a handler for {names}; signals are the service's: to clean up at the end, define close()"
+    raise PluginFileError(Problem(why, path, code="signal"))
 
 
-def _import(name: str, path: Path) -> ModuleType:
+def _import(finder: PluginFinder, place: Place) -> ModuleType:
     try:
-        return importlib.import_module(f"{PACKAGE}.{name}")
+        return finder.load(place)
     except (PluginFileError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        raise PluginFileError(_import_failure(error, path)) from error
+        raise PluginFileError(_import_failure(error, place.path)) from error
 
 
-def _import_failure(error: BaseException, path: Path) -> str:
+def _import_failure(error: BaseException, path: Path) -> Problem:
     """Name the line of the plugin's own code that failed, and for a missing module what to do."""
     line = plugin_line(error)
-    place = f"{line.filename}:{line.lineno}" if line else str(path)
+    file = Path(line.filename) if line else path
     source = f"\n    {line.line}" if line and line.line else ""
     todo = ""
     if isinstance(error, ModuleNotFoundError) and error.name:
-        todo = _missing_module(error.name, Path(line.filename if line else path).parent)
-    return f"{place}: importing it failed with {brief(error)}{todo}{source}"
+        todo = _missing_module(error.name, file.parent)
+    said = f"importing it failed with {brief(error)}{todo}{source}"
+    return Problem(said, file, line.lineno if line else None, "import")
 
 
 def _missing_module(name: str, directory: Path) -> str:
@@ -244,7 +296,9 @@ def _own_modules(module: ModuleType) -> list[ModuleType]:
     return own
 
 
-def _plugin_classes(own: Sequence[ModuleType], path: Path) -> tuple[PluginClass, ...]:
+def _plugin_classes(
+    own: Sequence[ModuleType], path: Path, problems: list[Problem]
+) -> tuple[PluginClass, ...]:
     """Return the concrete plugin classes that these modules define."""
     found: dict[PluginClass, None] = {}
     for source in own:
@@ -257,12 +311,14 @@ def _plugin_classes(own: Sequence[ModuleType], path: Path) -> tuple[PluginClass,
                 found[value] = None
     concrete = tuple(cls for cls in found if not inspect.isabstract(cls))
     for cls in found:
-        _check_class(cls, [*found], path)
-    if not concrete:
-        raise PluginFileError(
-            f"{path}: no plugin class in it; define a class derived from BaseEventPlugin or"
+        with _collecting(problems):
+            _check_class(cls, [*found], path)
+    if not concrete and not problems:
+        why = (
+            "no plugin class in it; define a class derived from BaseEventPlugin or"
             " BaseBackgroundPlugin in this very file"
         )
+        problems.append(Problem(why, path, code="class"))
     return concrete
 
 
@@ -271,11 +327,12 @@ def _runtime_of(classes: Sequence[PluginClass], path: Path) -> RuntimeName:
     chosen = {cls.__name__: _style(cls, path) for cls in classes}
     if len(set(chosen.values())) > 1:
         said = " and ".join(f"{cls} is {style}-style" for cls, style in chosen.items())
-        raise PluginFileError(
-            f"{path}: {said}; the classes of one file share one runtime: give them all the same,"
+        why = (
+            f"{said}; the classes of one file share one runtime: give them all the same,"
             " or put them into two files"
         )
-    return next(iter(chosen.values()))
+        raise PluginFileError(Problem(why, path, code="runtime"))
+    return next(iter(chosen.values()), "trio")
 
 
 def _style(cls: type, path: Path) -> RuntimeName:
@@ -284,19 +341,21 @@ def _style(cls: type, path: Path) -> RuntimeName:
     inherited = {base: _style(base, path) for base in bases if base is not Plugin}
     own: RuntimeName | None = vars(cls).get("runtime")
     if own is not None and own not in get_args(RuntimeName):
-        raise PluginFileError(
-            f"{path}: class {cls.__name__} has the unknown runtime {reprlib.repr(own)}"
+        why = (
+            f"class {cls.__name__} has the unknown runtime {reprlib.repr(own)}"
             f"{hint(str(own), get_args(RuntimeName))}"
         )
+        raise PluginFileError(Problem(why, *place_of(cls, path), "runtime"))
     mixed = len(set(inherited.values())) > 1 if own is None else own == "trio"
     if mixed and "asyncio" in inherited.values():
         said = [f"{base.__name__} is {style}-style" for base, style in inherited.items()]
         said += [f"it sets runtime = {own!r} itself"] if own is not None else []
-        raise PluginFileError(
-            f"{path}: class {cls.__name__} mixes both styles of plugin: {', '.join(said)}; import all"
+        why = (
+            f"class {cls.__name__} mixes both styles of plugin: {', '.join(said)}; import all"
             ' bases from lva and set runtime = "asyncio" on the class, or import them all from'
             " luna_plugins"
         )
+        raise PluginFileError(Problem(why, *place_of(cls, path), "runtime"))
     return own if own is not None else next(iter(inherited.values()), "trio")
 
 
@@ -318,10 +377,8 @@ def _check_class(cls: PluginClass, siblings: Sequence[PluginClass], path: Path) 
         declares_its_own = any(name in vars(cls) for name in missing)
         is_a_base = any(other is not cls and issubclass(other, cls) for other in siblings)
         if not declares_its_own and not is_a_base:
-            raise PluginFileError(
-                f"{path}: class {cls.__name__} does not define {listing(missing)}, which its base"
-                " class requires"
-            )
+            why = f"class {cls.__name__} does not define {listing(missing)}, which its base class requires"
+            raise PluginFileError(Problem(why, *place_of(cls, path), "abstract"))
         return
     if issubclass(cls, BaseEventPlugin):
         _check_event(cls, path)
@@ -335,4 +392,5 @@ def _check_event(cls: type[BaseEventPlugin], path: Path) -> None:
     if event is not None:
         said = f"has the unknown eventName {reprlib.repr(event)}"
     todo = hint(event if isinstance(event, str) else "", EVENT_TYPES)
-    raise PluginFileError(f"{path}: class {cls.__name__} {said}{todo}")
+    why = f"class {cls.__name__} {said}{todo}"
+    raise PluginFileError(Problem(why, *place_of(cls, path), "event-name"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any
 
 from quart import Response
 
@@ -25,18 +25,8 @@ from lva.web.pages import (
     states_only,
     without_details,
 )
+from lva.web.paths import RESOURCES
 from lva.web.problems import Problem
-
-#: What each resource is for; `GET /` and the documentation list them.
-RESOURCES: Final = {
-    "/": "this index",
-    "/livez": "200 while the event loop answers",
-    "/readyz": "200 while every active plugin runs and the service is not stopping, else 503",
-    "/version": "versions of the service, Python and what it is built on",
-    "/plugins": "every active plugin with its state, routes and ledger",
-    "/plugins/<name>": "one of them",
-    "/plugins/<name>/tasks": "its tasks, each with where it waits, below the task that started it",
-}
 
 
 class Resources:

@@ -1,0 +1,16 @@
+"""The service's own paths; apart from what serves them, so that they are known without a web framework."""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: What each resource is for; `GET /` and the documentation list them.
+RESOURCES: Final = {
+    "/": "this index",
+    "/livez": "200 while the event loop answers",
+    "/readyz": "200 while every active plugin runs and the service is not stopping, else 503",
+    "/version": "versions of the service, Python and what it is built on",
+    "/plugins": "every active plugin with its state, routes and ledger",
+    "/plugins/<name>": "one of them",
+    "/plugins/<name>/tasks": "its tasks, each with where it waits, below the task that started it",
+}
