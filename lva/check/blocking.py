@@ -69,7 +69,7 @@ _OBJECTS: Final[dict[str, tuple[str, ...]]] = {
     "subprocess.Popen()": ("wait", "communicate"),
     "threading.Event()": ("wait",),
     "threading.Thread()": ("join",),
-    "queue.Queue()": ("get", "put", "join"),
+    "queue.Queue()": ("get", "join"),
     "redis.Redis()": ("get", "set", "ping", "execute_command", "xadd", "xread", "publish", "delete", "lpush",
                       "rpush", "hset", "hget", "incr", "expire", "keys", "scan"),
     "redis.StrictRedis()": ("get", "set", "ping", "xadd", "publish", "delete", "lpush", "rpush", "hset"),
@@ -136,15 +136,15 @@ def blocking(call: ast.Call, name: str, lines: Iterable[str]) -> Blocking | None
     base, _, method = name.rpartition(".")
     if method in _SHORT_OBJECTS.get(base, ()):
         return Blocking(name, _THREAD, "warning")
-    if method not in _OBJECTS.get(base, ()) or _limited(call, base, method, lines):
+    if method not in _OBJECTS.get(base, ()) or _limited(call, base, lines):
         return None
     return Blocking(name, _THREAD)
 
 
-def _limited(call: ast.Call, base: str, method: str, lines: Iterable[str]) -> bool:
+def _limited(call: ast.Call, base: str, lines: Iterable[str]) -> bool:
     """Return whether the call says for how long it waits, or that it does not."""
     if base == "socket.socket()":
         return any("setblocking(" in line for line in lines)
     if base == "queue.Queue()":
-        return bool(call.args[method == "put" :] or call.keywords)
+        return bool(call.args or call.keywords)
     return False

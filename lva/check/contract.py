@@ -76,7 +76,8 @@ def signature_problem(
         names, needed = names[1:], max(needed - 1, 0)
     if len(given) > len(names) and arguments.vararg is None:
         count = len(names)
-        return f"takes {count or 'no'} argument{'' if count == 1 else 's'} besides `self`"
+        besides = " besides `self`" if function.owner is not None else ""
+        return f"takes {count or 'no'} argument{'' if count == 1 else 's'}{besides}"
     rest = names[len(given) :]
     optional = names[needed:]
     only_named = [item.arg for item in arguments.kwonlyargs]

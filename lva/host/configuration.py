@@ -29,21 +29,27 @@ def with_defaults(
         PluginFileError: A class's `host_settings` are wrong.
     """
     defaults: dict[str, Any] = {}
+    problems: list[Problem] = []
     for cls in classes:
-        where = f"class {cls.__name__}: host_settings"
-        place = place_of(cls, path)
         own: object = cls.host_settings
-        if not isinstance(own, Mapping):
-            said = f"{where} must be a dictionary, not {reprlib.repr(own)}"
-            raise PluginFileError(Problem(said, *place, "host-settings"))
-        try:
-            PluginSettings.model_validate(dict(own))
-        except ValidationError as error:
-            lines = _lines(error, PluginSettings.model_fields)
-            said = f"{where}: {'; '.join(lines)}"
-            raise PluginFileError(Problem(said, *place, "host-settings")) from error
-        defaults |= own
+        if (why := _wrong_defaults(own)) is not None:
+            said = f"class {cls.__name__}: host_settings{why}"
+            problems.append(Problem(said, *place_of(cls, path), "host-settings"))
+        elif isinstance(own, Mapping):
+            defaults |= own
+    if problems:
+        raise PluginFileError(*problems)
     return table.over(defaults)
+
+
+def _wrong_defaults(own: object) -> str | None:
+    if not isinstance(own, Mapping):
+        return f" must be a dictionary, not {reprlib.repr(own)}"
+    try:
+        PluginSettings.model_validate(dict(own))
+    except ValidationError as error:
+        return f": {'; '.join(_lines(error, PluginSettings.model_fields))}"
+    return None
 
 
 def configs_of(
@@ -54,7 +60,9 @@ def configs_of(
     Raises:
         PluginFileError: With everything that is wrong; without values, which may be secrets.
     """
-    models = {cls: _model_of(cls, path) for cls in classes}
+    if wrong := [item for cls in classes if (item := _wrong_model(cls, path)) is not None]:
+        raise PluginFileError(*wrong)
+    models = {cls: cls.Config for cls in classes}
     # Before validation, since a validator's message may quote what it was given.
     keep_secret(values)
     for model in models.values():
@@ -90,12 +98,12 @@ def place_of(cls: type, path: Path) -> tuple[Path, int | None]:
         return Path(file), None
 
 
-def _model_of(cls: PluginClass, path: Path) -> type[BaseModel] | None:
+def _wrong_model(cls: PluginClass, path: Path) -> Problem | None:
     model: object = cls.Config
     if model is None or (inspect.isclass(model) and issubclass(model, BaseModel)):
-        return model
+        return None
     said = f"{cls.__name__}.Config must be a pydantic model, not {reprlib.repr(model)}"
-    raise PluginFileError(Problem(said, *place_of(cls, path), "config-model"))
+    return Problem(said, *place_of(cls, path), "config-model")
 
 
 def _keys(model: type[BaseModel] | None) -> set[str] | None:

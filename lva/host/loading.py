@@ -299,7 +299,10 @@ def _own_modules(module: ModuleType) -> list[ModuleType]:
 def _plugin_classes(
     own: Sequence[ModuleType], path: Path, problems: list[Problem]
 ) -> tuple[PluginClass, ...]:
-    """Return the concrete plugin classes that these modules define."""
+    """Return the concrete plugin classes that these modules define.
+
+    With them those that are abstract by mistake, so that the rest of them is looked at too.
+    """
     found: dict[PluginClass, None] = {}
     for source in own:
         for value in list(vars(source).values()):
@@ -309,17 +312,20 @@ def _plugin_classes(
                 and value.__module__ == source.__name__
             ):
                 found[value] = None
-    concrete = tuple(cls for cls in found if not inspect.isabstract(cls))
+    meant = []
     for cls in found:
+        before = len(problems)
         with _collecting(problems):
             _check_class(cls, [*found], path)
-    if not concrete and not problems:
+        if not inspect.isabstract(cls) or len(problems) > before:
+            meant.append(cls)
+    if not meant:
         why = (
             "no plugin class in it; define a class derived from BaseEventPlugin or"
             " BaseBackgroundPlugin in this very file"
         )
         problems.append(Problem(why, path, code="class"))
-    return concrete
+    return tuple(meant)
 
 
 def _runtime_of(classes: Sequence[PluginClass], path: Path) -> RuntimeName:

@@ -1,0 +1,147 @@
+"""`lva plugins`: what is listed, and how."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from lva.cli import main
+from lva.host.loading import SHIPPED_DIR
+from lva.settings import EMBEDDED_PLUGINS, ENV_PREFIX
+from tests.host.test_installed import install
+from tests.support import write_plugin
+
+
+@pytest.fixture(autouse=True)
+def plugins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """The current directory, with a directory for plugins and no settings but the test's."""
+    for name in list(os.environ):
+        if name.upper().startswith(ENV_PREFIX):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plugins").mkdir()
+    before = list(sys.meta_path)
+    yield tmp_path / "plugins"
+    sys.meta_path[:] = before
+
+
+def listing(*arguments: str) -> Result:
+    result = CliRunner().invoke(main, ["plugins", *arguments], catch_exceptions=False)
+    assert "Traceback" not in result.output
+    return result
+
+
+def listed(*arguments: str) -> dict[str, dict[str, Any]]:
+    result = listing("--json", "--plugins-dir", "plugins", *arguments)
+    assert result.exit_code == 0, result.output
+    return {item["name"]: item for item in json.loads(result.stdout)["plugins"]}
+
+
+def test_everything_that_ships_is_listed_and_right() -> None:
+    found = listed()
+    assert {path.stem for path in SHIPPED_DIR.glob("*.py")} - {"__init__"} == set(found)
+    assert list(found)[: len(EMBEDDED_PLUGINS)] == list(EMBEDDED_PLUGINS)
+    for name, item in found.items():
+        assert item["problems"] == []
+        assert item["enabled"] is (name in EMBEDDED_PLUGINS)
+        assert (item["origin"], item["summary"] != "") == ("shipped", True)
+        assert item["runtime"] == ("asyncio" if name in {"rabbitmq", "redis_stream"} else "trio")
+
+
+def test_a_plugin_is_described(plugins: Path) -> None:
+    path = write_plugin(
+        plugins,
+        "cam",
+        '"""Looks at things.\n\nMore."""\nclass Cam(BaseBackgroundPlugin): ...',
+        "from lva import *\n",
+    )
+    path.write_text(
+        '"""Looks at things.\n\nMore."""\nfrom lva import *\nclass Cam(BaseBackgroundPlugin): ...'
+    )
+    expected = {
+        "name": "cam",
+        "enabled": False,
+        "kind": "background",
+        "runtime": "trio",
+        "file": str(path),
+        "origin": "plugins_dir",
+        "summary": "Looks at things.",
+        "problems": [],
+    }
+    assert listed()["cam"] == expected
+    assert listed("--active", "cam")["cam"] == {**expected, "enabled": True}
+
+
+def test_what_is_not_enabled_is_not_run(plugins: Path, tmp_path: Path) -> None:
+    source = f"open({str(tmp_path / 'ran')!r}, 'w').close()\nclass Cam(BaseBackgroundPlugin): ..."
+    write_plugin(plugins, "cam", source)
+    assert listed()["cam"]["kind"] == "background"
+    assert not (tmp_path / "ran").exists()
+    listed("--active", "cam")
+    assert (tmp_path / "ran").exists()
+
+
+def test_a_helper_is_no_plugin(plugins: Path) -> None:
+    write_plugin(plugins, "helper", "def f(): ...")
+    assert "helper" not in listed()
+
+
+def test_problems_are_listed(plugins: Path) -> None:
+    write_plugin(plugins, "raises", "1 / 0")
+    write_plugin(plugins, "syntax", "def f(:")
+    write_plugin(plugins, "open", "class Open(BaseBackgroundPlugin): ...").chmod(0o666)
+    write_plugin(plugins, "file", "class File(BaseBackgroundPlugin): ...")
+    found = listed("--active", "raises", "--active", "gone")
+    for name, said in {
+        "raises": "ZeroDivisionError",
+        "gone": "no such plugin",
+        "syntax": "invalid syntax",
+        "open": "everybody may write it",
+        "file": "found twice",
+    }.items():
+        assert len(found[name]["problems"]) == 1, found[name]
+        assert said in found[name]["problems"][0]
+    text = listing("--plugins-dir", "plugins").output
+    assert "syntax: " in text
+    assert "plugins/syntax.py:5: invalid syntax" in text
+
+
+def test_the_table(plugins: Path) -> None:
+    write_plugin(plugins, "cam", "class Cam(BaseBackgroundPlugin):\n    runtime = 'asyncio'")
+    lines = listing("--plugins-dir", "plugins").output.splitlines()
+    assert lines[0].split() == ["name", "enabled", "kind", "style", "file", "summary"]
+    (cam,) = [line for line in lines if line.startswith("cam ")]
+    assert cam.split() == ["cam", "background", "asyncio", "plugins/cam.py"]
+    (history,) = [line for line in lines if line.startswith("history ")]
+    assert history.split()[:4] == ["history", "yes", "event+background", "trio"]
+
+
+def test_installed_plugins_are_listed(
+    plugins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(site)
+    package = install(
+        site, "doorbell = acme_lva.doorbell\nbad-name = acme_lva\nlost = acme_lva.lost"
+    )
+    found = listed()
+    assert found["doorbell"]["file"] == str(package / "doorbell.py")
+    assert found["doorbell"]["origin"] == "acme-lva 1.2"
+    assert (found["doorbell"]["summary"], found["doorbell"]["problems"]) == ("Rings.", [])
+    assert "is no plugin name" in found["bad-name"]["problems"][0]
+    assert "names the module 'acme_lva.lost', which does not exist" in found["lost"]["problems"][0]
+    assert "acme_lva.doorbell" not in sys.modules
+
+
+def test_wrong_settings(tmp_path: Path) -> None:
+    result = listing("--config", "no.toml")
+    assert result.exit_code == 2
+    assert "no.toml: there is no such settings file" in result.output
