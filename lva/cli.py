@@ -12,6 +12,7 @@ import click
 
 from lva import __version__
 from lva.commands.check import check
+from lva.commands.new import new
 from lva.commands.plugins import plugins
 from lva.errors import ConfigurationError
 
@@ -29,6 +30,7 @@ def main() -> None:
 
 main.add_command(plugins)
 main.add_command(check)
+main.add_command(new)
 
 
 @main.command()

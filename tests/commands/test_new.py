@@ -1,0 +1,153 @@
+"""`lva new`: every combination is right at once, and nothing is overwritten."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from lva.check.plugins import check_plugins
+from lva.cli import main
+from lva.settings import ENV_PREFIX, Settings
+
+KINDS = ((), ("--event",), ("--background",), ("--event", "--background"))
+COMBINATIONS = [
+    (*kind, *style, *package)
+    for kind, style, package in itertools.product(KINDS, ((), ("--asyncio",)), ((), ("--package",)))
+]
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """An empty current directory, with a umask that lets a group write."""
+    for name in list(os.environ):
+        if name.upper().startswith(ENV_PREFIX):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    before, umask = list(sys.meta_path), os.umask(0o002)
+    yield tmp_path
+    os.umask(umask)
+    sys.meta_path[:] = before
+
+
+def new(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["new", *arguments], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("options", COMBINATIONS, ids=" ".join)
+def test_what_is_written_is_right(options: tuple[str, ...], here: Path) -> None:
+    result = new("door_bell", *options)
+    assert result.exit_code == 0, result.output
+    root = here / "door_bell" if "--package" in options else here
+    plugin = root / "door_bell" if "--package" in options else root / "plugins" / "door_bell.py"
+    (report,) = check_plugins([str(plugin)], Settings(active_plugins=()))
+    assert report.problems == []
+    assert report.loaded is not None
+    assert report.loaded.name == "door_bell"
+    assert [cls.__name__ for cls in report.loaded.classes] == ["DoorBell"]
+    assert report.loaded.runtime == ("asyncio" if "--asyncio" in options else "trio")
+    kinds = {option[2:] for option in options} & {"event", "background"} or {"background"}
+    assert set(report.loaded.kind.split("+")) == kinds
+    test = root / "tests" / "test_door_bell.py"
+    compile(test.read_text(), test, "exec")
+    assert all(not path.stat().st_mode & 0o022 for path in here.rglob("*"))
+
+
+@pytest.mark.parametrize("options", COMBINATIONS, ids=" ".join)
+def test_the_commands_that_it_prints(options: tuple[str, ...], here: Path) -> None:
+    lines = new("bell", *options).output.splitlines()
+    check, enable = (
+        next(line for line in lines if line.startswith(f"{what} it:"))
+        for what in ("check", "enable")
+    )
+    result = CliRunner().invoke(main, check.split()[3:], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert enable.endswith("--active history --active resource_monitor --active bell")
+
+
+def test_the_package_has_its_entry_point(here: Path) -> None:
+    new("bell", "--package")
+    project = tomllib.loads((here / "bell" / "pyproject.toml").read_text())["project"]
+    assert project["entry-points"]["lva.plugins"] == {"bell": "bell"}
+    assert project["name"] == "lva-bell"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "files"),
+    [
+        (["--directory", "a/b", "--tests", "c"], {"a/b/bell.py", "c/test_bell.py"}),
+        (
+            ["--package", "--directory", "a"],
+            {
+                "a/bell/bell/__init__.py",
+                "a/bell/tests/test_bell.py",
+                "a/bell/README.md",
+                "a/bell/pyproject.toml",
+            },
+        ),
+    ],
+    ids=["file", "package"],
+)
+def test_where_it_is_put(arguments: list[str], files: set[str], here: Path) -> None:
+    assert new("bell", *arguments).exit_code == 0
+    assert {str(path.relative_to(here)) for path in here.rglob("*") if path.is_file()} == files
+    (test,) = here.rglob("test_bell.py")
+    line = next(line for line in test.read_text().splitlines() if line.startswith("PLUGIN"))
+    namespace = {"Path": Path, "__file__": str(test)}
+    exec(line, namespace)
+    assert (here / "a").resolve() in Path(str(namespace["PLUGIN"])).parents
+    assert Path(str(namespace["PLUGIN"])).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("door-bell", "is no plugin name"),
+        ("../bell", "is no plugin name"),
+        ("1bell", "is no plugin name"),
+        ("class", "no word of Python's own"),
+        ("__init__", "is no plugin name"),
+        ("history", "is taken by"),
+        ("readyz", "belongs to the service"),
+    ],
+)
+def test_a_name_that_cannot_be_used(name: str, said: str, here: Path) -> None:
+    result = new(name)
+    assert result.exit_code == 2
+    assert said in result.output
+    assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize("name", ["lva", "queue"])
+def test_a_name_that_a_package_cannot_have(name: str, here: Path) -> None:
+    result = new(name, "--package")
+    assert (result.exit_code, list(here.iterdir())) == (2, [])
+    assert "choose another for a package" in result.output
+
+
+@pytest.mark.parametrize(
+    "there", ["plugins/bell.py", "tests/test_bell.py", "plugins/bell/__init__.py"]
+)
+def test_nothing_is_overwritten(there: str, here: Path) -> None:
+    path = here / there
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    result = new("bell")
+    assert result.exit_code == 2
+    assert "exists already" in result.output or "is taken by" in result.output
+    assert [item for item in here.rglob("*") if item.is_file()] == [path]
+    assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["any", "config", "x", "_", "Path", "HTTPSink", "_2"])
+def test_class_names_of_odd_plugin_names(name: str, here: Path) -> None:
+    assert new(name, "--event", "--background").exit_code == 0
+    (report,) = check_plugins([f"plugins/{name}.py"], Settings(active_plugins=()))
+    assert report.problems == []
+    assert report.loaded is not None
