@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, get_args
 
+import click
 import platformdirs
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from lva.cli import run
+from lva.check.codes import CODES
+from lva.cli import main
 from lva.events import EVENT_TYPES
 from lva.luna import MODULES
 from lva.settings import CONFIG_VARIABLE, DEFAULT_FILE, ENV_PREFIX, PluginSettings, Settings
 from lva.web.actions import ACTIONS
 from lva.web.complete import CompleteRequest
-from lva.web.resources import RESOURCES
+from lva.web.paths import RESOURCES
 
 
 def settings() -> str:
@@ -93,13 +95,20 @@ def aliases() -> str:
     return _table(("Module", "What can be imported from it"), rows)
 
 
-def options() -> str:
-    """Return the table of the options of `lva run`."""
+def options_of(command: click.Command) -> str:
+    """Return the table of the arguments and options of one command."""
     rows = [
-        (", ".join(map(_code, option.opts)), _sentence(getattr(option, "help", None) or ""))
-        for option in run.params
+        (", ".join(map(_code, option.opts)), _sentence(option.help or ""))
+        for option in command.params
+        if isinstance(option, click.Option)
     ]
     return _table(("Option", "Meaning"), rows)
+
+
+def check_codes() -> str:
+    """Return the table of the kinds of problems that `lva check` knows."""
+    rows = [(_code(code), _sentence(meaning)) for code, meaning in CODES.items()]
+    return _table(("Code", "What is wrong"), rows)
 
 
 def config_of(model: type[BaseModel]) -> str:
@@ -192,7 +201,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "resources": resources,
     "actions": actions,
     "events": events,
-    "options": options,
+    "check-codes": check_codes,
+    **{f"options-{name}": partial(options_of, command) for name, command in main.commands.items()},
     "request": request,
     "aliases": aliases,
     "history-config": history_config,

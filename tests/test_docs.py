@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import click
 import httpx
 import pytest
 import trio
@@ -24,7 +25,8 @@ import trio
 import lva
 import lva.testing
 from lva import MonitoringPoint
-from lva.cli import run as run_command
+from lva.check.codes import CODES
+from lva.cli import main
 from lva.events import EVENT_TYPES
 from lva.host import receipt
 from lva.host.lifecycle import State
@@ -38,7 +40,7 @@ from lva.testing.holds import HOLD_LIMIT
 from lva.testing.virtual import LOOP_PATIENCE, SOCKET_PATIENCE, THREAD_PATIENCE
 from lva.web.actions import ACTIONS
 from lva.web.complete import CompleteRequest
-from lva.web.resources import RESOURCES
+from lva.web.paths import RESOURCES
 from tests.support import ServiceProcess, clean_environment, host_settings, running
 
 ROOT = Path(__file__).parent.parent
@@ -47,7 +49,9 @@ PACKAGE = Path(lva.__file__).parent
 EXAMPLES = sorted((DOCS / "examples").glob("*.py"))
 EXAMPLE_TESTS = sorted((DOCS / "examples" / "tests").glob("*.*"))
 #: The pages that show examples.
-GUIDES = ("writing", "asyncio", "batching")
+GUIDES = ("tutorial", "writing", "asyncio", "batching", "howto")
+#: The pages on which every code block is a file that a test runs.
+ONLY_FILES = ("tutorial", "howto", "guarantees")
 
 
 def _tables() -> ModuleType:
@@ -110,9 +114,59 @@ def test_every_action_is_documented(path: str) -> None:
     assert row(page("live"), f"``{path}``")
 
 
-@pytest.mark.parametrize("option", [option for item in run_command.params for option in item.opts])
-def test_every_option_of_lva_run_is_documented(option: str) -> None:
-    assert row(page("operating"), f"``{option}``")
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """Yield every command with its name, those of groups too."""
+    pending: list[tuple[str, click.Command]] = [("lva", main)]
+    for name, command in pending:
+        if isinstance(command, click.Group):
+            pending += [(f"{name} {key}", value) for key, value in command.commands.items()]
+        else:
+            yield name, command
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [(name, option) for name, command in commands() for item in command.params for option in item.opts
+     if item.param_type_name == "option"],
+)  # fmt: skip
+def test_every_option_is_documented(command: str, option: str) -> None:
+    assert row(command_section(command), f"``{option}``")
+
+
+@pytest.mark.parametrize("command", [name for name, _ in commands()])
+def test_every_command_says_what_it_does_and_how_it_ends(command: str) -> None:
+    found = dict(commands())[command]
+    assert "Exit codes: 0" in " ".join((found.help or "").split())
+    assert command_section(command)
+
+
+def command_section(command: str) -> str:
+    """Return what the page of the commands says of one."""
+    page_text = page("commands")
+    match = re.search(
+        rf"^``{command}``\n-+\n(.*?)(?=^``lva |\Z)", page_text, re.MULTILINE | re.DOTALL
+    )
+    assert match, f"{command} has no section"
+    return match[1]
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_code_of_a_problem_is_documented(code: str) -> None:
+    assert row(page("commands"), f"``{code}``")
+
+
+@pytest.mark.parametrize("name", ONLY_FILES)
+def test_every_code_block_is_a_file(name: str) -> None:
+    text = (DOCS / f"{name}.rst").read_text()
+    assert not re.search(
+        r"^\.\. (code-block|code|sourcecode)::|^(?!\.\. ).*::$", text, re.MULTILINE
+    )
+    included = re.findall(r"^\.\. literalinclude:: (\S+)", text, re.MULTILINE)
+    assert included
+    for path in included:
+        assert (DOCS / path).is_file(), path
+        # Each of these directories has tests that go through all of its files.
+        assert re.match(r"(examples|sessions)/", path)
 
 
 @pytest.mark.parametrize("event", EVENT_TYPES)
@@ -172,7 +226,7 @@ def test_every_reason_for_dropping_is_documented(reason: str) -> None:
     sorted(
         str(path.relative_to(PACKAGE))
         for path in PACKAGE.rglob("*.py")
-        if not path.stem.startswith("__") and path.parent.name != "plugins"
+        if not path.stem.startswith("__") and path.parent != PACKAGE / "plugins"
     ),
 )
 def test_every_module_is_in_the_architecture(module: str) -> None:
@@ -192,8 +246,10 @@ def test_every_guarantee_states_its_example_and_its_limits(number: int) -> None:
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_every_example_is_shown_and_tested(example: Path) -> None:
     assert any(f".. literalinclude:: examples/{example.name}" in page(name) for name in GUIDES)
-    tests = (Path(__file__), *Path(__file__).parent.glob("plugins/*.py"))
-    assert any(f'"{example.stem}"' in path.read_text() for path in tests)
+    here = Path(__file__).parent
+    tests = [*here.glob("test_*.py"), *here.glob("plugins/*.py"), *DOCS.glob("examples/tests/*.py")]
+    found = (f'"{example.stem}"', f'"../{example.stem}.py"')
+    assert any(text in path.read_text() for path in tests for text in found)
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -261,7 +317,12 @@ def copy_example(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", [path.stem for path in EXAMPLES])
 def test_an_example_loads(tmp_path: Path, name: str) -> None:
     copy_example(tmp_path, name)
-    tables = {name: {"config": {"url": "http://127.0.0.1:9"}}} if name == "collector" else {}
+    needed = {
+        "collector": {"url": "http://127.0.0.1:9"},
+        "http_sink": {"url": "http://127.0.0.1:9"},
+    }
+    needed |= {"partners": {"path": "points"}}
+    tables = {name: {"config": needed[name]}} if name in needed else {}
     (loaded,) = load_plugins(host_settings(tmp_path, [name], tables))
     assert loaded.classes
 

@@ -4,7 +4,6 @@ import time
 
 import trio
 from pydantic import BaseModel, Field
-from trio_util import periodic
 
 from lva import BaseBackgroundPlugin, MonitoringPoint
 
@@ -22,9 +21,11 @@ class Heartbeat(BaseBackgroundPlugin):
     Config = Config
 
     async def start(self) -> None:
-        # Keeps to the beat even if one round takes long; cancelled by the host at the stop.
-        async for _ in periodic(self.config.interval):
+        beat = trio.current_time()
+        while True:  # the host cancels it at the stop
             await self.measure()
+            beat += self.config.interval  # keeps time, however long a round takes
+            await trio.sleep_until(beat)
 
     async def measure(self) -> None:
         began = trio.current_time()

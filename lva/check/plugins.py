@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -108,7 +108,7 @@ def check_plugins(
                     _check(report, finder, settings, settings_file)
     _check_routes(reports, settings)
     for report in reports:
-        report.problems = sorted(_without_ignored(report), key=_order)
+        report.problems = sorted(dict.fromkeys(report.problems), key=_order)
     return reports
 
 
@@ -190,8 +190,8 @@ def _check(
     report.problems += [problem for problem in unread if problem.file not in told]
     for source in report.sources:
         style = report.runtime or "trio"
-        report.problems += contract_problems(source, style)
-        report.problems += call_problems(source, style)
+        report.problems += _not_ignored(contract_problems(source, style), report.sources)
+        report.problems += _not_ignored(call_problems(source, style), report.sources)
 
 
 def _is_asked_for(name: str, settings: Settings) -> bool:
@@ -225,8 +225,8 @@ def _check_routes(reports: Sequence[Report], settings: Settings) -> None:
         return
     found = route_problems(own, _routes_of_others(own, settings), RESOURCES)
     for report in reports:
-        report.problems += found[report.name]
-        found[report.name] = []  # two targets may have one name
+        # Two targets may have one name, and a problem is told once.
+        report.problems += _not_ignored(found.pop(report.name, ()), report.sources)
 
 
 def _routes_of_others(names: Iterable[str], settings: Settings) -> dict[str, list[Adding]]:
@@ -284,9 +284,10 @@ def toml_line(text: str, table: str, key: str) -> int | None:
     return found
 
 
-def _without_ignored(report: Report) -> Iterator[Problem]:
-    by_path: Mapping[Path, Source] = {source.path: source for source in report.sources}
-    for problem in dict.fromkeys(report.problems):
+def _not_ignored(problems: Iterable[Problem], sources: Iterable[Source]) -> Iterator[Problem]:
+    """Leave out what a comment lets pass."""
+    by_path = {source.path: source for source in sources}
+    for problem in problems:
         source = by_path.get(problem.file) if problem.file is not None else None
         if source is None or not source.ignores(problem.line, problem.code):
             yield problem

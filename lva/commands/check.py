@@ -28,7 +28,7 @@ EXIT_PROBLEMS: Final = 1
 EXIT_USAGE: Final = 2
 
 
-@click.command()
+@click.command(short_help="Say what is wrong with plugins.")
 @click.argument("targets", nargs=-1, metavar="[FILE|NAME]...")
 @settings_options
 @json_option

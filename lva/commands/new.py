@@ -22,7 +22,7 @@ _USED: Final = frozenset(
 )  # fmt: skip
 
 
-@click.command()
+@click.command(short_help="Write a plugin and its test.")
 @click.argument("name")
 @click.option("--event", is_flag=True, help="It handles points: an event plugin.")
 @click.option(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lva.settings import Settings
 
 
-@click.command()
+@click.command(short_help="List the plugins.")
 @settings_options
 @json_option
 def plugins(config: Path | None, as_json: bool, **options: Any) -> None:

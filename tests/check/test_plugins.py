@@ -183,6 +183,16 @@ def test_what_a_plugin_prints_goes_to_standard_error(
     assert (seen.out, seen.err) == ("", "hello ['cam']\n")
 
 
+def test_what_the_host_refuses_is_not_to_be_ignored(plugins: Path) -> None:
+    write_plugin(
+        plugins,
+        "cam",
+        "class Cam(BaseEventPlugin):  # lva: ignore\n    def start(self): ...  # lva: ignore",
+    )
+    (report,) = check(plugins, "cam")
+    assert [problem.code for problem in report.problems] == ["abstract"]
+
+
 def test_nothing_is_written_for_a_spool(plugins: Path, tmp_path: Path) -> None:
     write_plugin(
         plugins,
