@@ -39,5 +39,7 @@ CODES: Final[Mapping[str, str]] = MappingProxyType(
         "exit": "os._exit(); sys.exit() (warning)",
         "system-task": "a Trio system task, which is out of the host's reach (warning)",
         "thread": "a thread that is no daemon (warning)",
+        "run": "with --run: a guarantee that does not hold",
+        "points-sent": "with --points: points that were not delivered; a warning if they were rejected",
     }
 )

@@ -39,6 +39,7 @@ class Report:
         loaded: The plugin as the host has it; None if the host refuses it.
         sources: Its files, as far as they are Python.
         directory: A directory that it is in besides those of the settings.
+        notes: What came of running it.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Report:
     loaded: LoadedPlugin | None = None
     sources: list[Source] = field(default_factory=list)
     directory: Path | None = None
+    notes: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -71,6 +73,7 @@ class Report:
             "ok": self.ok,
             "kind": self.kind,
             "runtime": self.runtime,
+            "notes": self.notes,
             "problems": [
                 {
                     "level": problem.level,

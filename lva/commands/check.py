@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +22,7 @@ from lva.commands.options import (
 if TYPE_CHECKING:
     from lva.check.plugins import Report
     from lva.errors import Problem
+    from lva.points import MonitoringPoint
     from lva.settings import Settings
 
 EXIT_OK: Final = 0
@@ -31,13 +33,29 @@ EXIT_USAGE: Final = 2
 @click.command(short_help="Say what is wrong with plugins.")
 @click.argument("targets", nargs=-1, metavar="[FILE|NAME]...")
 @settings_options
+@click.option(
+    "--run", is_flag=True, help="Put them through the life-cycle contract, in virtual time."
+)
+@click.option(
+    "--points",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Send the points of a file, one JSON object a line, through the event plugins.",
+)
 @json_option
-def check(targets: Sequence[str], config: Path | None, as_json: bool, **options: Any) -> None:
+def check(
+    targets: Sequence[str],
+    config: Path | None,
+    run: bool,
+    points: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Report everything that is wrong with plugins, without a running service.
 
     FILE is a plugin file or package directory, NAME a plugin as in ACTIVE_PLUGINS; without either, the
     active plugins of the settings are checked, and the settings too. The plugins' modules are executed, as
-    the service does when it starts, but nothing of them is started.
+    the service does when it starts; without --run or --points, nothing of them is started.
 
     Exit codes: 0 nothing is wrong, though there may be warnings; 1 something is; 2 nothing could be
     checked: wrong usage, or settings that do not say where the plugins are.
@@ -47,6 +65,7 @@ def check(targets: Sequence[str], config: Path | None, as_json: bool, **options:
     from lva.host.loading import active_names
     from lva.settings import load_settings
 
+    sample = _points(points) if points is not None else None
     _refuse_missing(targets)
     wrong: list[str] = []
     try:
@@ -62,8 +81,39 @@ def check(targets: Sequence[str], config: Path | None, as_json: bool, **options:
     if not targets:
         wrong = [*wrong, *_settings_problems(settings)]
     reports = check_plugins(names, settings, _settings_file(config))
+    _run(reports, settings, run, sample)
     (_print_json if as_json else _print)(reports, wrong)
     sys.exit(EXIT_PROBLEMS if wrong or not all(report.ok for report in reports) else EXIT_OK)
+
+
+def _points(path: Path) -> list[MonitoringPoint]:
+    """Read the points to send; a file without is wrong usage."""
+    from lva.check.running import read_points
+    from lva.errors import ConfigurationError
+
+    try:
+        return read_points(path)
+    except ConfigurationError as error:
+        raise click.UsageError("\n".join(map(printable, error.problems))) from error
+
+
+def _run(
+    reports: Sequence[Report], settings: Settings, run: bool, points: list[MonitoringPoint] | None
+) -> None:
+    """Do what `--run` and `--points` ask for, with those plugins that can be loaded."""
+    if not run and points is None:
+        return
+    from lva.check.running import run_contract, send_points
+
+    with redirect_stdout(sys.stderr):
+        for report in reports:
+            if report.loaded is None:
+                report.notes.append("not run")
+                continue
+            if run:
+                run_contract(report, settings)
+            if points is not None and "event" in report.loaded.kind:
+                send_points(report, settings, points)
 
 
 def _refuse_missing(targets: Sequence[str]) -> None:
@@ -117,12 +167,7 @@ def _print(reports: Sequence[Report], wrong: Sequence[str]) -> None:
     print_table(
         ("plugin", "kind", "style", "result"),
         [
-            (
-                report.name,
-                report.kind or "",
-                report.runtime or "",
-                _result(report),
-            )
+            (report.name, report.kind or "", report.runtime or "", _result(report))
             for report in reports
         ],
     )
@@ -144,4 +189,4 @@ def _result(report: Report) -> str:
         for level in ("error", "warning")
     }
     said = [f"{count} {level}{'s' * (count > 1)}" for level, count in counts.items() if count]
-    return ", ".join(said) or "ok"
+    return "; ".join([", ".join(said) or "ok", *report.notes])

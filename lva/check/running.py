@@ -1,0 +1,148 @@
+"""What shows only when a plugin runs: its life-cycle, and what becomes of points.
+
+Both use the kit of `lva.testing`, so a plugin is judged here as in its author's tests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from lva.check.plugins import Report
+from lva.errors import ConfigurationError, Problem
+from lva.host.finder import PACKAGE
+from lva.host.loading import table_of
+from lva.points import MonitoringPoint
+from lva.settings import Settings
+
+#: How long, in seconds, points may take to be delivered.
+POINTS_LIMIT: Final = 30.0
+#: Most bytes of a file of points.
+_MAX_POINTS: Final = 64 * 1024 * 1024
+
+
+def run_contract(report: Report, settings: Settings) -> None:
+    """Put a loaded plugin through the life-cycle contract, and add what is wrong to its report.
+
+    It is started, stopped, cancelled at every step, crashed and restarted, in virtual time, with the
+    configuration that the settings have for it and a state directory of its own.
+    """
+    from lva.testing.contract import check_plugin
+
+    config, table = _configured(report, settings)
+    found = check_plugin(_source(report), config, table)
+    report.notes.append(
+        f"{len(found.steps) - len(found.failures)} of {len(found.steps)} steps passed"
+    )
+    for step in found.failures:
+        hint = f"; {step.hint}" if step.hint else ""
+        text = f"{step.guarantee}: {step.message}, at the step: {step.name}{hint}"
+        file = Path(step.file) if step.file else report.file
+        report.problems.append(Problem(text, file, step.line, "run"))
+
+
+def send_points(report: Report, settings: Settings, points: Sequence[MonitoringPoint]) -> None:
+    """Publish points to a loaded event plugin in the real host, in real time and once.
+
+    They go where its configuration says. What was not delivered is added to the report.
+    """
+    try:
+        ledger, last_error = trio.run(_send, report, settings, points)
+    except AssertionError as error:
+        report.problems.append(Problem(str(error).strip(), report.file, None, "points-sent"))
+        return
+    lost = len(points) - ledger["delivered"] - ledger["rejected"]
+    report.notes.append(f"{ledger['delivered']} of {len(points)} points delivered")
+    if lost or ledger["rejected"]:
+        why = f"; the last error was: {last_error}" if last_error else ""
+        text = (
+            f"of {len(points)} points {ledger['rejected']} were rejected, and {lost} neither delivered nor"
+            f" rejected within {POINTS_LIMIT:g} s{why}"
+        )
+        report.problems.append(
+            Problem(text, report.file, None, "points-sent", "error" if lost else "warning")
+        )
+
+
+def read_points(path: Path) -> list[MonitoringPoint]:
+    """Read points from a file with one JSON object a line, as the plugin `file` writes them.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or lines in it are no points; all of them are named.
+    """
+    try:
+        if path.stat().st_size > _MAX_POINTS:
+            raise ConfigurationError(
+                [f"{path}: larger than {_MAX_POINTS} bytes; send a part of it"]
+            )
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigurationError([f"{path}: cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError([f"{path}: is not UTF-8: {error}"]) from error
+    points, problems = [], []
+    for number, line in enumerate(lines, 1):
+        try:
+            points += [_point(line)] if line.strip() else []
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            why = f"lacks {error}" if isinstance(error, KeyError) else error
+            problems.append(f"{path}:{number}: is no point: {why}")
+    if not points and not problems:
+        problems.append(f"{path}: has no points")
+    if problems:
+        more = len(problems) - 10
+        raise ConfigurationError(
+            problems[:10] + ([f"{path}: {more} more lines"] if more > 0 else [])
+        )
+    return points
+
+
+def _point(line: str) -> MonitoringPoint:
+    document = json.loads(line)
+    if not isinstance(document, dict):
+        raise TypeError("a point is a JSON object with series, time, tags and fields")
+    tags, fields = document.get("tags", {}), document.get("fields", {})
+    if not isinstance(tags, dict) or not isinstance(fields, dict):
+        raise TypeError("tags and fields must be JSON objects")
+    return MonitoringPoint(document["series"], document["time"], tags, fields)
+
+
+async def _send(
+    report: Report, settings: Settings, points: Sequence[MonitoringPoint]
+) -> tuple[dict[str, Any], str]:
+    from lva.testing import running_plugin
+
+    config, table = _configured(report, settings)
+    # Points that are left are told below, and better.
+    async with running_plugin(_source(report), config, table, tolerate={"G5", "G9"}) as host:
+        at_once = min(1000, _room(report))
+        with trio.move_on_after(POINTS_LIMIT):
+            for start in range(0, len(points), at_once):
+                host.publish(points[start : start + at_once])
+                await host.settled(POINTS_LIMIT)
+        status = host.status
+        return dict(status["ledger"]), str(status["last_error"] or "")
+
+
+def _room(report: Report) -> int:
+    """Return how many points the plugin's buffer takes."""
+    assert report.loaded is not None
+    return report.loaded.settings.buffer_limit
+
+
+def _source(report: Report) -> str | os.PathLike[str]:
+    """Return what the kit finds the plugin by: its file, or the name of an installed one."""
+    assert report.loaded is not None
+    inside = report.loaded.module.partition(".")[0] == PACKAGE
+    return report.loaded.path if inside else report.name
+
+
+def _configured(report: Report, settings: Settings) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Return the plugin's configuration, and the host's keys that the settings have for it."""
+    table = table_of(report.name, settings)
+    return table.config, table.model_dump(exclude={"config"}, exclude_unset=True)
