@@ -97,6 +97,7 @@ def test_json(plugins: Path) -> None:
                 "ok": False,
                 "kind": "background",
                 "runtime": "trio",
+                "notes": [],
                 "problems": [
                     {
                         "level": "error",
