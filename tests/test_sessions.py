@@ -109,13 +109,17 @@ def test_the_first_plugin(here: Path) -> None:
     generated = (here / "plugins" / "porch.py").read_text()
     assert generated == (DOCS / "examples" / "tutorial" / "porch.py").read_text()
     play("check")
-    # play("test")
+    play("test")
     play("plugins")
     with running(here) as service:
         play("first", service.wait_until_ready())
         assert service.stop() == 0
     install("porch.py", "plugins/porch.py")
+    install("tests/test_porch.py", "tests/test_porch.py")
+    text = Path("tests/test_porch.py").read_text()
+    Path("tests/test_porch.py").write_text(text.replace("../porch.py", "../plugins/porch.py"))
     play("check")
+    play("test")
     with running(here) as service:
         service.wait_until_ready()
         play_when_points_are_there("ring", service)

@@ -149,7 +149,8 @@ def test_points_that_are_not_delivered(
 
 
 def test_a_sink_that_does_not_start_says_why(plugins: Path, tmp_path: Path) -> None:
-    source = "class Sink(BaseEventPlugin):\n    eventName = 'monitoring_event'\n" + (
+    source = (
+        "class Sink(BaseEventPlugin):\n    eventName = 'monitoring_event'\n"
         "    async def initialize(self):\n        raise OSError('nobody is there')\n"
         "    async def handleEvent(self, points, logger): ...\n"
     )

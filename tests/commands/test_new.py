@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from click.testing import CliRunner, Result
 from lva.check.plugins import check_plugins
 from lva.cli import main
 from lva.settings import ENV_PREFIX, Settings
+from tests.support import clean_environment
 
 KINDS = ((), ("--event",), ("--background",), ("--event", "--background"))
 COMBINATIONS = [
@@ -151,3 +153,29 @@ def test_class_names_of_odd_plugin_names(name: str, here: Path) -> None:
     (report,) = check_plugins([f"plugins/{name}.py"], Settings(active_plugins=()))
     assert report.problems == []
     assert report.loaded is not None
+
+
+def test_the_tests_that_are_written_pass_at_once(here: Path) -> None:
+    """All combinations in one run of pytest, as their author would start it."""
+    for options in COMBINATIONS:
+        name = "_".join(["made", *(option[2:] for option in options)])
+        assert new(name, *options).exit_code == 0
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--import-mode=importlib",
+    ]
+    done = subprocess.run(
+        [*command, "."], capture_output=True, text=True, env=clean_environment(), check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    functions = sum(path.read_text().count("\ndef test_") for path in here.rglob("test_*.py"))
+    functions += sum(
+        path.read_text().count("\nasync def test_") for path in here.rglob("test_*.py")
+    )
+    assert f"{functions} passed" in done.stdout
+    assert functions >= 3 * len(COMBINATIONS)
