@@ -99,8 +99,9 @@ class PluginFinder(MetaPathFinder, Loader):
     def install(self) -> None:
         """Make this the one finder of plugin modules, forgetting those an earlier one imported."""
         sys.meta_path[:] = [item for item in sys.meta_path if not isinstance(item, PluginFinder)]
-        for name in [key for key, module in sys.modules.items() if is_plugin_module(vars(module))]:
-            del sys.modules[name]
+        for name, module in list(sys.modules.items()):
+            if _is_ours(module):
+                del sys.modules[name]
         root = ModuleType(PACKAGE, "Plugins that the service loaded; see lva.host.finder.")
         root.__path__ = []
         sys.modules[PACKAGE] = root
@@ -185,7 +186,7 @@ class PluginFinder(MetaPathFinder, Loader):
     def _forget(self, module: str) -> None:
         """Forget a module of an installed package that was imported before without checks."""
         for name in [key for key in sys.modules if f"{key}.".startswith(f"{module}.")]:
-            if not is_plugin_module(vars(sys.modules[name])):
+            if not _is_ours(sys.modules[name]):
                 del sys.modules[name]
 
     def _not_found(self, name: str) -> str:
@@ -302,6 +303,11 @@ def is_plugin_module(namespace: Mapping[str, Any]) -> bool:
     spec = namespace.get("__spec__")
     ours = isinstance(getattr(spec, "loader", None), PluginFinder)
     return ours or str(namespace.get("__name__")).partition(".")[0] == PACKAGE
+
+
+def _is_ours(module: object) -> bool:
+    """Return whether something in `sys.modules` is a module of a plugin; there may be anything in it."""
+    return isinstance(module, ModuleType) and is_plugin_module(vars(module))
 
 
 def plugin_line(error: BaseException) -> traceback.FrameSummary | None:

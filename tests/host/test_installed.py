@@ -156,6 +156,16 @@ def test_what_was_imported_before_is_checked_all_the_same(site: Path, tmp_path: 
     assert "everybody may write it" in refused(tmp_path, "doorbell")
 
 
+def test_there_may_be_anything_among_the_modules(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(site)
+    monkeypatch.setitem(sys.modules, "made_unimportable", None)
+    monkeypatch.setitem(sys.modules, "acme_lva.doorbell", object())
+    (plugin,) = load(tmp_path, "doorbell")
+    assert plugin.classes
+
+
 def test_an_error_in_it_is_shown_with_its_line(site: Path, tmp_path: Path) -> None:
     package = install(site, words="WORD = 1 / 0\n")
     problem = refused(tmp_path, "doorbell")
