@@ -13,7 +13,8 @@ from typing import Final
 from lva.check.blocking import Blocking, blocking
 from lva.check.source import Function, Source, calls
 from lva.contract import RuntimeName
-from lva.errors import Problem
+from lva.errors import Problem, hint
+from lva.events import EVENT_TYPES
 
 #: What needs an event loop of its kind, and is of no use on the other.
 _ASYNCIO_CALLS: Final = frozenset(
@@ -61,6 +62,7 @@ _RUNNERS: Final = frozenset(
 )
 
 
+_JOIN: Final = "threading.Thread().join"
 _ENDERS: Final = frozenset(("sys.exit", "exit", "quit"))
 
 
@@ -81,6 +83,7 @@ def call_problems(source: Source, style: RuntimeName) -> Iterator[Problem]:
                 yield from _swallows(source, function)
         yield from _not_awaited(source, function)
         yield from _forbidden(source, function)
+        yield from _unknown_events(source, function)
 
 
 def _foreign(source: Source) -> set[Function]:
@@ -112,6 +115,8 @@ def _blocks(source: Source, function: Function, style: RuntimeName) -> Iterator[
     awaited = {id(node.value) for node in function.body if isinstance(node, ast.Await)}
     for call in calls(function):
         found = _known(source, call, function)
+        if found is not None and found.name == _JOIN and function.node.name == "close":
+            continue  # which is where a plugin's own thread is ended
         if found is not None:
             if found.certain or id(call) not in awaited:
                 told = f"{found.name}() blocks: in the coroutine {function.name}() it {found.told(style)}"
@@ -256,6 +261,17 @@ def _forbidden(source: Source, function: Function) -> Iterator[Problem]:
         elif name == "threading.Thread" and not _is_daemon(source, call):
             text = "a thread that is no daemon outlives the plugin; pass daemon=True, and end it in close()"
             yield Problem(text, source.path, call.lineno, "thread", "warning")
+
+
+def _unknown_events(source: Source, function: Function) -> Iterator[Problem]:
+    """Look for points that are published as an event that there is not."""
+    for call in calls(function):
+        if not call.args or ast.unparse(call.func) != "self.app.publish":
+            continue
+        name = source.text_of(call.args[0], function)
+        if name is not None and name not in EVENT_TYPES:
+            text = f"there is no event {name!r} to publish{hint(name, EVENT_TYPES)}"
+            yield Problem(text, source.path, call.lineno, "event-name")
 
 
 def _is_daemon(source: Source, call: ast.Call) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from lva.check.codes import CODES
 from lva.check.plugins import Report, check_plugins
 from lva.host import loading
 from lva.settings import Settings
@@ -231,6 +232,8 @@ WRONG = [
             async def flushPointToMonitoring(self, point, logger):
                 point.fields.update(a=1)  # <-
         """),
+    fault("publishes as an unknown event", "event-name", "did you mean 'monitoring_event'?",
+          background('async def start(self):\n    self.app.publish("monitoring", [])  # <-')),
     # handlers and routes
     fault("no verb", "verb", "has no method for a verb", """
         from lva import *
@@ -702,6 +705,13 @@ RIGHT = {
             thread = threading.Thread(target=print, daemon=True)
             thread.start()
         """, "import threading"),
+    "a thread that is ended in close": background("""
+        async def start(self):
+            self.thread = threading.Thread(target=print, daemon=True)
+            self.thread.start()
+        async def close(self):
+            self.thread.join(1)
+        """, "import threading"),
     "tags copied": event("""
         async def handleEvent(self, points, logger):
             for point in points:
@@ -773,3 +783,9 @@ def test_a_right_plugin_passes(source: str, tmp_path: Path) -> None:
 def test_the_gallery_is_large_enough() -> None:
     assert len(WRONG) >= 40
     assert len(RIGHT) >= 20
+
+
+def test_every_kind_of_problem_that_a_single_file_can_have_is_in_the_gallery() -> None:
+    seen = {case.values[1] for case in WRONG}
+    elsewhere = {"name", "file", "trust", "entry-point", "config", "run", "points-sent"}
+    assert seen == set(CODES) - elsewhere
