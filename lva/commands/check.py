@@ -161,6 +161,8 @@ def _print(reports: Sequence[Report], wrong: Sequence[str]) -> None:
     for report in reports:
         for problem in report.problems:
             click.echo(_line(report, problem))
+        for note in report.notes:
+            click.echo(f"{report.name}: {note}")
     if not reports:
         click.echo("no plugin is active, and none was named")
         return
@@ -189,4 +191,4 @@ def _result(report: Report) -> str:
         for level in ("error", "warning")
     }
     said = [f"{count} {level}{'s' * (count > 1)}" for level, count in counts.items() if count]
-    return "; ".join([", ".join(said) or "ok", *report.notes])
+    return ", ".join(said) or "ok"

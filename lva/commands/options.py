@@ -31,6 +31,10 @@ _ACTIVE: Final = click.option(
     metavar="NAME",
     help="A plugin that runs; may be repeated.",
 )
+#: Columns of a table: how far apart, the least for the last one, and all of them where there is no terminal.
+_GAP: Final = 3
+_LEAST: Final = 30
+_WIDE: Final = 400
 json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -49,22 +53,35 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table: as wide as the terminal, or as wide as it needs to be where there is none."""
+    """Print a table: as wide as the terminal, where the last column is cut short, or as wide as it needs.
+
+    Args:
+        columns: The headings.
+        rows: The cells; only those of the last column may be long.
+    """
     from rich.box import SIMPLE_HEAD  # late: only needed where a table is printed
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    cells = [[printable(cell) for cell in row] for row in rows]
+    console = Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False)
+    room = console.width - sum(
+        max(len(row[at]) for row in [columns, *cells]) + _GAP for at in range(len(columns) - 1)
+    )
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for at, column in enumerate(columns):
-        table.add_column(column, no_wrap=at == 0, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    console = Console(width=None if sys.stdout.isatty() else 400, highlight=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in cells:
+        table.add_row(*map(Text, row[:-1]), Text(_cut(row[-1], max(room, _LEAST))))
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():
         click.echo(line.rstrip())
+
+
+def _cut(text: str, room: int) -> str:
+    return text if len(text) <= room else f"{text[: room - 1]}…"
 
 
 def printable(text: str) -> str:

@@ -66,10 +66,10 @@ def plugins(config: Path | None, as_json: bool, **options: Any) -> None:
 
 
 def _origin(item: dict[str, Any]) -> str:
-    if item["file"] is None:
-        return ""
-    shown = short_path(Path(item["file"]))
-    return f"{shown} ({item['origin']})" if item["origin"] != "plugins_dir" else shown
+    """Return where a plugin is, shortly: the paths of what is installed are long, and nobody edits it."""
+    if item["origin"] == "plugins_dir":
+        return short_path(Path(item["file"]))
+    return f"({item['origin']})" if item["origin"] else ""
 
 
 def _listed(settings: Settings) -> Iterator[dict[str, Any]]:

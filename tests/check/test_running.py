@@ -101,7 +101,7 @@ def test_run_leaves_out_what_cannot_be_loaded(plugins: Path) -> None:
     write_plugin(plugins, "cam", "1 / 0")
     result = check("plugins/cam.py", "--run")
     assert result.exit_code == 1
-    assert "1 error; not run" in result.output
+    assert "cam: not run" in result.output
 
 
 def test_run_finds_an_installed_plugin_by_its_name(
@@ -123,7 +123,7 @@ def test_points_arrive_where_the_configuration_says(plugins: Path, tmp_path: Pat
     configure(tmp_path, path=str(tmp_path / "out"))
     result = check("plugins/sink.py", "plugins/cam.py", "--points", sample(tmp_path, 2500))
     assert result.exit_code == 0, result.output
-    assert "ok; 2500 of 2500 points delivered" in result.output
+    assert "sink: 2500 of 2500 points delivered" in result.output
     assert (tmp_path / "out").read_text().split() == [str(n) for n in range(2500)]
 
 
