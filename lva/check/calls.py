@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from lva.check.blocking import Blocking, blocking
-from lva.check.source import Function, Source, calls
+from lva.check.source import Function, Source, calls, dotted
 from lva.contract import RuntimeName
 from lva.errors import Problem, hint
 from lva.events import EVENT_TYPES
@@ -266,7 +266,7 @@ def _forbidden(source: Source, function: Function) -> Iterator[Problem]:
 def _unknown_events(source: Source, function: Function) -> Iterator[Problem]:
     """Look for points that are published as an event that there is not."""
     for call in calls(function):
-        if not call.args or ast.unparse(call.func) != "self.app.publish":
+        if not call.args or dotted(call.func) != "self.app.publish":
             continue
         name = source.text_of(call.args[0], function)
         if name is not None and name not in EVENT_TYPES:

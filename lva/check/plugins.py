@@ -193,8 +193,12 @@ def _check(
     report.problems += [problem for problem in unread if problem.file not in told]
     for source in report.sources:
         style = report.runtime or "trio"
-        report.problems += _not_ignored(contract_problems(source, style), report.sources)
-        report.problems += _not_ignored(call_problems(source, style), report.sources)
+        try:
+            report.problems += _not_ignored(contract_problems(source, style), report.sources)
+            report.problems += _not_ignored(call_problems(source, style), report.sources)
+        except RecursionError:
+            said = "nested too deeply to be looked at"
+            report.problems.append(Problem(said, source.path, None, "file", "warning"))
 
 
 def _is_asked_for(name: str, settings: Settings) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from werkzeug.routing import Map, Rule
 
 from lva.check.contract import signature_problem
-from lva.check.source import Class, Function, Source, calls
+from lva.check.source import Class, Function, Source, calls, dotted
 from lva.errors import Problem
 from lva.host.routing import VERBS, Gate, Owner, RouteRefusedError, RouteTable
 
@@ -54,8 +54,7 @@ def addings(source: Source) -> list[Adding]:
             for item in ast.walk(part)
         }
         for call in calls(function):
-            called = ast.unparse(call.func) if isinstance(call.func, ast.Attribute) else ""
-            if called in (f"self.{_NAME}", f"self.app.{_NAME}", f"super().{_NAME}"):
+            if dotted(call.func) in (f"self.{_NAME}", f"self.app.{_NAME}"):
                 path = call.args[0] if call.args else None
                 for keyword in call.keywords:
                     path = keyword.value if keyword.arg == "path" else path

@@ -358,6 +358,15 @@ def calls(function: Function) -> Iterator[ast.Call]:
             yield node
 
 
+def dotted(node: ast.expr) -> str | None:
+    """Return an expression that is only names and dots as it is written: ``self.app.publish``."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else None
+
+
 def _owner(function: Function | None) -> Class | None:
     """Return the class that `self` is of, in a method or in a function inside of one."""
     while function is not None:

@@ -34,6 +34,7 @@ def plugins(config: Path | None, as_json: bool, **options: Any) -> None:
     Exit codes: 0, also if a plugin has problems; 2 wrong settings.
     """
     from lva.errors import ConfigurationError
+    from lva.host.loading import finder_for, settings_problems
     from lva.settings import load_settings
 
     try:
@@ -43,8 +44,9 @@ def plugins(config: Path | None, as_json: bool, **options: Any) -> None:
             click.echo(f"lva: {printable(problem)}", err=True)
         sys.exit(2)
     found = list(_listed(settings))
+    wrong = settings_problems(settings, finder_for(settings))
     if as_json:
-        print_json({"plugins": found})
+        print_json({"settings": wrong, "plugins": found})
         return
     print_table(
         ("name", "enabled", "kind", "style", "file", "summary"),
@@ -60,6 +62,8 @@ def plugins(config: Path | None, as_json: bool, **options: Any) -> None:
             for item in found
         ],
     )
+    for text in wrong:
+        click.echo(f"settings: {printable(text)}")
     for item in found:
         for problem in item["problems"]:
             click.echo(f"{item['name']}: {printable(problem)}")

@@ -172,6 +172,18 @@ def test_what_the_source_shows_is_told_even_if_it_cannot_be_imported(plugins: Pa
     assert (report.kind, report.runtime) == ("background", "trio")
 
 
+def test_a_file_that_nobody_would_write_ends_nothing(plugins: Path) -> None:
+    chain = "x" + ".a" * 900
+    source = f"class Cam(BaseBackgroundPlugin):\n    async def start(self):\n        {chain}()\n"
+    write_plugin(plugins, "cam", source)
+    write_plugin(
+        plugins, "deep", f"x = {'(' * 150}1{')' * 150}\nclass Deep(BaseBackgroundPlugin): ..."
+    )
+    first, second = check(plugins, "cam", "deep")
+    assert all(problem.level == "warning" for problem in first.problems)
+    assert second.ok
+
+
 def test_what_a_plugin_prints_goes_to_standard_error(
     plugins: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -141,6 +141,13 @@ def test_installed_plugins_are_listed(
     assert "acme_lva.doorbell" not in sys.modules
 
 
+def test_what_is_wrong_with_the_settings_follows_the_table(tmp_path: Path) -> None:
+    result = listing("--plugins-dir", "gone")
+    assert result.exit_code == 0
+    assert f"settings: plugins_dir: {tmp_path}/gone: there is no such directory" in result.output
+    assert "gone" in json.loads(listing("--json", "--plugins-dir", "gone").stdout)["settings"][0]
+
+
 def test_wrong_settings(tmp_path: Path) -> None:
     result = listing("--config", "no.toml")
     assert result.exit_code == 2
