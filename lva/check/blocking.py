@@ -107,13 +107,11 @@ class Blocking:
         name: What is called, as a dotted name.
         advice: What to do instead, with gaps for the words of a style.
         level: Whether it holds the event loop up for certain, or for long only now and then.
-        certain: Whether it blocks even where it is awaited: it is no coroutine.
     """
 
     name: str
     advice: str
     level: Literal["error", "warning"] = "error"
-    certain: bool = False
 
     def told(self, style: RuntimeName) -> str:
         """Return what it does to its event loop, and the advice."""
@@ -130,7 +128,7 @@ def blocking(call: ast.Call, name: str, lines: Iterable[str]) -> Blocking | None
         lines: Those of its file.
     """
     if name in _BLOCKING:
-        return Blocking(name, _BLOCKING[name], certain=True)
+        return Blocking(name, _BLOCKING[name])
     if name in _SHORT:
         return Blocking(name, _THREAD, "warning")
     base, _, method = name.rpartition(".")

@@ -112,15 +112,15 @@ def _foreign(source: Source) -> set[Function]:
 
 
 def _blocks(source: Source, function: Function, style: RuntimeName) -> Iterator[Problem]:
-    awaited = {id(node.value) for node in function.body if isinstance(node, ast.Await)}
     for call in calls(function):
         found = _known(source, call, function)
         if found is not None and found.name == _JOIN and function.node.name == "close":
             continue  # which is where a plugin's own thread is ended
         if found is not None:
-            if found.certain or id(call) not in awaited:
-                told = f"{found.name}() blocks: in the coroutine {function.name}() it {found.told(style)}"
-                yield _blocking_problem(source, call, told, found, style)
+            told = (
+                f"{found.name}() blocks: in the coroutine {function.name}() it {found.told(style)}"
+            )
+            yield _blocking_problem(source, call, told, found, style)
             continue
         inner = _runs_at_once(source, call, function)
         for where, found in _below(source, inner, {inner}) if inner else ():

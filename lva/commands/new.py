@@ -139,7 +139,6 @@ def _write(contents: Mapping[Path, str]) -> None:
             for parent in reversed([path.parent, *path.parent.parents]):
                 if not parent.exists():
                     parent.mkdir(mode=0o755)
-                    parent.chmod(0o755)
             with path.open("x", encoding="utf-8") as file:
                 os.fchmod(file.fileno(), 0o644)
                 file.write(text)

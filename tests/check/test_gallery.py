@@ -518,6 +518,36 @@ RIGHT = {
             requests.get("x")
             socket.create_connection()
         """),
+    "parameters that are named like modules and functions": background("""
+        async def start(self):
+            await self.other(1, 2)
+            read = self.config
+            read()
+        async def other(self, time, socket):
+            time.sleep(1)
+            socket.create_connection()
+        """, "import socket, time\ndef read():\n    time.sleep(1)"),
+    "an attribute that holds now this, now that": background("""
+        async def initialize(self):
+            self.link = socket.socket()
+        async def start(self):
+            self.link.recv(1)
+        def replace(self):
+            self.link = make()
+        """, "import socket\ndef make(): ..."),
+    "a decorator that makes a thread of it": background("""
+        async def start(self):
+            await self.read()
+        @in_thread
+        def read(self):
+            time.sleep(1)
+        """, """
+        import time, trio
+        def in_thread(f):
+            async def run(*args):
+                return await trio.to_thread.run_sync(f, *args)
+            return run
+        """),
     "another library's Session": event("""
         async def initialize(self):
             self.session = make()
