@@ -115,9 +115,7 @@ def test_the_first_plugin(here: Path) -> None:
         play("first", service.wait_until_ready())
         assert service.stop() == 0
     install("porch.py", "plugins/porch.py")
-    install("tests/test_porch.py", "tests/test_porch.py")
-    text = Path("tests/test_porch.py").read_text()
-    Path("tests/test_porch.py").write_text(text.replace("../porch.py", "../plugins/porch.py"))
+    install("tutorial/test_porch.py", "tests/test_porch.py")
     play("check")
     play("test")
     with running(here) as service:

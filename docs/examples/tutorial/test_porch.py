@@ -8,7 +8,7 @@ import trio
 
 from lva.testing import check_plugin
 
-PLUGIN = Path(__file__).parent.joinpath("../porch.py").resolve()
+PLUGIN = Path(__file__).parent.joinpath("../plugins/porch.py").resolve()
 
 
 def test_it_keeps_the_contract() -> None:
