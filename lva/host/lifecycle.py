@@ -687,8 +687,14 @@ class PluginLife:
         return leaks
 
     def _note_late_failure(self, attempt: _Attempt) -> None:
-        """Log what a task raised while it was being cancelled: no death is silent."""
+        """Log what a task raised while it was being cancelled: no death is silent.
+
+        But for what the host raised itself: on its own loop, an `initialize()` may come to `addRoute()` just
+        when a stop has begun, before its cancellation arrives.
+        """
         body = attempt.body
+        if body is not None and isinstance(body.error, _TooLateError):
+            return
         if attempt.first_failure is not None and attempt.reported is None:
             where, error = attempt.first_failure
             self._note_failure(where, f"raised {brief(error)}", error)
@@ -823,10 +829,15 @@ class PluginLife:
         """Refuse a route outside of `initialize()` to `close()`. Any thread may call."""
         attempt = self._attempt
         if attempt is None or attempt.body is None or attempt.closing:
-            raise RuntimeError(
+            kind = _TooLateError if attempt is not None and attempt.closing else RuntimeError
+            raise kind(
                 f"addRoute({path!r}): plugin {self.name!r} is {self.state.value.value}; add routes in"
                 " initialize() or later, while it runs"
             )
+
+
+class _TooLateError(RuntimeError):
+    """A route was to be added while the attempt ends."""
 
 
 async def _initialize(attempt: _Attempt, member: Plugin) -> None:

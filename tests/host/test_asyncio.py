@@ -105,6 +105,36 @@ def line_of(host: Any, name: str, text: str) -> str:
     return f"{path}:{number}"
 
 
+async def test_a_stop_during_initialize_makes_no_failure_of_a_route_that_comes_too_late(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = in_style(
+        """
+        import threading
+        entered, go_on = threading.Event(), threading.Event()
+        class P(BaseBackgroundPlugin):
+            async def initialize(self):
+                entered.set()
+                go_on.wait(20)
+                self.addRoute("/late", self.show)
+            async def show(self, request): ...
+        """
+    )
+    async with running_host(tmp_path, {"p": source}, wait=False) as host:
+        module = host.module("p")
+        await trio.to_thread.run_sync(module.entered.wait, 20)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(host.stop)
+            with trio.fail_after(20):
+                await host.life("p").state.wait_value(State.STOPPING)
+                while not host.life("p")._attempt.closing:
+                    await trio.sleep(0)
+            module.go_on.set()
+        part = await host.receipt_of("p")
+    assert (part.state, part.problems) == ("stopped", [])
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 # The documented examples, in our own words, with the imports of their documentation
 
 BACKGROUND_EXAMPLE = '''
