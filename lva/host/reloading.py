@@ -63,6 +63,9 @@ async def load_beside(
     """
     done = trio.Event()
     outcome: list[NewCode | Exception] = []
+    if old.module.partition(".")[0] != PACKAGE:
+        why = "comes from an installed package, which takes a restart of the service"
+        raise ConfigurationError([f"plugin {old.name!r}: {old.path}: {why}"])
     if old.name in _importing:
         raise ConfigurationError([f"plugin {old.name!r}: an earlier import has not returned yet"])
     _importing.add(old.name)

@@ -14,6 +14,7 @@ import trio
 from lva.errors import ConfigurationError
 from lva.host import loading
 from lva.host.installed import installed_plugins
+from lva.host.lifecycle import State
 from lva.host.loading import LoadedPlugin, load_plugins
 from tests.support import ServiceProcess, host_settings, running, write_plugin
 
@@ -132,6 +133,16 @@ async def test_a_thread_that_it_leaves_behind_is_named(site: Path, tmp_path: Pat
         finally:
             sys.modules["acme_lva.doorbell"].release.set()
     assert len(part.leaked_threads) == 1, part
+
+
+async def test_it_is_not_reloaded(site: Path, tmp_path: Path) -> None:
+    install(site)
+    settings = host_settings(tmp_path, ["doorbell"])
+    async with running(load_plugins(settings), settings) as host:
+        await host.wait_until_running()
+        with pytest.raises(ConfigurationError, match="takes a restart of the service"):
+            await host.host.changes.reload("doorbell")
+        assert host.life("doorbell").state.value is State.RUNNING
 
 
 @pytest.mark.parametrize("module", ["doorbell", "words", "__init__"])
