@@ -24,13 +24,17 @@ from lva.host.loading import LoadedPlugin, load_plugins
 from lva.host.receipt import EXIT_KILLED, Receipt
 from lva.host.terminator import Terminator
 from lva.host.watching import watch
+from lva.log_tail import LogTail
 from lva.logs import keep_secret, set_up
 from lva.settings import Settings, load_settings
 from lva.web.access import Access
 from lva.web.actions import Actions
 from lva.web.application import web_application
+from lva.web.event_stream import EventStreams
+from lva.web.observing import UNOBSERVED, Observing
 from lva.web.requests import Requests
 from lva.web.resources import Resources
+from lva.web.telemetry import Telemetry
 
 LOGGER: Final = logging.getLogger("lva.service")
 
@@ -58,6 +62,7 @@ class Service:
         plugins: The loaded plugins; None until they are, and once the host has them.
         host: The plugins; there once the lifespan has begun.
         draining: Set to make `/readyz` answer 503.
+        closing: Set when the server is about to close its connections, to end the event streams.
         stop_wanted: Set when the service should stop by itself, because a critical plugin failed.
         served: Whether `lva.serve` runs this process and so decides about signals and stopping.
         watch: Whether plugins are reloaded when their files are saved.
@@ -70,6 +75,7 @@ class Service:
         self.settings = settings
         self.host: Host | None = None
         self.draining: trio.Event = trio.Event()
+        self.closing: trio.Event = trio.Event()
         self.stop_wanted: trio.Event = trio.Event()
         self.served = False
         self.watch = False
@@ -81,6 +87,7 @@ class Service:
         self._requests: Requests | None = None
         self._telling = threading.Lock()
         self._told: int | None = None
+        self._tail = LogTail()
 
     async def __call__(
         self,
@@ -114,6 +121,12 @@ class Service:
                 LOGGER.critical("%s", problem)
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
+        with self._tail.installed():
+            await self._run(settings, receive, send)
+
+    async def _run(
+        self, settings: Settings, receive: Callable[[], Any], send: Callable[[Any], Any]
+    ) -> None:
         sys.setswitchinterval(min(SWITCH_INTERVAL, sys.getswitchinterval()))
         listening = trio.Event()
         self.host = host = Host(settings, self.plugins or (), go=listening)
@@ -121,11 +134,23 @@ class Service:
         access = Access(settings, self.address)
         Resources(host, self.draining.is_set, access)
         Actions(host, access)
+        telemetry = Telemetry(host, UNOBSERVED, self._tail.count)
+        streams = EventStreams(
+            telemetry,
+            host,
+            settings.max_event_streams,
+            self.draining.is_set,
+            self.closing,
+            lambda: self.stop_reason,
+            access.sees_details,
+        )
+        Observing(host, access, streams, self._tail)
         web = web_application(host.routes, settings)
         if not self.served:
             self.terminator.start()
         async with trio.open_nursery() as nursery:
-            self._requests = Requests(web, host.publish, settings, nursery)
+            self._requests = Requests(web, host.publish, settings, nursery, telemetry.observe)
+            nursery.start_soon(streams.run, name="event streams")
             await nursery.start(host.run)
             await send({"type": "lifespan.startup.complete"})
             if not self.served:
@@ -177,6 +202,7 @@ class Service:
     async def _stop(self, host: Host, settings: Settings, force: bool = False) -> None:
         """Stop the plugins, log the receipt, and see to it that the process can end."""
         self.draining.set()
+        self.closing.set()
         now = trio.current_time()
         deadline = self.deadline
         if deadline is None and self.served and not self.stop_wanted.is_set():

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import hypercorn.trio.run
 import trio
 from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.typing import ConnectionState
+
+#: Under this key of the ASGI scope's `state` is what cuts the connection off at once.
+ABORT: Final = "lva.abort"
 
 
 class _TaskGroup(Protocol):
@@ -79,7 +83,7 @@ class IdleWatch:
 
 
 class Connection(TCPServer):
-    """One connection of Hypercorn's, watched by an `IdleWatch`."""
+    """One connection of Hypercorn's, watched by an `IdleWatch`, that the application can cut off."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -88,6 +92,11 @@ class Connection(TCPServer):
             self.context.terminated.wait,
             self._initiate_server_close,
         )
+        self.state = ConnectionState({**self.state, ABORT: self._abort})
+
+    def _abort(self) -> None:
+        """Close the socket under whoever reads from it or writes to it: they see the client gone."""
+        self.stream.socket.close()
 
     async def _read_data(self) -> None:
         try:

@@ -133,6 +133,10 @@ class _ContextFilter(logging.Filter):
         return True
 
 
+#: Marks each record with whose it is; every handler has it.
+NAMES_PLUGIN: Final = _ContextFilter()
+
+
 class TextFormatter(logging.Formatter):
     """One line for people: time, level, plugin or logger, message."""
 
@@ -185,7 +189,7 @@ def set_up(level: str, form: str, stream: TextIO | None = None) -> None:
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(_JsonFormatter() if form == "json" else TextFormatter())
-    handler.addFilter(_ContextFilter())
+    handler.addFilter(NAMES_PLUGIN)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

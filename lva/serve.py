@@ -213,6 +213,7 @@ async def _serve(
                     "/readyz answers 503; listening for another %g s", settings.drain_window
                 )
                 await trio.sleep(settings.drain_window)
+            service.closing.set()
 
         with watched_connections(), _heard_while_blocked(service.terminator, settings):
             await hypercorn_serve(

@@ -242,6 +242,9 @@ class Settings(_Table):
     max_requests: Count = Field(
         1000, description="Most requests handled at once; more are answered with 503."
     )
+    max_event_streams: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        100, description="Most open streams of /events, one for each console; 0 turns them off."
+    )
     plugins: dict[str, PluginSettings] = Field(
         default_factory=dict, description="One table for each plugin: the host's keys, and config."
     )

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import trio
 import trio.testing
+from hypercorn.trio import serve
 from trio.testing import MockClock
 
-from lva.connections import IdleWatch
+from lva.connections import ABORT, IdleWatch, watched_connections
+from lva.serve import address_of, hypercorn_config, listen
+from lva.settings import Settings
 
 LIMIT = 5
 
@@ -101,3 +105,52 @@ async def test_the_watch_ends_with_the_connection(autojump_clock: MockClock) -> 
         it.watch.end()
     assert it.closed_at is None
     assert trio.current_time() == 0
+
+
+async def test_a_connection_is_cut_off_under_a_client_that_does_not_read() -> None:
+    aborts: list[Callable[[], None]] = []
+    ends: list[str] = []
+
+    async def send_for_ever(send: Any) -> None:
+        while True:
+            await send({"type": "http.response.body", "body": bytes(1 << 20), "more_body": True})
+            await trio.lowlevel.checkpoint()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            for stage in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{stage}.complete"})
+            return
+        aborts.append(scope["state"][ABORT])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        if scope["path"] == "/endless":
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send_for_ever, send)
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                ends.append("disconnected")
+                nursery.cancel_scope.cancel()
+            return
+        await send({"type": "http.response.body", "body": b"well", "more_body": False})
+
+    listener = listen("127.0.0.1:0")
+    url = address_of(listener)
+    over = trio.Event()
+    with trio.fail_after(20), watched_connections():
+        async with trio.open_nursery() as nursery:
+            config = hypercorn_config(Settings(active_plugins=()), listener)
+            nursery.start_soon(lambda: serve(app, config, shutdown_trigger=over.wait, mode="asgi"))  # type: ignore[arg-type]
+            client = await trio.open_tcp_stream("127.0.0.1", httpx.URL(url).port or 0)
+            await client.send_all(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
+            await client.receive_some(1)
+            await trio.sleep(0.3)  # what is sent now fills the buffers between them
+            assert ends == []
+            aborts[0]()
+            while not ends:
+                await trio.sleep(0.01)
+            async with httpx.AsyncClient(trust_env=False) as other:
+                assert (await other.get(f"{url}/")).text == "well"
+            over.set()
+        await client.aclose()
+    assert ends == ["disconnected"]

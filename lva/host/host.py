@@ -23,7 +23,7 @@ from lva.host.loop_use import LoopUses
 from lva.host.loops import LoopThread
 from lva.host.mailbox import Mailbox
 from lva.host.receipt import Receipt, exit_code, plugin_receipt
-from lva.host.record import Record, State
+from lva.host.record import Record, State, Watcher
 from lva.host.routing import RouteTable
 from lva.host.runtimes import AsyncioRuntime, Patience, Runtime, TrioRuntime
 from lva.host.status import statuses
@@ -53,6 +53,7 @@ class Host:
         lives: The plugins by name, in activation order, each with its life that is now; empty until
             `run` has begun.
         changes: What operators do to single plugins.
+        watchers: Told of every change of a plugin's state.
         stop_requested: Set once the plugins are to stop.
         stopped: Set once every plugin has ended and `receipt` is there.
         critical_failure: The critical plugin that failed, if one has.
@@ -70,6 +71,7 @@ class Host:
     ) -> None:
         self.routes: RouteTable = RouteTable()
         self.lives: dict[str, PluginLife] = {}
+        self.watchers: list[Watcher] = []
         self.changes: Changes = Changes(self, settings)
         self.stop_requested: trio.Event = trio.Event()
         self.stopped: trio.Event = trio.Event()
@@ -169,6 +171,7 @@ class Host:
             self._rng,
             record,
         )
+        life.record.watchers = self.watchers
         self._connect()
         return life
 

@@ -11,7 +11,7 @@ import enum
 import logging
 import random
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -76,6 +76,10 @@ class Transition(NamedTuple):
     reason: str
 
 
+#: Told of a plugin's change of state: its name, the state before, and the change. Must not raise.
+Watcher = Callable[[str, str, Transition], None]
+
+
 class Record:
     """What goes on from one life of a plugin to the next.
 
@@ -92,6 +96,7 @@ class Record:
         problems: What went wrong at the ends of its lives; the newest.
         leaks: What was alive of it when that was last looked for.
         owner: Of its routes; these stay, at 503, from one life to the next.
+        watchers: Told of each change of state.
         past: The points of event classes that a reload removed.
     """
 
@@ -109,6 +114,7 @@ class Record:
         self.problems: deque[str] = deque(maxlen=_PROBLEMS)
         self.leaks: Leaks = Leaks()
         self.owner: Owner = Owner(name)
+        self.watchers: Sequence[Watcher] = ()
         self.past: Ledger = Ledger()
         self._deliveries: dict[tuple[str, str], Delivery] = {}
 
@@ -130,7 +136,8 @@ class Record:
             raise AssertionError(
                 f"plugin {self.name}: illegal transition {old.value} -> {state.value}"
             )
-        self.history.append(Transition(state, now(), reason))
+        step = Transition(state, now(), reason)
+        self.history.append(step)
         level = logging.DEBUG if quiet else logging.INFO
         if self.logger.isEnabledFor(level):
             extra = {"state": state.value, "reason": reason}
@@ -138,6 +145,8 @@ class Record:
         self.state.value = state
         if state is State.ABANDONED:
             self.abandoned += 1
+        for watcher in self.watchers:
+            watcher(self.name, old.value, step)
 
     def begin_life(self, reason: str) -> None:
         """Note that another life begins."""

@@ -8,9 +8,12 @@ from typing import Any, Final
 from quart import Response
 from quart_trio.wrappers import TrioResponse
 
+from lva.errors import suggestion
 from lva.host.host import Host
+from lva.host.lifecycle import PluginLife
 from lva.host.status import full_statuses
 from lva.logs import masked
+from lva.web.problems import Problem
 
 #: What only those see who may see details; null for others.
 DETAILS: Final = ("file", "reason", "last_error")
@@ -34,6 +37,19 @@ def plugin_page(host: Host, name: str) -> dict[str, Any]:
         "settings": life.settings.model_dump(mode="json", exclude={"config"}),
         "config": {cls.__name__: masked(life.loaded.configs[cls]) for cls in life.loaded.classes},
     }
+
+
+def life_of(host: Host, name: str) -> PluginLife:
+    """Return the life of an active plugin.
+
+    Raises:
+        Problem: 404: no active plugin has that name.
+    """
+    life = host.lives.get(name)
+    if life is None:
+        hint = suggestion(name, host.lives) or "; see /plugins"
+        raise Problem(404, f"No active plugin is named {name!r}{hint}", "unknown_plugin")
+    return life
 
 
 def without_details(page: dict[str, Any]) -> dict[str, Any]:

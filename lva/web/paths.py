@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from typing import Final
 
+#: What the console lives on besides the status pages.
+OBSERVING: Final = {
+    "/plugins/<name>/log": "its newest log records, and the newest traceback",
+    "/events": "server-sent events: how the service is, and each second what has changed",
+    "/console/<path:part>": "the parts of the console",
+}
 #: What each resource is for; `GET /` and the documentation list them.
 RESOURCES: Final = {
-    "/": "this index",
+    "/": "the console, for browsers; else this index",
     "/livez": "200 while the event loop answers",
     "/readyz": "200 while every active plugin runs and the service is not stopping, else 503",
     "/version": "versions of the service, Python and what it is built on",
     "/plugins": "every active plugin with its state, routes and ledger",
     "/plugins/<name>": "one of them",
     "/plugins/<name>/tasks": "its tasks, each with where it waits, below the task that started it",
+    **OBSERVING,
 }

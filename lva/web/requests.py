@@ -52,6 +52,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 Publish = Callable[[str, list[MonitoringPoint]], object]
+#: Told of each request that has ended: template, plugin, status, error code, seconds.
+Observe = Callable[[str, str | None, int, str | None, float], None]
 
 
 class Body(Protocol):
@@ -96,7 +98,9 @@ class Exchange:
         done: Set when nothing of the handling is left.
     """
 
-    def __init__(self, asgi: Scope, send: Send, publish: Publish, limits: Settings) -> None:
+    def __init__(
+        self, asgi: Scope, send: Send, publish: Publish, observe: Observe, limits: Settings
+    ) -> None:
         self.request_id: str = ""
         self.template = UNMATCHED
         self.error_code: str | None = None
@@ -111,6 +115,7 @@ class Exchange:
         self._asgi = asgi
         self._send = send
         self._publish = publish
+        self._observe = observe
         self._limits = limits
         self._additions = PointAdditions()
         self._settled = False
@@ -176,10 +181,13 @@ class Exchange:
             self.settle()
 
     def settle(self) -> None:
-        """Publish the request's points, once."""
+        """Publish the request's points, and have it counted, once."""
         if not self._settled:
             self._settled = True
-            self._publish("monitoring_event", self._points())
+            elapsed = time.perf_counter() - self._clock
+            self._publish("monitoring_event", self._points(elapsed))
+            owner = None if self._owner is None else self._owner.name
+            self._observe(self.template, owner, self._status or 500, self.error_code, elapsed)
 
     def leave_behind(self) -> None:
         """Account for a handling that ignored its cancellation."""
@@ -314,7 +322,7 @@ class Exchange:
             # Noted first: once this message is handed over, the exchange is over for the server.
             self.completed = not self.gone
 
-    def _points(self) -> list[MonitoringPoint]:
+    def _points(self, elapsed: float) -> list[MonitoringPoint]:
         tags, fields = self._additions.tags, self._additions.fields
         method = self._asgi["method"]
         status = self._status or 500
@@ -324,7 +332,6 @@ class Exchange:
             "route": f"{method if method in _KNOWN_VERBS else 'OTHER'}:{self.template}",
             "status_code": status,
         }
-        elapsed = time.perf_counter() - self._clock
         points = [
             MonitoringPoint(
                 REQUESTS,
@@ -359,6 +366,10 @@ def _uuid4() -> str:
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
+def _not_observed(*_: object) -> None:
+    pass
+
+
 class Requests:
     """Handles all requests of the service.
 
@@ -367,18 +378,29 @@ class Requests:
         publish: Hands the requests' points to the plugins.
         limits: Sizes and times.
         nursery: Where requests run; must tolerate tasks that never end.
+        observe: Counts the requests; by default nothing does.
     """
 
-    def __init__(self, web: Web, publish: Publish, limits: Settings, nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        web: Web,
+        publish: Publish,
+        limits: Settings,
+        nursery: trio.Nursery,
+        observe: Observe = _not_observed,
+    ) -> None:
         self.in_flight: int = 0
         self._web = web
         self._publish = publish
+        self._observe = observe
         self._limits = limits
         self._lanes = Lanes(nursery)
 
     async def handle(self, asgi: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; when cancelled, cancel it, and leave it behind if it does not end."""
-        exchange = asgi[SCOPE_KEY] = Exchange(asgi, send, self._publish, self._limits)
+        exchange = asgi[SCOPE_KEY] = Exchange(
+            asgi, send, self._publish, self._observe, self._limits
+        )
         body, respond = self._begin(asgi, exchange)
         lane = await self._lanes.take()
         self.in_flight += 1

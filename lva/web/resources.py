@@ -9,23 +9,23 @@ from typing import Any
 
 from quart import Response
 
-from lva.errors import suggestion
 from lva.host.host import Host
-from lva.host.lifecycle import PluginLife
 from lva.host.routing import Gate, Owner
 from lva.host.runtimes import now
 from lva.host.status import timestamp
 from lva.host.tasks import task_tree
+from lva.web import assets
 from lva.web.access import Access
 from lva.web.actions import ACTIONS
 from lva.web.pages import (
     json_response,
+    life_of,
     plugin_page,
     plugins_page,
     states_only,
     without_details,
 )
-from lva.web.paths import RESOURCES
+from lva.web.paths import OBSERVING, RESOURCES
 from lva.web.problems import Problem
 
 
@@ -52,14 +52,19 @@ class Resources:
             self.plugin,
             self.tasks,
         )
-        for path, handler in zip(RESOURCES, handlers, strict=True):
+        own = (path for path in RESOURCES if path not in OBSERVING)
+        for path, handler in zip(own, handlers, strict=True):
             host.routes.add(owner, path, handler)
 
-    async def index(self, _request: Any) -> Response:
-        """List what there is."""
-        return json_response(
+    async def index(self, request: Any) -> Response:
+        """Show the console to browsers; list what there is to everybody else."""
+        if assets.wants_page(request):
+            return assets.page(request)
+        response = json_response(
             {"service": "luna-video-agent", "resources": RESOURCES, "actions": ACTIONS}
         )
+        response.vary.add("Accept")
+        return response
 
     async def livez(self, _request: Any) -> Response:
         """Say that the event loop runs."""
@@ -104,22 +109,15 @@ class Resources:
 
     async def plugin(self, request: Any, name: str) -> Response:
         """Describe one plugin."""
-        self._life(name)
+        life_of(self._host, name)
         page = plugin_page(self._host, name)
         return json_response(page if self._access.sees_details(request) else without_details(page))
 
     async def tasks(self, request: Any, name: str) -> Response:
         """Show what one plugin's tasks are doing, to those who may see details."""
-        life = self._life(name)
+        life = life_of(self._host, name)
         self._access.check_details(request)
         return json_response({"plugin": name, "at": timestamp(now()), "tasks": task_tree(life)})
-
-    def _life(self, name: str) -> PluginLife:
-        life = self._host.lives.get(name)
-        if life is None:
-            hint = suggestion(name, self._host.lives) or "; see /plugins"
-            raise Problem(404, f"No active plugin is named {name!r}{hint}", "unknown_plugin")
-        return life
 
 
 def _not_ready(detail: str, reasons: Mapping[str, str]) -> Problem:

@@ -1,0 +1,267 @@
+"""`GET /events`: the service as it is, and as it changes, as server-sent events.
+
+Each event is rendered once for all readers. A reader that does not keep up is cut off, so that memory is
+bounded; all readers get a last event before the server closes its connections, so that none delays the stop.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Final
+
+import trio
+from quart import Response
+from quart_trio.wrappers import TrioResponse
+
+from lva.connections import ABORT
+from lva.host.host import Host
+from lva.host.lifecycle import Transition
+from lva.web.assets import build
+from lva.web.problems import Problem
+from lva.web.telemetry import COLUMNS, STEP, STEPS, Telemetry
+
+#: Seconds between two ticks.
+INTERVAL: Final = 1.0
+#: How many events may wait for a reader before it is cut off.
+_BACKLOG: Final = 16
+#: How long, in seconds, readers get to take their last event.
+_FAREWELL: Final = 0.5
+_RETRY_AFTER: Final = "5"
+_HEADERS: Final = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "X-Accel-Buffering": "no",  # a proxy must pass events on as they come
+}
+
+
+@dataclass(eq=False, slots=True)
+class _Reader:
+    """One open stream."""
+
+    details: bool
+    events: trio.MemorySendChannel[bytes]
+    abort: Callable[[], None]
+    is_over: Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    """A rendered event: for those who may see details, and for all others."""
+
+    full: bytes
+    public: bytes
+
+    def seen_by(self, reader: _Reader) -> bytes:
+        """Return what this reader gets."""
+        return self.full if reader.details else self.public
+
+
+class EventStreams:
+    """All open streams.
+
+    Args:
+        telemetry: What is told.
+        host: The plugins; changes of their states are told as they happen.
+        most: How many streams may be open at once.
+        draining: Tells whether the service has been asked to stop.
+        closing: Set when the server is about to close its connections.
+        stop_reason: Tells why.
+        sees_details: Tells whether whoever sent a request may see reasons, which hold error messages.
+    """
+
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        host: Host,
+        most: int,
+        draining: Callable[[], bool],
+        closing: trio.Event,
+        stop_reason: Callable[[], str],
+        sees_details: Callable[[Any], bool],
+    ) -> None:
+        self._telemetry = telemetry
+        self._host = host
+        self._most = most
+        self._draining = draining
+        self._closing = closing
+        self._stop_reason = stop_reason
+        self._sees_details = sees_details
+        self._readers: set[_Reader] = set()
+        self._started = time.time()
+        self._hello: _Event | None = None
+        self._known: list[Any] = []
+        host.watchers.append(self._moved)
+
+    async def run(self) -> None:
+        """Send a tick each second until the server closes its connections; then say goodbye."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tick_on)
+            await self._closing.wait()
+            nursery.cancel_scope.cancel()
+        self._publish(_rendered("bye", {"at": self._now(), "reason": self._stop_reason()}))
+        for reader in self._readers:
+            reader.events.close()
+        with trio.move_on_after(_FAREWELL):
+            while self._readers:
+                await trio.sleep(_FAREWELL / 10)
+                self._forget_ended()
+        for reader in list(self._readers):
+            self._cut_off(reader)
+
+    async def open(self, request: Any, is_over: Callable[[], bool]) -> Response:
+        """Answer a request with a stream.
+
+        Args:
+            request: The request.
+            is_over: Tells whether the request has ended, in whatever way.
+
+        Raises:
+            Problem: There are too many streams, or the service is stopping.
+        """
+        if self._closing.is_set():
+            raise Problem(
+                503, "The service is stopping.", "not_ready", {"Retry-After": _RETRY_AFTER}
+            )
+        if request.method == "HEAD":
+            return TrioResponse(b"", headers=_HEADERS)
+        self._forget_ended()
+        if len(self._readers) >= self._most:
+            raise Problem(
+                503,
+                f"{self._most} streams are open, which is what max_event_streams allows;"
+                " close a console, or try again later.",
+                "too_many_streams",
+                {"Retry-After": _RETRY_AFTER},
+            )
+        sender, receiver = trio.open_memory_channel[bytes](_BACKLOG)
+        abort = request.scope.get("state", {}).get(ABORT, _nothing)
+        reader = _Reader(self._sees_details(request), sender, abort, is_over)
+        sender.send_nowait(self._greeting().seen_by(reader))
+        self._readers.add(reader)
+        response = TrioResponse(self._body(reader, receiver), headers=_HEADERS)
+        response.timeout = None
+        return response
+
+    async def _body(
+        self, reader: _Reader, events: trio.MemoryReceiveChannel[bytes]
+    ) -> AsyncIterator[bytes]:
+        try:
+            async for event in events:
+                yield event
+        finally:
+            self._readers.discard(reader)
+
+    async def _tick_on(self) -> None:
+        due = trio.current_time()
+        while True:
+            due = max(due + INTERVAL, trio.current_time())
+            await trio.sleep_until(due)
+            self._tick()
+
+    def _tick(self) -> None:
+        news = self._telemetry.sample()
+        self._hello = None
+        self._forget_ended()
+        if not self._readers:
+            return
+        if self._known != self._inventory():
+            self._publish(self._greeting())
+        self._publish(_rendered("tick", {**self._about(), **news}))
+
+    def _moved(self, plugin: str, before: str, step: Transition) -> None:
+        told = self._telemetry.note(plugin, before, step)
+        self._hello = None
+        if self._readers:
+            full = {**told, "ready": self._is_ready()}
+            public = {**full, "reason": None}
+            self._publish(_Event(_frame("transition", full), _frame("transition", public)))
+
+    def _publish(self, event: _Event) -> None:
+        for reader in list(self._readers):
+            try:
+                reader.events.send_nowait(event.seen_by(reader))
+            except trio.WouldBlock:
+                self._cut_off(reader)
+            except trio.BrokenResourceError:
+                self._readers.discard(reader)
+
+    def _cut_off(self, reader: _Reader) -> None:
+        """Let go of a reader that does not read."""
+        self._readers.discard(reader)
+        reader.events.close()
+        reader.abort()
+
+    def _forget_ended(self) -> None:
+        """Let go of those whose stream ended before it was begun."""
+        for reader in [reader for reader in self._readers if reader.is_over()]:
+            self._readers.discard(reader)
+
+    def _about(self) -> dict[str, Any]:
+        return {"at": self._now(), "ready": self._is_ready(), "draining": self._draining()}
+
+    def _is_ready(self) -> bool:
+        return not self._draining() and not self._host.not_ready()
+
+    def _greeting(self) -> _Event:
+        """Return the `hello`, rendered at most once between two changes."""
+        if self._hello is None:
+            self._known = self._inventory()
+            plugins = self._telemetry.plugins()
+            timeline = list(self._telemetry.timeline)
+            hello = {
+                "v": 1,
+                **self._about(),
+                "service": {
+                    "version": version("lva"),
+                    "build": build(),
+                    "started": round(self._started, 3),
+                },
+                "step": STEP,
+                "window": STEP * STEPS,
+                "series": self._telemetry.series(),
+                "columns": COLUMNS,
+            }
+            full = {**hello, "details": True, "plugins": plugins, "timeline": timeline}
+            public = {
+                **hello,
+                "details": False,
+                "plugins": [{**plugin, "reason": None} for plugin in plugins],
+                "timeline": [{**step, "reason": None} for step in timeline],
+            }
+            self._hello = _Event(_frame("hello", full), _frame("hello", public))
+        return self._hello
+
+    def _inventory(self) -> list[Any]:
+        """Return what a `hello` alone tells of the plugins."""
+        return [
+            (
+                life.name,
+                life.loaded.kind,
+                life.loaded.runtime,
+                life.settings.critical,
+                self._telemetry.unit(life),
+            )
+            for life in self._host.lives.values()
+        ]
+
+    def _now(self) -> float:
+        return round(time.time(), 3)
+
+
+def _rendered(name: str, data: dict[str, Any]) -> _Event:
+    """Render an event without details."""
+    frame = _frame(name, data)
+    return _Event(frame, frame)
+
+
+def _frame(name: str, data: dict[str, Any]) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
+
+
+def _nothing() -> None:
+    """Stand in where the server has no way to cut a connection off."""
