@@ -1,0 +1,106 @@
+// What the console knows of the service: `hello` fills it, `tick` and `transition` keep it current.
+
+const SPARKS = 60;
+const TIMELINE = 500;
+
+export class Model extends EventTarget {
+  plugins = new Map();
+  timeline = [];
+  series = null;
+  known = false;
+
+  /** Take an event of the stream. */
+  take(name, data) {
+    if (name === "hello") this.#hello(data);
+    else if (!this.known) return;
+    else if (name === "tick") this.#tick(data);
+    else if (name === "transition") this.#transition(data);
+  }
+
+  /** The newest values of the series by name. */
+  get newest() {
+    const last = this.series.at.length - 1;
+    return Object.fromEntries(Object.entries(this.series).map(([name, values]) => [name, values[last]]));
+  }
+
+  get notRunning() {
+    return [...this.plugins.values()].filter((plugin) => plugin.state !== "running");
+  }
+
+  #hello(data) {
+    Object.assign(this, {
+      known: true,
+      at: data.at,
+      ready: data.ready,
+      draining: data.draining,
+      details: data.details,
+      service: data.service,
+      step: data.step,
+      window: data.window,
+      columns: data.columns,
+      series: data.series,
+      timeline: data.timeline,
+    });
+    this.skew = Date.now() / 1000 - data.at;
+    this.plugins = new Map(
+      data.plugins.map(({ row, ...plugin }, order) => [plugin.name, { order, ...plugin, ...this.#row(row) }]),
+    );
+    this.#tell("hello", null);
+  }
+
+  #row(row) {
+    return Object.fromEntries(this.columns.map((column, index) => [column, row[index]]));
+  }
+
+  #tick(data) {
+    this.at = data.at;
+    this.ready = data.ready;
+    this.draining = data.draining;
+    this.#sample(data.sample);
+    const changed = new Set(Object.keys(data.rows));
+    for (const [name, row] of Object.entries(data.rows)) {
+      const plugin = this.plugins.get(name);
+      if (plugin) Object.assign(plugin, this.#row(row));
+    }
+    if (data.new_spark)
+      for (const [name, plugin] of this.plugins) {
+        plugin.spark.push(0);
+        if (plugin.spark.length > SPARKS) plugin.spark.shift();
+        changed.add(name);
+      }
+    for (const [name, value] of Object.entries(data.sparks)) {
+      const plugin = this.plugins.get(name);
+      if (!plugin) continue;
+      plugin.spark[Math.max(0, plugin.spark.length - 1)] = value;
+      changed.add(name);
+    }
+    this.#tell("tick", changed);
+  }
+
+  #sample(sample) {
+    const names = ["at", "requests", "client_errors", "server_errors", "p50", "p95", "p99"];
+    const { at } = this.series;
+    const same = at[at.length - 1] === sample[0];
+    const first = at.findIndex((value) => value > this.at - this.window - this.step);
+    names.forEach((name, index) => {
+      const values = this.series[name];
+      if (same) values[values.length - 1] = sample[index];
+      else values.push(sample[index]);
+      if (first > 0) values.splice(0, first);
+    });
+  }
+
+  #transition(data) {
+    const { ready, ...step } = data;
+    this.ready = ready;
+    this.timeline.push(step);
+    if (this.timeline.length > TIMELINE) this.timeline.shift();
+    const plugin = this.plugins.get(data.plugin);
+    if (plugin) Object.assign(plugin, { state: data.state, since: data.at, reason: data.reason });
+    this.#tell("transition", new Set([data.plugin]), step);
+  }
+
+  #tell(kind, changed, step = null) {
+    this.dispatchEvent(new CustomEvent("change", { detail: { kind, changed, step } }));
+  }
+}
