@@ -53,7 +53,7 @@ DOWN = """
         eventName = "monitoring_event"
 
         async def initialize(self):
-            raise ConnectionRefusedError("no database")
+            raise RuntimeError("no database")
 
         async def handleEvent(self, points, logger):
             pass

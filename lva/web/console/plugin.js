@@ -167,6 +167,7 @@ export class PluginPage {
     this.#logged = -1;
     if (this.#model.details) return say(this.#hidden, "");
     this.#failed = null;
+    this.#status = null;
     for (const part of [this.#failure, this.#parts.log, this.#parts.tasks]) part.show(null);
     say(this.#hidden, "Errors, log, tasks and settings are shown to those who enter the admin token.");
   }
@@ -262,7 +263,7 @@ export class PluginPage {
     this.#parts.settings.show(status.settings ? { ...status.config, ...status.settings } : null);
     this.#parts.code.show({ file: status.file, sha256: status.sha256, classes: status.classes, kind: status.kind, runtime: status.runtime });
     this.#parts.history.redraw();
-    if (!this.#failed) this.#failure.show(status.last_error ? { message: status.last_error, traceback: null, at: null } : null);
+    this.#showFailure();
   }
 
   async #readLog() {
@@ -270,7 +271,12 @@ export class PluginPage {
     if (!answer) return;
     this.#parts.log.show(answer.records);
     this.#failed = answer.last_failure;
-    if (this.#failed) this.#failure.show(this.#failed);
+    this.#showFailure();
+  }
+
+  #showFailure() {
+    const error = this.#status?.last_error ?? null;
+    this.#failure.show(error || this.#failed ? { error, failed: this.#failed } : null);
   }
 
   async #readTasks() {
@@ -281,10 +287,13 @@ export class PluginPage {
 
 // The parts
 
-function failure({ message, traceback, at }) {
+/** What failed last, and the newest traceback, which may be of something earlier: not every error has one. */
+function failure({ error, failed }) {
+  const same = failed && error && failed.message.includes(error);
   return [
-    h("p", { class: "message" }, at ? timeElement(unix(at)) : null, " ", message),
-    traceback ? h("pre", { tabIndex: 0, "aria-label": "Traceback" }, traceback) : null,
+    error && !same ? h("p", { class: "message" }, error) : null,
+    failed ? h("p", { class: "message" }, timeElement(failed.at), " ", failed.message) : null,
+    failed ? h("pre", { tabIndex: 0, "aria-label": "Traceback" }, failed.traceback) : null,
   ];
 }
 
