@@ -92,7 +92,7 @@ class Connection(TCPServer):
             self.context.terminated.wait,
             self._initiate_server_close,
         )
-        self.state = ConnectionState({**self.state, ABORT: self._abort})
+        self.state: ConnectionState = ConnectionState({**self.state, ABORT: self._abort})
 
     def _abort(self) -> None:
         """Close the socket under whoever reads from it or writes to it: they see the client gone."""
