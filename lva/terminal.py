@@ -23,7 +23,7 @@ def announce(settings: Settings, plugins: Sequence[LoadedPlugin], address: str) 
     LOGGER.info("state directory: %s", settings.state_dir)
     if address.startswith("http"):
         LOGGER.info(
-            "look next: curl %s/readyz  and  curl %s/plugins ; stop with Ctrl-C", address, address
+            "look next: %s/ in a browser, or curl %s/readyz ; stop with Ctrl-C", address, address
         )
 
 
