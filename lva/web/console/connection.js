@@ -1,5 +1,6 @@
 // The one stream. It is read with fetch and not with EventSource, which cannot send a token.
 
+/* global openStream */
 import { token } from "./steer.js";
 
 /** Longest silence, in milliseconds, before the connection counts as lost: ticks come each second. */
@@ -54,16 +55,14 @@ export class Connection {
 
   async #open() {
     this.#stop();
-    const abort = (this.#abort = new AbortController());
+    const { abort, answer } = globalThis.firstStream ?? openStream();
+    globalThis.firstStream = null;
+    this.#abort = abort;
     this.#onstate({ state: "connecting" });
     let why = "the connection was lost";
     try {
       this.#listen(abort);
-      const response = await fetch("/events", {
-        headers: { Accept: "text/event-stream", ...token.headers() },
-        cache: "no-store",
-        signal: abort.signal,
-      });
+      const response = await answer;
       if (response.ok) await this.#read(response.body, abort);
       else if (response.status === 401) return this.#refused();
       else why = (await response.json().catch(() => null))?.detail ?? `the service answered ${response.status}`;

@@ -11,7 +11,6 @@ export const token = {
     else sessionStorage.removeItem(KEY);
     dispatchEvent(new Event("token"));
   },
-  headers: () => bearer(token.get()),
 };
 
 const bearer = (value) => (value ? { Authorization: `Bearer ${value}` } : {});
