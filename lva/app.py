@@ -34,6 +34,7 @@ from lva.web.event_stream import EventStreams
 from lva.web.observing import UNOBSERVED, Observing
 from lva.web.requests import Requests
 from lva.web.resources import Resources
+from lva.web.tap_stream import TapStreams
 from lva.web.telemetry import Telemetry
 
 LOGGER: Final = logging.getLogger("lva.service")
@@ -145,12 +146,14 @@ class Service:
             access.sees_details,
         )
         Observing(host, access, streams, self._tail)
+        taps = TapStreams(host, self.closing, access)
         web = web_application(host.routes, settings)
         if not self.served:
             self.terminator.start()
         async with trio.open_nursery() as nursery:
             self._requests = Requests(web, host.publish, settings, nursery, telemetry.observe)
             nursery.start_soon(streams.run, name="event streams")
+            nursery.start_soon(taps.run, name="taps")
             await nursery.start(host.run)
             await send({"type": "lifespan.startup.complete"})
             if not self.served:

@@ -30,6 +30,8 @@ from lva.host.mailbox import (
 )
 from lva.host.runtimes import Call, Patience, Runtime
 from lva.host.spool import SpooledMailbox, SpoolFile
+from lva.host.tap import DELIVERED, DROPPED, REJECTED, Taps
+from lva.host.tap import FAILED as TRIED
 from lva.logs import brief
 from lva.settings import PluginSettings
 
@@ -194,7 +196,10 @@ class Delivery:
         self.finished: trio.Event = trio.Event()
         #: Whether `drop_rest` was called, after which nothing is delivered.
         self.given_up: bool = False
+        #: Those who look at points as they pass.
+        self.taps: Taps = Taps()
         self._what = what
+        self._plugin = what.partition(".")[0]
         self._settings = settings
         self._logger = logger
         self._rng = rng
@@ -375,6 +380,7 @@ class Delivery:
             self._quiet.set()
             self.durations.observe(trio.current_time() - begun)
             if call.returned:
+                self._show(DELIVERED, batch)
                 self._settle(batch, delivered=len(batch))
                 if self.circuit.succeeded():
                     self._logger.info("%s works again", self._what)
@@ -397,6 +403,7 @@ class Delivery:
             why = f"raised {brief(error)}"
         self.last_error = f"{self._what} {why}"
         left = len(batch)
+        self._show(TRIED, batch)
         if left and batch.attempts - batch.unblamed >= self._settings.max_attempts:
             self._drop(batch, ATTEMPTS, range(left))
             attempts = f"{left} points dropped after {batch.attempts} attempts"
@@ -455,6 +462,7 @@ class Delivery:
             rejected, failed = (rejected or set()) & own, own
         self._reject(batch, [n for n, point in enumerate(batch) if id(point) in rejected])
         again = [n for n, point in enumerate(batch) if id(point) in failed]
+        self._show(DELIVERED, batch, _others(batch, again) if again else None)
         self._settle(batch, again, delivered=len(batch) - len(again))
 
     def _settle(self, batch: Batch, again: Sequence[int] = (), delivered: int = 0) -> None:
@@ -463,15 +471,24 @@ class Delivery:
         self.mailbox.settle(batch, again)
 
     def _reject(self, batch: Batch, indices: Sequence[int]) -> None:
+        self._show(REJECTED, batch, indices)
         self._bury_later("rejected", batch, indices)
         self.ledger.rejected += len(indices)
         self._settle(batch, _others(batch, indices))
 
     def _drop(self, batch: Batch, reason: str, indices: Sequence[int]) -> None:
         """Give up points of a batch."""
+        self._show(DROPPED, batch, indices)
         self._bury_later(reason, batch, indices)
         self.ledger.dropped[reason] += len(indices)
         self._settle(batch, _others(batch, indices))
+
+    def _show(self, step: str, batch: Batch, indices: Sequence[int] | None = None) -> None:
+        """Show points of the batch, or all of them, to those who look at points as they pass."""
+        if self.taps:
+            points = tuple(batch) if indices is None else tuple(batch[index] for index in indices)
+            if points:
+                self.taps.offer(step, self._plugin, points)
 
     def _bury_later(self, reason: str, batch: Batch, indices: Sequence[int]) -> None:
         if self._dead_letters is not None and indices:

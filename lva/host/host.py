@@ -27,6 +27,7 @@ from lva.host.record import Record, State, Watcher
 from lva.host.routing import RouteTable
 from lva.host.runtimes import AsyncioRuntime, Patience, Runtime, TrioRuntime
 from lva.host.status import statuses
+from lva.host.tap import PUBLISHED, Taps
 from lva.host.watchdog import LoopWatchdog
 from lva.settings import Settings
 
@@ -54,6 +55,7 @@ class Host:
             `run` has begun.
         changes: What operators do to single plugins.
         watchers: Told of every change of a plugin's state.
+        taps: Those who look at points as they pass.
         stop_requested: Set once the plugins are to stop.
         stopped: Set once every plugin has ended and `receipt` is there.
         critical_failure: The critical plugin that failed, if one has.
@@ -73,6 +75,7 @@ class Host:
         self.lives: dict[str, PluginLife] = {}
         self.watchers: list[Watcher] = []
         self.changes: Changes = Changes(self, settings)
+        self.taps: Taps = Taps()
         self.stop_requested: trio.Event = trio.Event()
         self.stopped: trio.Event = trio.Event()
         self.gave_up: trio.Event = trio.Event()
@@ -164,7 +167,7 @@ class Host:
             loaded,
             _runtime(loaded, self._nursery),
             self.routes,
-            self.publish,
+            partial(self.publish, source=loaded.name),
             self.describe,
             self._public,
             self._settings.slow_start,
@@ -185,6 +188,7 @@ class Host:
         for life in self.lives.values():
             for cls, delivery in life.deliveries.items():
                 found[cls.eventName].append(delivery.mailbox)  # type: ignore[union-attr] # only event classes have deliveries
+                delivery.taps = self.taps
                 if delivery.mailbox not in before:
                     self.do(delivery.mailbox.write_behind, name=f"{life.name} (spool)")
         self._mailboxes = found
@@ -215,8 +219,13 @@ class Host:
 
     # Points
 
-    def publish(self, event: str, points: Iterable[Any]) -> bool:
+    def publish(self, event: str, points: Iterable[Any], source: str | None = None) -> bool:
         """Hand points to every plugin that asked for the event; never waits. Any thread may call.
+
+        Args:
+            event: The event's name.
+            points: They.
+            source: The plugin that they come from; None for the service itself.
 
         Returns:
             Whether all of these plugins take points; at the end of the service some do not any more.
@@ -240,6 +249,8 @@ class Host:
                 )
         if not batch:
             return True
+        if self.taps:
+            self.taps.offer(PUBLISHED, source, batch)
         if threading.get_ident() == self._thread:
             for mailbox in mailboxes:
                 mailbox.offer(batch)

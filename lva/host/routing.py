@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -151,6 +151,10 @@ class RouteTable:
         self._adapter = self._map.bind(**_BIND)
         self._dirty = False
         self._reserved: set[str] = set()
+
+    def __iter__(self) -> Iterator[Route]:
+        """Go through all routes, in the order in which they were added."""
+        return iter([*self._routes.values()])
 
     def add(
         self,
@@ -345,4 +349,7 @@ def _bound(
     async def call_async(request: Any, **variables: Any) -> Any:
         return await method()(request, **variables)
 
-    return call_async if inspect.iscoroutinefunction(getattr(handler, name)) else call
+    bound = call_async if inspect.iscoroutinefunction(getattr(handler, name)) else call
+    # Not what it inherits: the base class's text says nothing of this route.
+    bound.__doc__ = getattr(handler, name).__doc__ or handler.__doc__
+    return bound

@@ -57,4 +57,5 @@ class Observing:
     async def events(self, request: Any) -> Response:
         """Stream how the service is."""
         exchange: Exchange = request.scope[SCOPE_KEY]
+        exchange.endless = True
         return await self._streams.open(request, exchange.done.is_set)

@@ -10,6 +10,8 @@ OBSERVING: Final = {
     "/events": "server-sent events: how the service is, and each second what has changed",
     "/console/<path:part>": "the parts of the console",
 }
+#: Points on their way.
+TAPPING: Final = {"/tap": "points as they pass, as JSON lines, until the client leaves"}
 #: What each resource is for; `GET /` and the documentation list them.
 RESOURCES: Final = {
     "/": "the console, for browsers; else this index",
@@ -19,5 +21,8 @@ RESOURCES: Final = {
     "/plugins": "every active plugin with its state, routes and ledger",
     "/plugins/<name>": "one of them",
     "/plugins/<name>/tasks": "its tasks, each with where it waits, below the task that started it",
+    "/openapi.json": "the API document (OpenAPI 3.1): every resource and route there is now",
+    "/docs": "the same as a page for people",
     **OBSERVING,
+    **TAPPING,
 }

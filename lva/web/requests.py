@@ -96,6 +96,7 @@ class Exchange:
         completed: Whether the whole response was handed to the server.
         gone: Whether the client went away, or the server closed the connection, before that.
         done: Set when nothing of the handling is left.
+        endless: Whether the answer ends when the client leaves, so that this is no error.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class Exchange:
         self.done: trio.Event = trio.Event()
         self.completed: bool = False
         self.gone = False
+        self.endless: bool = False
         self._asgi = asgi
         self._send = send
         self._publish = publish
@@ -204,7 +206,8 @@ class Exchange:
             return
         if self._status is not None:
             ended = failure is None or left
-            self.error_code = "client_disconnected" if ended else "response_aborted"
+            if not (ended and self.endless):
+                self.error_code = "client_disconnected" if ended else "response_aborted"
         elif failure is not None:
             await self.answer(Problem(500, "The service failed to handle the request."))
         elif self.unavailable is not None and self._cancel_wanted and not self.gone:

@@ -1,0 +1,280 @@
+"""`GET /tap`: points as they pass, as JSON lines.
+
+What a reader gets is bounded in every way: points looked at, lines and bytes sent. What is left out is
+counted and told. A reader that does not read loses points, never others; one that has stopped reading for
+good is cut off when the server closes its connections, so that it does not delay the stop.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import trio
+from quart import Response
+from quart_trio.wrappers import TrioResponse
+
+from lva.connections import ABORT
+from lva.errors import suggestion
+from lva.host.host import Host
+from lva.host.routing import Gate, Owner
+from lva.host.tap import Passage, Tap
+from lva.points import MonitoringPoint
+from lva.web.access import Access
+from lva.web.pages import life_of
+from lva.web.paths import TAPPING
+from lva.web.problems import Problem
+from lva.web.requests import SCOPE_KEY, Exchange
+
+#: How many may look at once.
+MOST_TAPS: Final = 8
+#: Most lines with points per second, and the default.
+MOST_LINES: Final = 1000
+LINES: Final = 100
+#: Seconds between two looks at what has gathered.
+INTERVAL: Final = 0.1
+#: Most points looked at each time, so that the event loop is never held for long.
+LOOKS: Final = 2000
+#: Longest text of a tag or a field, and most of them, before they are cut.
+LONGEST: Final = 500
+MOST_VALUES: Final = 100
+#: After so many seconds without a line one comes that says nothing, so that the stream looks alive.
+SILENCE: Final = 15.0
+#: How long, in seconds, readers get to take their last line.
+_FAREWELL: Final = 0.5
+_RETRY_AFTER: Final = "5"
+_HEADERS: Final = {
+    "Content-Type": "application/jsonl",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "X-Accel-Buffering": "no",  # a proxy must pass lines on as they come
+}
+PARAMETERS: Final = {
+    "plugin": "The points that this plugin publishes, and what becomes of those on their way to it; all"
+    " that are published, if left out.",
+    "series": "Only points of this series; may be repeated.",
+    "tag": "NAME:VALUE; only points with this tag. May be repeated: all have to match.",
+    "rate": "Most points per second.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a reader wants to see.
+
+    Attributes:
+        plugin: Whose points; None for all that are published.
+        series: Of which series; empty for all.
+        tags: With which tags.
+        rate: How many per second.
+    """
+
+    plugin: str | None = None
+    series: frozenset[str] = frozenset()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    rate: int = LINES
+
+    def matches(self, point: MonitoringPoint) -> bool:
+        """Return whether a point is among those wanted."""
+        if self.series and point.series not in self.series:
+            return False
+        tags = point.tags
+        return all(str(tags.get(name)) == value for name, value in self.tags.items())
+
+
+class TapStreams:
+    """All readers.
+
+    Args:
+        host: The plugins.
+        closing: Set when the server is about to close its connections.
+        access: Decides who may see points, which can hold anything.
+    """
+
+    def __init__(self, host: Host, closing: trio.Event, access: Access) -> None:
+        self._host = host
+        self._closing = closing
+        self._access = access
+        self._aborts: dict[Tap, Callable[[], None]] = {}
+        self._all_gone = trio.Event()
+        for path in TAPPING:
+            host.routes.add(Owner(None, Gate.OPEN), path, self.open)
+
+    async def run(self) -> None:
+        """Wait until the server closes its connections; then cut off those that do not read."""
+        await self._closing.wait()
+        with trio.move_on_after(_FAREWELL):
+            if self._aborts:
+                await self._all_gone.wait()
+        for abort in [*self._aborts.values()]:
+            abort()
+
+    async def open(self, request: Any) -> Response:
+        """Answer a request with a stream.
+
+        Raises:
+            Problem: The request is not allowed or malformed, there are too many readers, or the service
+                is stopping.
+        """
+        self._access.check_details(request)
+        query = parse_query(request.args)
+        if query.plugin is not None:
+            life_of(self._host, query.plugin)
+        retry = {"Retry-After": _RETRY_AFTER}
+        if self._closing.is_set():
+            raise Problem(503, "The service is stopping.", "not_ready", retry)
+        if len(self._host.taps) >= MOST_TAPS:
+            raise Problem(
+                503, f"{MOST_TAPS} taps are open, which is the most.", "too_many_streams", retry
+            )
+        abort = request.scope.get("state", {}).get(ABORT, _nothing)
+        exchange: Exchange = request.scope[SCOPE_KEY]
+        exchange.endless = True
+        response = TrioResponse(self._lines(query, abort), headers=_HEADERS)
+        response.timeout = None
+        return response
+
+    async def _lines(self, query: Query, abort: Callable[[], None]) -> AsyncIterator[bytes]:
+        if len(self._host.taps) >= MOST_TAPS:  # others were opened at the same moment
+            yield _line({"at": _now(), "end": f"{MOST_TAPS} taps are open, which is the most"})
+            return
+        with self._host.taps.tapped(query.plugin) as tap:
+            self._aborts[tap] = abort
+            try:
+                async for lines in self._follow(tap, query):
+                    yield lines
+            finally:
+                del self._aborts[tap]
+                if self._closing.is_set() and not self._aborts:
+                    self._all_gone.set()
+
+    async def _follow(self, tap: Tap, query: Query) -> AsyncIterator[bytes]:
+        meter = Meter(query.rate, trio.current_time())
+        while not self._closing.is_set():
+            with trio.move_on_after(INTERVAL):
+                await self._closing.wait()
+            passages, missed = tap.take()
+            meter.missed += missed
+            meter.refill(trio.current_time())
+            lines = [*_selected(passages, query, meter), *meter.notes(trio.current_time())]
+            if lines:
+                yield b"".join(lines)
+        yield _line({"at": _now(), "end": "the service is stopping"})
+
+
+class Meter:
+    """How many points may still be looked at and sent, and what was left out.
+
+    Attributes:
+        looks: How many more may be looked at this time.
+        missed: Points that nobody looked at: there were too many, or the reader was too slow.
+        unsent: Points that were wanted, but more than the rate allows.
+    """
+
+    def __init__(self, rate: int, now: float) -> None:
+        self.looks: int = LOOKS
+        self.missed: int = 0
+        self.unsent: int = 0
+        self._rate = rate
+        self._allowance = float(rate)
+        self._filled = self._told = self._spoken = now
+
+    def refill(self, now: float) -> None:
+        """Allow what the time since the last call is good for, up to one second's worth."""
+        self.looks = LOOKS
+        more = (now - self._filled) * self._rate
+        self._allowance = min(self._rate, self._allowance + more)
+        self._filled = now
+
+    def spend(self) -> bool:
+        """Return whether another point may be sent; if not, count it."""
+        if self._allowance < 1:
+            self.unsent += 1
+            return False
+        self._allowance -= 1
+        self._spoken = self._filled
+        return True
+
+    def notes(self, now: float) -> Iterator[bytes]:
+        """Tell what was left out, once a second; and now and then, that there is nothing to tell."""
+        left_out = self.missed + self.unsent
+        if (left_out and now - self._told >= 1) or now - self._spoken >= SILENCE:
+            self._told = self._spoken = now
+            note = {"at": _now(), "left_out": left_out, "over_rate": self.unsent}
+            yield _line({**note, "not_looked_at": self.missed})
+            self.missed = self.unsent = 0
+
+
+def parse_query(args: Any) -> Query:
+    """Return what the query of a request asks for.
+
+    Raises:
+        Problem: 400; it has a parameter that there is not, or a value that is none.
+    """
+    for name in args:
+        if name not in PARAMETERS:
+            raise _malformed(f"there is no parameter {name!r}{suggestion(name, PARAMETERS)}")
+    tags = {}
+    for text in args.getlist("tag"):
+        name, colon, value = text.partition(":")
+        if not colon or not name:
+            raise _malformed(f"a tag is NAME:VALUE, as in status_code:500, not {text!r}")
+        tags[name] = value
+    rate = args.get("rate", str(LINES))
+    if not (rate.isascii() and rate.isdigit() and len(rate) < 9 and 1 <= int(rate) <= MOST_LINES):
+        raise _malformed(f"rate is 1 to {MOST_LINES}, not {rate!r}")
+    return Query(args.get("plugin"), frozenset(args.getlist("series")), tags, int(rate))
+
+
+def _malformed(why: str) -> Problem:
+    return Problem(400, f"The query is malformed: {why}.")
+
+
+def _selected(passages: Any, query: Query, meter: Meter) -> Iterator[bytes]:
+    """Go through the lines of the points that are wanted, within the limits."""
+    for passage in passages:
+        seen = passage.points[: meter.looks]
+        meter.looks -= len(seen)
+        meter.missed += len(passage.points) - len(seen)
+        for point in seen:
+            if query.matches(point) and meter.spend():
+                yield _rendered(passage, point)
+
+
+def _rendered(passage: Passage, point: MonitoringPoint) -> bytes:
+    return _line(
+        {
+            "at": round(passage.at, 3),
+            "step": passage.step,
+            "plugin": passage.plugin,
+            "series": point.series[:LONGEST],
+            "time": point.time,
+            "tags": _shortened(point.tags),
+            "fields": _shortened(point.fields),
+        }
+    )
+
+
+def _shortened(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return tags or fields as far as a person would look at them; a point may be a megabyte."""
+    kept = [*values.items()][:MOST_VALUES]
+    return {_cut(name): _cut(value) if isinstance(value, str) else value for name, value in kept}
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+def _now() -> float:
+    return round(time.time(), 3)
+
+
+def _nothing() -> None:
+    """Stand in where the server has no way to cut a connection off."""
