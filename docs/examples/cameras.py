@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from werkzeug.exceptions import NotFound
+from werkzeug.exceptions import BadRequest, NotFound
 
 from lva import (
     BaseBackgroundHandler,
@@ -26,8 +26,10 @@ class CameraHandler(BaseBackgroundHandler):
         return self.response(body={"camera": camera, "name": names[camera]})
 
     async def put(self, request: Any, camera: int) -> PluginResponse:
-        document = await request.get_json()
-        names[camera] = str(document["name"])
+        try:
+            names[camera] = str((await request.get_json())["name"])
+        except (KeyError, TypeError) as error:
+            raise BadRequest("A camera is a JSON object with the member 'name'.") from error
         add_point_fields(cameras=len(names))
         return self.response(statusCode=204)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
+import trio
 from quart import Response
 
 from lva.host.host import Host
@@ -17,6 +18,8 @@ from lva.host.tasks import task_tree
 from lva.web import assets
 from lva.web.access import Access
 from lva.web.actions import ACTIONS
+from lva.web.docs import docs_page
+from lva.web.openapi import document
 from lva.web.pages import (
     json_response,
     life_of,
@@ -25,7 +28,7 @@ from lva.web.pages import (
     states_only,
     without_details,
 )
-from lva.web.paths import OBSERVING, RESOURCES
+from lva.web.paths import OBSERVING, RESOURCES, TAPPING
 from lva.web.problems import Problem
 
 
@@ -51,8 +54,10 @@ class Resources:
             self.plugins,
             self.plugin,
             self.tasks,
+            self.openapi,
+            self.docs,
         )
-        own = (path for path in RESOURCES if path not in OBSERVING)
+        own = (path for path in RESOURCES if path not in {**OBSERVING, **TAPPING})
         for path, handler in zip(own, handlers, strict=True):
             host.routes.add(owner, path, handler)
 
@@ -118,6 +123,21 @@ class Resources:
         life = life_of(self._host, name)
         self._access.check_details(request)
         return json_response({"plugin": name, "at": timestamp(now()), "tasks": task_tree(life)})
+
+    async def openapi(self, _request: Any) -> Response:
+        """Describe every route."""
+        routes = [*self._host.routes]
+        return await _in_thread(lambda: json_response(document(routes)))
+
+    async def docs(self, request: Any) -> Response:
+        """Show the API document as a page."""
+        routes, base = [*self._host.routes], request.host_url
+        return await _in_thread(lambda: docs_page(document(routes), base))
+
+
+async def _in_thread(make: Callable[[], Response]) -> Response:
+    """Make what may take longer than the event loop should be held: routes can be many."""
+    return await trio.to_thread.run_sync(make, abandon_on_cancel=True)
 
 
 def _not_ready(detail: str, reasons: Mapping[str, str]) -> Problem:
