@@ -19,7 +19,9 @@ from pydantic.fields import FieldInfo
 
 from lva.check.codes import CODES
 from lva.cli import main
+from lva.client.commands import COMMANDS
 from lva.events import EVENT_TYPES
+from lva.host.tap import STEPS
 from lva.luna import MODULES
 from lva.settings import CONFIG_VARIABLE, DEFAULT_FILE, ENV_PREFIX, PluginSettings, Settings
 from lva.web.actions import ACTIONS
@@ -103,6 +105,26 @@ def options_of(command: click.Command) -> str:
         if isinstance(option, click.Option)
     ]
     return _table(("Option", "Meaning"), rows)
+
+
+def commands() -> str:
+    """Return the table of the commands that ask a running service."""
+    rows = []
+    for command in COMMANDS:
+        arguments = [
+            parameter.make_metavar(click.Context(command))
+            for parameter in command.params
+            if isinstance(parameter, click.Argument)
+        ]
+        usage = " ".join(["lva", str(command.name), *arguments])
+        rows.append((_code(usage), _sentence(str(command.help).partition("\n\n")[0])))
+    return _table(("Command", "What it does"), rows)
+
+
+def steps() -> str:
+    """Return the table of what may happen to a point."""
+    rows = [(_code(step), _sentence(meaning)) for step, meaning in STEPS.items()]
+    return _table(("Step", "The point is"), rows)
 
 
 def check_codes() -> str:
@@ -204,6 +226,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "check-codes": check_codes,
     **{f"options-{name}": partial(options_of, command) for name, command in main.commands.items()},
     "request": request,
+    "commands": commands,
+    "steps": steps,
     "aliases": aliases,
     "history-config": history_config,
     "file-config": file_config,

@@ -1,4 +1,4 @@
-"""The command line: `lva run`; the other commands are in `lva.commands`."""
+"""The command line: `lva run`; the other commands are in `lva.commands` and `lva.client`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from lva import __version__
+from lva.client.commands import COMMANDS
 from lva.commands.check import check
 from lva.commands.new import new
 from lva.commands.plugins import plugins
@@ -31,6 +32,8 @@ def main() -> None:
 main.add_command(plugins)
 main.add_command(check)
 main.add_command(new)
+for command in COMMANDS:
+    main.add_command(command)
 
 
 @main.command()

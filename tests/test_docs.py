@@ -33,6 +33,7 @@ from lva.host.lifecycle import State
 from lva.host.loading import load_plugins
 from lva.host.loops import HELD_GRACE, LINGER, RETRIEVAL_GRACE
 from lva.host.mailbox import ATTEMPTS, FAILED, OVERFLOW, REMOVED, SHUTDOWN
+from lva.host.tap import STEPS
 from lva.luna import MODULES
 from lva.plugins import batching_example, file, history, influx, otlp, webhook
 from lva.settings import ENV_PREFIX, PluginSettings, Settings
@@ -141,8 +142,8 @@ def test_every_command_says_what_it_does_and_how_it_ends(command: str) -> None:
 
 
 def command_section(command: str) -> str:
-    """Return what the page of the commands says of one."""
-    page_text = page("commands")
+    """Return what the pages of the commands say of one."""
+    page_text = page("commands") + page("terminal")
     match = re.search(
         rf"^``{command}``\n-+\n(.*?)(?=^``lva |\Z)", page_text, re.MULTILINE | re.DOTALL
     )
@@ -167,6 +168,11 @@ def test_every_code_block_is_a_file(name: str) -> None:
         assert (DOCS / path).is_file(), path
         # Each of these directories has tests that go through all of its files.
         assert re.match(r"(examples|sessions)/", path)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_every_step_of_a_point_is_documented(step: str) -> None:
+    assert row(page("terminal"), f"``{step}``")
 
 
 @pytest.mark.parametrize("event", EVENT_TYPES)

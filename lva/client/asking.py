@@ -1,0 +1,60 @@
+"""Questions to a running service, and what it answers."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from lva.client.target import EXIT_REFUSED, FailedError, Target
+from lva.client.words import clean
+
+if TYPE_CHECKING:
+    import httpx
+
+
+def ask(
+    target: Target, method: str, path: str, *, patience: float | None = 5.0
+) -> tuple[int, dict[str, Any]]:
+    """Return the status and the JSON object that a request is answered with.
+
+    Raises:
+        FailedError: Nothing answers, or something else than the service.
+    """
+    import httpx
+
+    try:
+        with target.client(patience) as client:
+            response = client.request(method, path)
+    except httpx.TransportError as error:
+        raise target.not_there(error) from error
+    return response.status_code, answer_of(target, response)
+
+
+def answer_of(target: Target, response: httpx.Response) -> dict[str, Any]:
+    """Return the JSON object in a response.
+
+    Raises:
+        FailedError: There is none, so that this is no LVA.
+    """
+    try:
+        answer = json.loads(response.content)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise FailedError(
+            f"what answers at {target.address} is no LVA service, or a proxy in front of it"
+            f" (status {response.status_code})"
+        )
+    return answer
+
+
+def refusal(status: int, answer: dict[str, Any]) -> FailedError:
+    """Return what to say of a problem document."""
+    lines = [clean(answer.get("detail") or f"refused with status {status}")]
+    problems = answer.get("problems")
+    if isinstance(problems, list):
+        lines = [f"refused with {len(problems)} problem{'s' if len(problems) > 1 else ''}:"]
+        lines += [f"  - {clean(problem)}" for problem in problems]
+    if status == 401:
+        lines.append("Set LUNA_VIDEO_AGENT_ADMIN_TOKEN, or give --token-file.")
+    return FailedError("\n".join(lines), EXIT_REFUSED)

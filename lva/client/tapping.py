@@ -1,0 +1,88 @@
+"""`lva tap`: points as they pass through a running service."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from lva.client.asking import answer_of, refusal
+from lva.client.target import EXIT_NO_SERVICE, FailedError, Target
+from lva.client.words import clean, pairs
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+#: The service says something at least every 15 seconds.
+_SILENCE: Final = 40.0
+_STEP_STYLES: Final = {
+    "published": "cyan",
+    "delivered": "green",
+    "failed": "yellow",
+    "rejected": "red",
+    "dropped": "bold red",
+}
+
+
+def tapped_lines(target: Target, query: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Go through the lines of the service's stream as they come.
+
+    Raises:
+        FailedError: Nothing answers, the service refuses, or it went away.
+    """
+    import httpx
+
+    client = target.client(_SILENCE)
+    with client:
+        request = client.build_request("GET", "/tap", params=httpx.QueryParams([*query]))
+        try:
+            response = client.send(request, stream=True)
+        except httpx.TransportError as error:
+            raise target.not_there(error) from error
+        try:
+            if response.status_code != 200:
+                response.read()
+                raise refusal(response.status_code, answer_of(target, response))
+            yield from response.iter_lines()
+        except httpx.TransportError as error:
+            raise FailedError("the service has gone", EXIT_NO_SERVICE) from error
+        finally:
+            response.close()
+
+
+def parsed(line: str) -> dict[str, Any]:
+    """Return the object on a line."""
+    item: dict[str, Any] = json.loads(line)
+    return item
+
+
+def shown(item: dict[str, Any]) -> Text:
+    """Return a point as a line for people."""
+    from rich.text import Text
+
+    at = datetime.fromtimestamp(item["at"]).astimezone().strftime("%H:%M:%S.%f")[:-3]
+    step = clean(item["step"])
+    return Text.assemble(
+        (at, "dim"),
+        " ",
+        (f"{step:<9}", _STEP_STYLES.get(step, "")),
+        " ",
+        clean(item["plugin"]) if item["plugin"] else ("the service", "dim"),
+        " ",
+        (clean(item["series"]), "bold"),
+        "  ",
+        pairs(item["tags"]),
+        "  ",
+        (pairs(item["fields"]), "dim"),
+    )
+
+
+def note(item: dict[str, Any], rate: int) -> str:
+    """Return what a line about points that were left out says, for people; nothing if none were."""
+    reasons = []
+    if over := item["over_rate"]:
+        reasons.append(f"{over} points left out (more than --rate {rate})")
+    if unseen := item["not_looked_at"]:
+        reasons.append(f"{unseen} points not looked at (too many, or read too slowly)")
+    return ", ".join(reasons)
