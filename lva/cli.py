@@ -29,11 +29,8 @@ def main() -> None:
     """LVA: a video agent service whose work is done by plugins."""
 
 
-main.add_command(plugins)
-main.add_command(check)
-main.add_command(new)
-for command in COMMANDS:
-    main.add_command(command)
+for _command in (plugins, check, new, *COMMANDS):
+    main.add_command(_command)
 
 
 @main.command()

@@ -45,8 +45,6 @@ class State(enum.Enum):
     FAILED = "failed"
     ABANDONED = "abandoned"
 
-    __hash__ = object.__hash__  # Enum's own hashes the name again each time
-
 
 #: The states that may follow each state. Anything else is a bug of the host.
 TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {

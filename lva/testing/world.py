@@ -171,6 +171,8 @@ class HttpWorld(World):
         requests: What it was sent.
     """
 
+    idle: int
+
     def __init__(self, answer: Callable[[WorldRequest], Answer] | None = None) -> None:
         super().__init__()
         self.url: str = ""
