@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import atexit
 import gc
+import os
 import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -24,6 +25,8 @@ T = TypeVar("T")
 _MOST_SEEN: Final = 1000
 #: Shorter collections, in seconds, are not kept.
 _WORTH_KEEPING: Final = 0.005
+#: More threads than so many are not asked about.
+_MOST_THREADS: Final = 100
 
 
 def own_processor_clock() -> int | None:
@@ -35,19 +38,47 @@ def own_processor_clock() -> int | None:
     return None if find is None else int(find(threading.get_ident()))
 
 
-def queueing_time(thread: int) -> float:
-    """Return for how long a thread has waited for a processor in all, in seconds.
+class Schedule(NamedTuple):
+    """What the kernel tells of a thread.
 
-    Always 0 where the system does not tell. Linux does.
+    Attributes:
+        used: How much processor time it has had, in seconds.
+        queued: For how long it has waited for a processor, in seconds.
+        turns: How often it has been given one.
+    """
+
+    used: float
+    queued: float
+    turns: int
+
+
+def schedule_of(thread: int) -> Schedule | None:
+    """Return what the kernel tells of a thread; None if it does not. Linux does.
 
     Args:
         thread: Its `threading.get_native_id()`.
     """
     try:
-        with open(f"/proc/self/task/{thread}/schedstat", "rb") as file:  # noqa: PTH123 - quick
-            return int(file.read().split()[1]) / 1e9
-    except (OSError, IndexError, ValueError):
-        return 0.0
+        file = os.open(f"/proc/self/task/{thread}/schedstat", os.O_RDONLY)
+        try:
+            used, queued, turns = map(int, os.read(file, 100).split())
+        finally:
+            os.close(file)
+    except (OSError, ValueError):
+        return None
+    return Schedule(used / 1e9, queued / 1e9, turns)
+
+
+def schedules() -> dict[int, Schedule]:
+    """Return what the kernel tells of all threads of the process; nothing if there are very many."""
+    try:
+        threads = os.listdir("/proc/self/task")  # noqa: PTH208 - quick
+    except OSError:
+        return {}
+    if len(threads) > _MOST_THREADS:
+        return {}
+    found = {int(thread): schedule_of(int(thread)) for thread in threads}
+    return {thread: schedule for thread, schedule in found.items() if schedule is not None}
 
 
 class StarvationAlarm(Generic[T]):

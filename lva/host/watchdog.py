@@ -6,7 +6,8 @@ and only then stacks are looked at. Whose it is: see `lva.host.stacks`.
 
 When the thread itself could not run for long, something kept the interpreter's lock. Processor times tell
 which thread that was. If it was the event loop's, the `StarvationAlarm` has seen the step at it; if it was
-the asyncio loop's of a plugin, it was that plugin, wherever the event loop stood meanwhile.
+the asyncio loop's of a plugin, it was that plugin, wherever the event loop stood meanwhile. And what a step
+itself has waited for others is not put down to it: see `lva.host.waits`.
 """
 
 from __future__ import annotations
@@ -24,16 +25,12 @@ import trio
 from trio._core._run import GLOBAL_RUN_CONTEXT
 
 from lva.host.holds import Culprit, HoldReport, Reporter
-from lva.host.interpreter import (
-    Collections,
-    StarvationAlarm,
-    own_processor_clock,
-    queueing_time,
-)
+from lva.host.interpreter import Collections, StarvationAlarm, own_processor_clock
 from lva.host.loop_use import LoopUses
 from lva.host.loops import LoopThread
 from lva.host.stacks import owner_of, stack_of, without_callers
 from lva.host.steps import measured_steps
+from lva.host.waits import Waits, look_at
 from lva.logs import current_plugin
 
 LOGGER: Final = logging.getLogger("lva.host")
@@ -53,6 +50,9 @@ WINDOW: Final = 0.01
 PERIOD: Final = 0.2
 #: How often the use of processors is noted, in seconds.
 _NOTING: Final = 1.0
+
+#: Of plugins' own threads, by plugin: each thread's clock, and what it shows.
+ProcessorTimes = Mapping[str, tuple[int, float]]
 
 
 class Step(NamedTuple):
@@ -108,9 +108,11 @@ class LoopWatchdog:
         self._last = Sighting(0.0, 0.0, None)
         self._step: Step | None = None
         self._begun = 0.0
-        self._queued: float | None = None
+        self._waits = Waits(limit)
         self._hold: HoldReport | None = None
-        self._used_by: dict[str, tuple[int, float]] = {}
+        self._waited_for: str | None = None
+        self._used_by: ProcessorTimes = {}
+        self._used_before: ProcessorTimes = {}
         self._noted = 0.0
 
     async def run(self) -> None:
@@ -194,19 +196,22 @@ class LoopWatchdog:
             if self._hold is not None:
                 self._hold.end(began)
                 self._hold = None
-            self._step, self._begun, self._queued = seen.step, began, None
-        elif self._queued is None and seen.step is not None:
-            self._queued = queueing_time(self._native_id)
+            self._step, self._begun = seen.step, began
+            self._waits.forget()
+            self._waited_for, self._used_before = None, self._used_by
         if seen.step is not None:
+            self._waits.look(look_at(self._ident, self._native_id))
             self._goes_on(seen)
 
     def _goes_on(self, seen: Sighting) -> None:
         """Report the step once it has gone on for too long, and keep the report up to date."""
         if self._hold is not None:
             self._hold.go_on(seen.at)
-        elif (lasted := self._lasted(self._begun, seen.at)) >= self._limit and (
-            lasted - self._waited() >= self._limit
-        ):
+        elif (lasted := self._lasted(self._begun, seen.at)) < self._limit:
+            return
+        elif lasted - self._waits.seconds < self._limit:
+            self._waited(seen)
+        else:
             culprit = seen.culprit
             if culprit is None:
                 now = self._sight(_frame_of(self._ident))
@@ -214,9 +219,14 @@ class LoopWatchdog:
             if culprit is not None:
                 self._hold = self._reporter.report(culprit, self._begun, seen.at)
 
-    def _waited(self) -> float:
-        """Return how long the step has waited for a processor, on a busy machine, since it was seen twice."""
-        return 0.0 if self._queued is None else queueing_time(self._native_id) - self._queued
+    def _waited(self, seen: Sighting) -> None:
+        """Report, once, the plugin whose own thread the step has waited for too long, if it is one's."""
+        if self._waited_for is not None or self._waits.for_a_turn < self._limit:
+            return
+        name, used = _busiest(self._used_before, self._processor_times())
+        if used >= _RIVAL * (seen.at - self._begun):
+            self._waited_for = name
+            self._report_thread(name, self._begun, seen.at)
 
     def _lasted(self, begun: float, now: float) -> float:
         """Return for how long something has gone on, garbage collections apart."""
@@ -230,13 +240,13 @@ class LoopWatchdog:
 
     # When this thread could not run
 
-    def _starved(self, now: Sighting, used_by: Mapping[str, tuple[int, float]]) -> None:
+    def _starved(self, now: Sighting, used_by: ProcessorTimes) -> None:
         """Find out what happened since the last look, from what the alarm has seen meanwhile.
 
         Whatever ran at a sighting has run since the one before, if the event loop's thread was at work for
         it: the alarm goes off as soon as a C function returns.
         """
-        rival = self._busiest(used_by)
+        rival = _busiest(self._used_by, used_by)
         for seen in (*self._alarm.take(), now):
             since = seen.at - self._last.at
             if seen.used - self._last.used >= _BUSY * since:
@@ -259,26 +269,20 @@ class LoopWatchdog:
         if used >= _RIVAL * since and self._lasted(begun, seen.at) >= self._limit:
             if self._hold is None:
                 self._begun += since  # the same step, if it is the same, has waited for the rival
-            thread = self._plugins().get(plugin)
-            stack = [] if thread is None else stack_of(_frame_of(thread.thread.ident))
-            culprit = Culprit(plugin, without_callers(stack, plugin))
-            self._reporter.report_thread(culprit, begun, seen.at)
+                self._waits.skip()
+            self._report_thread(plugin, begun, seen.at)
         if seen.step == self._step:
             # It waits for something, or the process stood still: that will show when it is seen again.
             self._last = seen
         else:
             self._advance(seen, began=seen.at)
 
-    def _busiest(self, used_by: Mapping[str, tuple[int, float]]) -> tuple[str, float]:
-        """Return which plugin's own thread has had most of a processor since the last look."""
-        seconds = {
-            name: used - self._used_by[name][1]
-            for name, (clock, used) in used_by.items()
-            if name in self._used_by and self._used_by[name][0] == clock
-        }
-        return max(seconds.items(), key=lambda item: item[1], default=("", 0.0))
+    def _report_thread(self, plugin: str, begun: float, now: float) -> None:
+        thread = self._plugins().get(plugin)
+        stack = [] if thread is None else stack_of(_frame_of(thread.thread.ident))
+        self._reporter.report_thread(Culprit(plugin, without_callers(stack, plugin)), begun, now)
 
-    def _processor_times(self) -> dict[str, tuple[int, float]]:
+    def _processor_times(self) -> ProcessorTimes:
         """Return, for each plugin with a thread of its own, the thread's clock and what it shows."""
         found = {}
         for name, thread in self._plugins().items():
@@ -289,6 +293,16 @@ class LoopWatchdog:
                 except OSError:
                     continue  # the thread has ended
         return found
+
+
+def _busiest(before: ProcessorTimes, now: ProcessorTimes) -> tuple[str, float]:
+    """Return which plugin's own thread has had most of a processor since, and for how long."""
+    seconds = {
+        name: used - before[name][1]
+        for name, (clock, used) in now.items()
+        if name in before and before[name][0] == clock
+    }
+    return max(seconds.items(), key=lambda item: item[1], default=("", 0.0))
 
 
 def _frame_of(ident: int | None) -> FrameType | None:

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from lva.host.interpreter import Collections, StarvationAlarm, queueing_time
+from lva.host.interpreter import Collections, StarvationAlarm, schedule_of
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ alarm.set(0.01, 0.01)
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
 def test_waiting_for_a_processor_is_told():
     """Two threads that share one processor wait for it half of the time."""
-    before = queueing_time(threading.get_native_id())
+    before = schedule_of(threading.get_native_id())
     usable = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(usable)})
     try:
@@ -169,5 +169,10 @@ def test_waiting_for_a_processor_is_told():
             rival.wait()
     finally:
         os.sched_setaffinity(0, usable)
-    assert 0.03 < queueing_time(threading.get_native_id()) - before < 10
-    assert queueing_time(2**22 + 1) == 0
+    after = schedule_of(threading.get_native_id())
+    assert before is not None
+    assert after is not None
+    assert 0.03 < after.queued - before.queued < 10
+    assert 0 < after.used - before.used < 10
+    assert after.turns > before.turns
+    assert schedule_of(2**22 + 1) is None

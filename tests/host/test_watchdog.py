@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextvars
 import gc
 import signal
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -13,22 +15,25 @@ import trio
 
 from lva.host import watchdog
 from lva.host.holds import Culprit
+from lva.host.interpreter import Schedule
 from lva.host.loop_use import LoopUses
+from lva.host.loops import LoopThread
 from lva.host.stacks import Line
 from lva.host.steps import enter_plugin, leave_plugin
+from lva.host.waits import Look
 from lva.host.watchdog import LoopWatchdog, Sighting, Step
 
 LIMIT = 0.05
 HOLD = 0.15
 
 
-def watched(work: Callable[[], Awaitable[object]]) -> LoopUses:
+def watched(work: Callable[[], Awaitable[object]], b: LoopThread | None = None) -> LoopUses:
     """Run a function under the watchdog; return what was noted of plugins "a" and "b"."""
     uses = LoopUses()
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(LoopWatchdog(LIMIT, uses, lambda: {"a": None, "b": None}).run)
+            nursery.start_soon(LoopWatchdog(LIMIT, uses, lambda: {"a": None, "b": b}).run)
             await trio.sleep(2 * LIMIT)
             await work()
             await trio.sleep(2 * LIMIT)
@@ -109,6 +114,55 @@ def test_many_short_steps_hold_nothing():
     assert holds(uses) == {"a": 0, "b": 0}
 
 
+class SlowToStart(threading.Thread):
+    """Has its first turn late, as on a busy machine."""
+
+    def _bootstrap(self):
+        time.sleep(3 * HOLD)
+        super()._bootstrap()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_who_waits_for_a_thread_to_start_holds_nothing(caplog):
+    async def work():
+        enter_plugin("a")
+        SlowToStart(target=int, daemon=True).start()
+
+    assert holds(watched(work)) == {"a": 0, "b": 0}
+    assert not caplog.records
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_the_thread_that_computes_is_to_blame_and_not_who_waits_for_a_turn(caplog):
+    """On a busy machine, it may not get enough of a processor to be to blame, at first."""
+    over = threading.Event()
+
+    def spin():
+        while not over.is_set():
+            pass
+
+    async def work():
+        enter_plugin("a")
+        end = time.monotonic() + 20
+        while not any(record.name == "lva.plugin.b" for record in caplog.records):
+            assert time.monotonic() < end
+            for _ in range(60):
+                time.sleep(0.0002)  # takes 5 ms where another thread wants the interpreter
+            await trio.lowlevel.checkpoint()
+
+    spinning = LoopThread("b", contextvars.copy_context(), False, print, over.set)
+    spinning.loop.call_soon_threadsafe(spin)
+    try:
+        uses = watched(work, b=spinning)
+    finally:
+        over.set()
+        spinning.loop.call_soon_threadsafe(spinning.loop.create_task, spinning.end())
+        spinning.thread.join()
+    assert holds(uses)["a"] == 0
+    assert holds(uses)["b"] > 0
+    assert {record.message[:20] for record in caplog.records} == {"held the interpreter"}
+
+
 def test_a_garbage_collection_is_nobody_s(caplog):
     heap = [[[]] for _ in range(500_000)]
 
@@ -155,8 +209,9 @@ class Watch:
         return Sighting(at, used, step, Culprit(plugin, stack))
 
     def starved(self, now: Sighting, rival: tuple[str, float] = ("", 0.0)) -> dict[str, int]:
-        self.dog._busiest = lambda _: rival  # type: ignore[method-assign]
-        self.dog._starved(now, {})
+        name, used = rival
+        self.dog._used_by = {"a": (1, 0.0), "b": (2, 0.0)}
+        self.dog._starved(now, {name: (1 if name == "a" else 2, used)})
         return holds(self.uses)
 
 
@@ -186,12 +241,30 @@ def test_a_step_that_is_seen_again_after_a_standstill_has_waited():
 
 @pytest.mark.parametrize(("queued", "blamed"), [(0.0, 1), (0.02, 1), (0.15, 0)])
 def test_waiting_for_a_processor_does_not_count(monkeypatch, queued, blamed):
-    told = iter([5.0, *[5.0 + queued] * 10])
-    monkeypatch.setattr(watchdog, "queueing_time", lambda _: next(told))
     watch = Watch()
+    told = iter([5.0, *[5.0 + queued] * 10])
+    monkeypatch.setattr(
+        watchdog, "look_at", lambda *_: Look(0.0, Schedule(0.0, next(told), 0), {}, None)
+    )
     for at in (0.0, 0.03, 0.06, 0.09, 0.12, 0.15):
         watch.dog._advance(watch.sighting(at, at, "a"), at)
     assert holds(watch.uses) == {"a": blamed, "b": 0}
+
+
+@pytest.mark.parametrize("used", [0.0, 0.14])
+def test_who_waits_for_a_turn_is_innocent_and_the_thread_that_has_them_is_to_blame(
+    monkeypatch, used
+):
+    watch = Watch()
+    looks = iter(Look(0.03 * n, Schedule(0.0, 0.0, 9 * n), {7: 0.03 * n}, None) for n in range(10))
+    monkeypatch.setattr(watchdog, "look_at", lambda *_: next(looks))
+    times = {"b": (1, 0.0)}
+    watch.dog._processor_times = lambda: times  # type: ignore[method-assign]
+    watch.dog._used_by = {"b": (1, 0.0)}
+    for at in (0.0, 0.03, 0.06, 0.09, 0.12, 0.15):
+        times["b"] = (1, used)
+        watch.dog._advance(watch.sighting(at, 0.0, "a"), at)
+    assert holds(watch.uses) == {"a": 0, "b": 1 if used else 0}
 
 
 def test_a_plugin_whose_thread_was_busy_meanwhile_is_to_blame_and_not_who_waited():

@@ -1,0 +1,131 @@
+"""How long a step of the event loop waits for what is no doing of its own: for a processor, for its turn with
+the interpreter, for a thread that has yet to start.
+
+Where the kernel tells (Linux does), a wait for a turn shows in how often the thread is woken meanwhile: it
+asks again every few milliseconds. Whoever sleeps, or waits for a socket or a lock, is not woken at all.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from types import FrameType
+from typing import Final, NamedTuple
+
+from lva.host.interpreter import Schedule, schedules
+
+#: The part of a time that other threads of the process must have wanted a processor for, with or without
+#: getting it, if somebody waited for them: when that shows, and when it is only likely, since a lock is
+#: waited for.
+_OTHERS: Final = 0.25
+_OTHERS_AND_A_LOCK: Final = 0.5
+#: For so many times the limit at most, a lock that is waited for next to a busy thread is no hold.
+MOST_FOR_A_LOCK: Final = 10
+
+
+class Look(NamedTuple):
+    """What was seen at a time.
+
+    Attributes:
+        at: When (`time.monotonic()`).
+        loop: What the kernel told of the event loop's thread.
+        others: How much processor time each other thread had had, or waited for, by then. Not this one.
+        frame: Where the event loop's thread was.
+    """
+
+    at: float
+    loop: Schedule
+    others: Mapping[int, float]
+    frame: FrameType | None
+
+
+class Waits:
+    """What one step after the other waits for. In the watchdog's thread only.
+
+    Args:
+        limit: What counts as a hold, in seconds.
+
+    Attributes:
+        for_a_processor: How long the step at hand has waited for one, in seconds.
+        for_a_turn: The same for its turn with the interpreter, or for a thread to start.
+        for_a_lock: The same for a lock while another thread was busy, to which it may belong.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self._most_for_a_lock = MOST_FOR_A_LOCK * limit
+        self._last: Look | None = None
+        self.for_a_processor = self.for_a_turn = self.for_a_lock = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """For how long the step at hand has waited in all."""
+        return self.for_a_processor + self.for_a_turn + min(self.for_a_lock, self._most_for_a_lock)
+
+    def forget(self) -> None:
+        """Begin anew: another step runs."""
+        self._last = None
+        self.for_a_processor = self.for_a_turn = self.for_a_lock = 0.0
+
+    def skip(self) -> None:
+        """Leave out what has gone by since the last look."""
+        self._last = None
+
+    def look(self, look: Look | None) -> None:
+        """Take note of what the step has waited for since the last look.
+
+        Args:
+            look: None where the kernel does not tell.
+        """
+        last, self._last = self._last, look
+        if last is None or look is None:
+            return
+        lasted = look.at - last.at
+        queued = look.loop.queued - last.loop.queued
+        slept = max(0.0, lasted - queued - (look.loop.used - last.loop.used))
+        others = sum(
+            wanted - last.others.get(thread, 0.0) for thread, wanted in look.others.items()
+        )
+        self.for_a_processor += queued
+        if starts_a_thread(look.frame):
+            self.for_a_turn += slept
+        elif others >= _OTHERS_AND_A_LOCK * lasted and _waits_for_a_lock(look.frame):
+            self.for_a_lock += slept
+        elif others >= _OTHERS * slept:
+            turns = look.loop.turns - last.loop.turns
+            self.for_a_turn += min(slept, turns * sys.getswitchinterval())
+
+
+def look_at(ident: int, native_id: int) -> Look | None:
+    """Look at a thread from another; None where the kernel does not tell.
+
+    Args:
+        ident: Its `threading.get_ident()`.
+        native_id: Its `threading.get_native_id()`.
+    """
+    told = schedules()
+    if native_id not in told:
+        return None
+    loop = told.pop(native_id)
+    told.pop(threading.get_native_id(), None)
+    others = {thread: schedule.used + schedule.queued for thread, schedule in told.items()}
+    frame = sys._current_frames().get(ident)  # noqa: SLF001 - the documented way to see a stack
+    return Look(time.monotonic(), loop, others, frame)
+
+
+def starts_a_thread(frame: FrameType | None) -> bool:
+    """Return whether a thread waits for one that it has started to have its first turn."""
+    while frame is not None and _is_of_threading(frame):
+        if frame.f_code is threading.Thread.start.__code__:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _waits_for_a_lock(frame: FrameType | None) -> bool:
+    return frame is not None and _is_of_threading(frame)
+
+
+def _is_of_threading(frame: FrameType) -> bool:
+    return frame.f_code.co_filename == threading.__file__
