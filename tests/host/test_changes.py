@@ -8,7 +8,6 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from lva.host import runtimes
 from lva.host.changes import ActionRefusedError, UnknownPluginError
 from lva.host.lifecycle import TRANSITIONS, State
 from tests.support import RunningHost, journal, numbered, running_host
@@ -99,12 +98,6 @@ def legal(host: RunningHost) -> bool:
         for states in histories
         for before, after in zip(states, states[1:], strict=False)
     )
-
-
-@pytest.fixture(autouse=True)
-def constructors_are_waited_for(monkeypatch):
-    """Virtual time does not wait for the threads in which constructors run."""
-    monkeypatch.setattr(runtimes, "_BRIEFLY", 10.0)
 
 
 async def test_stop_and_start(tmp_path, autojump_clock):

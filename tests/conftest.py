@@ -1,0 +1,19 @@
+"""What holds for every test."""
+
+from __future__ import annotations
+
+import pytest
+
+from lva.host import runtimes
+
+
+@pytest.fixture(autouse=True)
+def constructors_are_waited_for(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let the host wait for constructors where time is virtual: that does not wait for their threads.
+
+    On a busy machine, an hour of it may pass before a thread has its first turn.
+    """
+    if "autojump_clock" in request.fixturenames:
+        monkeypatch.setattr(runtimes, "_BRIEFLY", 10.0)
