@@ -16,6 +16,7 @@ import os
 import selectors
 import sys
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -25,7 +26,7 @@ from pathlib import Path
 from types import CellType, FrameType
 from typing import Any, Final, NamedTuple
 
-from lva.host.interpreter import own_processor_clock
+from lva.host.interpreter import own_processor_clock, schedule_of
 
 LOGGER: Final = logging.getLogger("lva.host")
 
@@ -39,8 +40,10 @@ RECANCEL: Final = 1.0
 LINGER: Final = 0.1
 #: How many tasks are named; the rest are counted.
 _MOST_NAMED: Final = 20
-#: A loop that does not run for so long, in seconds, is held by what runs on it.
+#: A loop that does not run for so long, in seconds, is held by what runs on it, if that can be seen. One that
+#: waits by all appearances, and one that waited for a processor, on a busy machine, has longer to answer.
 _MOMENT: Final = 0.02
+_PATIENCE: Final = 0.25
 #: How many lines of a stack are shown.
 _STACK_LINES: Final = 4
 #: How many errors of an attempt are reported one by one; the rest are counted.
@@ -349,11 +352,27 @@ class LoopThread:
         A stack alone does not tell a loop that is held from one that has work to do.
         """
         ran = threading.Event()
+        begun, queued = time.monotonic(), self._queued()
         try:
             self.loop.call_soon_threadsafe(ran.set)
         except RuntimeError:
             return None  # it has ended
-        return None if ran.wait(_MOMENT) else _place_of(self.thread)
+        while not ran.wait(_MOMENT):
+            waited = time.monotonic() - begun
+            busy = self._at_work() and waited - (self._queued() - queued) >= _MOMENT
+            if busy or waited >= _PATIENCE:
+                return _place_of(self.thread)
+        return None
+
+    def _at_work(self) -> bool:
+        """Return whether code other than the loop's own runs in the thread."""
+        frames = _thread_frames(self.thread)
+        return any(not frame.f_code.co_filename.startswith(_MACHINERY) for frame in frames)
+
+    def _queued(self) -> float:
+        """Return for how long the thread has waited for a processor, as far as the kernel tells."""
+        schedule = schedule_of(self.thread.native_id or 0)
+        return 0.0 if schedule is None else schedule.queued
 
     # What the loop tells
 
