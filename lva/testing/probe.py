@@ -132,6 +132,7 @@ class Probe(trio.abc.Instrument):
         self._failed = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._crashing: asyncio.Task[None] | None = None
+        self._classes: frozenset[type] = frozenset(loaded.classes)
         for cls in loaded.classes:
             self._wrap(cls)
 
@@ -154,6 +155,9 @@ class Probe(trio.abc.Instrument):
 
     def _wrapper(self, cls: PluginClass, method: str, static: Any) -> Callable[..., Any]:
         def wrapper(instance: Any, *args: Any, **kwargs: Any) -> Any:
+            if type(instance) is not cls and type(instance) in self._classes:
+                # By `super()`, or inherited: a part of the call of the derived class's own method.
+                return static.__get__(instance, type(instance))(*args, **kwargs)
             call = SeenCall(cls.__name__, method, others=[call.what for call in self.under_way()])
             self.calls.append(call)
             if not any(known is instance for known in self.instances):

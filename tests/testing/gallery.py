@@ -1114,6 +1114,36 @@ class Counter(BaseBackgroundPlugin):
         event=True,
     ),
     Plugin(
+        "one_class_derives_from_the_other",
+        PREAMBLE
+        + """
+class First(BaseEventPlugin):
+    eventName = "monitoring_event"
+
+    async def initialize(self):
+        self.first = []
+
+    async def handleEvent(self, points, logger):
+        self.first += points
+
+    async def close(self):
+        self.first = []
+
+class Second(First):
+    async def initialize(self):
+        self.first, self.second = [], []
+
+    async def handleEvent(self, points, logger):
+        await super().handleEvent(points, logger)
+        self.second += points
+
+    async def close(self):
+        await super().close()
+        self.second = []
+""",
+        event=True,
+    ),
+    Plugin(
         "an_abstract_base_of_its_own",
         PREAMBLE
         + """
