@@ -7,12 +7,15 @@ import logging
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
-from typing import Any, Self, TextIO
+from typing import Any, Final, Self, TextIO
 
 from lva.host.loading import LoadedPlugin
 from lva.logs import CHATTY, current_plugin, plugin_logger, secret_texts
 from lva.testing.places import Place, error_place
 from lva.testing.report import Problem
+
+#: What every record has; anything else is an extra, which JSON logs show.
+_PLAIN: Final = {*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName"}
 
 
 class CapturedLog(logging.Handler):
@@ -61,6 +64,7 @@ class CapturedLog(logging.Handler):
     def __enter__(self) -> Self:
         root, own = logging.getLogger(), logging.getLogger("lva")
         self._before = (list(root.handlers), root.level, own.level, own.propagate, own.disabled)
+        self._heard: list[tuple[logging.Logger, int]] = []
         root.handlers[:] = [self] if self._alone else [*root.handlers, self]
         root.setLevel(min(root.level, logging.INFO))
         own.setLevel(logging.DEBUG)
@@ -77,6 +81,14 @@ class CapturedLog(logging.Handler):
         root.handlers[:] = handlers
         root.setLevel(level)
         own.setLevel(own_level)
+        for logger, before in reversed(self._heard):
+            logger.setLevel(before)
+
+    def hear(self, module: str) -> None:
+        """Hear a module's own logger, and those below it, at every level."""
+        logger = logging.getLogger(module)
+        self._heard.append((logger, logger.level))
+        logger.setLevel(logging.DEBUG)
 
 
 class _Tee(io.TextIOBase):
@@ -106,12 +118,22 @@ def secrets_of(loaded: LoadedPlugin) -> set[str]:
     return set().union(*(secret_texts(config) for config in configs.values()))
 
 
-def leaked_secrets(log: CapturedLog, name: str, secrets: Iterable[str]) -> list[Problem]:
-    """Return where a plugin wrote a secret, to the log or by printing."""
+def leaked_secrets(
+    log: CapturedLog, name: str, root: str, secrets: Iterable[str]
+) -> list[Problem]:
+    """Return where a plugin wrote a secret, to the log or by printing.
+
+    Args:
+        log: What it wrote.
+        name: The plugin's name.
+        root: What the names of its files begin with.
+        secrets: What must not be there.
+    """
     secrets = set(secrets)
     problems = []
     for record in log.records:
-        if any(secret in _whole(record) for secret in secrets):
+        text = _whole(record) + _extras(record)
+        if any(secret in text for secret in secrets):
             own = record.name == plugin_logger(name).name
             who = "the plugin" if own else f"the logger {record.name!r}"
             problems.append(
@@ -119,7 +141,7 @@ def leaked_secrets(log: CapturedLog, name: str, secrets: Iterable[str]) -> list[
                     "secret",
                     f"{who} wrote a secret of the configuration to the log, at level {record.levelname}",
                     Place(record.pathname, record.lineno, record.funcName or "")
-                    if own and f"/{name}" in record.pathname
+                    if record.pathname.startswith(root)
                     else record_place(record),
                     "log what identifies it, not the value; the service masks what it recognizes only",
                 )
@@ -139,6 +161,15 @@ def _whole(record: logging.LogRecord) -> str:
     if record.exc_info and record.exc_info[1] is not None:
         text += "\n" + "".join(traceback.format_exception(record.exc_info[1]))
     return text
+
+
+def _extras(record: logging.LogRecord) -> str:
+    """Return what was logged besides the message."""
+    extras = [value for key, value in record.__dict__.items() if key not in _PLAIN]
+    try:
+        return "".join(f"\n{value}\n{value!r}" for value in extras)
+    except Exception:  # noqa: BLE001 - of a plugin's making; then the service cannot show it either
+        return ""
 
 
 def record_place(record: logging.LogRecord) -> Place | None:

@@ -185,13 +185,14 @@ async def running_plugin(
             loaded = subject.load(chosen)
         except ConfigurationError as error:
             raise AssertionError(f"{subject.shown} does not load:\n{error}") from error
+        log.hear(loaded.module)
         watch = stack.enter_context(HoldWatch(root_of(loaded), hold_limit))
         async with trial(loaded, chosen, watch=watch, world=outside) as run:
             if until is not None:
                 await _come_to(run, State(until))
             yield LvaHost(run, log)
         problems = run.problems + watch.all()
-        problems += leaked_secrets(log, loaded.name, secrets_of(loaded))
+        problems += leaked_secrets(log, loaded.name, root_of(loaded), secrets_of(loaded))
         _assert_well(subject, [item for item in problems if item.guarantee not in tolerate])
 
 

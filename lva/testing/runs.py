@@ -123,6 +123,7 @@ class Runs:
                 loaded = self._subject.load(settings)
             except ConfigurationError as error:
                 return [_load_problem(text) for text in error.problems]
+            log.hear(loaded.module)
             if self._watch is None:
                 self._watch = HoldWatch(root_of(loaded), self._hold_limit)
                 self._watch.__enter__()
@@ -134,7 +135,7 @@ class Runs:
                 except trio.TooSlowError:
                     found = [crash_problem(run, "it does not get on")]
             run.problems += found
-            self._secrets += leaked_secrets(log, loaded.name, secrets_of(loaded))
+            self._secrets += leaked_secrets(log, loaded.name, root_of(loaded), secrets_of(loaded))
             return run
 
     def _note(self, name: str, guarantee: str, problems: Iterable[Problem]) -> None:

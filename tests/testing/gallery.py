@@ -605,6 +605,26 @@ async def initialize(self):
         **SECRET,
     ),
     background(
+        "logs_a_secret_with_the_logger_of_its_module",
+        """
+async def initialize(self):
+    logging.getLogger(__name__).debug("token: %s", self.config["token"])  # !
+""",
+        "secret",
+        "to the log, at level DEBUG",
+        **SECRET,
+    ),
+    background(
+        "logs_a_secret_as_an_extra",
+        """
+async def initialize(self):
+    self.logger.info("connecting", extra={"how": {"token": self.config["token"]}})  # !
+""",
+        "secret",
+        "to the log, at level INFO",
+        **SECRET,
+    ),
+    background(
         "logs_a_secret_in_a_traceback",
         """
 async def initialize(self):
