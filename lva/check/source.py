@@ -115,7 +115,8 @@ class Source:
         self.path = path
         self.tree: ast.Module = ast.parse(text)
         decoded = text if isinstance(text, str) else text.decode("utf-8", "replace")
-        self.lines: list[str] = decoded.splitlines()
+        # Not `splitlines()`, which also ends a line where Python does not.
+        self.lines: list[str] = re.split(r"\r\n|\r|\n", decoded)
         self.functions: list[Function] = []
         self.classes: dict[str, Class] = {}
         self.imports: dict[str, str] = {}

@@ -114,6 +114,8 @@ def _run(
                 run_contract(report, settings)
             if points is not None and "event" in report.loaded.kind:
                 send_points(report, settings, points)
+            elif points is not None:
+                report.notes.append("no event plugin, so it gets no points")
 
 
 def _refuse_missing(targets: Sequence[str]) -> None:

@@ -118,9 +118,7 @@ def secrets_of(loaded: LoadedPlugin) -> set[str]:
     return set().union(*(secret_texts(config) for config in configs.values()))
 
 
-def leaked_secrets(
-    log: CapturedLog, name: str, root: str, secrets: Iterable[str]
-) -> list[Problem]:
+def leaked_secrets(log: CapturedLog, name: str, root: str, secrets: Iterable[str]) -> list[Problem]:
     """Return where a plugin wrote a secret, to the log or by printing.
 
     Args:

@@ -89,8 +89,13 @@ def check_event_contract(
     Raises:
         FileNotFoundError: There is no such file.
         RuntimeError: Called from within a running Trio loop.
+        ValueError: There are no points to send.
     """
     _check_outside()
+    if points is not None and not points:
+        raise ValueError(
+            "there are no points to send; leave `points` out for some like those of requests"
+        )
     make_world = world if world is not None else HttpWorld if callable(config) else None
     if points is None:
         points = numbered_points()

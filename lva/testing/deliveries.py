@@ -121,6 +121,9 @@ class Deliveries:
             problem = await _until_it_runs(run)
             if problem is not None:
                 return [problem]
+            if not run.life.deliveries:
+                text = "there is no event plugin in it, so it gets no points; leave this check out"
+                return [Problem("load", text)]
             sending.publish(run)
             return list(await (act or self._until_settled)(run, sending))
 

@@ -109,7 +109,7 @@ def _find(source: Source, scratch: Path) -> Subject:
         directory = scratch / "plugins"
         directory.mkdir()
         name = _free_name()
-        (directory / f"{name}.py").write_text(textwrap.dedent(source))
+        (directory / f"{name}.py").write_text(textwrap.dedent(source), encoding="utf-8")
         return Subject("(source text)", name, (directory,), scratch)
     if isinstance(source, str) and PLUGIN_NAME.fullmatch(source):
         return Subject(source, source, (), scratch)

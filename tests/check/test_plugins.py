@@ -57,6 +57,20 @@ def told(report: Report) -> list[str]:
     return [f"{problem.level} {problem}" for problem in report.problems]
 
 
+@pytest.mark.parametrize("blank", ["\x0c", "# \u2028", '"""a\x1cb"""', "# \x85"], ids=ascii)
+def test_a_comment_counts_whatever_the_lines_before_it_hold(plugins: Path, blank: str) -> None:
+    path = plugins / "cam.py"
+    path.write_text(
+        f"{blank}\nimport time\nfrom lva import BaseBackgroundPlugin\n"
+        "class Cam(BaseBackgroundPlugin):\n"
+        "    async def start(self):\n"
+        "        time.sleep(1)  # lva: ignore[blocking]\n",
+        encoding="utf-8",
+    )
+    path.chmod(0o600)
+    assert told(check(plugins, str(path))[0]) == []
+
+
 # Where plugins are
 
 

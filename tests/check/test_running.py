@@ -194,3 +194,15 @@ def test_a_file_that_cannot_be_read_is_wrong_usage(content: bytes | None, tmp_pa
     result = check("--points", "sample")
     assert result.exit_code == 2
     assert "sample: " in result.output
+
+
+def test_a_line_of_points_ends_where_json_says(tmp_path: Path) -> None:
+    path = tmp_path / "points.jsonl"
+    path.write_text('{"series": "a", "time": 1, "tags": {"t": "x\u2028y"}}\r\n', encoding="utf-8")
+    assert read_points(path)[0].tags == {"t": "x\u2028y"}
+
+
+def test_a_plugin_that_gets_no_points_says_so(plugins: Path, tmp_path: Path) -> None:
+    write_plugin(plugins, "cam", "class Cam(BaseBackgroundPlugin): ...")
+    result = check("plugins/cam.py", "--points", sample(tmp_path, 3))
+    assert "cam: no event plugin, so it gets no points" in result.output

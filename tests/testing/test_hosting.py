@@ -114,6 +114,31 @@ async def test_the_checks_refuse_to_run_inside_an_event_loop():
         check_event_contract(PUMP)
 
 
+def test_a_plugin_that_gets_no_points_is_not_said_to_account_for_them():
+    source = "from lva import BaseBackgroundPlugin\n\nclass P(BaseBackgroundPlugin):\n    pass\n"
+    with pytest.raises(AssertionError, match="no event plugin"):
+        check_event_contract(source)
+    with pytest.raises(ValueError, match="no points"):
+        check_event_contract(PUMP, [])
+
+
+def test_a_text_is_utf_8_wherever_the_tests_run():
+    script = (
+        "from lva.testing import check_plugin\n"
+        "text = 'from lva import BaseBackgroundPlugin\\nclass P(BaseBackgroundPlugin):\\n    x = \"\\u00e9\"\\n'\n"
+        "check_plugin(text)\n"
+    )
+    environment = clean_environment() | {
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_path_a_package_and_a_name(tmp_path: Path):
     (tmp_path / "pump.py").write_text(PUMP)
     (tmp_path / "well").mkdir()
