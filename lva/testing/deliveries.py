@@ -23,6 +23,8 @@ from lva.testing.world import Behaviour, World, mark
 #: How many points are sent, and in how many chunks.
 COUNT: Final = 24
 _CHUNK: Final = 5
+#: How long, in virtual seconds, it is between chunks that are to come one by one.
+_PAUSE: Final = 1.0
 #: How long, in virtual seconds, points may take when all is well, and when it is not.
 _WELL: Final = 120.0
 _ILL: Final = 2000.0
@@ -89,6 +91,7 @@ class Deliveries:
                     self._send(f"the outside world {behaviour.value}", behaviour)
                 self._send("stop while the outside world hangs", Behaviour.HANG, self._stop_amid)
                 if self._has_world:
+                    self._send("points come a few at a time", Behaviour.SUCCEED, pause=_PAUSE)
                     self._send(
                         "a batch that has arrived comes again", Behaviour.SUCCEED, again=True
                     )
@@ -108,6 +111,7 @@ class Deliveries:
         act: Callable[[Trial, _Sending], Any] | None = None,
         cancel: int | None = None,
         again: bool = False,
+        pause: float = 0.0,
     ) -> Trial | None:
         """Send all points in a run of its own, and compare the books."""
         inside = None if self._has_world else behaviour
@@ -124,7 +128,7 @@ class Deliveries:
             if not run.life.deliveries:
                 text = "there is no event plugin in it, so it gets no points; leave this check out"
                 return [Problem("load", text)]
-            sending.publish(run)
+            await sending.publish(run, pause)
             return list(await (act or self._until_settled)(run, sending))
 
         return self._runs.try_once(
@@ -234,12 +238,14 @@ class _Sending:
         self.problems: list[Problem] = []
         self.place: Place | None = None
 
-    def publish(self, run: Trial) -> None:
-        """Publish all points, in chunks."""
+    async def publish(self, run: Trial, pause: float) -> None:
+        """Publish all points, in chunks: as one batch, or with so many seconds between them."""
         for start in range(0, len(self._points), _CHUNK):
             chunk = self._points[start : start + _CHUNK]
             run.host.publish("monitoring_event", chunk)
             self.published += len(chunk)
+            if pause:
+                await trio.sleep(pause)
 
     async def handle(self, own: Callable[..., Any], points: list[Any], logger: Any) -> None:
         """Stand between host and plugin: keep the books, and fail if there is no world that does."""

@@ -768,6 +768,20 @@ async def handleEvent(self, points, logger):  # !
         "returned for 24 points, but only 0 have arrived",
     ),
     sink(
+        "keeps_points_until_there_are_ten",
+        """
+waiting = []
+
+async def handleEvent(self, points, logger):  # !
+    self.waiting = [*self.waiting, *points]
+    if len(self.waiting) >= 10:
+        await self.post(self.waiting)
+        self.waiting = []
+""",
+        "G5",
+        "returned for 24 points, but only 20 have arrived",
+    ),
+    sink(
         "fires_and_forgets",
         """
 async def handleEvent(self, points, logger):  # !
