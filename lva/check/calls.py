@@ -1,17 +1,18 @@
 """Calls that do not belong where they are: blocking ones in coroutines, Trio on asyncio, lost coroutines.
 
-Only what happens in a coroutine itself counts, and in functions of the file that it calls. What is handed to
-a worker thread is not called there, so it is let pass without knowing of threads at all.
+Only what happens in a coroutine itself counts, and in functions of the plugin's files that it calls. What is
+handed to a worker thread is not called there, so it is let pass without knowing of threads at all.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Final
 
 from lva.check.blocking import Blocking, blocking
-from lva.check.source import Function, Source, calls, dotted
+from lva.check.source import Function, Source, calls, dotted, in_package
 from lva.contract import RuntimeName
 from lva.errors import Problem, hint
 from lva.events import EVENT_TYPES
@@ -66,18 +67,21 @@ _JOIN: Final = "threading.Thread().join"
 _ENDERS: Final = frozenset(("sys.exit", "exit", "quit"))
 
 
-def call_problems(source: Source, style: RuntimeName) -> Iterator[Problem]:
+def call_problems(
+    source: Source, style: RuntimeName, package: Mapping[Path, Source]
+) -> Iterator[Problem]:
     """Yield the calls of a file that are wrong where they are.
 
     Args:
         source: The file.
+        package: All files of the plugin, by their paths.
         style: Where its coroutines run. A call that blocks on asyncio holds up its own plugin only, and so is
             reported as a warning.
     """
     foreign = _foreign(source)
     for function in source.functions:
         if function.is_async and function not in foreign:
-            yield from _blocks(source, function, style)
+            yield from _blocks(source, function, style, package)
             yield from _belongs_elsewhere(source, function, style)
             if style == "trio":
                 yield from _swallows(source, function)
@@ -111,7 +115,9 @@ def _foreign(source: Source) -> set[Function]:
     return foreign
 
 
-def _blocks(source: Source, function: Function, style: RuntimeName) -> Iterator[Problem]:
+def _blocks(
+    source: Source, function: Function, style: RuntimeName, package: Mapping[Path, Source]
+) -> Iterator[Problem]:
     for call in calls(function):
         found = _known(source, call, function)
         if found is not None and found.name == _JOIN and function.node.name == "close":
@@ -122,10 +128,11 @@ def _blocks(source: Source, function: Function, style: RuntimeName) -> Iterator[
             )
             yield _blocking_problem(source, call, told, found, style)
             continue
-        inner = _runs_at_once(source, call, function)
-        for where, found in _below(source, inner, {inner}) if inner else ():
+        inner = _runs_at_once(source, call, function, package)
+        for file, where, found in _below(*inner, {inner[1]}, package) if inner else ():
+            line = f"line {where.lineno}" + ("" if file is source else f" of {file.path.name}")
             told = (
-                f"{ast.unparse(call.func)}() calls {found.name}() in line {where.lineno}, which blocks:"
+                f"{ast.unparse(call.func)}() calls {found.name}() in {line}, which blocks:"
                 f" in the coroutine {function.name}() it {found.told(style)}"
             )
             yield _blocking_problem(source, call, told, found, style)
@@ -140,17 +147,17 @@ def _blocking_problem(
 
 
 def _below(
-    source: Source, function: Function, seen: set[Function]
-) -> Iterator[tuple[ast.Call, Blocking]]:
-    """Yield the blocking calls that a plain function leads to."""
+    source: Source, function: Function, seen: set[Function], package: Mapping[Path, Source]
+) -> Iterator[tuple[Source, ast.Call, Blocking]]:
+    """Yield the blocking calls that a plain function leads to, each with its file."""
     for call in calls(function):
         found = _known(source, call, function)
         if found is not None:
             if not source.ignores(call.lineno, "blocking"):
-                yield call, found
-        elif (inner := _runs_at_once(source, call, function)) and inner not in seen:
-            seen.add(inner)
-            yield from _below(source, inner, seen)
+                yield source, call, found
+        elif (inner := _runs_at_once(source, call, function, package)) and inner[1] not in seen:
+            seen.add(inner[1])
+            yield from _below(*inner, seen, package)
 
 
 def _known(source: Source, call: ast.Call, function: Function) -> Blocking | None:
@@ -158,12 +165,17 @@ def _known(source: Source, call: ast.Call, function: Function) -> Blocking | Non
     return blocking(call, name, source.lines) if name else None
 
 
-def _runs_at_once(source: Source, call: ast.Call, function: Function) -> Function | None:
-    """Return the plain function of this file that a call runs at once."""
+def _runs_at_once(
+    source: Source, call: ast.Call, function: Function, package: Mapping[Path, Source]
+) -> tuple[Source, Function] | None:
+    """Return the plain function of the plugin that a call runs at once, with its file."""
     inner = source.local(call.func, function)
-    if inner is None or inner.is_async or inner.is_generator or inner.node.decorator_list:
+    found = (source, inner) if inner is not None else None
+    if found is None and (name := source.resolve(call.func, function)) and "()" not in name:
+        found = in_package(package, source, name)
+    if found is None or found[1].is_async or found[1].is_generator or found[1].node.decorator_list:
         return None
-    return inner
+    return found
 
 
 def _belongs_elsewhere(source: Source, function: Function, style: RuntimeName) -> Iterator[Problem]:

@@ -31,7 +31,7 @@ CODES: Final[Mapping[str, str]] = MappingProxyType(
         "points": "a point's tags or fields are changed in place",
         "verb": "a handler class without a verb, or with one in capitals",
         "route": "a path that is malformed or taken, or a handler that is none",
-        "blocking": "a call that blocks in a coroutine, by itself or through a function of the file; a"
+        "blocking": "a call that blocks in a coroutine, by itself or through a function of the plugin; a"
         " warning on asyncio, and for calls that are short most of the time",
         "not-awaited": "a coroutine that is made and thrown away",
         "cancellation": "Trio's cancellation is swallowed (warning)",

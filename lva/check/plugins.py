@@ -191,11 +191,12 @@ def _check(
     # The host says it of what it imports; a module that nothing imports would go unseen.
     told = {problem.file for problem in report.problems}
     report.problems += [problem for problem in unread if problem.file not in told]
+    package = {source.path: source for source in report.sources}
     for source in report.sources:
         style = report.runtime or "trio"
         try:
             report.problems += _not_ignored(contract_problems(source, style), report.sources)
-            report.problems += _not_ignored(call_problems(source, style), report.sources)
+            report.problems += _not_ignored(call_problems(source, style, package), report.sources)
         except RecursionError:
             said = "nested too deeply to be looked at"
             report.problems.append(Problem(said, source.path, None, "file", "warning"))

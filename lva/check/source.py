@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -352,6 +352,33 @@ class Source:
         return {name: value for name, (value, *more) in made.items() if value and not more}
 
 
+def in_package(
+    package: Mapping[Path, Source], source: Source, name: str
+) -> tuple[Source, Function] | None:
+    """Return a function of a package by the dotted name that an import gives it, with its file.
+
+    Args:
+        package: The package's files, by their paths.
+        source: The file that imports it.
+        name: The name as `Source.resolve` returns it: relative, or beginning with the package's.
+    """
+    *modules, last = name.lstrip(".").split(".")
+    level = len(name) - len(name.lstrip("."))
+    folder = source.path.parent
+    for _ in range(level - 1):
+        folder = folder.parent
+    if not level:
+        while folder.parent / "__init__.py" in package:
+            folder = folder.parent
+        if not modules or modules.pop(0) != folder.name:
+            return None
+    path = folder.joinpath(*modules)
+    for file in (path / "__init__.py", Path(f"{path}.py")):
+        if (found := package.get(file)) is not None and last in found.defined:
+            return found, found.defined[last]
+    return None
+
+
 def calls(function: Function) -> Iterator[ast.Call]:
     """Yield the calls that happen when a function is called."""
     for node in function.body:
@@ -416,9 +443,9 @@ def _imported(node: ast.Import | ast.ImportFrom) -> dict[str, str]:
             else alias.name.partition(".")[0]
             for alias in node.names
         }
-    module = "." * node.level + (node.module or "")
+    module = "." * node.level + (f"{node.module}." if node.module else "")
     return {
-        alias.asname or alias.name: f"{module}.{alias.name}"
+        alias.asname or alias.name: f"{module}{alias.name}"
         for alias in node.names
         if alias.name != "*"
     }

@@ -68,9 +68,10 @@ def check_event_contract(
     """Send points through an event plugin whose outside world succeeds, fails and hangs.
 
     Each of these is a run of its own: the outside world succeeds, fails now and then, fails for ever, fails
-    partly, and hangs; the service stops meanwhile; points come a few at a time; a batch that has arrived comes
-    again; and `handleEvent()` is cancelled at its checkpoints. After each, every point is accounted for, no
-    more points are claimed to be delivered than have arrived, none was changed, and the order was kept.
+    partly, and hangs; the service stops meanwhile; points come a few at a time; a batch that has arrived
+    comes again; and `handleEvent()` is cancelled at its checkpoints. After each, every point is accounted
+    for, no more points are claimed to be delivered than have arrived, none was changed, and the order was
+    kept.
 
     Args:
         source: The path of a file or package, a plugin's name, or the text of a plugin.

@@ -112,6 +112,38 @@ def test_files_of_one_name_in_two_directories_are_two_plugins(
     assert [problem.code for problem in second.problems] == ["abstract"]
 
 
+@pytest.mark.parametrize(
+    ("imported", "called"),
+    [
+        ("from .io.disk import fetch as get", "get()"),
+        ("from .io import disk", "disk.fetch()"),
+        ("from .io import fetch_all", "fetch_all()"),
+        ("from . import io", "io.fetch_all()"),
+        ("from cam.io import disk", "disk.fetch()"),
+    ],
+)
+def test_a_call_that_blocks_in_another_file_of_the_package_is_found(
+    plugins: Path, imported: str, called: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = plugins / "cam"
+    (package / "io").mkdir(parents=True)
+    (package / "io" / "disk.py").write_text("from time import sleep as s\ndef fetch():\n    s(1)\n")
+    (package / "io" / "__init__.py").write_text(
+        "from . import disk\ndef fetch_all():\n    disk.fetch()\n"
+    )
+    (package / "__init__.py").write_text(
+        f"from lva import BaseBackgroundPlugin\n{imported}\n"
+        f"class Cam(BaseBackgroundPlugin):\n    async def start(self):\n        {called}\n"
+    )
+    monkeypatch.syspath_prepend(plugins)
+    (report,) = check(plugins, str(package))
+    (problem,) = report.problems
+    assert (problem.code, problem.line) == ("blocking", 5)
+    assert f"{called} calls time.sleep() in line 3 of disk.py, which blocks" in problem.text
+    for name in [key for key in sys.modules if key.partition(".")[0] == "cam"]:
+        del sys.modules[name]
+
+
 def test_a_package_is_checked_as_a_whole(plugins: Path) -> None:
     package = plugins / "cam"
     write_plugin(package, "__init__", "from .impl import Cam", "")

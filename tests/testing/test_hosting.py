@@ -125,8 +125,8 @@ def test_a_plugin_that_gets_no_points_is_not_said_to_account_for_them():
 def test_a_text_is_utf_8_wherever_the_tests_run():
     script = (
         "from lva.testing import check_plugin\n"
-        "text = 'from lva import BaseBackgroundPlugin\\nclass P(BaseBackgroundPlugin):\\n    x = \"\\u00e9\"\\n'\n"
-        "check_plugin(text)\n"
+        "head = 'from lva import BaseBackgroundPlugin\\nclass P(BaseBackgroundPlugin):\\n'\n"
+        "check_plugin(head + '    x = \"\\u00e9\"\\n')\n"
     )
     environment = clean_environment() | {
         "LC_ALL": "C",
