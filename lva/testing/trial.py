@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import random
@@ -378,10 +379,6 @@ class _EndedByForceError(Exception):
     """A task was ended by the kit."""
 
 
-#: What was ended by force; kept, since it would not bear being freed.
-_graveyard: list[Any] = []
-
-
 async def _end_by_force(run: Trial) -> None:
     """End the plugin's tasks that ignore their cancellation, or the test would not end either.
 
@@ -396,7 +393,8 @@ async def _end_by_force(run: Trial) -> None:
                 continue  # its children first
             coro: Any = task.coro
             if not isinstance(coro, _Ended):
-                _graveyard.append(task.coro)
+                # It would not bear being freed, not even when Python ends: one reference stays for ever.
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(coro))
                 task.coro = _Ended()  # type: ignore[assignment] # Trio sends to it, and no more
             waits = getattr(task, "_next_send_fn", None) is None
             if waits and (_stops_waiting(task) or time.monotonic() > patience):

@@ -122,6 +122,24 @@ def test_a_plugin_that_gets_no_points_is_not_said_to_account_for_them():
         check_event_contract(PUMP, [])
 
 
+def test_a_plugin_that_was_ended_by_force_says_nothing_when_python_ends():
+    script = (
+        "from lva.testing.contract import check_plugin\n"
+        "assert not check_plugin('''\n"
+        "import trio\n"
+        "from lva import BaseBackgroundPlugin\n"
+        "class P(BaseBackgroundPlugin):\n"
+        "    async def start(self):\n"
+        "        with trio.CancelScope(shield=True):\n"
+        "            await trio.sleep_forever()\n"
+        "''').ok\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=clean_environment(), capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_text_is_utf_8_wherever_the_tests_run():
     script = (
         "from lva.testing import check_plugin\n"
