@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -19,7 +20,7 @@ import trio
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin
 from lva.host.loading import LoadedPlugin, PluginClass
 from lva.logs import current_plugin
-from lva.testing.places import Place, coroutine_place
+from lva.testing.places import Place, coroutine_place, frame_place
 
 #: The parts of a life whose steps are counted.
 INITIALIZE: Final = "initialize"
@@ -59,6 +60,7 @@ class SeenCall:
         ended: Whether it has ended.
         error: What it raised.
         others: Which calls of the plugin were under way when it began.
+        caller: The plugin's line that called it; None if the host did.
     """
 
     cls: str
@@ -66,6 +68,7 @@ class SeenCall:
     ended: bool = False
     error: BaseException | None = None
     others: list[str] = field(default_factory=list)
+    caller: Place | None = None
 
     @property
     def what(self) -> str:
@@ -159,6 +162,8 @@ class Probe(trio.abc.Instrument):
                 # By `super()`, or inherited: a part of the call of the derived class's own method.
                 return static.__get__(instance, type(instance))(*args, **kwargs)
             call = SeenCall(cls.__name__, method, others=[call.what for call in self.under_way()])
+            if (caller := sys._getframe(1)).f_code.co_filename.startswith(self._root):  # noqa: SLF001
+                call.caller = frame_place(caller, self._root)
             self.calls.append(call)
             if not any(known is instance for known in self.instances):
                 self.instances.append(instance)

@@ -294,6 +294,11 @@ def _calls_account(run: Trial) -> list[Problem]:
         name = cls.__name__
         entered = [call for call in probe.begun(INITIALIZE) if call.cls == name]
         closed = [call for call in probe.begun(CLOSE) if call.cls == name]
+        if own := next((call for call in closed if call.caller is not None), None):
+            hint = "the host calls it, once; what is needed elsewhere goes into a method of its own"
+            text = f"{name}.close() was called by the plugin itself"
+            problems.append(Problem("G1", text, own.caller, hint))
+            continue  # the rest follows from it
         overridden = getattr(cls.close, "__wrapped__", None) is not None
         if (
             overridden

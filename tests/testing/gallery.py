@@ -171,6 +171,21 @@ async def close(self):
     ),
     # G4: bounded stop
     background(
+        "calls_its_close_by_itself",
+        """
+async def start(self):
+    try:
+        await trio.sleep_forever()
+    finally:
+        await self.close()  # !
+
+async def close(self):
+    self.closed = True
+""",
+        "G1",
+        "P.close() was called by the plugin itself",
+    ),
+    background(
         "close_hangs",
         """
 async def close(self):
