@@ -365,7 +365,7 @@ def load_settings(
     try:
         settings = Settings.model_validate(merged)
     except ValidationError as error:
-        problems += [_explain(item, sources) for item in error.errors()]
+        problems += [explain(item, sources) for item in error.errors()]
         settings = _without_wrong(merged, error)
     if problems or settings is None:
         raise ConfigurationError(problems, None if environment.unreadable else settings)
@@ -394,7 +394,7 @@ def _without_wrong(merged: Mapping[str, Any], error: ValidationError) -> Setting
         return None
 
 
-def _explain(error: ErrorDetails, sources: Sequence[Source]) -> str:
+def explain(error: ErrorDetails, sources: Sequence[Source]) -> str:
     """Turn one of pydantic's errors into a message that names the key and where it was set."""
     keys = error["loc"]
     if not keys:

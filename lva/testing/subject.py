@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from lva.errors import ConfigurationError
 from lva.host.finder import PLUGIN_NAME
 from lva.host.loading import LoadedPlugin, load_plugins
-from lva.settings import Settings
+from lva.settings import Settings, explain
 
 #: The name of a plugin that is given as text.
 SOURCE_NAME: Final = "plugin_under_test"
@@ -70,8 +72,8 @@ class Subject:
         }
         try:
             return Settings.model_validate(values)
-        except ValueError as error:
-            raise ConfigurationError([str(error)]) from error
+        except ValidationError as error:
+            raise ConfigurationError([explain(item, ()) for item in error.errors()]) from error
 
     def load(self, settings: Settings) -> LoadedPlugin:
         """Load the plugin afresh: each time its modules are executed anew.

@@ -140,6 +140,14 @@ def test_a_plugin_that_was_ended_by_force_says_nothing_when_python_ends():
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_wrong_keys_for_the_host_are_explained():
+    report = contract.check_plugin(PUMP, settings={"restarts": "never"})
+    (step,) = report.failures
+    assert (
+        step.message == "plugins.plugin_under_test.restarts: unknown key; did you mean 'restart'?"
+    )
+
+
 def test_a_text_is_utf_8_wherever_the_tests_run():
     script = (
         "from lva.testing import check_plugin\n"
