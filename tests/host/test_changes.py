@@ -146,6 +146,33 @@ async def test_points_wait_for_the_next_life_and_arrive_in_order(tmp_path, autoj
         assert (await host.stop()).exit_code == 0
 
 
+async def test_calls_that_an_operator_s_change_cuts_short_are_not_held_against_the_batch(
+    tmp_path, autojump_clock
+):
+    source = """
+        class Sink(BaseEventPlugin):
+            eventName = "monitoring_event"
+
+            async def handleEvent(self, points, logger):
+                journal.append("called")
+                if len(journal) <= 3:
+                    await trio.sleep_forever()
+                if len(journal) == 4:
+                    raise OSError("a moment, please")
+                journal.extend(point.fields["n"] for point in points)
+    """
+    tables = {"sink": {"max_attempts": 2}}
+    async with running_host(tmp_path, {"sink": source}, tables) as host:
+        host.publish(numbered(3))
+        for _ in range(3):
+            await trio.sleep(1)
+            await host.host.changes.restart("sink")
+        await trio.sleep(100)
+        assert journal == ["called"] * 5 + [0, 1, 2]
+        assert ledger(host, "sink")["delivered"] == 3
+        assert (await host.stop()).exit_code == 0
+
+
 async def test_points_of_a_stopped_plugin_keep_to_its_bounds_and_are_accounted_for(
     tmp_path, autojump_clock
 ):
