@@ -369,6 +369,10 @@ class Delivery:
             with trio.move_on_after(self._settings.handle_timeout):
                 await call.done.wait()
             in_time = ended = call.done.is_set()
+        except trio.Cancelled:
+            if self._paused:  # an operator's change cuts the call short, not what is wrong with the batch
+                batch.unblamed += 1
+            raise
         finally:
             # Also on the way out of a cancelled delivery: what the call says of its points holds.
             if not ended:
