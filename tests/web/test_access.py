@@ -254,6 +254,18 @@ async def test_actions_are_audited(tmp_path, caplog):
     assert TOKEN not in caplog.text
 
 
+@pytest.mark.parametrize("token", [None, TOKEN])
+async def test_nobody_writes_lines_of_the_log(tmp_path, caplog, token):
+    caplog.set_level(logging.INFO, "lva.admin")
+    forged = "x%0A12:00:00 INFO lva.admin  stop of plugin 'p' by root%1B[2J" + "y" * 5000
+    async with service(tmp_path, LOOPBACK, token) as (_, client):
+        await client.post(f"/plugins/{forged}/stop")
+    (record,) = [record for record in caplog.records if record.name == "lva.admin"]
+    message = record.getMessage()
+    assert message.isprintable()
+    assert len(message) < 1000
+
+
 async def test_buckets_fill_again_and_forget_the_oldest(autojump_clock):
     buckets = Buckets(2, 0.5)
     assert buckets.wait("a") == 0
