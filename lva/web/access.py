@@ -12,7 +12,7 @@ import ipaddress
 import logging
 import math
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import trio
 
@@ -133,8 +133,9 @@ class Access:
         now = trio.current_time()
         if now >= self._quiet_until:
             self._quiet_until = now + _LOG_INTERVAL
+            path = quote(request.path, errors="replace")  # which may hold line breaks
             LOGGER.warning(
-                "%s %s from %s was refused: %s", request.method, request.path, client(request),
+                "%s %.200s from %s was refused: %s", request.method, path, client(request),
                 problem.detail, extra={"client": client(request), "outcome": problem.error_code},
             )  # fmt: skip
 
