@@ -44,18 +44,20 @@ class Config(BaseModel):
 class Nested(BaseModel):
     inner: Config = Config()
     more: list[Config] = [Config(pin=SecretStr("second-pin"))]
+    others: frozenset[SecretStr] = frozenset({SecretStr("third-pin")})
 
 
 def test_secret_types_are_masked_wherever_they_are():
     keep_secret(Nested())
-    said = redact("gate s3cr3t-pin byte-secret second-pin")
-    assert said == "gate *** *** ***"
+    said = redact("gate s3cr3t-pin byte-secret second-pin third-pin")
+    assert said == "gate *** *** *** ***"
 
 
 @pytest.mark.parametrize(
     "key",
     ["password", "db_password", "passwd", "PASSWORD", "api_key", "apikey", "secret", "client_secret",
-     "token", "access_token", "credential", "credentials", "private_key", "access_key", "dsn"],
+     "token", "access_token", "credential", "credentials", "private_key", "access_key", "dsn",
+     "X-Api-Key", "api-key", "Authorization", "Cookie", "passphrase"],
 )  # fmt: skip
 def test_plain_values_under_a_telling_key_are_masked(key):
     keep_secret({"outer": [{key: "hunter22"}], "name": "visible"})
