@@ -403,6 +403,19 @@ async def test_a_critical_plugin_that_cannot_be_restarted_ends_the_service(
         old.release.set()
 
 
+async def test_a_critical_plugin_that_an_operator_s_stop_leaves_abandoned_ends_the_service(
+    tmp_path, autojump_clock
+):
+    tables = {"p": {"critical": True}}
+    async with running_host(tmp_path, {"p": STUBBORN_CLOSE}, tables) as host:
+        old = host.plugin("p")
+        await host.host.changes.stop("p")
+        old.release.set()
+        assert host.life("p").state.value is State.ABANDONED
+        assert host.host.gave_up.is_set()
+        assert (await host.stop()).exit_code == 3
+
+
 async def test_a_critical_plugin_may_be_stopped_and_restarted(tmp_path, autojump_clock):
     async with running_host(tmp_path, {"p": HANGING_CLOSE}, {"p": {"critical": True}}) as host:
         await host.host.changes.restart("p")
