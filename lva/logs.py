@@ -24,7 +24,8 @@ _PLUGIN_PREFIX: Final = "lva.plugin."
 _MASK: Final = "***"
 _USERINFO: Final = re.compile(r"(\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s:]*:[^/\s]*@")
 _SECRET_KEY: Final = re.compile(
-    r"secret|token|passw|credential|api_?key|private_?key|access_?key|\bdsn\b|signature",
+    r"secret|token|passw|passphrase|credential|(api|private|access)[_-]?key|\bdsn\b|signature"
+    r"|authorization|cookie",
     re.IGNORECASE,
 )
 #: Loggers that are heard from WARNING on: a line for each request of a plugin's own HTTP client would drown
@@ -96,7 +97,7 @@ def _find_secrets(value: Any, named: bool) -> Iterable[str]:
     elif isinstance(value, Mapping):
         for key, item in value.items():
             yield from _find_secrets(item, named or bool(_SECRET_KEY.search(str(key))))
-    elif isinstance(value, list | tuple | set):
+    elif isinstance(value, list | tuple | set | frozenset):
         for item in value:
             yield from _find_secrets(item, named)
     elif named and isinstance(value, str):
