@@ -146,6 +146,7 @@ class Changes:
     async def _stop(self, life: PluginLife) -> None:
         await self._end(life, Ending.PAUSE, "stopped by an operator")
         await life.forgo_next()
+        self._host.look_at_end(life)
 
     async def _restart(self, life: PluginLife) -> None:
         await self._end(life, Ending.HANDOVER, "restarted by an operator")
