@@ -92,6 +92,39 @@ def test_a_program_that_handles_the_signal_keeps_it():
         signal.signal(signal.SIGPROF, before)
 
 
+def test_a_program_that_takes_the_signal_later_keeps_it_and_its_timer(alarm):
+    """A profiler that a plugin starts, for instance."""
+    rings = []
+    alarm.set(0.05, 0.02)
+    signal.signal(signal.SIGPROF, lambda *_: rings.append("profile"))
+    signal.setitimer(signal.ITIMER_PROF, 50, 50)
+    alarm.set(0.01, 0.01)
+    assert signal.getitimer(signal.ITIMER_PROF)[1] == pytest.approx(50, abs=0.1)
+    alarm.remove()
+    assert signal.getitimer(signal.ITIMER_PROF)[1] == pytest.approx(50, abs=0.1)
+    os.kill(os.getpid(), signal.SIGPROF)
+    assert rings == ["profile"]
+    signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def test_a_program_that_sets_the_default_back_is_not_ended_by_it():
+    code = """if True:
+        import signal, time
+        from lva.host.interpreter import StarvationAlarm
+        alarm = StarvationAlarm(lambda frame: None)
+        alarm.install()
+        alarm.set(0.2, 0.02)
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        for _ in range(10):
+            alarm.set(0.02, 0.02)
+            end = time.process_time() + 0.05
+            while time.process_time() < end:
+                pass
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_another_thread_has_no_alarm():
     before = signal.getsignal(signal.SIGPROF)
     alarm = StarvationAlarm(lambda frame: None)
