@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 #: How many sightings of the alarm are kept until somebody takes them.
 _MOST_SEEN: Final = 1000
+#: The system rounds the interval of a timer by less, in seconds.
+_SAME_TIMER: Final = 0.001
 #: Shorter collections, in seconds, are not kept.
 _WORTH_KEEPING: Final = 0.005
 #: More threads than so many are not asked about.
@@ -86,7 +88,8 @@ class StarvationAlarm(Generic[T]):
 
     Its signal is SIGPROF, which is there for profilers, by a timer that counts the processor time of the
     process. It hardly ever goes off, since whoever can run sets it anew each time. System calls go on after
-    it. A program that handles SIGPROF itself keeps it, and has no alarm.
+    it. A program that handles SIGPROF itself keeps it, and has no alarm; so does one that begins to later, such as
+    a profiler that a plugin starts.
 
     Args:
         look: Called in the main thread with its frame; may not fail, and is to be quick.
@@ -96,6 +99,7 @@ class StarvationAlarm(Generic[T]):
         self._look = look
         self._seen: deque[T] = deque(maxlen=_MOST_SEEN)
         self._installed = False
+        self._then = 0.0
 
     def install(self) -> None:
         """Handle the signal, if this is the main thread and nobody else does."""
@@ -115,7 +119,8 @@ class StarvationAlarm(Generic[T]):
             first: Until the first time; 0 for never.
             then: From each time to the next.
         """
-        if self._installed:
+        if self._still_ours():
+            self._then = then
             signal.setitimer(signal.ITIMER_PROF, first, then)
 
     def take(self) -> list[T]:
@@ -127,12 +132,22 @@ class StarvationAlarm(Generic[T]):
 
     def remove(self) -> None:
         """Let it never go off again. In the main thread."""
-        if self._installed:
+        if self._still_ours():
             self._installed = False
             atexit.unregister(self.remove)
             signal.setitimer(signal.ITIMER_PROF, 0)
             # A signal that is under way must not meet the default, which is to end the process.
             signal.signal(signal.SIGPROF, signal.SIG_IGN)
+
+    def _still_ours(self) -> bool:
+        """Return whether the signal is handled here; if it is no longer, let go of it for good."""
+        if self._installed and signal.getsignal(signal.SIGPROF) != self._handle:
+            self._installed = False
+            # The default would end the process. A timer that somebody else has set since is theirs.
+            interval = signal.getitimer(signal.ITIMER_PROF)[1]
+            if abs(interval - self._then) < _SAME_TIMER:
+                signal.setitimer(signal.ITIMER_PROF, 0)
+        return self._installed
 
     def _handle(self, _number: int, frame: FrameType | None) -> None:
         self._seen.append(self._look(frame))
