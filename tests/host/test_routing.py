@@ -276,5 +276,14 @@ async def test_calls_are_cancelled_and_waited_for(autojump_clock, owner):
         assert not owner.cancel_calls().is_set()
 
 
+async def test_everybody_who_waits_for_an_owner_to_be_idle_is_told(owner):
+    call = trio.CancelScope()
+    owner.begin(call)
+    first, second = owner.cancel_calls(), owner.idle()
+    owner.end(call)
+    assert first.is_set()
+    assert second.is_set()
+
+
 def test_an_owner_waits_at_first(owner):
     assert owner.gate is Gate.WAITING
