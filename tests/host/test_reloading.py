@@ -284,7 +284,10 @@ async def test_a_class_that_is_gone_gives_its_points_up(tmp_path, spool):
             await until(lambda: journal[5:] == [4])
         host.publish(numbered(1, 5))
         await until(lambda: set(journal[-2:]) == {1, 5})
-        points_of(host, "p")
+        await until(lambda: not points_of(host, "p")["in_flight"])
+        points = points_of(host, "p")
+        assert (points["kept"], points["recovered"]) == (0, 0), "each point is in one place"
+        assert (points["accepted"], points["dropped"]) == (11, expected[0])
 
 
 async def test_the_settings_of_the_new_file_hold_and_the_user_s_stay_above(tmp_path):
