@@ -95,10 +95,11 @@ class Owner:
             self._idle.set()
 
     def idle(self) -> trio.Event:
-        """Return what is set once the handlers serve nothing, until this is asked again."""
-        self._idle = trio.Event()
+        """Return what is set once the handlers serve nothing. Several may wait for that."""
         if not self.calls:
             self._idle.set()
+        elif self._idle.is_set():
+            self._idle = trio.Event()
         return self._idle
 
     def cancel_calls(self) -> trio.Event:
