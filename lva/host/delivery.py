@@ -242,8 +242,7 @@ class Delivery:
         if self.mailbox.closed.is_set():
             ledger = self.ledger
             self.mailbox = _mailbox(settings, self._logger, open_spool())
-            ledger.take_back(self.ledger.recovered)
-            self.mailbox.ledger = ledger
+            self.resume(ledger)
             self.finished = trio.Event()
             self.given_up = False
         else:
@@ -253,6 +252,12 @@ class Delivery:
         self._patience = patience
         self._dead_letters = dead_letters
         self._paused = False
+
+    def resume(self, ledger: Ledger) -> None:
+        """Go on with an earlier account of the same points, now that the mailbox is there, and new."""
+        if self.mailbox.outlasts:  # else what the spool has kept stays there
+            ledger.take_back(self.ledger.recovered)
+        self.mailbox.ledger = ledger
 
     async def pause(self) -> None:
         """Begin no more calls until the plugin's next life; return when none is under way."""
@@ -370,8 +375,8 @@ class Delivery:
                 await call.done.wait()
             in_time = ended = call.done.is_set()
         except trio.Cancelled:
-            if self._paused:  # an operator's change cuts the call short, not what is wrong with the batch
-                batch.unblamed += 1
+            # When an operator's change cuts the call short, that is no fault of the batch's.
+            batch.unblamed += int(self._paused)
             raise
         finally:
             # Also on the way out of a cancelled delivery: what the call says of its points holds.

@@ -95,7 +95,7 @@ class Record:
         leaks: What was alive of it when that was last looked for.
         owner: Of its routes; these stay, at 503, from one life to the next.
         watchers: Told of each change of state.
-        past: The points of event classes that a reload removed.
+        past: The accounts of event classes that a reload removed, by name and event.
     """
 
     def __init__(self, name: str) -> None:
@@ -113,7 +113,7 @@ class Record:
         self.leaks: Leaks = Leaks()
         self.owner: Owner = Owner(name)
         self.watchers: Sequence[Watcher] = ()
-        self.past: Ledger = Ledger()
+        self.past: dict[tuple[str, str], Ledger] = {}
         self._deliveries: dict[tuple[str, str], Delivery] = {}
 
     @property
@@ -202,6 +202,8 @@ class Record:
             return delivery
         what = f"{self.name}.{cls.__name__}.handleEvent"
         delivery = Delivery(what, settings, self.logger, rng, patience, spool(), dead_letters)
+        if (past := self.past.pop(key, None)) is not None:
+            delivery.resume(past)
         self._deliveries[key] = delivery
         return delivery
 
@@ -211,7 +213,7 @@ class Record:
         for key in [key for key in self._deliveries if key not in left]:
             delivery = self._deliveries.pop(key)
             await self._give_up(delivery, REMOVED)
-            self.past.add(delivery.ledger)
+            self.past[key] = delivery.ledger
 
     async def give_up_points(self, reason: str) -> None:
         """Take no more points, and give up those that wait, but for what its spool keeps; once."""
@@ -231,8 +233,9 @@ class Record:
     def points(self) -> Ledger:
         """Return the account of all its points: the sums over its event classes, past ones included."""
         total = Ledger()
-        total.add(self.past)
-        for delivery in list(self._deliveries.values()):  # the watchdog's thread asks, too
+        for ledger in list(self.past.values()):  # the terminator's thread asks, too
+            total.add(ledger)
+        for delivery in list(self._deliveries.values()):
             total.add(delivery.ledger)
         return total
 
