@@ -19,7 +19,7 @@ from lva.settings import Settings
 from lva.web.access import Access
 from lva.web.problems import Problem
 from lva.web.resources import Resources
-from tests.support import running_host
+from tests.support import journal, running_host
 
 FAMILY = """
     class Family(BaseBackgroundPlugin):
@@ -110,6 +110,35 @@ async def test_asyncio_tasks_stand_below_who_made_them(tmp_path):
         assert node["name"].endswith(" (Own.wait)")
         assert node["where"].endswith(" in wait")
         assert node["children"] == []
+
+
+@pytest.mark.parametrize("style", ["trio", "asyncio"])
+async def test_names_of_tasks_tell_no_secrets(tmp_path, style):
+    source = f"""
+        import asyncio
+
+        class P(BaseBackgroundPlugin):
+            runtime = "{style}"
+
+            async def start(self):
+                name = "poll http://gate:sesame-open@camera"
+                if self.runtime == "asyncio":
+                    self.task = asyncio.create_task(asyncio.sleep(1000), name=name)
+                else:
+                    self.nursery.start_soon(trio.sleep_forever, name=name)
+                journal.append("begun")
+
+            async def close(self):
+                if self.runtime == "asyncio":
+                    self.task.cancel()
+    """
+    async with running_host(tmp_path, {"p": source}) as host:
+        with trio.fail_after(10):
+            while not journal:
+                await trio.sleep(0.01)
+        shown = json.dumps(task_tree(host.life("p")))
+        assert "poll http://***@camera" in shown
+        assert "sesame" not in shown
 
 
 async def test_a_big_tree_is_cut(tmp_path, autojump_clock, monkeypatch):
