@@ -12,6 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 from lva import MonitoringPoint
 from lva.host.host import Host
 from lva.host.lifecycle import State
+from lva.host.receipt import PluginReceipt, Receipt
 from lva.host.loading import load_plugins
 from tests.support import (
     JOURNALLED,
@@ -329,6 +330,15 @@ async def test_the_receipt_of_a_clean_stop(tmp_path, autojump_clock):
         1.0,
     )
     assert sink["leaked_tasks"] == sink["leaked_threads"] == sink["problems"] == []
+
+
+def test_the_receipt_tells_no_secrets():
+    """Not even where no log formatter masks them: the terminator writes it by itself."""
+    said = "poll http://gate:sesame-open@camera"
+    part = PluginReceipt("p", "abandoned", said, None, 1, 1, 0, {}, [said], [said], [said])
+    written = json.dumps(Receipt("told to", 4, 1.0, [part]).as_dict())
+    assert written.count("poll http://***@camera") == 4
+    assert "sesame" not in written
 
 
 async def test_no_plugins_at_all(autojump_clock):
