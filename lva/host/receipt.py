@@ -83,8 +83,8 @@ class Receipt:
                     "abandoned": plugin.abandoned,
                     "restarts": plugin.restarts,
                     "points": plugin.points,
-                    "leaked_tasks": list(plugin.leaked_tasks),
-                    "leaked_threads": list(plugin.leaked_threads),
+                    "leaked_tasks": [redact(task) for task in plugin.leaked_tasks],
+                    "leaked_threads": [redact(thread) for thread in plugin.leaked_threads],
                     "problems": [redact(problem) for problem in plugin.problems],
                 }
                 for plugin in self.plugins

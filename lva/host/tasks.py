@@ -12,6 +12,7 @@ import trio
 
 from lva.host.leaks import trio_tasks_of
 from lva.host.loops import frames_of, lines_of
+from lva.logs import redact
 
 if TYPE_CHECKING:
     from lva.host.lifecycle import PluginLife
@@ -59,7 +60,8 @@ def task_tree(life: PluginLife) -> list[TaskNode]:
 
 
 def _node(name: str, runtime: str, where: str) -> TaskNode:
-    return {"name": name, "runtime": runtime, "where": where, "children": []}
+    # A plugin may have named its task after what it connects to.
+    return {"name": redact(name), "runtime": runtime, "where": where, "children": []}
 
 
 def _trio_rows(life: PluginLife) -> Iterator[_Row]:
