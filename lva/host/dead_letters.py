@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import trio
 
+from lva.host.threads import in_thread
 from lva.logs import brief
 
 #: Two files share the bytes: the one that is written, and the one before it.
@@ -47,7 +48,7 @@ class DeadLetters:
         if len(fitting) < len(lines):
             self._log_failure(len(lines) - len(fitting), "larger than dead_letters_bytes allows")
         try:
-            await trio.to_thread.run_sync(partial(self._append, fitting), limiter=self._limiter)
+            await in_thread(partial(self._append, fitting), self._limiter)
         except OSError as error:
             self._log_failure(len(fitting), brief(error))
 

@@ -88,8 +88,8 @@ class StarvationAlarm(Generic[T]):
 
     Its signal is SIGPROF, which is there for profilers, by a timer that counts the processor time of the
     process. It hardly ever goes off, since whoever can run sets it anew each time. System calls go on after
-    it. A program that handles SIGPROF itself keeps it, and has no alarm; so does one that begins to later, such as
-    a profiler that a plugin starts.
+    it. A program that handles SIGPROF itself keeps it, and has no alarm; so does one that begins to later,
+    such as a profiler that a plugin starts.
 
     Args:
         look: Called in the main thread with its frame; may not fail, and is to be quick.

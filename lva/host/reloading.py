@@ -86,7 +86,13 @@ async def load_beside(
         except trio.RunFinishedError:
             return  # the service ended without it
 
-    trio.lowlevel.start_thread_soon(work, deliver, f"{IMPORT_THREAD}{old.name}")
+    try:
+        trio.lowlevel.start_thread_soon(work, deliver, f"{IMPORT_THREAD}{old.name}")
+    except RuntimeError as error:  # no thread left
+        _importing.discard(old.name)
+        raise ConfigurationError(
+            [f"plugin {old.name!r}: {old.path}: cannot be imported now: {error}"]
+        ) from error
     with trio.move_on_after(limit):
         await wait_any(done.wait, give_up.wait)
     if not outcome:

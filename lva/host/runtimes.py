@@ -267,7 +267,10 @@ class TrioRuntime:
             except trio.RunFinishedError:
                 return  # the service ended without it
 
-        trio.lowlevel.start_thread_soon(work, deliver, what)
+        try:
+            trio.lowlevel.start_thread_soon(work, deliver, what)
+        except RuntimeError as error:  # no thread left
+            return Constructed(error=error)
         if not finished.acquire(timeout=_BRIEFLY):
             with trio.move_on_after(timeout):
                 await arrived.wait()

@@ -27,6 +27,7 @@ import trio
 
 from lva.errors import ConfigurationError
 from lva.host.mailbox import DAMAGED, OVERFLOW, Batch, Bounds, Mailbox
+from lva.host.threads import in_thread
 from lva.logs import brief
 from lva.points import MonitoringPoint
 from lva.settings import PluginSettings
@@ -750,7 +751,7 @@ class SpooledMailbox(Mailbox):
         return dropped
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
-        return await trio.to_thread.run_sync(work, limiter=self._thread)
+        return await in_thread(work, self._thread)
 
 
 def _remove_last(segments: deque[Segment], segment: Segment) -> None:
