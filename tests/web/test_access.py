@@ -161,12 +161,13 @@ async def test_a_name_that_was_made_to_lead_here_is_refused(tmp_path, host_name)
         ) is None
 
 
+@pytest.mark.parametrize("address", [LOOPBACK, "unix:/lva.sock"])
 @pytest.mark.parametrize("header", access._PROXY_HEADERS)
-async def test_what_comes_through_a_proxy_is_not_local(tmp_path, header):
-    async with service(tmp_path, LOOPBACK) as (_, client):
+async def test_what_comes_through_a_proxy_is_not_local(tmp_path, header, address):
+    async with service(tmp_path, address) as (_, client):
         answer = await act(client, **{header: "203.0.113.9"})
         assert (answer.status_code, answer.json()["error_code"]) == (403, "admin_token_not_set")
-    async with service(tmp_path, LOOPBACK, TOKEN) as (_, client):
+    async with service(tmp_path, address, TOKEN) as (_, client):
         assert (await act(client, **{header: "203.0.113.9"}, **BEARER)).status_code == 200
 
 
