@@ -115,8 +115,10 @@ class Access:
         _check_origin(request)
         if self._token is not None:
             self._check_token(request, self._token)
-        elif not self._unix:
-            _check_local(request)
+        else:
+            _check_direct(request)
+            if not self._unix:  # which no name leads to
+                _check_host(request)
 
     def _check_token(self, request: Any, token: bytes) -> None:
         given, who = _bearer(request), client(request)
@@ -168,14 +170,18 @@ def _authority(origin: str) -> str:
         return ""
 
 
-def _check_local(request: Any) -> None:
-    """Refuse what reached the loopback interface from elsewhere, or by a name that leads here by a trick."""
+def _check_direct(request: Any) -> None:
+    """Refuse what a proxy has brought here from elsewhere."""
     if any(name in request.headers for name in _PROXY_HEADERS):
         raise Problem(
             403,
             f"Through a proxy this needs an admin token, and the service has none; set {TOKEN_VARIABLE}.",
             "admin_token_not_set",
         )
+
+
+def _check_host(request: Any) -> None:
+    """Refuse what reached the loopback interface by a name that leads here by a trick."""
     host = request.headers.get("Host", "")
     try:
         name = urlsplit(f"//{host}").hostname
