@@ -289,10 +289,9 @@ class Telemetry:
 def _ledger(life: PluginLife) -> Ledger | None:
     """Return the account of all the plugin's points, if it takes any."""
     ledgers = [delivery.ledger for delivery in life.deliveries.values()]
-    if len(ledgers) == 1 and not life.record.past.accepted:
-        return ledgers[
-            0
-        ]  # as nearly always; a sum is a copy, and this is done each second for each plugin
+    if len(ledgers) == 1 and not life.record.past:
+        # As nearly always. A sum is a copy, and this is done each second for each plugin.
+        return ledgers[0]
     return life.record.points() if ledgers else None
 
 
