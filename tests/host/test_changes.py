@@ -297,6 +297,35 @@ async def test_a_plugin_that_waits_for_its_turn_or_its_next_attempt_can_be_stopp
 # Plugins that have given up
 
 
+@pytest.mark.parametrize("verb", ["stop", "restart"])
+async def test_a_change_of_a_plugin_that_waits_for_its_turn_lets_nobody_jump_the_queue(
+    tmp_path, autojump_clock, verb
+):
+    slow = BACKGROUND.replace('journal.append("initialize")', "await trio.sleep(3)")
+    last = BACKGROUND.replace('append("initialize")', 'append(trio.current_time())')
+    async with running_host(tmp_path, {"slow": slow, "p": BACKGROUND, "last": last}, wait=False) as host:
+        begun = trio.current_time()
+        await trio.sleep(1)
+        await getattr(host.host.changes, verb)("p")
+        await host.wait_for("slow", State.RUNNING)
+        assert host.states("last") == ["loaded"]
+        await host.wait_for("last", State.RUNNING)
+        assert next(at for at in journal if isinstance(at, float)) - begun == pytest.approx(3)
+
+
+async def test_a_stop_of_the_service_while_the_turn_of_a_stopped_plugin_has_not_come(
+    tmp_path, autojump_clock
+):
+    hanging = BACKGROUND.replace('journal.append("initialize")', "await trio.sleep_forever()")
+    sources = {"hanging": hanging, "p": BACKGROUND, "last": BACKGROUND}
+    async with running_host(tmp_path, sources, wait=False) as host:
+        await trio.sleep(1)
+        await host.host.changes.stop("p")
+        receipt = await host.stop()
+        assert receipt.exit_code == 0
+        assert host.states("last") == ["loaded", "stopping", "stopped"]
+
+
 async def test_a_failed_plugin_is_started_again_and_takes_points_again(tmp_path, autojump_clock):
     tables = {"p": {"restart": "never"}}
     async with running_host(tmp_path, {"p": CRASHING}, tables, wait=False) as host:
