@@ -301,16 +301,19 @@ async def test_a_plugin_that_waits_for_its_turn_or_its_next_attempt_can_be_stopp
 async def test_a_change_of_a_plugin_that_waits_for_its_turn_lets_nobody_jump_the_queue(
     tmp_path, autojump_clock, verb
 ):
-    slow = BACKGROUND.replace('journal.append("initialize")', "await trio.sleep(3)")
-    last = BACKGROUND.replace('append("initialize")', 'append(trio.current_time())')
-    async with running_host(tmp_path, {"slow": slow, "p": BACKGROUND, "last": last}, wait=False) as host:
+    slow = BACKGROUND.replace('journal.append("initialize")', "await trio.sleep(1)")
+    last = BACKGROUND.replace('append("initialize")', "append(trio.current_time())")
+    async with running_host(
+        tmp_path, {"slow": slow, "p": BACKGROUND, "last": last}, wait=False
+    ) as host:
         begun = trio.current_time()
-        await trio.sleep(1)
+        await trio.sleep(0.3)
         await getattr(host.host.changes, verb)("p")
-        await host.wait_for("slow", State.RUNNING)
+        await trio.sleep(0.3)
         assert host.states("last") == ["loaded"]
         await host.wait_for("last", State.RUNNING)
-        assert next(at for at in journal if isinstance(at, float)) - begun == pytest.approx(3)
+        assert host.states("slow")[-1] == "running"
+        assert next(at for at in journal if isinstance(at, float)) - begun == pytest.approx(1)
 
 
 async def test_a_stop_of_the_service_while_the_turn_of_a_stopped_plugin_has_not_come(
