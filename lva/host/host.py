@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 import trio
+from trio_util import wait_any
 
 from lva.errors import listing, suggestion
 from lva.events import EVENT_TYPES
@@ -208,6 +209,10 @@ class Host:
             life.note_end()
         if life.ending is Ending.FOR_GOOD:
             self.look_at_end(life)
+        if turn is not None and not life.turn_over.is_set():
+            await wait_any(turn.wait, self.stop_requested.wait)
+            if turn.is_set():
+                life.turn_over.set()
 
     def look_at_end(self, life: PluginLife) -> None:
         """End the service if a critical plugin has given up."""

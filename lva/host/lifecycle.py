@@ -192,6 +192,7 @@ class PluginLife:
         self._told_to_end = False
         self._stop_begun: float | None = None
         self._then: Callable[[], object] = lambda: None
+        self._turn: trio.Event | None = None
 
     # What others ask of a life
 
@@ -242,6 +243,7 @@ class PluginLife:
         Cancellation is by `stop`. Whatever happens, an `initialize()` that was entered gets its
         `close()`, and everything the plugin holds in the host is released.
         """
+        self._turn = turn
         try:
             with self._scope:
                 if turn is not None:
@@ -324,9 +326,15 @@ class PluginLife:
     def note_end(self) -> None:
         """Note that the life is over, and tell who waits for that."""
         if not self.ended.is_set():
-            self.turn_over.set()
+            self._end_turn()
             self.ended.set()
             self._then()
+
+    def _end_turn(self) -> None:
+        """Let the next go ahead; but not because of an operator who has ended this one before its turn."""
+        its_turn = self._turn is None or self._turn.is_set()
+        if its_turn or self._stop_begun is not None:
+            self.turn_over.set()
 
     async def give_up_points(self) -> None:
         """Accept no more points, and give up those that nobody will deliver; once.
@@ -797,7 +805,7 @@ class PluginLife:
         """
         self.record.move(state, reason, quiet)
         if state not in {State.LOADED, State.INITIALIZING}:
-            self.turn_over.set()
+            self._end_turn()
 
     def _gate_meanwhile(self) -> Gate:
         return Gate.HELD if self.ending is Ending.HANDOVER else Gate.WAITING
