@@ -1,5 +1,5 @@
-"""How long a step of the event loop waits for what is no doing of its own: for a processor, for its turn with
-the interpreter, for a thread that has yet to start.
+"""How long a step of the event loop waits for what is no doing of its own: for its turn with the interpreter,
+for a thread that has yet to start.
 
 Where the kernel tells (Linux does), a wait for a turn shows in how often the thread is woken meanwhile: it
 asks again every few milliseconds. Whoever sleeps, or waits for a socket or a lock, is not woken at all.
@@ -48,25 +48,25 @@ class Waits:
         limit: What counts as a hold, in seconds.
 
     Attributes:
-        for_a_processor: How long the step at hand has waited for one, in seconds.
-        for_a_turn: The same for its turn with the interpreter, or for a thread to start.
+        for_a_turn: How long the step at hand has waited for its turn with the interpreter, or for a thread to
+            start, in seconds. Waits for a processor are not in it.
         for_a_lock: The same for a lock while another thread was busy, to which it may belong.
     """
 
     def __init__(self, limit: float) -> None:
         self._most_for_a_lock = MOST_FOR_A_LOCK * limit
         self._last: Look | None = None
-        self.for_a_processor = self.for_a_turn = self.for_a_lock = 0.0
+        self.for_a_turn = self.for_a_lock = 0.0
 
     @property
     def seconds(self) -> float:
         """For how long the step at hand has waited in all."""
-        return self.for_a_processor + self.for_a_turn + min(self.for_a_lock, self._most_for_a_lock)
+        return self.for_a_turn + min(self.for_a_lock, self._most_for_a_lock)
 
     def forget(self) -> None:
         """Begin anew: another step runs."""
         self._last = None
-        self.for_a_processor = self.for_a_turn = self.for_a_lock = 0.0
+        self.for_a_turn = self.for_a_lock = 0.0
 
     def skip(self) -> None:
         """Leave out what has gone by since the last look."""
@@ -87,7 +87,6 @@ class Waits:
         others = sum(
             wanted - last.others.get(thread, 0.0) for thread, wanted in look.others.items()
         )
-        self.for_a_processor += queued
         if starts_a_thread(look.frame):
             self.for_a_turn += slept
         elif others >= _OTHERS_AND_A_LOCK * lasted and _waits_for_a_lock(look.frame):

@@ -25,7 +25,7 @@ import trio
 from trio._core._run import GLOBAL_RUN_CONTEXT
 
 from lva.host.holds import Culprit, HoldReport, Reporter
-from lva.host.interpreter import Collections, StarvationAlarm, own_processor_clock
+from lva.host.interpreter import Collections, StarvationAlarm, own_processor_clock, schedule_of
 from lva.host.loop_use import LoopUses
 from lva.host.loops import LoopThread
 from lva.host.stacks import owner_of, stack_of, without_callers
@@ -70,12 +70,17 @@ class Sighting(NamedTuple):
         used: How much processor time the event loop's thread had had by then.
         step: None while the loop waited, or was between two steps.
         culprit: Whose step it is, if that was looked at.
+        queued: For how long the event loop's thread had waited for a processor by then, as far as the kernel
+            tells. The alarm does not ask: it must not let go of the interpreter.
+        all_used: How much processor time the process had had.
     """
 
     at: float
     used: float
     step: Step | None
     culprit: Culprit | None = None
+    queued: float = 0.0
+    all_used: float = 0.0
 
 
 class LoopWatchdog:
@@ -108,11 +113,12 @@ class LoopWatchdog:
         self._last = Sighting(0.0, 0.0, None)
         self._step: Step | None = None
         self._begun = 0.0
+        self._queued_before = self._used_before = 0.0
         self._waits = Waits(limit)
         self._hold: HoldReport | None = None
         self._waited_for: str | None = None
         self._used_by: ProcessorTimes = {}
-        self._used_before: ProcessorTimes = {}
+        self._rivals_before: ProcessorTimes = {}
         self._noted = 0.0
 
     async def run(self) -> None:
@@ -155,7 +161,7 @@ class LoopWatchdog:
         return self._interval * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no cryptography
 
     def _look(self) -> None:
-        seen, used_by = self._glance(), self._processor_times()
+        seen, used_by = self._glance()._replace(queued=self._queued()), self._processor_times()
         if seen.at - self._last.at > self._interval + self._limit / 2:
             self._starved(seen, used_by)
         else:
@@ -174,7 +180,12 @@ class LoopWatchdog:
         step = None if task is None else Step(task, number)
         now = time.monotonic()
         # Where processor times cannot be had, the thread is taken to be at work all the time.
-        return Sighting(now, now if self._clock is None else time.clock_gettime(self._clock), step)
+        used = now if self._clock is None else time.clock_gettime(self._clock)
+        return Sighting(now, used, step, all_used=time.process_time())
+
+    def _queued(self) -> float:
+        told = schedule_of(self._native_id)
+        return 0.0 if told is None else told.queued
 
     def _sight(self, frame: FrameType | None) -> Sighting:
         """See what the event loop does; also called in its own thread, by the alarm."""
@@ -184,23 +195,26 @@ class LoopWatchdog:
         owner = owner_of(named, stack, self._plugins())
         return seen._replace(culprit=Culprit(owner, without_callers(stack, owner)))
 
-    def _advance(self, seen: Sighting, began: float) -> None:
+    def _advance(self, seen: Sighting, began: float, used: float | None = None) -> None:
         """Take note of what runs at a time.
 
         Args:
             seen: What runs.
             began: When it began, if it is not the same as before.
+            used: How much processor time the event loop's thread had had then; None if only now is known.
         """
         self._last = seen
         if seen.step != self._step:
             if self._hold is not None:
                 self._hold.end(began)
                 self._hold = None
-            self._step, self._begun = seen.step, began
+            self._step, self._begun, self._queued_before = seen.step, began, seen.queued
+            self._used_before = seen.used if used is None else used
             self._waits.forget()
-            self._waited_for, self._used_before = None, self._used_by
+            self._waited_for, self._rivals_before = None, self._used_by
         if seen.step is not None:
-            self._waits.look(look_at(self._ident, self._native_id))
+            if seen.culprit is None:  # it was not the alarm that saw it, some time ago
+                self._waits.look(look_at(self._ident, self._native_id))
             self._goes_on(seen)
 
     def _goes_on(self, seen: Sighting) -> None:
@@ -209,7 +223,7 @@ class LoopWatchdog:
             self._hold.go_on(seen.at)
         elif (lasted := self._lasted(self._begun, seen.at)) < self._limit:
             return
-        elif lasted - self._waits.seconds < self._limit:
+        elif not self._is_its_own_doing(lasted, seen):
             self._waited(seen)
         else:
             culprit = seen.culprit
@@ -219,11 +233,20 @@ class LoopWatchdog:
             if culprit is not None:
                 self._hold = self._reporter.report(culprit, self._begun, seen.at)
 
+    def _is_its_own_doing(self, lasted: float, seen: Sighting) -> bool:
+        """Return whether the step has computed, or slept, for too long, waits apart."""
+        if seen.used - self._used_before >= self._limit:
+            return True
+        if seen.culprit is not None:
+            return False  # by the alarm: what it has waited for shows once this thread sees it
+        waited = seen.queued - self._queued_before + self._waits.seconds
+        return lasted - waited >= self._limit
+
     def _waited(self, seen: Sighting) -> None:
         """Report, once, the plugin whose own thread the step has waited for too long, if it is one's."""
         if self._waited_for is not None or self._waits.for_a_turn < self._limit:
             return
-        name, used = _busiest(self._used_before, self._processor_times())
+        name, used = _busiest(self._rivals_before, self._processor_times())
         if used >= _RIVAL * (seen.at - self._begun):
             self._waited_for = name
             self._report_thread(name, self._begun, seen.at)
@@ -244,27 +267,36 @@ class LoopWatchdog:
         """Find out what happened since the last look, from what the alarm has seen meanwhile.
 
         Whatever ran at a sighting has run since the one before, if the event loop's thread was at work for
-        it: the alarm goes off as soon as a C function returns.
+        it: the alarm goes off as soon as a C function returns. While it waited for a processor, it was not.
         """
         rival = _busiest(self._used_by, used_by)
-        for seen in (*self._alarm.take(), now):
-            since = seen.at - self._last.at
-            if seen.used - self._last.used >= _BUSY * since:
-                self._advance(seen, began=self._last.at)
-            elif since < self._limit / 2:
-                self._advance(seen, began=seen.at)
-            else:
-                self._stood_still(seen, since, rival)
+        for sighting in self._alarm.take():
+            seen = sighting._replace(queued=self._last.queued)
+            used, all_used = seen.used - self._last.used, seen.all_used - self._last.all_used
+            self._make_sense_of(seen, used >= _BUSY * all_used, seen.at - self._last.at, rival)
+        # Without what it waited for a processor
+        since = max(0.0, now.at - self._last.at - (now.queued - self._last.queued))
+        self._make_sense_of(now, now.used - self._last.used >= _BUSY * since, since, rival)
+
+    def _make_sense_of(
+        self, seen: Sighting, at_work: bool, since: float, rival: tuple[str, float]
+    ) -> None:
+        if at_work:
+            self._advance(seen, began=seen.at - since, used=self._last.used)
+        elif since < self._limit / 2:
+            self._advance(seen, began=seen.at)
+        else:
+            self._stood_still(seen, since, rival)
 
     def _stood_still(self, seen: Sighting, since: float, rival: tuple[str, float]) -> None:
         """Take note of what runs after a time in which the event loop's thread hardly did.
 
         Args:
             seen: What runs.
-            since: How long that time was.
+            since: How long that time was, without waiting for a processor.
             rival: The plugin whose own thread has used the processor most, and for how long.
         """
-        begun = self._last.at
+        begun = seen.at - since
         plugin, used = rival
         if used >= _RIVAL * since and self._lasted(begun, seen.at) >= self._limit:
             if self._hold is None:
