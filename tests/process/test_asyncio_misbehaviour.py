@@ -29,7 +29,8 @@ from tests.support import ServiceProcess, write_plugin
 
 pytestmark = pytest.mark.process
 
-SHUTDOWN_TIMEOUT = 4.0
+#: More than all its phases take on a busy machine; past it, the process is killed, with another exit code.
+SHUTDOWN_TIMEOUT = 12.0
 
 ASYNCIO_STYLE = """
 import asyncio
@@ -834,7 +835,7 @@ def test_a_loop_that_computes_for_ever_is_left_behind(tmp_path: Path, place: str
     scene = Scene(tmp_path, {("spin", place): outcome}, url).play(answers=6)
     assert not scene.traffic.errors
     assert {answer.status for answer in scene.traffic.answers.values()} == {200}
-    assert max(answer.seconds for answer in scene.traffic.answers.values()) < 2
+    assert max(answer.seconds for answer in scene.traffic.answers.values()) < 4
     assert scene.took < SHUTDOWN_TIMEOUT
     assert scene.code == scene.service.receipt["exit_code"] == 4
     test_the_neighbours_lose_nothing(scene, "trio_neighbour")

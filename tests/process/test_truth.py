@@ -327,16 +327,23 @@ def test_in_memory_every_number_is_received_rejected_or_dropped(
 SAFE = 1.0
 
 
+def safe_from(killed: list[float], published: dict[int, float]) -> set[int]:
+    """Return which numbers had been accepted long enough before every kill."""
+    return {n for n, at in published.items() if not any(0 <= end - at < SAFE for end in killed)}
+
+
 @pytest.mark.storm
 @pytest.mark.timeout(600)
 def test_on_disk_a_killed_service_loses_nothing_that_it_had_committed(tmp_path: Path) -> None:
     on_disk = "spool = 'disk'\nmax_attempts = 1000000\ncircuit_failures = 3\nbuffer_limit = 100000"
     truth = Truth(tmp_path, {"all": on_disk, "publisher": ""})
     killed: list[float] = []
-    for number in range(50 if LONG else 5):
+    number = 0
+    while number < (50 if LONG else 3) or len(safe_from(killed, truth.published())) <= 500:
         with truth.run() as service:
             service.wait_until(truth.has_begun)
             time.sleep(moment("SIGKILL", "the first points", number, 2.0))
+            number += 1
             killed.append(time.time())
             service.process.kill()
             service.wait()
@@ -347,8 +354,7 @@ def test_on_disk_a_killed_service_loses_nothing_that_it_had_committed(tmp_path: 
         service.wait_for("crashing.*initializing -> running")
         code = service.stop(120)
     published = truth.published()
-    safe = {n for n, at in published.items() if not any(0 <= end - at < SAFE for end in killed)}
-    assert len(safe) > 500
+    safe = safe_from(killed, published)
     assert code == 0
     for name in SINKS:
         points = service.receipt_of(name)["points"]
