@@ -30,7 +30,7 @@ from tests.support import ServiceProcess, write_plugin
 pytestmark = pytest.mark.process
 
 #: More than all its phases take on a busy machine; past it, the process is killed, with another exit code.
-SHUTDOWN_TIMEOUT = 12.0
+SHUTDOWN_TIMEOUT = 6.0
 
 ASYNCIO_STYLE = """
 import asyncio
