@@ -614,6 +614,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess
         process.wait_until(lambda: process.get("/metrics").status_code == 200)
         for path in ("/readyz", "/nowhere", "/doors/front", "/plugins/crashing"):
             process.get(path)
+        # The points of a request are delivered after its answer.
+        process.wait_until(lambda: 'error_code="not_found"' in process.get("/metrics").text)
+        process.wait_until(lambda: 'status_code="404"' in process.get("/metrics").text)
         yield process
         assert process.stop() == 0
 
