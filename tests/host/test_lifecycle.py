@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lva import BaseBackgroundPlugin
+from lva.host import runtimes
 from lva.host.lifecycle import ENDED, TRANSITIONS, State
 from tests.support import (
     StubRandom,
@@ -297,13 +298,14 @@ async def test_an_error_raised_by_the_clean_up_of_a_timed_out_initialize_is_logg
         assert "half open" in caplog.text
 
 
-async def test_a_constructor_that_hangs_is_left_behind(tmp_path, autojump_clock):
+async def test_a_constructor_that_hangs_is_left_behind(tmp_path, autojump_clock, monkeypatch):
+    monkeypatch.setattr(runtimes, "_BRIEFLY", 0.02)  # it never has its turn: virtual time may pass
     source = """
         release = threading.Event()
 
         class P(BaseBackgroundPlugin):
             def __init__(self, app):
-                release.wait(10)
+                release.wait(30)
                 super().__init__(app)
     """
     async with running_host(tmp_path, {"p": source, "other": RECORDER}, wait=False) as host:
