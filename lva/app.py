@@ -144,6 +144,7 @@ class Service:
             self.closing,
             lambda: self.stop_reason,
             access.sees_details,
+            has_token=access.has_token,
         )
         Observing(host, access, streams, self._tail)
         taps = TapStreams(host, self.closing, access)

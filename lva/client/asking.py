@@ -54,7 +54,12 @@ def refusal(status: int, answer: dict[str, Any]) -> FailedError:
     problems = answer.get("problems")
     if isinstance(problems, list):
         lines = [f"refused with {len(problems)} problem{'s' if len(problems) > 1 else ''}:"]
-        lines += [f"  - {clean(problem)}" for problem in problems]
+        lines += [f"  - {_lines(problem)}" for problem in problems]
     if status == 401:
         lines.append("Set LUNA_VIDEO_AGENT_ADMIN_TOKEN, or give --token-file.")
     return FailedError("\n".join(lines), EXIT_REFUSED)
+
+
+def _lines(problem: object) -> str:
+    """Return a problem, whose further lines, as that of wrong syntax, are indented below it."""
+    return "\n    ".join(clean(line) for line in str(problem).splitlines())

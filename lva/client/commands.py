@@ -19,7 +19,7 @@ ACTIONS: Final = {
     "start": "Start a plugin that was stopped or has given up.",
     "stop": "Stop a plugin; its points wait for its next start.",
     "restart": "Stop a plugin and start it anew.",
-    "reload": "Load a plugin's file anew and start it with that; a broken file changes nothing.",
+    "reload": "Load a plugin's file anew and start it with that. A broken file changes nothing.",
 }
 #: How wide lines may be that nobody looks at: as wide as they are.
 _UNBOUNDED: Final = 10_000

@@ -59,6 +59,11 @@ class Access:
         return self._token is None and self._local
 
     @property
+    def has_token(self) -> bool:
+        """Whether there is a token, which lets in who sends it."""
+        return self._token is not None
+
+    @property
     def off(self) -> bool:
         """Whether nobody can be let in, because there is no token."""
         return self._token is None and not self._local

@@ -72,6 +72,7 @@ class EventStreams:
         closing: Set when the server is about to close its connections.
         stop_reason: Tells why.
         sees_details: Tells whether whoever sent a request may see reasons, which hold error messages.
+        has_token: Whether there is a token that lets people see them.
     """
 
     def __init__(
@@ -83,6 +84,8 @@ class EventStreams:
         closing: trio.Event,
         stop_reason: Callable[[], str],
         sees_details: Callable[[Any], bool],
+        *,
+        has_token: bool,
     ) -> None:
         self._telemetry = telemetry
         self._host = host
@@ -91,6 +94,7 @@ class EventStreams:
         self._closing = closing
         self._stop_reason = stop_reason
         self._sees_details = sees_details
+        self._has_token = has_token
         self._readers: set[_Reader] = set()
         self._started = time.time()
         self._hello: _Event | None = None
@@ -220,6 +224,7 @@ class EventStreams:
                     "version": version("lva"),
                     "build": build(),
                     "started": round(self._started, 3),
+                    "admin_token": self._has_token,
                 },
                 "step": STEP,
                 "window": STEP * STEPS,

@@ -237,6 +237,7 @@ def test_a_broken_file_is_not_reloaded_and_all_problems_are_listed(
     assert first == "lva: refused with 1 problem:"
     assert problem.startswith("  - ")
     assert "source.py" in problem
+    assert done.stderr.splitlines()[2:] == ["        class Source(:"]
     assert service.plugin("source")["state"] == "running"
 
 

@@ -435,9 +435,8 @@ def test_a_file_that_changed_is_seen_and_reloaded_and_a_broken_one_is_not(
     whole = file.read_text()
     page.goto("/#/plugins/cam")
     expect(page.locator(".title .state")).to_contain_text("running")
+    expect(page.get_by_role("group", name="Newest log records")).to_be_visible()
     file.write_text(whole.replace("a door", "a window"))
-    service.wait_until(lambda: service.plugin("cam")["file_changed"])
-    page.reload()
     expect(page.get_by_text("The file on disk is not the one that runs")).to_be_visible()
     buttons(page).get_by_role("button", name="Reload").click()
     page.get_by_role("button", name="Reload cam").click()
@@ -447,13 +446,35 @@ def test_a_file_that_changed_is_seen_and_reloaded_and_a_broken_one_is_not(
     file.write_text(f"{whole}\n    def broken(:\n")
     buttons(page).get_by_role("button", name="Reload").click()
     page.get_by_role("button", name="Reload cam").click()
-    expect(page.locator("p.outcome")).to_contain_text("Reload was refused")
-    expect(page.locator("ul.outcome li")).to_contain_text("cam.py")
+    expect(page.locator("p.outcome")).to_have_text("Reload was refused:")
+    expect(page.locator("ul.outcome li")).to_have_text(re.compile(r"cam\.py:\d+: .*\n +def broken"))
     assert service.get("/picture").text == "a window"
     file.write_text(whole)
     buttons(page).get_by_role("button", name="Reload").click()
     page.get_by_role("button", name="Reload cam").click()
     expect(page.locator("p.outcome")).to_have_text("cam runs its new code.")
+
+
+def test_where_no_token_can_help_the_pages_say_so_and_offer_nothing(
+    browser: Browser, tmp_path: Path
+) -> None:
+    write_plugin(tmp_path / "plugins", "down", DOWN)
+    env = {"LUNA_VIDEO_AGENT_BIND": "0.0.0.0:0"}
+    with ServiceProcess(tmp_path, ["down"], DOWN_TABLE, env) as service:
+        service.wait_until(lambda: service.plugin("down")["state"] == "backoff")
+        with watched_page(browser, service.url.replace("0.0.0.0", "127.0.0.1")) as watched:
+            page = watched.page
+            page.goto("/")
+            off = page.get_by_text("are off: the service has no admin token")
+            expect(off).to_be_visible()
+            expect(page.get_by_role("button", name="Enter token")).to_be_hidden()
+            expect(page.locator(".why")).not_to_contain_text("admin token")
+            page.goto("/#/plugins/down")
+            expect(off).to_be_visible()
+            expect(page.get_by_role("region", name="Code")).to_be_visible()
+            expect(buttons(page, "down").get_by_role("button")).to_have_count(0)
+            assert violations(page) == []
+        assert service.request("POST", "/plugins/down/stop").status_code == 403
 
 
 def test_the_token_is_asked_for_refused_if_wrong_and_kept_in_the_tab_only(

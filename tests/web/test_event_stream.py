@@ -234,6 +234,7 @@ class Streams:
             self.closing,
             lambda: "because",
             lambda _request: self.details,
+            has_token=True,
         )
 
     def _abort(self) -> None:

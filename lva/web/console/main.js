@@ -138,7 +138,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => view
 const tokenButton = element("token");
 
 function showToken() {
-  tokenButton.hidden = model.known && model.details && token.get() === null;
+  tokenButton.hidden = model.off || (model.known && model.details && token.get() === null);
   say(tokenButton, token.get() === null ? "Enter token" : "Forget token");
 }
 

@@ -23,6 +23,11 @@ export class Model extends EventTarget {
     return Object.fromEntries(Object.entries(this.series).map(([name, values]) => [name, values[last]]));
   }
 
+  /** Whether actions and details are for nobody who comes this way, with whatever token. */
+  get off() {
+    return this.known && !this.details && this.service.admin_token === false;
+  }
+
   get notRunning() {
     return [...this.plugins.values()].filter((plugin) => plugin.state !== "running");
   }

@@ -2,6 +2,7 @@
 
 import { h, mark, urgency, word } from "./dom.js";
 import { requestPlots } from "./plots.js";
+import { OFF } from "./steer.js";
 import { Table } from "./table.js";
 import { Timeline, patterns } from "./timeline.js";
 
@@ -14,6 +15,7 @@ export class Overview {
   #verdict = h("section", { class: "verdict", "aria-labelledby": "verdict" });
   #heading = h("h1", { id: "verdict" });
   #why = h("ul", { class: "why" });
+  #off = h("p", { class: "note", hidden: true }, OFF);
   #plots = requestPlots();
   #table;
   #timeline;
@@ -24,7 +26,7 @@ export class Overview {
     this.#model = model;
     this.#table = new Table(model);
     this.#timeline = new Timeline(model);
-    this.#verdict.append(this.#heading, this.#why);
+    this.#verdict.append(this.#heading, this.#why, this.#off);
     this.element = h(
       "div",
       { class: "overview" },
@@ -60,6 +62,7 @@ export class Overview {
   }
 
   #all() {
+    this.#off.hidden = !this.#model.off;
     this.#judge();
     this.#table.build();
     this.#draw();
@@ -90,7 +93,7 @@ export class Overview {
         mark(plugin.state),
         h("a", { href: `#/plugins/${plugin.name}` }, plugin.name),
         h("span", { class: "word" }, word(plugin.state)),
-        h("span", { class: "reason" }, plugin.reason ?? (details ? "" : "the reason takes the admin token")),
+        h("span", { class: "reason" }, plugin.reason ?? (details || this.#model.off ? "" : "the reason takes the admin token")),
       ),
     );
     if (out.length > NAMED) named.push(h("li", { class: "more" }, `and ${out.length - NAMED} more, first in the table below`));

@@ -3,11 +3,13 @@
 import { bytes, count, h, lasted, mark, millis, percent, say, timeElement, unix, word } from "./dom.js";
 import { flow, flowInWords, histogram, mean } from "./pictures.js";
 import { Plot } from "./plots.js";
-import { Refused, Steering, ask } from "./steer.js";
+import { OFF, Refused, Steering, ask } from "./steer.js";
 import { history, patterns } from "./timeline.js";
 
 /** Shortest time, in milliseconds, between two requests for the same thing. */
 const PAUSE = 2000;
+/** After how many seconds a plugin is looked at although nothing was told of it: its file may have changed. */
+const LOOK = 5;
 
 /** Calls `work` at once, and then at most once in PAUSE, however often it is asked to. */
 function sparingly(work) {
@@ -67,6 +69,7 @@ export class PluginPage {
   #name;
   #status = null;
   #logged = -1;
+  #asked = 0;
   #mark = h("span");
   #state = h("span", { class: "word" });
   #since = h("small");
@@ -152,8 +155,11 @@ export class PluginPage {
     if (!plugin) return this.#unknown();
     this.#top(plugin);
     if (kind === "hello") this.#greet();
-    if (kind !== "hello" && !changed.has(this.#name)) return;
+    const quiet = kind !== "hello" && !changed.has(this.#name);
+    if (quiet && this.#model.at - this.#asked < LOOK) return;
+    this.#asked = this.#model.at;
     this.#fetchStatus();
+    if (quiet) return;
     if (!this.#model.details) return;
     if (plugin.log !== this.#logged) {
       this.#logged = plugin.log;
@@ -169,7 +175,7 @@ export class PluginPage {
     this.#failed = null;
     this.#status = null;
     for (const part of [this.#failure, this.#parts.log, this.#parts.tasks]) part.show(null);
-    say(this.#hidden, "Errors, log, tasks and settings are shown to those who enter the admin token.");
+    say(this.#hidden, this.#model.off ? OFF : "Errors, log, tasks and settings are shown to those who enter the admin token.");
   }
 
   #unknown() {
@@ -254,7 +260,7 @@ export class PluginPage {
     if (!status) return;
     this.#status = status;
     const [delivery] = status.deliveries;
-    this.#steering.offer(status.actions ?? [], status.file_changed ?? false);
+    this.#steering.offer(this.#model.off ? [] : (status.actions ?? []), status.file_changed ?? false);
     this.#changed.hidden = !status.file_changed;
     this.#parts.ledger.show(status.ledger ? { dropped: {}, ...status.ledger } : null);
     this.#parts.durations.show(delivery ? status.deliveries : null);

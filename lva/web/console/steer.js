@@ -41,6 +41,10 @@ export async function ask(path, method = "GET", given = token.get()) {
   return body;
 }
 
+/** Why there are neither actions nor details where no token can help. */
+export const OFF =
+  "Actions, errors, log, tasks and settings are off: the service has no admin token, and without one they are only for those who reach it directly, listening on the loopback interface alone. Set LUNA_VIDEO_AGENT_ADMIN_TOKEN.";
+
 let forms = 0;
 
 /** A form that asks for the token until it is right; calls `done()` then, or `cancel()`. */
@@ -153,7 +157,7 @@ export class Steering {
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       if (error.status === 401) return this.#askForToken(verb);
-      this.#tell("bad", `${label} was refused: ${error.message}`, error.problems);
+      this.#tell("bad", `${label} was refused: ${error.problems.length ? "" : error.message}`, error.problems);
     }
     this.#done();
   }
