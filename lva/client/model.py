@@ -28,6 +28,7 @@ class Plugin:
     row: dict[str, Any]
     spark: deque[float]
     reason: str | None = None
+    hold: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -97,6 +98,7 @@ class Model:
             for item in data["plugins"]
         }
         self.timeline = deque(data["timeline"], maxlen=_TIMELINE)
+        self._hold(data)
 
     def _tick(self, data: dict[str, Any]) -> None:
         self._about(data)
@@ -116,6 +118,13 @@ class Model:
         for name, row in data["rows"].items():
             if name in self.plugins:
                 self.plugins[name].row = self._row(row)
+        self._hold(data)
+
+    def _hold(self, data: dict[str, Any]) -> None:
+        """Note who held the event loop in the last minute."""
+        holds = data.get("holds", {})
+        for name, plugin in self.plugins.items():
+            plugin.hold = holds.get(name)
 
     def _transition(self, data: dict[str, Any]) -> None:
         self.timeline.append(data)

@@ -149,8 +149,19 @@ def _row(model: Model, plugin: Plugin, plain: bool) -> list[Text]:
         Text(count(lost), "bold red" if lost else ""),
         Text(count(row["restarts"]), "yellow" if row["restarts"] else "dim"),
         Text("" if share is None else f"{share:.0%}", "bold red" if (share or 0) >= 0.5 else ""),
-        Text(clean(plugin.reason or "") if state != "running" else "", style),
+        Text(_why(plugin), style if state != "running" else "yellow"),
     ]
+
+
+def _why(plugin: Plugin) -> str:
+    """Return what is to be known of a plugin that does not run, or that held the event loop."""
+    if plugin.row["state"] != "running":
+        return clean(plugin.reason or "")
+    if plugin.hold is None:
+        return ""
+    took = milliseconds(plugin.hold["seconds"] * 1000)
+    line = clean(plugin.hold["where"]).rpartition("/")[2]  # there is no room for the directories
+    return f"held the loop {took} at {line}"
 
 
 def _change(model: Model, item: dict[str, object], width: int) -> Text:

@@ -175,7 +175,9 @@ class EventStreams:
             return
         if self._known != self._inventory():
             self._publish(self._greeting())
-        self._publish(_rendered("tick", {**self._about(), **news}))
+        tick = {**self._about(), **news}
+        full = {**tick, "holds": self._telemetry.holds()}
+        self._publish(_Event(_frame("tick", full), _frame("tick", {**tick, "holds": {}})))
 
     def _moved(self, plugin: str, before: str, step: Transition) -> None:
         told = self._telemetry.note(plugin, before, step)
@@ -231,12 +233,19 @@ class EventStreams:
                 "series": self._telemetry.series(),
                 "columns": COLUMNS,
             }
-            full = {**hello, "details": True, "plugins": plugins, "timeline": timeline}
+            full = {
+                **hello,
+                "details": True,
+                "plugins": plugins,
+                "timeline": timeline,
+                "holds": self._telemetry.holds(),
+            }
             public = {
                 **hello,
                 "details": False,
                 "plugins": [{**plugin, "reason": None} for plugin in plugins],
                 "timeline": [{**step, "reason": None} for step in timeline],
+                "holds": {},
             }
             self._hello = _Event(_frame("hello", full), _frame("hello", public))
         return self._hello

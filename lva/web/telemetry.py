@@ -29,6 +29,8 @@ STEPS_PER_SPARK: Final = 3
 SPARKS: Final = STEPS // STEPS_PER_SPARK
 #: How many changes of state are kept: of all plugins together.
 TIMELINE: Final = 500
+#: For how long, in seconds, a hold of the event loop is told.
+HELD: Final = 60.0
 #: Over how many of the newest samples a plugin's rate is taken.
 _RATE_SAMPLES: Final = 5
 #: Samples come once a second, nearly; a step ends with the one that comes closest.
@@ -263,6 +265,23 @@ class Telemetry:
             }
             for name, life in self._host.lives.items()
         ]
+
+    def holds(self) -> dict[str, dict[str, Any]]:
+        """Return the newest hold of the event loop by each plugin that held it in the last minute."""
+        uses = self._host.loop_uses
+        if uses is None:
+            return {}
+        newest = {name: uses.of(name).last_hold for name in self._host.lives}
+        since = self._clock() - HELD
+        return {
+            name: {
+                "at": round(hold.at, 3),
+                "seconds": round(hold.seconds, 3),
+                "where": redact(hold.where),
+            }
+            for name, hold in newest.items()
+            if hold is not None and hold.at > since
+        }
 
     def unit(self, life: PluginLife) -> str | None:
         """Return what the plugin's throughput counts; None if there is nothing to count."""

@@ -247,6 +247,30 @@ def test_a_lost_connection_is_said_and_comes_back(browser: Browser, tmp_path: Pa
                 third.stop()
 
 
+def test_the_first_screen_names_who_holds_the_loop_and_the_line(
+    browser: Browser, tmp_path: Path
+) -> None:
+    holder = """
+        import time
+
+        class Holder(BaseBackgroundPlugin):
+            async def start(self):
+                while True:
+                    await trio.sleep(1)
+                    time.sleep(0.2)
+    """
+    write_plugin(tmp_path / "plugins", "holder", holder)
+    with ServiceProcess(tmp_path, ["history", "holder"]) as service:
+        service.wait_until_ready()
+        with watched_page(browser, service.url) as watched:
+            page = watched.page
+            page.goto("/")
+            expect(row(page, "holder")).to_contain_text(
+                re.compile(r"held the event loop for 2\d\d ms at .*holder\.py:\d+ in start")
+            )
+            expect(row(page, "history")).not_to_contain_text("held")
+
+
 # One plugin
 
 
@@ -437,11 +461,12 @@ def test_a_file_that_changed_is_seen_and_reloaded_and_a_broken_one_is_not(
     expect(page.locator(".title .state")).to_contain_text("running")
     expect(page.get_by_role("group", name="Newest log records")).to_be_visible()
     file.write_text(whole.replace("a door", "a window"))
-    expect(page.get_by_text("The file on disk is not the one that runs")).to_be_visible()
+    differs = page.get_by_text("The file on disk is not the one that runs")
+    expect(differs).to_be_visible(timeout=15_000)
     buttons(page).get_by_role("button", name="Reload").click()
     page.get_by_role("button", name="Reload cam").click()
     expect(page.locator("p.outcome")).to_have_text("cam runs its new code.")
-    expect(page.get_by_text("The file on disk is not the one that runs")).to_be_hidden()
+    expect(differs).to_be_hidden()
     assert service.get("/picture").text == "a window"
     file.write_text(f"{whole}\n    def broken(:\n")
     buttons(page).get_by_role("button", name="Reload").click()

@@ -17,6 +17,7 @@ import trio
 
 from lva.connections import ABORT
 from lva.host.lifecycle import State
+from lva.host.loop_use import Hold, LoopUses
 from lva.web.event_stream import EventStreams
 from lva.web.problems import Problem
 from lva.web.telemetry import Telemetry
@@ -333,6 +334,9 @@ async def test_who_may_not_see_details_gets_no_reasons(
         running_host(tmp_path, {"fragile": crashing}) as host,
         trio.open_nursery() as nursery,
     ):
+        host.host.loop_uses = LoopUses()
+        hold = Hold(time.time(), 0.3, "/srv/lens.py:7 in start", [])
+        host.host.loop_uses.note_hold("fragile", hold)
         it = Streams(host, details=False)
         nursery.start_soon(it.streams.run)
         public = await it.open()
@@ -352,9 +356,11 @@ async def test_who_may_not_see_details_gets_no_reasons(
     for text in told[:2]:
         assert '"state":"backoff"' in text
         assert "camera" not in text
+        assert "lens.py" not in text
         assert '"details":false' in text
     for text in told[2:]:
         assert "the camera is gone" in text
+        assert text.count('"where":"/srv/lens.py:7 in start"') >= 2  # in `hello` and in each `tick`
         assert '"details":true' in text
 
 

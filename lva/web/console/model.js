@@ -50,6 +50,7 @@ export class Model extends EventTarget {
     this.plugins = new Map(
       data.plugins.map(({ row, ...plugin }, order) => [plugin.name, { order, ...plugin, ...this.#row(row) }]),
     );
+    this.#hold(data.holds);
     this.#tell("hello", null);
   }
 
@@ -67,6 +68,7 @@ export class Model extends EventTarget {
       const plugin = this.plugins.get(name);
       if (plugin) Object.assign(plugin, this.#row(row));
     }
+    for (const name of this.#hold(data.holds)) changed.add(name);
     if (data.new_spark)
       for (const [name, plugin] of this.plugins) {
         plugin.spark.push(0);
@@ -80,6 +82,13 @@ export class Model extends EventTarget {
       changed.add(name);
     }
     this.#tell("tick", changed);
+  }
+
+  /** Note who held the event loop in the last minute; return the names of those of whom that is new. */
+  #hold(holds) {
+    const moved = [...this.plugins.values()].filter(({ name, hold }) => hold?.at !== holds[name]?.at || hold?.seconds !== holds[name]?.seconds);
+    for (const plugin of moved) plugin.hold = holds[plugin.name];
+    return moved.map(({ name }) => name);
   }
 
   #sample(sample) {

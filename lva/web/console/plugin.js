@@ -9,7 +9,7 @@ import { history, patterns } from "./timeline.js";
 /** Shortest time, in milliseconds, between two requests for the same thing. */
 const PAUSE = 2000;
 /** After how many seconds a plugin is looked at although nothing was told of it: its file may have changed. */
-const LOOK = 5;
+const LOOK = 3;
 
 /** Calls `work` at once, and then at most once in PAUSE, however often it is asked to. */
 function sparingly(work) {

@@ -1,6 +1,6 @@
 // The plugins as rows. A row is made once; after that, only what has changed is written.
 
-import { count, h, lasted, mark, percent, say, short, urgency, word } from "./dom.js";
+import { count, h, lasted, mark, millis, percent, say, short, urgency, word } from "./dom.js";
 import { drawGauge, drawSpark, gauge, spark } from "./pictures.js";
 
 const COLUMNS = [
@@ -12,6 +12,9 @@ const COLUMNS = [
   { key: "restarts", label: "Restarts", order: (a, b) => b.restarts - a.restarts, number: true },
   { key: "share", label: "Loop share", order: (a, b) => (b.share ?? -1) - (a.share ?? -1), number: true },
 ];
+
+/** What a running plugin is to be looked at for. */
+const held = (hold) => (hold ? `held the event loop for ${millis(hold.seconds * 1000)} at ${hold.where}` : "");
 
 class Row {
   element;
@@ -58,7 +61,7 @@ class Row {
       this.#shown = this.element.dataset.state = plugin.state;
     }
     say(this.#state, word(plugin.state));
-    say(this.#reason, plugin.state === "running" ? "" : (plugin.reason ?? ""));
+    say(this.#reason, plugin.state === "running" ? held(plugin.hold) : (plugin.reason ?? ""));
     drawSpark(this.#spark, this.#unit ? plugin.spark : []);
     say(this.#rate, this.#unit ? short(plugin.rate) : "–");
     const takes = plugin.queued !== null;
