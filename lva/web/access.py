@@ -54,11 +54,6 @@ class Access:
         self._quiet_until = -math.inf
 
     @property
-    def open(self) -> bool:
-        """Whether no token is needed by those who reach the service."""
-        return self._token is None and self._local
-
-    @property
     def has_token(self) -> bool:
         """Whether there is a token, which lets in who sends it."""
         return self._token is not None
