@@ -339,7 +339,7 @@ def test_on_disk_a_killed_service_loses_nothing_that_it_had_committed(tmp_path: 
     truth = Truth(tmp_path, {"all": on_disk, "publisher": ""})
     killed: list[float] = []
     number = 0
-    while number < (50 if LONG else 3) or len(safe_from(killed, truth.published())) <= 500:
+    while number < (50 if LONG else 5) or len(safe_from(killed, truth.published())) <= 500:
         with truth.run() as service:
             service.wait_until(truth.has_begun)
             time.sleep(moment("SIGKILL", "the first points", number, 2.0))
