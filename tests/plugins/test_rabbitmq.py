@@ -542,7 +542,7 @@ def test_a_server_that_is_away_at_the_start_and_then_killed_costs_no_point(serve
         server.send(fed, body(MonitoringPoint("fed", 1.0, {}, {"n": 1})))
         deliver_another(process, 500)
         process.wait_until(lambda: server.count(fed) == 0)
-        assert process.stop() == 0
+        assert process.stop() == 0, process.output[-6000:]
         part = process.receipt_of("rabbitmq")
     points = part["points"]
     assert points["accepted"] == points["delivered"] > 1000
