@@ -56,7 +56,8 @@ class Waits:
     def __init__(self, limit: float) -> None:
         self._most_for_a_lock = MOST_FOR_A_LOCK * limit
         self._last: Look | None = None
-        self.for_a_turn = self.for_a_lock = 0.0
+        self.for_a_turn: float = 0.0
+        self.for_a_lock: float = 0.0
 
     @property
     def seconds(self) -> float:
