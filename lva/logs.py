@@ -46,8 +46,9 @@ def keep_secret(config: Any) -> None:
 
     Secrets are pydantic's secret types, and plain text under a key that is named like one.
     """
-    # At once, since other threads may be redacting.
-    _secrets[:] = sorted({*_secrets, *secret_texts(config)}, key=len, reverse=True)
+    if new := secret_texts(config).difference(_secrets):
+        # At once, since other threads may be redacting.
+        _secrets[:] = sorted([*_secrets, *new], key=len, reverse=True)
 
 
 def secret_texts(config: Any) -> set[str]:

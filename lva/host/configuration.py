@@ -39,12 +39,14 @@ def with_defaults(
             defaults |= own
     if problems:
         raise PluginFileError(*problems)
-    return table.over(defaults)
+    return table.over(defaults) if defaults else table
 
 
 def _wrong_defaults(own: object) -> str | None:
     if not isinstance(own, Mapping):
         return f" must be a dictionary, not {reprlib.repr(own)}"
+    if not own:
+        return None
     try:
         PluginSettings.model_validate(dict(own))
     except ValidationError as error:
@@ -64,9 +66,10 @@ def configs_of(
         raise PluginFileError(*wrong)
     models = {cls: cls.Config for cls in classes}
     # Before validation, since a validator's message may quote what it was given.
-    keep_secret(values)
-    for model in models.values():
-        keep_secret({"secret": [values.get(key) for key in _secret_keys(model)]})
+    if values:
+        keep_secret(values)
+        for model in models.values():
+            keep_secret({"secret": [values.get(key) for key in _secret_keys(model)]})
     known = [_keys(model) for model in models.values()]
     key_problems = _unknown_keys(values, known)
     problems: list[str] = []

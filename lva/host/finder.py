@@ -7,7 +7,6 @@ installed packages keep their names; all that is imported of such a package pass
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import importlib
 import os
@@ -150,10 +149,10 @@ class PluginFinder(MetaPathFinder, Loader):
             PluginFileError: An entry point of that name is broken.
         """
         places = [
-            Place(path, directory, f"{PACKAGE}.{name}")
+            Place(Path(path), directory, f"{PACKAGE}.{name}")
             for directory in self._directories
-            for path in (directory / f"{name}.py", directory / name / "__init__.py")
-            if os.path.lexists(path)
+            for path in (f"{directory}/{name}.py", f"{directory}/{name}/__init__.py")
+            if os.path.lexists(path)  # of a string, since most are not there
         ]
         for plugin in self.installed:
             if plugin.name == name:
@@ -207,23 +206,17 @@ class PluginFinder(MetaPathFinder, Loader):
             return spec
         if package != PACKAGE or not rest:
             return None
+        below = rest.replace(".", "/")
         for directory in self._directories:
-            base = directory.joinpath(*rest.split("."))
-            for file, is_package in (
-                (base / "__init__.py", True),
-                (base.with_suffix(".py"), False),
-            ):
+            base = f"{directory}/{below}"
+            for file, is_package in ((f"{base}/__init__.py", True), (f"{base}.py", False)):
                 if os.path.lexists(file):
                     spec = ModuleSpec(
-                        fullname,
-                        self,
-                        origin=str(file),
-                        is_package=is_package,
-                        loader_state=directory,
+                        fullname, self, origin=file, is_package=is_package, loader_state=directory
                     )
                     spec.has_location = True
                     if is_package:
-                        spec.submodule_search_locations = [str(base)]
+                        spec.submodule_search_locations = [base]
                     return spec
         return None
 
@@ -251,35 +244,29 @@ class PluginFinder(MetaPathFinder, Loader):
     def _read(self, path: Path, directory: Path) -> bytes:
         """Check the file and everything from it up to its plugin directory, and read it once.
 
-        The file is opened first, so that what is checked is what is read.
+        The file is opened first, so that what is checked is what is read. Paths are strings here, which cost
+        a fraction of `Path` objects, since this is done for each plugin at the start.
         """
         try:
-            real, top = path.resolve(strict=True), directory.resolve(strict=True)
-            if not real.is_relative_to(top):
-                raise PluginFileError(
-                    Problem(
-                        f"is a link to {real}, outside {directory}; copy the file here instead",
-                        path,
-                    )
-                )
+            real, top = _real_paths(str(path), str(directory))
+            if os.path.commonpath((real, top)) != top:
+                link = f"is a link to {real}, outside {directory}; copy the file here instead"
+                raise PluginFileError(Problem(link, path))
             descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             with open(descriptor, "rb") as file:  # noqa: PTH123 - there is a descriptor, not a path
                 status = os.fstat(descriptor)
                 if not stat.S_ISREG(status.st_mode):
                     raise PluginFileError(Problem("is not a regular file", path))
                 if (why := untrusted(real, status)) is not None:
-                    self._refuse(Problem(why, real, code="trust"))
+                    self._refuse(Problem(why, Path(real), code="trust"))
                 for step in _up_to(real, top):
                     if (why := untrusted(step)) is not None:
-                        self._refuse(Problem(why, step, code="trust"))
+                        self._refuse(Problem(why, Path(step), code="trust"))
                 if status.st_size > _MAX_SOURCE:
                     raise PluginFileError(
                         Problem(f"too large for a plugin ({status.st_size} bytes)", path)
                     )
                 return file.read()
-        except RuntimeError as error:  # a loop of symlinks, before Python 3.13
-            why = os.strerror(errno.ELOOP)
-            raise PluginFileError(Problem(f"cannot be read: {why}", path)) from error
         except OSError as error:
             raise PluginFileError(Problem(f"cannot be read: {error.strerror}", path)) from error
 
@@ -290,12 +277,21 @@ class PluginFinder(MetaPathFinder, Loader):
             self.warnings.append(str(why))
 
 
-def _up_to(path: Path, directory: Path) -> Iterator[Path]:
+def _real_paths(path: str, directory: str) -> tuple[str, str]:
+    """Return where a file and its plugin directory really are.
+
+    What is no link, and stands in the directory itself, cannot lead out of it.
+    """
+    if os.path.dirname(path) == directory and not os.path.islink(path):  # noqa: PTH114, PTH120 - as in `_read`
+        return path, directory
+    return os.path.realpath(path, strict=True), os.path.realpath(directory, strict=True)
+
+
+def _up_to(path: str, directory: str) -> Iterator[str]:
     """Yield the directories above a path, up to and with the given one."""
-    for parent in path.parents:
-        yield parent
-        if parent == directory:
-            return
+    while path != directory:
+        path = os.path.dirname(path)  # noqa: PTH120 - as in `_read`
+        yield path
 
 
 def is_plugin_module(namespace: Mapping[str, Any]) -> bool:

@@ -135,6 +135,7 @@ class Host:
             async with trio.open_nursery() as self._nursery:
                 for loaded in self._loaded:
                     self._make_life(loaded)
+                self._connect()
                 self._loaded = ()  # what is reloaded must not stay
                 turn = self._go
                 for life in self.lives.values():
@@ -153,6 +154,7 @@ class Host:
             ConfigurationError: Its spool cannot be opened.
         """
         life = self._make_life(loaded, record)
+        self._connect()
         record.begin_life(reason)
         self._begin(life)
         return life
@@ -176,7 +178,6 @@ class Host:
             record,
         )
         life.record.watchers = self.watchers
-        self._connect()
         return life
 
     def _begin(self, life: PluginLife, turn: trio.Event | None = None) -> None:

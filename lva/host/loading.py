@@ -6,6 +6,7 @@ Loading is a trust boundary: a file is checked, read once, hashed, and compiled 
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found] # the stubs leave it out; `signal` is made of it
 import contextlib
 import inspect
 import logging
@@ -51,7 +52,9 @@ __all__ = [
 LOGGER: Final = logging.getLogger("lva.service")
 
 SHIPPED_DIR: Final = Path(__file__).parent.parent / "plugins"
-#: Plain numbers, which are looked up faster than the enum's members.
+_NO_TABLE: Final = PluginSettings()
+#: Plain numbers, and `_signal` asked for their handlers: `signal` makes enum members of them, which takes
+#: longer than all of the import of a small file.
 _SIGNALS: Final = sorted(map(int, signal.valid_signals()))
 
 
@@ -174,8 +177,11 @@ def _directory_problem(directory: Path) -> str | None:
 
 def table_of(name: str, settings: Settings) -> PluginSettings:
     """Return the plugin's table; environment variables cannot tell capitals from small letters."""
-    tables = {table.lower(): values for table, values in settings.plugins.items()}
-    return tables.get(name.lower(), PluginSettings())
+    if (exact := settings.plugins.get(name)) is not None:
+        return exact
+    folded = name.lower()
+    alike = (values for table, values in settings.plugins.items() if table.lower() == folded)
+    return next(alike, _NO_TABLE)
 
 
 def _unused_tables(settings: Settings, finder: PluginFinder) -> Iterator[str]:
@@ -243,9 +249,9 @@ def _collecting(problems: list[Problem]) -> Iterator[None]:
 @contextlib.contextmanager
 def _signals_kept(path: Path) -> Iterator[None]:
     """Refuse a file that takes a signal away from the service while it is imported."""
-    before = [*map(signal.getsignal, _SIGNALS)]
+    before = [*map(_signal.getsignal, _SIGNALS)]
     yield
-    after = [*map(signal.getsignal, _SIGNALS)]
+    after = [*map(_signal.getsignal, _SIGNALS)]
     if after == before:
         return
     was = dict(zip(_SIGNALS, before, strict=True))
@@ -308,8 +314,8 @@ def _plugin_classes(
         for value in list(vars(source).values()):
             if (
                 inspect.isclass(value)
-                and issubclass(value, BaseEventPlugin | BaseBackgroundPlugin)
                 and value.__module__ == source.__name__
+                and issubclass(value, BaseEventPlugin | BaseBackgroundPlugin)
             ):
                 found[value] = None
     meant = []
