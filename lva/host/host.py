@@ -327,11 +327,15 @@ class Host:
         patience = max(0.0, deadline - trio.current_time()) / (2 * len(lives))
         line = _Line(lives, deadline)
         line.go_on()
-        while not line.all_begun.is_set():
-            current = line.current
-            with trio.move_on_at(line.since + patience):
-                await line.all_begun.wait()
-            if line.current is current:
+        while (life := line.current) is not None:
+            since = life.stop_begun or 0.0
+            with trio.move_on_at(since + min(PluginLife.AT_ONCE, patience)):
+                await line.all_begun.wait()  # as long as each ends at once, nobody is asked twice
+            if line.current is life:
+                life.insist()
+                with trio.move_on_at(since + patience):
+                    await life.ended.wait()
+            if line.current is life:
                 line.go_on()
         for life in lives:
             if not life.ended.is_set():
@@ -390,14 +394,12 @@ class _Line:
     """Plugins that stop one after the other: the end of one life begins the stop of the next.
 
     Attributes:
-        current: The plugin whose stop was begun last.
-        since: When that was, in Trio time.
+        current: The plugin whose stop was begun last; None after the end of the last one.
         all_begun: Set when the one after the last would begin to stop.
     """
 
     def __init__(self, lives: Iterable[PluginLife], deadline: float) -> None:
         self.current: PluginLife | None = None
-        self.since: float = 0.0
         self.all_begun: trio.Event = trio.Event()
         self._waiting = deque(lives)
         self._deadline = deadline
@@ -406,7 +408,6 @@ class _Line:
         """Begin the next stop, whether the current one has ended or not."""
         while self._waiting:
             life = self.current = self._waiting.popleft()
-            self.since = trio.current_time()
             life.begin_stop(self._deadline, partial(self._has_ended, life))
             if not life.ended.is_set():
                 return

@@ -34,7 +34,7 @@ from lva.host.runtimes import (
     Patience,
     Runtime,
     TrioCall,
-    ensure_awaited,
+    awaitable,
     without_host_frames,
 )
 from lva.host.sourcefiles import SourceFiles
@@ -67,8 +67,6 @@ _LAST_INSTRUCTIONS: Final = 0.05
 _CLOSE_GRACE: Final = 1.0
 #: How long, in seconds, requests may take to end by themselves before an operator's change.
 _REQUESTS_GRACE: Final = 1.0
-#: For how long, in seconds, a stop waits for `start()` to end by itself before the supervisor sees to it.
-_AT_ONCE: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +97,7 @@ class _Attempt:
     initialized: trio.Event = field(default_factory=trio.Event)
     phase: str = "__init__()"
     working: bool = False
+    told_to_end: bool = False  # while it works
     closing: bool = False
     reported: BaseException | None = None
     running_since: float | None = None  # Trio time
@@ -129,6 +128,9 @@ class PluginLife:
         record: What this life has from those before it, and leaves to the next; new for the first.
     """
 
+    #: For how long, in seconds, a stop waits for `start()` to end by itself before the supervisor sees to it.
+    AT_ONCE: Final = 0.05
+
     def __init__(
         self,
         loaded: LoadedPlugin,
@@ -157,6 +159,8 @@ class PluginLife:
         self.owner: Owner = self.record.owner
         self.owner.retry_after = self._retry_after
         self.files: SourceFiles = SourceFiles(loaded.files)
+        #: When its stop was begun, in Trio time, and how many seconds that took.
+        self.stop_begun: float | None = None
         self.stop_seconds: float | None = None
         #: Set once those behind this plugin need not wait for it any longer.
         self.turn_over: trio.Event = trio.Event()
@@ -190,7 +194,6 @@ class PluginLife:
         self._retry_at = 0.0
         self._how_ended = "closed"
         self._told_to_end = False
-        self._stop_begun: float | None = None
         self._then: Callable[[], object] = lambda: None
         self._turn: trio.Event | None = None
 
@@ -252,8 +255,9 @@ class PluginLife:
                     await trio.sleep(max(0.0, self._retry_at - trio.current_time()))
                     self.record.restarts += 1
         finally:
-            await self._end_runtime()
-            if self.ending is Ending.FOR_GOOD:
+            if (ending := self._runtime.end()) is not None:
+                await self._end_runtime(ending)
+            if self.ending is Ending.FOR_GOOD and self.record.has_points:
                 await self.give_up_points()
             self._release()
 
@@ -264,11 +268,12 @@ class PluginLife:
             deadline: Trio time past which the plugin is abandoned.
             then: Called when the life has ended, unless it has already.
 
+        A life that has not ended `AT_ONCE` seconds later needs an `insist`.
         `ended` is set once the life has ended, at most `Patience.LEAST` past the deadline for each
         thing that has to be waited for.
         """
         self._patience.set_deadline(deadline)
-        self._stop_begun = trio.current_time()
+        self.stop_begun = trio.current_time()
         if self.ended.is_set():
             self.stop_seconds = 0.0
             return
@@ -300,6 +305,11 @@ class PluginLife:
             if ending is Ending.PAUSE:
                 self._how_ended = reason
             self._end(reason)
+            self._scope.deadline = min(self._scope.deadline, trio.current_time() + self.AT_ONCE)
+
+    def insist(self) -> None:
+        """Do not wait any longer for `start()` to end by itself: let the supervisor see to it."""
+        self._scope.cancel()
 
     def _end(self, reason: str) -> None:
         self._told_to_end = True
@@ -307,8 +317,8 @@ class PluginLife:
             self._move(State.STOPPING, reason)
         attempt = self._attempt
         if attempt is not None and self._only_works(attempt):
+            attempt.told_to_end = True
             attempt.work.cancel()
-            self._scope.deadline = min(self._scope.deadline, trio.current_time() + _AT_ONCE)
         else:
             self._scope.cancel()
 
@@ -333,7 +343,7 @@ class PluginLife:
     def _end_turn(self) -> None:
         """Let the next go ahead; but not because of an operator who has ended this one before its turn."""
         its_turn = self._turn is None or self._turn.is_set()
-        if its_turn or self._stop_begun is not None:
+        if its_turn or self.stop_begun is not None:
             self.turn_over.set()
 
     async def give_up_points(self) -> None:
@@ -513,7 +523,7 @@ class PluginLife:
                 await self._start_all(attempt)
             finally:
                 attempt.working = False
-        if attempt.work.cancel_called:
+        if attempt.told_to_end:
             if len(attempt.body.nursery.child_tasks) > 1:
                 attempt.body.cancel()  # for what `start()` has begun since
             return
@@ -669,10 +679,14 @@ class PluginLife:
         if body is not None and not body.done.is_set():
             body.cancel()
         calls_over = self.owner.cancel_calls()
-        limit = self.settings.stop_timeout - (_AT_ONCE if attempt.work.cancel_called else 0.0)
-        if not await self._patience.wait(calls_over, limit, share=1 / 3):
+        limit = self.settings.stop_timeout - (self.AT_ONCE if attempt.told_to_end else 0.0)
+        if not calls_over.is_set() and not await self._patience.wait(
+            calls_over, limit, share=1 / 3
+        ):
             self._abandon("a route handler ignored its cancellation")
-        if body is not None and not await self._patience.wait(body.done, limit, share=1 / 2):
+        if not (body is None or body.done.is_set()) and not await self._patience.wait(
+            body.done, limit, share=1 / 2
+        ):
             self._abandon(
                 f"{attempt.phase}, or a task it started, ignored its cancellation ({_place(attempt)})"
             )
@@ -681,7 +695,8 @@ class PluginLife:
             inherited = getattr(member.close, "__func__", None) is BaseEventPlugin.close
             if not inherited:  # the inherited one does nothing
                 await self._close(member)
-        await self._settle()
+        if (leftovers := self._runtime.settle()) is not None:
+            await self._settle(leftovers)
         if self.state.value in {State.BACKOFF, State.FAILED, State.ABANDONED}:
             self.note_leaks(await self._leaks())
 
@@ -718,22 +733,16 @@ class PluginLife:
         self.record.last_error = problem
         self.logger.error("%s", problem, exc_info=error, extra={"phase": phase})
 
-    async def _settle(self) -> None:
-        """End what the attempt left in its runtime after `close()`."""
-        ending = self._runtime.settle()
-        if ending is None:
-            return
+    async def _settle(self, ending: Call) -> None:
+        """Wait for the end of what the attempt left in its runtime after `close()`."""
         if not await self._patience.wait(ending.done, self.settings.stop_timeout, share=1 / 2):
             self._abandon_runtime()
         elif ending.value:
             self._note_failure("close()", f"left behind, now ended: {'; '.join(ending.value)}")
 
-    async def _end_runtime(self) -> None:
-        """End the place where the plugin ran, once no more attempts follow."""
-        ending = self._runtime.end()
-        if ending is not None and not await self._patience.wait(
-            ending.done, self.settings.stop_timeout, share=1 / 2
-        ):
+    async def _end_runtime(self, ending: Call) -> None:
+        """Wait for the end of the place where the plugin ran, once no more attempts follow."""
+        if not await self._patience.wait(ending.done, self.settings.stop_timeout, share=1 / 2):
             self._abandon_runtime()
 
     def _abandon_runtime(self) -> None:
@@ -791,8 +800,8 @@ class PluginLife:
             self._abandon(f"{self._constructing} did not return; its thread is left behind")
         if self.state.value is State.STOPPING:
             self._move(State.STOPPED, self._how_ended)
-        if self._stop_begun is not None:
-            self.stop_seconds = trio.current_time() - self._stop_begun
+        if self.stop_begun is not None:
+            self.stop_seconds = trio.current_time() - self.stop_begun
         self.note_end()
 
     # Small things
@@ -804,7 +813,7 @@ class PluginLife:
             quiet: The caller has just logged the reason; only debug logs repeat it.
         """
         self.record.move(state, reason, quiet)
-        if state not in {State.LOADED, State.INITIALIZING}:
+        if state is not State.INITIALIZING:
             self._end_turn()
 
     def _gate_meanwhile(self) -> Gate:
@@ -815,7 +824,7 @@ class PluginLife:
 
     def _close_gate(self, gate: Gate) -> None:
         self.owner.gate = gate
-        if gate is Gate.GONE:
+        if gate is Gate.GONE and self.owner.routes:
             self._routes.remove(self.owner)
 
     def _retry_after(self) -> float:
@@ -851,7 +860,7 @@ class _TooLateError(RuntimeError):
 async def _initialize(attempt: _Attempt, member: Plugin) -> None:
     # Noted here, where the plugin's code runs: what a held loop never came to needs no `close()`.
     attempt.entered.append(member)
-    await ensure_awaited(attempt.phase, member.initialize())
+    await awaitable(attempt.phase, member.initialize())
 
 
 def _place(attempt: _Attempt) -> str:

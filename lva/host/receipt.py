@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from lva.host.mailbox import Ledger
 from lva.logs import redact
 
 if TYPE_CHECKING:
@@ -16,10 +17,10 @@ EXIT_CONFIGURATION: Final = 2
 EXIT_CRITICAL: Final = 3
 EXIT_UNCLEAN: Final = 4
 EXIT_KILLED: Final = 70
+_NOTHING: Final = Ledger()
 
 
-@dataclass(frozen=True, slots=True)
-class PluginReceipt:
+class PluginReceipt(NamedTuple):
     """How one plugin ended.
 
     Attributes:
@@ -111,7 +112,7 @@ def plugin_receipt(life: PluginLife) -> PluginReceipt:
 
 def total_points(life: PluginLife) -> dict[str, Any]:
     """Return the plugin's ledger: the sums over its event classes, of all its lives."""
-    return life.record.points().as_dict()
+    return (life.record.points() if life.record.has_points else _NOTHING).as_dict()
 
 
 def exit_code(plugins: Sequence[PluginReceipt], critical: str | None, host_failed: bool) -> int:

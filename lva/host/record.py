@@ -218,6 +218,11 @@ class Record:
             await self._give_up(delivery, REMOVED)
             self.past[key] = delivery.ledger
 
+    @property
+    def has_points(self) -> bool:
+        """Whether points are, or were, delivered to it."""
+        return bool(self._deliveries or self.past)
+
     async def give_up_points(self, reason: str) -> None:
         """Take no more points, and give up those that wait, but for what its spool keeps; once."""
         for delivery in list(self._deliveries.values()):

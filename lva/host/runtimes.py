@@ -50,8 +50,8 @@ class Patience:
     def set_deadline(self, deadline: float) -> None:
         """Let no wait, not even one under way, last longer than this (Trio time)."""
         self._deadline = deadline
-        end = max(deadline, trio.current_time() + self.LEAST)
         for scope in self._scopes:
+            end = max(deadline, trio.current_time() + self.LEAST)
             scope.deadline = min(scope.deadline, end)
 
     async def wait(self, event: trio.Event, limit: float, share: float = 1.0) -> bool:
@@ -158,7 +158,7 @@ class TrioCall(Call):
     async def _body(self) -> None:
         self._task = trio.lowlevel.current_task()
         enter_plugin(self._plugin)
-        self._returned(await ensure_awaited(self.what, self._fn(*self._args)))
+        self._returned(await awaitable(self.what, self._fn(*self._args)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +199,11 @@ class Runtime(Protocol):
     def equip(self, members: Iterable[Any], nursery: trio.Nursery) -> None:
         """Give the instances what they may use during an attempt; on Trio, the body's nursery."""
 
-    async def run(self, what: str, fn: Callable[[], Awaitable[Any]]) -> None:
-        """Await a method of the plugin in the body; cancelled with it."""
+    def run(self, what: str, fn: Callable[[], Awaitable[Any]]) -> Awaitable[Any]:
+        """Call a method of the plugin, to be awaited in the body; cancelled with it."""
 
-    async def follow(self, what: str, fn: Callable[[], Awaitable[Any]]) -> None:
-        """Await `start()` in the body; the runtime decides whether cancellation reaches it."""
+    def follow(self, what: str, fn: Callable[[], Awaitable[Any]]) -> Awaitable[Any]:
+        """Call `start()`, to be awaited in the body; the runtime decides whether cancellation reaches it."""
 
     async def all_done(self) -> None:
         """Wait until the plugin's tasks outside of the body's nursery have ended."""
@@ -288,8 +288,8 @@ class TrioRuntime:
         for member in members:
             member.nursery = nursery
 
-    async def run(self, what: str, fn: Callable[[], Awaitable[Any]]) -> None:
-        await ensure_awaited(what, fn())
+    def run(self, what: str, fn: Callable[[], Awaitable[Any]]) -> Awaitable[Any]:
+        return awaitable(what, fn())
 
     follow = run
 
@@ -361,7 +361,7 @@ class AsyncioCall(Call):
 
     async def _run(self) -> None:
         try:
-            self._returned(await ensure_awaited(self.what, self._fn(*self._args)))
+            self._returned(await awaitable(self.what, self._fn(*self._args)))
         except asyncio.CancelledError:
             if not self._cancelled:
                 self._raised(
@@ -595,8 +595,8 @@ class _Body(TrioCall):
         return super().place() if active is None else active.place()
 
 
-async def ensure_awaited(what: str, result: Any) -> Any:
-    """Await what a method of the contract returned.
+def awaitable(what: str, result: Any) -> Awaitable[Any]:
+    """Return what a method of the contract returned, which is to be awaited.
 
     Raises:
         NotAwaitableError: It returned something that cannot be awaited.
@@ -606,7 +606,7 @@ async def ensure_awaited(what: str, result: Any) -> Any:
         raise NotAwaitableError(
             f"{method}() returned {type(result).__name__}; write it as `async def`"
         )
-    return await result
+    return result
 
 
 def split_cancelled(

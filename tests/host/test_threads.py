@@ -30,6 +30,13 @@ REFUSING = """
 AWAY = REFUSING.replace("PermanentDeliveryError", "OSError")
 
 
+class _NoIdle(dict):
+    """Idle threads of Trio's that get no work, even those that become idle from now on."""
+
+    def popitem(self):
+        raise KeyError
+
+
 class Exhaustion:
     """Lets the system have no thread left, from `begin` to `end`."""
 
@@ -41,7 +48,7 @@ class Exhaustion:
             raise RuntimeError("can't start new thread")
 
         self._monkeypatch.setattr(threading.Thread, "start", start)
-        THREAD_CACHE._idle_workers.clear()
+        self._monkeypatch.setattr(THREAD_CACHE, "_idle_workers", _NoIdle())
 
     def end(self) -> None:
         self._monkeypatch.undo()
