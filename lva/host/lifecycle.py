@@ -11,7 +11,7 @@ import logging
 import random
 from abc import ABCMeta
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -516,11 +516,17 @@ class PluginLife:
                 return
         finally:
             attempt.initialized.set()
+        background = [
+            member for member in self._members.values() if isinstance(member, BaseBackgroundPlugin)
+        ]
         # A scope of its own, so that breaking Trio's nesting rules shows as soon as `start()` returns.
         with attempt.work:
             attempt.working = True
             try:
-                await self._start_all(attempt)
+                if len(background) == 1:
+                    await self._start(attempt, background[0])
+                else:
+                    await self._start_together(attempt, background)
             finally:
                 attempt.working = False
         if attempt.told_to_end:
@@ -531,20 +537,15 @@ class PluginLife:
             await trio.sleep_forever()
         await self._runtime.all_done()
 
-    async def _start_all(self, attempt: _Attempt) -> None:
-        starts = [
-            partial(self._start, attempt, f"{cls.__name__}.start()", member)
-            for cls, member in self._members.items()
-            if isinstance(member, BaseBackgroundPlugin)
-        ]
-        if len(starts) == 1:
-            await starts[0]()
-        else:
-            async with trio.open_nursery() as side_by_side:
-                for start in starts:
-                    side_by_side.start_soon(start)
+    async def _start_together(
+        self, attempt: _Attempt, members: Sequence[BaseBackgroundPlugin]
+    ) -> None:
+        async with trio.open_nursery() as side_by_side:
+            for member in members:
+                side_by_side.start_soon(self._start, attempt, member)
 
-    async def _start(self, attempt: _Attempt, what: str, member: BaseBackgroundPlugin) -> None:
+    async def _start(self, attempt: _Attempt, member: BaseBackgroundPlugin) -> None:
+        what = f"{type(member).__name__}.start()"
         self._name_task(what)
         try:
             await self._runtime.follow(what, member.start)
