@@ -26,7 +26,6 @@ from lva.host.mailbox import (
     Ledger,
     Mailbox,
     MemoryMailbox,
-    bytes_of,
 )
 from lva.host.runtimes import Call, Patience, Runtime
 from lva.host.spool import SpooledMailbox, SpoolFile
@@ -568,7 +567,7 @@ def _others(batch: Batch, indices: Sequence[int]) -> Sequence[int]:
 def _bounds(settings: PluginSettings) -> tuple[Bounds, int]:
     """Return the bounds of a mailbox, and how many points are enough for a batch."""
     drop_oldest = settings.overflow == "drop_oldest"
-    bounds = Bounds(settings.buffer_limit, settings.buffer_bytes, drop_oldest, bytes_of)
+    bounds = Bounds(settings.buffer_limit, settings.buffer_bytes, drop_oldest)
     return bounds, min(settings.batch_size, settings.buffer_limit)
 
 

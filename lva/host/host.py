@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from threading import get_ident
+from typing import Any, Final, TypeAlias
 
 import trio
 from trio_util import wait_any
@@ -33,6 +33,8 @@ from lva.host.watchdog import LoopWatchdog
 from lva.settings import Settings
 
 LOGGER: Final = logging.getLogger("lva.host")
+
+_Way: TypeAlias = tuple[type, tuple[Mailbox, ...]]
 
 #: How the time for stopping plugins is shared: background plugins, draining, closing event plugins.
 #: What a phase leaves is the next one's.
@@ -87,8 +89,11 @@ class Host:
         self._public = settings.public()
         self._loaded = loaded
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not cryptography
-        # Replaced as a whole, never changed, since other threads read them too.
-        self._mailboxes: Mapping[str, Sequence[Mailbox]] = dict.fromkeys(EVENT_TYPES, ())
+        # By event: the class of its points, and who gets them. Replaced as a whole, never changed, since
+        # other threads read it too.
+        self._ways: Mapping[str, _Way] = {
+            name: (event.item, ()) for name, event in EVENT_TYPES.items()
+        }
         self._arrivals = {name: partial(self._arrive, name) for name in EVENT_TYPES}
         self._nursery: trio.Nursery | None = None
         self._go = go
@@ -129,7 +134,7 @@ class Host:
         return {name: life.loop_thread() for name, life in list(self.lives.items())}
 
     async def _conduct(self, task_status: trio.TaskStatus[None]) -> None:
-        self._thread = threading.get_ident()
+        self._thread = get_ident()
         self._token = trio.lowlevel.current_trio_token()
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as self._nursery:
@@ -170,7 +175,7 @@ class Host:
             loaded,
             _runtime(loaded, self._nursery),
             self.routes,
-            partial(self.publish, source=loaded.name),
+            self.publish,
             self.describe,
             self._public,
             self._settings.slow_start,
@@ -185,7 +190,7 @@ class Host:
 
     def _connect(self) -> None:
         """Let each event's points go to the mailboxes that there are now."""
-        before = {mailbox for mailboxes in self._mailboxes.values() for mailbox in mailboxes}
+        before = {mailbox for _, mailboxes in self._ways.values() for mailbox in mailboxes}
         found: dict[str, list[Mailbox]] = {name: [] for name in EVENT_TYPES}
         for life in self.lives.values():
             for cls, delivery in life.deliveries.items():
@@ -193,7 +198,7 @@ class Host:
                 delivery.taps = self.taps
                 if delivery.mailbox not in before:
                     self.do(delivery.mailbox.write_behind, name=f"{life.name} (spool)")
-        self._mailboxes = found
+        self._ways = {name: (EVENT_TYPES[name].item, tuple(found[name])) for name in EVENT_TYPES}
 
     async def _supervise(self, life: PluginLife, turn: trio.Event | None) -> None:
         """Contain even a bug of the host itself, so that the other plugins still stop in order."""
@@ -240,13 +245,13 @@ class Host:
             ValueError: There is no such event.
             TypeError: A point has the wrong type; none is published.
         """
-        mailboxes = self._mailboxes.get(event)
-        if mailboxes is None:
+        try:
+            item, mailboxes = self._ways[event]
+        except KeyError:
             raise ValueError(
                 f"unknown event {event!r}{suggestion(str(event), EVENT_TYPES)};"
                 f" known are {listing(EVENT_TYPES)}"
-            )
-        item = EVENT_TYPES[event].item
+            ) from None
         batch = tuple(points)
         for point in batch:
             if type(point) is not item and not isinstance(point, item):
@@ -255,9 +260,9 @@ class Host:
                 )
         if not batch:
             return True
-        if self.taps:
+        if self.taps.open:
             self.taps.offer(PUBLISHED, source, batch)
-        if threading.get_ident() == self._thread:
+        if get_ident() == self._thread:
             for mailbox in mailboxes:
                 mailbox.offer(batch)
         elif self._token is not None:
@@ -270,8 +275,9 @@ class Host:
                 return False
         # Looked at last: what closed in between has refused the points. A plugin that has failed is no
         # reason for others to stop publishing.
-        ending = self.stop_requested.is_set()
-        return not (ending and any(mailbox.closed.is_set() for mailbox in mailboxes))
+        if not self.stop_requested.is_set():
+            return True
+        return not any(mailbox.closed.is_set() for mailbox in mailboxes)
 
     # Stopping
 
@@ -386,7 +392,7 @@ class Host:
         return life.ending is Ending.PAUSE and life.state.value in {State.STOPPING, State.STOPPED}
 
     def _arrive(self, event: str) -> None:
-        for mailbox in self._mailboxes[event]:
+        for mailbox in self._ways[event][1]:
             mailbox.arrive()
 
 

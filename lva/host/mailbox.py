@@ -8,6 +8,7 @@ Points travel in the chunks they were published in; nothing awaits per point. At
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections import Counter, deque
@@ -22,7 +23,8 @@ import trio
 _AT_ONCE: Final = 0.001
 #: How many points make such a chunk.
 _TOGETHER: Final = 100
-_size_of: Final = attrgetter("size")
+#: Tells the size of a point in memory, in bytes, roughly: that of its names and values.
+SIZE_OF: Final[Callable[[Any], int]] = attrgetter("size")
 
 #: Reasons for which points are dropped.
 OVERFLOW: Final = "overflow"
@@ -168,11 +170,6 @@ class Batch(list[Any]):
         return count
 
 
-def bytes_of(points: Iterable[Any]) -> int:
-    """Return the size of points in memory, roughly: of their names and values."""
-    return sum(map(_size_of, points))
-
-
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """How much may wait, and what goes when more comes.
@@ -181,23 +178,29 @@ class Bounds:
         points: Most points.
         bytes: Most bytes.
         drop_oldest: Whether the oldest points go, and not those that came last.
-        measure: Tells the size of points in bytes.
+        size_of: Tells the size of a point in bytes.
     """
 
     points: int
     bytes: float = math.inf
     drop_oldest: bool = True
-    measure: Callable[[Iterable[Any]], int] = bytes_of
+    size_of: Callable[[Any], int] = SIZE_OF
+
+    def measure(self, points: Sequence[Any]) -> int:
+        """Return the size of points, in bytes."""
+        if len(points) == 1:  # the usual number, and much cheaper like that
+            return self.size_of(points[0])
+        return sum(map(self.size_of, points))
 
     def without_giants(self, points: Sequence[Any]) -> Sequence[Any]:
         """Return the points without those that fit into nothing, and would drive out others in vain."""
-        return [point for point in points if self.measure((point,)) <= self.bytes]
+        return [point for point in points if self.size_of(point) <= self.bytes]
 
     def fitting(self, points: Sequence[Any], room: int, bytes_room: float) -> Sequence[Any]:
         """Return the newest of the points, or the oldest, as many as there is room for."""
         kept: list[Any] = []
         for point in reversed(points) if self.drop_oldest else points:
-            bytes_room -= self.measure((point,))
+            bytes_room -= self.size_of(point)
             if len(kept) >= room or bytes_room < 0:
                 break
             kept.append(point)
@@ -219,6 +222,10 @@ class Chunk:
     size: int
 
 
+#: What nothing can join: it is too old.
+_SEALED: Final = Chunk([], -math.inf, 0)
+
+
 class Queue:
     """Points in order, within bounds that do not care for the chunks in which they came.
 
@@ -233,36 +240,41 @@ class Queue:
         self.bytes: int = 0
         self.bounds: Bounds = bounds
         self._chunks: deque[Chunk] = deque()
+        self._filling: Chunk = _SEALED  # the last of these, while a few points may join it
 
     def put(self, points: Sequence[Any], since: float = 0.0) -> int:
         """Append points; return how many, of the old ones or of these, were dropped to make room."""
-        there = self.points + len(points)
-        size = self.bounds.measure(points)
-        if there > self.bounds.points or self.bytes + size > self.bounds.bytes:
+        bounds = self.bounds
+        size = bounds.size_of(points[0]) if len(points) == 1 else bounds.measure(points)
+        there, there_bytes = self.points + len(points), self.bytes + size
+        if there > bounds.points or there_bytes > bounds.bytes:
             points, size = self._make_room(points, size)
-        if points:
-            self._append(points, since, size)
-            self.points += len(points)
-            self.bytes += size
-        return there - self.points
+            dropped = there - self.points - len(points)
+            there, there_bytes = self.points + len(points), self.bytes + size
+            if not points:
+                return dropped
+        else:
+            dropped = 0
+        # A few points join the last chunk, since each chunk costs more than a point.
+        last = self._filling
+        if (
+            len(points) < _TOGETHER
+            and len(last.points) < _TOGETHER
+            and since - last.since <= _AT_ONCE
+        ):
+            last.points += points
+            last.size += size
+        else:
+            self._begin_chunk(points, since, size)
+        self.points, self.bytes = there, there_bytes
+        return dropped
 
-    def _append(self, points: Sequence[Any], since: float, size: int) -> None:
-        """Let a few points join the last chunk, since each chunk costs more than a point; or make one."""
-        if len(points) >= _TOGETHER:
-            self._chunks.append(Chunk(points, since, size))
-            return
-        if self._chunks:
-            last = self._chunks[-1]
-            there = last.points
-            if (
-                len(there) < _TOGETHER
-                and isinstance(there, list)
-                and since - last.since <= _AT_ONCE
-            ):
-                there.extend(points)
-                last.size += size
-                return
-        self._chunks.append(Chunk([*points], since, size))  # a list of this queue's own
+    def _begin_chunk(self, points: Sequence[Any], since: float, size: int) -> None:
+        if len(points) < _TOGETHER:
+            chunk = self._filling = Chunk([*points], since, size)  # a list of this queue's own
+        else:
+            chunk, self._filling = Chunk(points, since, size), _SEALED
+        self._chunks.append(chunk)
 
     def _make_room(self, points: Sequence[Any], size: int) -> tuple[Sequence[Any], int]:
         """Drop points until there is room for the new ones; return what is left of those, and its size."""
@@ -285,7 +297,7 @@ class Queue:
         """Return how many points at the head of the first chunk have this size; or all of it has less."""
         count = 0
         for count, point in enumerate(self._chunks[0].points, 1):  # noqa: B007 - used after the loop
-            size -= self.bounds.measure((point,))
+            size -= self.bounds.size_of(point)
             if size <= 0:
                 break
         return count
@@ -295,6 +307,8 @@ class Queue:
         chunk = self._chunks[0]
         if len(chunk.points) <= most:
             self._chunks.popleft()
+            if chunk is self._filling:
+                self._filling = _SEALED
             part, size = chunk.points, chunk.size
         else:
             part, chunk.points = chunk.points[:most], chunk.points[most:]
@@ -317,10 +331,11 @@ class Mailbox(ABC):
         self.ledger: Ledger = Ledger()
         #: Set once no more points are accepted.
         self.closed: trio.Event = trio.Event()
+        self._accepts = True  # as `closed` says, but cheaper to ask for each point
         self._bounds = bounds
-        self._enough_points = enough
-        self._enough = trio.Event()
-        self._news = trio.Event()
+        self._enough = enough
+        self._awaited = sys.maxsize  # with how many queued points to wake who waits
+        self._awaited_there = trio.Event()
         self._crossing = Queue(bounds)  # published in other threads
         self._crossing_dropped = 0
         self._crossing_lock = threading.Lock()
@@ -328,27 +343,19 @@ class Mailbox(ABC):
     def set_bounds(self, bounds: Bounds, enough: int) -> None:
         """Change the bounds; what is too much by the new ones goes when the next points come."""
         self._bounds = bounds
-        self._enough_points = enough
+        self._enough = enough
         with self._crossing_lock:
             self._crossing.bounds = bounds
 
     # Accepting
 
+    @abstractmethod
     def offer(self, points: Sequence[Any]) -> None:
         """Accept points; never waits. Past the bounds some are dropped, counted."""
-        if self.closed.is_set():
-            self.ledger.refused += len(points)
-            return
-        ledger = self.ledger
-        ledger.accepted += len(points)
-        self._accept(points)
-        if ledger.queued >= self._enough_points:
-            self._enough.set()
-        self._news.set()
 
-    @abstractmethod
-    def _accept(self, points: Sequence[Any]) -> None:
-        """Put points where they wait, and count them as queued or dropped."""
+    def _wake(self) -> None:
+        self._awaited = sys.maxsize
+        self._awaited_there.set()
 
     def _drop(self, reason: str, count: int) -> None:
         if count:
@@ -364,7 +371,7 @@ class Mailbox(ABC):
         with self._crossing_lock:
             crossing, self._crossing = self._crossing, Queue(self._bounds)
             dropped, self._crossing_dropped = self._crossing_dropped, 0
-        if self.closed.is_set():
+        if not self._accepts:
             self.ledger.refused += dropped + crossing.points
             return
         self.ledger.accepted += dropped
@@ -387,12 +394,6 @@ class Mailbox(ABC):
     def _taken(self, count: int) -> None:
         self.ledger.queued -= count
         self.ledger.in_flight += count
-        if (
-            self.ledger.queued < self._enough_points
-            and self._enough.is_set()
-            and not self.closed.is_set()
-        ):
-            self._enough = trio.Event()
 
     async def wait_for_points(self) -> None:
         """Wait until at least one point is there.
@@ -400,16 +401,19 @@ class Mailbox(ABC):
         Raises:
             trio.EndOfChannel: The mailbox is closed and empty.
         """
-        while not self.ledger.queued:
-            if self.closed.is_set():
-                raise trio.EndOfChannel
-            if self._news.is_set():
-                self._news = trio.Event()
-            await self._news.wait()
+        await self._wait_for(1)
+        if not self.ledger.queued:
+            raise trio.EndOfChannel
 
     async def wait_for_enough(self) -> None:
         """Wait until a full batch has gathered or the mailbox is closed."""
-        await self._enough.wait()
+        await self._wait_for(self._enough)
+
+    async def _wait_for(self, count: int) -> None:
+        """Wait until so many points are queued or the mailbox is closed."""
+        while self._accepts and self.ledger.queued < count:
+            self._awaited, self._awaited_there = count, trio.Event()
+            await self._awaited_there.wait()
 
     def settle(self, batch: Batch, again: Sequence[int] = ()) -> None:
         """Let go of a batch's points but for those at the indices in `again`."""
@@ -426,9 +430,9 @@ class Mailbox(ABC):
         """Accept no more; what is queued can still be taken."""
         if not self.closed.is_set():
             self.arrive()
+            self._accepts = False
             self.closed.set()
-            self._enough.set()
-            self._news.set()
+            self._wake()
 
     @abstractmethod
     def drop_rest(self, reason: str) -> int:
@@ -452,15 +456,23 @@ class MemoryMailbox(Mailbox):
     def __init__(self, bounds: Bounds, enough: int) -> None:
         super().__init__(bounds, enough)
         self._queue = Queue(bounds)
+        self._now = trio.lowlevel.current_clock().current_time  # cheaper than `trio.current_time`
 
     def set_bounds(self, bounds: Bounds, enough: int) -> None:
         super().set_bounds(bounds, enough)
         self._queue.bounds = bounds
 
-    def _accept(self, points: Sequence[Any]) -> None:
-        if dropped := self._queue.put(points, trio.current_time()):
+    def offer(self, points: Sequence[Any]) -> None:
+        ledger, queue = self.ledger, self._queue
+        if not self._accepts:
+            ledger.refused += len(points)
+            return
+        ledger.accepted += len(points)
+        if dropped := queue.put(points, self._now()):
             self._drop(OVERFLOW, dropped)
-        self.ledger.queued = self._queue.points
+        ledger.queued = queue.points
+        if queue.points >= self._awaited:
+            self._wake()
 
     async def take(self, size: int) -> Batch:
         await self.wait_for_points()

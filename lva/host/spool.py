@@ -384,14 +384,17 @@ class SpooledMailbox(Mailbox):
             self._stored += size
             self.ledger.recovered += count
         self.ledger.accepted = self.ledger.queued = self.ledger.recovered
-        if self.ledger.queued >= self._enough_points:
-            self._enough.set()
         if self.ledger.recovered:
             self._logger.info("%d points are left from the last run", self.ledger.recovered)
 
     # Accepting
 
-    def _accept(self, points: Sequence[Any]) -> None:
+    def offer(self, points: Sequence[Any]) -> None:
+        ledger = self.ledger
+        if not self._accepts:
+            ledger.refused += len(points)
+            return
+        ledger.accepted += len(points)
         size = self._bounds.measure(points)
         if not self._fit_in_memory(len(points), size) or self._stored + size > self._max_stored:
             points, size = self._make_room(points, size)
@@ -409,11 +412,13 @@ class SpooledMailbox(Mailbox):
             segment.left += len(part)
             segment.size += size if len(part) == len(points) else self._bounds.measure(part)
             done += len(part)
-        self.ledger.queued += len(points)
+        ledger.queued += len(points)
         self._points_in_memory += len(points)
         self._bytes_in_memory += size
         self._stored += size
         self._work.set()
+        if ledger.queued >= self._awaited:
+            self._wake()
 
     def _begin_segment(self) -> Segment:
         self._number += 1

@@ -89,25 +89,25 @@ class Taps:
     """All observers; false while there is none."""
 
     def __init__(self) -> None:
-        self._open: tuple[Tap, ...] = ()  # replaced as a whole: other threads go through it
+        self.open: tuple[Tap, ...] = ()  # replaced as a whole: other threads go through it
 
     def __bool__(self) -> bool:
-        return bool(self._open)
+        return bool(self.open)
 
     def __len__(self) -> int:
-        return len(self._open)
+        return len(self.open)
 
     @contextmanager
     def tapped(self, plugin: str | None) -> Iterator[Tap]:
         """Observe points inside; see `Tap` for which."""
         tap = Tap(plugin)
-        self._open = (*self._open, tap)
+        self.open = (*self.open, tap)
         try:
             yield tap
         finally:
-            self._open = tuple(other for other in self._open if other is not tap)
+            self.open = tuple(other for other in self.open if other is not tap)
 
     def offer(self, step: str, plugin: str | None, points: Sequence[Any]) -> None:
         """Show points to the observers. Ask first whether there are any: that is cheaper."""
-        for tap in self._open:
+        for tap in self.open:
             tap.offer(step, plugin, points)

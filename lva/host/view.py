@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Publish = Callable[[str, Iterable[Any]], bool]
+#: Takes an event, points, and the plugin that they come from.
+Publish = Callable[[str, Iterable[Any], str], bool]
 Describe = Callable[[], list[dict[str, Any]]]
 AddRoute = Callable[["PluginView", str, RouteHandler, "Iterable[str] | None"], None]
 
@@ -42,6 +43,7 @@ class PluginView:
         self.ctx: PluginContext = SimpleNamespace(logger=plugin_logger(name))
         self.config = config
         self.settings = settings
+        self._name = name
         self._publish = publish
         self._describe = describe
         self._add_route = add_route
@@ -51,7 +53,7 @@ class PluginView:
 
     def publish(self, eventName: str, points: Iterable[MonitoringPoint]) -> bool:
         """See `lva.contract.PluginApp.publish`."""
-        return self._publish(eventName, points)
+        return self._publish(eventName, points, self._name)
 
     def addRoute(
         self, path: str, handler: RouteHandler, methods: Iterable[str] | None = None

@@ -1728,7 +1728,7 @@ async def test_a_busy_loop_is_not_taken_for_a_held_one(tmp_path, told):
 @settings(deadline=None)
 def test_a_crossing_is_a_bounded_queue_before_the_queue(limit, overflow, steps):
     async def main() -> None:
-        bounds = Bounds(limit, drop_oldest=overflow == "drop_oldest", measure=lambda _points: 0)
+        bounds = Bounds(limit, drop_oldest=overflow == "drop_oldest", size_of=lambda _point: 0)
         mailbox = MemoryMailbox(bounds, 5)
         crossing: list[int] = []
         model: list[int] = []

@@ -37,7 +37,7 @@ def numbers(points: Any) -> list[int]:
 
 def memory(limit: int, overflow: str = "drop_oldest") -> MemoryMailbox:
     """Return a mailbox for plain numbers, which have no size."""
-    bounds = Bounds(limit, drop_oldest=overflow == "drop_oldest", measure=lambda _: 0)
+    bounds = Bounds(limit, drop_oldest=overflow == "drop_oldest", size_of=lambda _: 0)
     return MemoryMailbox(bounds, enough=10)
 
 

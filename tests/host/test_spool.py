@@ -24,7 +24,7 @@ from lva import MonitoringPoint
 from lva.errors import ConfigurationError
 from lva.host.lifecycle import State
 from lva.host.loading import load_plugins
-from lva.host.mailbox import Batch, Bounds, bytes_of
+from lva.host.mailbox import Batch, Bounds
 from lva.host.spool import VERSION, Row, SpooledMailbox, SpoolFile, decode, encode
 from tests.support import (
     ServiceProcess,
@@ -53,7 +53,7 @@ def mailbox(
     enough: int = 10,
 ) -> SpooledMailbox:
     """Open a mailbox whose commits the test makes itself."""
-    bounds = Bounds(limit, max_bytes, overflow == "drop_oldest", bytes_of)
+    bounds = Bounds(limit, max_bytes, overflow == "drop_oldest")
     return SpooledMailbox(SpoolFile(path), bounds, enough, max_stored, LOGGER)
 
 
@@ -1274,7 +1274,7 @@ def test_the_bounds_hold_and_what_they_cost_is_counted(plan, limit, max_stored, 
             assert ledger.delivered == settled
             assert len(taken) + ledger.queued + ledger.lost == published
             assert 0 <= box._points_in_memory <= limit + box._most
-            in_flight = sum(map(bytes_of, batches))
+            in_flight = sum(point.size for batch in batches for point in batch)
             assert box.stored_bytes <= max_stored + 3 * in_flight + 100 * len(batches)
         rest = await take_all(box)
         assert [*taken, *rest] == sorted({*taken, *rest}), "the order, and once each"
