@@ -94,7 +94,6 @@ class Host:
         self._ways: Mapping[str, _Way] = {
             name: (event.item, ()) for name, event in EVENT_TYPES.items()
         }
-        self._arrivals = {name: partial(self._arrive, name) for name in EVENT_TYPES}
         self._nursery: trio.Nursery | None = None
         self._go = go
         self.failed: bool = False
@@ -103,7 +102,6 @@ class Host:
         self._stop_begun = 0.0
         self._stop_begun_real = 0.0
         self._thread = 0
-        self._token: trio.lowlevel.TrioToken | None = None
 
     # Running
 
@@ -135,7 +133,6 @@ class Host:
 
     async def _conduct(self, task_status: trio.TaskStatus[None]) -> None:
         self._thread = get_ident()
-        self._token = trio.lowlevel.current_trio_token()
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as self._nursery:
                 for loaded in self._loaded:
@@ -265,11 +262,10 @@ class Host:
         if get_ident() == self._thread:
             for mailbox in mailboxes:
                 mailbox.offer(batch)
-        elif self._token is not None:
-            for mailbox in mailboxes:
-                mailbox.cross(batch)
+        else:
             try:
-                self._token.run_sync_soon(self._arrivals[event], idempotent=True)
+                for mailbox in mailboxes:
+                    mailbox.cross(batch)
             except trio.RunFinishedError:
                 LOGGER.warning("%d points were published after the end of the service", len(batch))
                 return False
@@ -390,10 +386,6 @@ class Host:
 
     def _is_paused(self, life: PluginLife) -> bool:
         return life.ending is Ending.PAUSE and life.state.value in {State.STOPPING, State.STOPPED}
-
-    def _arrive(self, event: str) -> None:
-        for mailbox in self._ways[event][1]:
-            mailbox.arrive()
 
 
 class _Line:

@@ -12,16 +12,17 @@ import sys
 import threading
 from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Final
 
 import trio
 
-#: Points that come within this time, in seconds, one or few at a time, are kept as if they came together.
+#: A chunk costs more than a point. So points join the last chunk within this time, in seconds, of its first,
+#: and are then as old as that,
 _AT_ONCE: Final = 0.001
-#: How many points make such a chunk.
+#: while it has fewer points than this.
 _TOGETHER: Final = 100
 #: Tells the size of a point in memory, in bytes, roughly: that of its names and values.
 SIZE_OF: Final[Callable[[Any], int]] = attrgetter("size")
@@ -188,7 +189,7 @@ class Bounds:
 
     def measure(self, points: Sequence[Any]) -> int:
         """Return the size of points, in bytes."""
-        if len(points) == 1:  # the usual number, and much cheaper like that
+        if len(points) == 1:  # as most publishers do, and cheaper without an iterator
             return self.size_of(points[0])
         return sum(map(self.size_of, points))
 
@@ -209,7 +210,7 @@ class Bounds:
 
 @dataclass(slots=True)
 class Chunk:
-    """Points that came together.
+    """Points that came together; the list is the queue's own.
 
     Attributes:
         points: The points that are still to be taken.
@@ -217,7 +218,7 @@ class Chunk:
         size: Their size in bytes.
     """
 
-    points: Sequence[Any]
+    points: list[Any]
     since: float
     size: int
 
@@ -240,41 +241,26 @@ class Queue:
         self.bytes: int = 0
         self.bounds: Bounds = bounds
         self._chunks: deque[Chunk] = deque()
-        self._filling: Chunk = _SEALED  # the last of these, while a few points may join it
+        self._last: Chunk = _SEALED  # of these, if there is any
 
     def put(self, points: Sequence[Any], since: float = 0.0) -> int:
         """Append points; return how many, of the old ones or of these, were dropped to make room."""
-        bounds = self.bounds
-        size = bounds.size_of(points[0]) if len(points) == 1 else bounds.measure(points)
+        bounds, dropped = self.bounds, 0
+        size = bounds.measure(points)
         there, there_bytes = self.points + len(points), self.bytes + size
         if there > bounds.points or there_bytes > bounds.bytes:
             points, size = self._make_room(points, size)
             dropped = there - self.points - len(points)
             there, there_bytes = self.points + len(points), self.bytes + size
-            if not points:
-                return dropped
-        else:
-            dropped = 0
-        # A few points join the last chunk, since each chunk costs more than a point.
-        last = self._filling
-        if (
-            len(points) < _TOGETHER
-            and len(last.points) < _TOGETHER
-            and since - last.since <= _AT_ONCE
-        ):
+        last = self._last
+        if len(last.points) < _TOGETHER and since - last.since <= _AT_ONCE:
             last.points += points
             last.size += size
-        else:
-            self._begin_chunk(points, since, size)
+        elif points:
+            self._last = Chunk([*points], since, size)
+            self._chunks.append(self._last)
         self.points, self.bytes = there, there_bytes
         return dropped
-
-    def _begin_chunk(self, points: Sequence[Any], since: float, size: int) -> None:
-        if len(points) < _TOGETHER:
-            chunk = self._filling = Chunk([*points], since, size)  # a list of this queue's own
-        else:
-            chunk, self._filling = Chunk(points, since, size), _SEALED
-        self._chunks.append(chunk)
 
     def _make_room(self, points: Sequence[Any], size: int) -> tuple[Sequence[Any], int]:
         """Drop points until there is room for the new ones; return what is left of those, and its size."""
@@ -307,8 +293,8 @@ class Queue:
         chunk = self._chunks[0]
         if len(chunk.points) <= most:
             self._chunks.popleft()
-            if chunk is self._filling:
-                self._filling = _SEALED
+            if not self._chunks:
+                self._last = _SEALED
             part, size = chunk.points, chunk.size
         else:
             part, chunk.points = chunk.points[:most], chunk.points[most:]
@@ -339,6 +325,8 @@ class Mailbox(ABC):
         self._crossing = Queue(bounds)  # published in other threads
         self._crossing_dropped = 0
         self._crossing_lock = threading.Lock()
+        self._arriving = False  # whether `arrive` has been asked for
+        self._token = trio.lowlevel.current_trio_token()
 
     def set_bounds(self, bounds: Bounds, enough: int) -> None:
         """Change the bounds; what is too much by the new ones goes when the next points come."""
@@ -354,6 +342,7 @@ class Mailbox(ABC):
         """Accept points; never waits. Past the bounds some are dropped, counted."""
 
     def _wake(self) -> None:
+        """Let who waits look again how many points are queued."""
         self._awaited = sys.maxsize
         self._awaited_there.set()
 
@@ -362,15 +351,25 @@ class Mailbox(ABC):
             self.ledger.dropped[reason] += count
 
     def cross(self, points: Sequence[Any]) -> None:
-        """Take points from another thread; `arrive` accepts them. Never waits, keeps to the same bounds."""
+        """Take points from another thread, to be accepted by Trio's next step. Never waits.
+
+        They are kept to the same bounds meanwhile.
+
+        Raises:
+            trio.RunFinishedError: There is no next step.
+        """
         with self._crossing_lock:
             self._crossing_dropped += self._crossing.put(points)
+            if not self._arriving:
+                self._token.run_sync_soon(self.arrive)
+                self._arriving = True
 
     def arrive(self) -> None:
         """Accept what other threads have published since the last time, in the order in which it came."""
         with self._crossing_lock:
             crossing, self._crossing = self._crossing, Queue(self._bounds)
             dropped, self._crossing_dropped = self._crossing_dropped, 0
+            self._arriving = False
         if not self._accepts:
             self.ledger.refused += dropped + crossing.points
             return

@@ -116,6 +116,14 @@ class Segment:
     def __post_init__(self) -> None:
         self.last = self.number
 
+    def add(self, points: Sequence[Any], size: int) -> None:
+        """Append points, none of which is settled, to those in memory."""
+        assert self.points is not None
+        self.points.extend(points)
+        self.count += len(points)
+        self.left += len(points)
+        self.size += size
+
     @property
     def waiting(self) -> int:
         """How many points can still be taken from it."""
@@ -398,6 +406,25 @@ class SpooledMailbox(Mailbox):
         size = self._bounds.measure(points)
         if not self._fit_in_memory(len(points), size) or self._stored + size > self._max_stored:
             points, size = self._make_room(points, size)
+        segment = self._open
+        if (
+            segment is not None
+            and segment.count + len(points) <= self._most
+            and segment.size + size <= _SEGMENT_BYTES
+        ):
+            segment.add(points, size)
+        else:
+            self._share_out(points, size)
+        ledger.queued += len(points)
+        self._points_in_memory += len(points)
+        self._bytes_in_memory += size
+        self._stored += size
+        self._work.set()
+        if ledger.queued >= self._awaited:
+            self._wake()
+
+    def _share_out(self, points: Sequence[Any], size: int) -> None:
+        """Add points to the open segment, and to new ones once that is full."""
         # By the average size, so that no point has to be looked at.
         most = max(1, min(self._most, _SEGMENT_BYTES * len(points) // max(1, size)))
         done = 0
@@ -406,19 +433,8 @@ class SpooledMailbox(Mailbox):
             if segment is None or segment.count >= most:
                 segment = self._begin_segment()
             part = points[done : done + most - segment.count]
-            assert segment.points is not None
-            segment.points.extend(part)
-            segment.count += len(part)
-            segment.left += len(part)
-            segment.size += size if len(part) == len(points) else self._bounds.measure(part)
+            segment.add(part, size if len(part) == len(points) else self._bounds.measure(part))
             done += len(part)
-        ledger.queued += len(points)
-        self._points_in_memory += len(points)
-        self._bytes_in_memory += size
-        self._stored += size
-        self._work.set()
-        if ledger.queued >= self._awaited:
-            self._wake()
 
     def _begin_segment(self) -> Segment:
         self._number += 1

@@ -85,6 +85,87 @@ async def test_what_was_offered_stays_the_publishers_own(autojump_clock, size):
     assert await mailbox.take(1000) == [*first, *second, 2]
 
 
+async def test_points_one_at_a_time_are_as_old_as_the_first_of_a_millisecond(autojump_clock):
+    mailbox = memory(1000)
+    begun = trio.current_time()
+    for n in range(4):
+        mailbox.offer([n])
+        await trio.sleep(0.0006)
+    batch = await mailbox.take(10)
+    assert batch == [0, 1, 2, 3]
+    assert [count for _, count in batch.origins] == [2, 2]
+    assert batch.older_than(begun + 0.0011) == 2, "the third came 1.2 ms after the first"
+
+
+async def test_a_point_joins_no_chunk_that_was_taken(autojump_clock):
+    mailbox = memory(1000)
+    for n in range(3):
+        mailbox.offer([n])
+    whole = await mailbox.take(10)
+    mailbox.offer([3])
+    assert whole == [0, 1, 2]
+    mailbox.offer([4])
+    assert await mailbox.take(1) == [3]
+    mailbox.offer([5])
+    assert await mailbox.take(10) == [4, 5]
+    assert mailbox.ledger.balanced
+
+
+async def test_a_full_chunk_takes_no_more_points(autojump_clock):
+    mailbox = memory(1000)
+    for n in range(250):
+        mailbox.offer([n])
+    batch = await mailbox.take(1000)
+    assert batch == list(range(250))
+    assert [count for _, count in batch.origins] == [100, 100, 50]
+
+
+@pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest"])
+async def test_single_points_reach_the_bounds_exactly_and_the_next_is_too_much(
+    autojump_clock, overflow
+):
+    for bounds, most in (
+        (Bounds(3, 10_000, overflow == "drop_oldest"), 3),
+        (Bounds(100, 400, overflow == "drop_oldest"), 4),
+    ):
+        box = MemoryMailbox(bounds, 10)
+        for n, point in enumerate(sized(*[100] * (most + 1))):
+            assert box.ledger.lost == 0
+            box.offer([point])
+            assert box.ledger.queued == min(n + 1, most)
+        assert box.ledger.dropped == {"overflow": 1}
+        first = 1 if overflow == "drop_oldest" else 0
+        assert numbers(await box.take(10)) == list(range(first, first + most))
+
+
+async def test_whoever_waits_for_a_full_batch_is_woken_by_its_last_point_only(autojump_clock):
+    mailbox = memory(100)  # for which 10 are enough
+    woken: list[int] = []
+
+    async def wait() -> None:
+        await mailbox.wait_for_enough()
+        woken.append(mailbox.ledger.queued)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        for n in range(12):
+            assert bool(woken) == (n >= 10)
+            mailbox.offer([n])
+            await wait_all_tasks_blocked()
+    assert woken == [10]
+
+
+async def test_what_comes_after_the_end_is_refused_one_at_a_time_too(autojump_clock):
+    mailbox = memory(100)
+    mailbox.offer([0])
+    mailbox.close()
+    mailbox.offer([1])
+    await trio.to_thread.run_sync(mailbox.cross, [2])
+    await wait_all_tasks_blocked()
+    assert (mailbox.ledger.accepted, mailbox.ledger.refused) == (1, 2)
+    assert await mailbox.take(10) == [0]
+
+
 async def test_take_waits_for_points_and_ends_with_the_mailbox(autojump_clock):
     mailbox = memory(100)
     with trio.move_on_after(5) as scope:
@@ -272,6 +353,25 @@ async def test_what_other_threads_publish_is_bounded_before_it_arrives(autojump_
     assert box.ledger.accepted == 200
     assert box.ledger.dropped == {"overflow": 193}
     assert numbers(await box.take(10)) == list(range(193, 200))
+
+
+async def test_points_of_other_threads_arrive_whenever_the_first_of_them_asks(autojump_clock):
+    mailbox = memory(1000)
+    asked = []
+    arrive = mailbox.arrive
+
+    def count_arrivals() -> None:
+        asked.append(mailbox._crossing.points)
+        arrive()
+
+    mailbox.arrive = count_arrivals
+    for _ in range(3):
+        for n in range(50):
+            mailbox.cross([n])
+        await wait_all_tasks_blocked()
+    assert asked == [50, 50, 50]
+    assert mailbox.ledger.accepted == 150
+    assert await mailbox.take(1000) == [*range(50)] * 3
 
 
 # The delivery
