@@ -130,6 +130,20 @@ async def test_a_restart_makes_a_new_instance_when_the_old_one_is_closed(tmp_pat
         assert (await host.receipt_of("p")).lives == 2
 
 
+async def test_a_point_goes_to_those_who_are_there_when_it_is_published(tmp_path, autojump_clock):
+    async with running_host(tmp_path, {"sink": SINK, "other": OTHER}) as host:
+        view = next(iter(host.life("other")._views.values()))
+        for n, change in enumerate((host.host.changes.restart, host.host.changes.stop)):
+            assert view.publish("monitoring_event", numbered(1, 2 * n))
+            await change("sink")
+            assert view.publish("monitoring_event", numbered(1, 2 * n + 1))
+        await host.host.changes.start("sink")
+        await trio.sleep(100)
+        assert host.plugin("other").got == list(range(4))
+        assert list(dict.fromkeys(journal)) == list(range(4))
+        assert ledger(host, "sink")["delivered"] == ledger(host, "sink")["accepted"] == 4
+
+
 async def test_points_wait_for_the_next_life_and_arrive_in_order(tmp_path, autojump_clock):
     async with running_host(tmp_path, {"sink": SINK, "other": OTHER}) as host:
         host.publish(numbered(10))
