@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import atexit
 import gc
-import os
 import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -27,60 +26,6 @@ _MOST_SEEN: Final = 1000
 _SAME_TIMER: Final = 0.001
 #: Shorter collections, in seconds, are not kept.
 _WORTH_KEEPING: Final = 0.005
-#: More threads than so many are not asked about.
-_MOST_THREADS: Final = 100
-
-
-def own_processor_clock() -> int | None:
-    """Return the clock of this thread's processor time, for `time.clock_gettime` in any thread.
-
-    None where the system has none, as macOS.
-    """
-    find = getattr(time, "pthread_getcpuclockid", None)
-    return None if find is None else int(find(threading.get_ident()))
-
-
-class Schedule(NamedTuple):
-    """What the kernel tells of a thread.
-
-    Attributes:
-        used: How much processor time it has had, in seconds.
-        queued: For how long it has waited for a processor, in seconds.
-        turns: How often it has been given one.
-    """
-
-    used: float
-    queued: float
-    turns: int
-
-
-def schedule_of(thread: int) -> Schedule | None:
-    """Return what the kernel tells of a thread; None if it does not. Linux does.
-
-    Args:
-        thread: Its `threading.get_native_id()`.
-    """
-    try:
-        file = os.open(f"/proc/self/task/{thread}/schedstat", os.O_RDONLY)
-        try:
-            used, queued, turns = map(int, os.read(file, 100).split())
-        finally:
-            os.close(file)
-    except (OSError, ValueError):
-        return None
-    return Schedule(used / 1e9, queued / 1e9, turns)
-
-
-def schedules() -> dict[int, Schedule]:
-    """Return what the kernel tells of all threads of the process; nothing if there are very many."""
-    try:
-        threads = os.listdir("/proc/self/task")  # noqa: PTH208 - quick
-    except OSError:
-        return {}
-    if len(threads) > _MOST_THREADS:
-        return {}
-    found = {int(thread): schedule_of(int(thread)) for thread in threads}
-    return {thread: schedule for thread, schedule in found.items() if schedule is not None}
 
 
 class StarvationAlarm(Generic[T]):

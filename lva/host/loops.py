@@ -26,7 +26,7 @@ from pathlib import Path
 from types import CellType, FrameType
 from typing import Any, Final, NamedTuple
 
-from lva.host.interpreter import own_processor_clock, schedule_of
+from lva.host.processor import own_processor_clock, schedule_of
 
 LOGGER: Final = logging.getLogger("lva.host")
 

@@ -1,20 +1,41 @@
 """How long the steps of Trio tasks take, by plugin, while a measurement is under way.
 
-Timing every step of every task costs one or two percent of the requests per second, so it is done in
-short windows only; see `lva.host.watchdog`. Outside of them a step costs nothing more, and a call into a
-plugin one comparison.
+Timing every step of every task costs some percent of the requests per second, so it is done in short
+windows only. Outside of them a step costs nothing more, and a call into a plugin one comparison.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import Token
 from time import perf_counter
+from typing import Final
 
 import trio
 
+from lva.host.loop_use import LoopUses
 from lva.logs import current_plugin
+
+#: For how long each step is timed, and how often, in seconds on average.
+WINDOW: Final = 0.01
+PERIOD: Final = 0.2
+
+
+async def sample_steps(uses: LoopUses, longest: float) -> None:
+    """Time the steps in one window after the other, until cancelled. In Trio's thread, once at a time.
+
+    Args:
+        uses: Where it is noted what plugins have used.
+        longest: Steps that take so long, in seconds, are left out.
+    """
+    while True:
+        await trio.sleep(PERIOD * random.uniform(0.5, 1.5))  # noqa: S311 - no cryptography
+        begun = perf_counter()
+        with measured_steps(longest) as clock:
+            await trio.sleep(WINDOW)
+        uses.note_window(perf_counter() - begun - clock.left_out, clock.seconds)
 
 
 def enter_plugin(name: str) -> Token[str | None]:

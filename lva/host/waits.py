@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Final, NamedTuple
 
-from lva.host.interpreter import Schedule, schedules
+from lva.host.processor import Schedule, schedules
 
 #: The part of a time that other threads of the process must have wanted a processor for, with or without
 #: getting it, if somebody waited for them: when that shows, and when it is only likely, since a lock is
@@ -31,14 +31,28 @@ class Look(NamedTuple):
     Attributes:
         at: When (`time.monotonic()`).
         loop: What the kernel told of the event loop's thread.
+        all_used: How much processor time the process had had.
         others: How much processor time each other thread had had, or waited for, by then. Not this one.
-        frame: Where the event loop's thread was.
+            None if that was not looked at.
+        frame: Where the event loop's thread was, if that was looked at.
     """
 
     at: float
     loop: Schedule
-    others: Mapping[int, float]
-    frame: FrameType | None
+    all_used: float
+    others: Mapping[int, float] | None = None
+    frame: FrameType | None = None
+
+    def others_since(self, earlier: Look) -> float:
+        """Return for how long other threads have wanted a processor.
+
+        What they have waited for one is in it only if both times they were looked at.
+        """
+        if self.others is None or earlier.others is None:
+            loop = self.loop.used - earlier.loop.used
+            return max(0.0, self.all_used - earlier.all_used - loop)
+        before = earlier.others
+        return sum(wanted - before.get(thread, 0.0) for thread, wanted in self.others.items())
 
 
 class Waits:
@@ -85,9 +99,7 @@ class Waits:
         lasted = look.at - last.at
         queued = look.loop.queued - last.loop.queued
         slept = max(0.0, lasted - queued - (look.loop.used - last.loop.used))
-        others = sum(
-            wanted - last.others.get(thread, 0.0) for thread, wanted in look.others.items()
-        )
+        others = look.others_since(last)
         if starts_a_thread(look.frame):
             self.for_a_turn += slept
         elif others >= _OTHERS_AND_A_LOCK * lasted and _waits_for_a_lock(look.frame):
@@ -97,8 +109,8 @@ class Waits:
             self.for_a_turn += min(slept, turns * sys.getswitchinterval())
 
 
-def look_at(ident: int, native_id: int) -> Look | None:
-    """Look at a thread from another; None where the kernel does not tell.
+def look_closely_at(ident: int, native_id: int) -> Look | None:
+    """Look at a thread from another, and at all others; None where the kernel does not tell.
 
     Args:
         ident: Its `threading.get_ident()`.
@@ -111,7 +123,7 @@ def look_at(ident: int, native_id: int) -> Look | None:
     told.pop(threading.get_native_id(), None)
     others = {thread: schedule.used + schedule.queued for thread, schedule in told.items()}
     frame = sys._current_frames().get(ident)  # noqa: SLF001 - the documented way to see a stack
-    return Look(time.monotonic(), loop, others, frame)
+    return Look(time.monotonic(), loop, time.process_time(), others, frame)
 
 
 def starts_a_thread(frame: FrameType | None) -> bool:

@@ -1,8 +1,9 @@
 """The thread that watches Trio's event loop, and finds out which plugin holds it.
 
-Everything on the event loop waits while one step of one task runs. To look which step that is costs next to
-nothing, so the thread looks many times within the limit. A step that is seen for longer than that is a hold,
-and only then stacks are looked at. Whose it is: see `lva.host.stacks`.
+Everything on the event loop waits while one step of one task runs. To look which step that is takes some
+microseconds, but the change of threads and back costs a busy loop tenths of a millisecond. So the thread
+looks twice within the limit, and often once it has seen the same step again. A step that goes on for longer
+than the limit is a hold, and only then stacks are looked at. Whose it is: see `lva.host.stacks`.
 
 When the thread itself could not run for long, something kept the interpreter's lock. Processor times tell
 which thread that was. If it was the event loop's, the `StarvationAlarm` has seen the step at it; if it was
@@ -18,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from types import FrameType
 from typing import Any, Final, NamedTuple
 
@@ -25,34 +27,41 @@ import trio
 from trio._core._run import GLOBAL_RUN_CONTEXT
 
 from lva.host.holds import Culprit, HoldReport, Reporter
-from lva.host.interpreter import Collections, StarvationAlarm, own_processor_clock, schedule_of
+from lva.host.interpreter import Collections, StarvationAlarm
 from lva.host.loop_use import LoopUses
 from lva.host.loops import LoopThread
+from lva.host.processor import (
+    ProcessorTimes,
+    Schedule,
+    ScheduleReader,
+    busiest,
+    own_processor_clock,
+    processor_times,
+)
 from lva.host.stacks import owner_of, stack_of, without_callers
-from lva.host.steps import measured_steps
-from lva.host.waits import Waits, look_at
+from lva.host.steps import sample_steps
+from lva.host.waits import Look, Waits, look_closely_at
 from lva.logs import current_plugin
 
 LOGGER: Final = logging.getLogger("lva.host")
 
-#: How often the thread looks: so many times within the limit, and within these bounds in seconds.
-_LOOKS: Final = 4
-_SHORTEST_LOOK: Final = 0.005
-_LONGEST_LOOK: Final = 0.1
-#: The thread looks so much earlier or later, so that it does not keep step with what it watches.
-_JITTER: Final = 0.25
+#: How often the thread looks: so many times within the limit, and no less often than so, in seconds.
+_LOOKS: Final = 2
+_LONGEST_PAUSE: Final = 0.1
+#: Once it has seen the same step again: so many times within the time that this has taken so far, and no more
+#: often than so, within the limit and in seconds.
+_CLOSER_LOOKS: Final = 10
+_SHORTEST_PAUSE: Final = 0.005
+#: It looks so much earlier or later, so that it does not keep step with what it watches.
+_JITTER: Final = 0.1
+#: The part of the limit after which the alarm goes off, once a look is due.
+_ALARM: Final = 0.25
 #: The part of the time in which no thread looked that the event loop's must have had a processor for, if
 #: what it runs then has run all the time; and that a plugin's own thread must have had, to be blamed.
 _BUSY: Final = 0.25
 _RIVAL: Final = 0.5
-#: For how long each step is timed, and how often, in seconds on average.
-WINDOW: Final = 0.01
-PERIOD: Final = 0.2
 #: How often the use of processors is noted, in seconds.
 _NOTING: Final = 1.0
-
-#: Of plugins' own threads, by plugin: each thread's clock, and what it shows.
-ProcessorTimes = Mapping[str, tuple[int, float]]
 
 
 class Step(NamedTuple):
@@ -70,17 +79,22 @@ class Sighting(NamedTuple):
         used: How much processor time the event loop's thread had had by then.
         step: None while the loop waited, or was between two steps.
         culprit: Whose step it is, if that was looked at.
-        queued: For how long the event loop's thread had waited for a processor by then, as far as the kernel
-            tells. The alarm does not ask: it must not let go of the interpreter.
         all_used: How much processor time the process had had.
+        told: What the kernel told of the event loop's thread, if it does. The alarm does not ask: it must not
+            let go of the interpreter.
     """
 
     at: float
     used: float
     step: Step | None
     culprit: Culprit | None = None
-    queued: float = 0.0
     all_used: float = 0.0
+    told: Schedule | None = None
+
+    @property
+    def queued(self) -> float:
+        """For how long the event loop's thread had waited for a processor, as far as is known."""
+        return 0.0 if self.told is None else self.told.queued
 
 
 class LoopWatchdog:
@@ -101,7 +115,8 @@ class LoopWatchdog:
         self._limit = limit
         self._uses = uses
         self._plugins = plugins
-        self._interval = min(_LONGEST_LOOK, max(_SHORTEST_LOOK, limit / _LOOKS))
+        self._usual_pause = min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, limit / _LOOKS))
+        self._pause = self._usual_pause  # until the next look
         self._reporter = Reporter(uses)
         self._alarm: StarvationAlarm[Sighting] = StarvationAlarm(self._sight)
         self._collections = Collections()
@@ -112,6 +127,7 @@ class LoopWatchdog:
         self._clock: int | None = None
         self._last = Sighting(0.0, 0.0, None)
         self._step: Step | None = None
+        self._again = False
         self._begun = 0.0
         self._queued_before = self._used_before = 0.0
         self._waits = Waits(limit)
@@ -122,7 +138,7 @@ class LoopWatchdog:
         self._noted = 0.0
 
     async def run(self) -> None:
-        """Watch until cancelled. This task takes the samples of which shares are made."""
+        """Watch until cancelled. Meanwhile this task samples of what the shares are made."""
         self._ident, self._native_id = threading.get_ident(), threading.get_native_id()
         self._clock = own_processor_clock()
         # Trio keeps the current task in a thread-local variable, whose dictionary any thread can read.
@@ -132,13 +148,7 @@ class LoopWatchdog:
         self._collections.install()
         threading.Thread(target=self._watch, name="lva-watchdog", daemon=True).start()
         try:
-            while True:
-                await trio.sleep(PERIOD * random.uniform(0.5, 1.5))  # noqa: S311 - no cryptography
-                begun = time.perf_counter()
-                with measured_steps(self._limit) as clock:
-                    await trio.sleep(WINDOW)
-                measured = time.perf_counter() - begun - clock.left_out
-                self._uses.note_window(measured, clock.seconds)
+            await sample_steps(self._uses, self._limit)
         finally:
             self._over.release()
             self._collections.remove()
@@ -148,21 +158,20 @@ class LoopWatchdog:
 
     def _watch(self) -> None:
         self._last = self._glance()
-        while not self._over.acquire(timeout=self._pause()):
-            try:
-                self._look()
-            except Exception:
-                self._alarm.set(0, 0)
-                LOGGER.exception("bug in the service: the event loop is not watched any more")
-                return
+        with closing(ScheduleReader(self._native_id)) as schedule:
+            while not self._over.acquire(timeout=self._pause):
+                try:
+                    self._look(schedule)
+                except Exception:
+                    self._alarm.set(0, 0)
+                    LOGGER.exception("bug in the service: the event loop is not watched any more")
+                    return
         self._over.release()
 
-    def _pause(self) -> float:
-        return self._interval * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no cryptography
-
-    def _look(self) -> None:
-        seen, used_by = self._glance()._replace(queued=self._queued()), self._processor_times()
-        if seen.at - self._last.at > self._interval + self._limit / 2:
+    def _look(self, schedule: ScheduleReader) -> None:
+        seen = self._glance()._replace(told=schedule.read())
+        used_by = processor_times(self._plugins())
+        if seen.at - self._last.at > self._pause + self._limit / 2:
             self._starved(seen, used_by)
         else:
             self._alarm.take()
@@ -172,7 +181,15 @@ class LoopWatchdog:
         if seen.at - self._noted >= _NOTING:
             self._noted = seen.at
             self._uses.note_processor(used_by)
-        self._alarm.set(self._limit / 2, self._interval)
+        self._pause = self._next_pause(seen)
+        self._alarm.set(self._pause + _ALARM * self._limit, _ALARM * self._limit)
+
+    def _next_pause(self, seen: Sighting) -> float:
+        pause = self._usual_pause
+        if self._again:
+            closer = max(self._limit, seen.at - self._begun) / _CLOSER_LOOKS
+            pause = min(pause, max(_SHORTEST_PAUSE, closer))
+        return pause * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no cryptography
 
     def _glance(self) -> Sighting:
         task = self._context.get("task")
@@ -182,10 +199,6 @@ class LoopWatchdog:
         # Where processor times cannot be had, the thread is taken to be at work all the time.
         used = now if self._clock is None else time.clock_gettime(self._clock)
         return Sighting(now, used, step, all_used=time.process_time())
-
-    def _queued(self) -> float:
-        told = schedule_of(self._native_id)
-        return 0.0 if told is None else told.queued
 
     def _sight(self, frame: FrameType | None) -> Sighting:
         """See what the event loop does; also called in its own thread, by the alarm."""
@@ -204,6 +217,7 @@ class LoopWatchdog:
             used: How much processor time the event loop's thread had had then; None if only now is known.
         """
         self._last = seen
+        self._again = seen.step is not None and seen.step == self._step
         if seen.step != self._step:
             if self._hold is not None:
                 self._hold.end(began)
@@ -214,8 +228,14 @@ class LoopWatchdog:
             self._waited_for, self._rivals_before = None, self._used_by
         if seen.step is not None:
             if seen.culprit is None:  # it was not the alarm that saw it, some time ago
-                self._waits.look(look_at(self._ident, self._native_id))
+                self._waits.look(self._look_for_waits(seen))
             self._goes_on(seen)
+
+    def _look_for_waits(self, seen: Sighting) -> Look | None:
+        """At a step that is new, what is known anyway has to do: to look costs the event loop time."""
+        if self._again:
+            return look_closely_at(self._ident, self._native_id)
+        return None if seen.told is None else Look(seen.at, seen.told, seen.all_used)
 
     def _goes_on(self, seen: Sighting) -> None:
         """Report the step once it has gone on for too long, and keep the report up to date."""
@@ -246,7 +266,7 @@ class LoopWatchdog:
         """Report, once, the plugin whose own thread the step has waited for too long, if it is one's."""
         if self._waited_for is not None or self._waits.for_a_turn < self._limit:
             return
-        name, used = _busiest(self._rivals_before, self._processor_times())
+        name, used = busiest(self._rivals_before, processor_times(self._plugins()))
         if used >= _RIVAL * (seen.at - self._begun):
             self._waited_for = name
             self._report_thread(name, self._begun, seen.at)
@@ -268,10 +288,13 @@ class LoopWatchdog:
 
         Whatever ran at a sighting has run since the one before, if the event loop's thread was at work for
         it: the alarm goes off as soon as a C function returns. While it waited for a processor, it was not.
+        What was seen first may have begun at any time until the look that this thread could not take.
         """
-        rival = _busiest(self._used_by, used_by)
-        for sighting in self._alarm.take():
-            seen = sighting._replace(queued=self._last.queued)
+        rival = busiest(self._used_by, used_by)
+        sightings = self._alarm.take()
+        self._last = _between(self._last, sightings[0] if sightings else now, self._pause / 2)
+        for sighting in sightings:
+            seen = sighting._replace(told=self._last.told)
             used, all_used = seen.used - self._last.used, seen.all_used - self._last.all_used
             self._make_sense_of(seen, used >= _BUSY * all_used, seen.at - self._last.at, rival)
         # Without what it waited for a processor
@@ -314,27 +337,15 @@ class LoopWatchdog:
         stack = [] if thread is None else stack_of(_frame_of(thread.thread.ident))
         self._reporter.report_thread(Culprit(plugin, without_callers(stack, plugin)), begun, now)
 
-    def _processor_times(self) -> ProcessorTimes:
-        """Return, for each plugin with a thread of its own, the thread's clock and what it shows."""
-        found = {}
-        for name, thread in self._plugins().items():
-            clock = None if thread is None else thread.processor_clock
-            if clock is not None:
-                try:
-                    found[name] = (clock, time.clock_gettime(clock))
-                except OSError:
-                    continue  # the thread has ended
-        return found
 
-
-def _busiest(before: ProcessorTimes, now: ProcessorTimes) -> tuple[str, float]:
-    """Return which plugin's own thread has had most of a processor since, and for how long."""
-    seconds = {
-        name: used - before[name][1]
-        for name, (clock, used) in now.items()
-        if name in before and before[name][0] == clock
-    }
-    return max(seconds.items(), key=lambda item: item[1], default=("", 0.0))
+def _between(before: Sighting, after: Sighting, seconds: float) -> Sighting:
+    """Return a sighting, but for so many seconds later, if until the next the processor was used evenly."""
+    part = min(1.0, seconds / max(1e-9, after.at - before.at))
+    return before._replace(
+        at=before.at + part * (after.at - before.at),
+        used=before.used + part * (after.used - before.used),
+        all_used=before.all_used + part * (after.all_used - before.all_used),
+    )
 
 
 def _frame_of(ident: int | None) -> FrameType | None:

@@ -15,9 +15,9 @@ import trio
 
 from lva.host import watchdog
 from lva.host.holds import Culprit
-from lva.host.interpreter import Schedule
 from lva.host.loop_use import LoopUses
 from lva.host.loops import LoopThread
+from lva.host.processor import Schedule
 from lva.host.stacks import Line
 from lva.host.steps import enter_plugin, leave_plugin
 from lva.host.waits import Look
@@ -251,7 +251,7 @@ def test_waiting_for_a_processor_does_not_count(queued, blamed):
     for part in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
         at = 0.15 * part
         used = (0.15 - queued) * part
-        seen = watch.sighting(at, used, "a")._replace(queued=queued * part)
+        seen = watch.sighting(at, used, "a")._replace(told=Schedule(used, queued * part, 1))
         watch.sees(seen, at)
     assert holds(watch.uses) == {"a": blamed, "b": 0}
 
@@ -262,14 +262,18 @@ def test_who_computes_for_too_long_is_to_blame_however_long_it_waited_for_a_proc
         watch.sighting(10 * used, used, "a")._replace(all_used=used)
         for used in (0.05, 0.075, 0.1, 0.125, 0.15, 0.175)
     ]
-    assert watch.starved(watch.sighting(2.0, 0.18, None)._replace(queued=1.82)) == {"a": 1, "b": 0}
+    assert watch.starved(
+        watch.sighting(2.0, 0.18, None)._replace(told=Schedule(0.18, 1.82, 1))
+    ) == {"a": 1, "b": 0}
 
 
 def test_short_steps_on_a_busy_machine_are_nobody_s_hold():
     """The watching thread had no turn, and the alarm has seen one of many steps."""
     watch = Watch()
     watch.seen = [watch.sighting(0.3, 0.05, "a")._replace(all_used=0.05)]
-    assert watch.starved(watch.sighting(0.31, 0.05, "b")._replace(queued=0.26)) == {"a": 0, "b": 0}
+    assert watch.starved(
+        watch.sighting(0.31, 0.05, "b")._replace(told=Schedule(0.05, 0.26, 1))
+    ) == {"a": 0, "b": 0}
 
 
 @pytest.mark.parametrize("used", [0.0, 0.14])
@@ -277,10 +281,12 @@ def test_who_waits_for_a_turn_is_innocent_and_the_thread_that_has_them_is_to_bla
     monkeypatch, used
 ):
     watch = Watch()
-    looks = iter(Look(0.03 * n, Schedule(0.0, 0.0, 9 * n), {7: 0.03 * n}, None) for n in range(10))
-    monkeypatch.setattr(watchdog, "look_at", lambda *_: next(looks))
+    looks = iter(
+        Look(0.03 * n, Schedule(0.0, 0.0, 9 * n), 0.0, {7: 0.03 * n}) for n in range(1, 10)
+    )
+    monkeypatch.setattr(watchdog, "look_closely_at", lambda *_: next(looks))
     times = {"b": (1, 0.0)}
-    watch.dog._processor_times = lambda: times  # type: ignore[method-assign]
+    monkeypatch.setattr(watchdog, "processor_times", lambda _: times)
     watch.dog._used_by = {"b": (1, 0.0)}
     for at in (0.0, 0.03, 0.06, 0.09, 0.12, 0.15):
         times["b"] = (1, used)
@@ -318,15 +324,15 @@ def test_short_times_of_many_steps_are_nobody_s_hold():
 
 @pytest.mark.parametrize(
     ("limit", "interval"),
-    [(0.001, 0.005), (0.1, 0.025), (10.0, 0.1)],
+    [(0.001, 0.005), (0.1, 0.05), (10.0, 0.1)],
     ids=["least", "usual", "most"],
 )
-def test_it_looks_several_times_within_the_limit(limit, interval):
-    assert LoopWatchdog(limit, LoopUses(), dict)._interval == pytest.approx(interval)
+def test_it_looks_twice_within_the_limit(limit, interval):
+    assert LoopWatchdog(limit, LoopUses(), dict)._pause == pytest.approx(interval)
 
 
 def test_a_bug_of_its_own_is_logged_once_and_stops_nothing(caplog, monkeypatch):
-    monkeypatch.setattr(LoopWatchdog, "_look", lambda self: 1 / 0)
+    monkeypatch.setattr(LoopWatchdog, "_look", lambda *_: 1 / 0)
 
     async def work():
         enter_plugin("a")
