@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 import time
@@ -51,6 +52,12 @@ def busiest(before: ProcessorTimes, now: ProcessorTimes) -> tuple[str, float]:
     return max(seconds.items(), key=lambda item: item[1], default=("", 0.0))
 
 
+# `os.pread` would let go of the interpreter meanwhile.
+_pread: Final = ctypes.PyDLL(None).pread
+_pread.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_long)
+_pread.restype = ctypes.c_ssize_t
+
+
 class Schedule(NamedTuple):
     """What the kernel tells of a thread.
 
@@ -66,7 +73,9 @@ class Schedule(NamedTuple):
 
 
 class ScheduleReader:
-    """Asks the kernel again and again about one thread, with one system call each time.
+    """Asks the kernel again and again about one thread, each time without letting go of the interpreter.
+
+    It takes two microseconds. To have the interpreter back from a busy thread takes a hundred times as long.
 
     Args:
         thread: Its `threading.get_native_id()`.
@@ -74,6 +83,7 @@ class ScheduleReader:
 
     def __init__(self, thread: int) -> None:
         self._file: int | None = None
+        self._text = ctypes.create_string_buffer(100)
         with suppress(OSError):  # another system, or there is no such thread
             self._file = os.open(f"/proc/self/task/{thread}/schedstat", os.O_RDONLY)
 
@@ -81,10 +91,11 @@ class ScheduleReader:
         """Return what the kernel tells; None if it does not. Linux does, while the thread is there."""
         if self._file is None:
             return None
+        length = _pread(self._file, self._text, len(self._text), 0)
         try:
-            used, queued, turns = map(int, os.pread(self._file, 100, 0).split())
-        except (OSError, ValueError):
-            return None
+            used, queued, turns = map(int, self._text.raw[: max(0, length)].split())
+        except ValueError:
+            return None  # it is not there any more
         return Schedule(used / 1e9, queued / 1e9, turns)
 
     def close(self) -> None:
