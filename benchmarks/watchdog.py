@@ -41,6 +41,7 @@ from lva.host.host import Host
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "30"))
 SECONDS = float(os.environ.get("BENCH_SECONDS", "0.5"))
 PORT = 5347
+SETTLING = 0.05  # seconds before a round, in which connections end and the watch begins
 PASS = 20_000  # points; a round repeats passes until its time is over
 
 #: `lva run`, whose watchdog runs from SIGUSR1 to SIGUSR2; with an argument, steps are timed instead.
@@ -157,6 +158,7 @@ def requests(work: str = "watchdog") -> None:
         def measure(watched: bool) -> Measured:
             if watched:
                 service.send_signal(signal.SIGUSR1)
+            time.sleep(SETTLING)
             before = times_of(service.pid)
             load = run_load(PORT, "/ping", SECONDS)
             after = times_of(service.pid)
