@@ -35,7 +35,10 @@ class ReadOnlyDict(dict[str, Value]):
     It stays a `dict`, so that `json.dumps` and `{**tags}` work as plugin authors expect.
     """
 
-    __slots__ = ()
+    __slots__ = ("size",)
+
+    #: How many bytes its names and values take; set once they have been checked.
+    size: int
 
     def _refuse(self, *_args: object, **_kwargs: object) -> NoReturn:
         raise TypeError(
@@ -99,11 +102,10 @@ class MonitoringPoint(_Sized):
             finite = False
         if not finite:
             raise ValueError("time is not finite")
-        tags, fields = _frozen("tags", self.tags), _frozen("fields", self.fields)
+        tags, fields = read_only("tags", self.tags), read_only("fields", self.fields)
         object.__setattr__(self, "tags", tags)
         object.__setattr__(self, "fields", fields)
-        size = _text_size("series", self.series) + _NUMBER + _size("tags", tags)
-        size += _size("fields", fields)
+        size = _text_size("series", self.series) + _NUMBER + tags.size + fields.size
         if size > MAX_SIZE:
             raise ValueError(f"the point is too large: {size} bytes; at most {MAX_SIZE} are taken")
         object.__setattr__(self, "size", size)
@@ -113,18 +115,34 @@ class MonitoringPoint(_Sized):
         return MonitoringPoint, (self.series, self.time, dict(self.tags), dict(self.fields))
 
 
-def _frozen(what: str, values: Mapping[str, Value]) -> ReadOnlyDict:
+def read_only(what: str, values: Mapping[str, Value]) -> ReadOnlyDict:
+    """Return tags or fields for any number of points, or those of another point as they are.
+
+    Args:
+        what: ``tags`` or ``fields``, for messages.
+        values: They.
+
+    Raises:
+        TypeError, ValueError: As `MonitoringPoint` says.
+    """
+    if type(values) is ReadOnlyDict and hasattr(values, "size"):
+        return values
     frozen = ReadOnlyDict(values)
     for name, value in frozen.items():
         if not isinstance(name, str):
             raise TypeError(f"{what} have names of type str, not {type(name).__name__}")
         if not name:
             raise ValueError(f"{what} have an empty name")
-        _check_value(f"{what}[{name!r}]", value)
+        if type(value) is not str or not value.isascii():  # else there is nothing to check
+            _check_value(what, value, name)
+    frozen.size = _size(what, frozen)
     return frozen
 
 
-def _check_value(what: str, value: object) -> None:
+def _check_value(group: str, value: object, name: str) -> None:
+    if type(value) is float and math.isfinite(value):
+        return
+    what = f"{group}[{name!r}]" if group else repr(name)
     if not isinstance(value, str | int | float):
         raise TypeError(f"{what} must be a str, int or float, not {type(value).__name__}")
     if isinstance(value, int) and not _LEAST_INT <= value <= _MOST_INT:
@@ -204,7 +222,7 @@ def _checked(values: Mapping[str, Any], known: Mapping[str, Value]) -> Mapping[s
     for name, value in values.items():
         if name in RESERVED:
             raise ValueError(f"{name!r} is set by the service; choose another name")
-        _check_value(repr(name), value)
+        _check_value("", value, name)
     if _size("tags and fields", {**known, **values}) > _MAX_ADDITIONS:
         raise ValueError(f"a request's point takes at most {_MAX_ADDITIONS} bytes from its handler")
     return values

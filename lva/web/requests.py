@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final, Protocol
 
 import trio
@@ -25,7 +25,9 @@ from lva.points import (
     SERVICE,
     MonitoringPoint,
     PointAdditions,
+    ReadOnlyDict,
     collect_additions,
+    read_only,
 )
 from lva.settings import Settings
 from lva.web.lanes import Lanes
@@ -39,6 +41,10 @@ SCOPE_KEY: Final = "lva.exchange"
 UNMATCHED: Final = "*"
 #: How long, in seconds, a cancelled request may take to end before it is left behind.
 CANCEL_GRACE: Final = 1.0
+#: While other requests are under way, points gather for this long, in seconds, or until they are so many: to
+#: publish a few at once costs little more than to publish one.
+GATHER_TIME: Final = 0.01
+GATHER_COUNT: Final = 50
 
 _KNOWN_VERBS: Final = frozenset(
     {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
@@ -52,6 +58,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 Publish = Callable[[str, list[MonitoringPoint]], object]
+#: Takes the points of a request that has ended.
+Collect = Callable[[list[MonitoringPoint]], None]
 #: Told of each request that has ended: template, plugin, status, error code, seconds.
 Observe = Callable[[str, str | None, int, str | None, float], None]
 
@@ -100,7 +108,7 @@ class Exchange:
     """
 
     def __init__(
-        self, asgi: Scope, send: Send, publish: Publish, observe: Observe, limits: Settings
+        self, asgi: Scope, send: Send, collect: Collect, observe: Observe, limits: Settings
     ) -> None:
         self.request_id: str = ""
         self.template = UNMATCHED
@@ -116,7 +124,7 @@ class Exchange:
         self.endless: bool = False
         self._asgi = asgi
         self._send = send
-        self._publish = publish
+        self._collect = collect
         self._observe = observe
         self._limits = limits
         self._additions = PointAdditions()
@@ -160,7 +168,7 @@ class Exchange:
             self._owner.end(self)
 
     async def run(self, respond: Callable[[], Awaitable[None]]) -> None:
-        """Handle the request; contain whatever its handler does; publish its points."""
+        """Handle the request; contain whatever its handler does; make its points."""
         current_request.set(self.request_id)
         self._additions = collect_additions()
         failure: BaseException | None = None
@@ -183,11 +191,11 @@ class Exchange:
             self.settle()
 
     def settle(self) -> None:
-        """Publish the request's points, and have it counted, once."""
+        """Hand over the request's points, and have it counted, once."""
         if not self._settled:
             self._settled = True
             elapsed = time.perf_counter() - self._clock
-            self._publish("monitoring_event", self._points(elapsed))
+            self._collect(self._points(elapsed))
             owner = None if self._owner is None else self._owner.name
             self._observe(self.template, owner, self._status or 500, self.error_code, elapsed)
 
@@ -327,14 +335,10 @@ class Exchange:
 
     def _points(self, elapsed: float) -> list[MonitoringPoint]:
         tags, fields = self._additions.tags, self._additions.fields
-        method = self._asgi["method"]
         status = self._status or 500
-        common = {
-            **tags,
-            "service": SERVICE,
-            "route": f"{method if method in _KNOWN_VERBS else 'OTHER'}:{self.template}",
-            "status_code": status,
-        }
+        common = _tags(self._asgi["method"], self.template, status)
+        if tags:
+            common = read_only("tags", {**tags, **common})
         points = [
             MonitoringPoint(
                 REQUESTS,
@@ -354,6 +358,14 @@ class Exchange:
                 )
             )
         return points
+
+
+@lru_cache(maxsize=1024)
+def _tags(method: str, template: str, status: int) -> ReadOnlyDict:
+    """Return the service's own tags; they are made once for all points that have the same."""
+    verb = method if method in _KNOWN_VERBS else "OTHER"
+    route = f"{verb}:{template}"
+    return read_only("tags", {"service": SERVICE, "route": route, "status_code": status})
 
 
 def _clean_id(value: bytes) -> str:
@@ -378,7 +390,8 @@ class Requests:
 
     Args:
         web: The web application.
-        publish: Hands the requests' points to the plugins.
+        publish: Hands the requests' points to the plugins: at once when no other request is under way,
+            else within `GATHER_TIME`.
         limits: Sizes and times.
         nursery: Where requests run; must tolerate tasks that never end.
         observe: Counts the requests; by default nothing does.
@@ -397,12 +410,15 @@ class Requests:
         self._publish = publish
         self._observe = observe
         self._limits = limits
+        self._nursery = nursery
         self._lanes = Lanes(nursery)
+        self._points: list[MonitoringPoint] = []  # to be published
+        self._gathering = False  # whether a task sees to that
 
     async def handle(self, asgi: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; when cancelled, cancel it, and leave it behind if it does not end."""
         exchange = asgi[SCOPE_KEY] = Exchange(
-            asgi, send, self._publish, self._observe, self._limits
+            asgi, send, self._collect, self._observe, self._limits
         )
         body, respond = self._begin(asgi, exchange)
         lane = await self._lanes.take()
@@ -421,7 +437,32 @@ class Requests:
                 if not exchange.done.is_set():
                     exchange.leave_behind()
             self.in_flight -= 1
+            if not self.in_flight:
+                self._publish_points()
             self._lanes.give_back(lane)
+
+    def _collect(self, points: list[MonitoringPoint]) -> None:
+        """Take points, and see to it that they are published soon."""
+        self._points += points
+        if self.in_flight <= 1:
+            return  # `handle` publishes them when this request, the only one, has ended
+        if len(self._points) >= GATHER_COUNT:
+            self._publish_points()
+        elif not self._gathering:
+            self._gathering = True
+            self._nursery.start_soon(self._publish_later, name="points of requests")
+
+    async def _publish_later(self) -> None:
+        try:
+            await trio.sleep(GATHER_TIME)
+        finally:
+            self._gathering = False
+            self._publish_points()
+
+    def _publish_points(self) -> None:
+        points, self._points = self._points, []
+        if points:
+            self._publish("monitoring_event", points)
 
     def _begin(self, asgi: Scope, exchange: Exchange) -> tuple[Body, Callable[[], Awaitable[None]]]:
         """Return where the body goes and what answers the request."""
