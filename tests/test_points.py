@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lva import MonitoringPoint, add_point_fields, add_point_tags
-from lva.points import MAX_SIZE, RESERVED, PointAdditions, collect_additions
+from lva.points import MAX_SIZE, RESERVED, PointAdditions, ReadOnlyDict, collect_additions
 
 
 def collected(work: Callable[[], object]) -> PointAdditions:
@@ -186,3 +186,15 @@ def test_an_int_beyond_64_bits_is_refused_where_it_is_made(number: int) -> None:
     with pytest.raises(ValueError, match="64 bits"):
         MonitoringPoint("s", 1.0, {}, {"n": number})
     MonitoringPoint("s", 1.0, {}, {"most": 2**63 - 1, "least": -(2**63)})
+
+
+def test_points_made_of_checked_tags_share_them_and_know_their_size() -> None:
+    first = MonitoringPoint("a", 1.0, {"tag": "x" * 10}, {"field": 1})
+    second = MonitoringPoint("b", 2.0, first.tags, {"field": 2})
+    assert second.tags is first.tags
+    assert second.size == first.size
+
+
+def test_read_only_tags_that_nobody_has_checked_are_checked() -> None:
+    with pytest.raises(ValueError, match="empty name"):
+        MonitoringPoint("a", 1.0, ReadOnlyDict({"": 1}), {})
