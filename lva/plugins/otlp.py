@@ -13,6 +13,7 @@ once.
 
 import gzip
 import logging
+import math
 import re
 import ssl
 import time
@@ -406,6 +407,11 @@ class Metrics:
         moment = nanoseconds(point)
         tags = attributes(*point.tags, *point.tags.values())
         numbers = {key: value for key, value in point.fields.items() if not isinstance(value, str)}
+        for key, value in numbers.items():
+            name = f"{point.series}.{key}"
+            # Looked at before anything is added, since the point then is none of those that are sent.
+            if name in self._units and not math.isfinite(self._total(name, tags).sum + value):
+                raise ValueError("the sum of a histogram would be infinite, and stay so")
         if not numbers:
             self._total(point.series, tags).add(1)
         for key, value in numbers.items():

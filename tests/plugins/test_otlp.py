@@ -273,6 +273,18 @@ async def test_durations_of_requests_become_a_histogram_of_all_requests_so_far(t
     assert before <= starts.pop() < first.time_unix_nano < third.time_unix_nano
 
 
+async def test_a_number_that_makes_a_sum_infinite_is_rejected_and_spoils_no_other(
+    tmp_path, receiver
+):
+    async with sink(tmp_path, receiver.url, signal="metrics") as host:
+        ledger = await settled(host, [request_point(n, 1.7e308) for n in range(2)])
+        assert (ledger.delivered, ledger.rejected) == (1, 1)
+        ledger = await settled(host, [request_point(2, 0.25), request_point(3, 1e308)])
+        assert (ledger.delivered, ledger.rejected) == (2, 2)
+    (data,) = metrics_of(receiver.requests[-1])["requests.execution_time"].histogram.data_points
+    assert (data.count, data.sum) == (2, 1.7e308)
+
+
 async def test_points_without_numbers_are_counted(tmp_path, receiver):
     async with sink(tmp_path, receiver.url, signal="metrics") as host:
         await settled(host, [error_point(), error_point(), error_point(route="GET:/b")])
