@@ -308,7 +308,8 @@ class Host:
         await self._stop_each([self.lives[name] for name in events], self._deadline)
         await self.changes.all_done()
         for life in self.lives.values():
-            await life.give_up_points()  # of those that an operator had stopped
+            if life.record.has_points:
+                await life.give_up_points()  # of those that an operator had stopped
         for name, leaks in find_leaks(self.lives.values()).items():
             self.lives[name].note_leaks(leaks)
 
@@ -406,7 +407,7 @@ class _Line:
         """Begin the next stop, whether the current one has ended or not."""
         while self._waiting:
             life = self.current = self._waiting.popleft()
-            life.begin_stop(self._deadline, partial(self._has_ended, life))
+            life.begin_stop(self._deadline, self._has_ended)
             if not life.ended.is_set():
                 return
         self.current = None

@@ -56,6 +56,8 @@ class Ending(enum.Enum):
     HANDOVER = "handover"  # the next life: points and routes wait for it
 
 
+#: The states at the end of an attempt that nobody asked to end.
+_NOT_BY_ORDER: Final = frozenset({State.BACKOFF, State.FAILED, State.ABANDONED})
 #: What to do about errors that say too little.
 _HINTS: Final = {
     "no running event loop": ' (for asyncio code, write `runtime = "asyncio"` on the class)',
@@ -194,7 +196,7 @@ class PluginLife:
         self._retry_at = 0.0
         self._how_ended = "closed"
         self._told_to_end = False
-        self._then: Callable[[], object] = lambda: None
+        self._then: Callable[[PluginLife], object] | None = None
         self._turn: trio.Event | None = None
 
     # What others ask of a life
@@ -261,12 +263,14 @@ class PluginLife:
                 await self.give_up_points()
             self._release()
 
-    def begin_stop(self, deadline: float, then: Callable[[], object] = lambda: None) -> None:
+    def begin_stop(
+        self, deadline: float, then: Callable[[PluginLife], object] | None = None
+    ) -> None:
         """Begin to stop the plugin: its tasks are cancelled, then it is closed.
 
         Args:
             deadline: Trio time past which the plugin is abandoned.
-            then: Called when the life has ended, unless it has already.
+            then: Called with this life when it has ended, unless it has already.
 
         A life that has not ended `AT_ONCE` seconds later needs an `insist`.
         `ended` is set once the life has ended, at most `Patience.LEAST` past the deadline for each
@@ -338,7 +342,8 @@ class PluginLife:
         if not self.ended.is_set():
             self._end_turn()
             self.ended.set()
-            self._then()
+            if self._then is not None:
+                self._then(self)
 
     def _end_turn(self) -> None:
         """Let the next go ahead; but not because of an operator who has ended this one before its turn."""
@@ -698,7 +703,7 @@ class PluginLife:
                 await self._close(member)
         if (leftovers := self._runtime.settle()) is not None:
             await self._settle(leftovers)
-        if self.state.value in {State.BACKOFF, State.FAILED, State.ABANDONED}:
+        if self.state.value in _NOT_BY_ORDER:
             self.note_leaks(await self._leaks())
 
     async def _leaks(self) -> Leaks:
