@@ -27,6 +27,7 @@ from lva.host.watching import watch
 from lva.log_tail import LogTail
 from lva.logs import keep_secret, set_up
 from lva.settings import Settings, load_settings
+from lva.web import assets
 from lva.web.access import Access
 from lva.web.actions import Actions
 from lva.web.application import web_application
@@ -155,6 +156,7 @@ class Service:
             self._requests = Requests(web, host.publish, settings, nursery, telemetry.observe)
             nursery.start_soon(streams.run, name="event streams")
             nursery.start_soon(taps.run, name="taps")
+            nursery.start_soon(assets.prepare, name="console")
             await nursery.start(host.run)
             await send({"type": "lifespan.startup.complete"})
             if not self.served:

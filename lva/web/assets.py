@@ -1,7 +1,7 @@
-"""The console's files: a page and what it needs, all from this package, compressed once.
+"""The console's files: a page with all that it needs, from this package, compressed once.
 
-The page names its parts under the digest of them all, so that browsers keep them for good and yet never mix
-two versions.
+What cannot stand in the page is named by it under the digest of all files, so that browsers keep it for good
+and yet never mix two versions.
 """
 
 from __future__ import annotations
@@ -14,22 +14,23 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+import trio
 from quart import Response
 from quart_trio.wrappers import TrioResponse
 
+from lva.web import bundle
 from lva.web.problems import Problem
 
 ROOT: Final = Path(__file__).parent / "console"
 PAGE: Final = "index.html"
-#: What stands in the page for the place of its parts.
-_PLACE: Final = b"{{place}}"
-#: Nothing but the service's own files, nothing inline, nobody's frame.
+#: The files that the page names; all others stand in it.
+PARTS: Final = ("icon.svg", "vendor/uplot/LICENSE")
+#: Of the page, just the scripts and styles that stand in it; else nothing but what it asks this service for.
 _POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
-    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none';"
+    " frame-ancestors 'none'; script-src {script}; style-src {style}"
 )
 _HEADERS: Final = {
-    "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -48,6 +49,7 @@ class Asset:
     compressed: bytes | None
     media_type: str
     tag: str
+    policy: str
 
 
 def wants_page(request: Any) -> bool:
@@ -77,7 +79,12 @@ async def part(request: Any, part: str) -> Response:
 
 
 def _send(request: Any, asset: Asset, caching: str) -> Response:
-    headers = {**_HEADERS, "Cache-Control": caching, "ETag": f'"{asset.tag}"'}
+    headers = {
+        **_HEADERS,
+        "Content-Security-Policy": asset.policy,
+        "Cache-Control": caching,
+        "ETag": f'"{asset.tag}"',
+    }
     if asset.tag in request.if_none_match:
         response = TrioResponse(b"", 304, headers)
         del response.headers["Content-Type"]
@@ -94,33 +101,42 @@ def _send(request: Any, asset: Asset, caching: str) -> Response:
 def build() -> str:
     """Return the digest of all of the console's files."""
     digest = hashlib.sha256()
-    for name, path in _files().items():
-        digest.update(f"{name}\n{path.stat().st_size}\n".encode() + path.read_bytes())
+    for path in _files():
+        content = path.read_bytes()
+        name = path.relative_to(ROOT).as_posix()
+        digest.update(f"{name}\n{len(content)}\n".encode() + content)
     return digest.hexdigest()[:12]
 
 
 @cache
 def assets() -> dict[str, Asset]:
-    """Return the files by name, read once."""
-    place = f"/console/{build()}".encode()
-    return {
-        name: _asset(path, path.read_bytes().replace(_PLACE, place) if name == PAGE else None)
-        for name, path in _files().items()
-    }
+    """Return the page and its parts by name, made once."""
+    text, inside = bundle.page(
+        (ROOT / PAGE).read_text(), lambda name: (ROOT / name).read_text(), build()
+    )
+    found = {PAGE: _asset(PAGE, text.encode(), inside)}
+    for name in PARTS:
+        found[name] = _asset(name, (ROOT / name).read_bytes(), bundle.Inside())
+    return found
 
 
-def _asset(path: Path, content: bytes | None) -> Asset:
-    content = path.read_bytes() if content is None else content
+async def prepare() -> None:
+    """Make all of it, in a thread, before the first browser asks."""
+    await trio.to_thread.run_sync(assets)
+
+
+def _asset(name: str, content: bytes, inside: bundle.Inside) -> Asset:
     compressed = gzip.compress(content, 9, mtime=0) if len(content) >= _LEAST else None
-    media_type = mimetypes.guess_type(path.name)[0] or "text/plain"
+    media_type = mimetypes.guess_type(name)[0] or "text/plain"
     if media_type.startswith("text/") or "svg" in media_type:
         media_type += "; charset=utf-8"
-    return Asset(content, compressed, media_type, hashlib.sha256(content).hexdigest()[:16])
+    policy = _POLICY.format(
+        script=" ".join(inside.scripts) or "'none'", style=" ".join(inside.styles) or "'none'"
+    )
+    return Asset(content, compressed, media_type, hashlib.sha256(content).hexdigest()[:16], policy)
 
 
-def _files() -> dict[str, Path]:
-    return {
-        path.relative_to(ROOT).as_posix(): path
-        for path in sorted(ROOT.rglob("*"))
-        if path.is_file() and "__pycache__" not in path.parts
-    }
+def _files() -> list[Path]:
+    return sorted(
+        path for path in ROOT.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    )

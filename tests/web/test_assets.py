@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
+import hashlib
 import re
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from lva.web.assets import PAGE, assets, build
+from lva.web import bundle
+from lva.web.assets import PAGE, ROOT, assets, build
 from tests.support import ServiceProcess
 
 pytestmark = pytest.mark.process
@@ -40,24 +43,61 @@ def test_browsers_get_the_console_and_everybody_else_the_index(service: ServiceP
         assert "Accept" in index.headers["vary"]
 
 
-def test_everything_that_the_page_names_is_there(service: ServiceProcess) -> None:
-    assert len(parts()) > 10
-    for path in parts():
-        part = service.get(path)
-        assert part.status_code == 200
-        assert part.content
-        kind = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
-        assert part.headers["content-type"].startswith(kind[path.rpartition(".")[2]])
+def test_the_page_names_nothing_but_its_icon(service: ServiceProcess) -> None:
+    """Anything more would cost a round trip before the first screen."""
+    assert parts() == [f"/console/{build()}/icon.svg"]
+    part = service.get(parts()[0])
+    assert (part.status_code, part.headers["content-type"]) == (200, "image/svg+xml; charset=utf-8")
 
 
-def test_every_module_is_loaded_ahead_and_imports_what_there_is() -> None:
-    """A module that the page does not name would cost a round trip more."""
-    named = {path.rpartition("/")[2] for path in parts()}
-    for name, asset in assets().items():
-        if name.endswith(".js"):
-            assert name.rpartition("/")[2] in named
-            for imported in re.findall(r'from "\./([^"]+)"', asset.content.decode()):
-                assert imported in assets()
+def test_each_module_and_style_sheet_stands_in_the_page_once() -> None:
+    page = assets()[PAGE].content.decode()
+    assert "{{" not in page
+    for path in ROOT.rglob("*.*"):
+        text = path.read_text()
+        if path.suffix == ".css":
+            assert page.count(text) == 1
+        elif path.suffix == ".js":
+            own = max(re.split("^(?:import .*|export )", text, flags=re.MULTILINE), key=len)
+            assert page.count(own) == 1, path
+    assert not re.search("^(import|export) ", page, re.MULTILINE)
+
+
+def test_modules_become_functions_in_the_order_of_their_imports() -> None:
+    files = {
+        "a.js": 'import { two } from "./b.js";\nimport { one, f } from "./c.js";\nf(one, two);\n',
+        "b.js": 'import { one } from "./c.js";\nexport const two = one + one;\n',
+        "c.js": "export const one = 1;\nexport async function f() {}\nconst private = 0;\n",
+    }
+    script = bundle.modules("a.js", files.__getitem__)
+    assert script.startswith('"use strict";')
+    assert re.findall(r"const module_(\w+) =", script) == ["c", "b", "a"]
+    assert "return { one, f };" in script
+    assert "const { one, f } = module_c;" in script
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'import * as b from "./b.js";',
+        'import { one as two } from "./b.js";',
+        'import { one } from "elsewhere";',
+        "export default 1;",
+        "export { one };",
+        "export let one = 1;",
+    ],
+)
+def test_what_the_bundle_does_not_provide_for_is_refused(line: str) -> None:
+    files = {"a.js": f"{line}\n", "b.js": "export const one = 1;\n"}
+    with pytest.raises(ValueError, match=r"a\.js has .* not provided for"):
+        bundle.modules("a.js", files.__getitem__)
+
+
+@pytest.mark.parametrize("text", ['"</script>"', "<!-- -->", "</STYLE >"])
+def test_what_would_end_its_element_is_refused(text: str) -> None:
+    for kind in ("script", "style"):
+        with pytest.raises(ValueError, match="which a page cannot hold"):
+            bundle.page(f"{{{{{kind} file}}}}", lambda _: text, "0")
 
 
 def test_the_page_is_small_and_compressed(service: ServiceProcess) -> None:
@@ -103,19 +143,30 @@ def test_parts_of_another_version_are_not_mixed_in(service: ServiceProcess) -> N
         assert service.get(path).status_code == 404, path
 
 
-def test_nothing_of_others_and_nothing_inline_may_run(service: ServiceProcess) -> None:
-    for path in ("/", parts()[0]):
-        headers = service.get(path, headers=BROWSER).headers
+def test_of_the_page_just_what_is_in_it_may_run(service: ServiceProcess) -> None:
+    """Not even a script of this service's own: plugins answer under the same origin."""
+    page = service.get("/", headers=BROWSER)
+    for answer in (page, service.get(parts()[0])):
+        headers = answer.headers
         policy = dict(
             rule.strip().split(" ", 1) for rule in headers["content-security-policy"].split(";")
         )
         assert policy["default-src"] == "'none'"
-        assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+        assert policy["img-src"] == policy["connect-src"] == "'self'"
         assert policy["frame-ancestors"] == policy["base-uri"] == policy["form-action"] == "'none'"
+        for tag in ("script", "style"):
+            inside = re.findall(rf"<{tag}>(.*?)</{tag}>", answer.text, re.DOTALL)
+            assert policy[f"{tag}-src"].split() == ([named(text) for text in inside] or ["'none'"])
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["x-frame-options"] == "DENY"
-    text = assets()[PAGE].content.decode()
-    assert not re.search(r"<style|style=|<script(?![^>]*src=)| on\w+=", text)
+    assert re.findall(r"<script[^>]*>", page.text) == ["<script>"] * 3
+    body = re.sub(r"<(script|style)>.*?</\1>", "", page.text, flags=re.DOTALL)
+    assert not re.search(r" (style|on\w+)=", body)
+
+
+def named(text: str) -> str:
+    """Return how a policy names an inline script or style."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def test_no_file_names_another_host() -> None:
@@ -129,5 +180,5 @@ def test_no_file_names_another_host() -> None:
 
 def test_the_vendored_library_has_its_licence_and_version() -> None:
     assert "MIT License" in assets()["vendor/uplot/LICENSE"].content.decode()
-    script = assets()["vendor/uplot/uPlot.iife.min.js"].content.decode()
+    script = (ROOT / "vendor/uplot/uPlot.iife.min.js").read_text()
     assert re.search(r"\(v(\d+\.\d+\.\d+)\)", script[:100])

@@ -407,8 +407,10 @@ def test_a_hundred_plugins_are_there_at_once(browser: Browser, tmp_path: Path) -
             expect(watched.page.locator(".plugins tbody tr")).to_have_count(100)
             service.request("POST", "/p77/crash")
             expect(watched.page.locator(".plugins tbody tr").first).to_contain_text("p77")
-        print(f"first screen with 100 plugins: {min(took):.0f} ms (of {len(took)}: {took})")
-        assert min(took) < 1000  # 300 on a machine that does nothing else
+        print(
+            "first screen with 100 plugins: {:.0f} ms the first time, then {:.0f} ms".format(*took)
+        )
+        assert min(took) < 1000  # 300, also the first time, on a machine that does nothing else
 
 
 # Steering

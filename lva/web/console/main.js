@@ -56,8 +56,7 @@ function tell({ plugin, state }) {
 
 /** A page of another version than the service's may misread it: offer to load the new one. */
 function greet() {
-  const mine = new URL(import.meta.url).pathname.split("/")[2];
-  if (model.service.build !== mine) {
+  if (model.service.build !== document.documentElement.dataset.build) {
     notice(h("span", {}, "The service runs another version than this page. "), h("button", { type: "button", onclick: () => location.reload() }, "Load it"));
   }
   showToken();
