@@ -91,9 +91,12 @@ class Changes:
     async def stop(self, name: str) -> None:
         """Stop a plugin; return once it has ended. Its points wait for its next start.
 
+        One that has failed has ended already, and given up its points; from then on it counts as stopped by
+        an operator.
+
         Raises:
             UnknownPluginError: There is no such plugin.
-            ActionRefusedError: It has ended already, or the service stops.
+            ActionRefusedError: It is stopped already, or was abandoned, or the service stops.
         """
         await self._do(name, "stop", self._stop)
 
@@ -145,8 +148,9 @@ class Changes:
 
     async def _stop(self, life: PluginLife) -> None:
         await self._end(life, Ending.PAUSE, "stopped by an operator")
-        await life.forgo_next()
         self._host.look_at_end(life)
+        life.set_aside("stopped by an operator")
+        await life.forgo_next()
 
     async def _restart(self, life: PluginLife) -> None:
         await self._end(life, Ending.HANDOVER, "restarted by an operator")
@@ -236,7 +240,7 @@ class Changes:
         state = life.state.value.value
         if verb == "start" and not life.ended.is_set():
             return f"plugin {name!r} is {state}; to begin anew, restart it"
-        if verb == "stop" and life.ended.is_set():
+        if verb == "stop" and life.ended.is_set() and (life.paused or state == "abandoned"):
             return f"plugin {name!r} has ended already: it is {state}"
         return None
 

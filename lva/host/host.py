@@ -378,15 +378,12 @@ class Host:
         return {
             name: f"{life.state.value.value}: {life.last.reason}"
             for name, life in self.lives.items()
-            if life.state.value is not State.RUNNING and not self._is_paused(life)
+            if life.state.value is not State.RUNNING and not life.paused
         }
 
     def paused(self) -> list[str]:
         """Return the names of the plugins that an operator has stopped, or is stopping."""
-        return [name for name, life in self.lives.items() if self._is_paused(life)]
-
-    def _is_paused(self, life: PluginLife) -> bool:
-        return life.ending is Ending.PAUSE and life.state.value in {State.STOPPING, State.STOPPED}
+        return [name for name, life in self.lives.items() if life.paused]
 
 
 class _Line:

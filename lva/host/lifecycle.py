@@ -359,9 +359,21 @@ class PluginLife:
         in_order = self.state.value in {State.LOADED, State.STOPPING, State.STOPPED}
         await self.record.give_up_points(SHUTDOWN if in_order else FAILED)
 
+    @property
+    def paused(self) -> bool:
+        """Whether an operator has stopped it, or is stopping it."""
+        return self.ending is Ending.PAUSE and self.state.value in {State.STOPPING, State.STOPPED}
+
+    def set_aside(self, reason: str) -> None:
+        """After the end: let a plugin that has failed count as one that an operator has stopped."""
+        if self.state.value is State.FAILED:
+            self._move(State.STOPPED, reason)
+        if self.state.value is State.STOPPED:
+            self.ending = Ending.PAUSE
+
     async def forgo_next(self) -> None:
         """After the end: no other life follows, although one was to; let go of what waits for it."""
-        if self.ending is Ending.PAUSE and self.state.value is State.STOPPED:
+        if self.paused:
             return  # its points go on waiting
         self.ending = Ending.FOR_GOOD
         self._close_gate(Gate.GONE)

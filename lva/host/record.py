@@ -58,8 +58,8 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
     State.RUNNING: frozenset({State.BACKOFF, State.FAILED, State.STOPPING, State.ABANDONED}),
     State.BACKOFF: frozenset({State.INITIALIZING, State.STOPPING, State.ABANDONED}),
     State.STOPPING: frozenset({State.STOPPED, State.ABANDONED}),
-    # From here an operator leads to the next life.
-    State.FAILED: frozenset({State.ABANDONED, State.LOADED}),
+    # From here an operator leads to the next life, or leaves what has failed at that.
+    State.FAILED: frozenset({State.ABANDONED, State.LOADED, State.STOPPED}),
     State.STOPPED: frozenset({State.ABANDONED, State.LOADED}),
     State.ABANDONED: frozenset({State.LOADED}),
 }

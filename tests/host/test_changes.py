@@ -364,6 +364,59 @@ async def test_a_failed_plugin_is_started_again_and_takes_points_again(tmp_path,
         assert legal(host)
 
 
+async def test_a_failed_plugin_that_is_stopped_is_not_waited_for_any_more(tmp_path, autojump_clock):
+    tables = {"p": {"restart": "never"}}
+    sources = {"p": CRASHING, "other": BACKGROUND}
+    async with running_host(tmp_path, sources, tables, wait=False) as host:
+        host.publish(numbered(3))
+        await host.wait_for("p", State.FAILED)
+        await host.life("p").ended.wait()
+        await host.wait_for("other", State.RUNNING)
+        error = host.life("p").record.last_error
+        assert host.host.changes.possible("p") == ["start", "stop", "restart", "reload"]
+        assert list(host.host.not_ready()) == ["p"]
+        await host.host.changes.stop("p")
+        assert (host.host.not_ready(), host.host.paused()) == ({}, ["p"])
+        assert host.life("p").last[::2] == (State.STOPPED, "stopped by an operator")
+        assert host.life("p").record.last_error == error
+        assert host.host.changes.possible("p") == ["start", "restart", "reload"]
+        with pytest.raises(ActionRefusedError, match="ended already: it is stopped"):
+            await host.host.changes.stop("p")
+        journal.append("mended")
+        await host.host.changes.start("p")
+        await host.host.changes.stop("p")
+        part = await host.receipt_of("p")
+        assert (part.state, part.lives, part.lost) == ("stopped", 2, 3)
+        assert legal(host)
+
+
+async def test_a_failed_plugin_that_is_stopped_while_it_closes_is_stopped_at_last(
+    tmp_path, autojump_clock
+):
+    closing = CRASHING + "\n        async def close(self):\n            await trio.sleep(2)\n"
+    tables = {"p": {"restart": "never"}}
+    async with running_host(tmp_path, {"p": closing}, tables, wait=False) as host:
+        host.publish(numbered(1))
+        await host.wait_for("p", State.FAILED)
+        assert not host.life("p").ended.is_set()
+        await host.host.changes.stop("p")
+        assert host.host.paused() == ["p"]
+        assert legal(host)
+
+
+async def test_a_critical_plugin_that_has_failed_is_no_less_so_when_it_is_stopped(
+    tmp_path, autojump_clock
+):
+    closing = CRASHING + "\n        async def close(self):\n            await trio.sleep(2)\n"
+    tables = {"p": {"restart": "never", "critical": True}}
+    async with running_host(tmp_path, {"p": closing}, tables, wait=False) as host:
+        host.publish(numbered(1))
+        await host.wait_for("p", State.FAILED)
+        await host.host.changes.stop("p")
+        assert host.host.critical_failure == "p"
+        assert (await host.stop()).exit_code == 3
+
+
 async def test_a_failed_plugin_with_a_spool_gets_its_points_back(tmp_path):
     tables = {"p": {"restart": "never", "spool": "disk"}}
     async with running_host(tmp_path, {"p": CRASHING}, tables, wait=False) as host:
