@@ -51,6 +51,7 @@ class Access:
         )
         self._actions = Buckets(*ACTIONS)
         self._failures = Buckets(*FAILURES)
+        self._failures_since_logged = 0
         self._quiet_until = -math.inf
 
     @property
@@ -124,21 +125,28 @@ class Access:
         given, who = _bearer(request), client(request)
         if given is None:
             raise _unauthorized("This needs the admin token, as Authorization: Bearer TOKEN.")
+        if hmac.compare_digest(_digest(given), token):
+            return  # whatever others have sent from there: a proxy has one address for all
+        self._failures_since_logged += 1
         if wait := self._failures.wait(who):
-            raise _too_often("Too many wrong tokens", wait)
-        if not hmac.compare_digest(_digest(given), token):
+            problem = _too_often("Too many wrong tokens", wait)
+        else:
             self._failures.take(who)
-            raise _unauthorized("This is not the admin token.")
+            problem = _unauthorized("This is not the admin token.")
+        self._log_refusal(request, problem)
+        raise problem
 
     def _log_refusal(self, request: Any, problem: Problem) -> None:
-        """Log that an action was refused, now and then."""
+        """Log that a request was refused, now and then, and how many wrong tokens there were since."""
         now = trio.current_time()
         if now >= self._quiet_until:
             self._quiet_until = now + _LOG_INTERVAL
             path = quote(request.path, errors="replace")  # which may hold line breaks
+            wrong, self._failures_since_logged = self._failures_since_logged, 0
             LOGGER.warning(
-                "%s %.200s from %s was refused: %s", request.method, path, client(request),
-                problem.detail, extra={"client": client(request), "outcome": problem.error_code},
+                "%s %.200s from %s was refused: %s%s", request.method, path, client(request),
+                problem.detail, f" ({wrong} wrong tokens since the last such record)" if wrong > 1 else "",
+                extra={"client": client(request), "outcome": problem.error_code, "wrong_tokens": wrong},
             )  # fmt: skip
 
 
