@@ -18,13 +18,18 @@ LOGGER: Final = logging.getLogger("lva.service")
 def announce(settings: Settings, plugins: Sequence[LoadedPlugin], address: str) -> None:
     """Log where the service listens, what it runs, and where to look next."""
     names = ", ".join(f"{plugin.name} ({plugin.kind})" for plugin in plugins) or "none"
-    LOGGER.info("listening on %s", address, extra={"address": address})
+    url = _openable(address)
+    others = "" if url == address else " and on all other addresses of this machine"
+    LOGGER.info("listening on %s%s", url, others, extra={"address": address})
     LOGGER.info("active plugins: %s", names)
     LOGGER.info("state directory: %s", settings.state_dir)
-    if address.startswith("http"):
-        LOGGER.info(
-            "look next: %s/ in a browser, or curl %s/readyz ; stop with Ctrl-C", address, address
-        )
+    if url.startswith("http"):
+        LOGGER.info("look next: %s/ in a browser, or curl %s/readyz ; stop with Ctrl-C", url, url)
+
+
+def _openable(address: str) -> str:
+    """Return the address that leads to the service from its own machine."""
+    return address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
 
 def show_receipt(receipt: Receipt) -> None:

@@ -191,17 +191,27 @@ def _check_direct(request: Any) -> None:
 def _check_host(request: Any) -> None:
     """Refuse what reached the loopback interface by a name that leads here by a trick."""
     host = request.headers.get("Host", "")
-    try:
-        name = urlsplit(f"//{host}").hostname
-    except ValueError:
-        name = None
-    if name != "localhost" and not _is_loopback(name):
+    if not is_local_name(host):
         raise Problem(
             403,
-            f"Under the host name {name!r} this needs an admin token, and the service has none; use"
+            f"Under the host name {_name(host)!r} this needs an admin token, and the service has none; use"
             f" localhost, or set {TOKEN_VARIABLE}.",
             "foreign_host",
         )
+
+
+def is_local_name(host: str) -> bool:
+    """Return whether a Host header has a name of the loopback interface."""
+    name = _name(host)
+    return name == "localhost" or _is_loopback(name)
+
+
+def _name(host: str) -> str | None:
+    """Return a Host header without the port."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
 
 
 def _is_loopback(host: str | None) -> bool:

@@ -19,6 +19,7 @@ from quart import Response
 from quart_trio.wrappers import TrioResponse
 
 from lva.web import bundle
+from lva.web.access import is_local_name
 from lva.web.problems import Problem
 
 ROOT: Final = Path(__file__).parent / "console"
@@ -34,9 +35,10 @@ _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+#: Browsers heed this, and do not complain of it, where nobody can listen to the connection.
+_ISOLATION: Final = {"Cross-Origin-Opener-Policy": "same-origin"}
 #: Files below this size, in bytes, are not worth compressing.
 _LEAST: Final = 512
 
@@ -80,7 +82,7 @@ async def part(request: Any, part: str) -> Response:
 
 def _send(request: Any, asset: Asset, caching: str) -> Response:
     headers = {
-        **_HEADERS,
+        **(_HEADERS | _ISOLATION if _is_trustworthy(request) else _HEADERS),
         "Content-Security-Policy": asset.policy,
         "Cache-Control": caching,
         "ETag": f'"{asset.tag}"',
@@ -95,6 +97,12 @@ def _send(request: Any, asset: Asset, caching: str) -> Response:
         response = TrioResponse(asset.content, 200, headers, content_type=asset.media_type)
     response.vary.add("Accept-Encoding")
     return response
+
+
+def _is_trustworthy(request: Any) -> bool:
+    """Return whether the browser has the page over TLS, which is a proxy's, or from its own machine."""
+    over_tls = request.headers.get("X-Forwarded-Proto", request.scheme) == "https"
+    return over_tls or is_local_name(request.headers.get("Host", ""))
 
 
 @cache

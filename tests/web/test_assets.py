@@ -164,6 +164,25 @@ def test_of_the_page_just_what_is_in_it_may_run(service: ServiceProcess) -> None
     assert not re.search(r" (style|on\w+)=", body)
 
 
+@pytest.mark.parametrize(
+    ("headers", "sent"),
+    [
+        ({}, True),
+        ({"Host": "localhost:5240"}, True),
+        ({"Host": "[::1]:5240"}, True),
+        ({"Host": "agent.test"}, False),
+        ({"Host": "192.0.2.7:5240"}, False),
+        ({"Host": "agent.test", "X-Forwarded-Proto": "http"}, False),
+        ({"Host": "agent.test", "X-Forwarded-Proto": "https"}, True),
+    ],
+)
+def test_the_page_is_kept_from_its_opener_where_browsers_heed_that(
+    service: ServiceProcess, headers: dict[str, str], sent: bool
+) -> None:
+    answer = service.get("/", headers={**BROWSER, **headers})
+    assert answer.headers.get("Cross-Origin-Opener-Policy") == ("same-origin" if sent else None)
+
+
 def named(text: str) -> str:
     """Return how a policy names an inline script or style."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.support import ServiceProcess, write_plugin
-from tests.web.chromium import Watched, chromium, until, violations, watched_page
+from tests.web.chromium import ELSEWHERE, Watched, chromium, until, violations, watched_page
 
 pytestmark = pytest.mark.process
 
@@ -482,6 +482,14 @@ def test_a_file_that_changed_is_seen_and_reloaded_and_a_broken_one_is_not(
     expect(page.locator("p.outcome")).to_have_text("cam runs its new code.")
 
 
+def test_from_another_machine_over_plain_http_the_browser_has_nothing_to_complain_of(
+    browser: Browser, service: ServiceProcess
+) -> None:
+    with watched_page(browser, service.url.replace("127.0.0.1", ELSEWHERE)) as watched:
+        watched.page.goto("/")
+        expect(heading(watched.page)).to_contain_text("eady")
+
+
 def test_where_no_token_can_help_the_pages_say_so_and_offer_nothing(
     browser: Browser, tmp_path: Path
 ) -> None:
@@ -489,7 +497,7 @@ def test_where_no_token_can_help_the_pages_say_so_and_offer_nothing(
     env = {"LUNA_VIDEO_AGENT_BIND": "0.0.0.0:0"}
     with ServiceProcess(tmp_path, ["down"], DOWN_TABLE, env) as service:
         service.wait_until(lambda: service.plugin("down")["state"] == "backoff")
-        with watched_page(browser, service.url.replace("0.0.0.0", "127.0.0.1")) as watched:
+        with watched_page(browser, service.url) as watched:
             page = watched.page
             page.goto("/")
             off = page.get_by_text("are off: the service has no admin token")
