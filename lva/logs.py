@@ -74,8 +74,8 @@ def masked(value: Any, secret: bool = False) -> Any:
         return masked(dict(value), secret)
     if isinstance(value, Mapping):
         return {
-            str(key): masked(item, secret or bool(_SECRET_KEY.search(str(key))))
-            for key, item in value.items()
+            key: masked(item, secret or bool(_SECRET_KEY.search(key)))
+            for key, item in ((_as_text(key), item) for key, item in value.items())
         }
     if isinstance(value, list | tuple | set | frozenset):
         return [masked(item, secret) for item in value]
@@ -85,7 +85,15 @@ def masked(value: Any, secret: bool = False) -> Any:
         return _MASK
     if isinstance(value, int | float):
         return value if math.isfinite(value) else str(value)
-    return redact(str(value))
+    return redact(_as_text(value))
+
+
+def _as_text(value: Any) -> str:
+    """Return a plugin's own kind of value as text, whatever its methods do."""
+    try:
+        return str(value)
+    except Exception as error:
+        return f"<{type(value).__name__}, whose text cannot be had: {type(error).__name__}>"
 
 
 def _find_secrets(value: Any, named: bool) -> Iterable[str]:
@@ -97,7 +105,7 @@ def _find_secrets(value: Any, named: bool) -> Iterable[str]:
         yield from _find_secrets(dict(value), named)
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _find_secrets(item, named or bool(_SECRET_KEY.search(str(key))))
+            yield from _find_secrets(item, named or bool(_SECRET_KEY.search(_as_text(key))))
     elif isinstance(value, list | tuple | set | frozenset):
         for item in value:
             yield from _find_secrets(item, named)

@@ -220,3 +220,18 @@ def test_a_configuration_is_shown_with_its_secrets_masked() -> None:
         "some": ["a"],
         "n": 7,
     }
+
+
+def test_a_configuration_is_shown_whatever_the_texts_of_its_values_do() -> None:
+    class Odd:
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+        __repr__ = __str__
+
+    odd = "<Odd, whose text cannot be had: RuntimeError>"
+    config = {"plain": 1, "odd": Odd(), "list": [Odd()], "key": {Odd(): "value"}, "token": Odd()}
+    assert masked(config) == {
+        "plain": 1, "odd": odd, "list": [odd], "key": {odd: "value"}, "token": "***",
+    }  # fmt: skip
+    keep_secret(config)

@@ -529,6 +529,7 @@ class PluginLife:
                 attempt.phase = f"{cls.__name__}.initialize()"
                 self._name_task(attempt.phase)
                 await self._runtime.run(attempt.phase, partial(_initialize, attempt, member))
+            self._name_task(None)
             if not self._became_running(attempt):
                 return
         finally:
@@ -546,6 +547,7 @@ class PluginLife:
                     await self._start_together(attempt, background)
             finally:
                 attempt.working = False
+                self._name_task(None)
         if attempt.told_to_end:
             if len(attempt.body.nursery.child_tasks) > 1:
                 attempt.body.cancel()  # for what `start()` has begun since
@@ -573,9 +575,10 @@ class PluginLife:
                 attempt.first_failure = (what, without_host_frames(error))
             raise
 
-    def _name_task(self, what: str) -> None:
-        """Name the task after what it runs; threads that are started from there are told by it."""
-        trio.lowlevel.current_task().name = f"{self.name}.{what}"
+    def _name_task(self, call: str | None) -> None:
+        """Name the task after the call that it runs, if any: threads that it starts are told by that."""
+        name = self.name if call is None else f"{self.name}.{call}"
+        trio.lowlevel.current_task().name = name
 
     def _task_failed(self, where: str, error: BaseException) -> None:
         """Take note of a task that failed, and that is not below the body; after the end, only log it."""

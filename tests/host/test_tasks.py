@@ -95,6 +95,27 @@ async def test_trio_tasks_stand_below_who_started_them(tmp_path, autojump_clock)
     ]
 
 
+async def test_a_task_between_calls_has_the_plugins_name_alone(tmp_path, autojump_clock):
+    """Not that of the call before, as if it were still under way."""
+    quiet = """
+        class Quiet(BaseEventPlugin, BaseBackgroundPlugin):
+            eventName = "monitoring_event"
+
+            async def start(self):
+                self.nursery.start_soon(trio.sleep_forever)
+
+            async def handleEvent(self, points, logger):
+                pass
+    """
+    sink = quiet.replace(", BaseBackgroundPlugin", "").replace("Quiet", "Sink")
+    async with running_host(tmp_path, {"quiet": quiet, "sink": sink}) as host:
+        await wait_all_tasks_blocked()
+        for name in ("quiet", "sink"):
+            names = [node["name"] for node in task_tree(host.life(name))]
+            assert name in names
+            assert not any("initialize()" in other or "start()" in other for other in names)
+
+
 async def test_asyncio_tasks_stand_below_who_made_them(tmp_path):
     async with running_host(tmp_path, {"own": ASYNCIO}) as host:
         with trio.fail_after(10):
