@@ -92,7 +92,7 @@ def _as_text(value: Any) -> str:
     """Return a plugin's own kind of value as text, whatever its methods do."""
     try:
         return str(value)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - it is the plugin's code
         return f"<{type(value).__name__}, whose text cannot be had: {type(error).__name__}>"
 
 

@@ -186,11 +186,16 @@ class Changes:
 
     async def _begin(self, life: PluginLife, loaded: LoadedPlugin, reason: str) -> None:
         """Begin the plugin's next life, if nothing of this one is in the way."""
-        if (why := self._in_the_way(life)) is not None:
-            await life.forgo_next()
-            self._host.look_at_end(life)
-            raise ActionRefusedError(why)
+        why = self._in_the_way(life)
         try:
+            if why is None:
+                await life.record.open_spools(loaded, self._settings.state_dir)
+                why = self._in_the_way(life)  # which may have changed meanwhile
+            if why is not None:
+                life.record.close_spools()
+                await life.forgo_next()
+                self._host.look_at_end(life)
+                raise ActionRefusedError(why)
             after = self._host.begin_next_life(loaded, life.record, reason)
         except ConfigurationError as error:
             life.record.last_error = str(error)

@@ -12,6 +12,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -19,6 +20,7 @@ import trio
 from trio_util import AsyncValue
 
 from lva.contract import BaseEventPlugin
+from lva.errors import ConfigurationError
 from lva.host.dead_letters import DeadLetters
 from lva.host.delivery import Delivery
 from lva.host.leaks import Leaks
@@ -26,6 +28,7 @@ from lva.host.mailbox import REMOVED, Ledger
 from lva.host.routing import Owner
 from lva.host.runtimes import Patience, now
 from lva.host.spool import SpoolFile, open_spool
+from lva.host.threads import in_thread
 from lva.logs import plugin_logger
 from lva.settings import PluginSettings
 
@@ -118,6 +121,8 @@ class Record:
         self.watchers: Sequence[Watcher] = ()
         self.past: dict[tuple[str, str], Ledger] = {}
         self._deliveries: dict[tuple[str, str], Delivery] = {}
+        self._spools: dict[tuple[str, str], SpoolFile | None] = {}
+        self._thread = trio.CapacityLimiter(1)
 
     @property
     def last(self) -> Transition:
@@ -195,10 +200,13 @@ class Record:
     ) -> Delivery:
         dead_letters = _dead_letters(state_dir, self.name, cls, settings)
 
+        key = (cls.__name__, cls.eventName)
+
         def spool() -> SpoolFile | None:
+            if key in self._spools:
+                return self._spools.pop(key)
             return open_spool(state_dir, self.name, cls, settings)
 
-        key = (cls.__name__, cls.eventName)
         delivery = self._deliveries.get(key)
         if delivery is not None:
             delivery.carry_on(settings, patience, spool, dead_letters)
@@ -209,6 +217,32 @@ class Record:
             delivery.resume(past)
         self._deliveries[key] = delivery
         return delivery
+
+    async def open_spools(self, loaded: LoadedPlugin, state_dir: Path) -> None:
+        """Open the spools that a next life has to open again, in a thread; `deliveries` takes them.
+
+        Raises:
+            ConfigurationError: One of them cannot be opened; none is open then.
+        """
+        try:
+            for cls in loaded.classes:
+                if not issubclass(cls, BaseEventPlugin):
+                    continue
+                key = (cls.__name__, cls.eventName)
+                delivery = self._deliveries.get(key)
+                if delivery is None or delivery.mailbox.closed.is_set():
+                    work = partial(open_spool, state_dir, self.name, cls, loaded.settings)
+                    self._spools[key] = await in_thread(work, self._thread)
+        except ConfigurationError:
+            self.close_spools()
+            raise
+
+    def close_spools(self) -> None:
+        """Close what `open_spools` has opened, if no life follows after all."""
+        for spool in self._spools.values():
+            if spool is not None:
+                spool.close()
+        self._spools.clear()
 
     async def remove_other_classes(self, loaded: LoadedPlugin) -> None:
         """Give up the points of the event classes that the reloaded file does not have any more."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from lva.errors import ConfigurationError
 from lva.host.changes import ActionRefusedError, UnknownPluginError
 from lva.host.lifecycle import TRANSITIONS, State
 from tests.support import RunningHost, journal, numbered, running_host
@@ -434,6 +437,33 @@ async def test_a_failed_plugin_with_a_spool_gets_its_points_back(tmp_path):
         assert (await host.receipt_of("p")).points["accepted"] == 3
         assert host.host.receipt is not None
         assert host.host.receipt.exit_code == 0
+
+
+async def test_a_spool_is_opened_again_beside_the_event_loop(tmp_path):
+    """A file that is locked for a moment holds up the start, and nothing else."""
+    tables = {"p": {"restart": "never", "spool": "disk"}}
+    async with running_host(tmp_path, {"p": CRASHING}, tables, wait=False) as host:
+        host.publish(numbered(3))
+        await host.wait_for("p", State.FAILED)
+        with trio.fail_after(10):
+            await host.life("p").ended.wait()
+        (path,) = tmp_path.rglob("p.P.sqlite3")
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("PRAGMA locking_mode = EXCLUSIVE")
+            other.execute("BEGIN EXCLUSIVE")
+            with pytest.raises(ConfigurationError, match="another running service uses it"):
+                await host.host.changes.start("p")
+            journal.append("mended")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(host.host.changes.start, "p")
+                await trio.sleep(0.1)
+                other.close()  # which this task would not come to, were the file opened on the loop
+        assert host.life("p").state.value is State.RUNNING
+        with trio.fail_after(10):
+            while ledger(host, "p")["delivered"] < 3:
+                await trio.sleep(0.02)
+        assert journal[1:] == [0, 1, 2]
+        assert legal(host)
 
 
 async def test_an_operator_s_start_gives_a_plugin_all_its_restarts_again(tmp_path, autojump_clock):
