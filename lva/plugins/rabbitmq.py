@@ -168,7 +168,7 @@ class RabbitMQ(BaseEventPlugin, BaseBackgroundPlugin):
         self._server = f"RabbitMQ at {url.host}:{port}"
         self._origin = f"lva-{uuid.uuid4().hex}"
         self._feedback: str | None = None
-        self._links: list[tuple[aio_pika.Connection, Wire]] = []
+        self._links: list[Link] = []
         self._lost: asyncio.Future[Exception]
         self._exchange: AbstractExchange | None = None
         self._unconfirmed = False
@@ -209,7 +209,8 @@ class RabbitMQ(BaseEventPlugin, BaseBackgroundPlugin):
 
         Raises:
             RetryLaterError: None was confirmed: the server is away, stalls, or refuses them.
-            PartialDeliveryError: Some were not confirmed, are too large, or went to no queue.
+            PartialDeliveryError: Some were not confirmed, for the same reasons; or are too large, or went
+                to no queue.
         """
         if self._awaited in points:
             self._came_back.set()
@@ -238,6 +239,7 @@ class RabbitMQ(BaseEventPlugin, BaseBackgroundPlugin):
                 f" sent; for one: {cause}",
                 failed=failed,
                 rejected=rejected,
+                after=0.0 if failed else None,
             )
 
     async def close(self) -> None:
@@ -250,7 +252,7 @@ class RabbitMQ(BaseEventPlugin, BaseBackgroundPlugin):
             await asyncio.gather(self._work, return_exceptions=True)
             self._work = None
         links, self._links = self._links, []
-        await asyncio.gather(*(shut(*link) for link in links))
+        await asyncio.gather(*(link.shut() for link in links))
 
     # Connecting
 
@@ -267,7 +269,7 @@ class RabbitMQ(BaseEventPlugin, BaseBackgroundPlugin):
 
     async def _open_channel(self) -> AbstractChannel:
         """Return a channel of a connection of its own, whose loss ends `start()`."""
-        config, lost, wire = self.config, self._lost, Wire()
+        config, lost = self.config, self._lost
         url = URL(config.url).update_query(heartbeat=config.heartbeat, name="lva")
         if config.username or config.password:
             secret = config.password.get_secret_value() if config.password else ""
@@ -277,11 +279,10 @@ class RabbitMQ(BaseEventPlugin, BaseBackgroundPlugin):
             silent = error is None or isinstance(error, asyncio.CancelledError)
             lose(lost, f"{self._server} {'fell silent' if silent else f'is lost: {error}'}")
 
-        connection = aio_pika.Connection(url)
-        connection.kwargs["transport_factory"] = wire
-        self._links.append((connection, wire))
-        await connection.connect()
-        channel = connection.channel(on_return_raises=True)
+        link = Link(url)
+        self._links.append(link)
+        await link.open()
+        channel = link.connection.channel(on_return_raises=True)
         await channel.initialize()
         channel.close_callbacks.add(closed)
         return channel
@@ -407,19 +408,47 @@ class Wire(TransportFactory):
         reader, self._writer = await factory.create(url, **options)
         return reader, self._writer
 
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a transport."""
+        return self._writer is not None
+
     def cut(self) -> None:
         """Give up what is not yet sent."""
         if self._writer is not None:
             self._writer.transport.abort()
 
 
-async def shut(connection: aio_pika.Connection, wire: Wire) -> None:
-    """Close a connection; cut it if the server does not answer, as the library would go on waiting."""
-    closing = asyncio.gather(connection.close(), return_exceptions=True)
-    await asyncio.wait([closing], timeout=CLOSE_GRACE)
-    if not closing.done():
-        wire.cut()
-        await asyncio.wait([closing], timeout=CUT_GRACE)
+class Link:
+    """A connection that can be shut at any moment, also while it is being opened."""
+
+    def __init__(self, url: URL) -> None:
+        self.connection = aio_pika.Connection(url)
+        self._wire = self.connection.kwargs["transport_factory"] = Wire()
+        self._opening: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Connect. Cancelled, it leaves the rest to `shut()`.
+
+        The library forgets a connection, and the tasks of it, when it is cancelled as they are made.
+        """
+        self._opening = asyncio.create_task(self.connection.connect())
+        await asyncio.shield(self._opening)
+
+    async def shut(self) -> None:
+        """Say good-bye; cut the connection if the server does not answer, as the library would wait on."""
+        closing = asyncio.create_task(self._close())
+        await asyncio.wait([closing], timeout=CLOSE_GRACE)
+        if not closing.done():
+            self._wire.cut()
+            await asyncio.wait([closing], timeout=CUT_GRACE)
+
+    async def _close(self) -> None:
+        if self._opening is not None:
+            if not self._wire.is_up:
+                self._opening.cancel()  # nothing is made yet, and an address may never answer
+            await asyncio.gather(self._opening, return_exceptions=True)
+        await asyncio.gather(self.connection.close(), return_exceptions=True)
 
 
 def lose(lost: asyncio.Future[Exception], why: str) -> None:

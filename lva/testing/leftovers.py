@@ -21,15 +21,19 @@ from lva.host.runtimes import waiting_at
 from lva.testing.holds import SCHEDULE
 from lva.testing.places import Place, frame_place, parsed_place
 from lva.testing.report import Problem
+from lva.testing.virtual import threads_work
 from lva.testing.world import World
 from lva.web.lanes import Lane
 
 if TYPE_CHECKING:
     from lva.host.host import Host
 
-#: How long, in real seconds, what is about to end may take to do so.
-_SETTLING: Final = 0.2
+#: How many looks, so many real seconds apart, what is about to end may take to do so: looks, since on a busy
+#: machine this thread does not run either when that one does not.
+_LOOKS: Final = 100
 _LOOK: Final = 0.002
+#: Most looks at a thread that works, or waits for a processor, and so may be about to end.
+_MOST_LOOKS: Final = 1000
 _FD_DIR: Final = next((path for path in ("/proc/self/fd", "/dev/fd") if Path(path).is_dir()), None)
 _HINTS: Final = {
     "task": "let tasks end when they are cancelled: no bare except around an await, no shield",
@@ -155,11 +159,12 @@ async def left_since(
         origins: Where things were made.
         world: What the plugin talked to; its own things do not count.
     """
-    deadline = time.monotonic() + _SETTLING
     found = _found(before, root, origins, world)
     if found:
         gc.collect()  # what nobody holds is closed sooner or later, and is not left behind
-    while found and time.monotonic() < deadline:
+    looks = 0
+    while found and (looks < _LOOKS or (looks < _MOST_LOOKS and threads_work())):
+        looks += 1
         time.sleep(_LOOK)  # noqa: ASYNC251 - threads end in real time, which the loop's may not be
         for _ in range(5):
             await trio.lowlevel.checkpoint()

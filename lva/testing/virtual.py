@@ -168,7 +168,7 @@ class VirtualTime(trio.abc.Instrument):
         began, seen = time.monotonic(), self._activity()
         while (patience := self._patience()) and (
             time.monotonic() - began < patience
-            or (patience >= THREAD_PATIENCE and self._worked < WORK_PATIENCE and _threads_work())
+            or (patience >= THREAD_PATIENCE and self._worked < WORK_PATIENCE and threads_work())
         ):
             looked = time.monotonic()
             await wait_all_tasks_blocked(_LOOK)
@@ -225,7 +225,7 @@ def outside(task: trio.lowlevel.Task) -> str | None:
     return None
 
 
-def _threads_work() -> bool:
+def threads_work() -> bool:
     """Return whether a thread of this process, this one apart, computes, waits for a processor or a disk."""
     own = threading.get_native_id()
     for thread in threading.enumerate():
