@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -19,6 +19,9 @@ from lva.host.finder import PACKAGE
 from lva.host.loading import table_of
 from lva.points import MonitoringPoint
 from lva.settings import Settings
+
+if TYPE_CHECKING:
+    from lva.testing.report import Step
 
 #: How long, in seconds, points may take to be delivered.
 POINTS_LIMIT: Final = 30.0
@@ -36,14 +39,19 @@ def run_contract(report: Report, settings: Settings) -> None:
 
     config, table = _configured(report, settings)
     found = check_plugin(_source(report), config, table)
-    report.notes.append(
-        f"{len(found.steps) - len(found.failures)} of {len(found.steps)} steps passed"
-    )
+    tried = len(found.steps) - len(found.skipped)
+    report.notes.append(f"{tried - len(found.failures)} of {tried} steps passed")
+    if found.skipped:
+        report.notes.append(f"{len(found.skipped)} steps skipped: {_reasons(found.skipped)}")
     for step in found.failures:
         hint = f"; {step.hint}" if step.hint else ""
         text = f"{step.guarantee}: {step.message}, at the step: {step.name}{hint}"
         file = Path(step.file) if step.file else report.file
         report.problems.append(Problem(text, file, step.line, "run"))
+
+
+def _reasons(steps: Sequence[Step]) -> str:
+    return "; ".join(dict.fromkeys(step.message for step in steps))
 
 
 def send_points(report: Report, settings: Settings, points: Sequence[MonitoringPoint]) -> None:

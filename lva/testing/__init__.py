@@ -17,6 +17,7 @@ from lva.testing.holds import HOLD_LIMIT
 from lva.testing.hosting import LvaHost, running_plugin
 from lva.testing.report import Report, Step
 from lva.testing.runs import Config
+from lva.testing.server_world import ServerWorld
 from lva.testing.subject import Source
 from lva.testing.world import Answer, Behaviour, HttpWorld, World, WorldError, WorldRequest
 
@@ -27,6 +28,7 @@ __all__ = [
     "HttpWorld",
     "LvaHost",
     "Report",
+    "ServerWorld",
     "Step",
     "World",
     "WorldError",

@@ -51,12 +51,13 @@ class Step:
     Attributes:
         name: What was done to the plugin: ``"stop at checkpoint 3 of initialize()"``.
         guarantee: The guarantee that it is about; if it failed, the one that is broken.
-        ok: Whether all went as it should.
-        message: What is wrong; empty if nothing is.
+        ok: Whether nothing went otherwise than it should.
+        message: What is wrong, or why the step was skipped; empty if it passed.
         file: The plugin's file, if there is a line to name.
         line: That line.
         code: What it says.
         hint: What to do about it.
+        skipped: Whether it was left out, or came to nothing, so that it shows nothing.
     """
 
     name: str
@@ -67,12 +68,15 @@ class Step:
     line: int | None = None
     code: str | None = None
     hint: str = ""
+    skipped: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the step as plain values."""
         return {name: getattr(self, name) for name in self.__slots__}
 
     def __str__(self) -> str:
+        if self.skipped:
+            return f"skipped: {self.name}: {self.message}"
         if self.ok:
             return f"ok: {self.name}"
         lines = [f"{self.guarantee}: {self.message}", f"  step: {self.name}"]
@@ -88,6 +92,11 @@ class Step:
 def passed(name: str, guarantee: str) -> Step:
     """Return a step in which all went as it should."""
     return Step(name, full_name(guarantee))
+
+
+def skipped(name: str, guarantee: str, why: str) -> Step:
+    """Return a step that shows nothing, with the reason."""
+    return Step(name, full_name(guarantee), message=why, skipped=True)
 
 
 def failed(name: str, problem: Problem) -> Step:
@@ -133,9 +142,14 @@ class Report:
         return [step for step in self.steps if not step.ok]
 
     @property
+    def skipped(self) -> Sequence[Step]:
+        """The steps that show nothing; each says why."""
+        return [step for step in self.steps if step.skipped]
+
+    @property
     def ok(self) -> bool:
         """Whether something was tried and all of it went as it should."""
-        return bool(self.steps) and not self.failures
+        return len(self.steps) > len(self.skipped) and not self.failures
 
     def raise_if_failed(self) -> Report:
         """Return the report if all is well.
@@ -160,6 +174,8 @@ class Report:
     def __str__(self) -> str:
         failures = self.failures
         if not failures:
-            return f"{self.source}: {len(self.steps)} steps passed"
+            passed = f"{self.source}: {len(self.steps) - len(self.skipped)} steps passed"
+            count = f", {len(self.skipped)} skipped" if self.skipped else ""
+            return "\n".join([passed + count, *(f"  {step}" for step in self.skipped)])
         count = f"{len(failures)} problem{'s' if len(failures) > 1 else ''}"
         return "\n\n".join([f"{self.source} breaks its contract ({count})", *map(str, failures)])

@@ -16,7 +16,7 @@ from lva.testing.captured import CapturedLog, leaked_secrets, secrets_of
 from lva.testing.holds import HoldWatch
 from lva.testing.places import Place
 from lva.testing.probe import CLOSE, HANDLE, START, Plan
-from lva.testing.report import Problem, Report, failed, passed
+from lva.testing.report import Problem, Report, failed, passed, skipped
 from lva.testing.subject import Subject
 from lva.testing.trial import Trial, crash_problem, root_of, trial
 from lva.testing.world import World
@@ -108,8 +108,17 @@ class Runs:
             self._note("load", "load", result)
             return None
         self._on_asyncio = result.loaded.runtime == "asyncio"
-        self._note(name, guarantee, [*result.problems, *after(result)])
+        problems = [*result.problems, *after(result)]
+        cancel = result.probe.plan.cancel
+        if problems or cancel is None or result.probe.reached:
+            self._note(name, guarantee, problems)
+        else:
+            self.skip(name, guarantee, "this time it did not come to that checkpoint")
         return result
+
+    def skip(self, name: str, guarantee: str, why: str) -> None:
+        """Report a step that shows nothing."""
+        self.report.steps.append(skipped(name, guarantee, why))
 
     async def _once(self, plan: Plan, act: Act) -> Trial | list[Problem]:
         async with AsyncExitStack() as stack:

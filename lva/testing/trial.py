@@ -146,6 +146,8 @@ async def trial(
                 except Exception as error:  # noqa: BLE001 - raised below, outside of the nurseries
                     failure = error
                 with trio.CancelScope(shield=True):
+                    if world is not None:
+                        await world.look(run.client)
                     await run.client.aclose()
                     await _stop(run)
                     left = await left_since(before, root, origins, world)
@@ -169,9 +171,7 @@ async def _virtual_time(helpers: trio.Nursery, world: World | None) -> VirtualTi
     clock = trio.lowlevel.current_clock()
     if not isinstance(clock, MockClock) or math.isinf(clock.autojump_threshold):
         return None
-    virtual = VirtualTime(clock)
-    if world is not None:
-        virtual.hung, virtual.idle = (lambda: world.hung), (lambda: world.idle)
+    virtual = VirtualTime(clock, world)
     await helpers.start(virtual.run)
     return virtual
 

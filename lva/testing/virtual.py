@@ -22,6 +22,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from lva.host.runtimes import TrioRuntime
 from lva.logs import current_plugin
+from lva.testing.world import World
 
 #: How long, in real seconds, a socket that a plugin waits for may take before time goes on.
 SOCKET_PATIENCE: Final = 0.05
@@ -32,6 +33,8 @@ THREAD_PATIENCE: Final = 0.15
 WORK_PATIENCE: Final = 10.0
 #: The same for an asyncio loop that does not come to rest.
 LOOP_PATIENCE: Final = 0.25
+#: How much slower than real time virtual time passes while a real server owes an answer.
+OWED_PACE: Final = 4.0
 #: How many steps a cancelled task may take in a row before time goes on without it.
 _MOST_STEPS: Final = 500
 #: How far, in seconds, time then goes on at least.
@@ -45,22 +48,18 @@ class VirtualTime(trio.abc.Instrument):
 
     Args:
         clock: The run's clock. Its own jumping is turned off while `run` runs.
-
-    Attributes:
-        hung: Tells how many of the plugin's requests will not be answered.
-        idle: Tells how many of its connections are open without a request.
+        world: What the plugin talks to, if that is the kit's: it knows whom it will answer.
     """
 
-    def __init__(self, clock: MockClock) -> None:
+    def __init__(self, clock: MockClock, world: World | None = None) -> None:
         self._clock = clock
+        self._world = world or World()
         self._loops: list[VirtualLoop] = []
         self._rested = threading.Event()
         self._task: trio.lowlevel.Task | None = None
         self._steps = 0
         self._cancelled_steps = 0
         self._worked = 0.0
-        self.hung: Callable[[], int] = lambda: 0
-        self.idle: Callable[[], int] = lambda: 0
 
     def now(self) -> float:
         """Return the time. Any thread may call."""
@@ -109,12 +108,12 @@ class VirtualTime(trio.abc.Instrument):
     def _due(self) -> float:
         return min((loop.due for loop in self._loops), default=math.inf)
 
-    def _jump(self, due: float, least: float = 0.0) -> bool:
-        """Move to the next thing that is due; return whether there is one."""
+    def _jump(self, due: float, least: float = 0.0, most: float = math.inf) -> bool:
+        """Move to the next thing that is due, or as far as is allowed; return whether there is one."""
         self._cancelled_steps = 0
         now = self.now()
         statistics = trio.lowlevel.current_statistics()
-        seconds = min(statistics.seconds_to_next_deadline, due - now)
+        seconds = min(statistics.seconds_to_next_deadline, due - now, most)
         if math.isinf(seconds):
             return False
         self._clock.jump(max(least, seconds))
@@ -166,6 +165,15 @@ class VirtualTime(trio.abc.Instrument):
     async def _outside_at_rest(self) -> bool:
         """Give sockets and threads of plugins a moment; return whether nothing happened meanwhile."""
         began, seen = time.monotonic(), self._activity()
+        while self._world.owes:
+            looked = time.monotonic()
+            await wait_all_tasks_blocked(_LOOK)
+            if self._activity() != seen:
+                return False
+            self._world.waited(waited := time.monotonic() - looked)
+            # Not to stand still: a server whose answers take their time would keep it from ever moving.
+            self._jump(self._due(), most=waited / OWED_PACE)
+            began, seen = time.monotonic(), self._activity()
         while (patience := self._patience()) and (
             time.monotonic() - began < patience
             or (patience >= THREAD_PATIENCE and self._worked < WORK_PATIENCE and threads_work())
@@ -180,7 +188,7 @@ class VirtualTime(trio.abc.Instrument):
 
     def _patience(self) -> float:
         # A loop has its idle connections registered; a Trio task waits only for what it wants.
-        waits = max(0, sum(loop.sockets for loop in self._loops) - self.idle())
+        waits = max(0, sum(loop.sockets for loop in self._loops) - self._world.idle)
         patience = 0.0
         for task in _all_tasks():
             kind = outside(task)
@@ -190,7 +198,7 @@ class VirtualTime(trio.abc.Instrument):
                 waits += 1
         if any(loop.jobs for loop in self._loops) or (self._loops and _busy_executors()):
             patience = THREAD_PATIENCE
-        return max(patience, SOCKET_PATIENCE if waits > self.hung() else 0.0)
+        return max(patience, SOCKET_PATIENCE if waits > self._world.hung else 0.0)
 
 
 def _all_tasks() -> Iterator[trio.lowlevel.Task]:

@@ -6,17 +6,19 @@ import enum
 import gzip
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final, Self
 
 import h11
+import httpx
 import trio
 
 from lva.points import MonitoringPoint
 
-_MARK: Final = re.compile(rb"lva-point-(\d+)-")
+#: The text by which a point is known wherever it arrives.
+MARK: Final = re.compile(rb"lva-point-(\d+)-")
 _CHUNK: Final = 65_536
 
 
@@ -45,7 +47,7 @@ def numbers_in(data: bytes | str | Iterable[MonitoringPoint]) -> list[int]:
         data = data.encode()
     if not isinstance(data, bytes):
         data = repr([(dict(point.tags), dict(point.fields)) for point in data]).encode()
-    return list(dict.fromkeys(int(number) for number in _MARK.findall(data)))
+    return list(dict.fromkeys(int(number) for number in MARK.findall(data)))
 
 
 class World:
@@ -55,11 +57,15 @@ class World:
     `HttpWorld` is a server. Use as an async context manager.
 
     Attributes:
+        behaviours: What it can play; all if left out. For the others, `check_event_contract` disturbs the calls of
+            `handleEvent()` themselves, and its report says so.
         behaviour: How it takes points; `check_event_contract` sets it.
         arrived: The numbers of the points that it took, in the order in which they came.
         hung: How many senders wait for an answer that does not come.
         idle: How many connections are open without a request.
     """
+
+    behaviours: Collection[Behaviour] = tuple(Behaviour)
 
     def __init__(self) -> None:
         self.behaviour: Behaviour = Behaviour.SUCCEED
@@ -80,9 +86,26 @@ class World:
         The place to put a double of a client library there.
         """
 
+    async def look(self, client: httpx.AsyncClient) -> None:
+        """Called at the end of each run, while the plugin still runs.
+
+        The place to find what has `arrived` by asking the plugin itself, if that is where points go.
+
+        Args:
+            client: Sends requests to the service, without a network.
+        """
+
     def owns(self, thing: object) -> bool:
         """Return whether a task, or the number of a descriptor, is the world's and not the plugin's."""
         return False
+
+    @property
+    def owes(self) -> bool:
+        """Whether it is about to answer, but needs real time for that."""
+        return False
+
+    def waited(self, seconds: float) -> None:
+        """Take note that what it owes was waited for, so many real seconds."""
 
     async def take(self, data: bytes | str | Iterable[MonitoringPoint]) -> None:
         """Take data with points in it, as the behaviour has it.

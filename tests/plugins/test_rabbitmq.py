@@ -21,7 +21,6 @@ from lva import MonitoringPoint
 from lva.host.lifecycle import State
 from lva.host.loading import load_plugins
 from lva.host.receipt import PluginReceipt
-from lva.testing.contract import check_plugin
 from tests.support import (
     RunningHost,
     ServiceProcess,
@@ -653,12 +652,3 @@ def test_a_wrong_password_is_said_but_never_shown(server, queue, service):
         assert process.stop() == 4  # the points of these requests are nowhere
         assert process.receipt_of("rabbitmq")["state"] == "stopped"
     assert SECRET not in shown + process.output
-
-
-def test_it_lives_well(node: RabbitMQServer):
-    node.declare("contract")
-    try:
-        report = check_plugin("rabbitmq", {"url": node.url, "routing_key": "contract"})
-    finally:
-        node.delete("contract")
-    report.raise_if_failed()

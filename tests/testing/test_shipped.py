@@ -1,68 +1,152 @@
-"""The plugins that ship keep the contracts."""
+"""The plugins that ship keep the contracts, each with the world that it talks to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib
+import inspect
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
+import httpx
 import pytest
 
 import lva
-from lva.testing import Answer, HttpWorld, check_event_contract, check_plugin
+from lva import BaseEventPlugin, MonitoringPoint
+from lva.testing import (
+    Answer,
+    Behaviour,
+    HttpWorld,
+    Report,
+    ServerWorld,
+    World,
+    check_event_contract,
+    check_plugin,
+    numbered_points,
+)
+from lva.testing.world import mark, numbers_in
 from tests.plugins.redis_server import RedisServer
 
-#: What those that send points over HTTP are told, and what their server answers.
-HTTP = {
-    "request_monitoring_plugin_example": (lambda world: {"url": world.url}, Answer()),
-    "batching_example": (lambda world: {"url": world.url}, Answer()),
-    "influx": (
-        lambda world: {"url": world.url, "bucket": "b", "org": "o", "token": "hunter2-hunter2"},
-        Answer(204),
+SHIPPED = sorted(path.stem for path in (Path(lva.__file__).parent / "plugins").glob("[!_]*"))
+
+
+class Case(NamedTuple):
+    """What a plugin is checked with.
+
+    Attributes:
+        config: Its configuration, or what makes it for the world.
+        world: Makes the world.
+        points: What is sent, if not the usual points.
+        server: The fixture of the server that the world stands before; it is handed to `world`.
+        event: Whether it is an event plugin.
+    """
+
+    config: Any = None
+    world: Callable[..., World] | None = None
+    points: Sequence[MonitoringPoint] | None = None
+    server: str | None = None
+    event: bool = True
+
+
+class Watched(World):
+    """Takes nothing itself: what has arrived is where the plugin shows it."""
+
+    behaviours = (Behaviour.SUCCEED,)
+    path = ""
+
+    async def look(self, client: httpx.AsyncClient) -> None:
+        self.arrived = numbers_in((await client.get(self.path)).text)
+
+
+class Scraped(Watched):
+    path = "/metrics"
+
+
+class Kept(Watched):
+    path = "/history/points?limit=1000"
+
+
+class Written(World):
+    """A file."""
+
+    behaviours = (Behaviour.SUCCEED,)
+
+    async def __aenter__(self) -> Self:
+        self._directory = tempfile.TemporaryDirectory()
+        self.path = Path(self._directory.name, "points.jsonl")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.arrived = numbers_in(self.path.read_bytes())
+        self._directory.cleanup()
+
+
+class RabbitWorld(ServerWorld):
+    def wants_answer(self, data: bytes) -> bool:
+        return not data.startswith(b"\x08")  # a heartbeat
+
+
+def before_redis(server: RedisServer) -> World:
+    return ServerWorld(
+        ("127.0.0.1", server.port),
+        clear=lambda: server.client.delete("points"),
+        received=lambda: repr(server.client.xrange("points")),
+    )
+
+
+def before_rabbitmq(server: Any) -> World:
+    def take() -> bytes:
+        return b"".join(message.body for message in server.take("contract"))
+
+    return RabbitWorld(("127.0.0.1", server.port), clear=take, received=take)
+
+
+def answered(answer: Answer) -> Callable[[], World]:
+    return lambda: HttpWorld(lambda _request: answer)
+
+
+#: Prometheus shows a point by its route.
+ROUTES = [
+    MonitoringPoint(
+        "requests", point.time, {**point.tags, "route": f"GET:/{mark(n)}"}, point.fields
+    )
+    for n, point in enumerate(numbered_points())
+]
+SECRET = "hunter2-hunter2"
+CASES = {
+    "background_plugin_example": Case(event=False),
+    "batching_example": Case(lambda world: {"url": world.url}, answered(Answer())),
+    "file": Case(lambda world: {"path": str(world.path)}, Written),
+    "history": Case(None, Kept),
+    "influx": Case(
+        lambda world: {"url": world.url, "bucket": "b", "org": "o", "token": SECRET},
+        answered(Answer(204)),
     ),
-    "otlp": (
-        lambda world: {"url": world.url, "headers": {"Authorization": "hunter2-hunter2"}},
-        Answer(body=b"", headers={"Content-Type": "application/x-protobuf"}),
+    "otlp": Case(
+        lambda world: {"url": world.url, "headers": {"Authorization": SECRET}},
+        answered(Answer(body=b"", headers={"Content-Type": "application/x-protobuf"})),
     ),
-    "webhook": (lambda world: {"url": f"{world.url}/hunter2-hunter2"}, Answer()),
+    "prometheus": Case(None, Scraped, ROUTES),
+    "rabbitmq": Case(
+        lambda world: {
+            "url": f"amqp://{world.address}/",
+            "routing_key": "contract",
+            "message_points": 5,
+        },
+        before_rabbitmq,
+        server="rabbitmq_node",
+    ),
+    "redis_stream": Case(
+        lambda world: {"url": f"redis://{world.address}/0", "stream": "points"},
+        before_redis,
+        server="redis",
+    ),
+    "request_monitoring_plugin_example": Case(lambda world: {"url": world.url}, answered(Answer())),
+    "resource_monitor": Case(event=False),
+    "webhook": Case(lambda world: {"url": f"{world.url}/{SECRET}"}, answered(Answer())),
 }
-#: Those that talk to nobody.
-ALONE = ("background_plugin_example", "file", "history", "prometheus", "resource_monitor")
-#: Those for which a test starts a real server; that of `rabbitmq` is in its own tests, which have one.
-SERVED = ("rabbitmq", "redis_stream")
-
-
-def test_every_shipped_plugin_is_checked():
-    shipped = {path.stem for path in (Path(lva.__file__).parent / "plugins").glob("*.py")}
-    assert shipped == {*HTTP, *ALONE, *SERVED}
-
-
-@pytest.mark.parametrize("name", ALONE)
-def test_a_plugin_of_its_own_lives_well(name: str):
-    check_plugin(name)
-
-
-@pytest.mark.parametrize("name", ["file", "history"])
-def test_a_plugin_of_its_own_accounts_for_points(name: str):
-    check_event_contract(name)
-
-
-def world_of(name: str) -> tuple[Any, Any]:
-    """Return what an HTTP sink is told, and what makes its world."""
-    config, answer = HTTP[name]
-    return config, lambda: HttpWorld(lambda _request: answer)
-
-
-@pytest.mark.parametrize("name", HTTP)
-def test_an_http_sink_lives_well(name: str):
-    config, world = world_of(name)
-    check_plugin(name, config, world=world)
-
-
-@pytest.mark.parametrize("name", HTTP)
-def test_an_http_sink_accounts_for_points(name: str):
-    config, world = world_of(name)
-    check_event_contract(name, config=config, world=world)
 
 
 @pytest.fixture(scope="module")
@@ -71,5 +155,74 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
         yield server
 
 
-def test_redis_stream_lives_well(redis: RedisServer):
-    check_plugin("redis_stream", {"url": redis.url, "stream": "points"})
+@pytest.fixture(scope="module")
+def rabbitmq_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    if "CI" not in os.environ:
+        pytest.importorskip(
+            "aio_pika", reason="aio-pika is not installed: pip install 'lva[rabbitmq]'"
+        )
+    from tests.plugins.rabbitmq_server import RabbitMQServer, find_program
+
+    if find_program() is None and "CI" not in os.environ:
+        pytest.skip("there is no RabbitMQ: apt-get install rabbitmq-server")
+    server = RabbitMQServer(tmp_path_factory.mktemp("rabbitmq"))
+    try:
+        server.start()
+        server.declare("contract")
+        yield server
+    finally:
+        server.end()
+
+
+def checked(check: Callable[..., Report], name: str, request: pytest.FixtureRequest) -> Report:
+    """Check a plugin as its case has it."""
+    case = CASES[name]
+    world = case.world
+    options: dict[str, Any] = {}
+    if world is not None and case.server is not None:
+        server = request.getfixturevalue(case.server)
+        options["world"] = lambda: world(server)
+    elif world is not None:
+        options["world"] = world
+    if check is check_event_contract and case.points is not None:
+        options["points"] = case.points
+    return check(name, config=case.config, **options)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_event_plugin_has_a_world(name: str):
+    """What ships is looked for, so that nobody can forget a new one in here."""
+    if name == "rabbitmq" and "CI" not in os.environ:
+        pytest.importorskip("aio_pika")
+    module = importlib.import_module(f"lva.plugins.{name}")
+    classes = [item for item in vars(module).values() if inspect.isclass(item)]
+    own = [item for item in classes if item.__module__ == module.__name__]
+    event = any(issubclass(item, BaseEventPlugin) for item in own)
+    assert CASES[name].event == event
+    assert not event or CASES[name].world is not None
+
+
+def test_no_case_is_of_a_plugin_that_does_not_ship():
+    assert [*CASES] == SHIPPED
+
+
+@pytest.mark.timeout(180)  # for the start of RabbitMQ, on a busy machine
+@pytest.mark.parametrize("name", SHIPPED)
+def test_it_lives_well(name: str, request: pytest.FixtureRequest):
+    checked(check_plugin, name, request)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("name", [name for name in SHIPPED if CASES.get(name, Case()).event])
+def test_it_accounts_for_points(name: str, request: pytest.FixtureRequest):
+    report = checked(check_event_contract, name, request)
+    names = " ".join(step.name for step in report.steps)
+    played = "the outside world"
+    assert f"{played} succeeds" in names
+    for behaviour in Behaviour:
+        watched = CASES[name].world in (Scraped, Kept, Written)
+        assert (f"{played} {behaviour.value}" in names) == (
+            not watched or behaviour is Behaviour.SUCCEED
+        ), names
+    # Everything was tried but, on another thread, a checkpoint that did not come again.
+    assert all("is cancelled at checkpoint" in step.name for step in report.skipped), str(report)
