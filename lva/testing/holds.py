@@ -128,6 +128,10 @@ class HoldWatch(trio.abc.Instrument):
         if held >= self._limit and step.place is not None:
             self.holds.append(Hold(held, step.place, own_loop))
 
+    def forget(self) -> None:
+        """Forget this thread's step, of which nobody will tell the end: the watch is taken off the run."""
+        self._steps.pop(threading.get_ident(), None)
+
     def _watch(self) -> None:
         """Look at steps that take long: which line of the plugin is it?"""
         while not self._over.wait(self._limit / 4):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import re
 import socket
 import struct
 from collections.abc import Callable, Iterable
@@ -53,11 +52,12 @@ class ServerWorld(World):
     proxy of its own on the loopback interface. All is passed on until points come by. Then, as the behaviour
     has it,
 
-    * "fails now and then": the connection is reset, and so is the next one as soon as it is made; the time
-      after, the points are passed on, but the connection is reset before the answer; the third time all is
+    * "fails now and then": the connection is reset, and so is the next one as soon as it is made; the next
+      time the points are passed on, but the connection is reset before the answer; the third time all is
       well;
     * "fails for ever": it is reset, and so is every other from then on;
-    * "fails partly": half of the data is passed on, then the connection is reset; every third time all is well;
+    * "fails partly": half of the data is passed on, then the connection is reset; each third time all is
+      well;
     * "hangs": no connection moves any more, in no direction; new ones are accepted.
 
     While the server owes an answer, virtual time passes four times as slow as real time, so that no time limit
@@ -83,7 +83,7 @@ class ServerWorld(World):
         *,
         received: Callable[[], Received] | None = None,
         clear: Callable[[], object] | None = None,
-        patience: float = 2.0,
+        patience: float = 5.0,
     ) -> None:
         super().__init__()
         self.host: str = "127.0.0.1"
@@ -136,7 +136,7 @@ class ServerWorld(World):
     def wants_answer(self, data: bytes) -> bool:
         """Return whether the server answers what the plugin has just sent; it is taken that it does.
 
-        Derive a class and override this for heartbeats and the like, so that no time is spent on waiting for it.
+        Derive a class and override this for heartbeats and the like, so that nobody waits for an answer.
         """
         return True
 

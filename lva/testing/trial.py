@@ -161,6 +161,8 @@ async def trial(
                 nursery.cancel_scope.cancel()
             for instrument in instruments:
                 trio.lowlevel.remove_instrument(instrument)
+            if watch is not None:
+                watch.forget()
             run.problems[:] = _without_repetitions(run.problems)
         helpers.cancel_scope.cancel()
     if failure is not None:

@@ -57,8 +57,8 @@ class World:
     `HttpWorld` is a server. Use as an async context manager.
 
     Attributes:
-        behaviours: What it can play; all if left out. For the others, `check_event_contract` disturbs the calls of
-            `handleEvent()` themselves, and its report says so.
+        behaviours: What it can play; all if left out. For the others, `check_event_contract` disturbs the
+            calls of `handleEvent()` themselves, and its report says so.
         behaviour: How it takes points; `check_event_contract` sets it.
         arrived: The numbers of the points that it took, in the order in which they came.
         hung: How many senders wait for an answer that does not come.

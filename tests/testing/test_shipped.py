@@ -93,6 +93,7 @@ def before_redis(server: RedisServer) -> World:
         ("127.0.0.1", server.port),
         clear=lambda: server.client.delete("points"),
         received=lambda: repr(server.client.xrange("points")),
+        patience=20,  # there is nothing that it does not answer
     )
 
 
@@ -100,7 +101,7 @@ def before_rabbitmq(server: Any) -> World:
     def take() -> bytes:
         return b"".join(message.body for message in server.take("contract"))
 
-    return RabbitWorld(("127.0.0.1", server.port), clear=take, received=take)
+    return RabbitWorld(("127.0.0.1", server.port), clear=take, received=take, patience=20)
 
 
 def answered(answer: Answer) -> Callable[[], World]:

@@ -1,0 +1,31 @@
+"""How long steps take: what is between two runs is no step."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from lva.testing import check_plugin
+
+SLOW = """
+import time
+from lva import BaseBackgroundPlugin
+
+end = time.perf_counter() + 0.12
+while time.perf_counter() < end:
+    pass
+
+
+class Slow(BaseBackgroundPlugin):
+    async def initialize(self):
+        pass
+"""
+
+
+def test_a_file_that_takes_long_to_load_holds_nothing(tmp_path: Path):
+    """It is loaded before the event loop runs, in the service as in a check."""
+    path = tmp_path / "slow.py"
+    path.write_text(SLOW)
+    began = time.perf_counter()
+    check_plugin(path)
+    assert time.perf_counter() - began > 0.24  # it was loaded more than once
