@@ -60,7 +60,7 @@ class ServerWorld(World):
       well;
     * "hangs": no connection moves any more, in no direction; new ones are accepted.
 
-    While the server owes an answer, virtual time passes four times as slow as real time, so that no time limit
+    While the server owes an answer, virtual time passes four times slower than real time: no time limit
     of the plugin's is over only because the machine is busy.
 
     Args:

@@ -21,6 +21,7 @@ from lva import MonitoringPoint
 from lva.host.lifecycle import State
 from lva.host.loading import load_plugins
 from lva.host.receipt import PluginReceipt
+from lva.testing import Behaviour, ServerWorld, numbered_points
 from tests.support import (
     RunningHost,
     ServiceProcess,
@@ -169,6 +170,27 @@ async def test_points_arrive_in_order_with_their_types_and_are_confirmed(tmp_pat
     for message in messages:
         assert (message.content_type, message.delivery_mode) == ("application/json", 2)
         assert message.type == "monitoring_event"
+
+
+async def test_what_an_outage_cuts_off_of_a_batch_is_not_blamed_on_the_points(
+    tmp_path, server, queue
+):
+    large = MonitoringPoint("large", 1.0, {}, {"n": 25, "text": "x" * 5000})
+    async with ServerWorld(("127.0.0.1", server.port)) as world:
+        world.behaviour = Behaviour.SOMETIMES  # the first two times that points come by
+        config = {"url": f"amqp://{world.address}/", "routing_key": queue, "message_bytes": 4096}
+        keys = {"backoff_initial": 0.1, "retry_initial": 0.1, "max_attempts": 1}
+        plugin = {"rabbitmq": {**keys, "config": config}}
+        async with running_host(tmp_path, {"rabbitmq": None}, plugin, wait=False) as host:
+            await host.wait_for("rabbitmq", State.RUNNING, within=15)
+            host.publish([large, *numbered_points(5)])  # a part of the batch is done with at once
+            await settled(host, 6)
+            part = await clean_receipt(host)
+    assert world.sightings >= 2
+    points = part.points
+    assert (points["delivered"], points["rejected"], points["dropped"]) == (5, 1, {})
+    messages = await asked(server.take, queue)
+    assert {item["fields"]["n"] for m in messages for item in json.loads(m.body)} == {*range(5)}
 
 
 async def test_points_that_go_to_no_queue_are_rejected_and_counted(tmp_path, server, queue):
