@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 import trio
 
 from lva.host.routing import Owner
-from lva.host.runtimes import split_cancelled
+from lva.host.runtimes import Patience, split_cancelled
 from lva.logs import brief, current_request, plugin_logger
 from lva.points import (
     ERRORS,
@@ -39,8 +39,10 @@ REQUEST_ID_HEADER: Final = b"luna-request-id"
 SCOPE_KEY: Final = "lva.exchange"
 #: The template of requests that no route matches; one name for all keeps the series bounded.
 UNMATCHED: Final = "*"
-#: How long, in seconds, a cancelled request may take to end before it is left behind.
-CANCEL_GRACE: Final = 1.0
+#: How long, in seconds, a cancelled request may take to end before it is left behind: at most, and which part
+#: of `shutdown_timeout`, since in a stop others wait for it.
+_GRACE: Final = 1.0
+_GRACE_SHARE: Final = 0.04
 #: While other requests are under way, points gather for this long, in seconds, or until they are so many: to
 #: publish a few at once costs little more than to publish one.
 GATHER_TIME: Final = 0.01
@@ -411,6 +413,7 @@ class Requests:
         self._observe = observe
         self._limits = limits
         self._nursery = nursery
+        self._grace = max(Patience.LEAST, min(_GRACE, _GRACE_SHARE * limits.shutdown_timeout))
         self._lanes = Lanes(nursery)
         self._points: list[MonitoringPoint] = []  # to be published
         self._gathering = False  # whether a task sees to that
@@ -432,7 +435,7 @@ class Requests:
             if not exchange.done.is_set():
                 exchange.gone = not exchange.completed
                 exchange.cancel()
-                with trio.move_on_after(CANCEL_GRACE, shield=True):
+                with trio.move_on_after(self._grace, shield=True):
                     await exchange.done.wait()
                 if not exchange.done.is_set():
                     exchange.leave_behind()

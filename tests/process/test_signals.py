@@ -18,7 +18,7 @@ from tests.support import ServiceProcess, write_plugin
 
 pytestmark = pytest.mark.process
 
-#: Answers at once, after a while, with a body that it waits for, and with more than a client reads.
+#: Answers at once, after a while, with a body that it waits for, with more than a client reads, and never.
 ROUTES = """
 class Routes(BaseBackgroundPlugin):
     async def initialize(self):
@@ -26,6 +26,7 @@ class Routes(BaseBackgroundPlugin):
         self.addRoute("/slow", self.slow)
         self.addRoute("/upload", self.upload, {"post"})
         self.addRoute("/flood", self.flood)
+        self.addRoute("/never", self.never)
 
     async def quick(self, request):
         return pluginHTTPResponse(body="quick")
@@ -42,6 +43,11 @@ class Routes(BaseBackgroundPlugin):
     async def flood(self, request):
         print("flood has begun", flush=True)
         return pluginHTTPResponse(body=b"x" * 15_000_000)
+
+    async def never(self, request):
+        print("never has begun", flush=True)
+        with trio.CancelScope(shield=True):
+            await trio.sleep_forever()
 """
 
 
@@ -95,6 +101,15 @@ def test_a_request_in_flight_is_finished(tmp_path: Path) -> None:
             service.wait_for("^slow has begun$")
             assert service.stop() == 0
         assert [answer.text for answer in answers] == ["slow"]
+
+
+def test_a_request_that_cannot_be_ended_fits_into_the_shortest_stop(tmp_path: Path) -> None:
+    with routes(tmp_path, "shutdown_timeout = 1") as service:
+        service.wait_until_ready()
+        with in_background(service, "/never"):
+            service.wait_for("^never has begun$")
+            assert service.stop() == 4, "left behind, rather than killed by the watchdog"
+    assert service.receipt_of("routes")["state"] == "abandoned"
 
 
 @contextlib.contextmanager
