@@ -99,7 +99,7 @@ def _tasks_of(roots: Mapping[str, str]) -> Iterator[tuple[str, trio.lowlevel.Tas
             (roots[root] for root in packages if file.startswith(root)), None
         )
 
-    for task in _all_tasks():
+    for task in all_tasks():
         name = task.context.get(current_plugin) or by_file(_code_file(task))
         if name in names:
             yield name, task
@@ -120,7 +120,8 @@ def _code_file(task: trio.lowlevel.Task) -> str:
     return code.co_filename if code is not None else ""
 
 
-def _all_tasks() -> Iterator[trio.lowlevel.Task]:
+def all_tasks() -> Iterator[trio.lowlevel.Task]:
+    """Yield every Trio task there is, Trio's own included."""
     root = trio.lowlevel.current_root_task()
     pending = [root] if root is not None else []
     while pending:

@@ -489,6 +489,8 @@ class LoopThread:
 class _Watched:
     """Mixed into a loop class: tells its keeper what is made on it, and what fails."""
 
+    # The ignores: what it has from the loop class, mypy cannot see.
+
     keeper: LoopThread
 
     def create_task(self, coro: Any, **options: Any) -> Any:

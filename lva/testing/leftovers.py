@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import trio
 
+from lva.host.leaks import all_tasks
 from lva.host.runtimes import waiting_at
 from lva.testing.holds import SCHEDULE
 from lva.testing.places import Place, frame_place, parsed_place
@@ -63,7 +64,7 @@ class Origins:
     def __enter__(self) -> Self:
         _install_hook()
         _recorders.append(self)
-        # Python tells no hook of threads, at least not before 3.12.
+        # Python tells no hook of threads, at least not before 3.12. The ignores: mypy knows it as a method.
         self._start = threading.Thread.start
         threading.Thread.start = _noting(self._start, self._threads, self._root)  # type: ignore[method-assign,assignment]
         return self
@@ -222,17 +223,6 @@ def _found(before: Snapshot, root: str, origins: Origins, world: World | None) -
 
 def _left(kind: str, what: str, place: Place | None) -> Problem:
     return Problem("G7", f"left behind: the {kind} {what}", place, _HINTS[kind])
-
-
-def all_tasks() -> Iterator[trio.lowlevel.Task]:
-    """Yield every Trio task."""
-    root = trio.lowlevel.current_root_task()
-    pending = [root] if root is not None else []
-    while pending:
-        task = pending.pop()
-        yield task
-        for nursery in task.child_nurseries:
-            pending.extend(nursery.child_tasks)
 
 
 def _of_trio(task: trio.lowlevel.Task) -> bool:

@@ -19,6 +19,7 @@ import trio
 from trio.testing import MockClock
 
 from lva.host.host import Host
+from lva.host.leaks import all_tasks
 from lva.host.lifecycle import TRANSITIONS, PluginLife, State
 from lva.host.loading import LoadedPlugin
 from lva.host.loops import loop_base
@@ -26,7 +27,7 @@ from lva.host.receipt import PluginReceipt
 from lva.logs import current_plugin
 from lva.settings import Settings
 from lva.testing.holds import HoldWatch
-from lva.testing.leftovers import Origins, all_tasks, host_leftovers, left_since, snapshot
+from lva.testing.leftovers import Origins, host_leftovers, left_since, snapshot
 from lva.testing.places import coroutine_place, error_place, parsed_place
 from lva.testing.probe import CLOSE, INITIALIZE, InjectedError, Plan, Probe
 from lva.testing.report import Problem

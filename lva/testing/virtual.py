@@ -12,7 +12,6 @@ import selectors
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType
 from typing import Any, Final
@@ -20,6 +19,7 @@ from typing import Any, Final
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from lva.host.leaks import all_tasks
 from lva.host.runtimes import TrioRuntime
 from lva.logs import current_plugin
 from lva.testing.world import World
@@ -190,7 +190,7 @@ class VirtualTime(trio.abc.Instrument):
         # A loop has its idle connections registered; a Trio task waits only for what it wants.
         waits = max(0, sum(loop.sockets for loop in self._loops) - self._world.idle)
         patience = 0.0
-        for task in _all_tasks():
+        for task in all_tasks():
             kind = outside(task)
             if kind == "thread":
                 patience = THREAD_PATIENCE
@@ -199,16 +199,6 @@ class VirtualTime(trio.abc.Instrument):
         if any(loop.jobs for loop in self._loops) or (self._loops and _busy_executors()):
             patience = THREAD_PATIENCE
         return max(patience, SOCKET_PATIENCE if waits > self._world.hung else 0.0)
-
-
-def _all_tasks() -> Iterator[trio.lowlevel.Task]:
-    root = trio.lowlevel.current_root_task()
-    pending = [root] if root is not None else []
-    while pending:
-        task = pending.pop()
-        yield task
-        for nursery in task.child_nurseries:
-            pending.extend(nursery.child_tasks)
 
 
 _THREAD_CODES: Final[tuple[CodeType, ...]] = (

@@ -22,21 +22,14 @@ from lva.host.host import Host
 from lva.host.lifecycle import Transition
 from lva.web.assets import build
 from lva.web.problems import Problem
+from lva.web.streams import FAREWELL, RETRY_AFTER, stream_headers
 from lva.web.telemetry import COLUMNS, STEP, STEPS, Telemetry
 
 #: Seconds between two ticks.
 INTERVAL: Final = 1.0
 #: How many events may wait for a reader before it is cut off.
 _BACKLOG: Final = 16
-#: How long, in seconds, readers get to take their last event.
-_FAREWELL: Final = 0.5
-_RETRY_AFTER: Final = "5"
-_HEADERS: Final = {
-    "Content-Type": "text/event-stream",
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "X-Accel-Buffering": "no",  # a proxy must pass events on as they come
-}
+_HEADERS: Final = stream_headers("text/event-stream")
 
 
 @dataclass(eq=False, slots=True)
@@ -110,9 +103,9 @@ class EventStreams:
         self._publish(_rendered("bye", {"at": self._now(), "reason": self._stop_reason()}))
         for reader in self._readers:
             reader.events.close()
-        with trio.move_on_after(_FAREWELL):
+        with trio.move_on_after(FAREWELL):
             while self._readers:
-                await trio.sleep(_FAREWELL / 10)
+                await trio.sleep(FAREWELL / 10)
                 self._forget_ended()
         for reader in list(self._readers):
             self._cut_off(reader)
@@ -129,7 +122,7 @@ class EventStreams:
         """
         if self._closing.is_set():
             raise Problem(
-                503, "The service is stopping.", "not_ready", {"Retry-After": _RETRY_AFTER}
+                503, "The service is stopping.", "not_ready", {"Retry-After": RETRY_AFTER}
             )
         if request.method == "HEAD":
             return TrioResponse(b"", headers=_HEADERS)
@@ -140,7 +133,7 @@ class EventStreams:
                 f"{self._most} streams are open, which is what max_event_streams allows;"
                 " close a console, or try again later.",
                 "too_many_streams",
-                {"Retry-After": _RETRY_AFTER},
+                {"Retry-After": RETRY_AFTER},
             )
         sender, receiver = trio.open_memory_channel[bytes](_BACKLOG)
         abort = request.scope.get("state", {}).get(ABORT, _nothing)

@@ -28,6 +28,7 @@ from lva.web.pages import life_of
 from lva.web.paths import TAPPING
 from lva.web.problems import Problem
 from lva.web.requests import SCOPE_KEY, Exchange
+from lva.web.streams import FAREWELL, RETRY_AFTER, stream_headers
 
 #: How many may look at once.
 MOST_TAPS: Final = 8
@@ -43,15 +44,7 @@ LONGEST: Final = 500
 MOST_VALUES: Final = 100
 #: After so many seconds without a line one comes that says nothing, so that the stream looks alive.
 SILENCE: Final = 15.0
-#: How long, in seconds, readers get to take their last line.
-_FAREWELL: Final = 0.5
-_RETRY_AFTER: Final = "5"
-_HEADERS: Final = {
-    "Content-Type": "application/jsonl",
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "X-Accel-Buffering": "no",  # a proxy must pass lines on as they come
-}
+_HEADERS: Final = stream_headers("application/jsonl")
 PARAMETERS: Final = {
     "plugin": "The points that this plugin publishes, and what becomes of those on their way to it; all"
     " that are published, if left out.",
@@ -106,7 +99,7 @@ class TapStreams:
     async def run(self) -> None:
         """Wait until the server closes its connections; then cut off those that do not read."""
         await self._closing.wait()
-        with trio.move_on_after(_FAREWELL):
+        with trio.move_on_after(FAREWELL):
             if self._aborts:
                 await self._all_gone.wait()
         for abort in [*self._aborts.values()]:
@@ -123,7 +116,7 @@ class TapStreams:
         query = parse_query(request.args)
         if query.plugin is not None:
             life_of(self._host, query.plugin)
-        retry = {"Retry-After": _RETRY_AFTER}
+        retry = {"Retry-After": RETRY_AFTER}
         if self._closing.is_set():
             raise Problem(503, "The service is stopping.", "not_ready", retry)
         if len(self._host.taps) >= MOST_TAPS:

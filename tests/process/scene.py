@@ -42,6 +42,61 @@ from luna_plugins.base.plugins_meta.base_plugins import (
 )
 """
 
+#: What culprits of either style can do; `how` they misbehave is the name of a method.
+MISDEEDS = """
+import sys
+
+
+class Unheard(BaseException):
+    pass
+
+
+class Misdeeds:
+    def note(self, line):
+        with open(self.config["journal"], "a") as journal:
+            journal.write(line + "\\n")
+
+    async def reach(self, place):
+        if place == self.config["place"]:
+            self.note("trouble")
+            await getattr(self, self.config["how"])()
+
+    # In an __init__, and below the coroutines
+
+    def now_error(self):
+        raise RuntimeError("trouble on purpose")
+
+    def now_base_exception(self):
+        raise Unheard("trouble on purpose")
+
+    def now_system_exit(self):
+        sys.exit("trouble on purpose")
+
+    def now_keyboard_interrupt(self):
+        raise KeyboardInterrupt("trouble on purpose")
+
+    def now_hang(self):
+        while True:
+            time.sleep(3600)
+
+    def now_ten_minutes(self):
+        time.sleep(600)
+
+    # In a coroutine
+
+    async def error(self):
+        self.now_error()
+
+    async def base_exception(self):
+        self.now_base_exception()
+
+    async def system_exit(self):
+        self.now_system_exit()
+
+    async def keyboard_interrupt(self):
+        self.now_keyboard_interrupt()
+"""
+
 #: Publishes points numbered from 0 on, and stops after the culprits.
 NUMBERS = """
 class Numbers(BaseBackgroundPlugin):

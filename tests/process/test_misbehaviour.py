@@ -16,6 +16,7 @@ import pytest
 
 from tests.process.scene import (
     ERRORS,
+    MISDEEDS,
     NEIGHBOURS,
     SLOW,
     Case,
@@ -35,15 +36,10 @@ from tests.support import ServiceProcess, write_plugin
 pytestmark = pytest.mark.process
 
 #: Misbehaves in the way and in the place that its configuration names.
-CULPRIT = """
-import sys
-
-
-class Unheard(BaseException):
-    pass
-
-
-class Culprit(%s):
+CULPRIT = (
+    MISDEEDS
+    + """
+class Culprit(Misdeeds, %s):
     eventName = "monitoring_event"
 
     def __init__(self, app):
@@ -73,50 +69,6 @@ class Culprit(%s):
         self.note("close")
         await self.reach("close")
 
-    def note(self, line):
-        with open(self.config["journal"], "a") as journal:
-            journal.write(line + "\\n")
-
-    async def reach(self, place):
-        if place == self.config["place"]:
-            self.note("trouble")
-            await getattr(self, self.config["how"])()
-
-    # In an __init__
-
-    def now_error(self):
-        raise RuntimeError("trouble on purpose")
-
-    def now_base_exception(self):
-        raise Unheard("trouble on purpose")
-
-    def now_system_exit(self):
-        sys.exit("trouble on purpose")
-
-    def now_keyboard_interrupt(self):
-        raise KeyboardInterrupt("trouble on purpose")
-
-    def now_hang(self):
-        while True:
-            time.sleep(3600)
-
-    def now_ten_minutes(self):
-        time.sleep(600)
-
-    # In a coroutine
-
-    async def error(self):
-        self.now_error()
-
-    async def base_exception(self):
-        self.now_base_exception()
-
-    async def system_exit(self):
-        self.now_system_exit()
-
-    async def keyboard_interrupt(self):
-        self.now_keyboard_interrupt()
-
     async def hang(self):
         await trio.sleep_forever()
 
@@ -137,6 +89,7 @@ class Culprit(%s):
     async def failing_child(self):
         self.nursery.start_soon(self.error)
 """
+)
 
 STYLE = Style(CULPRIT)
 STUBBORN = ("swallow", "shield")
