@@ -460,6 +460,15 @@ class LoopThread:
                 for held in _futures(frame):
                     if file.startswith(_ASYNCIO_DIR) or id(held) not in found:
                         found[id(held)] = file
+        # What `asyncio.gather` waits for is in no frame; it takes the errors once all have ended.
+        waits = (getattr(task, "_fut_waiter", None) for task in asyncio.all_tasks(self.loop))
+        pending: list[Any] = [*self._gathered, *waits]
+        while pending:
+            future = pending.pop()
+            if type(future).__name__ == "_GatheringFuture" and not future.done():
+                children = future._children  # noqa: SLF001 - nothing else tells
+                found |= dict.fromkeys(map(id, children), asyncio.tasks.__file__)
+                pending += children
         return found
 
     def heard(self, context: dict[str, Any]) -> None:

@@ -827,6 +827,13 @@ RETRIEVED = """
     async def gather_all(self):
         self.kept = asyncio.gather(failing(), slow(), return_exceptions=True)
 
+    async def gather_all_for_long(self):
+        await asyncio.gather(failing(), asyncio.sleep(0.6), return_exceptions=True)
+
+    async def gather_what_is_gathered(self):
+        made = map(asyncio.create_task, [failing(), asyncio.sleep(0.6)])
+        await asyncio.gather(asyncio.gather(*made, return_exceptions=True), slow())
+
     async def group(self):
         try:
             async with asyncio.TaskGroup() as group:
