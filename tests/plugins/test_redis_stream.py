@@ -561,8 +561,9 @@ async def test_no_entry_is_acknowledged_that_the_service_did_not_take(tmp_path, 
         await clean_end(host)
         (group,) = redis.client.xinfo_groups("in")
         acknowledged = group["entries-read"] - group["pending"]
-        assert acknowledged == len(journal) < 3000
-        assert received() == list(range(acknowledged))
+        # A batch may come in between the two channels' ends: it is taken, and comes again.
+        assert len(journal) - 10 <= acknowledged <= len(journal) < 3000
+        assert received() == list(range(len(journal)))
 
 
 async def test_a_stop_waits_for_an_acknowledgement_under_way(tmp_path, redis):

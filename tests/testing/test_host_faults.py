@@ -13,7 +13,7 @@ import trio
 from lva.host import leaks, lifecycle
 from lva.host.delivery import Delivery
 from lva.host.lifecycle import PluginLife, State
-from lva.host.mailbox import Mailbox
+from lva.host.mailbox import MemoryMailbox
 from lva.host.routing import RouteTable
 from lva.host.runtimes import TrioCall, TrioRuntime
 from lva.testing import contract
@@ -99,25 +99,25 @@ def test_a_close_while_start_still_runs(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_point_that_is_lost(monkeypatch: pytest.MonkeyPatch):
-    offer = Mailbox.offer
+    offer = MemoryMailbox.offer
 
-    def lossy(self: Mailbox, points: Any) -> None:
+    def lossy(self: MemoryMailbox, points: Any) -> None:
         offer(self, points[:-1])
         self.ledger.accepted += 1
 
-    monkeypatch.setattr(Mailbox, "offer", lossy)
+    monkeypatch.setattr(MemoryMailbox, "offer", lossy)
     says(contract.check_event_contract(EVENT), "G5", "does not balance")
 
 
 def test_a_point_that_is_lost_without_a_trace(monkeypatch: pytest.MonkeyPatch):
-    offer = Mailbox.offer
-    monkeypatch.setattr(Mailbox, "offer", lambda self, points: offer(self, points[:-1]))
+    offer = MemoryMailbox.offer
+    monkeypatch.setattr(MemoryMailbox, "offer", lambda self, points: offer(self, points[:-1]))
     says(contract.check_event_contract(EVENT), "G5", "points were published, but only")
 
 
 def test_points_out_of_order(monkeypatch: pytest.MonkeyPatch):
-    offer = Mailbox.offer
-    monkeypatch.setattr(Mailbox, "offer", lambda self, points: offer(self, points[::-1]))
+    offer = MemoryMailbox.offer
+    monkeypatch.setattr(MemoryMailbox, "offer", lambda self, points: offer(self, points[::-1]))
     says(contract.check_event_contract(EVENT), "G3", "handed over out of order")
 
 
