@@ -27,6 +27,7 @@ from lva.host.loading import LoadedPlugin, PluginClass
 from lva.host.loops import LoopThread
 from lva.host.mailbox import FAILED, SHUTDOWN
 from lva.host.record import ENDED, TRANSITIONS, Record, State, Transition
+from lva.host.restarts import Restarts
 from lva.host.routing import Gate, Owner, RouteRefusedError, RouteTable
 from lva.host.runtimes import (
     Call,
@@ -153,8 +154,6 @@ class PluginLife:
         self.settings: PluginSettings = loaded.settings
         self.logger: logging.Logger = self.record.logger
         self.state: AsyncValue[State] = self.record.state
-        self.history: deque[Transition] = self.record.history
-        self.problems: deque[str] = self.record.problems
         self.deliveries: dict[PluginClass, Delivery] = self.record.deliveries(
             loaded, self._patience, rng, public_settings
         )
@@ -173,7 +172,6 @@ class PluginLife:
         self.owner.across = runtime.across
         self._routes = routes
         self._slow_start = slow_start
-        self._rng = rng
         self._views = {
             cls: PluginView(
                 self.name,
@@ -190,10 +188,7 @@ class PluginLife:
         self._constructing: str | None = None
         self._attempt: _Attempt | None = None
         self._scope = trio.CancelScope()
-        self._failures = 0
-        self._tries = 0
-        self._restart_times: deque[float] = deque()
-        self._retry_at = 0.0
+        self._restarts = Restarts(loaded.settings, rng)
         self._how_ended = "closed"
         self._told_to_end = False
         self._then: Callable[[PluginLife], object] | None = None
@@ -210,6 +205,16 @@ class PluginLife:
     def last(self) -> Transition:
         """The newest transition."""
         return self.record.last
+
+    @property
+    def history(self) -> deque[Transition]:
+        """The newest transitions, of all lives."""
+        return self.record.history
+
+    @property
+    def problems(self) -> deque[str]:
+        """What went wrong at the ends of its lives; the newest."""
+        return self.record.problems
 
     @property
     def restarts(self) -> int:
@@ -254,7 +259,7 @@ class PluginLife:
                 if turn is not None:
                     await turn.wait()
                 while await self._one_attempt():
-                    await trio.sleep(max(0.0, self._retry_at - trio.current_time()))
+                    await trio.sleep(self._restarts.seconds_left)
                     self.record.restarts += 1
         finally:
             if (ending := self._runtime.end()) is not None:
@@ -347,6 +352,8 @@ class PluginLife:
 
     def _end_turn(self) -> None:
         """Let the next go ahead; but not because of an operator who has ended this one before its turn."""
+        if self.turn_over.is_set():
+            return
         its_turn = self._turn is None or self._turn.is_set()
         if its_turn or self.stop_begun is not None:
             self.turn_over.set()
@@ -404,8 +411,8 @@ class PluginLife:
     async def _one_attempt(self) -> bool:
         """Live once; return whether to try again, after a back-off."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        attempt = self._attempt = _Attempt()
         self._move(State.INITIALIZING, self._why_now())
+        attempt = self._attempt = _Attempt()
         self._routes.mark_stale(self.owner)
         try:
             crash = await self._construct() or await self._live(attempt)
@@ -416,8 +423,7 @@ class PluginLife:
         return again and self.state.value is State.BACKOFF
 
     def _why_now(self) -> str:
-        self._tries += 1
-        if self._tries == 1:
+        if self._attempt is None:
             return "starting"
         return f"restarting; before, {self.last_error}" if self.last_error else "restarting"
 
@@ -633,39 +639,23 @@ class PluginLife:
     def _decide(self, crash: Crash, attempt: _Attempt) -> bool:
         """Log a crash; choose between back-off and giving up; return whether to try again."""
         attempt.reported = crash.error
-        running_since = attempt.running_since
         self.record.last_error = f"{crash.phase} {crash.why}"
-        time = trio.current_time()
-        counts = not crash.during_startup or self.settings.startup_error_behavior == "error"
-        window = self.settings.restart_window
-        while self._restart_times and self._restart_times[0] <= time - window:
-            self._restart_times.popleft()
-        if running_since is not None and time - running_since >= window:
-            self._failures = 0
-        limit = self.settings.max_restarts
+        settings = self.settings
         if crash.stuck:
             self._give_up(State.ABANDONED, crash, "")
             return False
         if crash.hopeless:
             self._give_up(State.FAILED, crash, "")
             return False
-        if self.settings.restart == "never":
+        if settings.restart == "never":
             self._give_up(State.FAILED, crash, "; its restart policy is 'never'")
             return False
-        if counts and len(self._restart_times) >= limit:
-            self._give_up(
-                State.FAILED, crash, f"; that is more than {limit} restarts in {window:g} s"
-            )
+        counts = not crash.during_startup or settings.startup_error_behavior == "error"
+        delay = self._restarts.plan(attempt.running_since, counts)
+        if delay is None:
+            most = f"{settings.max_restarts} restarts in {settings.restart_window:g} s"
+            self._give_up(State.FAILED, crash, f"; that is more than {most}")
             return False
-        if counts:
-            self._restart_times.append(time)
-        bound = min(
-            self.settings.backoff_max,
-            self.settings.backoff_initial * 2.0 ** min(self._failures, 60),
-        )
-        delay = self._rng.uniform(0, bound)
-        self._failures += 1
-        self._retry_at = time + delay
         self._close_gate(Gate.WAITING)
         self._log_crash(crash, f"; next attempt in {delay:.1f} s")
         self._move(State.BACKOFF, f"{self.last_error}; next attempt in {delay:.1f} s", quiet=True)
@@ -844,13 +834,15 @@ class PluginLife:
         return Gate.HELD if self.ending is Ending.HANDOVER else Gate.GONE
 
     def _close_gate(self, gate: Gate) -> None:
+        if gate is self.owner.gate:
+            return
         self.owner.gate = gate
         if gate is Gate.GONE and self.owner.routes:
             self._routes.remove(self.owner)
 
     def _retry_after(self) -> float:
         if self.state.value is State.BACKOFF:
-            return max(1.0, self._retry_at - trio.current_time())
+            return max(1.0, self._restarts.seconds_left)
         return 1.0
 
     def _add_route(

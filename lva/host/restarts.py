@@ -1,0 +1,56 @@
+"""Whether and when a plugin that crashed is tried again."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+
+import trio
+
+from lva.settings import PluginSettings
+
+
+class Restarts:
+    """Counts the crashes of one life, and plans the next attempt: exponential back-off with full jitter.
+
+    Args:
+        settings: The plugin's limits.
+        rng: Source of the jitter.
+    """
+
+    def __init__(self, settings: PluginSettings, rng: random.Random) -> None:
+        self._settings = settings
+        self._rng = rng
+        self._failures = 0
+        self._counted: deque[float] = deque()  # when, in Trio time
+        self._next_at = 0.0
+
+    @property
+    def seconds_left(self) -> float:
+        """How long it takes until the next attempt."""
+        return max(0.0, self._next_at - trio.current_time())
+
+    def plan(self, running_since: float | None, counts: bool) -> float | None:
+        """Note a crash, and plan the next attempt.
+
+        Args:
+            running_since: Since when the plugin ran, in Trio time; None if it did not.
+            counts: Whether the restart counts against `max_restarts`.
+
+        Returns:
+            In how many seconds the next attempt is due; None if there were too many restarts.
+        """
+        now, settings = trio.current_time(), self._settings
+        while self._counted and self._counted[0] <= now - settings.restart_window:
+            self._counted.popleft()
+        if running_since is not None and now - running_since >= settings.restart_window:
+            self._failures = 0
+        if counts:
+            if len(self._counted) >= settings.max_restarts:
+                return None
+            self._counted.append(now)
+        bound = min(settings.backoff_max, settings.backoff_initial * 2.0 ** min(self._failures, 60))
+        delay = self._rng.uniform(0, bound)
+        self._failures += 1
+        self._next_at = now + delay
+        return delay
