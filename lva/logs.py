@@ -117,7 +117,8 @@ def redact(text: str) -> str:
     """Return the text without known secrets and without the passwords in URLs."""
     for secret in _secrets:
         text = text.replace(secret, _MASK)
-    return _USERINFO.sub(rf"\1{_MASK}@", text)
+    # Most lines have no @, and every line that is logged comes by here.
+    return _USERINFO.sub(rf"\1{_MASK}@", text) if "@" in text else text
 
 
 def brief(error: BaseException, limit: int = 300) -> str:
