@@ -118,6 +118,21 @@ def schedule_of(thread: int) -> Schedule | None:
         reader.close()
 
 
+def is_runnable(thread: int) -> bool:
+    """Return whether a thread runs or waits for a processor; False if the kernel does not tell.
+
+    Args:
+        thread: Its `threading.get_native_id()`.
+    """
+    try:
+        with open(f"/proc/self/task/{thread}/stat", "rb") as file:  # noqa: PTH123 - quick
+            told = file.read()
+    except OSError:
+        return False
+    # After the thread's name, which is in brackets and may have brackets in it.
+    return told.rpartition(b")")[2].split()[:1] == [b"R"]
+
+
 def schedules() -> dict[int, Schedule]:
     """Return what the kernel tells of all threads of the process; nothing if there are very many."""
     try:

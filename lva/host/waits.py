@@ -21,6 +21,8 @@ from lva.host.processor import Schedule, schedules
 #: waited for.
 _OTHERS: Final = 0.25
 _OTHERS_AND_A_LOCK: Final = 0.5
+#: The same where only what they got is known: on a busy machine that is a small part of what they wanted.
+_OTHERS_HAD: Final = 0.05
 #: For so many times the limit at most, a lock that is waited for next to a busy thread is no hold.
 MOST_FOR_A_LOCK: Final = 10
 
@@ -65,13 +67,17 @@ class Waits:
         for_a_turn: How long the step at hand has waited for its turn with the interpreter, or for a thread to
             start, in seconds. Waits for a processor are not in it.
         for_a_lock: The same for a lock while another thread was busy, to which it may belong.
+        unexplained: How much of the time between the last two looks it neither ran nor waited, as far as is
+            known. The kernel tells of a wait for a processor once it is over, so it may be that.
     """
 
     def __init__(self, limit: float) -> None:
         self._most_for_a_lock = MOST_FOR_A_LOCK * limit
         self._last: Look | None = None
+        self._first_close: Look | None = None
         self.for_a_turn: float = 0.0
         self.for_a_lock: float = 0.0
+        self.unexplained: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -80,8 +86,8 @@ class Waits:
 
     def forget(self) -> None:
         """Begin anew: another step runs."""
-        self._last = None
-        self.for_a_turn = self.for_a_lock = 0.0
+        self._last = self._first_close = None
+        self.for_a_turn = self.for_a_lock = self.unexplained = 0.0
 
     def skip(self) -> None:
         """Leave out what has gone by since the last look."""
@@ -94,8 +100,12 @@ class Waits:
             look: None where the kernel does not tell.
         """
         last, self._last = self._last, look
+        self.unexplained = 0.0
+        if self._first_close is None and look is not None and look.others is not None:
+            self._first_close = look
         if last is None or look is None:
             return
+        waited_before = self.for_a_turn + self.for_a_lock
         lasted = look.at - last.at
         queued = look.loop.queued - last.loop.queued
         slept = max(0.0, lasted - queued - (look.loop.used - last.loop.used))
@@ -104,9 +114,22 @@ class Waits:
             self.for_a_turn += slept
         elif others >= _OTHERS_AND_A_LOCK * lasted and _waits_for_a_lock(look.frame):
             self.for_a_lock += slept
-        elif others >= _OTHERS * slept:
+        elif others >= slept * (_OTHERS_HAD if last.others is None else _OTHERS):
             turns = look.loop.turns - last.loop.turns
             self.for_a_turn += min(slept, turns * sys.getswitchinterval())
+        self.unexplained = slept - (self.for_a_turn + self.for_a_lock - waited_before)
+
+    def wanted_by(self, thread: int | None) -> float:
+        """Return for how long another thread has wanted a processor, with or without getting it.
+
+        Since this step was first looked at closely; the thread's `threading.get_native_id()` tells which.
+        """
+        first, last = self._first_close, self._last
+        if first is None or last is None or first.others is None or last.others is None:
+            return 0.0
+        if thread is None or thread not in first.others or thread not in last.others:
+            return 0.0
+        return last.others[thread] - first.others[thread]
 
 
 def look_closely_at(ident: int, native_id: int) -> Look | None:

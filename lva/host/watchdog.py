@@ -35,6 +35,7 @@ from lva.host.processor import (
     Schedule,
     ScheduleReader,
     busiest,
+    is_runnable,
     own_processor_clock,
     processor_times,
 )
@@ -216,20 +217,39 @@ class LoopWatchdog:
             began: When it began, if it is not the same as before.
             used: How much processor time the event loop's thread had had then; None if only now is known.
         """
-        self._last = seen
+        before, self._last = self._last, seen
         self._again = seen.step is not None and seen.step == self._step
         if seen.step != self._step:
             if self._hold is not None:
                 self._hold.end(began)
                 self._hold = None
-            self._step, self._begun, self._queued_before = seen.step, began, seen.queued
+            self._step, self._begun = seen.step, began
             self._used_before = seen.used if used is None else used
             self._waits.forget()
+            # A beginning that processor times were known of has waits for a processor left out already.
+            self._queued_before = (
+                self._begin_waits(before, seen, began) if used is None else seen.queued
+            )
             self._waited_for, self._rivals_before = None, self._used_by
         if seen.step is not None:
             if seen.culprit is None:  # it was not the alarm that saw it, some time ago
                 self._waits.look(self._look_for_waits(seen))
             self._goes_on(seen)
+
+    def _begin_waits(self, before: Sighting, seen: Sighting, began: float) -> float:
+        """Begin with what is known of the time before a new step was first seen.
+
+        Returns:
+            For how long the event loop's thread had waited for a processor when the step began.
+        """
+        if seen.step is None or seen.culprit is not None:
+            return seen.queued
+        if before.told is None or seen.told is None:
+            return seen.queued
+        start = _between(before, seen, began - before.at)
+        assert start.told is not None
+        self._waits.look(Look(start.at, start.told, start.all_used))
+        return start.queued
 
     def _look_for_waits(self, seen: Sighting) -> Look | None:
         """At a step that is new, what is known anyway has to do: to look costs the event loop time."""
@@ -260,14 +280,21 @@ class LoopWatchdog:
         if seen.culprit is not None:
             return False  # by the alarm: what it has waited for shows once this thread sees it
         waited = seen.queued - self._queued_before + self._waits.seconds
-        return lasted - waited >= self._limit
+        if lasted - waited < self._limit:
+            return False
+        # What only a wait for a processor that is not over may explain has to show when it is seen again.
+        return lasted - waited - self._waits.unexplained >= self._limit or not is_runnable(
+            self._native_id
+        )
 
     def _waited(self, seen: Sighting) -> None:
         """Report, once, the plugin whose own thread the step has waited for too long, if it is one's."""
         if self._waited_for is not None or self._waits.for_a_turn < self._limit:
             return
         name, used = busiest(self._rivals_before, processor_times(self._plugins()))
-        if used >= _RIVAL * (seen.at - self._begun):
+        rival = self._plugins().get(name)
+        wanted = 0.0 if rival is None else self._waits.wanted_by(rival.thread.native_id)
+        if max(used, wanted) >= _RIVAL * (seen.at - self._begun):
             self._waited_for = name
             self._report_thread(name, self._begun, seen.at)
 
@@ -340,11 +367,19 @@ class LoopWatchdog:
 
 def _between(before: Sighting, after: Sighting, seconds: float) -> Sighting:
     """Return a sighting, but for so many seconds later, if until the next the processor was used evenly."""
-    part = min(1.0, seconds / max(1e-9, after.at - before.at))
+    part = min(1.0, max(0.0, seconds) / max(1e-9, after.at - before.at))
+    told = before.told
+    if told is not None and after.told is not None:
+        told = Schedule(
+            told.used + part * (after.told.used - told.used),
+            told.queued + part * (after.told.queued - told.queued),
+            told.turns + round(part * (after.told.turns - told.turns)),
+        )
     return before._replace(
         at=before.at + part * (after.at - before.at),
         used=before.used + part * (after.used - before.used),
         all_used=before.all_used + part * (after.all_used - before.all_used),
+        told=told,
     )
 
 

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 import trio
@@ -25,6 +25,16 @@ from lva.host.watchdog import LoopWatchdog, Sighting, Step
 
 LIMIT = 0.05
 HOLD = 0.15
+SWITCH_INTERVAL = 0.005
+
+
+@pytest.fixture(autouse=True)
+def known_switch_interval() -> Iterator[None]:
+    """Whatever service ran in this process before: it makes the interval shorter, for good."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    yield
+    sys.setswitchinterval(before)
 
 
 def watched(work: Callable[[], Awaitable[object]], b: LoopThread | None = None) -> LoopUses:
@@ -329,6 +339,58 @@ def test_short_times_of_many_steps_are_nobody_s_hold():
 )
 def test_it_looks_twice_within_the_limit(limit, interval):
     assert LoopWatchdog(limit, LoopUses(), dict)._pause == pytest.approx(interval)
+
+
+@pytest.mark.parametrize(
+    ("again", "lasted", "pause"),
+    [(False, 0.05, 0.05), (True, 0.05, 0.01), (True, 0.3, 0.03), (True, 9.0, 0.05)],
+    ids=["new", "again", "long", "longest"],
+)
+def test_a_step_seen_again_is_looked_at_more_often_and_the_less_the_longer_it_lasts(
+    again, lasted, pause
+):
+    watch = Watch()
+    watch.dog._begun, watch.dog._again = 1.0, again
+    pauses = [watch.dog._next_pause(watch.sighting(1.0 + lasted, 0.0, "a")) for _ in range(200)]
+    assert 0.9 * pause <= min(pauses) < 0.95 * pause
+    assert 1.05 * pause < max(pauses) <= 1.1 * pause
+
+
+def test_however_short_the_limit_it_does_not_look_all_the_time():
+    dog = LoopWatchdog(0.001, LoopUses(), dict)
+    dog._again = True
+    assert dog._next_pause(Sighting(0.0, 0.0, None)) >= 0.9 * 0.005
+
+
+def test_between_two_sightings_everything_went_on_evenly():
+    step = Step("task", 1)  # type: ignore[arg-type]
+    before = Sighting(1.0, 2.0, step, None, 3.0, Schedule(2.0, 4.0, 10))
+    after = Sighting(1.4, 2.2, None, None, 3.4, Schedule(2.2, 4.1, 50))
+    seen = watchdog._between(before, after, 0.1)
+    assert (seen.at, seen.used, seen.all_used) == pytest.approx((1.1, 2.05, 3.1))
+    assert seen.told == pytest.approx((2.05, 4.025, 20))
+    assert seen.step == step
+    assert watchdog._between(before, after, -1.0) == before
+    late = watchdog._between(before, after, 9.0)
+    assert (late.at, late.used, late.all_used) == pytest.approx((1.4, 2.2, 3.4))
+    assert watchdog._between(before, after._replace(told=None), 0.1).told == before.told
+    assert watchdog._between(before, before, 0.1).at == 1.0
+
+
+@pytest.mark.parametrize(("runnable", "blamed"), [(True, 0), (False, 1)])
+def test_a_wait_for_a_processor_that_is_not_over_is_not_taken_for_a_sleep(
+    monkeypatch, runnable, blamed
+):
+    """The kernel counts it only once it is over."""
+    monkeypatch.setattr(watchdog, "is_runnable", lambda _: runnable)
+    watch = Watch()
+    looks = iter(
+        [Look(0.05, Schedule(0.05, 0, 1), 0.05, {}), Look(0.15, Schedule(0.05, 0, 1), 0.05, {})]
+    )
+    monkeypatch.setattr(watchdog, "look_closely_at", lambda *_: next(looks))
+    for at, used in ((0.0, 0.0), (0.05, 0.05), (0.15, 0.05)):
+        watch.sees(watch.sighting(at, used, "a"), at)
+    assert holds(watch.uses) == {"a": blamed, "b": 0}
 
 
 def test_a_bug_of_its_own_is_logged_once_and_stops_nothing(caplog, monkeypatch):
