@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping
+from importlib.machinery import PathFinder
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -75,6 +76,12 @@ def new(
     _tell(name, target, test, root if package else None)
 
 
+def _installed_module(name: str) -> str | None:
+    """Return the file of the module that a package of this name would hide, or be hidden by."""
+    spec = PathFinder.find_spec(name)
+    return None if spec is None else spec.origin  # a mere directory has none
+
+
 def _unusable(name: str, package: bool, root: Path) -> str | None:
     """Say why a plugin of this name cannot be made here, and what to do."""
     from lva.host.finder import PLUGIN_NAME, PluginFileError, PluginFinder
@@ -87,6 +94,10 @@ def _unusable(name: str, package: bool, root: Path) -> str | None:
         )
     if package and (name == "lva" or name in sys.stdlib_module_names):
         return f"{name!r} is the name of a module of Python or LVA; choose another for a package"
+    if package and (module := _installed_module(name)):
+        return (
+            f"{name!r} is the name of an installed module, {module}; choose another for a package"
+        )
     try:
         taken = PluginFinder([SHIPPED_DIR, *([] if package else [root.absolute()])]).places(name)
     except PluginFileError as error:

@@ -126,7 +126,7 @@ def test_a_name_that_cannot_be_used(name: str, said: str, here: Path) -> None:
     assert not list(here.iterdir())
 
 
-@pytest.mark.parametrize("name", ["lva", "queue"])
+@pytest.mark.parametrize("name", ["lva", "queue", "trio"])
 def test_a_name_that_a_package_cannot_have(name: str, here: Path) -> None:
     result = new(name, "--package")
     assert (result.exit_code, list(here.iterdir())) == (2, [])
