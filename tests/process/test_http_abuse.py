@@ -548,13 +548,18 @@ def test_body_that_drips(service: Abused) -> None:
 
 
 def drip(client: socket.socket, data: bytes) -> bytes:
-    """Send a byte each time nothing came for a moment; return the reply once there is one."""
+    """Send a byte each time nothing came for a moment; return the reply once there is one.
+
+    It is empty when the connection was closed without one, perhaps just when a byte was on its way.
+    """
     for byte in data:
-        client.sendall(bytes([byte]))
         try:
+            client.sendall(bytes([byte]))
             return client.recv(65536)
         except TimeoutError:
             continue
+        except ConnectionError:
+            return b""
     raise AssertionError("there was no reply to a client that drips")
 
 
@@ -572,7 +577,7 @@ def test_head_that_drips(service: Abused) -> None:
     with service.connect(0.1) as client:
         reply = drip(client, head)
     assert b" 200 " not in reply
-    assert time.monotonic() - begun < 0.1 * len(head) / 2, "long before the head was over"
+    assert time.monotonic() - begun < 4, "long before the head was over"
 
 
 def test_connection_is_kept_and_closed_when_idle(service: Abused) -> None:
