@@ -1538,7 +1538,7 @@ async def test_close_gets_the_connections_that_work_still(tmp_path, told):
     assert list(part.problems) == []
 
 
-# What the plugin leaves open on purpose is closed by the host, or else by the garbage collector, with a warning.
+# What the plugin leaves open on purpose, the host closes, or else the garbage collector, with a warning.
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 async def test_many_restarts_leave_no_thread_and_no_descriptor(tmp_path, told):
     source = in_style("""
