@@ -48,9 +48,9 @@ class State(enum.Enum):
     FAILED = "failed"
     ABANDONED = "abandoned"
 
-    #: By identity: `Enum` hashes the name, in Python code, for each look into a set.
-    __hash__ = object.__hash__
 
+# By identity: `Enum` hashes the name, in Python code, for each look into a set.
+State.__hash__ = object.__hash__  # type: ignore[method-assign]
 
 #: The states that may follow each state. Anything else is a bug of the host.
 TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {

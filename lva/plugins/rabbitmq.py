@@ -423,7 +423,7 @@ class Link:
     """A connection that can be shut at any moment, also while it is being opened."""
 
     def __init__(self, url: URL) -> None:
-        self.connection = aio_pika.Connection(url)
+        self.connection: aio_pika.Connection = aio_pika.Connection(url)
         self._wire = self.connection.kwargs["transport_factory"] = Wire()
         self._opening: asyncio.Task[None] | None = None
 

@@ -119,7 +119,7 @@ class ServerWorld(World):
         self._nursery.cancel_scope.cancel()
         await self._manager.__aexit__(None, None, None)
         if self._received is None:
-            self.arrived = numbers_in(bytes(self._passed))
+            self.arrived: list[int] = numbers_in(bytes(self._passed))
         else:
             self.arrived = numbers_in(await trio.to_thread.run_sync(self._received))
 
@@ -162,8 +162,8 @@ class ServerWorld(World):
         self._count()
 
     def _count(self) -> None:
-        self.hung = sum(link.stalled for link in self._links)
-        self.idle = sum(link.quiet and not link.stalled for link in self._links)
+        self.hung: int = sum(link.stalled for link in self._links)
+        self.idle: int = sum(link.quiet and not link.stalled for link in self._links)
 
     # The proxy
 
