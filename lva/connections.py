@@ -109,9 +109,9 @@ class Connection(TCPServer):
 def watched_connections() -> Iterator[None]:
     """Let Hypercorn's servers that are started inside use `Connection`."""
     # The ignores: Hypercorn does not export the name, its server just looks it up there.
-    before = hypercorn.trio.run.TCPServer  # type: ignore[attr-defined]
-    hypercorn.trio.run.TCPServer = Connection  # type: ignore[attr-defined]
+    before = hypercorn.trio.run.TCPServer  # type: ignore[attr-defined] # see above
+    hypercorn.trio.run.TCPServer = Connection  # type: ignore[attr-defined] # see above
     try:
         yield
     finally:
-        hypercorn.trio.run.TCPServer = before  # type: ignore[attr-defined]
+        hypercorn.trio.run.TCPServer = before  # type: ignore[attr-defined] # see above

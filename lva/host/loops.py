@@ -506,7 +506,7 @@ class _Watched:
         site, gathers = _site(coro)
         made: list[asyncio.Task[Any]] = []
         if gathers:  # looked at before the task's first step, which may be its last
-            self.call_soon(self.keeper.watch_gathering, made, site)  # type: ignore[attr-defined]
+            self.call_soon(self.keeper.watch_gathering, made, site)  # type: ignore[attr-defined] # a loop's
         task = super().create_task(coro, **options)  # type: ignore[misc] # a loop's
         made.append(task)
         self.keeper.adopt(task, site)
@@ -514,22 +514,22 @@ class _Watched:
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         self.keeper.heard(context)
-        if self.get_exception_handler() is not None:  # type: ignore[attr-defined]
+        if self.get_exception_handler() is not None:  # type: ignore[attr-defined] # a loop's
             super().call_exception_handler(context)  # type: ignore[misc] # the plugin's own, too
 
     def set_default_executor(self, executor: Any) -> None:
-        super().set_default_executor(executor)  # type: ignore[misc]
+        super().set_default_executor(executor)  # type: ignore[misc] # a loop's
         self.keeper.note_executor(executor)
 
     # Not of uvloop. The loop makes these for connections that a server accepts, too.
 
     def _make_socket_transport(self, *args: Any, **options: Any) -> Any:
-        made = super()._make_socket_transport(*args, **options)  # type: ignore[misc]
+        made = super()._make_socket_transport(*args, **options)  # type: ignore[misc] # a loop's
         self.keeper.note_made(made)
         return made
 
     def _make_ssl_transport(self, *args: Any, **options: Any) -> Any:
-        made = super()._make_ssl_transport(*args, **options)  # type: ignore[misc]
+        made = super()._make_ssl_transport(*args, **options)  # type: ignore[misc] # a loop's
         self.keeper.note_made(made)
         return made
 

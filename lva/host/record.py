@@ -50,7 +50,7 @@ class State(enum.Enum):
 
 
 # By identity: `Enum` hashes the name, in Python code, for each look into a set.
-State.__hash__ = object.__hash__  # type: ignore[method-assign]
+State.__hash__ = object.__hash__  # type: ignore[method-assign] # meant so
 
 #: The states that may follow each state. Anything else is a bug of the host.
 TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
