@@ -18,7 +18,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from types import FrameType
 from typing import Any, Final, NamedTuple
@@ -133,6 +133,7 @@ class LoopWatchdog:
         self._queued_before = self._used_before = 0.0
         self._waits = Waits(limit)
         self._hold: HoldReport | None = None
+        self._longest: tuple[float, Culprit | None] = (0.0, None)
         self._waited_for: str | None = None
         self._used_by: ProcessorTimes = {}
         self._rivals_before: ProcessorTimes = {}
@@ -170,12 +171,14 @@ class LoopWatchdog:
         self._over.release()
 
     def _look(self, schedule: ScheduleReader) -> None:
+        # What the alarm sees from here on, should this thread lose the interpreter before it has looked, is
+        # for the next look.
+        alarmed = self._alarm.take()
         seen = self._glance()._replace(told=schedule.read())
         used_by = processor_times(self._plugins())
         if seen.at - self._last.at > self._pause + self._limit / 2:
-            self._starved(seen, used_by)
+            self._starved(seen, used_by, [old for old in alarmed if old.at > self._last.at])
         else:
-            self._alarm.take()
             self._advance(seen, began=(self._last.at + seen.at) / 2)
         self._report_collections()
         self._used_by = used_by
@@ -226,6 +229,7 @@ class LoopWatchdog:
             self._step, self._begun = seen.step, began
             self._used_before = seen.used if used is None else used
             self._waits.forget()
+            self._longest = (0.0, None)
             # A beginning that processor times were known of has waits for a processor left out already.
             self._queued_before = (
                 self._begin_waits(before, seen, began) if used is None else seen.queued
@@ -234,7 +238,7 @@ class LoopWatchdog:
         if seen.step is not None:
             if seen.culprit is None:  # it was not the alarm that saw it, some time ago
                 self._waits.look(self._look_for_waits(seen))
-            self._goes_on(seen)
+            self._goes_on(seen, seen.at - max(before.at, self._begun))
 
     def _begin_waits(self, before: Sighting, seen: Sighting, began: float) -> float:
         """Begin with what is known of the time before a new step was first seen.
@@ -257,8 +261,18 @@ class LoopWatchdog:
             return look_closely_at(self._ident, self._native_id)
         return None if seen.told is None else Look(seen.at, seen.told, seen.all_used)
 
-    def _goes_on(self, seen: Sighting) -> None:
-        """Report the step once it has gone on for too long, and keep the report up to date."""
+    def _goes_on(self, seen: Sighting, since: float) -> None:
+        """Report the step once it has gone on for too long, and keep the report up to date.
+
+        To blame is what it was at for the longest time between two sightings: what it is at by now may be
+        the line after that.
+
+        Args:
+            seen: The step.
+            since: How long ago it was seen before, or began.
+        """
+        if seen.culprit is not None:
+            self._longest = max(self._longest, (since, seen.culprit), key=lambda known: known[0])
         if self._hold is not None:
             self._hold.go_on(seen.at)
         elif (lasted := self._lasted(self._begun, seen.at)) < self._limit:
@@ -266,10 +280,10 @@ class LoopWatchdog:
         elif not self._is_its_own_doing(lasted, seen):
             self._waited(seen)
         else:
-            culprit = seen.culprit
-            if culprit is None:
+            longest, culprit = self._longest
+            if culprit is None or longest < since:
                 now = self._sight(_frame_of(self._ident))
-                culprit = now.culprit if now.step == self._step else None
+                culprit = now.culprit if now.step == self._step else culprit
             if culprit is not None:
                 self._hold = self._reporter.report(culprit, self._begun, seen.at)
 
@@ -310,7 +324,9 @@ class LoopWatchdog:
 
     # When this thread could not run
 
-    def _starved(self, now: Sighting, used_by: ProcessorTimes) -> None:
+    def _starved(
+        self, now: Sighting, used_by: ProcessorTimes, sightings: Sequence[Sighting]
+    ) -> None:
         """Find out what happened since the last look, from what the alarm has seen meanwhile.
 
         Whatever ran at a sighting has run since the one before, if the event loop's thread was at work for
@@ -318,7 +334,6 @@ class LoopWatchdog:
         What was seen first may have begun at any time until the look that this thread could not take.
         """
         rival = busiest(self._used_by, used_by)
-        sightings = self._alarm.take()
         self._last = _between(self._last, sightings[0] if sightings else now, self._pause / 2)
         for sighting in sightings:
             seen = sighting._replace(told=self._last.told)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing
 
 import pytest
 import trio
@@ -17,7 +18,7 @@ from lva.host import watchdog
 from lva.host.holds import Culprit
 from lva.host.loop_use import LoopUses
 from lva.host.loops import LoopThread
-from lva.host.processor import Schedule
+from lva.host.processor import Schedule, ScheduleReader
 from lva.host.stacks import Line
 from lva.host.steps import enter_plugin, leave_plugin
 from lva.host.waits import Look
@@ -211,7 +212,6 @@ class Watch:
         self.dog = LoopWatchdog(0.1, self.uses, lambda: {"a": None, "b": None})
         self.dog._last = Sighting(0.0, 0.0, None)
         self.seen: list[Sighting] = []
-        self.dog._alarm.take = lambda: self.seen  # type: ignore[method-assign]
         self.dog._sight = lambda _: self.now  # type: ignore[method-assign]
 
     def sighting(self, at: float, used: float, plugin: str | None, number: int = 1) -> Sighting:
@@ -227,7 +227,8 @@ class Watch:
         name, used = rival
         self.dog._used_by = {"a": (1, 0.0), "b": (2, 0.0)}
         self.now = now
-        self.dog._starved(now._replace(culprit=None), {name: (1 if name == "a" else 2, used)})
+        used_by = {name: (1 if name == "a" else 2, used)}
+        self.dog._starved(now._replace(culprit=None), used_by, self.seen)
         return holds(self.uses)
 
 
@@ -240,6 +241,36 @@ def test_what_the_alarm_saw_is_to_blame_and_not_what_runs_now():
 def test_without_an_alarm_what_runs_now_is_to_blame():
     watch = Watch()
     assert watch.starved(watch.sighting(0.16, 0.15, "b")) == {"a": 0, "b": 1}
+
+
+def test_the_line_it_was_at_for_the_longest_is_to_blame_and_not_the_one_it_is_at_by_now():
+    watch = Watch()
+    watch.sees(watch.sighting(0.01, 0.0, "a"), 0.0)
+    watch.seen = [watch.sighting(0.09, 0.09, "a")]
+    after = Culprit("a", [Line("/a.py", 2, "f", "a")])
+    watch.starved(watch.sighting(0.11, 0.11, "a")._replace(culprit=after))
+    last_hold = watch.uses.of("a").last_hold
+    assert last_hold is not None
+    assert last_hold.where == "/a.py:1 in f"
+
+
+def test_what_the_alarm_sees_while_a_look_waits_for_the_interpreter_is_for_the_next_look(
+    monkeypatch,
+):
+    watch = Watch()
+    glances = [watch.sighting(0.05, 0.05, None), watch.sighting(0.3, 0.3, None)]
+    alarms = [[watch.sighting(0.04, 0.04, "b")], [watch.sighting(0.24, 0.24, "a", 2)]]
+
+    def glance() -> Sighting:
+        watch.dog._alarm._seen.extend(alarms.pop(0) if alarms else [])
+        return glances.pop(0)._replace(culprit=None)
+
+    monkeypatch.setattr(watch.dog, "_glance", glance)
+    with closing(ScheduleReader(0)) as nothing_told:
+        watch.dog._alarm._seen.extend(alarms.pop(0))
+        watch.dog._look(nothing_told)
+        watch.dog._look(nothing_told)
+    assert holds(watch.uses) == {"a": 1, "b": 0}
 
 
 def test_a_process_that_stood_still_is_nobody_s_fault():
