@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from lva.host import runtimes
+
+
+def pytest_collection_finish() -> None:
+    """Spare what is there before the first test from garbage collections, of which many are asked for."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 import inspect
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -179,7 +180,7 @@ class RouteTable:
         """
         verbs = _verbs(path, handler, methods, app)
         rule = _rule(path, self._map)
-        key = _shape(rule, self._map)
+        key = _shape(rule)
         taken = self._routes.get(key)
         if taken is not None and not (taken.owner is owner and taken.stale):
             raise RouteRefusedError(_conflict(path, owner, taken))
@@ -239,7 +240,7 @@ class RouteTable:
             return
         self._map = _new_map()
         for route in self._routes.values():
-            self._map.add(Rule(route.template, endpoint=route))
+            self._map.add(_Rule(route.template, endpoint=route))
         self._adapter = self._map.bind(**_BIND)
         self._dirty = False
 
@@ -264,7 +265,26 @@ def _new_map() -> Map:
     return Map(strict_slashes=False, redirect_defaults=False, merge_slashes=False)
 
 
+class _Rule(Rule):
+    """A rule that only matches: werkzeug writes, and compiles, functions that build URLs from each one."""
+
+    def bind(self, map: Map, rebind: bool = False) -> None:  # noqa: A002 - werkzeug's name
+        """Bind it to its map; once is enough, whoever asks again."""
+        if rebind or self.map is not map:
+            super().bind(map, rebind)
+
+    @staticmethod
+    def _compile_builder(append_unknown: bool = True) -> Callable[..., tuple[str, str]]:
+        """Leave that out: it would be most of the work."""
+        return _build_no_url
+
+
+def _build_no_url(*_: Any, **__: Any) -> tuple[str, str]:
+    raise NotImplementedError("routes of the service are only matched")
+
+
 def _rule(path: str, map_: Map) -> Rule:
+    """Return the rule of a path, bound to a map but not in it."""
     if not isinstance(path, str) or not path.startswith("/"):
         raise RouteRefusedError(f"a route's path starts with '/', unlike {path!r}")
     fixed = re.sub(r"<[^>]*>", "", path)
@@ -273,19 +293,20 @@ def _rule(path: str, map_: Map) -> Rule:
             f"the path {path!r} is malformed: no '//', '?', '#', space or unprintable character belongs in it"
         )
     try:
-        rule = Rule(path, endpoint=None)
-        rule.empty().bind(map_)
+        rule = _Rule(path, endpoint=None)
+        rule.bind(map_)
     except (ValueError, LookupError, SyntaxError, TypeError) as error:
         why = getattr(error, "msg", None) or error
         raise RouteRefusedError(f"the path {path!r} is malformed: {why}") from error
+    names = Counter(name for is_variable, name in rule._trace if is_variable)  # noqa: SLF001 - as below
+    if twice := [name for name, times in names.items() if times > 1]:
+        raise RouteRefusedError(f"the path {path!r} is malformed: <{twice[0]}> is in it twice")
     return rule
 
 
-def _shape(rule: Rule, map_: Map) -> _Shape:
+def _shape(rule: Rule) -> _Shape:
     """Return what makes two paths the same: fixed parts and converters, not the variables' names."""
-    probe = rule.empty()
-    probe.bind(map_)
-    parts = [(part.static, part.content) for part in probe._parts]  # noqa: SLF001 - no public view
+    parts = [(part.static, part.content) for part in rule._parts]  # noqa: SLF001 - no public view
     while parts and parts[-1] == (True, ""):
         del parts[-1]
     return tuple(parts)
