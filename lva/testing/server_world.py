@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import socket
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -143,10 +143,12 @@ class ServerWorld(World):
     # What virtual time asks
 
     def owns(self, thing: object) -> bool:
-        if thing in self._tasks:
-            return True
+        return thing in self._tasks or super().owns(thing)
+
+    @property
+    def sockets(self) -> Collection[int]:
         ends = [end for link in self._links for end in (link.client, link.server) if end]
-        return any(end.socket.fileno() == thing for end in ends)
+        return [end.socket.fileno() for end in ends]
 
     @property
     def owes(self) -> bool:

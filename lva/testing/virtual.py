@@ -7,9 +7,11 @@ has going outside of both (a socket, a worker thread) has had a moment of real t
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import math
 import selectors
 import sys
+import termios
 import threading
 import time
 from pathlib import Path
@@ -137,6 +139,7 @@ class VirtualTime(trio.abc.Instrument):
 
     async def _all_at_rest(self) -> None:
         """Return once nothing can happen without time moving on."""
+        limit = time.monotonic() + SOCKET_PATIENCE
         while True:
             await wait_all_tasks_blocked()
             if not await self._loops_at_rest():
@@ -144,9 +147,13 @@ class VirtualTime(trio.abc.Instrument):
             # What a loop has sent to Trio before it came to rest arrives only now.
             seen = self._activity()
             await wait_all_tasks_blocked()
-            if self._activity() == seen and await self._outside_at_rest():
-                self._cancelled_steps = 0
-                return
+            if self._activity() != seen or not await self._outside_at_rest():
+                continue
+            if self._on_its_way() and time.monotonic() < limit:
+                await wait_all_tasks_blocked(_LOOK)
+                continue
+            self._cancelled_steps = 0
+            return
 
     async def _loops_at_rest(self) -> bool:
         """Wait for the asyncio loops; return whether they rest, or have been waited for long enough."""
@@ -185,6 +192,11 @@ class VirtualTime(trio.abc.Instrument):
             if looked - began > patience:
                 self._worked += time.monotonic() - looked
         return True
+
+    def _on_its_way(self) -> bool:
+        """Return whether data is between a loop and the world: on a busy machine, that takes its time."""
+        ends = [*self._world.sockets, *(end for loop in self._loops for end in loop.descriptors)]
+        return any(map(is_sending, ends))
 
     def _patience(self) -> float:
         # A loop has its idle connections registered; a Trio task waits only for what it wants.
@@ -236,6 +248,14 @@ def threads_work() -> bool:
         if text.rpartition(")")[2].split()[0] in {"R", "D"}:
             return True
     return False
+
+
+def is_sending(descriptor: int) -> bool:
+    """Return whether what was sent through a socket has yet to arrive; False if nobody knows."""
+    try:
+        return any(fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))
+    except (OSError, ValueError):
+        return False  # it is no socket, or it is closed
 
 
 def _busy_executors() -> bool:
@@ -338,9 +358,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return job
 
     @property
+    def descriptors(self) -> list[int]:
+        """What it waits for, by number; a descriptor of its own is among them."""
+        return [] if self.is_closed() else list(self._paced.get_map())  # type: ignore[arg-type] # numbers only
+
+    @property
     def sockets(self) -> int:
         """How many sockets it waits for, its own apart."""
-        return 0 if self.is_closed() else max(0, len(self._selector.get_map()) - 1)  # type: ignore[attr-defined] # asyncio's own
+        return max(0, len(self.descriptors) - 1)
 
     def call_soon_threadsafe(  # type: ignore[override] # generic there
         self, callback: Any, *args: Any, context: Any = None

@@ -97,7 +97,12 @@ class World:
 
     def owns(self, thing: object) -> bool:
         """Return whether a task, or the number of a descriptor, is the world's and not the plugin's."""
-        return False
+        return thing in self.sockets
+
+    @property
+    def sockets(self) -> Collection[int]:
+        """The numbers of the descriptors of its connections."""
+        return ()
 
     @property
     def owes(self) -> bool:
@@ -219,9 +224,11 @@ class HttpWorld(World):
         await self._manager.__aexit__(None, None, None)
 
     def owns(self, thing: object) -> bool:
-        return thing in self._tasks or any(
-            stream.socket.fileno() == thing for stream in self._streams
-        )
+        return thing in self._tasks or super().owns(thing)
+
+    @property
+    def sockets(self) -> Collection[int]:
+        return [stream.socket.fileno() for stream in self._streams]
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         task = trio.lowlevel.current_task()

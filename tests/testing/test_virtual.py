@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import time
 from typing import Any
 
@@ -11,7 +12,7 @@ import trio
 from trio.testing import MockClock
 
 from lva.testing import HttpWorld, running_plugin
-from lva.testing.virtual import LOOP_PATIENCE, VirtualTime
+from lva.testing.virtual import LOOP_PATIENCE, VirtualTime, is_sending
 
 SLEEPER = """
 import asyncio
@@ -108,6 +109,18 @@ async def test_time_waits_for_sockets(source: str, autojump_clock: Any):
         assert isinstance(host.world, HttpWorld)
         assert len(host.world.requests) == 30
         assert trio.current_time() - began < 1
+
+
+def test_what_has_not_arrived_yet_is_being_sent():
+    here, there = socket.socketpair(socket.AF_UNIX)
+    with here, there:
+        assert not is_sending(here.fileno())
+        here.send(b"on its way")
+        assert is_sending(here.fileno())
+        there.recv(100)
+        assert not is_sending(here.fileno())
+    assert not is_sending(here.fileno())
+    assert not is_sending(10_000)
 
 
 HELD = """
