@@ -19,8 +19,8 @@ import ssl
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeAlias
@@ -49,10 +49,32 @@ from lva import (
 BINARY: Final = "application/x-protobuf"
 #: The statuses after which OTLP allows a request to be sent again.
 RETRYABLE: Final = frozenset({429, 502, 503, 504})
+#: What is wrong between plugin and receiver and has nothing to do with the points: they wait.
+CHECK: Final = {
+    401: " (check headers)",
+    403: " (check headers, and what they allow)",
+    404: " (check url)",
+    405: " (check url)",
+}
 #: Longest time, in seconds, that a receiver's Retry-After is heeded.
 LONGEST_PAUSE: Final = 300.0
 #: Most bytes of points in a request, roughly, unless it holds a single one: receivers have limits.
 MOST_BYTES: Final = 2 * 1024 * 1024
+#: Most bytes of an answer that are read.
+MOST_ANSWER: Final = 64 * 1024
+#: Headers that are the plugin's own.
+OWN_HEADERS: Final = frozenset(
+    {
+        "accept-encoding",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "transfer-encoding",
+    }
+)
+#: A receiver that calls points too large makes the requests that follow smaller, down to this.
+LEAST_BYTES: Final = 64 * 1024
 #: How long, in seconds, a call goes on with the next request of a batch; the rest is then tried again.
 SEND_TIME: Final = 4.0
 #: Others get a turn after as many points as this have been encoded.
@@ -114,7 +136,15 @@ class Config(BaseModel):
             printable = text.isascii() and text.isprintable() and text == text.strip()
             if not printable or not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII):
                 raise ValueError(f"{name!r}: names and values have printable ASCII characters only")
+            if name.lower() in OWN_HEADERS:
+                raise ValueError(f"{name!r} is set by the plugin")
+        if len({name.lower() for name in headers}) < len(headers):
+            raise ValueError("a header is there twice: upper and lower case are the same")
         return headers
+
+
+class TooLargeError(PermanentDeliveryError):
+    """The receiver takes no request of this size."""
 
 
 class Otlp(BaseEventPlugin):
@@ -126,7 +156,9 @@ class Otlp(BaseEventPlugin):
     host_settings: ClassVar[Mapping[str, Any]] = {
         "flush_interval": 1.0,
         "buffer_limit": 50_000,
-        "handle_timeout": 25.0,  # more than `timeout` may be
+        # More than SEND_TIME and three times what `timeout` may be: for the turn, for a request, and for
+        # the one without points.
+        "handle_timeout": 70.0,
     }
 
     def __init__(self, app: PluginApp) -> None:
@@ -136,16 +168,16 @@ class Otlp(BaseEventPlugin):
         self._signal: Logs | Metrics = Logs(config) if config.signal == "logs" else Metrics(config)
         self._target = config.url + self._signal.path
         self._warning = ""
+        self._most_bytes = MOST_BYTES
         # Reading the system's certificates takes a moment; this is a worker thread.
         self._tls = ssl.create_default_context() if config.url.startswith("https") else False
 
     async def initialize(self) -> None:
         """Send nothing: receivers answer that with success if they are there and know the headers."""
         self._limit = trio.CapacityLimiter(1)  # no other plugin's threads
-        # Totals go on from those of the request before, so there is one at a time.
-        self._turn: Any = trio.Lock() if self.config.signal == "metrics" else nullcontext()
+        self._turn = trio.Lock()
         headers = {name: value.get_secret_value() for name, value in self.config.headers.items()}
-        headers["Content-Type"] = BINARY
+        headers |= {"Content-Type": BINARY, "Accept-Encoding": "identity"}
         if self.config.gzip:
             headers["Content-Encoding"] = "gzip"
         self._client = httpx.AsyncClient(
@@ -166,29 +198,35 @@ class Otlp(BaseEventPlugin):
             PermanentDeliveryError: The receiver refuses the request.
             RetryLaterError: The receiver takes none now.
         """
-        waiting = pieces(points)
-        if len(waiting) == 1:
-            await self._send(points, logger)
-            return
+        waiting = pieces(points, self._most_bytes)
         rejected: list[MonitoringPoint] = []
         after: float | None = None
         cause: Exception | None = None
         until = trio.current_time() + SEND_TIME
         while waiting and after is None:
+            piece = waiting.pop(0)
             try:
-                await self._send(waiting[0], logger)
+                await self._send(piece, logger)
             except RetryLaterError as error:
+                waiting.insert(0, piece)
                 if sum(map(len, waiting)) == len(points):
                     raise
                 after, cause = error.after or 0.0, error
                 break
+            except TooLargeError as error:
+                cause = error
+                if len(piece) == 1:
+                    rejected += piece
+                else:
+                    half = sum(point.size for point in piece) // 2
+                    self._most_bytes = min(self._most_bytes, max(half, LEAST_BYTES))
+                    waiting[:0] = pieces(piece, half)
             except PermanentDeliveryError as error:
-                rejected += waiting[0]
+                rejected += piece
                 cause = error
             except PartialDeliveryError as error:
                 rejected += error.rejected
                 cause = error
-            del waiting[0]
             if waiting and trio.current_time() > until:
                 after = 0.0
         failed = [point for piece in waiting for point in piece]
@@ -202,22 +240,54 @@ class Otlp(BaseEventPlugin):
             )
 
     async def _send(self, points: Sequence[MonitoringPoint], logger: logging.Logger) -> None:
-        """Send points in one request; raise what `handleEvent` raises."""
-        async with self._turn:
-            encoded, sent, rejected = await self._signal.encode(points)
-            why, refused = "points have no form in OTLP", 0
-            if sent:
-                answer = await self._post(encoded)
-                self._signal.taken()
-                refused, text = partial_success(answer)
-                if refused:
-                    why = f"{self._target} took only a part: {text}"
-                elif text and text != self._warning:
-                    logger.warning("%s took all points but says: %s", self._target, text)
-                self._warning = text
+        """Send points in one request; raise what `handleEvent` raises, and `TooLargeError`."""
+        if self.config.signal == "logs":
+            await self._send_now(points, logger)
+            return
+        # Totals go on from those of the request before, so there is one at a time.
+        try:
+            with trio.fail_after(self.config.timeout):
+                await self._turn.acquire()
+        except trio.TooSlowError:
+            raise RetryLaterError("the request before has no answer yet") from None
+        try:
+            await self._send_now(points, logger)
+        finally:
+            self._turn.release()
+
+    async def _send_now(self, points: Sequence[MonitoringPoint], logger: logging.Logger) -> None:
+        encoded, sent, rejected = await self._signal.encode(points)
+        why, refused = "points have no form in OTLP", 0
+        if sent:
+            answer = await self._export(encoded)
+            self._signal.taken()
+            refused, text = partial_success(answer)
+            if refused:
+                why = f"{self._target} took only a part: {text}"
+            elif text and text != self._warning:
+                logger.warning("%s took all points but says: %s", self._target, text)
+            self._warning = text
         rejected += sent[max(0, len(sent) - refused) :]
         if rejected:
             raise PartialDeliveryError(why, rejected=rejected)
+
+    async def _export(self, request: Message) -> bytes:
+        """Send a request with points; return the answer, which is one of success.
+
+        The receiver took the request without points when the plugin initialized. If it does not any more,
+        then a refusal is not the points' fault.
+
+        Raises:
+            RetryLaterError, PermanentDeliveryError: As `_post` says, but for that.
+        """
+        try:
+            return await self._post(request)
+        except PermanentDeliveryError as error:
+            try:
+                await self._post(self._signal.request([]))
+            except PermanentDeliveryError:
+                raise RetryLaterError(f"{error}, whether there are points or not") from None
+            raise
 
     async def close(self) -> None:
         if self._client is not None:
@@ -228,44 +298,71 @@ class Otlp(BaseEventPlugin):
         """Send a request; return the answer, which is one of success.
 
         Raises:
-            RetryLaterError: There was no answer, or one that allows to try again.
+            RetryLaterError: There was no answer, or one that is not about the request.
+            TooLargeError: It says that the request is too large.
             PermanentDeliveryError: Any other answer.
         """
         assert self._client is not None
         content = request.SerializeToString()
         if self.config.gzip:
             content = await trio.to_thread.run_sync(gzip.compress, content, 1, limiter=self._limit)
+        built = self._client.build_request("POST", self._target, content=content)
         try:
             with trio.fail_after(self.config.timeout):
-                reply = await self._client.post(self._target, content=content)
+                reply = await self._client.send(built, stream=True)
+                body = await beginning(reply)
         except trio.TooSlowError:
             why = f"no answer from {self._target} within {self.config.timeout:g} s"
             raise RetryLaterError(why) from None
         except httpx.HTTPError as error:
             why = f"no answer from {self._target}: {telling(error)!r}"
             raise RetryLaterError(why) from None
+        kind = reply.headers.get("Content-Type", "")
+        page = kind.startswith("text/html")
+        if reply.is_success and not page:
+            return body
+        status = reply.status_code
+        why = f"{self._target} answers {status} {message(body, kind):.200}".rstrip()
         if reply.is_success:
-            return reply.content
-        text = reply.text
-        if reply.headers.get("Content-Type", "").startswith(BINARY):
-            with suppress(DecodeError):
-                # This google.rpc.Status begins as the other message does: with a number and a text.
-                text = logs_service.ExportLogsPartialSuccess.FromString(reply.content).error_message
-        why = f"{self._target} answers {reply.status_code} {text.strip():.200}"
-        if reply.status_code in RETRYABLE:
-            raise RetryLaterError(why, after=retry_after(reply))
-        raise PermanentDeliveryError(why)
+            raise RetryLaterError(f"{why} (a page; check url)")
+        if status in RETRYABLE or status in CHECK:
+            raise RetryLaterError(why + CHECK.get(status, ""), after=retry_after(reply))
+        raise TooLargeError(why) if status == 413 else PermanentDeliveryError(why)
 
 
-def pieces(points: Sequence[MonitoringPoint]) -> list[list[MonitoringPoint]]:
-    """Return the points in as few requests as `MOST_BYTES` allows."""
+async def beginning(reply: httpx.Response) -> bytes:
+    """Return the first `MOST_ANSWER` bytes of an answer; the rest is not waited for."""
+    body = b""
+    try:
+        with trio.CancelScope() as reading:
+            async for chunk in reply.aiter_raw():
+                body += chunk
+                if len(body) > MOST_ANSWER:
+                    reading.cancel()  # unlike `break`, this ends the iterators below it too
+    finally:
+        await reply.aclose()
+    return body[:MOST_ANSWER]
+
+
+def message(body: bytes, kind: str) -> str:
+    """Return what an answer of failure says, on one line."""
+    text = body.decode(errors="replace")
+    if kind.startswith(BINARY):
+        with suppress(DecodeError):
+            # This google.rpc.Status begins as the other message does: with a number and a text.
+            text = logs_service.ExportLogsPartialSuccess.FromString(body).error_message
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def pieces(points: Sequence[MonitoringPoint], most: int) -> list[list[MonitoringPoint]]:
+    """Return the points in as few requests as possible of `most` bytes, or of a single point."""
     made: list[list[MonitoringPoint]] = []
     room = 0
     for point in points:
         room -= point.size
         if room < 0 or not made:
             made.append([])
-            room = MOST_BYTES - point.size
+            room = most - point.size
         made[-1].append(point)
     return made
 
@@ -317,11 +414,13 @@ class Total:
 
     pairs: list[KeyValue]
     sum: float = 0
+    signed: bool = False
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
 
     def add(self, value: float) -> None:
         """Add a number."""
         self.sum += value
+        self.signed |= value < 0
         self.buckets[bisect_left(BOUNDS, value)] += 1
 
 
@@ -388,7 +487,8 @@ class Metrics:
                 metric.histogram.aggregation_temporality = CUMULATIVE
                 metric.histogram.data_points.add(
                     count=sum(total.buckets),
-                    sum=total.sum,
+                    # A sum that may fall looks like a restart to who reads it, so OTLP leaves it out.
+                    sum=None if total.signed else total.sum,
                     bucket_counts=total.buckets,
                     explicit_bounds=BOUNDS,
                     **when,
@@ -433,9 +533,7 @@ class Metrics:
         key = name, tags.key
         if key not in self._changed:
             old = self._totals.get(key)
-            self._changed[key] = (
-                Total(old.pairs, old.sum, [*old.buckets]) if old else Total(tags.pairs)
-            )
+            self._changed[key] = replace(old, buckets=[*old.buckets]) if old else Total(tags.pairs)
         return self._changed[key]
 
 

@@ -43,6 +43,8 @@ class _Server:
     """
 
     program: str
+    #: What it answers with success once it is there.
+    sign_of_life = "/ping"
 
     def __init__(self, directory: Path, start: bool = True) -> None:
         path = shutil.which(self.program)
@@ -83,7 +85,7 @@ class _Server:
 
     def _answers(self) -> bool:
         try:
-            return self.client.get("/ping", timeout=2).is_success
+            return self.client.get(self.sign_of_life, timeout=2).is_success
         except httpx.TransportError:
             return False
 
@@ -127,6 +129,54 @@ class VictoriaMetrics(_Server):
                 for at, value in zip(series["timestamps"], series["values"], strict=True):
                     found.append((series["metric"], at, value))
         return found
+
+
+class OtlpReceiver(_Server):
+    """Datadog's `ddapm-test-agent`, which decodes what it is sent and gives it back, until it is killed."""
+
+    program = "ddapm-test-agent"
+    sign_of_life = "/test/session/requests"
+
+    def _arguments(self, directory: Path) -> list[str]:
+        place = ("127.0.0.1", 0)
+        with socket.create_server(place) as one, socket.create_server(place) as other:
+            ports = [str(listener.getsockname()[1]) for listener in (one, other)]
+        return [
+            "--host", "127.0.0.1", "--otlp-http-port", self.address.partition(":")[2],
+            "--port", ports[0], "--otlp-grpc-port", ports[1],
+            "--snapshot-dir", str(directory), "--vcr-cassettes-directory", str(directory),
+        ]  # fmt: skip
+
+    def forget(self) -> None:
+        """Forget all requests."""
+        self.client.get("/test/session/clear").raise_for_status()
+
+    def scopes(self, signal: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """Return the attributes of the resource and the rest of each request with points, in order.
+
+        Args:
+            signal: ``logs`` or ``metrics``.
+        """
+        answer = self.client.get(f"/test/session/{signal}").raise_for_status().json()
+        found = []
+        for request in reversed(answer):
+            (holder,) = request[f"resource_{signal}"]
+            (scope,) = holder[f"scope_{signal}"]
+            if scope.keys() > {"scope"}:
+                found.append((attributes_of(holder["resource"]), scope))
+        return found
+
+
+def attributes_of(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes of what an `OtlpReceiver` has decoded."""
+    # 64 bits do not fit into a number of JSON.
+    kinds = {"int_value": int, "string_value": str, "bool_value": bool, "double_value": float}
+    found = {}
+    for pair in item.get("attributes", ()):
+        ((kind, value),) = pair["value"].items()
+        found[pair["key"]] = kinds[kind](value)
+    assert len(found) == len(item.get("attributes", ()))
+    return found
 
 
 class InfluxDB(_Server):

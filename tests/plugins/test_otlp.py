@@ -1,4 +1,4 @@
-"""The OpenTelemetry sink, against a receiver made of the official message classes."""
+"""The OpenTelemetry sink: what a real receiver makes of it, and one that answers as it is told."""
 
 from __future__ import annotations
 
@@ -38,9 +38,16 @@ from lva.host.loading import load_plugins
 from lva.host.mailbox import Ledger
 from lva.plugins import otlp
 from lva.plugins.otlp import BOUNDS, Config, Logs
-from tests.plugins.metric_servers import Request, StandIn, standing_in
+from tests.plugins.metric_servers import (
+    OtlpReceiver,
+    Request,
+    StandIn,
+    attributes_of,
+    standing_in,
+)
 from tests.support import (
     RunningHost,
+    ServiceProcess,
     StubRandom,
     host_settings,
     numbered,
@@ -154,6 +161,152 @@ def request_point(n: int, took: float = 0.02, **tags: Any) -> MonitoringPoint:
 
 def error_point(**tags: Any) -> MonitoringPoint:
     return MonitoringPoint("errors", START, {"error_code": "x", **tags}, {"request_id": "7"})
+
+
+# A real receiver
+
+
+@pytest.fixture(scope="module")
+def running_agent(tmp_path_factory) -> Iterator[OtlpReceiver]:
+    with OtlpReceiver(tmp_path_factory.mktemp("receiver")) as server:
+        yield server
+
+
+@pytest.fixture
+def agent(running_agent) -> OtlpReceiver:
+    if running_agent.process.poll() is not None:
+        running_agent.start()
+    running_agent.forget()
+    return running_agent
+
+
+def decoded_logs(agent: OtlpReceiver) -> list[dict[str, Any]]:
+    return [record for _, scope in agent.scopes("logs") for record in scope["log_records"]]
+
+
+def decoded_metrics(agent: OtlpReceiver) -> list[dict[str, dict[str, Any]]]:
+    """Return the metrics of each request by their names."""
+    return [
+        {metric["name"]: metric for metric in scope["metrics"]}
+        for _, scope in agent.scopes("metrics")
+    ]
+
+
+TAGS = {"route": "GET:/<a>", "status_code": 200, "share": 0.5, "yes": True}
+FIELDS = {"text": "a\n\0é😀", "most": 2**63 - 1, "least": -(2**63), "tiny": 5e-324, "no": False}
+
+
+@pytest.mark.parametrize("compress", [True, False])
+async def test_a_receiver_decodes_logs_as_they_were_meant(tmp_path, agent, compress):
+    points = [MonitoringPoint("doors", START + n, TAGS, {**FIELDS, "n": n}) for n in range(500)]
+    resource = {"service.name": "cam", "site": 3}
+    before = time.time_ns()
+    async with sink(tmp_path, agent.url, gzip=compress, resource=resource) as host:
+        ledger = await settled(host, [*points, error_point()])
+    assert (ledger.delivered, ledger.retries) == (501, 0)
+    for attributes, scope in agent.scopes("logs"):
+        assert attributes == resource
+        assert scope["scope"] == {"name": "lva", "version": lva.__version__}
+    *records, error = decoded_logs(agent)
+    assert len(records) == len(points)
+    for record, point in zip(records, points, strict=True):
+        assert record["event_name"] == record["body"]["string_value"] == "doors"
+        assert record["severity_text"] == "INFO"
+        assert int(record["time_unix_nano"]) == NS + int(point.fields["n"]) * 10**9
+        assert before <= int(record["observed_time_unix_nano"]) <= time.time_ns()
+        found = attributes_of(record)
+        expected = {**TAGS, **point.fields}
+        assert found == expected
+        assert [type(found[key]) for key in expected] == [*map(type, expected.values())]
+    assert (error["event_name"], error["severity_text"]) == ("errors", "ERROR")
+
+
+@pytest.mark.parametrize("compress", [True, False])
+async def test_a_receiver_decodes_metrics_as_they_were_meant(tmp_path, agent, compress):
+    disk = MonitoringPoint("disk", START, TAGS, FIELDS)
+    before = time.time_ns()
+    async with sink(tmp_path, agent.url, signal="metrics", gzip=compress) as host:
+        await settled(host, [disk, request_point(0, 0.005), request_point(1, 99), error_point()])
+        ledger = await settled(host, [request_point(2, 0.25), error_point(), error_point()])
+    assert (ledger.delivered, ledger.retries) == (7, 0)
+    first, second = decoded_metrics(agent)
+    gauges = {
+        name: metric["gauge"]["data_points"] for name, metric in first.items() if "gauge" in metric
+    }
+    assert {name: len(data) for name, data in gauges.items()} == {
+        "disk.most": 1, "disk.least": 1, "disk.tiny": 1, "disk.no": 1
+    }  # fmt: skip
+    for (data,) in gauges.values():
+        assert attributes_of(data) == TAGS
+        assert int(data["time_unix_nano"]) == NS
+    assert int(gauges["disk.most"][0]["as_int"]) == 2**63 - 1
+    assert int(gauges["disk.least"][0]["as_int"]) == -(2**63)
+    assert gauges["disk.tiny"][0]["as_double"] == 5e-324
+    assert int(gauges["disk.no"][0]["as_int"]) == 0
+    for metrics, count, total, failed in [(first, 2, 99.005, 1), (second, 3, 99.255, 3)]:
+        took, errors = metrics["requests.execution_time"], metrics["errors"]
+        assert took["unit"] == "s"
+        for kind in (took["histogram"], errors["sum"]):
+            assert kind["aggregation_temporality"] == "AGGREGATION_TEMPORALITY_CUMULATIVE"
+            (data,) = kind["data_points"]
+            begun, at = int(data["start_time_unix_nano"]), int(data["time_unix_nano"])
+            assert before <= begun < at <= time.time_ns()
+        (data,) = took["histogram"]["data_points"]
+        assert attributes_of(data) == {"route": "GET:/a", "status_code": 200}
+        assert (int(data["count"]), data["sum"]) == (count, pytest.approx(total))
+        assert tuple(data["explicit_bounds"]) == BOUNDS
+        by_bound = zip([*BOUNDS, "more"], map(int, data["bucket_counts"]), strict=True)
+        counted = {bound: found for bound, found in by_bound if found}
+        assert counted == {0.005: 1, "more": 1} | ({0.25: 1} if count == 3 else {})
+        (data,) = errors["sum"]["data_points"]
+        assert errors["sum"]["is_monotonic"]
+        assert attributes_of(data) == {"error_code": "x"}
+        assert int(data["as_int"]) == failed
+
+
+@pytest.mark.parametrize("signal", ["logs", "metrics"])
+async def test_nothing_is_lost_when_the_receiver_dies_and_comes_back(tmp_path, agent, signal):
+    points = [
+        MonitoringPoint("errors", START, {"error_code": "x"}, {"n": f"{n}"}) for n in range(300)
+    ]
+    table = {"batch_size": 20, "max_attempts": 1}
+    async with sink(tmp_path, agent.url, signal=signal, table=table) as host:
+        ledger = await settled(host, points[:100])
+        records = decoded_logs(agent) if signal == "logs" else []
+        agent.pause()  # what is sent now arrives and is never answered
+        host.publish(points[100:200])
+        await until(lambda: ledger.in_flight)
+        agent.kill()
+        await until(lambda: ledger.retries > 2)
+        host.publish(points[200:])
+        agent.start()
+        await until(lambda: ledger.delivered == 300)
+        assert (await host.stop()).exit_code == 0
+    assert (ledger.accepted, ledger.rejected) == (300, 0)
+    if signal == "logs":
+        records += decoded_logs(agent)
+        assert [attributes_of(record)["n"] for record in records] == [f"{n}" for n in range(300)]
+    else:
+        (data,) = decoded_metrics(agent)[-1]["errors"]["sum"]["data_points"]
+        assert int(data["as_int"]) == 300
+
+
+@pytest.mark.process
+def test_the_service_sends_its_requests_to_a_receiver(tmp_path, agent):
+    settings = {
+        "LUNA_VIDEO_AGENT_PLUGINS__OTLP__CONFIG__URL": agent.url,
+        "LUNA_VIDEO_AGENT_PLUGINS__OTLP__FLUSH_INTERVAL": "0",
+    }
+    with ServiceProcess(tmp_path, active=["otlp"], env=settings) as service:
+        service.wait_until_ready()
+        replies = [service.get("/version") for _ in range(5)]
+        assert service.stop() == 0
+    found = [attributes_of(record) for record in decoded_logs(agent)]
+    assert [item["route"] for item in found if item.get("status_code") == 200][-5:] == (
+        ["GET:/version"] * 5
+    )
+    sent = {reply.headers["Luna-Request-Id"] for reply in replies}
+    assert sent <= {item["request_id"] for item in found}
 
 
 # Logs
@@ -285,6 +438,21 @@ async def test_a_number_that_makes_a_sum_infinite_is_rejected_and_spoils_no_othe
     assert (data.count, data.sum) == (2, 1.7e308)
 
 
+async def test_a_histogram_of_numbers_below_zero_has_no_sum(tmp_path, receiver):
+    async with sink(tmp_path, receiver.url, signal="metrics") as host:
+        for took in (0.25, -0.5, 2):
+            await settled(host, [request_point(0, took)])
+    found = [
+        metrics_of(request)["requests.execution_time"].histogram.data_points[0]
+        for request in receiver.requests[1:]
+    ]
+    assert [(data.count, data.HasField("sum")) for data in found] == [
+        (1, True), (2, False), (3, False)
+    ]  # fmt: skip
+    assert found[0].sum == 0.25
+    assert found[2].bucket_counts[0] == 1
+
+
 async def test_points_without_numbers_are_counted(tmp_path, receiver):
     async with sink(tmp_path, receiver.url, signal="metrics") as host:
         await settled(host, [error_point(), error_point(), error_point(route="GET:/b")])
@@ -333,7 +501,7 @@ async def test_a_batch_that_is_sent_again_counts_once(tmp_path, receiver):
 
 
 async def test_a_batch_that_was_refused_does_not_count(tmp_path, receiver):
-    statuses = [200, 400, 200]
+    statuses = [200, 400, 200, 200]
     receiver.answer = lambda _: (statuses.pop(0), {}, b"")
     async with sink(tmp_path, receiver.url, signal="metrics") as host:
         await settled(host, [error_point() for _ in range(5)])
@@ -367,34 +535,71 @@ async def test_the_number_of_totals_is_bounded(tmp_path, receiver):
 # Answers
 
 
-@pytest.mark.parametrize("status", [0, 429, 502, 503, 504])
-async def test_points_are_sent_again_where_the_specification_allows_it(tmp_path, receiver, status):
+def has_points(request: Request) -> bool:
+    return bool(records_of(request))
+
+
+@pytest.mark.parametrize("status", [0, 401, 403, 404, 405, 429, 502, 503, 504])
+async def test_points_are_sent_again_when_the_answer_is_not_about_them(tmp_path, receiver, status):
     statuses = [200, status, status, 200]
     receiver.answer = lambda _: (statuses.pop(0), {}, b"")
     async with sink(tmp_path, receiver.url, table={"max_attempts": 1}) as host:
         ledger = await settled(host, numbered(3))
+        assert "(check" in last_error(host) or status not in {401, 403, 404, 405}
     assert (ledger.delivered, ledger.retries) == (3, 2)
     assert len(records_of(receiver.requests[-1])) == 3
 
 
-@pytest.mark.parametrize("status", [301, 400, 401, 404, 413, 500, 501])
-async def test_points_are_not_sent_again_where_it_does_not(tmp_path, receiver, status):
-    statuses = [200, status, 200]
-    receiver.answer = lambda _: (statuses.pop(0), {}, b"said so")
+@pytest.mark.parametrize("status", [301, 400, 422, 500, 501])
+async def test_points_are_not_sent_again_when_it_is(tmp_path, receiver, status):
+    statuses = [status, 200]
+    receiver.answer = lambda request: (
+        statuses.pop(0) if has_points(request) else 200,
+        {},
+        b"said so",
+    )
     async with sink(tmp_path, receiver.url) as host:
         ledger = await settled(host, numbered(3))
         assert f"/v1/logs answers {status} said so" in last_error(host)
         await settled(host, numbered(2))
     assert (ledger.delivered, ledger.rejected, ledger.retries) == (2, 3, 0)
+    assert [*map(has_points, receiver.requests)] == [False, True, False, True]
+
+
+@pytest.mark.parametrize("signal", ["logs", "metrics"])
+@pytest.mark.parametrize("status", [301, 400, 413, 500])
+async def test_points_wait_while_a_request_without_any_is_refused_too(
+    tmp_path, receiver, status, signal
+):
+    statuses = [200, *[status] * 6, 200]
+    receiver.answer = lambda _: (statuses.pop(0), {}, b"unsupported path")
+    table = {"max_attempts": 1}
+    async with sink(tmp_path, receiver.url, signal=signal, table=table) as host:
+        ledger = await settled(host, numbered(3))
+        error = last_error(host)
+    assert f"answers {status} unsupported path, whether there are points or not" in error
+    assert (ledger.delivered, ledger.rejected, ledger.retries) == (3, 0, 3)
+
+
+async def test_points_wait_while_a_page_answers(tmp_path, receiver):
+    pages = [False, True, True, False]
+    receiver.answer = lambda _: (
+        200,
+        {"Content-Type": "text/html; charset=utf-8"} if pages.pop(0) else {},
+        b"<html>\n\tWho\0 are  you?",
+    )
+    async with sink(tmp_path, receiver.url, table={"max_attempts": 1}) as host:
+        ledger = await settled(host, numbered(3))
+        assert "answers 200 <html> Who are you? (a page; check url)" in last_error(host)
+    assert (ledger.delivered, ledger.retries) == (3, 2)
 
 
 async def test_the_message_of_an_error_is_shown(tmp_path, receiver):
     status = b"\x08\x03\x12\x0bbad cameras\x1a\x03abc"  # google.rpc.Status
-    answers = [b"", status]
-    receiver.answer = lambda _: (
-        400 if answers[0] else 200,
+    receiver.answer = lambda request: (
+        400 if has_points(request) else 200,
         {"Content-Type": "application/x-protobuf"},
-        answers.pop(0),
+        status if has_points(request) else b"",
     )
     async with sink(tmp_path, receiver.url) as host:
         await settled(host, numbered(1))
@@ -522,13 +727,80 @@ async def test_what_a_busy_receiver_took_of_a_large_batch_is_not_sent_again(tmp_
 
 
 async def test_of_a_large_batch_only_what_was_refused_is_rejected(tmp_path, receiver):
-    statuses = [200, 200, 400, 200]
+    statuses = [200, 200, 400, 200, 200]
     receiver.answer = lambda _: (statuses.pop(0), {}, b"no")
     async with sink(tmp_path, receiver.url) as host:
         ledger = await settled(host, large(5))
         assert "2 points rejected, 0 to be sent again" in last_error(host)
     assert (ledger.delivered, ledger.rejected) == (3, 2)
-    assert sent(receiver) == [[0, 1], [2, 3], [4]]
+    assert sent(receiver) == [[0, 1], [2, 3], [], [4]]
+
+
+async def test_requests_become_as_small_as_the_receiver_wants_them(tmp_path, receiver):
+    receiver.answer = lambda request: (
+        413 if len(request.raw) > 1024 * 1024 else 200, {}, b"too large"
+    )  # fmt: skip
+    async with sink(tmp_path, receiver.url, gzip=False) as host:
+        await settled(host, large(4))
+        ledger = await settled(host, large(3))
+    assert (ledger.delivered, ledger.rejected, ledger.retries) == (7, 0, 0)
+    taken = [[0], [1], [2], [3], [0], [1], [2]]
+    assert [numbers for numbers in sent(receiver) if len(numbers) == 1] == taken
+    assert sum(len(numbers) > 1 for numbers in sent(receiver)) == 2
+
+
+async def test_only_a_point_that_is_too_large_alone_is_rejected(tmp_path, receiver):
+    receiver.answer = lambda request: (413 if len(request.raw) > 100_000 else 200, {}, b"")
+    points = numbered(100)
+    points[40:40] = large(1)
+    async with sink(tmp_path, receiver.url, gzip=False) as host:
+        ledger = await settled(host, points)
+        requests = len(receiver.requests)
+        await settled(host, numbered(100))
+    assert (ledger.delivered, ledger.rejected, ledger.retries) == (200, 1, 0)
+    assert len(receiver.requests) == requests + 1  # as large as they were
+
+
+async def test_an_endless_answer_is_not_read(tmp_path, monkeypatch):
+    chunks = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal chunks
+        while True:
+            chunks += 1
+            yield b"x" * 16_384
+            await trio.lowlevel.checkpoint()
+
+    client = httpx.AsyncClient
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, content=endless()))
+    monkeypatch.setattr(
+        otlp.httpx, "AsyncClient", lambda **options: client(**options, transport=transport)
+    )
+    async with sink(tmp_path, "http://virtual", timeout=20) as host:
+        ledger = await settled(host, numbered(3))
+    assert (ledger.delivered, chunks) == (3, 10)  # in two answers
+
+
+async def test_a_call_that_waits_for_another_is_not_to_blame(tmp_path, receiver):
+    stalled = threading.Event()
+
+    def answer(request: Request) -> Any:
+        if len(receiver.requests) > 1:
+            stalled.wait(20)
+        return 200, {}, b""
+
+    receiver.answer = answer
+    # Each call has time for its own request, and would not have it for those of all others.
+    table = {"concurrency": 8, "batch_size": 1, "max_attempts": 1, "handle_timeout": 0.5}
+    config = {"signal": "metrics", "timeout": 0.15}
+    async with sink(tmp_path, receiver.url, table=table, **config) as host:
+        host.publish([error_point() for _ in range(8)])
+        ledger = ledger_of(host)
+        await until(lambda: ledger.retries >= 8)
+        stalled.set()
+        await until(lambda: ledger.delivered == 8)
+    assert not ledger.rejected
+    assert not ledger.dropped
 
 
 async def test_a_large_batch_goes_on_later_when_it_takes_long(tmp_path, receiver, monkeypatch):
@@ -704,6 +976,8 @@ def test_the_defaults(tmp_path):
         ({"headers": {"Authorization": "very-secret\n"}}, "headers: 'Authorization': names and"),
         ({"headers": {"Authorization": "very-secret-é"}}, "headers: 'Authorization': names and"),
         ({"headers": {"a b": "very-secret"}}, "headers: 'a b': names and values"),
+        ({"headers": {"content-type": "very-secret"}}, "'content-type' is set by the plugin"),
+        ({"headers": {"X-A": "very-secret", "x-a": "b"}}, "a header is there twice"),
         ({"resource": {"a": []}}, "resource.a"),
         ({"timeout": 21}, "timeout: "),
         ({"endpoint": "x"}, "endpoint: unknown key"),
