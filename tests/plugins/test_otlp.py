@@ -750,15 +750,15 @@ async def test_requests_become_as_small_as_the_receiver_wants_them(tmp_path, rec
 
 
 async def test_only_a_point_that_is_too_large_alone_is_rejected(tmp_path, receiver):
-    receiver.answer = lambda request: (413 if len(request.raw) > 100_000 else 200, {}, b"")
-    points = numbered(100)
-    points[40:40] = large(1)
+    receiver.answer = lambda request: (413 if b"heavy" in request.raw else 200, {}, b"")
+    points = [*numbered(40), MonitoringPoint("heavy", START, {}, {"n": -1}), *numbered(60, 40)]
     async with sink(tmp_path, receiver.url, gzip=False) as host:
         ledger = await settled(host, points)
+        assert "1 points rejected, 0 to be sent again" in last_error(host)
         requests = len(receiver.requests)
         await settled(host, numbered(100))
     assert (ledger.delivered, ledger.rejected, ledger.retries) == (200, 1, 0)
-    assert len(receiver.requests) == requests + 1  # as large as they were
+    assert len(receiver.requests) == requests + 1  # one point makes no later request smaller
 
 
 async def test_an_endless_answer_is_not_read(tmp_path, monkeypatch):
@@ -791,7 +791,10 @@ async def test_a_call_that_waits_for_another_is_not_to_blame(tmp_path, receiver)
 
     receiver.answer = answer
     # Each call has time for its own request, and would not have it for those of all others.
-    table = {"concurrency": 8, "batch_size": 1, "max_attempts": 1, "handle_timeout": 0.5}
+    table = {
+        "concurrency": 8, "batch_size": 1, "max_attempts": 1, "handle_timeout": 0.5,
+        "circuit_failures": 100,
+    }  # fmt: skip
     config = {"signal": "metrics", "timeout": 0.15}
     async with sink(tmp_path, receiver.url, table=table, **config) as host:
         host.publish([error_point() for _ in range(8)])
@@ -864,7 +867,7 @@ async def test_a_receiver_that_asks_for_a_pause_gets_it(
     async def answer(request: httpx.Request) -> httpx.Response:
         times.append(trio.current_time())
         code, headers = answers.pop(0)
-        return httpx.Response(code, headers=headers)
+        return httpx.Response(code, headers=headers, stream=httpx.ByteStream(b""))
 
     client = httpx.AsyncClient
     monkeypatch.setattr(
