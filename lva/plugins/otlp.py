@@ -193,9 +193,8 @@ class Otlp(BaseEventPlugin):
         """Send the points. Cancelled, or without an answer, it may have sent them.
 
         Raises:
-            PartialDeliveryError: Some have no form in OTLP, or are refused. A receiver says how many it
-                refuses, not which: the last ones stand for them.
-            PermanentDeliveryError: The receiver refuses the request.
+            PartialDeliveryError: Some have no form in OTLP, or are refused. A receiver that refuses a part of
+                a request says how many, not which: the last ones stand for them.
             RetryLaterError: The receiver takes none now.
         """
         waiting = pieces(points, self._most_bytes)
@@ -240,7 +239,12 @@ class Otlp(BaseEventPlugin):
             )
 
     async def _send(self, points: Sequence[MonitoringPoint], logger: logging.Logger) -> None:
-        """Send points in one request; raise what `handleEvent` raises, and `TooLargeError`."""
+        """Send points in one request.
+
+        Raises:
+            PartialDeliveryError: Some have no form in OTLP, or are refused.
+            TooLargeError, PermanentDeliveryError, RetryLaterError: As `_export` says.
+        """
         if self.config.signal == "logs":
             await self._send_now(points, logger)
             return
@@ -278,7 +282,7 @@ class Otlp(BaseEventPlugin):
         then a refusal is not the points' fault.
 
         Raises:
-            RetryLaterError, PermanentDeliveryError: As `_post` says, but for that.
+            TooLargeError, PermanentDeliveryError, RetryLaterError: As `_post` says, but for that.
         """
         try:
             return await self._post(request)
@@ -322,7 +326,7 @@ class Otlp(BaseEventPlugin):
         if reply.is_success and not page:
             return body
         status = reply.status_code
-        why = f"{self._target} answers {status} {message(body, kind):.200}".rstrip()
+        why = f"{self._target} answers {status} {message(body, kind)}".rstrip()
         if reply.is_success:
             raise RetryLaterError(f"{why} (a page; check url)")
         if status in RETRYABLE or status in CHECK:
@@ -345,13 +349,18 @@ async def beginning(reply: httpx.Response) -> bytes:
 
 
 def message(body: bytes, kind: str) -> str:
-    """Return what an answer of failure says, on one line."""
+    """Return what an answer of failure says."""
     text = body.decode(errors="replace")
     if kind.startswith(BINARY):
         with suppress(DecodeError):
             # This google.rpc.Status begins as the other message does: with a number and a text.
             text = logs_service.ExportLogsPartialSuccess.FromString(body).error_message
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return shown(text)
+
+
+def shown(text: str) -> str:
+    """Return as much of what a receiver says as fits on a line."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:200]
 
 
 def pieces(points: Sequence[MonitoringPoint], most: int) -> list[list[MonitoringPoint]]:
@@ -374,7 +383,7 @@ def partial_success(answer: bytes) -> tuple[int, str]:
         partial = logs_service.ExportLogsServiceResponse.FromString(answer).partial_success
     except DecodeError:  # success, said in another way
         return 0, ""
-    return max(0, partial.rejected_log_records), partial.error_message
+    return max(0, partial.rejected_log_records), shown(partial.error_message)
 
 
 def telling(error: BaseException) -> BaseException:

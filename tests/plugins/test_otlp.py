@@ -630,14 +630,15 @@ async def test_points_that_were_refused_are_counted(
 
 async def test_a_remark_is_logged_once(tmp_path, receiver, caplog):
     answer = ExportLogsServiceResponse()
-    answer.partial_success.error_message = "slow down a bit"
+    answer.partial_success.error_message = "slow\n down\0a bit" + "!" * 1000
     content = answer.SerializeToString()
     receiver.answer = lambda _: (200, {}, content)
     async with sink(tmp_path, receiver.url) as host:
         for _ in range(3):
             ledger = await settled(host, numbered(2))
     assert (ledger.delivered, ledger.rejected) == (6, 0)
-    assert caplog.text.count("slow down a bit") == 1
+    assert caplog.text.count("slow down a bit!") == 1
+    assert "!" * 200 not in caplog.text
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"partialSuccess":{}}', b"OK", b"\xff\xfe"])
