@@ -90,9 +90,8 @@ class _Server:
             return False
 
     def kill(self) -> None:
-        """End the server at once."""
+        """End the server at once; one that is stalled answers nothing any more."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGCONT)
         self.process.kill()
         self.process.wait(10)
 
@@ -100,6 +99,7 @@ class _Server:
         """Stall the server: its connections stay open, and nothing answers."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
+        os.waitpid(self.process.pid, os.WUNTRACED)  # until it has stopped
 
     def resume(self) -> None:
         """Let a stalled server go on."""
