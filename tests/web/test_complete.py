@@ -573,6 +573,7 @@ async def test_a_client_that_leaves_ends_the_stream(tmp_path, told):
     async with routes(tmp_path, STREAMING) as (_, client):
         async with client.stream("GET", "/endless") as answer:
             assert answer.status_code == 200
+            await told.wait_for("there")
         await told.wait_for("finished")
         assert not told.complaints("p")
 
