@@ -11,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from lva import MonitoringPoint
 from lva.host.host import Host
-from lva.host.lifecycle import State
+from lva.host.lifecycle import State, Transition
 from lva.host.loading import load_plugins
 from lva.host.receipt import PluginReceipt, Receipt
 from tests.support import (
@@ -93,6 +93,36 @@ async def test_plugins_stop_in_reverse_background_first_then_events(tmp_path, au
         assert rest == ["bb close", "bb closed", "ba close", "ba closed", "eb close", "ea close"]
         for name in ("ea", "eb"):
             assert journal.index(f"{name} got [0]") < journal.index("eb close")
+
+
+#: Nothing is left to do for it once its tasks have ended.
+NO_CLOSE = """
+    class P(BaseBackgroundPlugin):
+        async def start(self):
+            try:
+                await trio.sleep_forever()
+            finally:
+                journal.append(__name__.rpartition(".")[2])
+"""
+
+
+async def test_a_plugin_without_a_close_has_stopped_before_the_next_begins_to(
+    tmp_path, autojump_clock
+):
+    names = ["a", "b", "c"]
+    async with running_host(tmp_path, dict.fromkeys(names, NO_CLOSE)) as host:
+        seen: list[tuple[str, str]] = []
+        for name in names:
+            host.life(name).record.watchers = [
+                lambda name, old, step: seen.append((name, step.state.value))
+            ]
+        receipt = await host.stop()
+        assert journal == ["c", "b", "a"]
+        assert seen == [
+            (name, state) for name in reversed(names) for state in ("stopping", "stopped")
+        ]
+        assert receipt.exit_code == 0
+        assert all(host.life(name).stop_seconds == 0 for name in names)
 
 
 async def test_points_that_a_background_plugin_publishes_while_it_closes_arrive(
@@ -400,6 +430,22 @@ async def test_a_bug_of_the_host_itself_is_exit_code_70_and_stops_the_rest_in_or
         assert receipt.exit_code == 70
         assert "a closed" in journal
     assert "bug in the host" in caplog.text
+
+
+async def test_a_bug_of_the_host_when_a_plugin_without_a_close_ends_is_contained_too(
+    tmp_path, autojump_clock, caplog
+):
+    def fail(name: str, old: str, step: Transition) -> None:
+        if step.state is State.STOPPED:
+            raise LookupError("whatever the bug may be")
+
+    async with running_host(tmp_path, {"a": NO_CLOSE, "b": NO_CLOSE}) as host:
+        host.life("b").record.watchers = [fail]
+        receipt = await host.stop()
+        assert receipt.exit_code == 70
+        assert journal == ["b", "a"]
+        assert host.life("a").state.value.value == "stopped"
+    assert "bug in the host: the supervisor of b failed" in caplog.text
 
 
 # Nothing is left
