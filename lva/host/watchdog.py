@@ -61,6 +61,9 @@ _ALARM: Final = 0.25
 #: what it runs then has run all the time; and that a plugin's own thread must have had, to be blamed.
 _BUSY: Final = 0.25
 _RIVAL: Final = 0.5
+#: The part of such a time that this thread itself must have waited for a processor, if the process did not
+#: stand still.
+_LATE: Final = 0.5
 #: How often the use of processors is noted, in seconds.
 _NOTING: Final = 1.0
 
@@ -134,6 +137,8 @@ class LoopWatchdog:
         self._waits = Waits(limit)
         self._hold: HoldReport | None = None
         self._longest: tuple[float, Culprit | None] = (0.0, None)
+        self._own: Schedule | None = None
+        self._itself_queued = 0.0
         self._waited_for: str | None = None
         self._used_by: ProcessorTimes = {}
         self._rivals_before: ProcessorTimes = {}
@@ -160,22 +165,28 @@ class LoopWatchdog:
 
     def _watch(self) -> None:
         self._last = self._glance()
-        with closing(ScheduleReader(self._native_id)) as schedule:
+        with (
+            closing(ScheduleReader(self._native_id)) as schedule,
+            closing(ScheduleReader(threading.get_native_id())) as own_schedule,
+        ):
             while not self._over.acquire(timeout=self._pause):
                 try:
-                    self._look(schedule)
+                    self._look(schedule, own_schedule)
                 except Exception:
                     self._alarm.set(0, 0)
                     LOGGER.exception("bug in the service: the event loop is not watched any more")
                     return
         self._over.release()
 
-    def _look(self, schedule: ScheduleReader) -> None:
+    def _look(self, schedule: ScheduleReader, own_schedule: ScheduleReader) -> None:
         # What the alarm sees from here on, should this thread lose the interpreter before it has looked, is
         # for the next look.
         alarmed = self._alarm.take()
         seen = self._glance()._replace(told=schedule.read())
         used_by = processor_times(self._plugins())
+        own, own_before = own_schedule.read(), self._own
+        self._own = own
+        self._itself_queued = own.queued - own_before.queued if own and own_before else 0.0
         if seen.at - self._last.at > self._pause + self._limit / 2:
             self._starved(seen, used_by, [old for old in alarmed if old.at > self._last.at])
         else:
@@ -272,7 +283,7 @@ class LoopWatchdog:
             since: How long ago it was seen before, or began.
         """
         if seen.culprit is not None:
-            self._longest = max(self._longest, (since, seen.culprit), key=lambda known: known[0])
+            self._longest = max((since, seen.culprit), self._longest, key=lambda known: known[0])
         if self._hold is not None:
             self._hold.go_on(seen.at)
         elif (lasted := self._lasted(self._begun, seen.at)) < self._limit:
@@ -283,7 +294,10 @@ class LoopWatchdog:
             longest, culprit = self._longest
             if culprit is None or longest < since:
                 now = self._sight(_frame_of(self._ident))
-                culprit = now.culprit if now.step == self._step else culprit
+                # A step that a plugin was seen at is the plugin's, though the service goes on with it by now.
+                known = culprit is not None and culprit.plugin is not None
+                if now.step == self._step and now.culprit is not None:
+                    culprit = culprit if known and now.culprit.plugin is None else now.culprit
             if culprit is not None:
                 self._hold = self._reporter.report(culprit, self._begun, seen.at)
 
@@ -363,16 +377,19 @@ class LoopWatchdog:
         """
         begun = seen.at - since
         plugin, used = rival
-        if used >= _RIVAL * since and self._lasted(begun, seen.at) >= self._limit:
+        to_blame = used >= _RIVAL * since
+        if to_blame and self._lasted(begun, seen.at) >= self._limit:
             if self._hold is None:
                 self._begun += since  # the same step, if it is the same, has waited for the rival
                 self._waits.skip()
             self._report_thread(plugin, begun, seen.at)
-        if seen.step == self._step:
+        if seen.step != self._step:
+            self._advance(seen, began=seen.at)
+        elif not to_blame and self._itself_queued >= _LATE * since:
+            self._advance(seen, began=self._begun)  # it went on all the time
+        else:
             # It waits for something, or the process stood still: that will show when it is seen again.
             self._last = seen
-        else:
-            self._advance(seen, began=seen.at)
 
     def _report_thread(self, plugin: str, begun: float, now: float) -> None:
         thread = self._plugins().get(plugin)

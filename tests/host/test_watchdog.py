@@ -254,6 +254,15 @@ def test_the_line_it_was_at_for_the_longest_is_to_blame_and_not_the_one_it_is_at
     assert last_hold.where == "/a.py:1 in f"
 
 
+def test_a_step_that_a_plugin_was_seen_at_is_the_plugin_s_though_the_service_goes_on_with_it():
+    watch = Watch()
+    watch.sees(watch.sighting(0.01, 0.0, "a"), 0.0)
+    watch.seen = [watch.sighting(0.02, 0.02, "a")]
+    by_now = Culprit(None, [Line("/service.py", 2, "f", None)])
+    watch.starved(watch.sighting(0.2, 0.2, "a")._replace(culprit=by_now))
+    assert holds(watch.uses) == {"a": 1, "b": 0}
+
+
 def test_what_the_alarm_sees_while_a_look_waits_for_the_interpreter_is_for_the_next_look(
     monkeypatch,
 ):
@@ -268,8 +277,8 @@ def test_what_the_alarm_sees_while_a_look_waits_for_the_interpreter_is_for_the_n
     monkeypatch.setattr(watch.dog, "_glance", glance)
     with closing(ScheduleReader(0)) as nothing_told:
         watch.dog._alarm._seen.extend(alarms.pop(0))
-        watch.dog._look(nothing_told)
-        watch.dog._look(nothing_told)
+        watch.dog._look(nothing_told, nothing_told)
+        watch.dog._look(nothing_told, nothing_told)
     assert holds(watch.uses) == {"a": 1, "b": 0}
 
 
@@ -284,6 +293,14 @@ def test_a_step_that_is_seen_again_after_a_standstill_has_waited():
     assert watch.starved(watch.sighting(0.2, 0.0, "a")) == {"a": 0, "b": 0}
     watch.sees(watch.sighting(0.22, 0.0, "a"), 0.21)
     assert holds(watch.uses) == {"a": 1, "b": 0}
+
+
+@pytest.mark.parametrize(("late", "blamed"), [(0.15, 1), (0.05, 0)])
+def test_a_step_that_sleeps_while_the_watching_thread_has_no_processor_is_to_blame(late, blamed):
+    watch = Watch()
+    watch.sees(watch.sighting(0.01, 0.0, "a"), 0.0)
+    watch.dog._itself_queued = late
+    assert watch.starved(watch.sighting(0.2, 0.0, "a")) == {"a": blamed, "b": 0}
 
 
 @pytest.mark.parametrize(("queued", "blamed"), [(0.0, 1), (0.04, 1), (0.15, 0)])
