@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import gc
-import os
 
 import pytest
 
 from lva.host import runtimes
-
-
-def pytest_xdist_auto_num_workers() -> int:
-    """Return one and a half workers for each core: much of the time, a test waits."""
-    return max(2, (os.cpu_count() or 1) * 3 // 2)
 
 
 def pytest_collection_finish() -> None:
