@@ -6,18 +6,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-import os
-import stat
 import sys
 import threading
 from collections.abc import Callable, MutableMapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import trio
 
+from lva import state_directory
 from lva.errors import ConfigurationError
 from lva.host.host import Host
 from lva.host.loading import LoadedPlugin, load_plugins
@@ -116,15 +115,16 @@ class Service:
 
     async def _lifespan(self, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
         await receive()
-        try:
-            settings = self._prepare()
-        except ConfigurationError as error:
-            for problem in error.problems:
-                LOGGER.critical("%s", problem)
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
-            return
-        with self._tail.installed():
-            await self._run(settings, receive, send)
+        with contextlib.ExitStack() as held:
+            try:
+                settings = self._prepare(held)
+            except ConfigurationError as error:
+                for problem in error.problems:
+                    LOGGER.critical("%s", problem)
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                return
+            with self._tail.installed():
+                await self._run(settings, receive, send)
 
     async def _run(
         self, settings: Settings, receive: Callable[[], Any], send: Callable[[Any], Any]
@@ -175,13 +175,13 @@ class Service:
             await send({"type": "lifespan.shutdown.complete"})
             nursery.cancel_scope.cancel()
 
-    def _prepare(self) -> Settings:
-        """Load what was not handed over, as under a foreign ASGI server."""
+    def _prepare(self, held: contextlib.ExitStack) -> Settings:
+        """Load what was not handed over, as under a foreign ASGI server; own the state directory until the end."""
         if self.settings is None:
             self.settings = load_settings()
             set_up(self.settings.log_level, self.settings.log_format)
         if self.plugins is None:
-            prepare_state_dir(self.settings.state_dir)
+            held.enter_context(state_directory.owned(self.settings.state_dir))
             self.plugins = load_plugins(self.settings)
         for plugin in self.plugins:
             for config in plugin.configs.values():
@@ -253,26 +253,6 @@ class Service:
                 {"receipt": {"reason": "ended before the plugins started", "exit_code": code}}
             )
         return json.dumps({"receipt": self.host.account("ended by the watchdog", code).as_dict()})
-
-
-def prepare_state_dir(path: Path) -> None:
-    """Make the state directory and keep it private.
-
-    Raises:
-        ConfigurationError: It cannot be made or does not belong to this user.
-    """
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = path.stat()
-        if status.st_mode & stat.S_ISVTX or status.st_uid != os.geteuid():
-            why = "is shared, or belongs to somebody else; choose a directory of the service's own"
-            raise ConfigurationError([f"state_dir: {path}: {why}"])
-        if status.st_mode & 0o077:
-            path.chmod(0o700)
-    except OSError as error:
-        raise ConfigurationError(
-            [f"state_dir: {path}: cannot be made private to the service: {error.strerror}"]
-        ) from error
 
 
 def log_receipt(receipt: Receipt) -> None:

@@ -73,19 +73,25 @@ def run(config: Path | None, watch: bool, **options: Any) -> None:
 
 
 def _run(overrides: dict[str, Any], config: Path | None, watch: bool, signals: Any) -> int:
-    from lva import serve
-    from lva.app import create_app, prepare_state_dir
-    from lva.host.loading import load_plugins
+    from lva import state_directory
     from lva.logs import set_up
     from lva.settings import load_settings
-    from lva.terminal import announce, show_receipt
 
     try:
         settings = load_settings(overrides, config)
     except ConfigurationError as error:
         raise ConfigurationError([*error.problems, *_plugin_problems(error.partial)]) from error
     set_up(settings.log_level, settings.log_format)
-    prepare_state_dir(settings.state_dir)
+    with state_directory.owned(settings.state_dir, settings.bind):
+        return _serve(settings, watch, signals)
+
+
+def _serve(settings: Settings, watch: bool, signals: Any) -> int:
+    from lva import serve
+    from lva.app import create_app
+    from lva.host.loading import load_plugins
+    from lva.terminal import announce, show_receipt
+
     gc.set_threshold(*serve.GC_THRESHOLDS)
     service = create_app(settings)
     service.watch = watch
