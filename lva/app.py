@@ -176,7 +176,7 @@ class Service:
             nursery.cancel_scope.cancel()
 
     def _prepare(self, held: contextlib.ExitStack) -> Settings:
-        """Load what was not handed over, as under a foreign ASGI server; own the state directory until the end."""
+        """Load what was not handed over, as under a foreign ASGI server, and own the state directory."""
         if self.settings is None:
             self.settings = load_settings()
             set_up(self.settings.log_level, self.settings.log_format)

@@ -17,6 +17,11 @@ from lva.settings import ENV_PREFIX
 from lva.state_directory import LOCK_FILE, owned
 from tests.support import ServiceProcess, write_plugin
 
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
 FORKS = """
 import os
 
@@ -65,7 +70,7 @@ def test_a_second_service_is_refused_and_told_who_has_the_directory(
 def test_what_the_owner_wrote_may_be_anything(tmp_path: Path) -> None:
     """Kind: text of another version, or of nobody, in a file that says who has the lock."""
     (tmp_path / LOCK_FILE).touch()
-    with open(tmp_path / LOCK_FILE, "r+b") as other:
+    with (tmp_path / LOCK_FILE).open("r+b") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         for text in (b"", b"[]", b"\xff" * 5000, b'{"pid": 1, "since": 1e300}', b'{"since": "x"}'):
             other.seek(0)
@@ -78,7 +83,7 @@ def test_what_the_owner_wrote_may_be_anything(tmp_path: Path) -> None:
 
 def test_a_lock_that_is_no_file_is_refused(tmp_path: Path) -> None:
     """Kind: something else in the place of a file of the service's own."""
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     (tmp_path / LOCK_FILE).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ConfigurationError, match="cannot be locked"):
         owned(tmp_path).__enter__()
@@ -88,4 +93,4 @@ def test_a_lock_that_is_no_file_is_refused(tmp_path: Path) -> None:
         held.enter_context(owned(tmp_path))
         with pytest.raises(ConfigurationError, match=f"process {os.getpid()} on "):
             owned(tmp_path).__enter__()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_files() == before
