@@ -29,6 +29,7 @@ from lva.host.lifecycle import PluginLife, State
 from lva.host.loading import LoadedPlugin, load_plugins
 from lva.host.receipt import PluginReceipt, Receipt
 from lva.settings import PluginSettings, Settings
+from tests.warm import WarmProcess, starts_alike, warm_environment
 
 PREAMBLE = "import time\nimport threading\nimport trio\nfrom lva import *\n"
 
@@ -72,7 +73,8 @@ class ServiceProcess:
         toml: The text of `lva.toml`.
         env: More environment variables.
         arguments: More arguments of `lva run`.
-        command: What to run in place of `lva run`; what it starts is killed with it.
+        command: What to run in place of `lva run`; what it starts is killed with it. Without it, the service
+            is forked from an interpreter that has imported it, where that makes no difference.
     """
 
     def __init__(
@@ -95,15 +97,24 @@ class ServiceProcess:
             "LUNA_VIDEO_AGENT_BIND": "127.0.0.1:0",
             "LUNA_VIDEO_AGENT_LOG_FORMAT": "json",
         }
-        self._command = [*(command or [sys.executable, "-m", "lva", "run", *arguments])]
+        self._command = None if command is None else [*command]
+        self._arguments = ["run", *arguments]
         self._tmp_path = tmp_path
         self._env = clean_environment(**{**settings, **(env or {})})
         self.lines: list[str] = []
         self._news = threading.Condition()
 
     def __enter__(self) -> Self:
-        self.process = subprocess.Popen(
-            self._command,
+        self.process = self._start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        return self
+
+    def _start(self) -> subprocess.Popen[str] | WarmProcess:
+        if self._command is None and starts_alike(self._env, warm_environment()):
+            return WarmProcess(self._arguments, self._tmp_path, self._env)
+        return subprocess.Popen(
+            self._command or [sys.executable, "-m", "lva", *self._arguments],
             cwd=self._tmp_path,
             env=self._env,
             stdin=subprocess.DEVNULL,
@@ -112,9 +123,6 @@ class ServiceProcess:
             text=True,
             process_group=0,
         )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        return self
 
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:

@@ -1,5 +1,7 @@
 """Culprits and their neighbours in one real service, from its start to its receipt, and what must hold then.
 
+A scene is one test, in which each culprit has a subtest of its own for what became of it.
+
 The culprits of a scene share one process with three neighbours, while requests are made: one that publishes
 numbered points, and one on each runtime that writes down what it receives.
 """
@@ -13,12 +15,13 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.process.traffic import Traffic
 from tests.support import PREAMBLE, ServiceProcess, write_plugin
@@ -377,27 +380,6 @@ class Scene:
         return {item["name"]: item for item in self.service.get("/plugins").json()["plugins"]}
 
 
-Play = Callable[[str], Scene]
-
-
-def each_played_once(make: Callable[[str], Scene]) -> Play:
-    """Return a function that plays a group's scene when it is first asked for it."""
-    scenes: dict[str, Scene | BaseException] = {}
-
-    def play(group: str) -> Scene:
-        if group not in scenes:
-            try:
-                scenes[group] = make(group).play()
-            except BaseException as error:
-                scenes[group] = error
-        scene = scenes[group]
-        if isinstance(scene, BaseException):
-            raise scene
-        return scene
-
-    return play
-
-
 def kill(pid: int) -> bool:
     """Kill a process that should have ended; return whether it still ran."""
     try:
@@ -420,6 +402,17 @@ def balanced(points: Mapping[str, Any]) -> bool:
 
 
 # What must hold of a scene that was played
+
+
+def check_bystanders(scene: Scene, subtests: pytest.Subtests, answers: int = 20) -> None:
+    """The culprits harmed nobody but themselves."""
+    with subtests.test("the service answers throughout"):
+        check_answers(scene, answers)
+    for neighbour in NEIGHBOURS:
+        with subtests.test("a neighbour loses nothing", neighbour=neighbour):
+            check_neighbour(scene, neighbour)
+    with subtests.test("the stop is bounded and accounts for all"):
+        check_stop(scene)
 
 
 def check_answers(scene: Scene, count: int = 20) -> None:

@@ -1,7 +1,7 @@
 """Every way of asyncio code to misbehave, in every place a plugin has code, in the real process.
 
-The culprits of a group share one process, as `tests.process.scene` has it. Each then has a test of its own
-for what became of it.
+The culprits of a group share one process, as `tests.process.scene` has it. Each then has a subtest of its
+own for what became of it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,18 +20,13 @@ from tests.process.scene import (
     ASYNCIO_STYLE,
     ERRORS,
     MISDEEDS,
-    NEIGHBOURS,
     SLOW,
     Case,
     Outcome,
-    Play,
     Scene,
     Style,
-    check_answers,
+    check_bystanders,
     check_culprit,
-    check_neighbour,
-    check_stop,
-    each_played_once,
     kill,
     name_of,
 )
@@ -366,11 +360,6 @@ GROUPS = {
     "stubborn": STUBBORN,
     "uvloop": ON_UVLOOP,
 }
-CASES = [
-    pytest.param(group, *case, id=f"{group}-{case[0]}-in-{case[1]}")
-    for group, cases in GROUPS.items()
-    for case in cases
-]
 
 
 @pytest.fixture(scope="module")
@@ -398,63 +387,37 @@ def url() -> Iterator[str]:
     server.server_close()
 
 
-@pytest.fixture(scope="module")
-def played(tmp_path_factory: Any, url: str) -> Play:
-    """Return a function that plays a group's scene, once."""
-
-    def scene(group: str) -> Scene:
-        style = ON_UVLOOP_STYLE if group == "uvloop" else STYLE
-        return Scene(tmp_path_factory.mktemp(group), GROUPS[group], style, url)
-
-    return each_played_once(scene)
-
-
-@pytest.fixture
-def scene(group: str, played: Play) -> Scene:
-    """Return what became of a group of culprits."""
+@pytest.mark.parametrize("group", GROUPS)
+def test_culprits_harm_only_themselves(
+    tmp_path: Path, url: str, group: str, subtests: pytest.Subtests
+) -> None:
+    style = STYLE
     if group == "uvloop":
         pytest.importorskip("uvloop")
-    return played(group)
-
-
-@pytest.mark.parametrize("group", GROUPS)
-def test_the_service_answers_throughout(scene: Scene) -> None:
-    check_answers(scene)
-
-
-@pytest.mark.parametrize("group", GROUPS)
-@pytest.mark.parametrize("neighbour", NEIGHBOURS)
-def test_the_neighbours_lose_nothing(scene: Scene, neighbour: str) -> None:
-    check_neighbour(scene, neighbour)
-
-
-@pytest.mark.parametrize("group", GROUPS)
-def test_the_stop_is_bounded_and_accounts_for_all(scene: Scene) -> None:
-    check_stop(scene)
-
-
-@pytest.mark.parametrize(("group", "how", "place"), CASES)
-def test_a_culprit_harms_only_itself(scene: Scene, how: str, place: str) -> None:
-    check_culprit(scene, how, place)
-    name = name_of(how, place)
-    if how in {"subprocess", "shell"}:
-        assert any(line.startswith("pid ") for line in scene.journal(name))
-        assert name not in scene.survivors
-    if how == "open_generator":
-        assert scene.journal(name)[-2:] == ["close", "finalized"]
+        style = ON_UVLOOP_STYLE
+    scene = Scene(tmp_path, GROUPS[group], style, url).play()
+    check_bystanders(scene, subtests)
+    for how, place in scene.cases:
+        with subtests.test(how=how, place=place):
+            check_culprit(scene, how, place)
+            name = name_of(how, place)
+            if how in {"subprocess", "shell"}:
+                assert any(line.startswith("pid ") for line in scene.journal(name))
+                assert name not in scene.survivors
+            if how == "open_generator":
+                assert scene.journal(name)[-2:] == ["close", "finalized"]
 
 
 @pytest.mark.parametrize(
     "place", ["__init__", "initialize", "child", "route", "handleEvent", "close"]
 )
-def test_a_loop_that_computes_for_ever_is_left_behind(tmp_path: Path, place: str) -> None:
+def test_a_loop_that_computes_for_ever_is_left_behind(
+    tmp_path: Path, place: str, subtests: pytest.Subtests
+) -> None:
     before = "running" if place in {"child", "route", "close"} else "abandoned"
     outcome = Outcome(before, "abandoned", leaks=True, held=True)
     scene = Scene(tmp_path, {("spin", place): outcome}, STYLE, patience=0.2).play(answers=6)
-    check_answers(scene, 6)
-    check_neighbour(scene, "trio_neighbour")
-    check_neighbour(scene, "asyncio_neighbour")
-    check_stop(scene)
+    check_bystanders(scene, subtests, answers=6)
     name = name_of("spin", place)
     receipt = scene.service.receipt_of(name)
     assert receipt["state"] == "abandoned"

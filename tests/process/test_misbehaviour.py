@@ -1,7 +1,7 @@
 """Every way to misbehave, in every place a plugin has code, in the real process.
 
-The culprits of a group share one process, as `tests.process.scene` has it. Each then has a test of its own
-for what became of it.
+The culprits of a group share one process, as `tests.process.scene` has it. Each then has a subtest of its
+own for what became of it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -21,14 +20,10 @@ from tests.process.scene import (
     SLOW,
     Case,
     Outcome,
-    Play,
     Scene,
     Style,
-    check_answers,
+    check_bystanders,
     check_culprit,
-    check_neighbour,
-    check_stop,
-    each_played_once,
     name_of,
 )
 from tests.support import ServiceProcess, write_plugin
@@ -142,58 +137,26 @@ LEFT: dict[Case, Outcome] = {
 }  # fmt: skip
 
 GROUPS = {"clean": CLEAN, "events": HANDLE_EVENT, "left": LEFT}
-CASES = [
-    pytest.param(group, *case, id=f"{case[0]}-in-{case[1]}")
-    for group, cases in GROUPS.items()
-    for case in cases
-]
-
-
-@pytest.fixture(scope="module")
-def played(tmp_path_factory: Any) -> Play:
-    """Return a function that plays a group's scene, once."""
-    return each_played_once(
-        lambda group: Scene(tmp_path_factory.mktemp(group), GROUPS[group], STYLE, patience=0.3)
-    )
-
-
-@pytest.fixture
-def scene(group: str, played: Play) -> Scene:
-    """Return what became of a group of culprits."""
-    return played(group)
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_the_service_answers_throughout(scene: Scene) -> None:
-    check_answers(scene)
-
-
-@pytest.mark.parametrize("group", GROUPS)
-@pytest.mark.parametrize("neighbour", NEIGHBOURS)
-def test_the_neighbours_lose_nothing(scene: Scene, neighbour: str) -> None:
-    check_neighbour(scene, neighbour)
-
-
-@pytest.mark.parametrize("group", GROUPS)
-def test_the_stop_is_bounded_and_accounts_for_all(scene: Scene) -> None:
-    check_stop(scene)
-
-
-@pytest.mark.parametrize(("group", "how", "place"), CASES)
-def test_a_culprit_harms_only_itself(scene: Scene, how: str, place: str) -> None:
-    check_culprit(scene, how, place)
-    receipt = scene.service.receipt_of(name_of(how, place))
-    assert bool(receipt["leaked_tasks"]) == (how in STUBBORN)
-    assert bool(receipt["leaked_threads"]) == (place == "__init__" and how in SLOW)
-
-
-@pytest.mark.parametrize(
-    ("group", "how", "place"),
-    [param for param in CASES if param.values[1] in ERRORS],
-)
-def test_an_error_is_logged_once_for_each_time_with_its_traceback(
-    scene: Scene, how: str, place: str
+def test_culprits_harm_only_themselves(
+    tmp_path: Path, group: str, subtests: pytest.Subtests
 ) -> None:
+    scene = Scene(tmp_path, GROUPS[group], STYLE, patience=0.3).play()
+    check_bystanders(scene, subtests)
+    for how, place in scene.cases:
+        with subtests.test(how=how, place=place):
+            check_culprit(scene, how, place)
+            receipt = scene.service.receipt_of(name_of(how, place))
+            assert bool(receipt["leaked_tasks"]) == (how in STUBBORN)
+            assert bool(receipt["leaked_threads"]) == (place == "__init__" and how in SLOW)
+            if how in ERRORS:
+                check_tracebacks(scene, how, place)
+
+
+def check_tracebacks(scene: Scene, how: str, place: str) -> None:
+    """An error is logged once for each time, with its traceback."""
     name = name_of(how, place)
     traced = [record for record in scene.complaints(name) if "exception" in record]
     assert all("trouble on purpose" in record["exception"] for record in traced)
