@@ -23,7 +23,14 @@ from lva.client.commands import COMMANDS
 from lva.events import EVENT_TYPES
 from lva.host.tap import STEPS
 from lva.luna import MODULES
-from lva.settings import CONFIG_VARIABLE, DEFAULT_FILE, ENV_PREFIX, PluginSettings, Settings
+from lva.settings import (
+    CONFIG_VARIABLE,
+    DEFAULT_FILE,
+    ENV_PREFIX,
+    PluginSettings,
+    Settings,
+    keys_of,
+)
 from lva.web.actions import ACTIONS
 from lva.web.complete import CompleteRequest
 from lva.web.paths import RESOURCES
@@ -48,11 +55,13 @@ def plugin_settings() -> str:
     """Return the table of the host's keys of one plugin."""
     rows = [
         (
-            _code(name),
-            _code(f"{ENV_PREFIX}PLUGINS__NAME__{name.upper()}"),
-            *_default_and_meaning(name, field),
+            _code(key),
+            _code(f"{ENV_PREFIX}PLUGINS__NAME__{key.upper()}"),
+            *_default_and_meaning(key, field),
         )
-        for name, field in PluginSettings.model_fields.items()
+        for key, field in zip(
+            keys_of(PluginSettings), PluginSettings.model_fields.values(), strict=True
+        )
     ]
     return _table(("Key", "Environment variable", "Default", "Meaning"), rows)
 

@@ -35,11 +35,14 @@ class PluginApp(Protocol):
     """`self.app`: the service as one plugin sees it. Safe to use from any thread.
 
     Attributes:
+        name: The plugin's name, as in `ACTIVE_PLUGINS`; a second instance has one of its own.
         ctx: Holds the plugin's logger.
         config: What `[plugins.NAME.config]` says, as the plugin's `Config` model if it has one.
         settings: A read-only view of the service's settings; secrets are left out.
     """
 
+    @property
+    def name(self) -> str: ...
     @property
     def ctx(self) -> PluginContext: ...
     @property

@@ -78,6 +78,12 @@ class _Table(BaseModel):
 class PluginSettings(_Table):
     """The host's keys of one `[plugins.NAME]` table. Times are in seconds, sizes in points."""
 
+    from_: str | None = Field(
+        None,
+        alias="from",
+        description="The plugin that this is a second instance of, with a name, configuration and points"
+        " of its own.",
+    )
     restart: RestartPolicy = Field(
         "on-failure",
         description="When the host starts the plugin again: after a crash, also when"
@@ -173,7 +179,9 @@ class PluginSettings(_Table):
 
     def over(self, defaults: Mapping[str, Any]) -> PluginSettings:
         """Return these settings with the plugin's own defaults below what the user set."""
-        return PluginSettings.model_validate({**defaults, **self.model_dump(exclude_unset=True)})
+        return PluginSettings.model_validate(
+            {**defaults, **self.model_dump(exclude_unset=True, by_alias=True)}
+        )
 
 
 class Settings(_Table):
@@ -400,13 +408,18 @@ def explain(error: ErrorDetails, sources: Sequence[Source]) -> str:
     if not keys:
         return f"settings: {wrong_key(error)}"
     model = PluginSettings if keys[0] == "plugins" else Settings
-    message, value = wrong_key(error, model.model_fields), f"{error['input']!r:.80}"
+    message, value = wrong_key(error, keys_of(model)), f"{error['input']!r:.80}"
     where = next(
         (source.place(keys) for source in sources if source.sets(keys)), ".".join(map(str, keys))
     )
     said = value in message or error["type"] == "extra_forbidden"
     shown = "" if said or _may_hold_secrets(keys) else f" (got {value})"
     return f"{where}: {message}{shown}"
+
+
+def keys_of(model: type[BaseModel]) -> list[str]:
+    """Return a model's keys as they are written in the settings."""
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _may_hold_secrets(keys: Sequence[str | int]) -> bool:

@@ -36,7 +36,7 @@ from lva.host.mailbox import ATTEMPTS, FAILED, OVERFLOW, REMOVED, SHUTDOWN
 from lva.host.tap import STEPS
 from lva.luna import MODULES
 from lva.plugins import batching_example, file, history, influx, otlp, webhook
-from lva.settings import ENV_PREFIX, PluginSettings, Settings
+from lva.settings import ENV_PREFIX, PluginSettings, Settings, keys_of
 from lva.testing.holds import HOLD_LIMIT
 from lva.testing.virtual import LOOP_PATIENCE, SOCKET_PATIENCE, THREAD_PATIENCE
 from lva.web.actions import ACTIONS
@@ -94,7 +94,7 @@ def test_every_setting_is_documented(name: str) -> None:
     assert str(Settings.model_fields[name].description).split()[0] in cells
 
 
-@pytest.mark.parametrize("name", PluginSettings.model_fields)
+@pytest.mark.parametrize("name", keys_of(PluginSettings))
 def test_every_plugin_setting_is_documented(name: str) -> None:
     cells = row(page("settings"), f"``{name}``")
     assert f"``{ENV_PREFIX}PLUGINS__NAME__{name.upper()}``" in cells

@@ -154,4 +154,4 @@ def _source(report: Report) -> str | os.PathLike[str]:
 def _configured(report: Report, settings: Settings) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """Return the plugin's configuration, and the host's keys that the settings have for it."""
     table = table_of(report.name, settings)
-    return table.config, table.model_dump(exclude={"config"}, exclude_unset=True)
+    return table.config, table.model_dump(exclude={"config", "from_"}, exclude_unset=True)

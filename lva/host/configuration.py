@@ -15,7 +15,7 @@ from lva.contract import BaseBackgroundPlugin, BaseEventPlugin
 from lva.errors import Problem, hint, wrong_key
 from lva.host.finder import PluginFileError, plugin_line
 from lva.logs import keep_secret
-from lva.settings import PluginSettings
+from lva.settings import PluginSettings, keys_of
 
 PluginClass: TypeAlias = type[BaseEventPlugin] | type[BaseBackgroundPlugin]
 
@@ -47,10 +47,12 @@ def _wrong_defaults(own: object) -> str | None:
         return f" must be a dictionary, not {reprlib.repr(own)}"
     if not own:
         return None
+    if "from" in own:
+        return " cannot hold 'from'; only the settings make a second instance of a plugin"
     try:
         PluginSettings.model_validate(dict(own))
     except ValidationError as error:
-        return f": {'; '.join(_lines(error, PluginSettings.model_fields))}"
+        return f": {'; '.join(_lines(error, keys_of(PluginSettings)))}"
     return None
 
 

@@ -15,7 +15,7 @@ import stat
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -56,17 +56,20 @@ class Place:
         directory: What the file must not lead out of.
         module: The name that it is imported under.
         distribution: The installed package that brings it, with its version; None for a plugin directory.
+        original: Of a second instance, the name that the plugin itself is imported under.
     """
 
     path: Path
     directory: Path
     module: str
     distribution: str | None = None
+    original: str | None = None
 
     def __str__(self) -> str:
-        if self.distribution is None:
-            return str(self.path)
-        return f"{self.path} of the installed package {self.distribution}"
+        shown = str(self.path)
+        if self.distribution is not None:
+            shown += f" of the installed package {self.distribution}"
+        return f"{shown} (by `from`)" if self.original is not None else shown
 
 
 class PluginFinder(MetaPathFinder, Loader):
@@ -76,6 +79,7 @@ class PluginFinder(MetaPathFinder, Loader):
         directories: Searched in order; the shipped ones come last.
         strict: Whether a file that others may write is refused; otherwise it is only reported.
         installed: What installed packages bring along; looked for at the first need if left out.
+        instances: Second instances of plugins: for the name of each, the name of the plugin.
 
     Attributes:
         digests: The SHA-256 of each module's source, by the module's name.
@@ -87,11 +91,15 @@ class PluginFinder(MetaPathFinder, Loader):
         directories: Sequence[Path],
         strict: bool = True,
         installed: Sequence[InstalledPlugin] | None = None,
+        instances: Mapping[str, str] | None = None,
     ) -> None:
         self._directories = list(dict.fromkeys(directories))
         self._strict = strict
         self._installed = installed
+        self._instances = dict(instances or {})
         self._packages: dict[str, Path] = {}
+        # By the module of each second instance, the one whose source it shares.
+        self._originals: dict[str, str] = {}
         self.digests: dict[str, str] = {}
         self.warnings: list[str] = []
 
@@ -117,6 +125,7 @@ class PluginFinder(MetaPathFinder, Loader):
     def available(self) -> set[str]:
         """Return the names for which there is a file, a package or an entry point."""
         found = {plugin.name for plugin in self.installed if PLUGIN_NAME.fullmatch(plugin.name)}
+        found |= self._instances.keys()
         for directory in self._directories:
             if directory.is_dir():
                 found |= {
@@ -133,21 +142,30 @@ class PluginFinder(MetaPathFinder, Loader):
         """
         candidates = self.places(name)
         if not candidates:
-            raise PluginFileError(Problem(self._not_found(name), code="name"))
+            source = self._instances.get(name)
+            why = self._not_found(name) if source is None else self._no_original(source)
+            raise PluginFileError(Problem(why, code="name"))
         if len(candidates) > 1:
             both = " and ".join(map(str, candidates))
             todo = "rename or remove one of them"
-            if any(place.distribution is not None for place in candidates):
+            if any(place.original is not None for place in candidates):
+                todo = "give the second instance a name that no plugin has"
+            elif any(place.distribution is not None for place in candidates):
                 todo = "rename the file, or uninstall the package"
             raise PluginFileError(Problem(f"found twice: {both}; {todo}", code="name"))
         return candidates[0]
 
     def places(self, name: str) -> list[Place]:
-        """Return everything of that name: files and packages in the directories, then entry points.
+        """Return everything of that name: files, packages, entry points, and the second instance of a plugin.
 
         Raises:
             PluginFileError: An entry point of that name is broken.
         """
+        source = self._instances.get(name)
+        copies = () if source is None else self._places(source)
+        return [*self._places(name), *(_instance(name, place) for place in copies)]
+
+    def _places(self, name: str) -> list[Place]:
         places = [
             Place(Path(path), directory, f"{PACKAGE}.{name}")
             for directory in self._directories
@@ -177,8 +195,10 @@ class PluginFinder(MetaPathFinder, Loader):
             PluginFileError: A file is refused, or is not Python.
             BaseException: Whatever the module raises.
         """
+        if place.original is not None:
+            self._originals[place.module] = place.original
         if place.distribution is not None:
-            self._packages[place.module.partition(".")[0]] = place.directory
+            self._packages[(place.original or place.module).partition(".")[0]] = place.directory
             self._forget(place.module)
         return importlib.import_module(place.module)
 
@@ -195,14 +215,28 @@ class PluginFinder(MetaPathFinder, Loader):
         places = ", ".join(map(str, self._directories))
         return f"no such plugin in {places}{hint(name, self.available(), 'found')}"
 
+    def _no_original(self, source: str) -> str:
+        if source in self._instances:
+            return f"from = {source!r} is a second instance itself; name the plugin that it is made from"
+        return f"from = {source!r}: {self._not_found(source)}"
+
+    def _original(self, module: str) -> str:
+        """Return the module whose source a module of a second instance shares; any other as it is."""
+        for instance, original in self._originals.items():
+            if module == instance or module.startswith(f"{instance}."):
+                return original + module.removeprefix(instance)
+        return module
+
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        package, _, rest = fullname.partition(".")
+        original = self._original(fullname)
+        package, _, rest = original.partition(".")
         if package in self._packages:
-            spec = find_module(fullname, path)
+            spec = find_module(original, path)
             if spec is not None:
-                spec.loader, spec.loader_state = self, self._packages[package]
+                spec.name, spec.loader = fullname, self
+                spec.loader_state = self._packages[package]
             return spec
         if package != PACKAGE or not rest:
             return None
@@ -275,6 +309,13 @@ class PluginFinder(MetaPathFinder, Loader):
             raise PluginFileError(why)
         if str(why) not in self.warnings:
             self.warnings.append(str(why))
+
+
+def _instance(name: str, place: Place) -> Place:
+    """Return the place of a second instance of a plugin: the same file as a module of its own."""
+    package = place.module.rpartition(".")[0]
+    module = f"{place.module}_as_{name}" if place.distribution else f"{package}.{name}"
+    return replace(place, module=module, original=place.module)
 
 
 def _real_paths(path: str, directory: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
@@ -18,6 +18,10 @@ from lva.logs import current_plugin
 
 if TYPE_CHECKING:
     from lva.host.lifecycle import PluginLife
+
+
+#: By what the names of plugins' files begin with, the modules that were made from them, and whose these are.
+_Roots: TypeAlias = dict[str, dict[str, str]]
 
 
 @dataclass(slots=True)
@@ -45,7 +49,6 @@ def find_leaks(lives: Iterable[PluginLife]) -> dict[str, Leaks]:
     lives = list(lives)
     roots = _roots(lives)
     found: defaultdict[str, Leaks] = defaultdict(Leaks)
-    modules = {life.name: life.loaded.module for life in lives}
     for name, task in _tasks_of(roots):
         found[name].tasks.append(f"{task.name} (at {waiting_at(task)})")
     frames = sys._current_frames()  # noqa: SLF001 - the documented way to see the stacks of threads
@@ -55,9 +58,14 @@ def find_leaks(lives: Iterable[PluginLife]) -> dict[str, Leaks]:
         if thread.name.startswith(IMPORT_THREAD):
             continue  # it imports the file anew, and belongs to no life of the plugin
         stack = list(_stack(frames[thread.ident]))
-        for root, name in roots.items():
-            own = [frame for frame in stack if frame.f_code.co_filename.startswith(root)]
-            callers = (f" from {name}.", f" from {modules[name]}.", f" from lva_plugins.{name}.")
+        for root, module, name in _each(roots):
+            own = [
+                frame
+                for frame in stack
+                if frame.f_code.co_filename.startswith(root)
+                and _whose(roots[root], frame.f_globals) == name
+            ]
+            callers = (f" from {name}.", f" from {module}.", f" from lva_plugins.{name}.")
             called = any(caller in thread.name for caller in callers)
             if own or (called and len(stack) > _IDLE_DEPTH):
                 place = own[0] if own else stack[0]
@@ -84,23 +92,42 @@ def count_tasks(lives: Iterable[PluginLife]) -> Counter[str]:
     return Counter(name for name, _ in _tasks_of(_roots(lives)))
 
 
-def _roots(lives: Iterable[PluginLife]) -> dict[str, str]:
-    """Return the plugins' names by what their files' names begin with."""
-    return {_root(life.loaded.path): life.name for life in lives}
+def _roots(lives: Iterable[PluginLife]) -> _Roots:
+    roots: _Roots = {}
+    for life in lives:
+        roots.setdefault(_root(life.loaded.path), {})[life.loaded.module] = life.name
+    return roots
 
 
-def _tasks_of(roots: Mapping[str, str]) -> Iterator[tuple[str, trio.lowlevel.Task]]:
+def _each(roots: _Roots) -> Iterator[tuple[str, str, str]]:
+    for root, owners in roots.items():
+        for module, name in owners.items():
+            yield root, module, name
+
+
+def _whose(owners: Mapping[str, str], namespace: Mapping[str, object]) -> str | None:
+    """Return which of the plugins made from one file code belongs to, by its module's namespace."""
+    if len(owners) == 1:
+        return next(iter(owners.values()))
+    module = f"{namespace.get('__name__')}."
+    return next((name for own, name in owners.items() if module.startswith(f"{own}.")), None)
+
+
+def _tasks_of(roots: _Roots) -> Iterator[tuple[str, trio.lowlevel.Task]]:
     """Yield every task of these plugins with the plugin's name."""
-    names = set(roots.values())
+    names = {name for _, _, name in _each(roots)}
     packages = [root for root in roots if root.endswith("/")]
 
-    def by_file(file: str) -> str | None:
-        return roots.get(file) or next(
+    def by_code(task: trio.lowlevel.Task) -> str | None:
+        file = _code_file(task)
+        owners = roots.get(file) or next(
             (roots[root] for root in packages if file.startswith(root)), None
         )
+        frame = getattr(task.coro, "cr_frame", None)
+        return _whose(owners, frame.f_globals if frame else {}) if owners else None
 
     for task in all_tasks():
-        name = task.context.get(current_plugin) or by_file(_code_file(task))
+        name = task.context.get(current_plugin) or by_code(task)
         if name in names:
             yield name, task
 

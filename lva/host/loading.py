@@ -142,7 +142,14 @@ def spool_problems(
 def finder_for(settings: Settings, *more: Path) -> PluginFinder:
     """Return the finder of the service's plugins; `more` are directories in front of the settings' own."""
     directories = [*more, *settings.plugins_dir, SHIPPED_DIR]
-    return PluginFinder(directories, settings.plugin_file_check == "strict")
+    spelt = {name.lower(): name for name in active_names(settings)}
+    instances = {
+        spelt.get(table.lower(), table): values.from_
+        for table, values in settings.plugins.items()
+        if values.from_ is not None
+    }
+    strict = settings.plugin_file_check == "strict"
+    return PluginFinder(directories, strict, instances=instances)
 
 
 def active_names(settings: Settings) -> list[str]:

@@ -43,7 +43,7 @@ class PluginView:
         self.ctx: PluginContext = SimpleNamespace(logger=plugin_logger(name))
         self.config = config
         self.settings = settings
-        self._name = name
+        self.name = name
         self._publish = publish
         self._describe = describe
         self._add_route = add_route
@@ -53,7 +53,7 @@ class PluginView:
 
     def publish(self, eventName: str, points: Iterable[MonitoringPoint]) -> bool:
         """See `lva.contract.PluginApp.publish`."""
-        return self._publish(eventName, points, self._name)
+        return self._publish(eventName, points, self.name)
 
     def addRoute(
         self, path: str, handler: RouteHandler, methods: Iterable[str] | None = None

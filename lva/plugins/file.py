@@ -81,7 +81,7 @@ class File(BaseEventPlugin):
 
     async def initialize(self) -> None:
         self._one_thread = trio.CapacityLimiter(1)
-        path = self.config.path or self.app.settings["state_dir"] / "points.jsonl"
+        path = self.config.path or self.app.settings["state_dir"] / default_name(self.app.name)
         to_file = str(path) != "-"
         self._output = output = (
             RotatedFile(path, self.config, self.logger) if to_file else StandardOutput()
@@ -283,6 +283,11 @@ class StandardOutput:
 
 class UnusableError(OSError):
     """The path leads to something that is not to be written to."""
+
+
+def default_name(plugin: str) -> str:
+    """Return the name of the file if the configuration has none; a second instance has its own."""
+    return "points.jsonl" if plugin == "file" else f"{plugin}.jsonl"
 
 
 def to_line(point: MonitoringPoint) -> bytes:

@@ -1,4 +1,4 @@
-"""The embedded default sink: keeps points in a SQLite file and serves them at /history/points.
+"""The embedded default sink: keeps points in a SQLite file and serves them at /NAME/points.
 
 It is meant for looking at what the service just did, on a machine without a monitoring system. The file
 is bounded in size and age; the oldest points go first.
@@ -52,9 +52,7 @@ MAX_ID = 2**53  # beyond what the file can hold, and exact as a float
 class Config(BaseModel):
     """`[plugins.history.config]`."""
 
-    path: Path | None = Field(
-        None, description="The file; history.sqlite3 in state_dir if left out."
-    )
+    path: Path | None = Field(None, description="The file; NAME.sqlite3 in state_dir if left out.")
     max_bytes: int = Field(
         64 * 1024 * 1024, ge=1024 * 1024, description="Bound on the file's size."
     )
@@ -83,10 +81,10 @@ class History(BaseEventPlugin, BaseBackgroundPlugin):
         # One thread for each connection, and none of the threads that other plugins use.
         self._write_limit = trio.CapacityLimiter(1)
         self._read_limit = trio.CapacityLimiter(1)
-        path = self.config.path or self.app.settings["state_dir"] / "history.sqlite3"
+        path = self.config.path or self.app.settings["state_dir"] / f"{self.app.name}.sqlite3"
         self._writer = await self._in_thread(self._write_limit, lambda: open_database(path))
         self._reader = await self._in_thread(self._read_limit, lambda: connect(path))
-        self.addRoute("/history/points", self.points)
+        self.addRoute(f"/{self.app.name}/points", self.points)
         self.logger.info("keeping points in %s", path)
 
     async def start(self) -> None:

@@ -257,7 +257,8 @@ class Prometheus(BaseEventPlugin, BaseBackgroundPlugin):
     async def initialize(self) -> None:
         # Scrapes that come together are answered one after the other.
         self._limit = trio.CapacityLimiter(1)
-        self.addRoute("/metrics", self.metrics)
+        first = self.app.name == "prometheus"  # a second instance has a route of its own
+        self.addRoute("/metrics" if first else f"/{self.app.name}/metrics", self.metrics)
 
     async def handleEvent(self, points: list[MonitoringPoint], logger: logging.Logger) -> None:
         for point in points:

@@ -34,7 +34,7 @@ def plugin_page(host: Host, name: str) -> dict[str, Any]:
     return {
         **status,
         "actions": host.changes.possible(name),
-        "settings": life.settings.model_dump(mode="json", exclude={"config"}),
+        "settings": life.settings.model_dump(mode="json", exclude={"config"}, by_alias=True),
         "config": {cls.__name__: masked(life.loaded.configs[cls]) for cls in life.loaded.classes},
     }
 
