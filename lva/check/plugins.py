@@ -129,9 +129,9 @@ def sources_of(place: Place) -> Iterator[Source | Problem]:
             yield Problem(f"cannot be read: {error}", path)
 
 
-def addings_of(sources: Iterable[Source]) -> list[Adding]:
+def addings_of(sources: Iterable[Source], plugin: str) -> list[Adding]:
     """Return the routes that a plugin's files add."""
-    return [adding for source in sources for adding in addings(source)]
+    return [adding for source in sources for adding in addings(source, plugin)]
 
 
 def _finder(settings: Settings, directory: Path | None) -> PluginFinder:
@@ -228,7 +228,7 @@ def _arguments_of(name: str) -> Iterator[None]:
 def _check_routes(reports: Sequence[Report], settings: Settings) -> None:
     from lva.web.paths import RESOURCES
 
-    own = {report.name: addings_of(report.sources) for report in reports}
+    own = {report.name: addings_of(report.sources, report.name) for report in reports}
     if not any(own.values()):
         return
     found = route_problems(own, _routes_of_others(own, settings), RESOURCES)
@@ -245,7 +245,8 @@ def _routes_of_others(names: Iterable[str], settings: Settings) -> dict[str, lis
         if name not in names and PLUGIN_NAME.fullmatch(name):
             try:
                 found = sources_of(finder.locate(name))
-                routes[name] = addings_of(item for item in found if isinstance(item, Source))
+                sources = [item for item in found if isinstance(item, Source)]
+                routes[name] = addings_of(sources, name)
             except PluginFileError:
                 continue  # it is not what was asked about
     return routes

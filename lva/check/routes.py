@@ -43,8 +43,8 @@ class Adding:
         return self.call.args[position] if len(self.call.args) > position else None
 
 
-def addings(source: Source) -> list[Adding]:
-    """Return the calls of `self.addRoute()` and `self.app.addRoute()` in a file."""
+def addings(source: Source, plugin: str) -> list[Adding]:
+    """Return the calls of `self.addRoute()` and `self.app.addRoute()` in a plugin's file."""
     found = []
     for function in source.functions:
         sure = {
@@ -58,9 +58,23 @@ def addings(source: Source) -> list[Adding]:
                 path = call.args[0] if call.args else None
                 for keyword in call.keywords:
                     path = keyword.value if keyword.arg == "path" else path
-                text = source.text_of(path, function) if path is not None else None
+                text = _text_of(path, source, function, plugin) if path is not None else None
                 found.append(Adding(source, function, call, text, id(call) in sure))
     return sorted(found, key=lambda adding: adding.call.lineno)
+
+
+def _text_of(node: ast.expr, source: Source, function: Function, plugin: str) -> str | None:
+    """Return a path that is written down, or made of texts that are and the plugin's name."""
+    if not isinstance(node, ast.JoinedStr):
+        return source.text_of(node, function)
+    text = ""
+    for part in node.values:
+        value = part.value if isinstance(part, ast.FormattedValue) else part
+        known = plugin if dotted(value) == "self.app.name" else source.text_of(value, function)
+        if known is None:
+            return None
+        text += known
+    return text
 
 
 def route_problems(

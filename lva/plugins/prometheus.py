@@ -257,8 +257,7 @@ class Prometheus(BaseEventPlugin, BaseBackgroundPlugin):
     async def initialize(self) -> None:
         # Scrapes that come together are answered one after the other.
         self._limit = trio.CapacityLimiter(1)
-        first = self.app.name == "prometheus"  # a second instance has a route of its own
-        self.addRoute("/metrics" if first else f"/{self.app.name}/metrics", self.metrics)
+        self.addRoute("/metrics", self.metrics)
 
     async def handleEvent(self, points: list[MonitoringPoint], logger: logging.Logger) -> None:
         for point in points:
