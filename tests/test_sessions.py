@@ -124,6 +124,10 @@ def test_the_first_plugin(here: Path) -> None:
         assert service.stop() == 0
     install("wrong/porch.py", "plugins/porch.py")
     play("wrong")
+    with running(here) as service:  # which refuses one of the four
+        assert service.wait() == 2
+        assert "porch.py:30: Porch.start() must be a coroutine" in service.output
+        assert "1 problem, nothing was started" in service.output
 
 
 def play_when_points_are_there(name: str, service: ServiceProcess) -> None:

@@ -95,7 +95,7 @@ def signature_problem(
 
 def _methods(source: Source, cls: Class, kinds: set[str]) -> Iterator[Problem]:
     used = {node.attr for node in ast.walk(source.tree) if isinstance(node, ast.Attribute)}
-    for name, (given, kind) in METHODS.items():
+    for name, (_, kind) in METHODS.items():
         function = cls.methods.get(name)
         if function is None:
             continue
@@ -105,14 +105,19 @@ def _methods(source: Source, cls: Class, kinds: set[str]) -> Iterator[Problem]:
                 text = f"{function.name}() is never called: only a {base} has {name}()"
                 yield _at(source, function.node, text, "unused", "warning")
             continue
-        shown = f"{function.name}({', '.join(given)})"
-        if (why := _why_no_coroutine(function)) is not None:
-            text = f"{shown} {why}; write `async def {name}`"
-            yield _at(source, function.node, text, "not-async")
-        if (why := signature_problem(function, given)) is not None:
-            call = f"await plugin.{name}({', '.join(given)})"
-            text = f"{function.name}() {why}; the host calls `{call}`"
-            yield _at(source, function.node, text, "signature")
+        yield from method_problems(source, function)
+
+
+def method_problems(source: Source, function: Function) -> Iterator[Problem]:
+    """Yield what keeps the host from calling a method of `METHODS`, or from awaiting what it returns."""
+    name = function.node.name
+    arguments = ", ".join(METHODS[name][0])
+    if (why := _why_no_coroutine(function)) is not None:
+        text = f"{function.name}({arguments}) {why}; write `async def {name}`"
+        yield _at(source, function.node, text, "not-async")
+    if (why := signature_problem(function, METHODS[name][0])) is not None:
+        text = f"{function.name}() {why}; the host calls `await plugin.{name}({arguments})`"
+        yield _at(source, function.node, text, "signature")
 
 
 def _why_no_coroutine(function: Function) -> str | None:
@@ -135,13 +140,24 @@ def _constructor(source: Source, cls: Class) -> Iterator[Problem]:
     function = cls.methods.get("__init__")
     if function is None:
         return
+    yield from constructor_problems(source, function)
+    for node in function.body:
+        if _is_self_attribute(node, "nursery") or _is_self_attribute(node, "addRoute"):
+            assert isinstance(node, ast.Attribute)
+            text = f"self.{node.attr} is not there in __init__(); use it in initialize() or later"
+            yield _at(source, node, text, "constructor")
+
+
+def constructor_problems(source: Source, function: Function) -> Iterator[Problem]:
+    """Yield what keeps a plugin's `__init__` from making an instance that the host can use."""
+    assert function.owner is not None
     if function.is_async:
         text = (
             f"{function.name}() cannot be a coroutine; open connections in `async def initialize`"
         )
         yield _at(source, function.node, text, "not-async")
     if (why := signature_problem(function, ("app",))) is not None:
-        text = f"{function.name}() {why}; the host calls `{cls.name}(app)`"
+        text = f"{function.name}() {why}; the host calls `{function.owner.name}(app)`"
         yield _at(source, function.node, text, "signature")
     called = any(
         isinstance(call.func, ast.Attribute) and call.func.attr == "__init__"
@@ -154,11 +170,6 @@ def _constructor(source: Source, cls: Class) -> Iterator[Problem]:
     if not called and not sets_app:
         text = f"{function.name}() must call `super().__init__(app)`"
         yield _at(source, function.node, text, "constructor")
-    for node in function.body:
-        if _is_self_attribute(node, "nursery") or _is_self_attribute(node, "addRoute"):
-            assert isinstance(node, ast.Attribute)
-            text = f"self.{node.attr} is not there in __init__(); use it in initialize() or later"
-            yield _at(source, node, text, "constructor")
 
 
 def _misspelt(source: Source, cls: Class) -> Iterator[Problem]:
@@ -242,15 +253,7 @@ def _verbs(source: Source, cls: Class) -> Iterator[Problem]:
     lower = [verb.lower() for verb in VERBS]
     for name, function in cls.methods.items():
         if name in lower:
-            given = ("request",)
-            # Variables of the path come by name; which there are, only the route says.
-            names = [item.arg for item in function.node.args.args[2:]]
-            names += [item.arg for item in function.node.args.kwonlyargs]
-            if (why := signature_problem(function, given, names)) is not None:
-                text = (
-                    f"{function.name}() {why}; it is called with the request, and variables by name"
-                )
-                yield _at(source, function.node, text, "signature")
+            yield from verb_problems(source, function)
         elif name.lower() in lower:
             text = f"{function.name} answers nothing; verbs are in small letters: {name.lower()!r}"
             yield _at(source, function.node, text, "verb")
@@ -267,6 +270,16 @@ def _verbs(source: Source, cls: Class) -> Iterator[Problem]:
         if not any(name.lower() in lower for name in inherited):
             text = f"the handler class {cls.name} has no method for a verb, such as `async def get`{near}"
             yield _at(source, cls.node, text, "verb")
+
+
+def verb_problems(source: Source, function: Function) -> Iterator[Problem]:
+    """Yield what keeps the host from calling a handler class's method for a verb."""
+    # Variables of the path come by name; which there are, only the route says.
+    names = [item.arg for item in function.node.args.args[2:]]
+    names += [item.arg for item in function.node.args.kwonlyargs]
+    if (why := signature_problem(function, ("request",), names)) is not None:
+        text = f"{function.name}() {why}; it is called with the request, and variables by name"
+        yield _at(source, function.node, text, "signature")
 
 
 def _is_self_attribute(node: ast.AST, name: str) -> bool:

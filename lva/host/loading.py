@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import Any, Final, get_args
 
 from lva import luna
+from lva.check.loaded import loaded_problems
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin, Plugin, RuntimeName
 from lva.errors import ConfigurationError, Problem, hint, listing
 from lva.events import EVENT_TYPES
@@ -224,6 +225,7 @@ def load_plugin(name: str, settings: Settings, finder: PluginFinder) -> LoadedPl
         module = _import(finder, place)
     own = _own_modules(module)
     classes = _plugin_classes(own, path, problems)
+    problems += loaded_problems(classes, own)
     table = table_of(name, settings)
     configs: Mapping[PluginClass, Any] = {}
     runtime: RuntimeName = "trio"

@@ -322,8 +322,11 @@ async def test_a_constructor_that_hangs_is_left_behind(tmp_path, autojump_clock,
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("raise KeyError('no such key')", "P.__init__() raised KeyError: 'no such key'"),
-        ("pass", "P.__init__() raised TypeError: P.__init__ must call super().__init__(app)"),
+        ("super().__init__({}['no such key'])", "P.__init__() raised KeyError: 'no such key'"),
+        (
+            "app or super().__init__(app)",
+            "P.__init__() raised TypeError: P.__init__ must call super().__init__(app)",
+        ),
     ],
 )
 async def test_a_constructor_that_fails_is_a_crash(tmp_path, autojump_clock, body, said):
@@ -348,7 +351,7 @@ async def test_a_method_that_is_no_coroutine_is_named(tmp_path, autojump_clock):
     source = """
         class P(BaseBackgroundPlugin):
             def initialize(self):
-                journal.append("initialize")
+                return journal.append("initialize")
 
             async def close(self):
                 journal.append("close")

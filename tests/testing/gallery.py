@@ -11,6 +11,7 @@ from lva.testing import HttpWorld
 PREAMBLE = """
 import asyncio
 import contextlib
+import functools
 import logging
 import socket
 import sys
@@ -152,6 +153,15 @@ async def close(self):
         """
 def close(self):
     pass
+""",
+        "load",
+        "write `async def close`",
+    ),
+    background(
+        "close_is_not_async_which_the_text_does_not_tell",
+        """
+def close(self):
+    return time.time()
 """,
         "G1",
         "write it as `async def`",
@@ -425,6 +435,15 @@ async def initialize(self):
 def initialize(self):
     self.ready = True
 """,
+        "load",
+        "write `async def initialize`",
+    ),
+    background(
+        "initialize_is_not_async_which_the_text_does_not_tell",
+        """
+def initialize(self):
+    return print(end="")
+""",
         "start",
         "P.initialize() returned NoneType; write it as `async def`",
     ),
@@ -443,6 +462,15 @@ def __init__(self, app):
         """
 def __init__(self, app):
     self.ready = False
+""",
+        "load",
+        "must call `super().__init__(app)`",
+    ),
+    background(
+        "init_forgets_its_base_which_the_text_does_not_tell",
+        """
+def __init__(self, app):
+    app or super().__init__(app)
 """,
         "start",
         "must call super().__init__(app)",
@@ -912,6 +940,15 @@ async def handleEvent(self, points, logger):  # !
 def handleEvent(self, points, logger):  # !
     logger.info("%d points", len(points))
 """,
+        "load",
+        "write `async def handleEvent`",
+    ),
+    event(
+        "handle_event_is_not_async_which_the_text_does_not_tell",
+        """
+def handleEvent(self, points, logger):  # !
+    return logger.info("%d points", len(points))
+""",
         "G5",
         "write it as `async def`",
     ),
@@ -920,6 +957,16 @@ def handleEvent(self, points, logger):  # !
         """
 async def handleEvent(self, points):  # !
     self.count = len(points)
+""",
+        "load",
+        "takes 1 argument besides `self`",
+    ),
+    event(
+        "handle_event_takes_too_few_arguments_which_the_text_does_not_tell",
+        """
+async def handle(self, points):
+    self.count = len(points)
+handleEvent = functools.partialmethod(handle)
 """,
         "G5",
         "TypeError",

@@ -1,0 +1,112 @@
+"""What the source of loaded classes shows to fail for certain, so that the service does not start them.
+
+The classes decide which functions the host would call; whether it can call them, the text tells, by the same
+functions as for `lva check`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Final, TypeAlias
+
+from lva.check.contract import METHODS, constructor_problems, method_problems, verb_problems
+from lva.check.source import Function, Source
+from lva.contract import BaseBackgroundHandler, BaseBackgroundPlugin, BaseEventPlugin
+from lva.errors import Problem
+from lva.host.routing import VERBS
+
+_Judge: TypeAlias = Callable[[Source, Function], Iterator[Problem]]
+
+_BASES: Final = {"": object, "event": BaseEventPlugin, "background": BaseBackgroundPlugin}
+
+
+def loaded_problems(classes: Iterable[type], modules: Iterable[ModuleType]) -> Iterator[Problem]:
+    """Yield what is wrong with the methods that the host would call.
+
+    A plain `def` that must be a coroutine, a signature that cannot be called, an `__init__` that leaves out
+    its base class's. Methods from elsewhere, decorated ones, and those without source are let pass.
+
+    Args:
+        classes: The plugin's concrete classes.
+        modules: Its modules; their handler classes are looked at too.
+    """
+    sources: dict[str, Source | None] = {}
+    suspects = [*_of_plugins(classes), *_of_handlers(modules)]
+    for function, judge in dict.fromkeys(suspects):
+        path = function.__code__.co_filename
+        if path not in sources:
+            sources[path] = _source(path)
+        source = sources[path]
+        if source is None or (inner := _in(source, function)) is None:
+            continue
+        for problem in judge(source, inner):
+            if not source.ignores(problem.line, problem.code):
+                yield problem
+
+
+def _of_plugins(classes: Iterable[type]) -> Iterator[tuple[FunctionType, _Judge]]:
+    for cls in classes:
+        for name, (given, kind) in METHODS.items():
+            function = _own(cls, name)
+            if function is None or not issubclass(cls, _BASES[kind]):
+                continue
+            if not _is_coroutine(function) or not _takes(function, given):
+                yield function, method_problems
+        if (function := _own(cls, "__init__")) is not None:
+            names = function.__code__.co_names
+            right = "__init__" in names or "app" in names
+            if not right or _is_coroutine(function) or not _takes(function, ("app",)):
+                yield function, constructor_problems
+
+
+def _of_handlers(modules: Iterable[ModuleType]) -> Iterator[tuple[FunctionType, _Judge]]:
+    for module in modules:
+        for cls in [*vars(module).values()]:
+            if (
+                inspect.isclass(cls)
+                and cls.__module__ == module.__name__
+                and issubclass(cls, BaseBackgroundHandler)
+            ):
+                for function in filter(None, (_own(cls, verb.lower()) for verb in VERBS)):
+                    if not _takes(function, ("request",)):
+                        yield function, verb_problems
+
+
+def _own(cls: type, name: str) -> FunctionType | None:
+    """Return the function behind a method, unless it is the contract's own or no function at all."""
+    value = inspect.getattr_static(cls, name, None)
+    if isinstance(value, staticmethod | classmethod):
+        value = value.__func__
+    ours = isinstance(value, FunctionType) and value.__module__.partition(".")[0] == "lva"
+    return value if isinstance(value, FunctionType) and not ours else None
+
+
+def _is_coroutine(function: FunctionType) -> bool:
+    return inspect.iscoroutinefunction(function)
+
+
+def _takes(function: FunctionType, given: Sequence[str]) -> bool:
+    """Return whether a method can be called with these arguments, as far as its parameters tell."""
+    try:
+        inspect.signature(function, follow_wrapped=False).bind(None, *given)
+    except TypeError:
+        return False
+    return True
+
+
+def _source(path: str) -> Source | None:
+    try:
+        return Source(Path(path), Path(path).read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return None  # changed since it was imported, or nested too deeply: it shows when it runs
+
+
+def _in(source: Source, function: FunctionType) -> Function | None:
+    code = function.__code__
+    for inner in source.functions:
+        if inner.node.name == code.co_name and inner.node.lineno == code.co_firstlineno:
+            return inner if inner.owner is not None else None
+    return None
