@@ -59,11 +59,17 @@ def run(session: nox.Session) -> None:
 
 
 @nox.session
-def storm(session: nox.Session) -> None:
-    """Stop and kill the service at many random moments."""
+def soak(session: nox.Session) -> None:
+    """Run the tests that a plain run leaves out: long ones, and those that measure time."""
     session.install("-e", ".[test]")
-    tests = ["tests/process/test_storm.py", "tests/process/test_truth.py"]
-    session.run("pytest", *tests, *session.posargs, env={**os.environ, "LVA_STORM": "1"})
+    session.run("pytest", "-m", "soak", *session.posargs)
+
+
+@nox.session
+def storm(session: nox.Session) -> None:
+    """Run the long forms of the soak tier: the service is stopped and killed at many random moments."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "-m", "soak", *session.posargs, env={**os.environ, "LVA_STORM": "1"})
 
 
 def _has_main(path: Path) -> bool:

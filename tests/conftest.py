@@ -8,6 +8,17 @@ import pytest
 
 from lva.host import runtimes
 
+#: Fixtures that start RabbitMQ, which takes eight seconds.
+RABBITMQ = {"node", "rabbitmq_node"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before those that are not asked for are left out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what starts RabbitMQ into the soak tier."""
+    for item in items:
+        if RABBITMQ.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.soak)
+
 
 def pytest_collection_finish() -> None:
     """Spare what is there before the first test from garbage collections, of which many are asked for."""

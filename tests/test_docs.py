@@ -297,6 +297,7 @@ def test_every_example_of_a_test_is_shown(name: str) -> None:
     assert f".. literalinclude:: examples/tests/{name}" in page("testing")
 
 
+@pytest.mark.soak
 def test_the_examples_of_tests_pass(tmp_path: Path) -> None:
     for directory in ("plugins", "tests"):
         (tmp_path / directory).mkdir()

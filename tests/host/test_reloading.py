@@ -504,6 +504,7 @@ async def test_what_is_replaced_is_collected(tmp_path, source):
         assert (await host.stop()).exit_code == 0
 
 
+@pytest.mark.soak
 async def test_200_reloads_under_load(tmp_path):
     """Points flow to the reloaded plugin and to another all the time: both get each once, in order."""
     other = OLD.replace("journal.extend", "got.extend").replace(

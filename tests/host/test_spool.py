@@ -261,7 +261,8 @@ def test_a_second_service_does_not_get_the_file_of_the_first(tmp_path):
         first.wait_until_ready()
         with ServiceProcess(tmp_path, ["sink"], toml) as second:
             assert second.wait() == 2
-        assert "cannot be opened: another running service uses it" in second.output
+        assert "state_dir" in second.output
+        assert f"process {first.process.pid} " in second.output
         assert first.stop() == 0
 
 

@@ -714,6 +714,7 @@ class PrometheusServer:
         return found
 
 
+@pytest.mark.soak
 @pytest.mark.process
 def test_a_real_prometheus_scrapes_it(service: ServiceProcess, tmp_path: Path) -> None:
     target = service.url.removeprefix("http://")

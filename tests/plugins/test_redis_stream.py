@@ -258,6 +258,7 @@ def test_a_server_that_is_absent_at_start_is_named_and_waited_for(tmp_path):
         assert service.receipt_of(NAME)["problems"] == []
 
 
+@pytest.mark.soak
 @pytest.mark.process
 def test_no_point_is_lost_when_the_server_is_killed_and_started_again(tmp_path, redis):
     write_plugin(tmp_path / "plugins", "source", SOURCE)
@@ -297,6 +298,7 @@ def is_ready(service: ServiceProcess) -> bool:
     return service.get("/readyz").status_code == 200
 
 
+@pytest.mark.soak
 @pytest.mark.process
 def test_a_stalled_server_is_noticed_and_gets_everything_afterwards(tmp_path, redis):
     write_plugin(tmp_path / "plugins", "source", SOURCE)

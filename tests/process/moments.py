@@ -1,6 +1,6 @@
 """Random moments, from a seed that a failure shows.
 
-`LVA_STORM_SEED` repeats them, and `LVA_STORM=1` runs the long forms of the tests.
+`LVA_STORM_SEED` chooses others. `LVA_STORM=1` runs the long forms of the tests, each time with another seed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import random
 import time
 
 LONG = os.environ.get("LVA_STORM") == "1"
-SEED = os.environ.get("LVA_STORM_SEED") or str(time.time_ns() % 1_000_000)
+SEED = os.environ.get("LVA_STORM_SEED") or (str(time.time_ns() % 1_000_000) if LONG else "0")
 
 
 def moment(what: str, after: str, number: int, longest: float) -> float:

@@ -177,7 +177,6 @@ def loops(client: httpx.Client) -> dict[str, Any]:
     return {item["name"]: item["loop"] for item in client.get("/plugins").json()["plugins"]}
 
 
-@pytest.mark.storm
 def test_the_right_plugin_is_named_in_every_case(
     service: ServiceProcess, client: httpx.Client
 ) -> None:

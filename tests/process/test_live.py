@@ -65,6 +65,7 @@ SLOW = """
 """
 
 
+@pytest.mark.soak
 def test_reloads_leave_neither_memory_nor_modules_nor_threads(tmp_path: Path) -> None:
     """What the service has loaded at its start, it keeps from the garbage collector: until it is replaced."""
     reloads = 200 if LONG else 24

@@ -192,14 +192,14 @@ def handled(lines: list[str]) -> int:
     return sum(int(line.split()[1]) for line in lines if line.startswith("handled"))
 
 
-@pytest.mark.storm
+@pytest.mark.soak
 @pytest.mark.parametrize("number", range(MOMENTS))
 def test_sigterm_at_any_moment_after_the_process_was_made(tmp_path: Path, number: int) -> None:
     storm = Storm(tmp_path)
     storm.check(storm.run(moment("SIGTERM", "the process was made", number, 1.2)))
 
 
-@pytest.mark.storm
+@pytest.mark.soak
 @pytest.mark.parametrize("number", range(MOMENTS))
 def test_sigterm_at_any_moment_after_every_plugin_began(tmp_path: Path, number: int) -> None:
     storm = Storm(tmp_path)
@@ -208,7 +208,7 @@ def test_sigterm_at_any_moment_after_every_plugin_began(tmp_path: Path, number: 
     )
 
 
-@pytest.mark.storm
+@pytest.mark.soak
 @pytest.mark.parametrize("number", range(MOMENTS // 2))
 def test_a_second_sigterm_at_any_moment_of_the_stop(tmp_path: Path, number: int) -> None:
     """It cuts the stop short or comes too late; either way one receipt tells the truth."""

@@ -270,7 +270,7 @@ class Truth:
         return found
 
 
-@pytest.mark.storm
+@pytest.mark.soak
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("number", range(10 if LONG else 1))
 def test_in_memory_every_number_is_received_rejected_or_dropped(
@@ -332,7 +332,7 @@ def safe_from(killed: list[float], published: dict[int, float]) -> set[int]:
     return {n for n, at in published.items() if not any(0 <= end - at < SAFE for end in killed)}
 
 
-@pytest.mark.storm
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_on_disk_a_killed_service_loses_nothing_that_it_had_committed(tmp_path: Path) -> None:
     on_disk = "spool = 'disk'\nmax_attempts = 1000000\ncircuit_failures = 3\nbuffer_limit = 100000"

@@ -6,7 +6,7 @@ import importlib
 import inspect
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -207,14 +207,20 @@ def test_no_case_is_of_a_plugin_that_does_not_ship():
     assert [*CASES] == SHIPPED
 
 
+def cases(names: Iterable[str]) -> list[Any]:
+    """Return the parameters of a test of these plugins; what starts RabbitMQ is in the soak tier."""
+    soak = pytest.mark.soak
+    return [pytest.param(name, marks=[soak] if name == "rabbitmq" else []) for name in names]
+
+
 @pytest.mark.timeout(180)  # for the start of RabbitMQ, on a busy machine
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", cases(SHIPPED))
 def test_it_lives_well(name: str, request: pytest.FixtureRequest):
     checked(check_plugin, name, request)
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("name", [name for name in SHIPPED if CASES.get(name, Case()).event])
+@pytest.mark.parametrize("name", cases(name for name in SHIPPED if CASES.get(name, Case()).event))
 def test_it_accounts_for_points(name: str, request: pytest.FixtureRequest):
     report = checked(check_event_contract, name, request)
     names = " ".join(step.name for step in report.steps)

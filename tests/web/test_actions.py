@@ -97,6 +97,7 @@ class Load:
 RELOADS = {"trio": (PLUGIN, 200 if LONG else 40), "asyncio": (ASYNCIO, 200 if LONG else 20)}
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("style", RELOADS)
 async def test_reloads_while_requests_and_points_flow(tmp_path, monkeypatch, style):
     plugin, reloads = RELOADS[style]

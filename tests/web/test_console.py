@@ -330,6 +330,7 @@ def test_a_plugin_that_is_none_is_said_to_be_none(page: Page) -> None:
 # For everybody
 
 
+@pytest.mark.soak
 def test_pages_are_accessible_in_both_themes(browser: Browser, tmp_path: Path) -> None:
     for name, source in (("cam", CAM), ("sink", SINK), ("down", DOWN)):
         write_plugin(tmp_path / "plugins", name, source)
@@ -388,6 +389,7 @@ def test_nothing_is_wider_than_a_phone(
         assert watched.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
+@pytest.mark.soak
 def test_a_hundred_plugins_are_there_at_once(browser: Browser, tmp_path: Path) -> None:
     names = [f"p{number}" for number in range(100)]
     for name in names:

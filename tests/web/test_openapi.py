@@ -443,6 +443,7 @@ expected-statuses = ["2xx", 401, 403, 404, 409, 418, 429]
 """
 
 
+@pytest.mark.soak
 @pytest.mark.process
 @pytest.mark.timeout(100)
 def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
