@@ -76,5 +76,5 @@ def _has_main(path: Path) -> bool:
     """Return whether a file does something when it is run."""
     return any(
         isinstance(node, ast.If) and "__main__" in ast.unparse(node.test)
-        for node in ast.parse(path.read_text()).body
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
     )

@@ -56,7 +56,7 @@ class Sleeper{number}(BaseBackgroundPlugin):
 
 def resident() -> int:
     """Return the resident memory of this process, in bytes."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -255,7 +255,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        with Path(sys.argv[4]).open("a") as stream:
+        with Path(sys.argv[4]).open("a", encoding="utf-8") as stream:
             set_up(sys.argv[3], "text", stream)
             print(json.dumps(trio.run(SIDES[sys.argv[1]], Path(sys.argv[2])).as_dict()))
     else:

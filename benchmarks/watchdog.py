@@ -97,7 +97,7 @@ class Times(NamedTuple):
 
 def times_of(pid: int) -> Times:
     used = time.clock_gettime((~pid << 3) | 2)  # as clock_getcpuclockid() makes it
-    queued = Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[1]
+    queued = Path(f"/proc/{pid}/task/{pid}/schedstat").read_text(encoding="utf-8").split()[1]
     return Times(used, int(queued) / 1e9)
 
 

@@ -22,7 +22,7 @@ current_request: Final[ContextVar[str | None]] = ContextVar("lva_request", defau
 
 _PLUGIN_PREFIX: Final = "lva.plugin."
 _MASK: Final = "***"
-_USERINFO: Final = re.compile(r"(\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s:]*:[^/\s]*@")
+_USERINFO: Final = re.compile(r"(?<=://)[^/\s:]*:[^/\s]*@")
 _SECRET_KEY: Final = re.compile(
     r"secret|token|passw|passphrase|credential|(api|private|access)[_-]?key|\bdsn\b|signature"
     r"|authorization|cookie",
@@ -118,7 +118,7 @@ def redact(text: str) -> str:
     for secret in _secrets:
         text = text.replace(secret, _MASK)
     # Most lines have no @, and every line that is logged comes by here.
-    return _USERINFO.sub(rf"\1{_MASK}@", text) if "@" in text else text
+    return _USERINFO.sub(f"{_MASK}@", text) if "@" in text else text
 
 
 def brief(error: BaseException, limit: int = 300) -> str:

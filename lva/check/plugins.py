@@ -279,7 +279,7 @@ def toml_line(text: str, table: str, key: str) -> int | None:
     """Return the line of a key of a table in a TOML file; else the table's; None if it has no such table."""
     current, found = "", None
     for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line):
+        if header := re.match(r"\s*\[+([^\[\]]+)\]", line):
             current = re.sub(r"[\s\"']", "", header[1])
             if current.casefold() == table.casefold():
                 found = number

@@ -21,6 +21,8 @@ from lva.contract import BaseBackgroundHandler, PluginApp, RouteHandler
 
 VERBS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")
 _Shape = tuple[tuple[bool, str], ...]
+#: Longer paths are refused: matching them takes the longer.
+_LONGEST_PATH: Final = 1000
 _BIND: Final = {"server_name": "lva", "script_name": "/"}
 
 
@@ -287,7 +289,9 @@ def _rule(path: str, map_: Map) -> Rule:
     """Return the rule of a path, bound to a map but not in it."""
     if not isinstance(path, str) or not path.startswith("/"):
         raise RouteRefusedError(f"a route's path starts with '/', unlike {path!r}")
-    fixed = re.sub(r"<[^>]*>", "", path)
+    if len(path) > _LONGEST_PATH:
+        raise RouteRefusedError(f"a route's path has at most {_LONGEST_PATH} characters")
+    fixed = re.sub(r"<[^<>]*>", "", path)
     if "//" in path or set(fixed) & set("?# ") or not path.isprintable():
         raise RouteRefusedError(
             f"the path {path!r} is malformed: no '//', '?', '#', space or unprintable character belongs in it"

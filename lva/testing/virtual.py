@@ -242,7 +242,9 @@ def threads_work() -> bool:
         if thread.native_id is None or thread.native_id == own:
             continue
         try:
-            text = Path(f"/proc/self/task/{thread.native_id}/stat").read_text()
+            text = Path(f"/proc/self/task/{thread.native_id}/stat").read_text(
+                encoding="ascii", errors="replace"
+            )
         except OSError:
             continue  # it has ended, or this is no Linux
         if text.rpartition(")")[2].split()[0] in {"R", "D"}:

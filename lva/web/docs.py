@@ -112,7 +112,7 @@ def _code(value: object) -> Markup:
 
 def _marked(path: str) -> Markup:
     """Return a path with its variables marked."""
-    pieces = re.split(r"(\{[^}]*\})", path)
+    pieces = re.split(r"(\{[^{}]*\})", path)
     return Markup("").join(
         Markup("<var>{}</var>").format(piece) if piece.startswith("{") else piece
         for piece in pieces
@@ -130,5 +130,5 @@ def _example(base: str, path: str, verb: str, operation: Mapping[str, Any]) -> s
         words += ["-X", verb.upper()]
     if operation.get("security"):
         words += ["-H", '"Authorization: Bearer $LUNA_VIDEO_AGENT_ADMIN_TOKEN"']
-    target = re.sub(r"\{([^}]*)\}", lambda match: match[1].upper(), path)
+    target = re.sub(r"\{([^{}]*)\}", lambda match: match[1].upper(), path)
     return " ".join([*words, f"'{base}{target}'"])

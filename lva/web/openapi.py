@@ -95,7 +95,7 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
             continue
         tags[route.owner.name or SERVICE_TAG] = None
         path, parameters = path_of(route.template)
-        shape = re.sub(r"\{[^}]*\}", "{}", path)
+        shape = re.sub(r"\{[^{}]*\}", "{}", path)
         taken = known.setdefault(shape, path)
         if taken != path or taken in paths:
             parameters = _renamed(parameters, taken)
@@ -174,7 +174,7 @@ def _schema(converter: BaseConverter) -> Schema:
 
 def _renamed(parameters: Sequence[Schema], path: str) -> list[Schema]:
     """Return the parameters with the names that they have in a path of the same shape."""
-    names = re.findall(r"\{([^}]*)\}", path)
+    names = re.findall(r"\{([^{}]*)\}", path)
     return [{**item, "name": name} for item, name in zip(parameters, names, strict=True)]
 
 

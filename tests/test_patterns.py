@@ -1,0 +1,125 @@
+"""No pattern takes more than linear time: text from outside must not be able to stop the service.
+
+The kind is every regular expression of the package. Each stands here with the texts that are worst for it, of
+a million characters. One that needs quadratic time takes minutes for them and fails by the test's time limit;
+one that is not here fails, too.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import lva
+from lva.check.plugins import toml_line
+from lva.logs import redact
+
+_ROOT = Path(lva.__file__).parent
+_SIZE = 1_000_000
+#: By the pattern's source: what begins a match that never ends, and what else makes it look again.
+WORST: dict[str, list[str]] = {
+    r"(?<=://)[^/\s:]*:[^/\s]*@": ["a.", "://", "://a:", "a://a:a@", ":", "@", "://a"],
+    "secret|token|passw|passphrase|credential|(api|private|access)[_-]?key|\\bdsn\\b|signature"
+    "|authorization|cookie": ["api_", "access-", "dsn", "a.", "toke", "passphras"],
+    r" or instance of \w+$": [" or instance of ", " or instance of a", "a"],
+    "[^a-z0-9]+": [" ", "a "],
+    r"\{([^{}]*)\}": ["{", "{a", "}"],
+    r"(\{[^{}]*\})": ["{", "{a", "}"],
+    r"\w+": ["a", " "],
+    r"\n\s*\n": ["\n", "\n ", " ", "\na"],
+    r"\r\n|\r|\n": ["\r", "\n"],
+    r"[\s,]+": [" ", ",a"],
+    "[A-Za-z0-9]+": ["a", "a "],
+    r"dropped=(\d+)": ["dropped=", "dropped=1", "1"],
+    r"\{[^{}]*\}": ["{", "{a", "}"],
+    "<[^<>]*>": ["<", "<a", ">"],
+    rb"\x1b(?:\[[0-9;]*[~A-Za-z]|O[A-Z])?|[^\x1b]": ["\x1b[", "\x1b", "\x1b[1", "1;", "\x1bO"],
+    rb"lva-point-(\d+)-": ["lva-point-", "lva-point-1", "1"],
+    "[A-Za-z_][A-Za-z0-9_]*": ["a", "_1", "1"],
+    r"(plugins\.\w+\.config)(?:\.([\w-]+))?[.:]": ["plugins.a", "a", "plugins.a.config."],
+    r"\s*\[+([^\[\]]+)\]": [" ", "[", "[ ", "[a", "a"],
+    "[\\s\\\"']": [" ", "'"],
+    "\\s*([\\w.\\\"'-]+)\\s*=": [" ", "a", "a ", "."],
+    "[\\\"']": ["'", "a"],
+    r"#\s*lva:\s*ignore(?:\[([\w\s,-]+)\])?": ["#", "# ", "# lva:", "# lva: ignore[a", ", "],
+    "(?P<scheme>rediss?://|unix://)(?:(?P<username>[^:/?#]*)(?::(?P<password>[^/?#]*))?@)?"
+    "(?P<place>(?:[\\w.-]+|\\[[\\da-fA-F:.]+\\])(?::\\d{1,5})?(?:/\\d*)?|/[^?#@]+)"
+    "(?P<options>(?:[?&](?:db|ssl_(?:ca_certs|certfile|keyfile|check_hostname))=[^?&#]*)*)": [
+        "redis://a:", "a:", "@", "redis://[", "?db=", "1", "/",
+    ],
+    "[A-Z]+ ": ["A", "A "],
+    "(?!(?:webhook-.*|content-(?:type|length|encoding)|transfer-encoding|connection)\\Z)"
+    "[!#$%&'*+.^_`|~0-9a-z-]+": ["webhook-", "content-", "a"],
+    "[!-~](?:[ -~]*[!-~])?": [" ", "a ", "a"],
+    r"[\s/?&=]+": [" ", "/?", "a"],
+    "(?!__)[a-zA-Z_][a-zA-Z0-9_]*": ["_", "a"],
+    r"[\w!#$%&'*+.^`|~-]+": ["a", "!"],
+    '\\A[#\\t\\0]|\\\\"|\\n|\\\\(?=[,= ]|\\Z)': ["\\", '"', "\\a"],
+    "\\n|\\\\(?=[,= ]|\\Z)": ["\\", "\\a"],
+    '\\A[\\t\\0]|"|\\n|\\\\(?=[,= ]|\\Z)': ["\\", "\t"],
+}  # fmt: skip
+#: Those that see the package's own files only, or are made of what an operator configures.
+OWN_TEXT = {"web/bundle.py"}
+MADE = {"'|'.join(map(re.escape, longest_first)) or '(?!)'"}
+
+
+def used_patterns() -> dict[str | bytes, str]:
+    """Return the patterns in the package's source, those made of others filled in, with how each is used."""
+    found: dict[str | bytes, str] = {}
+    for path in _ROOT.rglob("*.py"):
+        if str(path.relative_to(_ROOT)) in OWN_TEXT:
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        texts = {
+            target.id: node.value.value
+            for node in tree.body
+            if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Constant)
+            for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+            if isinstance(target, ast.Name)
+        }
+        for node in ast.walk(tree):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and isinstance(node.func.value, ast.Name)
+                and node.func.value.id == "re"
+                and node.func.attr in {"compile", "sub", "match", "search", "fullmatch", "split", "findall"}
+                and ast.unparse(node.args[0]) not in MADE
+            ):  # fmt: skip
+                pattern = eval(compile(ast.Expression(node.args[0]), str(path), "eval"), texts)
+                found[pattern] = node.func.attr
+    return found
+
+
+_USED = used_patterns()
+
+
+def test_every_pattern_is_tried():
+    assert set(_USED) == set(WORST)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("pattern", WORST, ids=lambda pattern: repr(pattern)[:30])
+def test_the_worst_text_takes_linear_time(pattern):
+    compiled = re.compile(pattern)
+    anchored = _USED.get(pattern) in {"match", "fullmatch"}
+    for part in WORST[pattern]:
+        text = part * (_SIZE // len(part))
+        given = text.encode() if isinstance(pattern, bytes) else text
+        (compiled.match if anchored else compiled.search)(given)
+        compiled.fullmatch(given)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("part", ["a.", "a@", "://a:@", "://:", "http://u:p@h/"])
+def test_masking_takes_linear_time(part):
+    assert "u:p" not in redact(part * (_SIZE // len(part)))
+
+
+@pytest.mark.timeout(20)
+def test_settings_file_lines_take_linear_time():
+    text = "\n".join(part * (_SIZE // len(part)) for part in (" ", "[", "[ ", "a", "a = "))
+    assert toml_line(text, "plugins.a", "b") is None
