@@ -11,12 +11,13 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from typing import Any, Final
 
 import trio
 
 from lva import state_directory
+from lva.connection_errors import ConnectionErrors
 from lva.errors import ConfigurationError
 from lva.host.host import Host
 from lva.host.loading import LoadedPlugin, load_plugins
@@ -25,6 +26,7 @@ from lva.host.terminator import Terminator
 from lva.host.watching import watch
 from lva.log_tail import LogTail
 from lva.logs import keep_secret, set_up
+from lva.points import MonitoringPoint
 from lva.settings import Settings, load_settings
 from lva.web import assets
 from lva.web.access import Access
@@ -68,6 +70,7 @@ class Service:
         served: Whether `lva.serve` runs this process and so decides about signals and stopping.
         watch: Whether plugins are reloaded when their files are saved.
         address: Where it listens, as a URL or ``unix:path``; None if another server decides that.
+        connection_errors: What failed in the server's work for connections.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Service:
         self.deadline: float | None = None
         self.stop_reason: str = "the server stopped"
         self.plugins: Sequence[LoadedPlugin] | None = plugins
+        self.connection_errors: ConnectionErrors = ConnectionErrors(self._publish)
         self._requests: Requests | None = None
         self._telling = threading.Lock()
         self._told: int | None = None
@@ -103,15 +107,16 @@ class Service:
             finally:
                 # Whatever ended it: a server without its plugins must not go on serving.
                 self.stop_wanted.set()
-        elif scope["type"] == "http":
-            if self._requests is None:
-                raise RuntimeError(
-                    "the server did not run the application's lifespan, which LVA needs"
-                )
-            await self._requests.handle(scope, receive, send)
-        else:  # a WebSocket: refused, the service has none
-            await receive()
-            await send({"type": "websocket.close", "code": 1000})
+            return
+        if self._requests is None:
+            raise RuntimeError("the server did not run the application's lifespan, which LVA needs")
+        try:
+            if scope["type"] == "http":
+                await self._requests.handle(scope, receive, send)
+            else:
+                await _refuse_websocket(receive, send)
+        except BaseException as error:  # noqa: BLE001 - it is logged, and a cancellation raised again
+            self.connection_errors.contain(error)
 
     async def _lifespan(self, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
         await receive()
@@ -174,6 +179,10 @@ class Service:
                     await self._stop(host, settings)
             await send({"type": "lifespan.shutdown.complete"})
             nursery.cancel_scope.cancel()
+
+    def _publish(self, points: Iterable[MonitoringPoint]) -> None:
+        if self.host is not None:
+            self.host.publish("monitoring_event", points)
 
     def _prepare(self, held: contextlib.ExitStack) -> Settings:
         """Load what was not handed over, as under a foreign ASGI server, and own the state directory."""
@@ -253,6 +262,14 @@ class Service:
                 {"receipt": {"reason": "ended before the plugins started", "exit_code": code}}
             )
         return json.dumps({"receipt": self.host.account("ended by the watchdog", code).as_dict()})
+
+
+async def _refuse_websocket(receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+    await receive()
+    try:
+        await send({"type": "websocket.close", "code": 1000})
+    except Exception as error:  # noqa: BLE001 - of a client that goes on sending, whose connection is closed
+        LOGGER.debug("a WebSocket could not be refused: %s", type(error).__name__)
 
 
 def log_receipt(receipt: Receipt) -> None:

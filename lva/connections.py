@@ -1,5 +1,8 @@
-"""Hypercorn's connections with a cheaper idle limit, which is most of what a request costs besides itself.
+"""Hypercorn's connections, contained, with a cheaper idle limit.
 
+An error in the server's own work for a connection ends that connection alone.
+
+The idle limit is most of what a request costs besides itself:
 Hypercorn starts and cancels a task for each pause between two requests of a connection. Here one task
 watches the connection for as long as it lasts. (A plain Quart-Trio application is spared that cost by
 accident: it cancels the request's task at the moment in which Hypercorn starts the timer, so that its
@@ -10,12 +13,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final, Protocol
 
+import hypercorn.protocol
 import hypercorn.trio.run
 import trio
+from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.protocol.http_stream import HTTPStream
+from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import ConnectionState
+
+from lva.connection_errors import ConnectionErrors
 
 #: Under this key of the ASGI scope's `state` is what cuts the connection off at once.
 ABORT: Final = "lva.abort"
@@ -83,16 +93,29 @@ class IdleWatch:
 
 
 class Connection(TCPServer):
-    """One connection of Hypercorn's, watched by an `IdleWatch`, that the application can cut off."""
+    """One connection of Hypercorn's, watched by an `IdleWatch`, that the application can cut off.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    Args:
+        errors: Takes what its tasks raise.
+        *args: What Hypercorn's own class is made from.
+    """
+
+    def __init__(self, errors: ConnectionErrors, *args: Any) -> None:
+        super().__init__(*args)
+        self._errors = errors
         self.idle_task: Any = IdleWatch(
             self.config.keep_alive_timeout,
             self.context.terminated.wait,
             self._initiate_server_close,
         )
         self.state: ConnectionState = ConnectionState({**self.state, ABORT: self._abort})
+
+    async def run(self) -> None:
+        """Serve the connection; raise nothing but a cancellation."""
+        try:
+            await super().run()
+        except BaseException as error:  # noqa: BLE001 - it is logged, and a cancellation raised again
+            self._errors.contain(error)
 
     def _abort(self) -> None:
         """Close the socket under whoever reads from it or writes to it: they see the client gone."""
@@ -103,15 +126,55 @@ class Connection(TCPServer):
             await super()._read_data()
         finally:
             self.idle_task.end()
+            protocol = self.protocol.protocol
+            if isinstance(protocol, Http2):
+                await protocol.release()
+
+
+class _Streams(dict[int, HTTPStream | WSStream]):
+    """The streams of an HTTP/2 connection; one that is over takes what still comes, and forgets it."""
+
+    def __missing__(self, number: int) -> _Over:
+        return _Over()
+
+
+class _Over:
+    """An HTTP/2 stream whose response was complete before its request was."""
+
+    async def handle(self, _event: object) -> None:
+        """Forget it."""
+
+
+class Http2(H2Protocol):
+    """Hypercorn's HTTP/2, without two of its faults.
+
+    A client may go on sending after an early response, and a response ends when the connection does, also
+    if the client never took all of it.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.streams = _Streams()
+
+    async def release(self) -> None:
+        """Let those go on who wait for the client to take what is buffered: it will not."""
+        for buffer in [*self.stream_buffers.values()]:
+            await buffer.close()
 
 
 @contextlib.contextmanager
-def watched_connections() -> Iterator[None]:
-    """Let Hypercorn's servers that are started inside use `Connection`."""
-    # The ignores: Hypercorn does not export the name, its server just looks it up there.
-    before = hypercorn.trio.run.TCPServer  # type: ignore[attr-defined] # see above
-    hypercorn.trio.run.TCPServer = Connection  # type: ignore[attr-defined] # see above
+def our_connections(errors: ConnectionErrors) -> Iterator[None]:
+    """Let Hypercorn's servers that are started inside use `Connection`.
+
+    Args:
+        errors: Takes what connections' tasks raise.
+    """
+    # Hypercorn takes no classes for these; it looks the names up there.
+    server: Any = hypercorn.trio.run
+    protocols: Any = hypercorn.protocol
+    before = server.TCPServer, protocols.H2Protocol
+    server.TCPServer, protocols.H2Protocol = partial(Connection, errors), Http2
     try:
         yield
     finally:
-        hypercorn.trio.run.TCPServer = before  # type: ignore[attr-defined] # see above
+        server.TCPServer, protocols.H2Protocol = before

@@ -22,6 +22,8 @@ _MAX_ADDITIONS: Final = MAX_SIZE // 4
 SERVICE: Final = "luna-video-agent"
 REQUESTS: Final = "requests"
 ERRORS: Final = "errors"
+#: Connections that the service itself closed or could not accept; the field `count` says how many.
+CONNECTION_ERRORS: Final = "connection_errors"
 
 #: Tags and fields of a request's points that only the service sets.
 RESERVED: Final = frozenset(

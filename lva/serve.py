@@ -22,7 +22,7 @@ from hypercorn.config import Config
 from hypercorn.trio import serve as hypercorn_serve
 
 from lva.app import Service
-from lva.connections import watched_connections
+from lva.connections import our_connections
 from lva.errors import ConfigurationError
 from lva.host.receipt import EXIT_KILLED, EXIT_UNCLEAN
 from lva.host.terminator import Terminator
@@ -215,7 +215,10 @@ async def _serve(
                 await trio.sleep(settings.drain_window)
             service.closing.set()
 
-        with watched_connections(), _heard_while_blocked(service.terminator, settings):
+        with (
+            our_connections(service.connection_errors),
+            _heard_while_blocked(service.terminator, settings),
+        ):
             await hypercorn_serve(
                 service,  # type: ignore[arg-type] # Hypercorn's types name each ASGI message
                 hypercorn_config(settings, listener),

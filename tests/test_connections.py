@@ -11,7 +11,8 @@ import trio.testing
 from hypercorn.trio import serve
 from trio.testing import MockClock
 
-from lva.connections import ABORT, IdleWatch, watched_connections
+from lva.connection_errors import ConnectionErrors
+from lva.connections import ABORT, IdleWatch, our_connections
 from lva.serve import address_of, hypercorn_config, listen
 from lva.settings import Settings
 
@@ -134,10 +135,11 @@ async def test_a_connection_is_cut_off_under_a_client_that_does_not_read() -> No
             return
         await send({"type": "http.response.body", "body": b"well", "more_body": False})
 
+    ignored: list[Any] = []
     listener = listen("127.0.0.1:0")
     url = address_of(listener)
     over = trio.Event()
-    with trio.fail_after(20), watched_connections():
+    with trio.fail_after(20), our_connections(ConnectionErrors(ignored.extend)):
         async with trio.open_nursery() as nursery:
             config = hypercorn_config(Settings(active_plugins=()), listener)
             nursery.start_soon(lambda: serve(app, config, shutdown_trigger=over.wait, mode="asgi"))  # type: ignore[arg-type]

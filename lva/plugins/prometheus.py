@@ -48,6 +48,8 @@ STATES: Final = (
 REASONS: Final = (
     "overflow", "max_attempts", "max_age", "shutdown", "plugin_failed", "class_removed", "spool_damaged",
 )  # fmt: skip
+#: What can become of a connection but being served.
+CONNECTION_ERRORS: Final = ("connection_failed",)
 CIRCUIT_STATES: Final = ("closed", "open", "probing")
 #: Stands for the label values of what came after `max_series` was reached.
 OTHER: Final = "other"
@@ -94,6 +96,12 @@ METRICS: Final = (
         "histogram",
         ("path", "service", "status_code"),
         "Seconds that requests took.",
+    ),
+    Family(
+        "lva_connection_errors_total",
+        "counter",
+        ("error_code",),
+        "Connections that an error of the server has ended (connection_failed).",
     ),
     Family(
         "lva_label_limit_hits_total",
@@ -324,12 +332,14 @@ class Tally:
     Attributes:
         requests: By path, service and status code.
         errors: How many, by error code, path and service.
+        connections: How many were not served, by error code.
         limit_hits: How many were counted under `OTHER`.
     """
 
     def __init__(self, limit: int) -> None:
         self.requests: dict[Key, Durations] = {}
         self.errors: Counter[Key] = Counter()
+        self.connections: Counter[str] = Counter()
         self.limit_hits: int = 0
         self._limit = limit
 
@@ -346,6 +356,8 @@ class Tally:
             elif point.series == "errors":
                 key = (str(tags["error_code"]), str(tags["route"]), str(tags["service"]))
                 self.errors[self._bounded(key, self.errors)] += 1
+            elif point.series == "connection_errors":
+                self.connections[str(tags["error_code"])] += int(point.fields["count"])
         except (KeyError, ValueError):
             return  # somebody else's series of the same name
 
@@ -369,6 +381,7 @@ class Tally:
         other = Tally(self._limit)
         other.requests = {key: durations.copy() for key, durations in self.requests.items()}
         other.errors = self.errors.copy()
+        other.connections = self.connections.copy()
         other.limit_hits = self.limit_hits
         return other
 
@@ -446,6 +459,8 @@ class _Samples:
             self.add_histogram("requests", key, BUCKETS, durations.counts, durations.sum)
         for key, count in tally.errors.items():
             self.add("errors_count_total", key, count)
+        for code in CONNECTION_ERRORS:
+            self.add("lva_connection_errors_total", (code,), tally.connections[code])
         self.add("lva_label_limit_hits_total", (), tally.limit_hits)
 
     def add_plugin(self, status: Mapping[str, Any]) -> None:

@@ -134,7 +134,8 @@ class Exchange:
         self._began = time.time()
         self._clock = time.perf_counter()
         self._status: int | None = None
-        self._has_body = False
+        # HTTP/2 needs no header to tell that there is a body.
+        self._has_body = not asgi.get("http_version", "1.1").startswith("1")
         self._sent = 0
         self._owner: Owner | None = None
         self._read_headers()

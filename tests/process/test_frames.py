@@ -1,0 +1,185 @@
+"""What a client sends never ends the service, whatever it is: requests, HTTP/2 frames, WebSocket handshakes.
+
+One service serves the whole module. `LVA_STORM_SEED` makes other random clients.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import select
+import socket
+import time
+from collections.abc import Iterator
+from typing import Self
+
+import h2.config
+import h2.connection
+import h2.events
+import pytest
+
+from tests.process import moments
+from tests.process.frames import HANDSHAKE, anything
+from tests.support import ServiceProcess, write_plugin
+
+pytestmark = pytest.mark.process
+
+UPLOAD = 500_000
+AT_ONCE = 40
+
+ECHO = """
+async def echo(request):
+    return {"size": len(await request.get_data())}
+
+def count_requests(task):
+    children = [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+    return task.name.endswith("task_group._handle") + sum(map(count_requests, children))
+
+async def requests(request):
+    return {"tasks": count_requests(trio.lowlevel.current_root_task())}
+
+class Echo(BaseBackgroundPlugin):
+    async def initialize(self):
+        self.addRoute("/echo", echo, methods={"post"})
+        self.addRoute("/requests", requests)
+"""
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    directory = tmp_path_factory.mktemp("frames")
+    write_plugin(directory / "plugins", "echo", ECHO)
+    toml = "max_body_size = 10000\nkeep_alive_timeout = 5\n"
+    with ServiceProcess(directory, ["prometheus", "echo"], toml) as running:
+        running.wait_until_ready()
+        yield running
+        assert running.stop() == 0, running.output
+
+
+def connect(service: ServiceProcess) -> socket.socket:
+    host, port = service.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), 5)
+
+
+class Http2Client:
+    """One HTTP/2 connection over clear text, begun with prior knowledge."""
+
+    def __init__(self, service: ServiceProcess) -> None:
+        self._socket = connect(service)
+        self._state = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+        self._state.initiate_connection()
+        self.statuses: dict[int, int] = {}
+        self.over: set[int] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def request(self, method: str, path: str, body: int = 0) -> int:
+        """Send a request with a body of zeros, as flow control lets it; return the response's status."""
+        stream = self._state.get_next_available_stream_id()
+        names = (":method", ":path", ":scheme", ":authority")
+        head = list(zip(names, (method, path, "http", "x"), strict=True))
+        self._state.send_headers(stream, head, end_stream=not body)
+        while body:
+            self._send()
+            window = self._state.local_flow_control_window(stream)
+            size = min(window, self._state.max_outbound_frame_size, body)
+            if size:
+                body -= size
+                self._state.send_data(stream, bytes(size), end_stream=not body)
+            else:
+                self._receive()
+        self._send()
+        while stream not in self.over:
+            self._receive()
+        return self.statuses[stream]
+
+    def _send(self) -> None:
+        self._socket.sendall(self._state.data_to_send())
+
+    def _receive(self) -> None:
+        data = self._socket.recv(65_536)
+        assert data, "the connection was closed"
+        for event in self._state.receive_data(data):
+            if isinstance(event, h2.events.ResponseReceived):
+                self.statuses[event.stream_id] = int(dict(event.headers)[b":status"])
+            elif isinstance(event, h2.events.StreamEnded | h2.events.StreamReset):
+                self.over.add(event.stream_id)
+        self._send()
+
+
+@pytest.mark.parametrize(("path", "status"), [("/nothing", 404), ("/echo", 413)])
+def test_an_http2_upload_that_is_answered_early_costs_nobody_anything(
+    path: str, status: int, service: ServiceProcess
+) -> None:
+    """A client may go on sending after the response; other streams of the connection stay alive."""
+    with Http2Client(service) as client:
+        assert client.request("POST", path, UPLOAD) == status
+        assert client.request("GET", "/livez") == 200
+        assert client.request("POST", "/echo", 9000) == 200
+    assert service.get("/livez").status_code == 200
+    assert not [record for record in service.records if "exception" in record]
+
+
+def failed_connections(service: ServiceProcess) -> float:
+    text = service.get("/metrics").text
+    found = re.search(r'lva_connection_errors_total{.*"connection_failed".*} (\S+)', text)
+    return float(found[1]) if found else 0.0
+
+
+def test_an_error_of_the_server_for_one_connection_is_contained_logged_once_and_counted(
+    service: ServiceProcess,
+) -> None:
+    """As a plugin's is: here one of Hypercorn's own, for data right behind a WebSocket handshake."""
+    before = failed_connections(service)
+    for _ in range(5):
+        with connect(service) as client:
+            client.sendall(HANDSHAKE + b"data")
+            while client.recv(65_536):
+                pass
+    service.wait_until(lambda: failed_connections(service) == before + 5)
+    (logged,) = [record for record in service.records if "LocalProtocolError" in str(record)]
+    assert "a client is not served" in logged["message"]
+    assert "ws_stream.py" in logged["exception"]
+
+
+@pytest.mark.parametrize("clients", [400, pytest.param(8000, marks=pytest.mark.soak)])
+def test_no_client_ends_the_service(clients: int, service: ServiceProcess) -> None:
+    """Whatever requests, frames and handshakes are sent, in whatever order, others are served."""
+    print(f"LVA_STORM_SEED={moments.SEED}")
+    rng = random.Random(f"{moments.SEED}/{clients}")
+    for _ in range(clients // AT_ONCE):
+        connected = [connect(service) for _ in range(AT_ONCE)]
+        for client in connected:
+            with contextlib.suppress(ConnectionError):
+                for piece in anything(rng):
+                    client.sendall(piece)
+        served = service.get("/livez")
+        read_for(0.02, connected)
+        for client in connected:
+            if rng.random() < 0.3:  # a reset
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            client.close()
+        assert served.status_code == 200
+    service.wait_until_ready()
+    # Nothing of them is left, whether they took their responses or not.
+    service.wait_until(lambda: service.get("/requests").json() == {"tasks": 1})
+    assert not [record for record in service.records if "bug in the" in record["message"]]
+
+
+def read_for(seconds: float, clients: list[socket.socket]) -> None:
+    """Take what comes, since a server that cannot write does not read."""
+    deadline = time.monotonic() + seconds
+    open_ones = list(clients)
+    while open_ones and (left := deadline - time.monotonic()) > 0:
+        for client in select.select(open_ones, [], [], left)[0]:
+            try:
+                over = not client.recv(65_536)
+            except ConnectionError:
+                over = True
+            if over:
+                open_ones.remove(client)
