@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from threading import get_ident
@@ -325,24 +324,13 @@ class Host:
 
     async def _stop_each(self, lives: Sequence[PluginLife], deadline: float) -> None:
         """Stop one after the other; one that takes more than its share no longer holds up the rest."""
-        if not lives:
-            return
-        patience = max(0.0, deadline - trio.current_time()) / (2 * len(lives))
-        line = _Line(lives, deadline)
-        line.go_on()
-        while (life := line.current) is not None:
-            since = life.stop_begun or 0.0
-            with trio.move_on_at(since + min(PluginLife.AT_ONCE, patience)):
-                await line.all_begun.wait()  # as long as each ends at once, nobody is asked twice
-            if line.current is life:
-                life.insist()
-                with trio.move_on_at(since + patience):
-                    await life.ended.wait()
-            if line.current is life:
-                line.go_on()
+        patience = max(0.0, deadline - trio.current_time()) / (2 * max(1, len(lives)))
         for life in lives:
-            if not life.ended.is_set():
+            life.begin_stop(deadline)
+            with trio.move_on_after(patience):
                 await life.ended.wait()
+        for life in lives:
+            await life.ended.wait()
 
     # Status
 
@@ -384,35 +372,6 @@ class Host:
     def paused(self) -> list[str]:
         """Return the names of the plugins that an operator has stopped, or is stopping."""
         return [name for name, life in self.lives.items() if life.paused]
-
-
-class _Line:
-    """Plugins that stop one after the other: the end of one life begins the stop of the next.
-
-    Attributes:
-        current: The plugin whose stop was begun last; None after the end of the last one.
-        all_begun: Set when the one after the last would begin to stop.
-    """
-
-    def __init__(self, lives: Iterable[PluginLife], deadline: float) -> None:
-        self.current: PluginLife | None = None
-        self.all_begun: trio.Event = trio.Event()
-        self._waiting = deque(lives)
-        self._deadline = deadline
-
-    def go_on(self) -> None:
-        """Begin the next stop, whether the current one has ended or not."""
-        while self._waiting:
-            life = self.current = self._waiting.popleft()
-            life.begin_stop(self._deadline, self._has_ended)
-            if not life.ended.is_set():
-                return
-        self.current = None
-        self.all_begun.set()
-
-    def _has_ended(self, life: PluginLife) -> None:
-        if life is self.current:  # and not one that the line did not wait for
-            self.go_on()
 
 
 def _runtime(loaded: LoadedPlugin, nursery: trio.Nursery) -> Runtime:

@@ -99,14 +99,11 @@ class _Attempt:
 
     initialized: trio.Event = field(default_factory=trio.Event)
     phase: str = "__init__()"
-    working: bool = False
-    told_to_end: bool = False  # while it works
     closing: bool = False
     reported: BaseException | None = None
     running_since: float | None = None  # Trio time
     entered: list[Plugin] = field(default_factory=list)
     body: TrioCall | None = None
-    work: trio.CancelScope = field(default_factory=trio.CancelScope)
     first_failure: tuple[str, BaseException] | None = None
     stuck: list[Call] = field(default_factory=list)
 
@@ -130,9 +127,6 @@ class PluginLife:
         rng: Source of the jitter.
         record: What this life has from those before it, and leaves to the next; new for the first.
     """
-
-    #: For how long, in seconds, a stop waits for `start()` to end by itself before the supervisor sees to it.
-    AT_ONCE: Final = 0.05
 
     def __init__(
         self,
@@ -191,7 +185,6 @@ class PluginLife:
         self._restarts = Restarts(loaded.settings, rng)
         self._how_ended = "closed"
         self._told_to_end = False
-        self._then: Callable[[PluginLife], object] | None = None
         self._turn: trio.Event | None = None
 
     # What others ask of a life
@@ -268,16 +261,12 @@ class PluginLife:
                 await self.give_up_points()
             self._release()
 
-    def begin_stop(
-        self, deadline: float, then: Callable[[PluginLife], object] | None = None
-    ) -> None:
+    def begin_stop(self, deadline: float) -> None:
         """Begin to stop the plugin: its tasks are cancelled, then it is closed.
 
         Args:
             deadline: Trio time past which the plugin is abandoned.
-            then: Called with this life when it has ended, unless it has already.
 
-        A life that has not ended `AT_ONCE` seconds later needs an `insist`.
         `ended` is set once the life has ended, at most `Patience.LEAST` past the deadline for each
         thing that has to be waited for.
         """
@@ -286,7 +275,6 @@ class PluginLife:
         if self.ended.is_set():
             self.stop_seconds = 0.0
             return
-        self._then = then
         self._end("the service stops")
 
     async def finish_calls(self, ending: Ending) -> None:
@@ -314,41 +302,18 @@ class PluginLife:
             if ending is Ending.PAUSE:
                 self._how_ended = reason
             self._end(reason)
-            self._scope.deadline = min(self._scope.deadline, trio.current_time() + self.AT_ONCE)
-
-    def insist(self) -> None:
-        """Do not wait any longer for `start()` to end by itself: let the supervisor see to it."""
-        self._scope.cancel()
 
     def _end(self, reason: str) -> None:
         self._told_to_end = True
         if self.state.value is not State.STOPPING and self.state.value not in ENDED:
             self._move(State.STOPPING, reason)
-        attempt = self._attempt
-        if attempt is not None and self._only_works(attempt):
-            attempt.told_to_end = True
-            attempt.work.cancel()
-        else:
-            self._scope.cancel()
-
-    def _only_works(self, attempt: _Attempt) -> bool:
-        """Return whether the plugin is in `start()` and has nothing else under way."""
-        return (
-            attempt.working
-            and not self.deliveries
-            and not self.owner.calls
-            and attempt.body is not None
-            and attempt.body.nursery is not None
-            and len(attempt.body.nursery.child_tasks) == 1
-        )
+        self._scope.cancel()
 
     def note_end(self) -> None:
         """Note that the life is over, and tell who waits for that."""
         if not self.ended.is_set():
             self._end_turn()
             self.ended.set()
-            if self._then is not None:
-                self._then(self)
 
     def _end_turn(self) -> None:
         """Let the next go ahead; but not because of an operator who has ended this one before its turn."""
@@ -544,20 +509,14 @@ class PluginLife:
             member for member in self._members.values() if isinstance(member, BaseBackgroundPlugin)
         ]
         # A scope of its own, so that breaking Trio's nesting rules shows as soon as `start()` returns.
-        with attempt.work:
-            attempt.working = True
+        with trio.CancelScope():
             try:
                 if len(background) == 1:
                     await self._start(attempt, background[0])
                 else:
                     await self._start_together(attempt, background)
             finally:
-                attempt.working = False
                 self._name_task(None)
-        if attempt.told_to_end:
-            if len(attempt.body.nursery.child_tasks) > 1:
-                attempt.body.cancel()  # for what `start()` has begun since
-            return
         if self.settings.restart != "always" or self.is_event_plugin:
             await trio.sleep_forever()
         await self._runtime.all_done()
@@ -690,7 +649,7 @@ class PluginLife:
         if body is not None and not body.done.is_set():
             body.cancel()
         calls_over = self.owner.cancel_calls()
-        limit = self.settings.stop_timeout - (self.AT_ONCE if attempt.told_to_end else 0.0)
+        limit = self.settings.stop_timeout
         if not calls_over.is_set() and not await self._patience.wait(
             calls_over, limit, share=1 / 3
         ):
