@@ -36,6 +36,7 @@ import trio.testing
 
 from lva import BaseBackgroundPlugin
 from lva.host.host import Host
+from lva.host.lifecycle import State
 from lva.host.loading import load_plugins
 from lva.logs import set_up
 from lva.settings import Settings
@@ -101,7 +102,7 @@ async def run_host(directory: Path) -> Watch:
     async with trio.open_nursery() as nursery:
         await nursery.start(host.run)
         last = host.lives[names()[-1]]
-        await last.turn_over.wait()  # plugins start one after the other
+        await last.state.wait_value(State.RUNNING)  # plugins start one after the other
         await trio.testing.wait_all_tasks_blocked()
         assert not host.not_ready()
         watch.started()

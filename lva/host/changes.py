@@ -19,6 +19,7 @@ from lva.errors import ConfigurationError, suggestion
 from lva.host.leaks import Leaks, find_leaks
 from lva.host.lifecycle import Ending, PluginLife, State
 from lva.host.loading import LoadedPlugin
+from lva.host.record import BEGINNING
 from lva.host.reloading import collect_old_code, load_beside
 from lva.logs import brief
 from lva.settings import Settings
@@ -32,8 +33,6 @@ LOGGER: Final = logging.getLogger("lva.host")
 _LOOK_AGAIN: Final = 0.05
 #: How long, in seconds, after a reload what it replaced is freed.
 _OVER: Final = 1.0
-#: States in which a life that has begun has not yet shown what becomes of it.
-_BEGINNING: Final = frozenset({State.LOADED, State.INITIALIZING})
 
 
 class UnknownPluginError(LookupError):
@@ -201,7 +200,7 @@ class Changes:
             life.record.last_error = str(error)
             await life.forgo_next()
             raise
-        await after.state.wait_value(lambda state: state not in _BEGINNING)
+        await after.state.wait_value(lambda state: state not in BEGINNING)
 
     def _collect_later(self) -> None:
         """Free what a reload has replaced, once the requests that saw it are over."""

@@ -23,7 +23,7 @@ from lva.host.loop_use import LoopUses
 from lva.host.loops import LoopThread
 from lva.host.mailbox import Mailbox
 from lva.host.receipt import Receipt, exit_code, plugin_receipt
-from lva.host.record import Record, State, Watcher
+from lva.host.record import BEGINNING, Record, State, Watcher
 from lva.host.routing import RouteTable
 from lva.host.runtimes import AsyncioRuntime, Patience, Runtime, TrioRuntime
 from lva.host.status import statuses
@@ -138,15 +138,24 @@ class Host:
                     self._make_life(loaded)
                 self._connect()
                 self._loaded = ()  # what is reloaded must not stay
-                turn = self._go
-                for life in self.lives.values():
+                turns = {life: trio.Event() for life in self.lives.values()}
+                for life, turn in turns.items():
                     self._begin(life, turn)
-                    turn = life.turn_over
                 task_status.started()
+                await wait_any(partial(self._start_each, turns), self.stop_requested.wait)
                 await self.stop_requested.wait()
                 await self._stop_plugins()
                 self.receipt = self.account()
                 self.stopped.set()
+
+    async def _start_each(self, turns: Mapping[PluginLife, trio.Event]) -> None:
+        """Start one after the other; one that is slow no longer holds up the rest."""
+        if self._go is not None:
+            await self._go.wait()
+        for life, turn in turns.items():
+            turn.set()
+            with trio.move_on_after(self._settings.slow_start):
+                await life.state.wait_value(lambda state: state not in BEGINNING)
 
     def begin_next_life(self, loaded: LoadedPlugin, record: Record, reason: str) -> PluginLife:
         """Begin another life of a plugin whose last one is over and has left nothing behind.
@@ -211,10 +220,6 @@ class Host:
             life.note_end()
         if life.ending is Ending.FOR_GOOD:
             self.look_at_end(life)
-        if turn is not None and not life.turn_over.is_set():
-            await wait_any(turn.wait, self.stop_requested.wait)
-            if turn.is_set():
-                life.turn_over.set()
 
     def look_at_end(self, life: PluginLife) -> None:
         """End the service if a critical plugin has given up."""

@@ -157,8 +157,6 @@ class PluginLife:
         #: When its stop was begun, in Trio time, and how many seconds that took.
         self.stop_begun: float | None = None
         self.stop_seconds: float | None = None
-        #: Set once those behind this plugin need not wait for it any longer.
-        self.turn_over: trio.Event = trio.Event()
         #: Set when the life is over and everything that could be released is.
         self.ended: trio.Event = trio.Event()
         self._runtime = runtime
@@ -185,7 +183,6 @@ class PluginLife:
         self._restarts = Restarts(loaded.settings, rng)
         self._how_ended = "closed"
         self._told_to_end = False
-        self._turn: trio.Event | None = None
 
     # What others ask of a life
 
@@ -246,7 +243,6 @@ class PluginLife:
         Cancellation is by `stop`. Whatever happens, an `initialize()` that was entered gets its
         `close()`, and everything the plugin holds in the host is released.
         """
-        self._turn = turn
         try:
             with self._scope:
                 if turn is not None:
@@ -311,17 +307,7 @@ class PluginLife:
 
     def note_end(self) -> None:
         """Note that the life is over, and tell who waits for that."""
-        if not self.ended.is_set():
-            self._end_turn()
-            self.ended.set()
-
-    def _end_turn(self) -> None:
-        """Let the next go ahead; but not because of an operator who has ended this one before its turn."""
-        if self.turn_over.is_set():
-            return
-        its_turn = self._turn is None or self._turn.is_set()
-        if its_turn or self.stop_begun is not None:
-            self.turn_over.set()
+        self.ended.set()
 
     async def give_up_points(self) -> None:
         """Accept no more points, and give up those that nobody will deliver; once.
@@ -446,7 +432,6 @@ class PluginLife:
                 _place(attempt),
                 extra={"tasks": task_tree(self)},
             )
-            self.turn_over.set()
             with trio.move_on_after(limit - self._slow_start):
                 await attempt.initialized.wait()
         if not attempt.initialized.is_set():
@@ -565,7 +550,6 @@ class PluginLife:
         self._routes.drop_stale(self.owner)
         self.owner.gate = Gate.OPEN
         self._move(State.RUNNING, "initialized")
-        self.turn_over.set()
         attempt.initialized.set()
         return True
 
@@ -783,8 +767,6 @@ class PluginLife:
             quiet: The caller has just logged the reason; only debug logs repeat it.
         """
         self.record.move(state, reason, quiet)
-        if state is not State.INITIALIZING:
-            self._end_turn()
 
     def _gate_meanwhile(self) -> Gate:
         return Gate.HELD if self.ending is Ending.HANDOVER else Gate.WAITING

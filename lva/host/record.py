@@ -66,6 +66,8 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
     State.STOPPED: frozenset({State.ABANDONED, State.LOADED}),
     State.ABANDONED: frozenset({State.LOADED}),
 }
+#: States in which a life has not yet shown what becomes of it.
+BEGINNING: Final = frozenset({State.LOADED, State.INITIALIZING})
 #: States that end a life.
 ENDED: Final = frozenset({State.STOPPED, State.FAILED, State.ABANDONED})
 #: How many problems the receipt lists of one plugin: the newest.
