@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import sys
 from collections.abc import Callable
@@ -64,7 +65,7 @@ def run(config: Path | None, watch: bool, **options: Any) -> None:
     Exit codes: 0 clean; 2 wrong settings or plugin files; 3 a critical plugin failed;
     4 a plugin was abandoned or points were lost; 70 ended by the watchdog.
     """
-    from lva.serve import Signals  # late: the other commands need no server
+    from lva.signals import Signals  # late: the other commands need no server
 
     signals = Signals()
     with signals.handled():
@@ -101,7 +102,8 @@ def _serve(settings: Settings, watch: bool, signals: Any) -> int:
     announce(settings, service.plugins, serve.address_of(listener))
     code = serve.run(service, settings, listener, signals)
     if service.host is not None and service.host.receipt is not None:
-        show_receipt(service.host.receipt)
+        with contextlib.suppress(OSError):  # the terminal has just been closed
+            show_receipt(service.host.receipt)
     # Python waits for threads that are no daemons, for as long as they like; the service does not.
     service.terminator.exit_after(THREADS_GRACE, code)
     return code

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import gc
 import logging
-import os
 import signal
 import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 import trio
@@ -27,10 +21,10 @@ from lva.errors import ConfigurationError
 from lva.host.receipt import EXIT_KILLED, EXIT_UNCLEAN
 from lva.host.terminator import Terminator
 from lva.settings import Settings, parse_bind
+from lva.signals import Signals
 
 LOGGER: Final = logging.getLogger("lva.service")
 
-SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGTERM})
 _BACKLOG: Final = 1024
 #: Part of `shutdown_timeout`, the drain window apart, that requests in flight get to finish.
 _REQUESTS_SHARE: Final = 0.3
@@ -39,46 +33,6 @@ _REQUESTS_SHARE: Final = 0.3
 #: A request leaves about a hundred short-lived objects; Python's default would look through the young
 #: ones several times for each.
 GC_THRESHOLDS: Final = (10_000, 20, 50)
-#: Programs that wrap the service (``timeout``, ``uv run``) pass a Ctrl-C on that the terminal has also
-#: sent to the whole group; both are one wish. In seconds.
-_SAME_WISH: Final = 0.05
-
-
-class Signals:
-    """SIGTERM and Ctrl-C: the first asks for a stop, the second ends the process at once.
-
-    Works from the moment `handled` is entered, before there is an event loop.
-    """
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._received_at = 0.0
-        self.on_first: Callable[[int], None] | None = None
-        self.on_second: Callable[[int], None] | None = None
-
-    @contextlib.contextmanager
-    def handled(self) -> Iterator[None]:
-        """Handle the signals inside, and as before afterwards."""
-        before = {number: signal.signal(number, self._handle) for number in SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                # Once told to stop, the exit code is decided: no later signal may change it.
-                signal.signal(number, handler if self.received is None else signal.SIG_IGN)
-
-    def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.received is None:
-            self.received = number
-            self._received_at = time.monotonic()
-            if self.on_first is not None:
-                self.on_first(number)
-        elif time.monotonic() - self._received_at < _SAME_WISH:
-            return
-        elif self.on_second is not None:
-            self.on_second(number)
-        else:
-            os._exit(EXIT_UNCLEAN)
 
 
 def listen(bind: str) -> socket.socket:
@@ -175,7 +129,8 @@ def run(service: Service, settings: Settings, listener: socket.socket, signals: 
     gc.collect()
     gc.freeze()
     try:
-        trio.run(_serve, service, settings, listener, signals)
+        with signals.left_to_trio():
+            trio.run(_serve, service, settings, listener, signals)
     except Exception:
         LOGGER.critical("the HTTP server failed", exc_info=True)
         return EXIT_KILLED
@@ -191,12 +146,12 @@ async def _serve(
     signalled = trio.Event()
 
     def stop(number: int) -> None:
+        _arm(service.terminator, settings)
         service.stop_reason = f"received {signal.Signals(number).name}"
         token.run_sync_soon(signalled.set)
 
     signals.on_first = stop
     if signals.received is not None:
-        _arm(service.terminator, settings)
         stop(signals.received)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_forward, service.stop_wanted, signalled)
@@ -215,10 +170,7 @@ async def _serve(
                 await trio.sleep(settings.drain_window)
             service.closing.set()
 
-        with (
-            our_connections(service.connection_errors),
-            _heard_while_blocked(service.terminator, settings),
-        ):
+        with our_connections(service.connection_errors), signals.heard_beside_trio():
             await hypercorn_serve(
                 service,  # type: ignore[arg-type] # Hypercorn's types name each ASGI message
                 hypercorn_config(settings, listener),
@@ -237,40 +189,6 @@ def _arm(terminator: Terminator, settings: Settings) -> None:
 def _exit_at_once(terminator: Terminator, number: int) -> None:
     name = signal.Signals(number).name
     terminator.exit_after(0, EXIT_UNCLEAN, f"a second {name} ends the service at once")
-
-
-@contextlib.contextmanager
-def _heard_while_blocked(terminator: Terminator, settings: Settings) -> Iterator[None]:
-    """Give the terminator its orders from a thread, as soon as a signal arrives, while inside.
-
-    Python's own handlers wait for the main thread to return from whatever C function it is in, which
-    may be never; the wake-up descriptor is written to at once. Trio, whose place there this takes, is
-    woken in its stead. A C function that also keeps the interpreter's lock cannot be helped.
-    """
-    token = trio.lowlevel.current_trio_token()
-    reader, writer = socket.socketpair()
-    writer.setblocking(False)
-
-    def hear() -> None:
-        first: float | None = None
-        with reader:
-            while numbers := reader.recv(64):
-                for number in SIGNALS.intersection(numbers):
-                    if first is None:
-                        first = time.monotonic()
-                        _arm(terminator, settings)
-                    elif time.monotonic() - first >= _SAME_WISH:
-                        _exit_at_once(terminator, number)
-                with contextlib.suppress(trio.RunFinishedError):
-                    token.run_sync_soon(int, idempotent=True)
-
-    threading.Thread(target=hear, name="lva-signals", daemon=True).start()
-    before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(before, warn_on_full_buffer=False)
-        writer.close()
 
 
 async def _forward(source: trio.Event, target: trio.Event) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import pty
+import select
 import signal
 import socket
 import sys
@@ -14,7 +17,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support import ServiceProcess, write_plugin
+from lva.signals import SIGNALS
+from tests.support import ServiceProcess, clean_environment, write_plugin
 
 pytestmark = pytest.mark.process
 
@@ -57,7 +61,7 @@ def routes(tmp_path: Path, toml: str = "shutdown_timeout = 5") -> ServiceProcess
     return ServiceProcess(tmp_path, ["routes"], toml)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_one_signal_stops_the_service_cleanly(tmp_path: Path, number: signal.Signals) -> None:
     with routes(tmp_path) as service:
         service.wait_until_ready()
@@ -67,6 +71,79 @@ def test_one_signal_stops_the_service_cleanly(tmp_path: Path, number: signal.Sig
     assert service.receipt["exit_code"] == 0
     assert service.receipt_of("routes")["state"] == "stopped"
     assert "Traceback" not in service.output
+
+
+def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
+    write_plugin(tmp_path / "plugins", "routes", ROUTES)
+    command = ["nohup", sys.executable, "-m", "lva", "run"]
+    with ServiceProcess(tmp_path, ["routes"], command=command) as service:
+        service.wait_until_ready()
+        service.signal(signal.SIGHUP)
+        assert service.get("/quick").text == "quick"
+        assert service.stop() == 0
+    assert service.receipt["reason"] == "received SIGTERM"
+
+
+def test_a_terminal_that_is_closed_is_a_stop_in_order(tmp_path: Path) -> None:
+    """SIGHUP comes, and nothing can be written any more: neither changes how the service ends."""
+    source = """
+        from pathlib import Path
+        class Last(BaseBackgroundPlugin):
+            async def start(self):
+                Path("started").touch()
+            async def close(self):
+                Path("closed").touch()
+    """
+    write_plugin(tmp_path / "plugins", "last", source)
+    arguments = ["--plugins-dir", "plugins", "--active", "last", "--bind", "127.0.0.1:0"]
+    environment = clean_environment(LUNA_VIDEO_AGENT_STATE_DIR=str(tmp_path / "state"))
+    child, terminal = pty.fork()
+    if child == 0:  # the leader of a session with this terminal
+        os.chdir(tmp_path)
+        os.execve(sys.executable, [sys.executable, "-m", "lva", "run", *arguments], environment)
+    printed = b""
+    while not (tmp_path / "started").exists():
+        if select.select([terminal], [], [], 0.05)[0]:
+            printed += os.read(terminal, 4096)
+    os.close(terminal)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0, printed
+    assert (tmp_path / "closed").exists()
+
+
+#: What of the process a plugin may change without keeping the service from hearing of a stop.
+DEAF = {
+    "socket.setdefaulttimeout at import": ("socket.setdefaulttimeout(0.05)", "pass"),
+    "another handler": ("", "signal.signal(signal.SIGTERM, print)"),
+    "no wake-up descriptor": ("", "signal.set_wakeup_fd(-1)"),
+    "a signal mask": ("", "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])"),
+}
+
+
+@pytest.mark.parametrize(("on_import", "when_asked"), DEAF.values(), ids=DEAF)
+def test_a_signal_is_heard_whatever_a_plugin_does_to_its_process(
+    tmp_path: Path, on_import: str, when_asked: str
+) -> None:
+    """A stop that hangs has an end: the watchdog is told of the signal by a thread of its own."""
+    source = f"""
+        import signal
+        import socket
+        {on_import}
+
+        class Deaf(BaseBackgroundPlugin):
+            async def start(self):
+                {when_asked}
+                print("deaf", flush=True)
+                while True:
+                    time.sleep(0.01)  # the event loop is blocked for good, and no handler helps
+    """
+    write_plugin(tmp_path / "plugins", "deaf", source)
+    with ServiceProcess(tmp_path, ["deaf"], "shutdown_timeout = 1") as service:
+        service.wait_for("^deaf$")
+        told = time.monotonic()
+        service.wait_until(lambda: time.monotonic() > told + 0.2)  # past the timeout that was set
+        assert service.stop(10) == 70
+    assert "shutdown_timeout" in service.output
 
 
 def test_an_idle_service_stops_long_before_its_limit(tmp_path: Path) -> None:
