@@ -18,6 +18,7 @@ from lva.testing.probe import HANDLE, InjectedError, Plan, worth_stopping_at
 from lva.testing.report import Problem, Report
 from lva.testing.runs import Runs
 from lva.testing.trial import Trial, crash_problem
+from lva.testing.work import WORK, leave_to_work
 from lva.testing.world import Behaviour, World, mark
 
 #: How many points are sent, and in how many chunks.
@@ -95,10 +96,12 @@ class Deliveries:
         """Check everything; return what was found."""
         began = time.perf_counter()
         with self._runs:
-            first = self._send(self._named(Behaviour.SUCCEED), Behaviour.SUCCEED)
+            well = self._named(Behaviour.SUCCEED)
+            first = self._send(well, Behaviour.SUCCEED)
             if first is not None and not self._runs.report.failures:
                 if first.world is not None:
                     self._played = frozenset(first.world.behaviours) | {Behaviour.SUCCEED}
+                self._long(first)
                 for behaviour in list(Behaviour)[1:]:
                     self._send(self._named(behaviour), behaviour)
                 hangs = self._named(Behaviour.HANG)
@@ -118,6 +121,17 @@ class Deliveries:
         if behaviour in self._played:
             return f"the outside world {behaviour.value}"
         return _DISTURBED[behaviour]
+
+    def _long(self, first: Trial) -> None:
+        """Let it work for minutes with the points that it got; what is left of them then is its own matter."""
+        if first.world is not None and first.world.own_clock:
+            return
+
+        async def act(run: Trial) -> list[Problem]:
+            run.host.publish("monitoring_event", self._points)
+            return await leave_to_work(run)
+
+        self._runs.try_once(f"{WORK:g} s of its work", "G6", act)
 
     def _arriving(self) -> None:
         """Try what shows only where points arrive."""

@@ -12,9 +12,10 @@ from lva.testing.probe import CLOSE, INITIALIZE, MOST_CHECKPOINTS, START, Plan, 
 from lva.testing.report import Problem, Report
 from lva.testing.runs import Runs
 from lva.testing.trial import Trial, crash_problem
+from lva.testing.work import PATIENCE, WORK, crashed_by_itself, leave_to_work, some_minutes
 
-#: How long, in virtual seconds, a plugin is left to its work.
-_WORK: Final = 2.0
+#: How long, in virtual seconds, a plugin works where it is about something else.
+_A_MOMENT: Final = 2.0
 _SETTLED: Final = frozenset({State.RUNNING, State.BACKOFF, *ENDED})
 
 
@@ -40,6 +41,7 @@ class LifeCycle:
         return runs.report
 
     def _all(self, first: Trial) -> None:
+        long = self._long(first)
         self._try("stop before it has begun", "G3", _stop_at_once)
         self._try(
             "initialize() fails before its first line", "G1", _restart, Plan(fail_before=INITIALIZE)
@@ -48,7 +50,7 @@ class LifeCycle:
         for count in range(1, min(first.probe.steps[INITIALIZE], MOST_CHECKPOINTS) + 1):
             name = f"stop at checkpoint {count} of initialize()"
             self._try(name, "G1", _until_stopped, Plan(cancel=(INITIALIZE, count)))
-        for count in worth_stopping_at(first.probe, START):
+        for count in worth_stopping_at(long.probe, START):
             name = f"stop at checkpoint {count} after initialize()"
             self._try(name, "G4", _until_stopped, Plan(cancel=(START, count)))
         for count in range(1, min(first.probe.steps[CLOSE], MOST_CHECKPOINTS) + 1):
@@ -59,23 +61,32 @@ class LifeCycle:
         self._try("stop while close() runs after a crash", "G1", _stop_in_close)
         self._try("stop twice", "G1", _stop_twice)
 
+    def _long(self, first: Trial) -> Trial:
+        """Let it work for minutes; return that run, or the first one if that showed a fault."""
+        name = f"{WORK:g} s of its work"
+        if first.world is not None and first.world.own_clock:
+            self._runs.skip(name, "G6", "the clock of its server does not jump")
+            return first
+        long = self._try(name, "G6", _work)
+        if long is None or long.problems:
+            return first
+        if long.worked < WORK:
+            why = f"only {long.worked:.0f} s of them fit into {PATIENCE:g} s of real time"
+            self._runs.skip(name, "G6", why)
+        return long
+
 
 async def _work_and_stop(run: Trial) -> list[Problem]:
     state = await run.wait_for(*_SETTLED)
     if state is not State.RUNNING:
         return [crash_problem(run, "it does not start")]
-    await trio.sleep(_WORK)
-    return _crashed_by_itself(run)
+    await trio.sleep(_A_MOMENT)
+    return crashed_by_itself(run)
 
 
-def _crashed_by_itself(run: Trial) -> list[Problem]:
-    life = run.life
-    ended = run.settings.plugins[run.loaded.name].restart == "always" or (
-        run.loaded.settings.restart == "always"
-    )
-    if life.last_error is None or (ended and "its work has ended" in life.last_error):
-        return []
-    return [crash_problem(run, "it crashed without anybody's doing")]
+async def _work(run: Trial) -> list[Problem]:
+    await run.wait_for(*_SETTLED)
+    return await leave_to_work(run)
 
 
 async def _stop_at_once(run: Trial) -> list[Problem]:
@@ -87,7 +98,7 @@ async def _stop_at_once(run: Trial) -> list[Problem]:
 async def _until_stopped(run: Trial) -> list[Problem]:
     """Wait for the stop at a checkpoint; a plugin may also not come to that checkpoint this time."""
     await run.wait_for(State.RUNNING, State.STOPPING, *ENDED)
-    with trio.move_on_after(_WORK):
+    with some_minutes():
         await run.host.stop_requested.wait()
     return []
 
@@ -122,12 +133,13 @@ async def _runs_again(run: Trial) -> list[Problem]:
 
 async def _crash_and_restart(run: Trial) -> list[Problem]:
     await run.wait_for(*_SETTLED)
-    await trio.sleep(_WORK / 2)
+    await trio.sleep(_A_MOMENT / 2)
     before = _paths(run)
     await _crash(run)
     problems = await _runs_again(run)
     if not problems and run.life.state.value is State.RUNNING:
-        await trio.sleep(_WORK / 2)
+        if run.world is None or not run.world.own_clock:
+            problems = await leave_to_work(run)
         if missing := before - _paths(run):
             hint = "add routes in initialize(), so that each attempt has them"
             text = f"after a restart the route {', '.join(sorted(missing))} is gone"
@@ -164,7 +176,7 @@ async def _stop_in_close(run: Trial) -> list[Problem]:
 
     run.probe.plan.on_step = on_step
     await _crash(run)
-    with trio.move_on_after(_WORK):
+    with trio.move_on_after(_A_MOMENT):
         await run.host.stop_requested.wait()
     return []
 

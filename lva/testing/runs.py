@@ -140,6 +140,7 @@ class Runs:
             token = trio.lowlevel.current_trio_token()
             stack.enter_context(_virtual(clock))
             async with trial(loaded, settings, plan, self._watch, world) as run:
+                run.log = log
                 plan.on_cancel = _stopper(run, plan, token)
                 try:
                     found = list(await act(run))

@@ -77,6 +77,8 @@ class ServerWorld(World):
         sightings: How often points came by.
     """
 
+    own_clock = True
+
     def __init__(
         self,
         upstream: tuple[str, int],

@@ -26,6 +26,7 @@ from lva.host.loops import loop_base
 from lva.host.receipt import PluginReceipt
 from lva.logs import current_plugin
 from lva.settings import Settings
+from lva.testing.captured import CapturedLog
 from lva.testing.holds import HoldWatch
 from lva.testing.leftovers import Origins, host_leftovers, left_since, snapshot
 from lva.testing.places import coroutine_place, error_place, parsed_place
@@ -59,6 +60,8 @@ class Trial:
         client: Sends requests to the service, without a network.
         virtual: Moves virtual time; None if time is real.
         world: The plugin's outside world, if the kit makes it.
+        log: What is logged meanwhile, if somebody keeps it.
+        worked: How long, in virtual seconds, the plugin was left to its own work.
         problems: What was found wrong, once the trial is over.
     """
 
@@ -70,6 +73,8 @@ class Trial:
     client: httpx.AsyncClient
     virtual: VirtualTime | None
     world: World | None = None
+    log: CapturedLog | None = None
+    worked: float = 0.0
     problems: list[Problem] = field(default_factory=list)
 
     @property
@@ -346,7 +351,7 @@ def _ledgers(run: Trial) -> list[Problem]:
 
 def crash_problem(run: Trial, doing: str) -> Problem:
     """Return why a plugin does not run, as a problem."""
-    error = next(
+    error = _logged_crash(run) or next(
         (
             call.error
             for call in reversed(run.probe.calls)
@@ -357,6 +362,14 @@ def crash_problem(run: Trial, doing: str) -> Problem:
     place = None if error is None else error_place(error)
     reason = run.life.last_error or run.life.last.reason
     return Problem("start", f"{doing}: {reason}", place or parsed_place(reason, run.root))
+
+
+def _logged_crash(run: Trial) -> BaseException | None:
+    """Return the error with which the plugin crashed last, in whichever of its tasks, as the host logged it."""
+    for record in reversed(run.log.records if run.log is not None else ()):
+        if hasattr(record, "phase") and record.exc_info and record.exc_info[1] is not None:
+            return record.exc_info[1]
+    return None
 
 
 def _with_places(run: Trial) -> list[Problem]:

@@ -59,6 +59,8 @@ class World:
     Attributes:
         behaviours: What it can play; all if left out. For the others, `check_event_contract` disturbs the
             calls of `handleEvent()` themselves, and its report says so.
+        own_clock: Whether its server has a clock of its own, which does not jump with virtual time: its
+            heartbeats would be missing, so the checks do not leave a plugin to work for minutes.
         behaviour: How it takes points; `check_event_contract` sets it.
         arrived: The numbers of the points that it took, in the order in which they came.
         hung: How many senders wait for an answer that does not come.
@@ -66,6 +68,7 @@ class World:
     """
 
     behaviours: Collection[Behaviour] = tuple(Behaviour)
+    own_clock: bool = False
 
     def __init__(self) -> None:
         self.behaviour: Behaviour = Behaviour.SUCCEED

@@ -111,6 +111,69 @@ def event(name: str, body: str, guarantee: str = "", says: str = "", **options: 
 SECRET = {"config": {"token": "hunter2-hunter2"}}
 
 WRONG = [
+    background(
+        "crashes_after_minutes",
+        """
+async def start(self):
+    for interval in (3, 30, 300):
+        await trio.sleep(interval)
+    await self.wrok()  # !
+""",
+        "start",
+        "AttributeError",
+    ),
+    background(
+        "crashes_minutes_after_a_restart",
+        """
+starts = 0
+
+async def start(self):
+    self.starts += 1
+    await trio.sleep(300)
+    assert self.starts == 1  # !
+    await trio.sleep_forever()
+""",
+        "start",
+        "AssertionError",
+    ),
+    on_asyncio(
+        "asyncio_crashes_after_minutes",
+        """
+job = None
+
+async def start(self):
+    self.job = asyncio.create_task(self.work())
+
+async def work(self):
+    await asyncio.sleep(300)
+    self.done.append(1)  # !
+
+async def close(self):
+    if self.job is not None:
+        self.job.cancel()
+""",
+        "start",
+        "AttributeError",
+    ),
+    event(
+        "crashes_over_points_that_gathered_for_a_minute",
+        """
+async def initialize(self):
+    self.gathered = []
+    self.nursery.start_soon(self.work)
+
+async def work(self):
+    while True:
+        await trio.sleep(60)
+        for point in self.gathered:
+            point.tag  # !
+
+async def handleEvent(self, points, logger):
+    self.gathered += points
+""",
+        "start",
+        "AttributeError",
+    ),
     # G1: closed exactly once
     background(
         "close_needs_what_initialize_makes",
