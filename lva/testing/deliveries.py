@@ -123,7 +123,7 @@ class Deliveries:
         return _DISTURBED[behaviour]
 
     def _long(self, first: Trial) -> None:
-        """Let it work for minutes with the points that it got; what is left of them then is its own matter."""
+        """Let it work for minutes with the points that it got; what it makes of them is its own matter."""
         if first.world is not None and first.world.own_clock:
             return
 

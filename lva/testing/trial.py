@@ -365,7 +365,7 @@ def crash_problem(run: Trial, doing: str) -> Problem:
 
 
 def _logged_crash(run: Trial) -> BaseException | None:
-    """Return the error with which the plugin crashed last, in whichever of its tasks, as the host logged it."""
+    """Return the error of the plugin's last crash, in whichever of its tasks, as the host logged it."""
     for record in reversed(run.log.records if run.log is not None else ()):
         if hasattr(record, "phase") and record.exc_info and record.exc_info[1] is not None:
             return record.exc_info[1]

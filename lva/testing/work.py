@@ -16,7 +16,7 @@ from lva.testing.trial import Trial, crash_problem
 
 #: How long, in virtual seconds, a plugin is left to its work.
 WORK: Final = 600.0
-#: How long, in real seconds, that may take: each of its threads and sockets is waited for, at each jump of time.
+#: How long, in real seconds, that may take: at each jump of time its threads and sockets are waited for.
 PATIENCE: Final = 2.0
 
 #: What the host says of a plugin whose work is over, where `restart = "always"` makes that a crash.
