@@ -178,7 +178,7 @@ class PluginFinder(MetaPathFinder, Loader):
                 if isinstance(found, Problem):
                     raise PluginFileError(found)
                 places.append(Place(*found, plugin.value, plugin.distribution))
-        return places
+        return _without_doubles(places)
 
     def refusal(self, place: Place) -> Problem | None:
         """Return why the plugin's file is refused, if it is, without running it."""
@@ -309,6 +309,32 @@ class PluginFinder(MetaPathFinder, Loader):
             raise PluginFileError(why)
         if str(why) not in self.warnings:
             self.warnings.append(str(why))
+
+
+def _without_doubles(places: Sequence[Place]) -> list[Place]:
+    """Return the places, without files of plugin directories that are reached by another way too.
+
+    What an installed package brings stays: by its name, other code imports it.
+    """
+    if len(places) < 2:
+        return list(places)
+    seen = {_identity(place.path) for place in places if place.distribution is not None}
+    kept = []
+    for place in places:
+        identity = _identity(place.path)
+        if place.distribution is not None or identity not in seen:
+            kept.append(place)
+            seen.add(identity)
+    return kept
+
+
+def _identity(path: Path) -> object:
+    """Return what two paths of one file have in common."""
+    try:
+        status = path.stat()
+    except OSError:
+        return path
+    return (status.st_dev, status.st_ino)
 
 
 def _instance(name: str, place: Place) -> Place:

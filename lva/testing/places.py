@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from lva.host.finder import PACKAGE
+from lva.host.finder import is_plugin_module
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def error_place(error: BaseException) -> Place | None:
     """Return the innermost line of plugin code that an error came through."""
     places = []
     for frame, line in traceback.walk_tb(error.__traceback__):
-        if str(frame.f_globals.get("__name__")).startswith(f"{PACKAGE}."):
+        if is_plugin_module(frame.f_globals):
             places.append(Place(frame.f_code.co_filename, line, frame.f_code.co_name))
     if places:
         return places[-1]

@@ -16,6 +16,8 @@ from lva.host import loading
 from lva.host.installed import installed_plugins
 from lva.host.lifecycle import State
 from lva.host.loading import LoadedPlugin, load_plugins
+from lva.settings import Settings
+from lva.testing import contract
 from tests.support import ServiceProcess, host_settings, running, write_plugin
 
 SOURCE = '''
@@ -82,6 +84,36 @@ def test_an_installed_plugin_loads_under_its_real_name(site: Path, tmp_path: Pat
     assert (plugin.name, plugin.path) == ("doorbell", package / "doorbell.py")
     assert plugin.classes[0].__module__ == plugin.module == "acme_lva.doorbell"
     assert len(plugin.sha256) == 64
+
+
+@pytest.mark.parametrize("alias", [False, True], ids=["same path", "other path"])
+def test_a_file_that_is_reached_twice_is_one_plugin(
+    site: Path, tmp_path: Path, alias: bool
+) -> None:
+    """One file is one plugin, by whatever ways it is found: here by its package and in a directory."""
+    package = install(
+        site, "acme_lva = acme_lva", __init__=SOURCE.replace("acme_lva.words", ".words")
+    )
+    directory = tmp_path / "alias" if alias else site
+    if alias:
+        directory.symlink_to(site)
+    settings = Settings(active_plugins=("acme_lva",), plugins_dir=(directory,))
+    (plugin,) = load_plugins(settings)
+    assert (plugin.path, plugin.module) == (package / "__init__.py", "acme_lva")
+
+
+def test_the_kit_takes_the_file_of_an_installed_plugin(site: Path) -> None:
+    """Its author gives the path; the kit names the line, too, though the module is no one of a directory."""
+    source = """
+        from lva import BaseBackgroundPlugin
+        class Doorbell(BaseBackgroundPlugin):
+            async def start(self):
+                self.rign()
+        """
+    package = install(site, "acme_lva = acme_lva", __init__=source)
+    (failure,) = contract.check_plugin(package).failures
+    assert "AttributeError" in failure.message
+    assert (failure.file, failure.line) == (str(package / "__init__.py"), 5)
 
 
 def test_its_helpers_are_the_same_for_everybody(site: Path, tmp_path: Path) -> None:
