@@ -171,15 +171,22 @@ class BaseRequestMonitoringPlugin(BaseEventPlugin):
     async def handleEvent(self, points: list[MonitoringPoint], logger: logging.Logger) -> None:
         """Flush every point in order; report the ones that failed, so that only those are retried.
 
+        A `RetryLaterError` ends it: what the receiver cannot take now, it is not sent.
+
         Raises:
             PartialDeliveryError: Some points failed; its cause is the last point's error.
         """
         failed: list[MonitoringPoint] = []
         rejected: list[MonitoringPoint] = []
         cause: Exception | None = None
-        for point in points:
+        after: float | None = None
+        for number, point in enumerate(points):
             try:
                 await self.flushPointToMonitoring(point, logger)
+            except RetryLaterError as error:
+                failed += points[number:]
+                cause, after = error, error.after or 0.0
+                break
             except PermanentDeliveryError as error:
                 rejected.append(point)
                 cause = error
@@ -192,6 +199,7 @@ class BaseRequestMonitoringPlugin(BaseEventPlugin):
                 f" the last with {type(cause).__name__}: {cause}",
                 failed=failed,
                 rejected=rejected,
+                after=after,
             ) from cause
 
 

@@ -22,6 +22,7 @@ from lva.contract import (
     BaseBackgroundHandler,
     PartialDeliveryError,
     PermanentDeliveryError,
+    RetryLaterError,
     PluginApp,
     PluginResponse,
     RuntimeName,
@@ -81,9 +82,12 @@ class BaseRequestMonitoringPlugin(BaseEventPlugin):
         failed: list[MonitoringPoint] = []
         rejected: list[MonitoringPoint] = []
         cause: BaseException | None = None
+        after: float | None = None
         for point, outcome in zip(points, outcomes, strict=True):
             if isinstance(outcome, BaseException):
                 cause = outcome
+                if isinstance(outcome, RetryLaterError):
+                    after = max(after or 0.0, outcome.after or 0.0)
                 wrong = isinstance(outcome, PermanentDeliveryError)
                 (rejected if wrong else failed).append(point)
         if cause is not None:
@@ -92,6 +96,7 @@ class BaseRequestMonitoringPlugin(BaseEventPlugin):
                 f" the last with {type(cause).__name__}: {cause}",
                 failed=failed,
                 rejected=rejected,
+                after=after,
             ) from cause
 
 

@@ -10,11 +10,9 @@ import json
 import logging
 import re
 import ssl
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import Any, ClassVar, Final, Literal, Self, TypeAlias
+from typing import Any, ClassVar, Final, Literal, NamedTuple, Self, TypeAlias
 from zlib import crc32
 
 import httpx
@@ -28,6 +26,7 @@ from lva import (
     PluginApp,
     RetryLaterError,
 )
+from lva.http_replies import beginning, not_about_points, one_line, retry_after, root_of
 
 Entry: TypeAlias = tuple[MonitoringPoint, bytes]
 
@@ -37,8 +36,10 @@ SEARCH_TIME: Final = 10.0
 MOST_BYTES: Final = 4 * 1024 * 1024
 #: Others get a turn after as many points as this have been encoded.
 SLICE: Final = 200
-#: Longest time, in seconds, that a server's Retry-After is heeded.
-LONGEST_PAUSE: Final = 300.0
+#: A server that calls requests too large gets smaller ones from then on, down to this.
+LEAST_BYTES: Final = 64 * 1024
+#: Most bytes of an answer that are read.
+MOST_ANSWER: Final = 16 * 1024
 #: InfluxDB's limit on a measurement with its tags, in bytes.
 LONGEST_HEAD: Final = 65_535
 #: Microseconds since 1970 that fit into 64 bits as nanoseconds.
@@ -126,6 +127,24 @@ class Config(BaseModel):
         return self
 
 
+class Refused(NamedTuple):
+    """What a server has against lines.
+
+    Attributes:
+        text: What it says.
+        too_large: Whether it takes no request of this size.
+    """
+
+    text: str
+    too_large: bool
+
+    @property
+    def dropped(self) -> int | None:
+        """How many points InfluxDB says it dropped; not which."""
+        found = re.findall(r"dropped=(\d+)", self.text)
+        return int(found[-1]) if found else None
+
+
 class Influx(BaseEventPlugin):
     """Writes each batch in one request, in a few more when the server refuses some of its points."""
 
@@ -142,6 +161,7 @@ class Influx(BaseEventPlugin):
     def __init__(self, app: PluginApp) -> None:
         super().__init__(app)
         self._client: httpx.AsyncClient | None = None
+        self._most_bytes = MOST_BYTES
         # Reading the system's certificates takes a moment; this is a worker thread.
         self._tls = ssl.create_default_context() if self.config.url.startswith("https") else False
 
@@ -149,7 +169,7 @@ class Influx(BaseEventPlugin):
         """Write nothing: that shows whether the server is there, knows the user and has the place."""
         self._limit = trio.CapacityLimiter(1)  # no other plugin's threads
         config = self.config
-        headers = {"Content-Type": "text/plain; charset=utf-8"}
+        headers = {"Content-Type": "text/plain; charset=utf-8", "Accept-Encoding": "identity"}
         if config.gzip:
             headers["Content-Encoding"] = "gzip"
         if config.token:
@@ -180,31 +200,36 @@ class Influx(BaseEventPlugin):
             RetryLaterError: The server cannot take any.
         """
         entries, rejected, why = await encode(points, self.config)
-        waiting = pieces(entries)[::-1]
-        whole = set(map(id, waiting))
+        waiting = pieces(entries, self._most_bytes)[::-1]
         until = trio.current_time() + SEARCH_TIME
         settled = False
         after: float | None = None
         while waiting and trio.current_time() < until:
             part = waiting.pop()
+            if len(smaller := pieces(part, self._most_bytes)) > 1:
+                waiting += smaller[::-1]
+                continue
             try:
-                refusal = await self._post([line for _, line in part])
+                refused = await self._post([line for _, line in part])
             except RetryLaterError as error:
                 if not settled:
                     raise
                 waiting.append(part)
                 why, after = str(error), error.after or 0.0
                 break
-            if refusal and len(part) > 1 and _dropped(refusal) != len(part):
-                if id(part) in whole:
+            if refused is not None and len(part) > 1:
+                if refused.too_large:
+                    waiting += self._halves(part)[::-1]
+                    continue
+                if refused.dropped != len(part):
                     part.sort(key=_kind)
-                middle = len(part) // 2
-                waiting += [part[middle:], part[:middle]]
-                continue
+                    middle = len(part) // 2
+                    waiting += [part[middle:], part[:middle]]
+                    continue
             settled = True
-            if refusal:
+            if refused is not None:
                 rejected += [point for point, _ in part]
-                why = refusal
+                why = refused.text
         if waiting and settled and after is None:
             after = 0.0  # the search goes on, and gets somewhere: no attempt to be counted
         if waiting or rejected:
@@ -220,7 +245,13 @@ class Influx(BaseEventPlugin):
             client, self._client = self._client, None
             await client.aclose()
 
-    async def _post(self, lines: Sequence[bytes]) -> str:
+    def _halves(self, part: Sequence[Entry]) -> list[list[Entry]]:
+        """Divide what the server calls too large, and send no more than half of it from now on."""
+        half = sum(len(line) + 1 for _, line in part) // 2
+        self._most_bytes = min(self._most_bytes, max(half, LEAST_BYTES))
+        return pieces(part, half)
+
+    async def _post(self, lines: Sequence[bytes]) -> Refused | None:
         """Write lines; return what the server has against them, which is nothing if it took them.
 
         Raises:
@@ -230,51 +261,26 @@ class Influx(BaseEventPlugin):
         content = b"\n".join(lines)
         if self.config.gzip:
             content = await trio.to_thread.run_sync(gzip.compress, content, 1, limiter=self._limit)
+        request = self._client.build_request("POST", self._target, content=content)
         try:
             with trio.fail_after(self.config.timeout):
-                reply = await self._client.post(self._target, content=content)
+                reply = await self._client.send(request, stream=True)
+                text = (await beginning(reply, MOST_ANSWER)).decode(errors="replace")
         except trio.TooSlowError:
             why = f"no answer from {self.config.url} within {self.config.timeout:g} s"
             raise RetryLaterError(why) from None
         except httpx.HTTPError as error:
-            why = f"no answer from {self.config.url}: {telling(error)!r}"
+            why = f"no answer from {self.config.url}: {root_of(error)!r}"
             raise RetryLaterError(why) from None
         if reply.is_success:
-            return ""
-        said = f"{reply.status_code} {reply.text.strip()}"
+            return None
+        status = reply.status_code
+        remark = CHECK.get(status) or not_about_points(status, reply.headers, text)
         # VictoriaMetrics says 400 for a path that it does not have.
-        if reply.status_code in {400, 413, 422} and "unsupported path" not in said:
-            return said if lines else ""
-        check = CHECK.get(reply.status_code, "")
-        why = f"{self.config.url} answers {said:.200}{check}"
-        raise RetryLaterError(why, after=retry_after(reply))
-
-
-def telling(error: BaseException) -> BaseException:
-    """Return the first error of a chain that says something: those of TLS are wrapped in mute ones."""
-    while not str(error) and (inner := error.__cause__ or error.__context__):
-        error = inner
-    return error
-
-
-def retry_after(reply: httpx.Response) -> float | None:
-    """Return how many seconds a server asks to be left alone, if it does."""
-    value = reply.headers.get("Retry-After", "")
-    try:
-        seconds = float(value) if value.isdecimal() else _until(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return min(max(seconds, 0.0), LONGEST_PAUSE)
-
-
-def _until(date: str) -> float:
-    return parsedate_to_datetime(date).timestamp() - time.time()
-
-
-def _dropped(refusal: str) -> int | None:
-    """Return how many points InfluxDB says it dropped; not which."""
-    found = re.findall(r"dropped=(\d+)", refusal)
-    return int(found[-1]) if found else None
+        if status in {400, 413, 422} and remark is None and "unsupported path" not in text:
+            return Refused(f"{status} {one_line(text)}", status == 413) if lines else None
+        why = f"{self.config.url} answers {status} {one_line(text)}".rstrip() + (remark or "")
+        raise RetryLaterError(why, after=retry_after(reply.headers))
 
 
 def _kind(entry: Entry) -> Any:
@@ -285,15 +291,15 @@ def _kind(entry: Entry) -> Any:
     ]
 
 
-def pieces(entries: Sequence[Entry]) -> list[list[Entry]]:
-    """Return the entries in as few requests as `MOST_BYTES` allows."""
+def pieces(entries: Sequence[Entry], most: int) -> list[list[Entry]]:
+    """Return the entries in as few requests as possible of `most` bytes, or of a single line."""
     made: list[list[Entry]] = []
     room = 0
     for entry in entries:
         room -= len(entry[1]) + 1
         if room < 0 or not made:
             made.append([])
-            room = MOST_BYTES - len(entry[1]) - 1
+            room = most - len(entry[1]) - 1
         made[-1].append(entry)
     return made
 

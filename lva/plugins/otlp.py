@@ -21,7 +21,6 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeAlias
 
@@ -45,6 +44,7 @@ from lva import (
     RetryLaterError,
     __version__,
 )
+from lva.http_replies import beginning, not_about_points, one_line, retry_after, root_of
 
 BINARY: Final = "application/x-protobuf"
 #: The statuses after which OTLP allows a request to be sent again.
@@ -56,8 +56,6 @@ CHECK: Final = {
     404: " (check url)",
     405: " (check url)",
 }
-#: Longest time, in seconds, that a receiver's Retry-After is heeded.
-LONGEST_PAUSE: Final = 300.0
 #: Most bytes of points in a request, roughly, unless it holds a single one: receivers have limits.
 MOST_BYTES: Final = 2 * 1024 * 1024
 #: Most bytes of an answer that are read.
@@ -314,38 +312,25 @@ class Otlp(BaseEventPlugin):
         try:
             with trio.fail_after(self.config.timeout):
                 reply = await self._client.send(built, stream=True)
-                body = await beginning(reply)
+                body = await beginning(reply, MOST_ANSWER)
         except trio.TooSlowError:
             why = f"no answer from {self._target} within {self.config.timeout:g} s"
             raise RetryLaterError(why) from None
         except httpx.HTTPError as error:
-            why = f"no answer from {self._target}: {telling(error)!r}"
+            why = f"no answer from {self._target}: {root_of(error)!r}"
             raise RetryLaterError(why) from None
         kind = reply.headers.get("Content-Type", "")
-        page = kind.startswith("text/html")
-        if reply.is_success and not page:
+        if reply.is_success and not kind.startswith("text/html"):
             return body
         status = reply.status_code
-        why = f"{self._target} answers {status} {message(body, kind)}".rstrip()
+        text = message(body, kind)
+        why = f"{self._target} answers {status} {text}".rstrip()
         if reply.is_success:
             raise RetryLaterError(f"{why} (a page; check url)")
-        if status in RETRYABLE or status in CHECK:
-            raise RetryLaterError(why + CHECK.get(status, ""), after=retry_after(reply))
+        remark = CHECK.get(status) or not_about_points(status, reply.headers, text)
+        if remark is not None and (status < 500 or status in RETRYABLE):
+            raise RetryLaterError(why + remark, after=retry_after(reply.headers))
         raise TooLargeError(why) if status == 413 else PermanentDeliveryError(why)
-
-
-async def beginning(reply: httpx.Response) -> bytes:
-    """Return the first `MOST_ANSWER` bytes of an answer; the rest is not waited for."""
-    body = b""
-    try:
-        with trio.CancelScope() as reading:
-            async for chunk in reply.aiter_raw():
-                body += chunk
-                if len(body) > MOST_ANSWER:
-                    reading.cancel()  # unlike `break`, this ends the iterators below it too
-    finally:
-        await reply.aclose()
-    return body[:MOST_ANSWER]
 
 
 def message(body: bytes, kind: str) -> str:
@@ -355,12 +340,7 @@ def message(body: bytes, kind: str) -> str:
         with suppress(DecodeError):
             # This google.rpc.Status begins as the other message does: with a number and a text.
             text = logs_service.ExportLogsPartialSuccess.FromString(body).error_message
-    return shown(text)
-
-
-def shown(text: str) -> str:
-    """Return as much of what a receiver says as fits on a line."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:200]
+    return one_line(text)
 
 
 def pieces(points: Sequence[MonitoringPoint], most: int) -> list[list[MonitoringPoint]]:
@@ -383,28 +363,7 @@ def partial_success(answer: bytes) -> tuple[int, str]:
         partial = logs_service.ExportLogsServiceResponse.FromString(answer).partial_success
     except DecodeError:  # success, said in another way
         return 0, ""
-    return max(0, partial.rejected_log_records), shown(partial.error_message)
-
-
-def telling(error: BaseException) -> BaseException:
-    """Return the first error of a chain that says something: those of TLS are wrapped in mute ones."""
-    while not str(error) and (inner := error.__cause__ or error.__context__):
-        error = inner
-    return error
-
-
-def retry_after(reply: httpx.Response) -> float | None:
-    """Return how many seconds a receiver asks to be left alone, if it does."""
-    value = reply.headers.get("Retry-After", "")
-    try:
-        seconds = float(value) if value.isdecimal() else _until(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return min(max(seconds, 0.0), LONGEST_PAUSE)
-
-
-def _until(date: str) -> float:
-    return parsedate_to_datetime(date).timestamp() - time.time()
+    return max(0, partial.rejected_log_records), one_line(partial.error_message)
 
 
 # What points become

@@ -8,6 +8,7 @@ import httpx
 from pydantic import BaseModel, Field
 
 from lva import BaseRequestMonitoringPlugin, MonitoringPoint, PluginApp
+from lva.http_replies import refusal
 
 
 class Config(BaseModel):
@@ -42,7 +43,8 @@ class RequestMonitoringPlugin(BaseRequestMonitoringPlugin):
             f"{self.config.url}/{self.config.bucket}/objects",
             json={"tags": point.tags, "fields": point.fields},
         )
-        reply.raise_for_status()
+        if not reply.is_success:
+            raise refusal(reply.status_code, reply.headers, reply.text, receiver=self.config.url)
         logger.debug("sent a point of %s: %d", point.series, reply.status_code)
 
     async def close(self) -> None:

@@ -18,7 +18,6 @@ import ssl
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from email.utils import mktime_tz, parsedate_tz
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from itertools import accumulate, takewhile
 from typing import Any, ClassVar, TypeAlias
@@ -36,13 +35,12 @@ from lva import (
     PluginApp,
     RetryLaterError,
 )
+from lva.http_replies import beginning, not_about_points, one_line, retry_after, root_of
 
 #: A point and its JSON.
 Item: TypeAlias = tuple[MonitoringPoint, bytes]
 
 HEAD, TAIL = b'{"points":[', b"]}"
-#: Statuses, besides 5xx, after which the same body may well be accepted later.
-LATER = frozenset({408, 425, 429})
 #: How much of an answer's text is read, in bytes and in seconds, and how many characters are shown.
 READ_BYTES, READ_SECONDS, SHOWN = 4096, 1.0, 200
 MOST_REDIRECTS = 5
@@ -191,14 +189,13 @@ class Webhook(BaseEventPlugin):
             )  # fmt: skip
             return False
         message = f"{self._receiver} answered {reply.status_code} {text}".rstrip()
-        if reply.status_code in LATER or reply.is_server_error:
-            after = retry_after(reply.headers.get("Retry-After", ""), self.config.max_retry_after)
-            raise RetryLaterError(message, after=after)
+        remark = not_about_points(reply.status_code, reply.headers, text)
         if reply.next_request is not None:
-            message += (
-                f" (a redirect to {origin(reply.next_request.url)}, not followed; change url)"
-            )
-        raise PermanentDeliveryError(message)
+            remark = f" (a redirect to {origin(reply.next_request.url)}, not followed; change url)"
+        if remark is None:
+            raise PermanentDeliveryError(message)
+        after = retry_after(reply.headers, self.config.max_retry_after)
+        raise RetryLaterError(message + remark, after=after)
 
     async def _post(self, body: bytes) -> tuple[httpx.Response, str]:
         """Post a body; return the answer and the beginning of its text."""
@@ -209,7 +206,7 @@ class Webhook(BaseEventPlugin):
         followed = 0
         while True:
             reply = await self._client.send(request, stream=True)
-            text = await beginning(reply)
+            text = await shown(reply)
             target = reply.next_request
             may_follow = self.config.follow_redirects and followed < MOST_REDIRECTS
             if target is None or not (may_follow and keeps_safe(reply)):
@@ -272,33 +269,13 @@ def signature(secret: SecretStr | None, body: bytes) -> dict[str, str]:
     return headers
 
 
-def retry_after(value: str, most: float) -> float | None:
-    """Return how many seconds a Retry-After asks for, 0 to `most`; None if it cannot be read."""
-    if value.isascii() and value.isdigit():
-        return min(float(value), most)
-    try:
-        date = parsedate_tz(value)
-        return None if date is None else min(max(0.0, mktime_tz(date) - time.time()), most)
-    except (ValueError, OverflowError):
-        return None
-
-
-async def beginning(reply: httpx.Response) -> str:
+async def shown(reply: httpx.Response) -> str:
     """Return the first text of an answer on one line; what keeps the rest from coming is no matter."""
     body = b""
     # Shielded, so that no deadline makes an accepted piece look as if it had not arrived.
-    until = trio.current_time() + READ_SECONDS
-    with trio.CancelScope(deadline=until, shield=True) as reading:
-        try:
-            with suppress(httpx.RequestError):
-                async for chunk in reply.aiter_raw():
-                    body += chunk
-                    if len(body) >= READ_BYTES:
-                        reading.cancel()  # unlike `break`, this ends the iterators below it too
-        finally:
-            await reply.aclose()
-    text = body[:READ_BYTES].decode(errors="replace")
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    with trio.CancelScope(shield=True), suppress(httpx.RequestError):
+        body = await beginning(reply, READ_BYTES, READ_SECONDS)
+    return one_line(body.decode(errors="replace"), READ_BYTES)
 
 
 def keeps_safe(reply: httpx.Response) -> bool:
@@ -307,13 +284,6 @@ def keeps_safe(reply: httpx.Response) -> bool:
     old, new = reply.request.url, reply.next_request.url
     same_host = new.host == old.host and new.scheme in {old.scheme, "https"}
     return same_host and reply.status_code in {307, 308}
-
-
-def root_of(error: BaseException) -> BaseException:
-    """Return the first error in the chain that says something: those of TLS come in empty wrappers."""
-    while not str(error) and (cause := error.__cause__ or error.__context__):
-        error = cause
-    return error
 
 
 def origin(url: httpx.URL) -> str:

@@ -601,6 +601,20 @@ async def test_what_is_too_large_is_divided(tmp_path, influxdb):
     assert len(influxdb.points("requests", "large")) == 500
 
 
+async def test_a_size_that_was_refused_is_not_tried_again(tmp_path, stand_in):
+    """Kind: a limit of the receiver's that each batch finds out anew."""
+    most = 200_000
+    stand_in.answer = lambda request: (413 if len(request.body) > most else 204, {}, b"")
+    async with sink(tmp_path, stand_in.url, gzip=False) as host:
+        for begin in (0, 1000):
+            batch = [point(n, text="x" * 1000) for n in range(begin, begin + 1000)]
+            ledger = await settled(host, batch)
+    refused = [request for request in stand_in.requests if len(request.body) > most]
+    assert (ledger.delivered, ledger.rejected) == (2000, 0)
+    assert 0 < len(refused) <= 4
+    assert stand_in.requests.index(refused[-1]) < len(stand_in.requests) / 2
+
+
 async def test_a_line_that_is_too_long_for_victoria_metrics_takes_no_other_along(
     tmp_path, victoria
 ):

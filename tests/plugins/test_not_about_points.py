@@ -1,0 +1,82 @@
+"""Replies that say nothing of the points: sinks over HTTP keep them, with one request an attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import trio
+
+from tests.plugins.metric_servers import Answer, StandIn, standing_in
+from tests.support import RunningHost, numbered, running_host
+
+#: Of each sink its configuration for a receiver's URL, and the good answer.
+SINKS = {
+    "influx": lambda url: {"url": url, "bucket": "b"},
+    "otlp": lambda url: {"url": url},
+    "webhook": lambda url: {"url": url},
+    "request_monitoring_plugin_example": lambda url: {"url": url},
+}
+TLS: Answer = (
+    400,
+    {"Content-Type": "text/plain"},
+    b"Client sent an HTTP request to an HTTPS server.\n",
+)
+PAGE: Answer = (400, {"Content-Type": "text/html"}, b"<html><h1>400 Bad request</h1></html>")
+GOOD: Answer = (200, {}, b"")
+
+
+@pytest.fixture
+def receiver() -> Iterator[StandIn]:
+    with standing_in() as server:
+        yield server
+
+
+def table(name: str, url: str) -> dict[str, Any]:
+    fast = {
+        "retry_initial": 0.001,
+        "retry_max": 0.001,
+        "backoff_initial": 0.01,
+        "backoff_max": 0.01,
+    }
+    # Far fewer attempts than there will be: none of them may count.
+    limits = {"max_attempts": 2, "circuit_failures": 10_000, "flush_interval": 0.0}
+    return {name: {"config": SINKS[name](url), **fast, **limits}}
+
+
+async def until(condition: Any) -> None:
+    with trio.fail_after(20):
+        while not condition():  # noqa: ASYNC110 - a server in a thread decides
+            await trio.sleep(0.005)
+
+
+def ledger(host: RunningHost, name: str) -> Any:
+    (delivery,) = host.life(name).deliveries.values()
+    return delivery.ledger
+
+
+@pytest.mark.parametrize("answer", [TLS, PAGE], ids=["tls", "page"])
+@pytest.mark.parametrize("name", SINKS)
+async def test_points_are_kept_until_the_receiver_is_the_right_one(
+    tmp_path: Any, receiver: StandIn, name: str, answer: Answer
+) -> None:
+    """Kind: a status of refusal from somebody who is not the receiver, from the start and later."""
+    receiver.answer = lambda _: answer
+    async with running_host(tmp_path, {name: None}, table(name, receiver.url), wait=False) as host:
+        if name != "webhook":  # which asks nothing when it initializes
+            await until(lambda: "400" in host.host.not_ready().get(name, ""))
+        receiver.answer = lambda _: GOOD
+        await host.wait_until_running(20)
+        receiver.requests.clear()
+        receiver.answer = lambda _: answer
+        host.publish(numbered(20))
+        account = ledger(host, name)
+        await until(lambda: account.retries > 5)
+        attempts = account.retries
+        assert attempts <= len(receiver.requests) <= attempts + 2
+        (delivery,) = host.life(name).deliveries.values()
+        assert "400" in delivery.last_error
+        receiver.answer = lambda _: GOOD
+        await until(lambda: account.delivered == 20)
+        assert (account.rejected, account.lost) == (0, 0)
