@@ -22,9 +22,9 @@ from lva.contract import (
     BaseBackgroundHandler,
     PartialDeliveryError,
     PermanentDeliveryError,
-    RetryLaterError,
     PluginApp,
     PluginResponse,
+    RetryLaterError,
     RuntimeName,
     pluginHTTPResponse,
 )
