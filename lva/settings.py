@@ -35,6 +35,7 @@ from lva.sources import (
     read_file,
     unknown_variables,
 )
+from lva.user_paths import absolute
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -289,13 +290,13 @@ class Settings(_Table):
 
     @field_validator("state_dir")
     @classmethod
-    def _expand(cls, value: Path) -> Path:
-        return _absolute(value)
+    def _expand(cls, value: Path) -> Any:
+        return absolute(value)
 
     @field_validator("plugins_dir")
     @classmethod
     def _expand_all(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
-        return tuple(map(_absolute, value))
+        return tuple(map(absolute, value))
 
     @model_validator(mode="after")
     def _window_fits(self) -> Settings:
@@ -427,15 +428,6 @@ def _may_hold_secrets(keys: Sequence[str | int]) -> bool:
     if keys[0] == "admin_token":
         return True
     return keys[0] == "plugins" and (len(keys) < 3 or keys[2] == "config")
-
-
-def _absolute(path: Path) -> Path:
-    if "\0" in str(path):
-        raise ValueError("a path cannot hold a NUL character")
-    try:
-        return path.expanduser().absolute()
-    except RuntimeError as error:
-        raise ValueError(f"there is no home directory for {path.parts[0]!r}") from error
 
 
 def _parse_list(value: str) -> list[Any]:

@@ -22,10 +22,10 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, takewhile
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import trio
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import to_json
 
 from lva import (
@@ -36,6 +36,7 @@ from lva import (
     PluginApp,
     RetryLaterError,
 )
+from lva.user_paths import absolute
 
 TOO_LONG = "a line of more than max_bytes fits into no file"
 #: How every line begins.
@@ -46,12 +47,17 @@ BLOCK = 64 * 1024
 POLLS, POLL_SECONDS = 50, 0.1
 
 
+def output_path(value: Any) -> Any:
+    """Return a path that is absolute but for ``-``, which ``./-`` is not."""
+    return value if str(value) == "-" else absolute(value)
+
+
 class Config(BaseModel):
     """`[plugins.file.config]`."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    path: Path | None = Field(
+    path: Annotated[Path | None, BeforeValidator(output_path)] = Field(
         None, description="The file; points.jsonl in state_dir if left out; - for standard output."
     )
     max_bytes: int = Field(

@@ -1,8 +1,11 @@
 """The embedded default sink: keeps points in a SQLite file and serves them at /NAME/points.
 
 It is meant for looking at what the service just did, on a machine without a monitoring system. The file
-is bounded in size and age; the oldest points go first.
+is bounded in size and age; the oldest points go first. While it cannot be written, as on a full disk, points
+wait; when it was moved away or removed, another one begins.
 """
+
+from __future__ import annotations
 
 import json
 import logging
@@ -12,17 +15,26 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
-from urllib.parse import urlencode
+from typing import Annotated, Any, ClassVar, TypeAlias, TypeVar
+from urllib.parse import quote, urlencode
 
 import trio
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 from pydantic_core import to_json
-from werkzeug.exceptions import BadRequest
+from werkzeug.exceptions import BadRequest, ServiceUnavailable
 
-from lva import BaseBackgroundPlugin, BaseEventPlugin, MonitoringPoint, PluginApp
+from lva import (
+    BaseBackgroundPlugin,
+    BaseEventPlugin,
+    MonitoringPoint,
+    PluginApp,
+    RetryLaterError,
+)
+from lva.user_paths import absolute
 
 T = TypeVar("T")
+#: Device and inode of each file that belongs to a database; None for one that is not there.
+Files: TypeAlias = tuple[tuple[int, int] | None, ...]
 
 SCHEMA_VERSION = 1
 SCHEMA = f"""
@@ -44,6 +56,22 @@ SCHEMA = f"""
 COLUMNS, ROWS = 4, 200
 #: Share of the points, the oldest, that goes when the file is full.
 TRIM_SHARE = 0.1
+#: What makes SQLite fail that has nothing to do with the points; and what says that the file is no history.
+FILE_ERRORS = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+}
+NOT_OURS = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+#: How long, in seconds, a reader waits at most for what was published before, and how often it looks.
+CATCH_UP, LOOK_AGAIN = 2.0, 0.02
 PARAMETERS = {"series", "since", "until", "tag", "limit", "before"}
 MAX_LIMIT = 1000
 MAX_ID = 2**53  # beyond what the file can hold, and exact as a float
@@ -52,7 +80,9 @@ MAX_ID = 2**53  # beyond what the file can hold, and exact as a float
 class Config(BaseModel):
     """`[plugins.history.config]`."""
 
-    path: Path | None = Field(None, description="The file; NAME.sqlite3 in state_dir if left out.")
+    path: Annotated[Path | None, BeforeValidator(absolute)] = Field(
+        None, description="The file; NAME.sqlite3 in state_dir if left out."
+    )
     max_bytes: int = Field(
         64 * 1024 * 1024, ge=1024 * 1024, description="Bound on the file's size."
     )
@@ -67,57 +97,68 @@ class History(BaseEventPlugin, BaseBackgroundPlugin):
     Config: ClassVar[type[BaseModel] | None] = Config
     # A transaction costs the same for one point as for thousands, so points gather for a moment.
     host_settings: ClassVar[Mapping[str, Any]] = {
-        "flush_interval": 0.5,
+        "flush_interval": 0.2,
         "batch_size": 5000,
         "buffer_limit": 50_000,
     }
 
     def __init__(self, app: PluginApp) -> None:
         super().__init__(app)
-        self._writer: sqlite3.Connection | None = None
-        self._reader: sqlite3.Connection | None = None
+        self._writer: Store | None = None
+        self._reader: Store | None = None
 
     async def initialize(self) -> None:
         # One thread for each connection, and none of the threads that other plugins use.
         self._write_limit = trio.CapacityLimiter(1)
         self._read_limit = trio.CapacityLimiter(1)
         path = self.config.path or self.app.settings["state_dir"] / f"{self.app.name}.sqlite3"
-        self._writer = await self._in_thread(self._write_limit, lambda: open_database(path))
-        self._reader = await self._in_thread(self._read_limit, lambda: connect(path))
+        setting = f"plugins.{self.app.name}.config.path"
+        self._writer = Store(path, partial(open_database, setting=setting), self.logger)
+        self._reader = Store(path, connect, self.logger)
+        await self._write(lambda _: None)
         self.addRoute(f"/{self.app.name}/points", self.points)
         self.logger.info("keeping points in %s", path)
 
     async def start(self) -> None:
         while True:
-            await self._write(partial(drop_older, oldest=time.time() - self.config.max_age))
+            try:
+                await self._write(partial(drop_older, oldest=time.time() - self.config.max_age))
+            except FileError as error:  # the next batch says so too, and waits
+                self.logger.warning("old points were not deleted: %s", error)
             await trio.sleep(self.config.trim_interval)
 
     async def handleEvent(self, points: list[MonitoringPoint], logger: logging.Logger) -> None:
         limit = self.config.max_bytes
-        trimmed = await self._write(lambda writer: store(writer, points, limit))
+        try:
+            trimmed = await self._write(lambda writer: store(writer, points, limit))
+        except FileError as error:
+            raise RetryLaterError(str(error)) from error
         if trimmed:
             logger.info("the file reached %d bytes: the oldest %d points went", limit, trimmed)
 
     async def close(self) -> None:
+        if self._reader is None or self._writer is None:
+            return
         try:
-            for connection, limiter in (
-                (self._reader, getattr(self, "_read_limit", None)),
-                (self._writer, getattr(self, "_write_limit", None)),
-            ):
-                if connection is not None:
-                    await self._in_thread(limiter, connection.close)
+            await self._in_thread(self._read_limit, self._reader.close)
+            await self._in_thread(self._write_limit, self._writer.close)
         finally:  # when cut short, at once: no query runs any more; closing again does nothing
-            for connection in (self._reader, self._writer):
-                if connection is not None:
-                    connection.close()
+            self._reader.close()
+            self._writer.close()
             self._reader = self._writer = None
 
     async def points(self, request: Any) -> dict[str, Any]:
-        """Answer GET /history/points: the newest first, a page at a time."""
+        """Answer GET /NAME/points: the newest first, a page at a time.
+
+        A first page has all that was published before it was asked for, unless that takes too long.
+        """
         query = Query(request.args)
-        reader = self._reader
-        assert reader is not None
-        rows = await self._in_thread(self._read_limit, lambda: query.run(reader))
+        if not query.continues:
+            await self._caught_up()
+        try:
+            rows = await self._read(query)
+        except FileError as error:
+            raise ServiceUnavailable(str(error)) from error
         following = None
         if len(rows) == query.limit:
             pairs = [
@@ -126,12 +167,36 @@ class History(BaseEventPlugin, BaseBackgroundPlugin):
             following = f"{request.path}?{urlencode([*pairs, ('before', rows[-1]['id'])])}"
         return {"points": rows, "next": following}
 
-    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        writer = self._writer
-        assert writer is not None
-        return await self._in_thread(self._write_limit, lambda: work(writer))
+    async def _caught_up(self) -> None:
+        """Wait until what has been published by now is in the file, or is not going to be."""
+        accepted, _ = self._account()
+        with trio.move_on_after(CATCH_UP):
+            while self._account()[1] < accepted:  # noqa: ASYNC110 - the host tells nobody
+                await trio.sleep(LOOK_AGAIN)
 
-    async def _in_thread(self, limiter: trio.CapacityLimiter | None, work: Callable[[], T]) -> T:
+    def _account(self) -> tuple[int, int]:
+        """Return how many points the plugin has got, and how many of them are settled."""
+        (ledger,) = [item["ledger"] for item in self.app.plugins() if item["name"] == self.app.name]
+        waiting = ledger["queued"] + ledger["in_flight"]
+        return ledger["accepted"], ledger["accepted"] - waiting
+
+    async def _read(self, query: Query) -> list[dict[str, Any]]:
+        reader = self._reader
+        assert reader is not None
+        if await self._in_thread(self._read_limit, reader.is_stale):
+            await self._write(lambda _: None)  # which makes the file if it is gone
+        return await self._in_thread(self._read_limit, lambda: reader.use(query.run))
+
+    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        writer, reader = self._writer, self._reader
+        assert writer is not None
+        assert reader is not None
+        if await self._in_thread(self._write_limit, writer.is_stale):
+            # The last connection to a file that is gone removes the log of the one in its place.
+            await self._in_thread(self._read_limit, reader.close)
+        return await self._in_thread(self._write_limit, lambda: writer.use(work))
+
+    async def _in_thread(self, limiter: trio.CapacityLimiter, work: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(work, limiter=limiter)
 
 
@@ -156,7 +221,8 @@ class Query:
         for name, operator in (("since", ">="), ("until", "<")):
             if name in args:
                 conditions.append((f"time {operator} ?", (_number(args, name, 0),)))
-        if "before" in args:
+        self.continues: bool = "before" in args
+        if self.continues:
             before = _number(args, "before", 0, at_least=0, at_most=MAX_ID)
             conditions.append(("id < ?", (int(before),)))
         for tag in args.getlist("tag"):
@@ -210,41 +276,130 @@ def _number(
 # What runs in the worker threads
 
 
+class FileError(Exception):
+    """The file cannot be used now: the disk is full, for example, or it is gone."""
+
+
+class Store:
+    """A connection to the file, made anew when the file is another one by now. One thread at a time uses it.
+
+    Args:
+        path: The file.
+        open_: Returns a connection.
+        logger: Told when the file is another one.
+    """
+
+    def __init__(
+        self, path: Path, open_: Callable[[Path], sqlite3.Connection], logger: logging.Logger
+    ) -> None:
+        self._path = path
+        self._open = open_
+        self._logger = logger
+        self._connection: sqlite3.Connection | None = None
+        self._files: Files = ()
+
+    def is_stale(self) -> bool:
+        """Return whether there is no connection, or the file or what belongs to it was moved or removed."""
+        return self._connection is None or self._files != files_of(self._path)
+
+    def use(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what comes of work with the connection.
+
+        Raises:
+            FileError: The file cannot be used now.
+        """
+        try:
+            if self.is_stale():
+                if self._connection is not None:
+                    self._logger.warning(
+                        "%s was moved away or removed: opening it anew", self._path
+                    )
+                    self._save()
+                    self.close()
+                self._connection = self._open(self._path)
+                self._files = files_of(self._path)
+            assert self._connection is not None
+            return work(self._connection)
+        except sqlite3.DatabaseError as error:
+            if (code := primary_code(error)) not in FILE_ERRORS:
+                raise
+            if code != sqlite3.SQLITE_FULL:
+                self.close()  # opening it again may help
+            raise FileError(f"{self._path}: {error}") from error
+
+    def _save(self) -> None:
+        """Move what only stands in SQLite's log to the file, wherever they are now."""
+        assert self._connection is not None
+        try:
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.DatabaseError as error:
+            self._logger.warning("%s: its last points are lost: %s", self._path, error)
+
+    def close(self) -> None:
+        """Close the connection; `use` makes another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+def files_of(path: Path) -> Files:
+    """Return which files are at the path, and in the places of SQLite's own beside it."""
+    found: list[tuple[int, int] | None] = []
+    for suffix in ("", "-wal", "-shm"):
+        try:
+            status = Path(f"{path}{suffix}").stat()
+        except FileNotFoundError:
+            found.append(None)
+        else:
+            found.append((status.st_dev, status.st_ino))
+    return tuple(found)
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """Return SQLite's code without what makes it more exact; 0 if there is none."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
 def connect(path: Path) -> sqlite3.Connection:
-    """Open the file; it is used by one thread at a time, though not always by the same."""
-    return sqlite3.connect(path, check_same_thread=False, timeout=5.0)
+    """Open the file, which is there; it is used by one thread at a time, though not always by the same."""
+    connection = sqlite3.connect(
+        f"file:{quote(str(path))}?mode=rw", uri=True, check_same_thread=False, timeout=5.0
+    )
+    connection.execute("SELECT count(*) FROM sqlite_schema")  # until then, nothing is opened
+    return connection
 
 
-def open_database(path: Path) -> sqlite3.Connection:
+def open_database(path: Path, setting: str) -> sqlite3.Connection:
     """Open the file, making it if it is not there.
+
+    Args:
+        path: The file.
+        setting: What is set to have it elsewhere.
 
     Raises:
         ValueError: It is something else than this plugin's file.
+        sqlite3.OperationalError: It cannot be opened.
     """
-    try:
-        connection = connect(path)
-    except sqlite3.Error as error:
-        raise ValueError(_unusable(path, str(error))) from error
+    connection = sqlite3.connect(path, check_same_thread=False, timeout=5.0)
     try:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
         if version == 0 and tables == 0:
             connection.executescript(SCHEMA)
         elif version != SCHEMA_VERSION:
-            raise ValueError(_unusable(path, f"its version is {version}, not {SCHEMA_VERSION}"))
+            raise ValueError(f"its version is {version}, not {SCHEMA_VERSION}")
         connection.execute("SELECT id, series, time, tags, fields FROM points LIMIT 0")
         connection.execute("PRAGMA synchronous = NORMAL")
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, ValueError) as error:
         connection.close()
-        raise ValueError(_unusable(path, str(error))) from error
+        if isinstance(error, sqlite3.Error) and primary_code(error) in FILE_ERRORS - NOT_OURS:
+            raise
+        why = f"{path} cannot be used as a history ({error}); move it away, or set {setting}"
+        raise ValueError(why) from error
     except BaseException:
         connection.close()
         raise
     return connection
-
-
-def _unusable(path: Path, why: str) -> str:
-    return f"{path} cannot be used as a history ({why}); move it away, or set plugins.history.config.path"
 
 
 def store(connection: sqlite3.Connection, points: Iterable[MonitoringPoint], limit: int) -> int:

@@ -328,7 +328,7 @@ class Otlp(BaseEventPlugin):
         if reply.is_success:
             raise RetryLaterError(f"{why} (a page; check url)")
         remark = CHECK.get(status) or not_about_points(status, reply.headers, text)
-        if remark is not None and (status < 500 or status in RETRYABLE):
+        if remark is not None and (400 <= status < 500 or status in RETRYABLE):
             raise RetryLaterError(why + remark, after=retry_after(reply.headers))
         raise TooLargeError(why) if status == 413 else PermanentDeliveryError(why)
 

@@ -43,8 +43,9 @@ class RequestMonitoringPlugin(BaseRequestMonitoringPlugin):
             f"{self.config.url}/{self.config.bucket}/objects",
             json={"tags": point.tags, "fields": point.fields},
         )
-        if not reply.is_success:
+        if not reply.is_success and not reply.is_server_error:
             raise refusal(reply.status_code, reply.headers, reply.text, receiver=self.config.url)
+        reply.raise_for_status()
         logger.debug("sent a point of %s: %d", point.series, reply.status_code)
 
     async def close(self) -> None:

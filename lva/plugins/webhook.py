@@ -20,11 +20,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from itertools import accumulate, takewhile
-from typing import Any, ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 import httpx
 import trio
-from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FilePath,
+    SecretStr,
+    field_validator,
+)
 from pydantic_core import to_json
 
 from lva import (
@@ -36,6 +44,7 @@ from lva import (
     RetryLaterError,
 )
 from lva.http_replies import beginning, not_about_points, one_line, retry_after, root_of
+from lva.user_paths import absolute
 
 #: A point and its JSON.
 Item: TypeAlias = tuple[MonitoringPoint, bytes]
@@ -76,7 +85,7 @@ class Config(BaseModel):
     follow_redirects: bool = Field(
         False, description="Follow 307 and 308, on the same host and never away from https."
     )
-    ca_file: FilePath | None = Field(
+    ca_file: Annotated[FilePath | None, BeforeValidator(absolute)] = Field(
         None, description="Certificates (PEM) to trust instead of the public authorities'."
     )
 

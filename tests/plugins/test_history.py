@@ -6,13 +6,14 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import trio
 from werkzeug.datastructures import MultiDict
-from werkzeug.exceptions import BadRequest
+from werkzeug.exceptions import BadRequest, ServiceUnavailable
 
 from lva import MonitoringPoint
 from lva.host.lifecycle import State
@@ -295,3 +296,104 @@ async def test_requests_while_points_are_written_see_whole_batches(tmp_path):
                 await stored(host, numbered(100, n * 100))
         assert counts == sorted(counts)
         assert all(count % 100 == 0 for count in counts)
+
+
+# What was published before is there
+
+
+async def test_what_was_published_before_it_was_asked_is_in_the_answer(tmp_path):
+    """Kind: an answer that is true of a moment ago."""
+    tables = {"history": {"flush_interval": 0.2, "config": {"max_age": 1e12}}}
+    async with running_host(tmp_path, {"history": None}, tables, wait=False) as host:
+        await host.wait_for("history", State.RUNNING, within=20)
+        for n in range(3):
+            host.publish(numbered(1, n))
+            assert seen(await ask(host)) == list(range(n, -1, -1))
+        host.publish(numbered(1, 3))
+        assert seen(await ask(host, ("before", "3"))) == [1, 0]  # a further page waits for nothing
+
+
+# A full disk, and files that go
+
+
+async def test_points_wait_while_the_disk_is_full(tmp_path):
+    """Kind: a file that cannot be written now: no attempt of a batch counts, and nothing crashes."""
+    tables = {
+        "history": {
+            "flush_interval": 0, "retry_initial": 0.001, "retry_max": 0.001, "max_attempts": 2,
+            "circuit_failures": 1000, "config": {"max_age": 1e12, "trim_interval": 0.01},
+        }
+    }  # fmt: skip
+    async with running_host(tmp_path, {"history": None}, tables, wait=False) as host:
+        await host.wait_for("history", State.RUNNING, within=20)
+        await stored(host, numbered(1))
+        writer = host.plugin("history")._writer
+        writer._connection.execute("PRAGMA max_page_count = 1")  # SQLite's own full disk
+        padding = {"padding": "x" * 100_000}
+        host.publish([MonitoringPoint("s", 1.0, {}, {"n": n, **padding}) for n in range(1, 4)])
+        (delivery,) = host.life("history").deliveries.values()
+        with trio.fail_after(20):
+            while delivery.ledger.retries < 5:
+                await trio.sleep(0.002)
+        assert "history.sqlite3: database or disk is full" in delivery.last_error
+        assert (delivery.ledger.lost, delivery.ledger.rejected) == (0, 0)
+        writer._connection.execute("PRAGMA max_page_count = 1000000")
+        assert sorted(seen(await ask(host))) == [0, 1, 2, 3]
+        assert host.states("history").count("initializing") == 1
+
+
+async def test_an_error_that_is_the_point_s_is_not_taken_for_the_file_s(tmp_path):
+    tables = {"history": {"flush_interval": 0, "max_attempts": 1}}
+    async with running_host(tmp_path, {"history": None}, tables, wait=False) as host:
+        await host.wait_for("history", State.RUNNING, within=20)
+        host.plugin("history")._writer._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1000)
+        host.publish([MonitoringPoint("s", 1.0, {}, {"n": "x" * 2000})])
+        (delivery,) = host.life("history").deliveries.values()
+        with trio.fail_after(20):
+            while not delivery.ledger.lost:
+                await trio.sleep(0.002)
+        assert "DataError" in delivery.last_error
+
+
+@pytest.mark.parametrize(
+    ("suffixes", "found"),
+    [
+        (("", "-wal", "-shm"), [3, 2]),
+        (("",), [3, 2]),
+        (("-wal",), [3, 2, 1, 0]),
+        (("-shm",), [3, 2, 1, 0]),
+    ],
+    ids=["all", "the file", "its log", "its index"],
+)
+@pytest.mark.parametrize("moved", [False, True])
+async def test_files_that_are_removed_under_it_are_noticed(
+    tmp_path, suffixes, found, moved, caplog
+):
+    """Kind: writing on into a file that nobody finds any more."""
+    path = tmp_path / "state" / "history.sqlite3"
+    async with history(tmp_path) as host:
+        await stored(host, numbered(2))
+        for suffix in suffixes:
+            part = Path(f"{path}{suffix}")
+            part.rename(f"{part}.old") if moved else part.unlink()
+        await stored(host, numbered(2, 2))
+        assert seen(await ask(host)) == found
+    assert "was moved away or removed" in caplog.text
+    with sqlite3.connect(path) as connection:
+        rows = connection.execute("SELECT count(*) FROM points").fetchone()
+    connection.close()
+    assert rows == (len(found),)
+
+
+async def test_a_question_after_the_files_are_gone_is_answered_from_a_new_one(tmp_path):
+    path = tmp_path / "state" / "history.sqlite3"
+    async with history(tmp_path) as host:
+        await stored(host, numbered(2))
+        path.unlink()
+        assert seen(await ask(host)) == []
+        path.unlink()
+        path.mkdir()  # nothing can be opened here
+        with pytest.raises(ServiceUnavailable, match="unable to open"):
+            await ask(host)
+        path.rmdir()
+        assert seen(await ask(host)) == []
