@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -132,11 +133,45 @@ def test_the_container_fits_the_service(monkeypatch: pytest.MonkeyPatch) -> None
     assert settings.bind.endswith(":" + re.findall(r"^EXPOSE (\d+)$", CONTAINER, re.MULTILINE)[0])
     assert f"VOLUME {settings.state_dir}" in CONTAINER
     assert f"-d {settings.plugins_dir[0]}" in CONTAINER
-    for words in re.findall(r"CMD (\[.*\])$", CONTAINER, re.MULTILINE):
-        assert json.loads(words)[0] == "lva"
-        assert json.loads(words)[1] in main.commands
+    check, command = map(json.loads, re.findall(r"CMD (\[.*\])$", CONTAINER, re.MULTILINE))
+    assert command[0] == "lva"
+    assert command[1] in main.commands
+    assert check[0] == "python"
     for source in re.findall(r"^COPY ((?!--).+) \S+$", CONTAINER, re.MULTILINE):
         assert all((ROOT / name).exists() for name in source.split())
+
+
+@pytest.mark.process
+def test_the_health_check_fails_while_a_plugin_is_not_running(tmp_path: Path) -> None:
+    command = json.loads(re.findall(r"CMD (\[.*\])$", CONTAINER, re.MULTILINE)[0])
+    with ServiceProcess(tmp_path, ["history"]) as service:
+        service.wait_until_ready()
+        command[-1] = command[-1].replace("http://127.0.0.1:5240", service.url)
+        run(sys.executable, *command[1:])
+        command[-1] = command[-1].replace("/readyz", "/nowhere")
+        done = subprocess.run(
+            [sys.executable, *command[1:]], stderr=subprocess.DEVNULL, check=False
+        )
+        assert done.returncode == 1
+
+
+def test_the_build_gets_what_it_copies() -> None:
+    lets_in = (ROOT / ".dockerignore").read_text().splitlines()
+    for source in re.findall(r"^COPY ((?!--).+) \S+$", CONTAINER, re.MULTILINE):
+        assert {f"!{name}" for name in source.split()} <= set(lets_in)
+
+
+def test_the_example_of_settings_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings_of(monkeypatch, {})
+    settings = load_settings(config_file=DEPLOY / "lva.toml")
+    assert settings.active_plugins == scraped_plugins(CONTAINER)
+
+
+def scraped_plugins(text: str) -> tuple[str, ...]:
+    """Return the active plugins that a file sets; what is scraped has to be among them."""
+    (names,) = re.findall(r"LUNA_VIDEO_AGENT_ACTIVE_PLUGINS\W+(?:value: )?\"?([\w,]+)", text)
+    assert "prometheus" in names
+    return tuple(names.split(","))
 
 
 # Kubernetes
@@ -149,6 +184,7 @@ def manifest(kind: str) -> Any:
 
 
 def test_the_pod_fits_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert scraped_plugins((DEPLOY / "kubernetes.yaml").read_text())
     deployment = manifest("Deployment")["spec"]
     pod = deployment["template"]["spec"]
     (container,) = pod["containers"]
@@ -175,6 +211,7 @@ def test_the_pod_may_do_little() -> None:
     pod = manifest("Deployment")["spec"]["template"]["spec"]
     security = pod["containers"][0]["securityContext"]
     assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["enableServiceLinks"] is False  # or a Service's name gets into the settings
     assert not security["allowPrivilegeEscalation"]
     assert security["readOnlyRootFilesystem"]
     assert security["capabilities"] == {"drop": ["ALL"]}
