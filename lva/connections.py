@@ -19,16 +19,20 @@ from typing import Any, Final, Protocol
 import hypercorn.protocol
 import hypercorn.trio.run
 import trio
+from hypercorn.events import Closed, RawData
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.protocol.ws_stream import WSStream
-from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.typing import ConnectionState
 
 from lva.connection_errors import ConnectionErrors
 
 #: Under this key of the ASGI scope's `state` is what cuts the connection off at once.
 ABORT: Final = "lva.abort"
+#: How long, in seconds, a client that has closed its side gets to see the rest of the response. One that has
+#: gone altogether looks the same until something is sent to it.
+HALF_CLOSED_GRACE: Final = 0.25
 
 
 class _TaskGroup(Protocol):
@@ -53,11 +57,13 @@ class IdleWatch:
         self._close = close
         self._scope = trio.CancelScope()
         self._idle_since: float | None = None
+        self._idle = trio.Event()
         self._watching = False
 
     async def restart(self, task_group: _TaskGroup, _action: object) -> None:
         """Begin a pause."""
         self._idle_since = trio.current_time()
+        self._idle.set()
         if not self._watching:
             self._watching = True
             task_group.spawn(self._watch)
@@ -65,9 +71,16 @@ class IdleWatch:
     async def stop(self) -> None:
         """End the pause: a request has come."""
         self._idle_since = None
+        if self._idle.is_set():
+            self._idle = trio.Event()
+
+    async def wait_for_pause(self) -> None:
+        """Wait until no request is under way, or the connection is closed."""
+        await self._idle.wait()
 
     def end(self) -> None:
         """End the watch: the connection is closed."""
+        self._idle.set()
         self._scope.cancel()
 
     async def _watch(self) -> None:
@@ -123,12 +136,31 @@ class Connection(TCPServer):
 
     async def _read_data(self) -> None:
         try:
-            await super()._read_data()
+            await self._read_all()
+            # It may be gone, or wait for the rest of the response; only sending would tell.
+            with trio.move_on_after(HALF_CLOSED_GRACE):
+                await self.idle_task.wait_for_pause()
+            await self.protocol.handle(Closed())
         finally:
             self.idle_task.end()
             protocol = self.protocol.protocol
             if isinstance(protocol, Http2):
                 await protocol.release()
+
+    async def _read_all(self) -> None:
+        """Hand on what the client sends, until it has closed its side, or is gone."""
+        data = b"more"
+        while data:
+            try:
+                data = bytes(await self.stream.receive_some(MAX_RECV))
+            except (trio.ClosedResourceError, trio.BrokenResourceError):
+                self.idle_task.end()
+                return
+            await self.protocol.handle(RawData(data))
+
+    async def _close(self) -> None:
+        self.idle_task.end()
+        await super()._close()
 
 
 class _Streams(dict[int, HTTPStream | WSStream]):

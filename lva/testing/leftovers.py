@@ -24,7 +24,6 @@ from lva.testing.places import Place, frame_place, parsed_place
 from lva.testing.report import Problem
 from lva.testing.virtual import threads_work
 from lva.testing.world import World
-from lva.web.lanes import Lane
 
 if TYPE_CHECKING:
     from lva.host.host import Host
@@ -226,9 +225,9 @@ def _left(kind: str, what: str, place: Place | None) -> Problem:
 
 
 def _of_trio(task: trio.lowlevel.Task) -> bool:
-    """Return whether a task is one of Trio's own helpers, or a lane for requests of the web layer."""
+    """Return whether a task is one of Trio's own helpers."""
     code = getattr(task.coro, "cr_code", None)
-    return code is not None and ("/trio/_core/" in code.co_filename or code is Lane.run.__code__)
+    return code is not None and "/trio/_core/" in code.co_filename
 
 
 def _is_idle(thread: threading.Thread, frame: FrameType) -> bool:

@@ -30,8 +30,9 @@ from lva.host.steps import enter_plugin, leave_plugin
 from lva.logs import brief, plugin_logger
 from lva.settings import Settings
 from lva.web.complete import complete
+from lva.web.exchange import LOGGER, SCOPE_KEY, Body, Exchange, Scope, Send
 from lva.web.problems import Problem
-from lva.web.requests import LOGGER, SCOPE_KEY, Body, Exchange, Scope, Send, Web
+from lva.web.requests import Web
 
 #: Most worker threads that the plain `def` handlers of one plugin use at once.
 _THREADS = 10

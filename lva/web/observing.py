@@ -13,9 +13,9 @@ from lva.log_tail import LogTail
 from lva.web import assets
 from lva.web.access import Access
 from lva.web.event_stream import EventStreams
+from lva.web.exchange import SCOPE_KEY, Exchange
 from lva.web.pages import json_response, life_of
 from lva.web.paths import OBSERVING
-from lva.web.requests import SCOPE_KEY, Exchange
 
 #: The routes of these serve the console, and would tell of themselves in its plots.
 UNOBSERVED: Final = ("/events", "/console/<path:part>")

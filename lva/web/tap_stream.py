@@ -24,10 +24,10 @@ from lva.host.routing import Gate, Owner
 from lva.host.tap import Passage, Tap
 from lva.points import MonitoringPoint
 from lva.web.access import Access
+from lva.web.exchange import SCOPE_KEY, Exchange
 from lva.web.pages import life_of
 from lva.web.paths import TAPPING
 from lva.web.problems import Problem
-from lva.web.requests import SCOPE_KEY, Exchange
 from lva.web.streams import FAREWELL, RETRY_AFTER, stream_headers
 
 #: How many may look at once.

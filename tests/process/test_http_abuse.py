@@ -39,6 +39,8 @@ class Recorder(BaseEventPlugin):
 """
 
 ROUTES = """
+from quart import Response
+
 async def echo(request):
     return {"size": len(await request.get_data())}
 
@@ -111,8 +113,45 @@ def refused(request):
                 said.append(f"{type(error).__name__}: {error}")
     return {"said": said}
 
+def respond(body, status=200, *headers):
+    return lambda: Response(body(), status, headers)
+
+def length(value):
+    return lambda: pluginHTTPResponse(body=b"abcdef", headers={"Content-Length": value})
+
+async def two_parts():
+    yield b"abc"
+    await trio.sleep(0)
+    yield b"def"
+
+def text():
+    return b"abcdef"
+
+WRONG = {
+    "short": length("100"),
+    "long": length("1"),
+    "short_stream": respond(two_parts, 200, ("Content-Length", "100")),
+    "long_stream": respond(two_parts, 200, ("Content-Length", "5")),
+    "word": length("six"),
+    "negative": length("-6"),
+    "gzip": respond(two_parts, 200, ("Transfer-Encoding", "gzip")),
+    "name": respond(text, 200, ("bad name", "x")),
+    "no_name": respond(text, 200, ("", "x")),
+    "pseudo": respond(text, 200, (":status", "x")),
+    "nul": respond(text, 200, ("x", "a\\0b")),
+    **{f"status_{n}": respond(text, n) for n in (100, 101, 102, 103, 199)},
+    "status_0": respond(text, "0 x"),
+    "hints": lambda: pluginHTTPResponse(statusCode=103, headers={"Link": "</style.css>"}),
+    "right": respond(text, 200, ("Content-Length", "6")),
+    "no_content": respond(text, 204),
+}
+
+async def wrong(request, how):
+    return WRONG[how]()
+
 class Routes(BaseBackgroundPlugin):
     async def initialize(self):
+        self.addRoute("/wrong/<how>", wrong)
         self.addRoute("/echo", echo, methods={"post"})
         self.addRoute("/ignore", ignore_body, methods={"post"})
         self.addRoute("/boom", boom)
@@ -830,6 +869,79 @@ def test_names_that_the_service_sets_are_refused(service: Abused) -> None:
     ]
     assert said == once * 2
     assert "camera" not in service.the_point(request_id, "GET:/additions/refused", 200, None)
+
+
+# Responses that HTTP does not allow
+
+
+@pytest.mark.parametrize("how", ["short", "long", "short_stream", "long_stream"])
+def test_a_response_that_does_not_keep_to_its_length_is_cut_off_at_once(
+    how: str, service: Abused
+) -> None:
+    """A client waits for what was announced: it must see that it will not come, and whose fault that is."""
+    request_id = new_id()
+    before = len(service.records)
+    with service.connect(timeout=20) as client:  # which keeps its connection alive
+        client.sendall(
+            f"GET /wrong/{how} HTTP/1.1\r\nHost: x\r\nLuna-Request-Id: {request_id}\r\n\r\n".encode()
+        )
+        reply = read_all(client)
+    assert status_of(reply) == 200
+    assert len(reply.partition(b"\r\n\r\n")[2]) < int(header_of(reply, "Content-Length") or 0)
+    service.the_point(request_id, "GET:/wrong/<how>", 200, "response_aborted")
+    (said,) = [r for r in service.records[before:] if r.get("plugin") == "routes"]
+    assert "Content-Length" in said["message"]
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["word", "negative", "gzip", "name", "no_name", "pseudo", "nul", "hints"]
+    + [f"status_{number}" for number in (0, 100, 101, 102, 103, 199)],
+)
+def test_a_response_that_cannot_be_sent_is_the_plugins_failure(how: str, service: Abused) -> None:
+    """Of hints, informational statuses and malformed headers the server's connection would not recover."""
+    first, second = new_id(), new_id()
+    before = len(service.records)
+    with service.connect() as client:
+        for path, request_id in ((f"/wrong/{how}", first), ("/livez", second)):
+            client.sendall(
+                f"GET {path} HTTP/1.1\r\nHost: x\r\nLuna-Request-Id: {request_id}\r\n\r\n".encode()
+            )
+            reply = b""
+            while not reply.endswith(b"}\n"):
+                reply += client.recv(65536)
+            assert status_of(reply) == (500 if request_id == first else 200)
+    service.the_point(first, "GET:/wrong/<how>", 500, "internal_server_error")
+    (said,) = [r for r in service.records[before:] if r.get("plugin") == "routes"]
+    assert said["level"] == "ERROR"
+
+
+@pytest.mark.parametrize(("how", "body"), [("right", b"abcdef"), ("no_content", b"")])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_response_whose_body_is_left_out_has_the_length_it_would_have(
+    how: str, body: bytes, method: str, service: Abused
+) -> None:
+    reply = service.raw(get(f"/wrong/{how}", method=method))
+    assert status_of(reply) in {200, 204}
+    assert reply.partition(b"\r\n\r\n")[2] == (body if method == "GET" else b"")
+
+
+# Clients that say that they will send no more
+
+
+@pytest.mark.parametrize("path", ["/livez", "/openapi.json", "/stream", "/large"])
+def test_a_client_that_closes_its_side_gets_the_whole_response(path: str, service: Abused) -> None:
+    """As ``nc -N`` does, and proxies of some kinds: it has sent all it wanted to, and reads on."""
+    request_id = new_id()
+    with service.connect() as client:
+        client.sendall(get(path, f"Luna-Request-Id: {request_id}"))
+        client.shutdown(socket.SHUT_WR)
+        reply = read_all(client)
+    assert status_of(reply) == 200
+    body = reply.partition(b"\r\n\r\n")[2]
+    length = header_of(reply, "Content-Length")
+    assert len(body) == int(length) if length else body.endswith(b"0\r\n\r\n")
+    service.the_point(request_id, f"GET:{path}", 200, None)
 
 
 # Services of their own

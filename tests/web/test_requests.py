@@ -1,5 +1,6 @@
-"""When the points of requests are published: alone at once, together soon; and that they share their tags."""
+"""How many requests there are at once, and when their points are published: alone at once, together soon."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -9,7 +10,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from lva import MonitoringPoint
 from lva.settings import Settings
-from lva.web.requests import GATHER_COUNT, GATHER_TIME, Requests
+from lva.web.exchange import Exchange
+from lva.web.gathering import GATHER_COUNT, GATHER_TIME
+from lva.web.requests import Requests
 
 
 class Ignored:
@@ -41,10 +44,12 @@ class Responder:
 class Service:
     """Handles requests without a server; keeps what is published, call by call, with the time."""
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    def __init__(self, nursery: trio.Nursery, **settings: Any) -> None:
         self.published: list[tuple[float, list[MonitoringPoint]]] = []
         self.gates: dict[str, trio.Event] = {}
-        self._requests = Requests(self, self._publish, Settings(active_plugins=()), nursery)
+        self.statuses: Counter[int] = Counter()
+        limits = Settings(active_plugins=(), **settings)
+        self.requests = Requests(self, self._publish, limits, nursery)
 
     def open(self, asgi: Any, send: Callable[[Any], Awaitable[None]]) -> Responder:
         return Responder(send, self.gates.get(asgi["path"]))
@@ -59,12 +64,13 @@ class Service:
             return {"type": "http.disconnect"}
 
         async def send(message: dict[str, Any]) -> None:
+            self.statuses[message.get("status", 0)] += 1
             if message["type"] == "http.response.body":
                 ended.set()
 
         ended = trio.Event()
         scope = {"type": "http", "method": "GET", "path": path, "headers": []}
-        await self._requests.handle(scope, receive, send)
+        await self.requests.handle(scope, receive, send)
 
 
 async def test_the_points_of_a_lone_request_are_published_before_it_is_over() -> None:
@@ -124,3 +130,81 @@ async def test_points_that_gather_when_all_ends_are_published(autojump_clock: Mo
         await service.request("/short")
         nursery.cancel_scope.cancel()
     assert sum(len(points) for _, points in service.published) >= 2
+
+
+async def test_requests_that_come_in_one_moment_are_bounded_and_leave_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    """A client makes as many requests at once as it likes; what it can fill is bounded, and given back."""
+    async with trio.open_nursery() as nursery, trio.open_nursery() as clients:
+        service = Service(nursery, max_requests=10)
+        service.gates["/long"] = trio.Event()
+        for _ in range(500):
+            clients.start_soon(service.request, "/long")
+        await wait_all_tasks_blocked()
+        assert service.requests.in_flight == 10
+        assert service.statuses[503] == 490
+        service.gates["/long"].set()
+        await trio.sleep(1)
+        assert service.requests.in_flight == 0
+        assert service.statuses[200] == 10
+        assert not nursery.child_tasks - clients.child_tasks
+        assert sum(len(points) for _, points in service.published) == 10 + 2 * 490
+
+
+async def test_a_request_that_is_cancelled_as_it_begins_makes_its_points_too(
+    autojump_clock: MockClock,
+) -> None:
+    """Whenever the server gives a request up, it is accounted for once."""
+    async with trio.open_nursery() as nursery:
+        service = Service(nursery)
+        service.gates["/long"] = trio.Event()
+        with trio.CancelScope() as server:
+            server.cancel()
+            await service.request("/long")
+        await trio.sleep(1)
+        ((_, points),) = service.published
+        assert [point.series for point in points] == ["requests", "errors"]
+        assert service.requests.in_flight == 0
+
+
+async def test_a_point_waits_for_no_other_request(autojump_clock: MockClock) -> None:
+    """A request that begins while another one ends, at whatever step of its end, may take hours."""
+    for steps in [*range(8)] * 8:
+        async with trio.open_nursery() as nursery:
+            service = Service(nursery)
+            service.gates.update({"/long": trio.Event(), "/short": trio.Event()})
+            await service.request("/")
+            nursery.start_soon(service.request, "/short")
+            await wait_all_tasks_blocked()
+            service.gates["/short"].set()
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            nursery.start_soon(service.request, "/long")
+            await trio.sleep(2 * GATHER_TIME)
+            assert sum(len(points) for _, points in service.published) == 2, steps
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, "client_disconnected"), (404, "not_found")])
+async def test_a_client_that_leaves_midway_does_not_hide_what_it_was_told(
+    status: int, code: str
+) -> None:
+    """A status 404 with the error code of a client that left would say two things."""
+
+    async def respond() -> None:
+        await exchange.send({"type": "http.response.start", "status": status, "headers": []})
+        exchange.gone = True
+        exchange.cancel()
+        await trio.sleep_forever()
+
+    async def ignore(_message: Any) -> None:
+        pass
+
+    points: list[MonitoringPoint] = []
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    limits = Settings(active_plugins=())
+    exchange = Exchange(scope, ignore, points.extend, lambda *_: None, limits)
+    await exchange.run(respond)
+    assert [point.tags.get("error_code") for point in points] == [None, code]
+    assert {point.tags["status_code"] for point in points} == {status}

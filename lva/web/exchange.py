@@ -1,0 +1,366 @@
+"""One HTTP request and its response while they are under way: id, limits, containment, points."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from functools import lru_cache
+from typing import Any, Final, Protocol
+
+import trio
+
+from lva.host.routing import Owner
+from lva.host.runtimes import split_cancelled
+from lva.logs import brief, current_request, plugin_logger
+from lva.points import (
+    ERRORS,
+    REQUESTS,
+    SERVICE,
+    MonitoringPoint,
+    PointAdditions,
+    ReadOnlyDict,
+    collect_additions,
+    read_only,
+)
+from lva.settings import Settings
+from lva.web.framing import BadResponseError, Framing
+from lva.web.problems import CLIENT_CLOSED_REQUEST, MEDIA_TYPE, Problem, default_code
+
+LOGGER: Final = logging.getLogger("lva.web")
+REQUEST_ID_HEADER: Final = b"luna-request-id"
+#: Under this key of the ASGI scope the web application finds the exchange.
+SCOPE_KEY: Final = "lva.exchange"
+#: The template of requests that no route matches; one name for all keeps the series bounded.
+UNMATCHED: Final = "*"
+_KNOWN_VERBS: Final = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
+)
+_MAX_ID_LENGTH: Final = 128
+#: Responses above this size, in bytes, do not fit into the socket's buffers at once.
+_LARGE: Final = 65_536
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+#: Takes the points of a request that has ended.
+Collect = Callable[[list[MonitoringPoint]], None]
+#: Told of each request that has ended: template, plugin, status, error code, seconds.
+Observe = Callable[[str, str | None, int, str | None, float], None]
+
+
+class Body(Protocol):
+    """Where a request's body goes as it arrives."""
+
+    def append(self, data: bytes) -> None: ...
+    def set_complete(self) -> None: ...
+
+
+class Exchange:
+    """A request and its response while they are under way.
+
+    Attributes:
+        request_id: The client's, or a new one.
+        template: The matched route's path.
+        error_code: Why the request failed; None if it did not or nobody said.
+        unavailable: Set before such a cancellation to make the problem that is then the answer.
+        completed: Whether the whole response was handed to the server.
+        gone: Whether the client went away, or the server closed the connection, before that.
+        done: Set when nothing of the handling is left.
+        endless: Whether the answer ends when the client leaves, so that this is no error.
+    """
+
+    def __init__(
+        self, asgi: Scope, send: Send, collect: Collect, observe: Observe, limits: Settings
+    ) -> None:
+        self.request_id: str = ""
+        self.template = UNMATCHED
+        self.error_code: str | None = None
+        self._scope = trio.CancelScope()
+        self._feeding = trio.CancelScope()
+        self._sending = False
+        self._cancel_wanted = False
+        self.unavailable: Callable[[], Problem] | None = None
+        self.done: trio.Event = trio.Event()
+        self.completed: bool = False
+        self.gone = False
+        self.endless: bool = False
+        self._asgi = asgi
+        self._send = send
+        self._collect = collect
+        self._observe = observe
+        self._limits = limits
+        self._additions = PointAdditions()
+        self._settled = False
+        self._began = time.time()
+        self._clock = time.perf_counter()
+        self._status: int | None = None
+        # HTTP/2 needs no header to tell that there is a body.
+        self._has_body = not asgi.get("http_version", "1.1").startswith("1")
+        self._framing: Framing | None = None
+        self._owner: Owner | None = None
+        self._read_headers()
+
+    def _read_headers(self) -> None:
+        for name, value in self._asgi["headers"]:
+            if name == REQUEST_ID_HEADER:
+                self.request_id = _clean_id(value)
+            elif name in {b"content-length", b"transfer-encoding"}:
+                self._has_body = True
+        if not self.request_id:
+            self.request_id = f"{int(self._began)},{_uuid4()}"
+
+    def served_by(self, owner: Owner) -> None:
+        """Tie the request to the plugin whose handler serves it, until the response is complete."""
+        self._owner = owner
+        owner.begin(self)
+
+    def cancel(self) -> None:
+        """End the handling as soon as no message is on its way to the server.
+
+        Hypercorn cannot bear being cancelled while it writes the head of a response: what it then
+        tries to send instead breaks its state machine, and with it the server.
+        """
+        self._cancel_wanted = True
+        if self._sending:
+            self._leave_owner()  # no code of the plugin runs now
+        else:
+            self._scope.cancel()
+
+    def _leave_owner(self) -> None:
+        if self._owner is not None:
+            self._owner.end(self)
+
+    async def run(self, respond: Callable[[], Awaitable[None]]) -> None:
+        """Handle the request; contain whatever its handler does; make its points."""
+        current_request.set(self.request_id)
+        self._additions = collect_additions()
+        failure: BaseException | None = None
+        try:
+            with self._scope:
+                try:
+                    # Code that breaks Trio's nesting rules breaks the nursery that its task is in.
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(respond, name="response")
+                except BaseException as error:
+                    cancelled, failure = split_cancelled(error)
+                    if cancelled is not None:
+                        raise cancelled from None
+            await self._conclude(failure)
+        except Exception as error:
+            self.log_failure(error)
+        finally:
+            self._leave_owner()
+            self.done.set()
+            if not self.completed:
+                self._feeding.cancel()  # the server closes the connection then
+            self.settle()
+
+    def settle(self) -> None:
+        """Hand over the request's points, and have it counted, once."""
+        if not self._settled:
+            self._settled = True
+            elapsed = time.perf_counter() - self._clock
+            self._collect(self._points(elapsed))
+            owner = None if self._owner is None else self._owner.name
+            self._observe(self.template, owner, self._status or 500, self.error_code, elapsed)
+
+    def leave_behind(self) -> None:
+        """Account for a handling that ignored its cancellation."""
+        self.error_code = "abandoned"
+        self._status = self._status or CLIENT_CLOSED_REQUEST
+        self.settle()
+
+    async def _conclude(self, failure: BaseException | None) -> None:
+        """Answer what is still unanswered; find out why a response is incomplete."""
+        left = self.gone and isinstance(failure, GeneratorExit)  # how a stream is told
+        if failure is not None and not left:
+            self.log_failure(failure)
+        if self.completed:
+            return
+        if self._status is not None:
+            ended = failure is None or left
+            if not ended:
+                self.error_code = "response_aborted"
+            elif not self.endless and self._status < 400:  # an error keeps its own code
+                self.error_code = "client_disconnected"
+        elif failure is not None:
+            await self.answer(self._failed())
+        elif self.unavailable is not None and self._cancel_wanted and not self.gone:
+            await self.answer(self.unavailable())
+        else:
+            self._status = CLIENT_CLOSED_REQUEST
+            self.error_code = "client_disconnected"
+
+    def log_failure(self, failure: BaseException) -> None:
+        """Log what was raised outside of a handler's call: by a streamed body, or by the service."""
+        name = None if self._owner is None else self._owner.name
+        logger = LOGGER if name is None else plugin_logger(name)
+        what = f"{self._asgi['method']} {self.template}"
+        if isinstance(
+            failure, BadResponseError
+        ):  # its traceback would show the service's lines only
+            logger.error(
+                "the response to %s is invalid: %s", what, failure, extra={"phase": "handler"}
+            )
+            return
+        logger.error(
+            "the response to %s raised %s",
+            what,
+            brief(failure),
+            exc_info=failure,
+            extra={"phase": "handler"},
+        )
+
+    def _failed(self) -> Problem:
+        name = None if self._owner is None else self._owner.name
+        if name is None:
+            return Problem(500, "The service failed to handle the request.")
+        return Problem(500, f"Plugin {name!r} failed to handle the request; its log says why.")
+
+    async def answer(self, problem: Problem) -> None:
+        """Send a problem document without the web framework's help."""
+        self.error_code = problem.error_code
+        body = problem.body(self.request_id)
+        headers = [
+            (b"content-type", MEDIA_TYPE.encode()),
+            (b"content-length", str(len(body)).encode()),
+            *((name.lower().encode(), value.encode()) for name, value in problem.headers.items()),
+        ]
+        try:
+            await self.send(
+                {"type": "http.response.start", "status": problem.status, "headers": headers}
+            )
+            await self.send({"type": "http.response.body", "body": body, "more_body": False})
+        except Exception as error:
+            LOGGER.debug("a problem document could not be sent: %s", type(error).__name__)
+
+    async def feed(self, receive: Receive, body: Body) -> None:
+        """Pass the body on as it arrives, within the limits; return when the exchange is over.
+
+        It is over, for the server, when the response is complete or the client has gone away.
+        """
+        with self._feeding:
+            if self._has_body:
+                limit = self._limits.body_timeout
+                with trio.move_on_after(limit) as in_time:
+                    if await self._feed_body(receive, body):
+                        return
+                if in_time.cancelled_caught:
+                    self._refuse(
+                        Problem(408, f"The request's body did not arrive within {limit:g} s.")
+                    )
+            else:
+                body.set_complete()
+            while (await receive())["type"] != "http.disconnect":
+                pass  # what is left of the body is not wanted any more
+
+    async def _feed_body(self, receive: Receive, body: Body) -> bool:
+        """Pass the body on; return whether the exchange was over before its end."""
+        size, limit = 0, self._limits.max_body_size
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return True
+            data = message.get("body", b"")
+            size += len(data)
+            if size > limit:
+                self._refuse(Problem(413, f"The request's body is larger than {limit} bytes."))
+                return False
+            body.append(data)
+            if not message.get("more_body", False):
+                body.set_complete()
+                return False
+
+    def _refuse(self, problem: Problem) -> None:
+        """End the handling with this answer, unless it is being answered already."""
+        if self._status is not None:
+            return
+        problem.headers.setdefault("Connection", "close")
+        self.unavailable = lambda: problem
+        self.cancel()
+
+    async def send(self, message: Message) -> None:
+        """Pass on a message of the response, noting what the points need."""
+        await trio.lowlevel.checkpoint_if_cancelled()  # here, and not midway; see `cancel`
+        kind = message["type"]
+        if kind == "http.response.start":
+            if self._status is not None:
+                return
+            headers = [*message["headers"], (REQUEST_ID_HEADER, self.request_id.encode())]
+            self._framing = Framing(self._asgi["method"], message["status"], headers)
+            self._status = message["status"]
+            message["headers"] = headers
+        elif kind == "http.response.body":
+            await self._count(message)
+        self._sending = True
+        try:
+            await self._send(message)
+        finally:
+            self._sending = False
+            if self._cancel_wanted:
+                self._scope.cancel()
+
+    async def _count(self, message: Message) -> None:
+        """Note how much of the response was sent, and whether this is its end."""
+        last = not message.get("more_body", False)
+        framing = self._framing
+        assert framing is not None
+        framing.take(len(message.get("body", b"")), last)
+        if last:
+            if framing.sent > _LARGE:
+                # The server takes what a client that has left does not: let its task notice, and
+                # ours be told, which is a few steps of the event loop.
+                for _ in range(4):
+                    await trio.lowlevel.checkpoint()
+            # Noted first: once this message is handed over, the exchange is over for the server.
+            self.completed = not self.gone
+
+    def _points(self, elapsed: float) -> list[MonitoringPoint]:
+        tags, fields = self._additions.tags, self._additions.fields
+        status = self._status or 500
+        common = _tags(self._asgi["method"], self.template, status)
+        if tags:
+            common = read_only("tags", {**tags, **common})
+        points = [
+            MonitoringPoint(
+                REQUESTS,
+                self._began,
+                common,
+                {**fields, "request_id": self.request_id, "execution_time": elapsed},
+            )
+        ]
+        if status >= 400 or self.error_code is not None:
+            code = self.error_code or default_code(status)
+            points.append(
+                MonitoringPoint(
+                    ERRORS,
+                    self._began,
+                    {**common, "error_code": code},
+                    {**fields, "request_id": self.request_id},
+                )
+            )
+        return points
+
+
+@lru_cache(maxsize=1024)
+def _tags(method: str, template: str, status: int) -> ReadOnlyDict:
+    """Return the service's own tags; they are made once for all points that have the same."""
+    verb = method if method in _KNOWN_VERBS else "OTHER"
+    route = f"{verb}:{template}"
+    return read_only("tags", {"service": SERVICE, "route": route, "status_code": status})
+
+
+def _clean_id(value: bytes) -> str:
+    """Return the client's request id if it is short and printable, else nothing."""
+    text = value.decode("latin-1").strip()
+    return text if len(text) <= _MAX_ID_LENGTH and text.isascii() and text.isprintable() else ""
+
+
+def _uuid4() -> str:
+    """Return a random UUID (RFC 9562, version 4) as text, several times faster than `uuid`."""
+    digits = os.urandom(16).hex()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
