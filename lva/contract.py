@@ -53,14 +53,20 @@ class PluginApp(Protocol):
     def publish(self, eventName: str, points: Iterable[MonitoringPoint]) -> bool:
         """Hand points to every plugin that asked for `eventName`; never waits for a plugin.
 
+        It may be called from any thread and at any moment, in a signal handler or a finalizer too. A point of
+        a class derived from `MonitoringPoint` that does not check itself reaches the plugins as a plain
+        `MonitoringPoint`.
+
         Returns:
             Whether all of these plugins take points. At the end of the service those that deliver their
             last ones take no more, which their ledgers count as refused. A True does not say that the
             points are delivered.
 
         Raises:
-            ValueError: There is no such event type; the message lists those there are.
-            TypeError: One of the points is of another type than the event's. Nothing is published.
+            ValueError: There is no such event type; the message lists those there are. Or one
+                of the points has a value that none may have. Nothing is published.
+            TypeError: One of the points is of another type than the event's, or has a value of a wrong type.
+                Nothing is published.
         """
 
     def addRoute(

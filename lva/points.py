@@ -16,6 +16,8 @@ _MOST_INT: Final = 2**63 - 1
 #: Largest point, in bytes of its names and values.
 MAX_SIZE: Final = 1024 * 1024
 _NUMBER: Final = 8
+#: How many characters of a series' name are shown in messages.
+_NAME_SHOWN: Final = 100
 #: Most bytes of tags, and of fields, that a handler adds.
 _MAX_ADDITIONS: Final = MAX_SIZE // 4
 #: The `service` tag of every point that the service makes.
@@ -96,6 +98,16 @@ class MonitoringPoint(_Sized):
             raise TypeError(f"series is a str, not {type(self.series).__name__}")
         if not self.series:
             raise ValueError("series is empty")
+        try:
+            tags, fields = self._checked()
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"series {self.series[:_NAME_SHOWN]!r}: {error}") from None
+        object.__setattr__(self, "tags", tags)
+        object.__setattr__(self, "fields", fields)
+        object.__setattr__(self, "size", _whole_size(self.series, tags, fields))
+
+    def _checked(self) -> tuple[ReadOnlyDict, ReadOnlyDict]:
+        """Return tags and fields that are right, once time and size are known to be so, too."""
         if not isinstance(self.time, int | float):
             raise TypeError(f"time is in Unix seconds, not {type(self.time).__name__}")
         try:
@@ -105,16 +117,35 @@ class MonitoringPoint(_Sized):
         if not finite:
             raise ValueError("time is not finite")
         tags, fields = read_only("tags", self.tags), read_only("fields", self.fields)
-        object.__setattr__(self, "tags", tags)
-        object.__setattr__(self, "fields", fields)
-        size = _text_size("series", self.series) + _NUMBER + tags.size + fields.size
-        if size > MAX_SIZE:
+        if (size := _whole_size(self.series, tags, fields)) > MAX_SIZE:
             raise ValueError(f"the point is too large: {size} bytes; at most {MAX_SIZE} are taken")
-        object.__setattr__(self, "size", size)
+        return tags, fields
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         """Copy and pickle through the constructor."""
         return MonitoringPoint, (self.series, self.time, dict(self.tags), dict(self.fields))
+
+
+def whole(point: MonitoringPoint) -> MonitoringPoint:
+    """Return a point of a derived class, or one that was made without its constructor, for all plugins.
+
+    Such a class may have left out the checks, or have changed the point since.
+
+    Args:
+        point: It.
+
+    Returns:
+        The point, if it is as `MonitoringPoint` would have made it; else a copy that is.
+
+    Raises:
+        TypeError, ValueError: As `MonitoringPoint` says.
+    """
+    try:
+        plain = MonitoringPoint(point.series, point.time, point.tags, point.fields)
+    except AttributeError as error:
+        raise TypeError(f"a {type(point).__name__} that was not constructed: {error}") from None
+    as_made = point.tags is plain.tags and point.fields is plain.fields
+    return point if as_made and getattr(point, "size", None) == plain.size else plain
 
 
 def read_only(what: str, values: Mapping[str, Value]) -> ReadOnlyDict:
@@ -153,6 +184,10 @@ def _check_value(group: str, value: object, name: str) -> None:
         _text_size(what, value)
     elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{what} is not finite: {value}; leave it out instead")
+
+
+def _whole_size(series: str, tags: ReadOnlyDict, fields: ReadOnlyDict) -> int:
+    return _text_size("series", series) + _NUMBER + tags.size + fields.size
 
 
 def _size(what: str, values: Mapping[str, Value]) -> int:

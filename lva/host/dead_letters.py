@@ -40,17 +40,18 @@ class DeadLetters:
         self._limiter = trio.CapacityLimiter(1)
         self._quiet_until = -math.inf
 
-    async def write(self, given_up: Iterable[tuple[str, Sequence[Any]]]) -> None:
+    async def write(self, given_up: Sequence[tuple[str, Sequence[Any]]]) -> None:
         """Append points under their reasons. A failure is logged: there is nowhere else to go."""
-        at = round(time.time(), 3)
-        lines = [_line(reason, at, point) for reason, points in given_up for point in points]
-        fitting = [line for line in lines if len(line) <= self._max_bytes]
-        if len(fitting) < len(lines):
-            self._log_failure(len(lines) - len(fitting), "larger than dead_letters_bytes allows")
+        count = sum(len(points) for _, points in given_up)
         try:
+            at = round(time.time(), 3)
+            lines = [_line(reason, at, point) for reason, points in given_up for point in points]
+            fitting = [line for line in lines if len(line) <= self._max_bytes]
+            if (count := len(fitting)) < len(lines):
+                self._log_failure(len(lines) - count, "larger than dead_letters_bytes allows")
             await in_thread(partial(self._append, fitting), self._limiter)
-        except OSError as error:
-            self._log_failure(len(fitting), brief(error))
+        except Exception as error:  # noqa: BLE001 - logged; what is given up must not stop the rest
+            self._log_failure(count, brief(error))
 
     def _append(self, lines: list[bytes]) -> None:
         """Move lines to the file, and to a new one when it is full."""

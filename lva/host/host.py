@@ -6,7 +6,6 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from functools import partial
 from threading import get_ident
 from typing import Any, Final, TypeAlias
 
@@ -14,14 +13,15 @@ import trio
 from trio_util import wait_any
 
 from lva.errors import listing, suggestion
-from lva.events import EVENT_TYPES
+from lva.events import EVENT_TYPES, EventType
 from lva.host.changes import Changes
+from lva.host.contained import Bugs
 from lva.host.leaks import find_leaks
 from lva.host.lifecycle import Ending, PluginLife
 from lva.host.loading import LoadedPlugin
 from lva.host.loop_use import LoopUses
 from lva.host.loops import LoopThread
-from lva.host.mailbox import Mailbox
+from lva.host.mailbox import Mailbox, size_of
 from lva.host.receipt import Receipt, exit_code, plugin_receipt
 from lva.host.record import BEGINNING, Record, State, Watcher
 from lva.host.routing import RouteTable
@@ -33,7 +33,7 @@ from lva.settings import Settings
 
 LOGGER: Final = logging.getLogger("lva.host")
 
-_Way: TypeAlias = tuple[type, tuple[Mailbox, ...]]
+_Way: TypeAlias = tuple[EventType, tuple[Mailbox, ...]]
 
 #: How the time for stopping plugins is shared: background plugins, draining, closing event plugins.
 #: What a phase leaves is the next one's.
@@ -63,6 +63,7 @@ class Host:
         critical_failure: The critical plugin that failed, if one has.
         gave_up: Set together with it, or when the host itself failed.
         failed: Whether the service, and not a plugin, is what failed.
+        bugs: Errors of the host's own that were contained.
         loop_uses: What each plugin uses of the event loop, by its name; None when nobody watches.
     """
 
@@ -88,14 +89,13 @@ class Host:
         self._public = settings.public()
         self._loaded = loaded
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not cryptography
-        # By event: the class of its points, and who gets them. Replaced as a whole, never changed, since
+        # By event: what its points are, and who gets them. Replaced as a whole, never changed, since
         # other threads read it too.
-        self._ways: Mapping[str, _Way] = {
-            name: (event.item, ()) for name, event in EVENT_TYPES.items()
-        }
+        self._ways: Mapping[str, _Way] = {name: (event, ()) for name, event in EVENT_TYPES.items()}
         self._nursery: trio.Nursery | None = None
         self._go = go
         self.failed: bool = False
+        self.bugs: Bugs = Bugs()
         self._reason = "the service stopped"
         self._deadline = float("inf")
         self._stop_begun = 0.0
@@ -170,9 +170,12 @@ class Host:
         return life
 
     def do(self, work: Callable[..., Awaitable[None]], *args: Any, name: str) -> None:
-        """Do something in a task of the host's own, which goes on when who asked for it does not."""
+        """Do something in a task of the host's own, which goes on when who asked for it does not.
+
+        An error in it is logged and counted in `bugs`; the service goes on.
+        """
         assert self._nursery is not None, "there are plugins only while the host runs"
-        self._nursery.start_soon(partial(work, *args), name=name)
+        self._nursery.start_soon(self.bugs.contain, name, work, *args, name=name)
 
     def _make_life(self, loaded: LoadedPlugin, record: Record | None = None) -> PluginLife:
         assert self._nursery is not None
@@ -203,7 +206,7 @@ class Host:
                 delivery.taps = self.taps
                 if delivery.mailbox not in before:
                     self.do(delivery.mailbox.write_behind, name=f"{life.name} (spool)")
-        self._ways = {name: (EVENT_TYPES[name].item, tuple(found[name])) for name in EVENT_TYPES}
+        self._ways = {name: (EVENT_TYPES[name], tuple(found[name])) for name in EVENT_TYPES}
 
     async def _supervise(self, life: PluginLife, turn: trio.Event | None) -> None:
         """Contain even a bug of the host itself, so that the other plugins still stop in order."""
@@ -232,7 +235,10 @@ class Host:
     # Points
 
     def publish(self, event: str, points: Iterable[Any], source: str | None = None) -> bool:
-        """Hand points to every plugin that asked for the event; never waits. Any thread may call.
+        """Hand points to every plugin that asked for the event; never waits.
+
+        Any thread may call it, at any moment: a signal handler, or a finalizer that the garbage collector
+        runs, too.
 
         Args:
             event: The event's name.
@@ -244,35 +250,40 @@ class Host:
 
         Raises:
             ValueError: There is no such event.
-            TypeError: A point has the wrong type; none is published.
+            TypeError, ValueError: A point, or a value in it, is wrong; none is published.
         """
         try:
-            item, mailboxes = self._ways[event]
+            kind, mailboxes = self._ways[event]
         except KeyError:
             raise ValueError(
                 f"unknown event {event!r}{suggestion(str(event), EVENT_TYPES)};"
                 f" known are {listing(EVENT_TYPES)}"
             ) from None
         batch = tuple(points)
-        for point in batch:
-            if type(point) is not item and not isinstance(point, item):
-                raise TypeError(
-                    f"{event} takes {item.__name__} objects, not {type(point).__name__}"
-                )
         if not batch:
             return True
+        item = kind.item
+        for point in batch:
+            if type(point) is not item:
+                batch = _whole(kind, batch)
+                break
+        try:
+            size = size_of(batch)
+        except AttributeError:  # a point was made without its constructor
+            batch = _whole(kind, batch)
+            size = size_of(batch)
         if self.taps.open:
             self.taps.offer(PUBLISHED, source, batch)
-        if get_ident() == self._thread:
+        at_home = get_ident() == self._thread
+        try:
             for mailbox in mailboxes:
-                mailbox.offer(batch)
-        else:
-            try:
-                for mailbox in mailboxes:
+                if at_home and not mailbox.books.depth:
+                    mailbox.offer(batch, size)
+                else:
                     mailbox.cross(batch)
-            except trio.RunFinishedError:
-                LOGGER.warning("%d points were published after the end of the service", len(batch))
-                return False
+        except trio.RunFinishedError:
+            LOGGER.warning("%d points were published after the end of the service", len(batch))
+            return False
         # Looked at last: what closed in between has refused the points. A plugin that has failed is no
         # reason for others to stop publishing.
         if not self.stop_requested.is_set():
@@ -377,6 +388,18 @@ class Host:
     def paused(self) -> list[str]:
         """Return the names of the plugins that an operator has stopped, or is stopping."""
         return [name for name, life in self.lives.items() if life.paused]
+
+
+def _whole(kind: EventType, points: Iterable[Any]) -> tuple[Any, ...]:
+    """Return points that are not all of the event's own class, checked one by one."""
+    checked = []
+    for point in points:
+        if not isinstance(point, kind.item):
+            raise TypeError(
+                f"{kind.name} takes {kind.item.__name__} objects, not {type(point).__name__}"
+            )
+        checked.append(kind.whole(point))
+    return tuple(checked)
 
 
 def _runtime(loaded: LoadedPlugin, nursery: trio.Nursery) -> Runtime:

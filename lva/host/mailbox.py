@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import sys
-import threading
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -19,6 +18,8 @@ from typing import Any, Final
 
 import trio
 
+from lva.host.inbox import Inbox
+
 #: A chunk costs more than a point. So points join the last chunk within this time, in seconds, of its first,
 #: and are then as old as that,
 _AT_ONCE: Final = 0.001
@@ -26,6 +27,14 @@ _AT_ONCE: Final = 0.001
 _TOGETHER: Final = 100
 #: Tells the size of a point in memory, in bytes, roughly: that of its names and values.
 SIZE_OF: Final[Callable[[Any], int]] = attrgetter("size")
+
+
+def size_of(points: Sequence[Any]) -> int:
+    """Return the size of points in memory, in bytes."""
+    if len(points) == 1:  # as most publishers do, and cheaper without an iterator
+        return points[0].size  # type: ignore[no-any-return]
+    return sum(map(SIZE_OF, points))
+
 
 #: Reasons for which points are dropped.
 OVERFLOW: Final = "overflow"
@@ -243,10 +252,11 @@ class Queue:
         self._chunks: deque[Chunk] = deque()
         self._last: Chunk = _SEALED  # of these, if there is any
 
-    def put(self, points: Sequence[Any], since: float = 0.0) -> int:
+    def put(self, points: Sequence[Any], since: float = 0.0, size: int | None = None) -> int:
         """Append points; return how many, of the old ones or of these, were dropped to make room."""
         bounds, dropped = self.bounds, 0
-        size = bounds.measure(points)
+        if size is None:
+            size = bounds.measure(points)
         there, there_bytes = self.points + len(points), self.bytes + size
         if there > bounds.points or there_bytes > bounds.bytes:
             points, size = self._make_room(points, size)
@@ -305,8 +315,28 @@ class Queue:
         return part, chunk
 
 
+class Books:
+    """Tells whether the host's thread is in the midst of a mailbox's books.
+
+    What publishes may run there at any moment: in a signal handler, or in a finalizer that the garbage
+    collector runs between any two steps. Then it must not touch them. Entered by the host's thread alone,
+    hence no lock; and never across an `await`.
+    """
+
+    __slots__ = ("depth",)
+
+    def __init__(self) -> None:
+        self.depth: int = 0
+
+    def __enter__(self) -> None:
+        self.depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.depth -= 1
+
+
 class Mailbox(ABC):
-    """What every mailbox does: it counts, takes points from other threads, and wakes who waits.
+    """What every mailbox does: it counts, takes points at any moment, and wakes who waits.
 
     Args:
         bounds: On what waits in memory.
@@ -317,14 +347,15 @@ class Mailbox(ABC):
         self.ledger: Ledger = Ledger()
         #: Set once no more points are accepted.
         self.closed: trio.Event = trio.Event()
+        self.books: Books = Books()
         self._accepts = True  # as `closed` says, but cheaper to ask for each point
         self._bounds = bounds
         self._enough = enough
         self._awaited = sys.maxsize  # with how many queued points to wake who waits
         self._awaited_there = trio.Event()
-        self._crossing = Queue(bounds)  # published in other threads
+        self._inbox = Inbox(self._put_aside)
+        self._crossing = Queue(bounds)  # what came while the books could not be touched
         self._crossing_dropped = 0
-        self._crossing_lock = threading.Lock()
         self._arriving = False  # whether `arrive` has been asked for
         self._token = trio.lowlevel.current_trio_token()
 
@@ -332,17 +363,32 @@ class Mailbox(ABC):
         """Change the bounds; what is too much by the new ones goes when the next points come."""
         self._bounds = bounds
         self._enough = enough
-        with self._crossing_lock:
-            self._crossing.bounds = bounds
+        self._crossing.bounds = bounds
 
     # Accepting
 
     @abstractmethod
-    def offer(self, points: Sequence[Any]) -> None:
-        """Accept points; never waits. Past the bounds some are dropped, counted."""
+    def offer(self, points: Sequence[Any], size: int | None = None) -> None:
+        """Accept points; never waits. Past the bounds some are dropped, counted.
+
+        Args:
+            points: They.
+            size: Theirs, in bytes, if it is known.
+
+        In the host's thread only, and not while its books are open: see `cross`. The caller may be anywhere
+        else, in the midst of a step of Trio's own, too, so nothing of Trio is used but `run_sync_soon` and
+        the clock.
+
+        Raises:
+            trio.RunFinishedError: Trio has ended, and nobody can be told of the points.
+        """
+
+    def _wake_soon(self) -> None:
+        """Let who waits look again how many points are queued, by Trio's next step."""
+        self._awaited = sys.maxsize
+        self._token.run_sync_soon(self._wake)
 
     def _wake(self) -> None:
-        """Let who waits look again how many points are queued."""
         self._awaited = sys.maxsize
         self._awaited_there.set()
 
@@ -351,32 +397,45 @@ class Mailbox(ABC):
             self.ledger.dropped[reason] += count
 
     def cross(self, points: Sequence[Any]) -> None:
-        """Take points from another thread, to be accepted by Trio's next step. Never waits.
+        """Take points at any moment and in any thread, to be accepted by Trio's next step. Never waits.
 
         They are kept to the same bounds meanwhile.
 
         Raises:
             trio.RunFinishedError: There is no next step.
         """
-        with self._crossing_lock:
-            self._crossing_dropped += self._crossing.put(points)
-            if not self._arriving:
+        self._inbox.put(points)
+        if not self._arriving:
+            self._arriving = True
+            try:
                 self._token.run_sync_soon(self.arrive)
-                self._arriving = True
+            except trio.RunFinishedError:
+                self._arriving = False
+                raise
+
+    def _put_aside(self, points: Sequence[Any]) -> None:
+        self._crossing_dropped += self._crossing.put(points)
+
+    def _take_aside(self) -> tuple[Queue, int]:
+        crossing, self._crossing = self._crossing, Queue(self._bounds)
+        dropped, self._crossing_dropped = self._crossing_dropped, 0
+        return crossing, dropped
 
     def arrive(self) -> None:
-        """Accept what other threads have published since the last time, in the order in which it came."""
-        with self._crossing_lock:
-            crossing, self._crossing = self._crossing, Queue(self._bounds)
-            dropped, self._crossing_dropped = self._crossing_dropped, 0
-            self._arriving = False
-        if not self._accepts:
-            self.ledger.refused += dropped + crossing.points
-            return
-        self.ledger.accepted += dropped
-        self._drop(OVERFLOW, dropped)
-        while crossing.points:
-            self.offer(crossing.get(crossing.points)[0])
+        """Accept what has crossed since the last time, in the order in which it came."""
+        self._arriving = False
+        came = self._inbox.alone(self._take_aside)
+        if came is None:
+            return  # another thread is about to put more there, and asks for this again
+        crossing, dropped = came
+        with self.books:
+            if not self._accepts:
+                self.ledger.refused += dropped + crossing.points
+                return
+            self.ledger.accepted += dropped
+            self._drop(OVERFLOW, dropped)
+            while crossing.points:
+                self.offer(crossing.get(crossing.points)[0])
 
     # Taking
 
@@ -391,6 +450,7 @@ class Mailbox(ABC):
         """
 
     def _taken(self, count: int) -> None:
+        """Count points as in flight, with the books open."""
         self.ledger.queued -= count
         self.ledger.in_flight += count
 
@@ -411,8 +471,10 @@ class Mailbox(ABC):
     async def _wait_for(self, count: int) -> None:
         """Wait until so many points are queued or the mailbox is closed."""
         while self._accepts and self.ledger.queued < count:
-            self._awaited, self._awaited_there = count, trio.Event()
-            await self._awaited_there.wait()
+            self._awaited_there = there = trio.Event()
+            self._awaited = count
+            if self.ledger.queued < count:  # and none came just before that could be seen
+                await there.wait()
 
     def settle(self, batch: Batch, again: Sequence[int] = ()) -> None:
         """Let go of a batch's points but for those at the indices in `again`."""
@@ -461,32 +523,38 @@ class MemoryMailbox(Mailbox):
         super().set_bounds(bounds, enough)
         self._queue.bounds = bounds
 
-    def offer(self, points: Sequence[Any]) -> None:
-        ledger, queue = self.ledger, self._queue
-        if not self._accepts:
-            ledger.refused += len(points)
-            return
-        ledger.accepted += len(points)
-        if dropped := queue.put(points, self._now()):
-            self._drop(OVERFLOW, dropped)
-        ledger.queued = queue.points
-        if queue.points >= self._awaited:
-            self._wake()
+    def offer(self, points: Sequence[Any], size: int | None = None) -> None:
+        ledger, queue, books = self.ledger, self._queue, self.books
+        books.depth += 1  # cheaper than `with`
+        try:
+            if not self._accepts:
+                ledger.refused += len(points)
+                return
+            ledger.accepted += len(points)
+            if dropped := queue.put(points, self._now(), size):
+                self._drop(OVERFLOW, dropped)
+            ledger.queued = queue.points
+            if queue.points >= self._awaited:
+                self._wake_soon()
+        finally:
+            books.depth -= 1
 
     async def take(self, size: int) -> Batch:
         await self.wait_for_points()
         batch = Batch()
-        while len(batch) < size and self._queue.points:
-            batch.add(*self._queue.get(size - len(batch)))
-        self._taken(len(batch))
+        with self.books:
+            while len(batch) < size and self._queue.points:
+                batch.add(*self._queue.get(size - len(batch)))
+            self._taken(len(batch))
         return batch
 
     def drop_rest(self, reason: str) -> int:
         self.close()
-        dropped = self._queue.points
-        self._queue = Queue(self._bounds)
-        self.ledger.queued = 0
-        self._drop(reason, dropped)
+        with self.books:
+            dropped = self._queue.points
+            self._queue = Queue(self._bounds)
+            self.ledger.queued = 0
+            self._drop(reason, dropped)
         return dropped
 
     async def write_behind(self) -> None:

@@ -373,6 +373,7 @@ class SpooledMailbox(Mailbox):
         self._bytes_in_memory = 0
         self._number = 0
         self._work = trio.Event()
+        self._work_asked = False
         self._thread = trio.CapacityLimiter(1)
         self._writing = trio.Lock()
         self._writer = trio.CancelScope()
@@ -397,13 +398,16 @@ class SpooledMailbox(Mailbox):
 
     # Accepting
 
-    def offer(self, points: Sequence[Any]) -> None:
+    def offer(self, points: Sequence[Any], size: int | None = None) -> None:
+        with self.books:
+            if self._accepts:
+                self._accept(points, self._bounds.measure(points) if size is None else size)
+            else:
+                self.ledger.refused += len(points)
+
+    def _accept(self, points: Sequence[Any], size: int) -> None:
         ledger = self.ledger
-        if not self._accepts:
-            ledger.refused += len(points)
-            return
         ledger.accepted += len(points)
-        size = self._bounds.measure(points)
         if not self._fit_in_memory(len(points), size) or self._stored + size > self._max_stored:
             points, size = self._make_room(points, size)
         segment = self._open
@@ -419,9 +423,11 @@ class SpooledMailbox(Mailbox):
         self._points_in_memory += len(points)
         self._bytes_in_memory += size
         self._stored += size
-        self._work.set()
+        if not self._work_asked:
+            self._work_asked = True
+            self._token.run_sync_soon(self._begin_work)
         if ledger.queued >= self._awaited:
-            self._wake()
+            self._wake_soon()
 
     def _share_out(self, points: Sequence[Any], size: int) -> None:
         """Add points to the open segment, and to new ones once that is full."""
@@ -520,10 +526,13 @@ class SpooledMailbox(Mailbox):
         batch = Batch()
         while not batch:
             await self.wait_for_points()
-            for segment in self._forgotten(size):
+            with self.books:
+                forgotten = self._forgotten(size)
+            for segment in forgotten:
                 await self._load(segment)
-            self._fill(batch, size)
-        self._taken(len(batch))
+            with self.books:
+                self._fill(batch, size)
+                self._taken(len(batch))
         return batch
 
     def _forgotten(self, size: int) -> list[Segment]:
@@ -572,18 +581,20 @@ class SpooledMailbox(Mailbox):
             points, why = [], brief(error)
         if not segment.waiting or segment.count != count:
             return  # dropped meanwhile, or grown
-        if len(points) < count:
+        with self.books:
+            lost = self._lose(segment, count - len(points)) if len(points) < count else 0
+            if segment.waiting:
+                segment.points = points
+                self._points_in_memory += segment.waiting
+                self._bytes_in_memory += self._bounds.measure(points)
+                self._forget_stored()
+        if lost:
             self._logger.error(
                 "segment %d of the spool cannot be read: %s; %d points dropped",
                 segment.number,
                 why,
-                self._lose(segment, count - len(points)),
+                lost,
             )
-        if segment.waiting:
-            segment.points = points
-            self._points_in_memory += segment.waiting
-            self._bytes_in_memory += self._bounds.measure(points)
-            self._forget_stored()
 
     def _lose(self, segment: Segment, count: int) -> int:
         """Drop points of a segment that cannot be read; return how many."""
@@ -598,8 +609,9 @@ class SpooledMailbox(Mailbox):
     # Settling
 
     def settle(self, batch: Batch, again: Sequence[int] = ()) -> None:
-        for segment, count in batch.keep_only(again):
-            self._let_go(segment, count)
+        with self.books:
+            for segment, count in batch.keep_only(again):
+                self._let_go(segment, count)
 
     def _let_go(self, segment: Segment, count: int) -> None:
         """Note that points of a segment are settled; once all are, it is deleted."""
@@ -617,12 +629,16 @@ class SpooledMailbox(Mailbox):
 
     # Writing
 
+    def _begin_work(self) -> None:
+        self._work.set()
+
     async def write_behind(self) -> None:
         with self._writer:
             while True:
                 await self._work.wait()
                 await trio.sleep(COMMIT_INTERVAL)
                 self._work = trio.Event()
+                self._work_asked = False
                 if not await self._commit():
                     await trio.sleep(_RETRY)
                     self._work.set()
@@ -630,24 +646,27 @@ class SpooledMailbox(Mailbox):
     async def _commit(self) -> bool:
         """Write and delete in one transaction; return whether that worked."""
         async with self._writing:
-            segments = [segment for segment in self._unwritten if segment.left]
-            settled, runs = self._settled, self._runs[:_RUNS]
-            self._open, self._unwritten, self._settled = None, [], []
+            with self.books:
+                segments = [segment for segment in self._unwritten if segment.left]
+                settled, runs = self._settled, self._runs[:_RUNS]
+                self._open, self._unwritten, self._settled = None, [], []
             if not segments and not settled:
                 return True
             try:
                 sizes = await self._write(
                     {segment: segment.points or () for segment in segments}, settled, runs
                 )
-            except (OSError, sqlite3.Error) as error:
-                self._unwritten[:0] = segments
-                self._settled += settled
+            except Exception as error:  # noqa: BLE001 - logged; whatever it is, points must not get lost
+                with self.books:
+                    self._unwritten[:0] = segments
+                    self._settled += settled
                 self._log_failure(error)
                 return False
-            del self._runs[: len(runs)]
-            for segment, size in zip(segments, sizes, strict=True):
-                self._written(segment, size)
-            self._relieve_disk()  # what is encoded may be larger than it was in memory
+            with self.books:
+                del self._runs[: len(runs)]
+                for segment, size in zip(segments, sizes, strict=True):
+                    self._written(segment, size)
+                self._relieve_disk()  # what is encoded may be larger than it was in memory
             return True
 
     async def _write(
@@ -718,6 +737,7 @@ class SpooledMailbox(Mailbox):
             self._logger.error(
                 "the spool cannot be written: %s; points stay in memory, within their limits",
                 brief(error),
+                exc_info=None if isinstance(error, OSError | sqlite3.Error) else error,
             )
 
     # Ending
@@ -733,7 +753,7 @@ class SpooledMailbox(Mailbox):
             rest = self._unsettled(batches)
             try:
                 await self._write(rest, [*self._settled, *(segment.rows for segment in rest)])
-            except (OSError, sqlite3.Error) as error:
+            except Exception as error:  # noqa: BLE001 - as above
                 self._log_failure(error)
             else:
                 for segment in rest:
@@ -767,8 +787,9 @@ class SpooledMailbox(Mailbox):
         self.close()
         self._writer.cancel()
         dropped = 0
-        while self._segments:
-            dropped += self._discard(self._segments[0], reason)
+        with self.books:
+            while self._segments:
+                dropped += self._discard(self._segments[0], reason)
         return dropped
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:

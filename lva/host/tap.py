@@ -6,12 +6,13 @@ looks takes what has gathered from time to time; what did not fit is counted, no
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
+
+from lva.host.inbox import Inbox
 
 #: What may happen to points on their way.
 PUBLISHED: Final = "published"
@@ -57,31 +58,35 @@ class Tap:
     def __init__(self, plugin: str | None, limit: int = BUFFER) -> None:
         self._plugin = plugin
         self._limit = limit
-        self._lock = threading.Lock()
+        self._inbox = Inbox(self._add)
         self._passages: deque[Passage] = deque()
         self._waiting = 0
         self._missed = 0
 
     def offer(self, step: str, plugin: str | None, points: Sequence[Any]) -> None:
-        """Take points, unless they are of no interest or there is no room. Any thread may call it."""
+        """Take points, unless they are of no interest or there is no room; at any moment, in any thread."""
         if (step != PUBLISHED) if self._plugin is None else plugin != self._plugin:
             return
-        count = len(points)
-        with self._lock:
-            room = self._limit - self._waiting
-            if count > room:
-                self._missed += count - room
-                if not room:
-                    return
-                points = points[:room]
-            self._waiting += len(points)
-            self._passages.append(Passage(time.time(), step, plugin, points))
+        self._inbox.put(Passage(time.time(), step, plugin, points))
+
+    def _add(self, passage: Passage) -> None:
+        count = len(passage.points)
+        room = self._limit - self._waiting
+        if count > room:
+            self._missed += count - room
+            if not room:
+                return
+            passage = passage._replace(points=passage.points[:room])
+        self._waiting += len(passage.points)
+        self._passages.append(passage)
 
     def take(self) -> tuple[Sequence[Passage], int]:
         """Return what has gathered since the last time, and how many points there was no room for."""
-        with self._lock:
-            taken, self._passages = self._passages, deque()
-            missed, self._missed, self._waiting = self._missed, 0, 0
+        return self._inbox.alone(self._take_all) or ((), 0)
+
+    def _take_all(self) -> tuple[Sequence[Passage], int]:
+        taken, self._passages = self._passages, deque()
+        missed, self._missed, self._waiting = self._missed, 0, 0
         return taken, missed
 
 

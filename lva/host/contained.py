@@ -1,0 +1,34 @@
+"""Work of the host's own: an error in it is the host's bug, and must end neither a plugin nor the service."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+LOGGER: Final = logging.getLogger("lva.host")
+
+
+class Bugs:
+    """Contains errors of the host's own, logs and counts them.
+
+    Attributes:
+        seen: How many there were, by what failed.
+    """
+
+    def __init__(self) -> None:
+        self.seen: Counter[str] = Counter()
+
+    async def contain(self, what: str, work: Callable[..., Awaitable[None]], *args: Any) -> None:
+        """Await some work; an error in it ends only that work. Cancellation passes."""
+        try:
+            await work(*args)
+        except Exception:
+            self.seen[what] += 1
+            LOGGER.critical(
+                "bug in the host: %s failed; the service goes on (failure %d of this kind)",
+                what,
+                self.seen[what],
+                exc_info=True,
+            )
