@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import trio
-from hypercorn.config import Config
+from hypercorn.config import Config, Sockets
 from hypercorn.trio import serve as hypercorn_serve
 
 from lva.app import Service
@@ -196,10 +196,25 @@ async def _forward(source: trio.Event, target: trio.Event) -> None:
     target.set()
 
 
+class _OurSocket(Config):
+    """Hypercorn's configuration, for a socket that is there already.
+
+    Hypercorn's own makes it inheritable, for workers that there are none of here; then every program that a
+    plugin starts would have it, and keep the port when the service has ended.
+    """
+
+    def __init__(self, listener: socket.socket) -> None:
+        super().__init__()
+        self._listener = listener
+
+    def create_sockets(self) -> Sockets:
+        self._listener.setblocking(False)
+        return Sockets([], [self._listener], [])
+
+
 def hypercorn_config(settings: Settings, listener: socket.socket) -> Config:
     """Return Hypercorn's configuration: our socket, our limits, our logging."""
-    config = Config()
-    config.bind = [f"fd://{listener.detach()}"]
+    config = _OurSocket(listener)
     config.backlog = _BACKLOG
     config.errorlog = logging.getLogger("hypercorn.error")
     config.errorlog.setLevel(max(logging.WARNING, logging.getLogger().level))

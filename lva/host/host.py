@@ -19,6 +19,7 @@ from lva.host.changes import Changes
 from lva.host.contained import Bugs
 from lva.host.leaks import find_leaks
 from lva.host.lifecycle import Ending, PluginLife
+from lva.host.limiters import a_limiter_for_each
 from lva.host.loading import LoadedPlugin
 from lva.host.loop_use import LoopUses
 from lva.host.loops import LoopThread
@@ -133,7 +134,7 @@ class Host:
 
     async def _conduct(self, task_status: trio.TaskStatus[None]) -> None:
         self._thread = get_ident()
-        with trio.CancelScope(shield=True):
+        with trio.CancelScope(shield=True), a_limiter_for_each():
             async with trio.open_nursery() as self._nursery:
                 for loaded in self._loaded:
                     self._make_life(loaded)

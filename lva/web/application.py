@@ -29,6 +29,7 @@ from lva.host.runtimes import split_cancelled
 from lva.host.steps import enter_plugin, leave_plugin
 from lva.logs import brief, plugin_logger
 from lva.settings import Settings
+from lva.web.bodies import stream_for_plugin
 from lva.web.complete import complete
 from lva.web.exchange import LOGGER, SCOPE_KEY, Body, Exchange, Scope, Send
 from lva.web.problems import Problem
@@ -152,7 +153,10 @@ class _WebApplication(QuartTrio):
                 whole = await complete(request, exchange.request_id)
                 what = f"the handler of {request.method} {match.route.template}"
                 result = await owner.across(what, handler, whole, **match.variables)
-            return await self._response(result)
+            response = await self._response(result)
+            if owner.across is None:
+                stream_for_plugin(name, response)
+            return response
         except Problem:
             raise
         except BaseException as error:

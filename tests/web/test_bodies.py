@@ -1,0 +1,54 @@
+"""The pieces of a streamed body are made by the plugin's code, whoever asks for them."""
+
+from __future__ import annotations
+
+from quart_trio.wrappers import TrioResponse
+
+from lva.logs import current_plugin
+from lva.web.bodies import stream_for_plugin
+
+ended: list[str | None] = []
+
+
+def plain():
+    try:
+        for _ in range(2):
+            yield f"{current_plugin.get()}"
+    finally:
+        ended.append(current_plugin.get())
+
+
+async def asynchronous():
+    try:
+        for _ in range(2):
+            yield f"{current_plugin.get()}"
+    finally:
+        ended.append(current_plugin.get())
+
+
+async def test_each_piece_is_made_as_the_plugin_and_the_server_between_them_is_nobody():
+    for body in (plain(), asynchronous()):
+        ended.clear()
+        response = TrioResponse(body)
+        stream_for_plugin("p", response)
+        async with response.response as pieces:
+            seen = [(piece, current_plugin.get()) async for piece in pieces]
+        assert seen == [("p", None), ("p", None)]
+        assert ended == ["p"]
+
+
+async def test_a_body_that_is_left_early_is_closed_as_the_plugin():
+    ended.clear()
+    response = TrioResponse(asynchronous())
+    stream_for_plugin("p", response)
+    async with response.response as pieces:
+        assert await anext(aiter(pieces)) == "p"
+    assert ended == ["p"]
+    assert current_plugin.get() is None
+
+
+async def test_other_bodies_are_left_as_they_are():
+    response = TrioResponse("text")
+    stream_for_plugin("p", response)
+    assert await response.get_data() == b"text"
+    stream_for_plugin("p", None)
