@@ -21,6 +21,8 @@ from lva.connection_errors import ConnectionErrors
 from lva.errors import ConfigurationError
 from lva.host.host import Host
 from lva.host.loading import LoadedPlugin, load_plugins
+from lva.host.process_guard import ProcessGuard
+from lva.host.process_state import Piece
 from lva.host.receipt import EXIT_KILLED, Receipt
 from lva.host.terminator import Terminator
 from lva.host.watching import watch
@@ -69,6 +71,7 @@ class Service:
         stop_wanted: Set when the service should stop by itself, because a critical plugin failed.
         served: Whether `lva.serve` runs this process and so decides about signals and stopping.
         watch: Whether plugins are reloaded when their files are saved.
+        own_state: State of the process, besides what every process has, that plugins must leave alone.
         address: Where it listens, as a URL or ``unix:path``; None if another server decides that.
         connection_errors: What failed in the server's work for connections.
     """
@@ -83,6 +86,7 @@ class Service:
         self.stop_wanted: trio.Event = trio.Event()
         self.served = False
         self.watch = False
+        self.own_state: Sequence[Piece] = ()
         self.address: str | None = None
         self.terminator: Terminator = Terminator(self.last_words)
         self.deadline: float | None = None
@@ -137,6 +141,7 @@ class Service:
         sys.setswitchinterval(min(SWITCH_INTERVAL, sys.getswitchinterval()))
         listening = trio.Event()
         self.host = host = Host(settings, self.plugins or (), go=listening)
+        guard = ProcessGuard(host.loop_threads, self.own_state)
         self.plugins = None  # or the classes of a plugin that is reloaded would stay
         access = Access(settings, self.address)
         Resources(host, self.draining.is_set, access)
@@ -162,6 +167,9 @@ class Service:
             nursery.start_soon(streams.run, name="event streams")
             nursery.start_soon(taps.run, name="taps")
             nursery.start_soon(assets.prepare, name="console")
+            if self.served:  # else the process, and its state, is another's
+                host.watchers.append(guard.note_transition)
+                nursery.start_soon(guard.run, name="the state of the process")
             await nursery.start(host.run)
             await send({"type": "lifespan.startup.complete"})
             if not self.served:

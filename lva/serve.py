@@ -128,6 +128,7 @@ def run(service: Service, settings: Settings, listener: socket.socket, signals: 
     # What is loaded by now stays until the end: the garbage collector need not look at it again.
     gc.collect()
     gc.freeze()
+    service.own_state = (signals.state,)
     try:
         with signals.left_to_trio():
             trio.run(_serve, service, settings, listener, signals)

@@ -126,9 +126,9 @@ class Host:
         """Watch what holds the event loop, until cancelled. Does nothing when that is turned off."""
         if limit := self._settings.loop_hold_limit:
             self.loop_uses = LoopUses()
-            await LoopWatchdog(limit, self.loop_uses, self._loop_threads).run()
+            await LoopWatchdog(limit, self.loop_uses, self.loop_threads).run()
 
-    def _loop_threads(self) -> dict[str, LoopThread | None]:
+    def loop_threads(self) -> dict[str, LoopThread | None]:
         """Return the plugins by name, each with the thread of its asyncio loop. Any thread may call."""
         return {name: life.loop_thread() for name, life in list(self.lives.items())}
 

@@ -13,6 +13,7 @@ import logging
 import reprlib
 import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ from lva.host.finder import (
     PluginFinder,
     plugin_line,
 )
+from lva.host.process_guard import kept_by
 from lva.host.spool import open_spool
 from lva.logs import brief
 from lva.settings import PluginSettings, Settings
@@ -221,7 +223,7 @@ def load_plugin(name: str, settings: Settings, finder: PluginFinder) -> LoadedPl
     place = finder.locate(name)
     path = place.path
     problems: list[Problem] = []
-    with _signals_kept(path):
+    with kept_by(name), _signals_kept(path):
         module = _import(finder, place)
     own = _own_modules(module)
     classes = _plugin_classes(own, path, problems)
@@ -257,7 +259,13 @@ def _collecting(problems: list[Problem]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals_kept(path: Path) -> Iterator[None]:
-    """Refuse a file that takes a signal away from the service while it is imported."""
+    """Refuse a file that takes a signal away from the service while it is imported.
+
+    Off the main thread, as at a reload, a file cannot; what changes meanwhile is another plugin's doing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = [*map(_signal.getsignal, _SIGNALS)]
     yield
     after = [*map(_signal.getsignal, _SIGNALS)]

@@ -41,6 +41,7 @@ async def sample_steps(uses: LoopUses, longest: float) -> None:
 def enter_plugin(name: str) -> Token[str | None]:
     """Note that the code that the current task runs from here on is a plugin's."""
     token = current_plugin.set(name)
+    entered.add(name)
     if _clock is not None:
         _clock.switch(name)
     return token
@@ -114,3 +115,5 @@ class StepClock(trio.abc.Instrument):
 
 
 _clock: StepClock | None = None
+#: The plugins that were entered since somebody has cleared it.
+entered: Final[set[str | None]] = set()
