@@ -74,13 +74,7 @@ class ProcessGuard(trio.abc.Instrument):
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""
-        limiter = trio.to_thread.current_default_thread_limiter()
-        tokens = Piece(
-            "the tokens of Trio's default thread limiter",
-            lambda: limiter.total_tokens,
-            lambda value: setattr(limiter, "total_tokens", value),
-        )
-        self._state = ProcessState((*self._more, tokens))
+        self._state = ProcessState(self._more)
         trio.lowlevel.add_instrument(self)
         try:
             while True:

@@ -47,7 +47,8 @@ _LIMITS: Final = (
 )  # fmt: skip
 #: Profilers that plugins start may have SIGPROF; see `lva.host.interpreter`. The other two cannot be had.
 _FREE_SIGNALS: Final = {signal.SIGPROF, signal.SIGKILL, signal.SIGSTOP}
-_MOST_SHOWN: Final = 100
+_SHORTENED: Final = reprlib.Repr()
+_SHORTENED.maxstring = 120
 _MOST_NAMES: Final = 5
 
 
@@ -117,8 +118,7 @@ class ProcessState:
 
 
 def _short(value: _Value) -> str:
-    text = getattr(value, "__qualname__", None) or reprlib.repr(value)
-    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
+    return str(getattr(value, "__qualname__", None) or _SHORTENED.repr(value))
 
 
 def _attribute(owner: object, name: str, shown: bool = False) -> Piece:

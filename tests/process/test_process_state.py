@@ -91,14 +91,9 @@ ACTS: dict[str, dict[str, str]] = {
     "the processors it may run on from": {"affinity": "os.sched_setaffinity(0, one_processor())"},
 }
 #: There is none at import yet, or what is said is another thing.
-NOT_AT_IMPORT = {"no_wakeup", "asyncio_signals", "limiter"}
-IN_TRIO = {
-    "the tokens of Trio's default thread limiter from": {
-        "limiter": "trio.to_thread.current_default_thread_limiter().total_tokens = 1"
-    }
-}
-NAMES = {name: said for said, acts in {**ACTS, **IN_TRIO}.items() for name in acts}
-CODE = {name: code for acts in (*ACTS.values(), *IN_TRIO.values()) for name, code in acts.items()}
+NOT_AT_IMPORT = {"no_wakeup", "asyncio_signals"}
+NAMES = {name: said for said, acts in ACTS.items() for name in acts}
+CODE = {name: code for acts in ACTS.values() for name, code in acts.items()}
 
 TOP = """
 import asyncio, gc, locale, os, resource, signal, socket, sys, threading, time, warnings
@@ -160,20 +155,17 @@ def found():
 
 imported = found()
 
-def threads():
-    return trio.to_thread.current_default_thread_limiter().total_tokens
-
 class Witness(BaseBackgroundPlugin):
     async def initialize(self):
         self.addRoute("/state", self.state)
-        self.initialized = {**found(), "threads": threads()}
+        self.initialized = found()
 
     async def state(self, request):
-        now = {**found(), "threads": threads()}
+        now = found()
         return pluginHTTPResponse(body=[imported, self.initialized, now])
 """
 #: What the service itself changes between the imports and the start of plugins.
-SET_BY_THE_SERVICE = {"switch", "wake-up", "asyncgen", "threads"}
+SET_BY_THE_SERVICE = {"switch", "wake-up", "asyncgen"}
 
 
 def actors(tmp_path: Path, names: list[str], where: str) -> ServiceProcess:
