@@ -23,6 +23,7 @@ from lva.host.limiters import a_limiter_for_each
 from lva.host.loading import LoadedPlugin
 from lva.host.loop_use import LoopUses
 from lva.host.loops import LoopThread
+from lva.host.losses import Losses
 from lva.host.mailbox import Mailbox, size_of
 from lva.host.receipt import Receipt, exit_code, plugin_receipt
 from lva.host.record import BEGINNING, Record, State, Watcher
@@ -134,6 +135,7 @@ class Host:
 
     async def _conduct(self, task_status: trio.TaskStatus[None]) -> None:
         self._thread = get_ident()
+        self._losses = Losses(lambda work, name: self.do(work, name=name), self.stopped)
         with trio.CancelScope(shield=True), a_limiter_for_each():
             async with trio.open_nursery() as self._nursery:
                 for loaded in self._loaded:
@@ -206,6 +208,7 @@ class Host:
             for cls, delivery in life.deliveries.items():
                 found[cls.eventName].append(delivery.mailbox)  # type: ignore[union-attr] # only event classes have deliveries
                 delivery.taps = self.taps
+                delivery.report_losses(self._losses)
                 if delivery.mailbox not in before:
                     self.do(delivery.mailbox.write_behind, name=f"{life.name} (spool)")
         self._ways = {name: (EVENT_TYPES[name], tuple(found[name])) for name in EVENT_TYPES}

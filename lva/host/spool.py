@@ -403,7 +403,7 @@ class SpooledMailbox(Mailbox):
             if self._accepts:
                 self._accept(points, self._bounds.measure(points) if size is None else size)
             else:
-                self.ledger.refused += len(points)
+                self._refuse(len(points))
 
     def _accept(self, points: Sequence[Any], size: int) -> None:
         ledger = self.ledger
