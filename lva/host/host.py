@@ -18,7 +18,7 @@ from lva.events import EVENT_TYPES, EventType
 from lva.host.changes import Changes
 from lva.host.contained import Bugs
 from lva.host.leaks import find_leaks
-from lva.host.lifecycle import Ending, PluginLife
+from lva.host.lifecycle import Ending, PluginLife, Services
 from lva.host.limiters import a_limiter_for_each
 from lva.host.loading import LoadedPlugin
 from lva.host.loop_use import LoopUses
@@ -89,9 +89,15 @@ class Host:
         self.receipt: Receipt | None = None
         self.loop_uses: LoopUses | None = None
         self._settings = settings
-        self._public = settings.public()
+        self._services = Services(
+            routes=self.routes,
+            publish=self.publish,
+            describe=self.describe,
+            settings=settings.public(),
+            slow_start=settings.slow_start,
+            rng=rng or random.Random(),  # noqa: S311 - jitter, not cryptography
+        )
         self._loaded = loaded
-        self._rng = rng or random.Random()  # noqa: S311 - jitter, not cryptography
         # By event: what its points are, and who gets them. Replaced as a whole, never changed, since
         # other threads read it too.
         self._ways: Mapping[str, _Way] = {name: (event, ()) for name, event in EVENT_TYPES.items()}
@@ -183,17 +189,8 @@ class Host:
 
     def _make_life(self, loaded: LoadedPlugin, record: Record | None = None) -> PluginLife:
         assert self._nursery is not None
-        life = self.lives[loaded.name] = PluginLife(
-            loaded,
-            _runtime(loaded, self._nursery),
-            self.routes,
-            self.publish,
-            self.describe,
-            self._public,
-            self._settings.slow_start,
-            self._rng,
-            record,
-        )
+        life = PluginLife(loaded, _runtime(loaded, self._nursery), self._services, record)
+        self.lives[loaded.name] = life
         life.record.watchers = self.watchers
         return life
 
@@ -226,7 +223,7 @@ class Host:
             self.gave_up.set()
         finally:
             life.note_end()
-        if life.ending is Ending.FOR_GOOD:
+        if life.record.ending is Ending.FOR_GOOD:
             self.look_at_end(life)
 
     def look_at_end(self, life: PluginLife) -> None:
@@ -234,7 +231,9 @@ class Host:
         if life.settings.critical and life.state.value in {State.FAILED, State.ABANDONED}:
             if not self.stop_requested.is_set():
                 self.critical_failure = life.name
-                LOGGER.critical("critical plugin %s has given up: %s", life.name, life.last.reason)
+                LOGGER.critical(
+                    "critical plugin %s has given up: %s", life.name, life.record.last.reason
+                )
             self.gave_up.set()
 
     # Points
@@ -331,7 +330,7 @@ class Host:
             if life.record.has_points:
                 await life.give_up_points()  # of those that an operator had stopped
         for name, leaks in find_leaks(self.lives.values()).items():
-            self.lives[name].note_leaks(leaks)
+            self.lives[name].record.note_leaks(leaks, self.lives[name])
 
     async def _drain(self, name: str, deadline: float) -> None:
         """Deliver what waits; an operator's restart that is under way may be completed for that."""
@@ -385,14 +384,14 @@ class Host:
         A plugin that an operator has stopped is no longer active.
         """
         return {
-            name: f"{life.state.value.value}: {life.last.reason}"
+            name: f"{life.state.value.value}: {life.record.last.reason}"
             for name, life in self.lives.items()
-            if life.state.value is not State.RUNNING and not life.paused
+            if life.state.value is not State.RUNNING and not life.record.paused
         }
 
     def paused(self) -> list[str]:
         """Return the names of the plugins that an operator has stopped, or is stopping."""
-        return [name for name, life in self.lives.items() if life.paused]
+        return [name for name, life in self.lives.items() if life.record.paused]
 
 
 def _whole(kind: EventType, points: Iterable[Any]) -> tuple[Any, ...]:

@@ -210,6 +210,13 @@ class RouteTable:
         """After a restart: remove the routes that the owner did not add again."""
         self._remove(owner, [key for key, route in owner.routes.items() if route.stale])
 
+    def set_gate(self, owner: Owner, gate: Gate) -> None:
+        """Say whether the owner's routes answer; without a way back, they are removed."""
+        if gate is not owner.gate:
+            owner.gate = gate
+            if gate is Gate.GONE:
+                self.remove(owner)
+
     def remove(self, owner: Owner) -> None:
         """Remove all routes of the owner."""
         self._remove(owner, list(owner.routes))

@@ -217,6 +217,11 @@ class Runtime(Protocol):
     def stubborn(self) -> tuple[list[str], list[str]]:
         """Name the tasks and the threads of the runtime's own that have not ended."""
 
+    def not_ended(self) -> str:
+        """Say what of the runtime's own has not ended, for messages."""
+        tasks, threads = self.stubborn()
+        return f"not ended, although cancelled: {'; '.join([*tasks, *threads])}"
+
     def asyncio_tasks(self) -> int:
         """Count the tasks of the plugin on its asyncio loop."""
 
@@ -224,7 +229,7 @@ class Runtime(Protocol):
         """Return the thread of the plugin's asyncio loop, while it has one."""
 
 
-class TrioRuntime:
+class TrioRuntime(Runtime):
     """Runs a plugin on the service's own Trio loop.
 
     Args:
@@ -400,7 +405,7 @@ class _NoNursery:
         )
 
 
-class AsyncioRuntime:
+class AsyncioRuntime(Runtime):
     """Runs a plugin on an asyncio loop in a daemon thread of its own.
 
     The thread starts when the first instance is made and ends after the last `close()`. Code that holds

@@ -47,7 +47,7 @@ def statuses(lives: Iterable[PluginLife], loop_uses: LoopUses | None) -> list[di
 def _status(life: PluginLife, trio_tasks: int) -> dict[str, Any]:
     loaded = life.loaded
     delivery_errors = [item.last_error for item in life.deliveries.values() if item.last_error]
-    last_error = life.last_error or (delivery_errors[-1] if delivery_errors else None)
+    last_error = life.record.last_error or (delivery_errors[-1] if delivery_errors else None)
     return {
         "name": life.name,
         "classes": [cls.__name__ for cls in loaded.classes],
@@ -57,10 +57,10 @@ def _status(life: PluginLife, trio_tasks: int) -> dict[str, Any]:
         "sha256": loaded.sha256,
         "file_changed": life.files.changed,
         "state": life.state.value.value,
-        "since": timestamp(life.last.at),
-        "reason": redact(life.last.reason),
+        "since": timestamp(life.record.last.at),
+        "reason": redact(life.record.last.reason),
         "lives": life.record.lives,
-        "restarts": life.restarts,
+        "restarts": life.record.restarts,
         "critical": life.settings.critical,
         "routes": [
             {"path": route.template, "methods": route.allowed}
@@ -115,7 +115,7 @@ def _histogram(histogram: Histogram) -> dict[str, Any]:
 def _history(life: PluginLife) -> list[dict[str, Any]]:
     return [
         {"state": step.state.value, "at": timestamp(step.at), "reason": redact(step.reason)}
-        for step in life.history
+        for step in life.record.history
     ]
 
 

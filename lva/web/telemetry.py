@@ -259,7 +259,7 @@ class Telemetry:
                 "runtime": life.loaded.runtime,
                 "critical": life.settings.critical,
                 "unit": self.unit(life),
-                "reason": redact(life.last.reason),
+                "reason": redact(life.record.last.reason),
                 "row": self._row(life, _ledger(life)),
                 "spark": self._meters[name].spark() if name in self._meters else [],
             }
@@ -296,8 +296,8 @@ class Telemetry:
         meter = self._meters.get(life.name)
         return (
             life.state.value.value,
-            round(life.last.at, 3),
-            life.restarts,
+            round(life.record.last.at, 3),
+            life.record.restarts,
             *(_NO_POINTS if ledger is None else _points(life, ledger)),
             0 if meter is None else meter.rate,
             _loop_share(self._host, life.name),

@@ -545,7 +545,7 @@ async def test_a_plugin_that_leaks_at_a_crash_is_not_started_again(tmp_path, aut
     async with running_host(tmp_path, {"p": source}, wait=False) as host:
         await host.wait_for("p", State.ABANDONED)
         await trio.sleep(100)
-        assert host.life("p").restarts == 0
+        assert host.life("p").record.restarts == 0
         host.module("p").release.set()
 
 

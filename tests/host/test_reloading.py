@@ -83,8 +83,8 @@ async def test_the_new_code_takes_over_with_the_points_of_the_old(tmp_path):
         assert type(host.plugin("sink")).__module__ == "lva_plugins.sink"
         assert after.loaded.sha256 != before.loaded.sha256
         assert not after.files.changed
-        assert after.last.reason == "initialized"
-        assert [step.reason for step in after.history].count("reloaded by an operator") == 2
+        assert after.record.last.reason == "initialized"
+        assert [step.reason for step in after.record.history].count("reloaded by an operator") == 2
         host.publish(numbered(5, 5))
         await until(lambda: len(journal) == 10)
         assert points_of(host, "sink")["delivered"] == 10
@@ -132,7 +132,7 @@ def snapshot(host: RunningHost, name: str) -> dict[str, Any]:
     return {
         "life": life,
         "instance": host.plugin(name),
-        "history": list(life.history),
+        "history": list(life.record.history),
         "module": host.module(name),
         "attribute": getattr(sys.modules["lva_plugins"], name),
         "modules": sorted(key for key in sys.modules if key.startswith("lva_plugins")),
@@ -237,7 +237,7 @@ async def test_a_stop_does_not_wait_for_an_import(tmp_path):
             receipt = await host.stop()
         assert time.monotonic() - begun < 2
         assert "the service is stopping" in str(refused)
-        assert [step.state.value for step in host.life("sink").history][-2:] == [
+        assert [step.state.value for step in host.life("sink").record.history][-2:] == [
             "stopping",
             "stopped",
         ]

@@ -315,7 +315,7 @@ async def test_what_a_handler_raises_is_500_and_logged_once(tmp_path, told, path
         assert "Plugin 'p' failed" in answer.json()["detail"]
         assert (await client.get("/text")).text == "text"
         assert host.states("p")[-1] == "running"
-        assert host.life("p").restarts == 0
+        assert host.life("p").record.restarts == 0
         (complaint,) = told.complaints("p")
         assert f"the handler of GET /{path}" in complaint
         (record,) = [record for record in told.records if record.getMessage() == complaint]
