@@ -76,11 +76,11 @@ def run(config: Path | None, watch: bool, **options: Any) -> None:
 def _run(overrides: dict[str, Any], config: Path | None, watch: bool, signals: Any) -> int:
     from lva import state_directory
     from lva.logs import set_up
-    from lva.settings import load_settings
+    from lva.settings import SettingsError, load_settings
 
     try:
         settings = load_settings(overrides, config)
-    except ConfigurationError as error:
+    except SettingsError as error:
         raise ConfigurationError([*error.problems, *_plugin_problems(error.partial)]) from error
     set_up(settings.log_level, settings.log_format)
     with state_directory.owned(settings.state_dir, settings.bind):

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-    from lva.settings import Settings
-
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -44,14 +42,11 @@ class ConfigurationError(Exception):
     Args:
         problems: One or more messages. The first line says what is wrong and where; what to do
             about it stands in the same message.
-        partial: What could be made of the settings without the wrong ones, to look for further
-            problems with; never to run with.
     """
 
-    def __init__(self, problems: Sequence[str], partial: Settings | None = None) -> None:
+    def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems: list[str] = list(problems)
-        self.partial = partial
 
 
 def suggestion(wrong: str, known: Iterable[str]) -> str:

@@ -347,6 +347,20 @@ def _is_ipv6(text: str) -> bool:
     return True
 
 
+class SettingsError(ConfigurationError):
+    """Settings are wrong.
+
+    Args:
+        problems: As for any `ConfigurationError`.
+        partial: What could be made of the settings without the wrong ones, to look for further
+            problems with; never to run with.
+    """
+
+    def __init__(self, problems: Sequence[str], partial: Settings | None = None) -> None:
+        super().__init__(problems)
+        self.partial = partial
+
+
 def load_settings(
     overrides: Mapping[str, Any] | None = None, config_file: Path | None = None
 ) -> Settings:
@@ -358,9 +372,12 @@ def load_settings(
             `lva.toml` in the current directory if it exists.
 
     Raises:
-        ConfigurationError: With every problem found.
+        SettingsError: With every problem found.
     """
-    file = read_file(config_file)
+    try:
+        file = read_file(config_file)
+    except ConfigurationError as error:
+        raise SettingsError(error.problems) from error
     environment = read_environment(_Variables)
     sources = [
         replace(source, values=_fold_tables(source.values))
@@ -377,7 +394,7 @@ def load_settings(
         problems += [explain(item, sources) for item in error.errors()]
         settings = _without_wrong(merged, error)
     if problems or settings is None:
-        raise ConfigurationError(problems, None if environment.unreadable else settings)
+        raise SettingsError(problems, None if environment.unreadable else settings)
     return settings
 
 
