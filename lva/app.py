@@ -30,6 +30,7 @@ from lva.log_tail import LogTail
 from lva.logs import keep_secret, set_up
 from lva.points import MonitoringPoint
 from lva.settings import Settings, load_settings
+from lva.sources import warn_of_service_links
 from lva.web import assets
 from lva.web.access import Access
 from lva.web.actions import Actions
@@ -197,6 +198,7 @@ class Service:
         if self.settings is None:
             self.settings = load_settings()
             set_up(self.settings.log_level, self.settings.log_format)
+            warn_of_service_links()
         if self.plugins is None:
             held.enter_context(state_directory.owned(self.settings.state_dir))
             self.plugins = load_plugins(self.settings)

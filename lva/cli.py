@@ -16,7 +16,7 @@ from lva.client.commands import COMMANDS
 from lva.commands.check import check
 from lva.commands.new import new
 from lva.commands.plugins import plugins
-from lva.errors import ConfigurationError
+from lva.errors import SYNONYMS, ConfigurationError
 
 if TYPE_CHECKING:
     from lva.settings import Settings
@@ -34,7 +34,20 @@ for _command in (plugins, check, new, *COMMANDS):
     main.add_command(_command)
 
 
-@main.command()
+class _Run(click.Command):
+    """Knows what the option is called that others call ``--port``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if (key := error.option_name.lstrip("-")) in SYNONYMS:
+                said = f"No such option '--{key}'. Did you mean '--{SYNONYMS[key]}'?"
+                raise click.NoSuchOption(error.option_name, said, ctx=ctx) from error
+            raise
+
+
+@main.command(cls=_Run)
 @click.option("--bind", metavar="HOST:PORT", help="Where to listen (127.0.0.1:5240).")
 @click.option(
     "--config",
@@ -77,12 +90,14 @@ def _run(overrides: dict[str, Any], config: Path | None, watch: bool, signals: A
     from lva import state_directory
     from lva.logs import set_up
     from lva.settings import SettingsError, load_settings
+    from lva.sources import warn_of_service_links
 
     try:
         settings = load_settings(overrides, config)
     except SettingsError as error:
         raise ConfigurationError([*error.problems, *_plugin_problems(error.partial)]) from error
     set_up(settings.log_level, settings.log_format)
+    warn_of_service_links()
     with state_directory.owned(settings.state_dir, settings.bind):
         return _serve(settings, watch, signals)
 
@@ -134,5 +149,5 @@ def _reporting_problems(work: Callable[[], int]) -> int:
             f"lva: {count} problem{'s' if count > 1 else ''}, nothing was started:", err=True
         )
         for problem in error.problems:
-            click.echo(f"  - {redact(problem)}", err=True)
+            click.echo("  - " + redact(problem).replace("\n", "\n    "), err=True)
         return EXIT_CONFIGURATION

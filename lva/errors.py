@@ -7,10 +7,14 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
+
+
+#: What other programs call a setting.
+SYNONYMS: Final = dict.fromkeys(("address", "host", "listen", "port"), "bind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +65,10 @@ def listing(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
-def hint(wrong: str, known: Iterable[str], label: str = "known") -> str:
+def hint(wrong: str, known: Iterable[str]) -> str:
     """Return the nearest known name as a suggestion, or all of them when none is near."""
     names = list(known)
-    return suggestion(wrong, names) or f"; {label} are {listing(names)}"
+    return suggestion(wrong, names) or f"; available: {listing(names)}"
 
 
 def wrong_key(error: ErrorDetails, known: Iterable[str] = ()) -> str:

@@ -261,7 +261,7 @@ class Host:
         except KeyError:
             raise ValueError(
                 f"unknown event {event!r}{suggestion(str(event), EVENT_TYPES)};"
-                f" known are {listing(EVENT_TYPES)}"
+                f" available: {listing(EVENT_TYPES)}"
             ) from None
         batch = tuple(points)
         if not batch:

@@ -200,7 +200,7 @@ def _unused_tables(settings: Settings, finder: PluginFinder) -> Iterator[str]:
     folded = {name.lower() for name in known}
     for table in settings.plugins:
         if table.lower() not in folded:
-            yield f"plugins.{table}: there is no plugin of that name{hint(table, known, 'found')}"
+            yield f"plugins.{table}: there is no plugin of that name{hint(table, known)}"
 
 
 def load_plugin(name: str, settings: Settings, finder: PluginFinder) -> LoadedPlugin:

@@ -358,7 +358,7 @@ def _checked(methods: Iterable[str]) -> list[str]:
         methods = [methods]
     wanted = [str(method).upper() for method in methods]
     if unknown := [verb for verb in wanted if verb not in VERBS]:
-        raise RouteRefusedError(f"unknown methods {unknown}; known are {', '.join(VERBS)}")
+        raise RouteRefusedError(f"unknown methods {unknown}; available: {', '.join(VERBS)}")
     if not wanted:
         raise RouteRefusedError("methods is empty; name at least one, as in {'get'}")
     return wanted

@@ -128,7 +128,7 @@ def test_without_arguments_the_active_plugins_and_the_settings_are_checked(
         "gone: there is no such directory",
         "plugins.zzzzzz: there is no plugin of that name",
         "lva.toml:4: error: plugins.cam.config.ulr: unknown key; did you mean 'url'? [config]",
-        "lva.toml:3: error: plugins.cam.config.url: field required [config]",
+        "lva.toml:3: error: plugins.cam.config.url: field required; set it there, or as LUNA_VIDEO_",
         "dam: error: no such plugin",
     ):
         assert said in result.output, result.output

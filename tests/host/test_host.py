@@ -242,7 +242,7 @@ async def test_an_unknown_event_is_refused_with_a_hint(tmp_path, autojump_clock)
     async with running_host(tmp_path, {"sink": EVENT}) as host:
         with pytest.raises(ValueError, match="did you mean 'monitoring_event'"):
             host.host.publish("monitorin_event", numbered(1))
-        with pytest.raises(ValueError, match="unknown event 'x'; known are monitoring_event"):
+        with pytest.raises(ValueError, match="unknown event 'x'; available: monitoring_event"):
             host.host.publish("x", [])
 
 
