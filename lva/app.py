@@ -142,7 +142,7 @@ class Service:
         sys.setswitchinterval(min(SWITCH_INTERVAL, sys.getswitchinterval()))
         listening = trio.Event()
         self.host = host = Host(settings, self.plugins or (), go=listening)
-        guard = ProcessGuard(host.loop_threads, self.own_state)
+        guard = ProcessGuard(host.watched, self.own_state)
         self.plugins = None  # or the classes of a plugin that is reloaded would stay
         access = Access(settings, self.address)
         Resources(host, self.draining.is_set, access)

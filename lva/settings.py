@@ -246,8 +246,13 @@ class Settings(_Table):
     )
     loop_hold_limit: Seconds = Field(
         0.1,
-        description="A plugin that holds the service's event loop for longer is reported, with the line;"
-        " 0 turns the watch over the event loop off.",
+        description="A plugin that blocks the service's event loop, or its own, for longer is reported, with"
+        " the line; 0 turns the watch over the event loops off.",
+    )
+    loop_block_unready: Seconds = Field(
+        30.0,
+        description="While a plugin blocks its own event loop, or a worker thread that serves a request, for"
+        " longer, the service is not ready; 0 for never.",
     )
     max_body_size: Annotated[int, Field(ge=0, le=1 << 40)] = Field(
         16 * 1024 * 1024, description="Largest request body."

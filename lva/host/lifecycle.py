@@ -361,6 +361,7 @@ class PluginLife:
         if ending is not None and not await self._patience.wait(
             ending.done, self.settings.stop_timeout, share=1 / 2
         ):
+            ending.cancel()
             self.record.abandon(self._runtime.not_ended(), task_tree(self))
 
     def _release(self) -> None:

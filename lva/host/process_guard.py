@@ -16,12 +16,11 @@ import trio
 
 from lva.errors import listing
 from lva.host.process_state import Change, Piece, ProcessState
-from lva.host.processor import processor_times
-from lva.host.steps import entered
+from lva.host.watch.clock import entered
+from lva.host.watch.pulse import Watched, processor_times
 from lva.logs import current_plugin, plugin_logger
 
 if TYPE_CHECKING:
-    from lva.host.loops import LoopThread
     from lva.host.record import Transition
 
 LOGGER: Final = logging.getLogger("lva.host")
@@ -56,13 +55,13 @@ class ProcessGuard(trio.abc.Instrument):
     """Watches the state of the process that `run` is called in.
 
     Args:
-        plugins: Returns those there are by name, each with the thread of its asyncio loop if it has one.
+        plugins: Returns those there are by name, each with its asyncio loop if it has one.
         more: Pieces of the state besides those that every process has.
     """
 
     def __init__(
         self,
-        plugins: Callable[[], Mapping[str, LoopThread | None]],
+        plugins: Callable[[], Mapping[str, Watched]],
         more: Iterable[Piece] = (),
     ) -> None:
         self._plugins = plugins

@@ -45,7 +45,7 @@ _LIMITS: Final = (
     "RLIMIT_AS", "RLIMIT_CORE", "RLIMIT_CPU", "RLIMIT_DATA", "RLIMIT_FSIZE", "RLIMIT_MEMLOCK",
     "RLIMIT_NOFILE", "RLIMIT_NPROC", "RLIMIT_STACK",
 )  # fmt: skip
-#: Profilers that plugins start may have SIGPROF; see `lva.host.interpreter`. The other two cannot be had.
+#: Profilers that plugins start may have SIGPROF; see `lva.host.watch.alarm`. The other two cannot be had.
 _FREE_SIGNALS: Final = {signal.SIGPROF, signal.SIGKILL, signal.SIGSTOP}
 _SHORTENED: Final = reprlib.Repr()
 _SHORTENED.maxstring = 120

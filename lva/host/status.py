@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lva.host.delivery import Delivery, Histogram
     from lva.host.lifecycle import PluginLife
     from lva.host.loading import PluginClass
-    from lva.host.loop_use import LoopUses
+    from lva.host.watch.uses import LoopUses
 
 
 def full_statuses(lives: Iterable[PluginLife], loop_uses: LoopUses | None) -> list[dict[str, Any]]:
@@ -74,20 +74,23 @@ def _status(life: PluginLife, trio_tasks: int) -> dict[str, Any]:
 
 
 def _loop(plugin: str, uses: LoopUses) -> dict[str, Any]:
-    hold = uses.of(plugin).last_hold
+    use = uses.of(plugin)
+    block, going_on = use.last_block, uses.longest_open(plugin)
     processor = uses.processor_share(plugin)
     return {
         "share": round(uses.share(plugin), 4),
         "cpu_share": None if processor is None else round(processor, 4),
-        "holds": uses.of(plugin).holds,
+        "holds": use.blocks,
         "last_hold": None
-        if hold is None
+        if block is None
         else {
-            "at": timestamp(hold.at),
-            "seconds": round(hold.seconds, 3),
-            "where": redact(hold.where),
-            "stack": [redact(line) for line in hold.stack],
+            "at": timestamp(block.at),
+            "seconds": round(block.seconds, 3),
+            "where": redact(block.where),
+            "stack": [redact(line) for line in block.stack],
+            "of": block.of,
         },
+        "blocked_for": None if going_on is None else round(going_on.seconds, 3),
     }
 
 

@@ -68,7 +68,7 @@ class Actions:
             raise Problem(422, detail, "plugin_refused", problems=problems) from error
         finally:
             self._audit(request, verb, name, outcome)
-        return json_response(plugin_page(self._host, name))
+        return json_response(await plugin_page(self._host, name))
 
     def _audit(self, request: Any, verb: str, name: str, outcome: str) -> None:
         who = client(request)

@@ -26,7 +26,7 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 from lva.contract import PluginResponse
 from lva.host.routing import Gate, Match, RouteTable
 from lva.host.runtimes import split_cancelled
-from lva.host.steps import enter_plugin, leave_plugin
+from lva.host.watch.clock import enter_plugin, leave_plugin
 from lva.logs import brief, plugin_logger
 from lva.settings import Settings
 from lva.web.bodies import stream_for_plugin

@@ -271,7 +271,7 @@ class Telemetry:
         uses = self._host.loop_uses
         if uses is None:
             return {}
-        newest = {name: uses.of(name).last_hold for name in self._host.lives}
+        newest = {name: uses.of(name).last_block for name in self._host.lives}
         since = self._clock() - HELD
         return {
             name: {
@@ -280,7 +280,7 @@ class Telemetry:
                 "where": redact(hold.where),
             }
             for name, hold in newest.items()
-            if hold is not None and hold.at > since
+            if hold is not None and hold.at + hold.seconds > since
         }
 
     def unit(self, life: PluginLife) -> str | None:

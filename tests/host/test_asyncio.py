@@ -1677,7 +1677,7 @@ async def test_a_held_loop_holds_up_nobody_else(tmp_path, told):
         assert (await host.stop()).exit_code == 0
 
 
-async def test_what_holds_a_loop_is_named(tmp_path, told):
+async def test_what_blocks_a_loop_is_named(tmp_path, told):
     tables = {"p": {"close_timeout": 0.2, "stop_timeout": 0.2}}
     async with running_host(tmp_path, {"p": in_style(HELD)}, tables) as host:
         await told.wait_for("held")
@@ -1687,22 +1687,24 @@ async def test_what_holds_a_loop_is_named(tmp_path, told):
         host.module("p").free.set()
         await host.host.stopped.wait()
     assert f"{place} in start" in record.getMessage()
-    assert "which holds its event loop" in record.getMessage()
+    assert "which blocks its event loop" in record.getMessage()
 
 
-async def test_an_idle_loop_that_gets_no_turn_is_not_taken_for_a_held_one(tmp_path, monkeypatch):
+async def test_an_idle_loop_that_gets_no_turn_is_not_taken_for_a_blocked_one(tmp_path, monkeypatch):
     """As on a machine that is busy with other work; here it is given no time at all."""
     source = in_style("class P(BaseBackgroundPlugin): pass")
     async with running_host(tmp_path, {"p": source}) as host:
         thread = host.host.lives["p"].loop_thread()
         assert thread is not None
-        while thread._at_work():  # it tells Trio that the start is over
-            await trio.sleep(0.001)
-        monkeypatch.setattr(loops, "_MOMENT", 0.0)
-        assert [thread.held_at() for _ in range(200)] == [None] * 200
+        while not thread.pulse.waits(loops._thread_frames(thread.thread)[-1]):
+            await trio.sleep(0.001)  # it tells Trio that the start is over
+        monkeypatch.setattr(loops, "_SILENT", 0.0)
+        thread.pulse.begin_question()
+        assert thread.pulse.silent_for() > 0
+        assert thread.blocked_at() is None
 
 
-async def test_a_busy_loop_is_not_taken_for_a_held_one(tmp_path, told):
+async def test_a_busy_loop_is_not_taken_for_a_blocked_one(tmp_path, told):
     source = in_style("""
         class P(BaseBackgroundPlugin):
             async def initialize(self):
@@ -1720,7 +1722,7 @@ async def test_a_busy_loop_is_not_taken_for_a_held_one(tmp_path, told):
         reason = host.life("p").record.last.reason
         place = line_of(host, "p", "# PLACE")
     assert f"waiting at {place} in initialize" in reason
-    assert "holds its event loop" not in reason
+    assert "blocks its event loop" not in reason
 
 
 # Points and routes from other threads

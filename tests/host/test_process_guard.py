@@ -16,7 +16,7 @@ import trio
 
 from lva.host.process_guard import ProcessGuard, kept_by
 from lva.host.process_state import Piece, ProcessState
-from lva.host.steps import enter_plugin, leave_plugin
+from lva.host.watch.clock import enter_plugin, leave_plugin
 
 
 @pytest.fixture(autouse=True)

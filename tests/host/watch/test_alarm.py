@@ -1,8 +1,7 @@
-"""An alarm that goes off while nothing else can run, and the garbage collector's times."""
+"""An alarm that goes off while nothing else can run."""
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import subprocess
@@ -12,12 +11,27 @@ import time
 
 import pytest
 
-from lva.host.interpreter import Collections, StarvationAlarm
+from lva.host.watch.alarm import Alarm
+
+
+class Seen(list[str]):
+    """What an alarm saw; it looks again until told not to."""
+
+    again = True
+
+    def __call__(self, frame):
+        self.append(frame.f_code.co_name)
+        return self.again
 
 
 @pytest.fixture
-def alarm():
-    alarm = StarvationAlarm(lambda frame: frame.f_code.co_name)
+def seen():
+    return Seen()
+
+
+@pytest.fixture
+def alarm(seen):
+    alarm = Alarm(0.03, 0.02, seen)
     before = signal.getsignal(signal.SIGPROF)
     alarm.install()
     yield alarm
@@ -42,38 +56,39 @@ def keep_the_lock():
         numbers *= 2
 
 
-def test_it_sees_what_keeps_the_lock(alarm):
-    alarm.set(0.05, 0.02)
+def test_it_sees_what_keeps_the_interpreter(alarm, seen):
+    alarm.put_off()
     keep_the_lock()
-    assert "keep_the_lock" in alarm.take()
-    assert alarm.take() == []
+    assert "keep_the_lock" in seen
 
 
-def test_it_goes_off_again_and_again(alarm):
-    alarm.set(0.02, 0.02)
+def test_it_goes_off_again_and_again_until_nobody_wants_to_look(alarm, seen):
+    alarm.put_off()
     compute(0.2)
-    assert len(alarm.take()) >= 3
-
-
-def test_whoever_can_run_keeps_it_from_going_off(alarm):
-    for _ in range(5):
-        alarm.set(0.1, 0.1)
-        compute(0.03)
-    assert alarm.take() == []
-
-
-def test_once_removed_it_never_goes_off(alarm):
-    alarm.set(0.02, 0.02)
-    alarm.remove()
-    alarm.set(0.02, 0.02)
+    assert len(seen) >= 3
+    seen.again = False
+    compute(0.05)
+    seen.clear()
     compute(0.1)
-    assert alarm.take() == []
+    assert seen == []
+    alarm.put_off()
+    compute(0.1)
+    assert len(seen) == 1
 
 
-def test_what_is_kept_is_bounded(alarm):
-    for _ in range(3000):
-        alarm._handle(signal.SIGPROF, sys._getframe())
-    assert len(alarm.take()) == 1000
+def test_whoever_can_run_puts_it_off(alarm, seen):
+    for _ in range(10):
+        alarm.put_off()
+        compute(0.01)
+    assert seen == []
+
+
+def test_once_removed_it_never_goes_off(alarm, seen):
+    alarm.put_off()
+    alarm.remove()
+    alarm.put_off()
+    compute(0.1)
+    assert seen == []
 
 
 def test_a_program_that_handles_the_signal_keeps_it():
@@ -82,9 +97,9 @@ def test_a_program_that_handles_the_signal_keeps_it():
 
     before = signal.signal(signal.SIGPROF, handler)
     try:
-        alarm = StarvationAlarm(lambda frame: None)
+        alarm = Alarm(0.01, 0.01, lambda frame: True)
         alarm.install()
-        alarm.set(0.01, 0.01)
+        alarm.put_off()
         alarm.remove()
         assert signal.getsignal(signal.SIGPROF) is handler
         assert signal.getitimer(signal.ITIMER_PROF) == (0, 0)
@@ -95,10 +110,10 @@ def test_a_program_that_handles_the_signal_keeps_it():
 def test_a_program_that_takes_the_signal_later_keeps_it_and_its_timer(alarm):
     """A profiler that a plugin starts, for instance."""
     rings = []
-    alarm.set(0.05, 0.02)
+    alarm.put_off()
     signal.signal(signal.SIGPROF, lambda *_: rings.append("profile"))
     signal.setitimer(signal.ITIMER_PROF, 50, 50)
-    alarm.set(0.01, 0.01)
+    alarm.put_off()
     assert signal.getitimer(signal.ITIMER_PROF)[1] == pytest.approx(50, abs=0.1)
     alarm.remove()
     assert signal.getitimer(signal.ITIMER_PROF)[1] == pytest.approx(50, abs=0.1)
@@ -110,13 +125,13 @@ def test_a_program_that_takes_the_signal_later_keeps_it_and_its_timer(alarm):
 def test_a_program_that_sets_the_default_back_is_not_ended_by_it():
     code = """if True:
         import signal, time
-        from lva.host.interpreter import StarvationAlarm
-        alarm = StarvationAlarm(lambda frame: None)
+        from lva.host.watch.alarm import Alarm
+        alarm = Alarm(0.02, 0.02, lambda frame: True)
         alarm.install()
-        alarm.set(0.2, 0.02)
+        alarm.put_off()
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         for _ in range(10):
-            alarm.set(0.02, 0.02)
+            alarm.put_off()
             end = time.process_time() + 0.05
             while time.process_time() < end:
                 pass
@@ -127,46 +142,17 @@ def test_a_program_that_sets_the_default_back_is_not_ended_by_it():
 
 def test_another_thread_has_no_alarm():
     before = signal.getsignal(signal.SIGPROF)
-    alarm = StarvationAlarm(lambda frame: None)
+    alarm = Alarm(0.01, 0.01, lambda frame: True)
     thread = threading.Thread(target=alarm.install)
     thread.start()
     thread.join()
     assert signal.getsignal(signal.SIGPROF) == before
 
 
-def test_long_collections_are_noted():
-    collections = Collections()
-    collections.install()
-    try:
-        garbage = [[[]] for _ in range(200_000)]
-        begun = time.monotonic()
-        gc.collect()
-        ended = time.monotonic()
-        del garbage
-    finally:
-        collections.remove()
-    ((since, until), *_) = collections.recent_since(begun)
-    assert begun <= since < until <= ended
-    assert collections.seconds_between(begun, ended) >= until - since
-    assert collections.seconds_between(until - 0.001, until) == pytest.approx(0.001)
-    assert collections.seconds_between(since, since + 0.001) == pytest.approx(0.001)
-    assert collections.seconds_between(ended, ended + 1) == 0
-    assert collections._note not in gc.callbacks
-
-
-def test_a_collection_whose_end_is_not_yet_told_counts():
-    collections = Collections()
-    collections._note("start", {})
-    now = time.monotonic()
-    assert collections.seconds_between(now, now + 1) == pytest.approx(1, abs=0.1)
-    collections._note("stop", {})
-    assert collections.seconds_between(now, now + 1) < 0.1
-
-
 def test_a_process_that_ends_with_an_alarm_set_is_not_killed_by_it():
     code = """
 import sys, time
-from lva.host.interpreter import StarvationAlarm
+from lva.host.watch.alarm import Alarm
 
 class Late:
     time = time.thread_time
@@ -177,9 +163,9 @@ class Late:
             pass
 
 sys.late = Late()
-alarm = StarvationAlarm(lambda frame: None)
+alarm = Alarm(0.01, 0.01, lambda frame: True)
 alarm.install()
-alarm.set(0.01, 0.01)
+alarm.put_off()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")

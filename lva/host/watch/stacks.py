@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import linecache
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Final, NamedTuple
 
-from trio._core._run import unrolled_run
-
-from lva.host.finder import PACKAGE
+import trio
 
 #: Trio's own function that runs one step after the other: what is below it is no task's.
-_LOOP: Final = unrolled_run.__code__
+_LOOP: Final = (str(Path(trio.__file__).parent / "_core" / "_run.py"), "unrolled_run")
 #: The module whose code the interpreter runs in between, which is no part of what is going on.
-_MEANWHILE: Final = "lva.host.interpreter"
+_MEANWHILE: Final = "lva.host.watch.alarm"
 #: How many lines of a stack are kept: the innermost.
 _MOST_LINES: Final = 40
 
@@ -35,29 +34,36 @@ class Line(NamedTuple):
         return f"{self.file}:{self.number} in {self.function}"
 
 
-def stack_of(frame: FrameType | None) -> list[Line]:
-    """Return the lines of a task's step, or of a whole thread; the innermost first."""
+def stack_of(frame: FrameType | None, modules: Mapping[str, str]) -> list[Line]:
+    """Return the lines of a task's step, or of a whole thread; the innermost first.
+
+    Args:
+        frame: The innermost frame.
+        modules: The plugins' names, by that of their module or package.
+    """
     return [
         Line(
             frame.f_code.co_filename,
             frame.f_lineno or 0,
             frame.f_code.co_name,
-            _plugin_of(frame),
+            _plugin_of(frame, modules),
         )
         for frame, _ in zip(_frames(frame), range(_MOST_LINES), strict=False)
     ]
 
 
 def _frames(frame: FrameType | None) -> Iterator[FrameType]:
-    while frame is not None and frame.f_code is not _LOOP:
+    while frame is not None and (frame.f_code.co_filename, frame.f_code.co_name) != _LOOP:
         if frame.f_globals.get("__name__") != _MEANWHILE:
             yield frame
         frame = frame.f_back
 
 
-def _plugin_of(frame: FrameType) -> str | None:
-    package, _, rest = str(frame.f_globals.get("__name__")).partition(".")
-    return rest.partition(".")[0] if package == PACKAGE else None
+def _plugin_of(frame: FrameType, modules: Mapping[str, str]) -> str | None:
+    module = str(frame.f_globals.get("__name__"))
+    while module and module not in modules:
+        module = module.rpartition(".")[0]
+    return modules.get(module)
 
 
 def owner_of(named: str | None, stack: Sequence[Line], plugins: Container[str]) -> str | None:

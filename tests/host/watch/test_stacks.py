@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
-from lva.host.stacks import Line, formatted, owner_of, place_in, stack_of, without_callers
+from lva.host.watch.stacks import Line, formatted, owner_of, place_in, stack_of, without_callers
 
 PLUGINS = {"a", "b"}
+MODULES = {"lva_plugins.a": "a", "acme": "b"}
 LIBRARY = Line("/lib/json.py", 1, "dumps", None)
 HELPER = Line("/plugins/helper.py", 2, "help", "helper")
 A = Line("/plugins/a.py", 3, "work", "a")
@@ -48,10 +49,10 @@ def test_callers_of_the_plugin_are_cut_off():
 def in_module(name, depth=0):
     """Return the stack of a function that a module of this name defines."""
     module = ModuleType(name)
-    module.__dict__.update(sys=sys, stack_of=stack_of)
+    module.__dict__.update(sys=sys, stack_of=stack_of, MODULES=MODULES)
     source = (
         "def f(depth):\n"
-        "    return f(depth - 1) if depth else stack_of(sys._getframe())\n"
+        "    return f(depth - 1) if depth else stack_of(sys._getframe(), MODULES)\n"
     )  # fmt: skip
     exec(compile(source, "/plugins/file.py", "exec"), module.__dict__)
     return module.f(depth)
@@ -61,7 +62,8 @@ async def test_lines_know_their_plugin_and_end_at_the_event_loop():
     stack = in_module("lva_plugins.a.part")
     assert stack[0] == Line("/plugins/file.py", 2, "f", "a")
     assert in_module("lva_pluginsx.a")[0].plugin is None
-    assert in_module("lva.host.interpreter")[0].function == "in_module"
+    assert in_module("acme.part")[0].plugin == "b", "of an installed package"
+    assert in_module("lva.host.watch.alarm")[0].function == "in_module"
     assert not [line for line in stack if line.function == "unrolled_run"]
     assert len(in_module("lva_plugins.a", depth=200)) == 40
 

@@ -1,4 +1,4 @@
-"""What each plugin uses of the event loop, kept by the plugin's name over restarts."""
+"""What each plugin uses of the event loop, and what it blocked, kept by the plugin's name over restarts."""
 
 from __future__ import annotations
 
@@ -6,43 +6,60 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, Literal
 
 #: For how long, in seconds, shares are taken over.
 SPAN: Final = 60.0
 #: What is noted within this time, in seconds, is kept together.
 _GRAIN: Final = 1.0
 
+#: What was blocked: the service's event loop, the plugin's own, or a worker thread that serves a request.
+Blocked = Literal["service", "plugin", "thread"]
+WHAT: Final[dict[Blocked, str]] = {
+    "service": "the event loop",
+    "plugin": "its own event loop",
+    "thread": "a worker thread of a request",
+}
 
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """Something held the event loop.
+
+@dataclass(slots=True)
+class Block:
+    """Code of a plugin that blocked something for longer than the limit.
 
     Attributes:
         at: When it began, in Unix seconds.
         seconds: For how long; so far, if it goes on.
         where: The line, ``file:line in function``: the plugin's own one if there is one.
         stack: All lines up to the event loop's, the innermost last.
+        of: What was blocked.
+        over: Whether it has ended.
     """
 
     at: float
     seconds: float
     where: str
     stack: Sequence[str]
+    of: Blocked = "service"
+    over: bool = True
+
+    def __str__(self) -> str:
+        return f"{WHAT[self.of]} for {self.seconds:.2f} s at {self.where}"
 
 
 @dataclass(slots=True)
 class LoopUse:
-    """One plugin's holds of the event loop.
+    """What one plugin blocked.
 
     Attributes:
-        holds: How many there have been.
-        last_hold: The newest.
+        blocks: How often.
+        last_block: The newest.
+        open: Those that go on.
     """
 
-    holds: int = 0
-    last_hold: Hold | None = None
+    blocks: int = 0
+    last_block: Block | None = None
+    open: list[Block] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -52,7 +69,7 @@ class _Slice:
     until: float
     measured: float = 0.0
     used: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    held: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    blocked: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
 @dataclass(slots=True)
@@ -66,8 +83,8 @@ class _Readings:
 class LoopUses:
     """The use of the event loop by all plugins. Any thread may call.
 
-    The share of the time is put together from two sources. Holds are all seen, and count in full. Of
-    everything shorter, samples are taken: windows in which each step of each task is timed.
+    The share of the time is put together from two sources. Blocks of the service's event loop are all seen,
+    and count in full. Of everything shorter, samples are taken: windows in which everything is timed.
 
     Args:
         clock: Tells the time, in seconds.
@@ -83,33 +100,43 @@ class LoopUses:
         self._processor: dict[str, _Readings] = {}
 
     def of(self, plugin: str) -> LoopUse:
-        """Return one plugin's holds."""
+        """Return what one plugin blocked."""
         return self._uses.setdefault(plugin, LoopUse())
 
-    def note_window(self, seconds: float, used: Mapping[str | None, float]) -> None:
-        """Note for how long steps were timed, holds left out, and how long those of plugins took."""
+    def longest_open(self, plugin: str) -> Block | None:
+        """Return the longest of the blocks of a plugin that go on; None if none does."""
+        return max(list(self.of(plugin).open), key=lambda block: block.seconds, default=None)
+
+    def note_window(self, seconds: float, used: Mapping[str, float]) -> None:
+        """Note for how long all was timed, blocks left out, and how long what plugins did took."""
         with self._lock:
             current = self._current()
             current.measured += seconds
             for plugin, taken in used.items():
-                if plugin is not None:
-                    current.used[plugin] += taken
+                current.used[plugin] += taken
 
-    def note_hold(self, plugin: str, hold: Hold) -> None:
-        """Note that a plugin holds the event loop, or has held it."""
+    def note_block(self, plugin: str, block: Block) -> None:
+        """Note what a plugin has blocked, or blocks and goes on to."""
         with self._lock:
             use = self.of(plugin)
-            use.holds += 1
-            use.last_hold = hold
-            self._current().held[plugin] += hold.seconds
+            use.blocks += 1
+            use.last_block = block
+            if not block.over:
+                use.open.append(block)
+            self._count(plugin, block, block.seconds)
 
-    def prolong_hold(self, plugin: str, seconds: float) -> None:
-        """Note that the plugin's last hold has gone on for another so many seconds."""
+    def prolong(self, plugin: str, block: Block, seconds: float, over: bool = False) -> None:
+        """Note for how long a block that went on has lasted by now, and whether that is all."""
         with self._lock:
-            use = self.of(plugin)
-            if use.last_hold is not None:
-                use.last_hold = replace(use.last_hold, seconds=use.last_hold.seconds + seconds)
-            self._current().held[plugin] += seconds
+            more, block.seconds = seconds - block.seconds, seconds
+            self._count(plugin, block, more)
+            if over and not block.over:
+                block.over = True
+                self.of(plugin).open.remove(block)
+
+    def _count(self, plugin: str, block: Block, seconds: float) -> None:
+        if block.of == "service":
+            self._current().blocked[plugin] += seconds
 
     def _current(self) -> _Slice:
         now = self._clock()
@@ -163,11 +190,11 @@ class LoopUses:
                 whole.measured += item.measured
                 for plugin, seconds in item.used.items():
                     whole.used[plugin] += seconds
-                for plugin, seconds in item.held.items():
-                    whole.held[plugin] += seconds
+                for plugin, seconds in item.blocked.items():
+                    whole.blocked[plugin] += seconds
         span = max(1e-9, min(SPAN, now - self._begun))
-        free = max(0.0, 1 - sum(whole.held.values()) / span) / max(1e-9, whole.measured)
+        free = max(0.0, 1 - sum(whole.blocked.values()) / span) / max(1e-9, whole.measured)
         return {
-            plugin: min(1.0, whole.held[plugin] / span + whole.used[plugin] * free)
-            for plugin in {*whole.used, *whole.held}
+            plugin: min(1.0, whole.blocked[plugin] / span + whole.used[plugin] * free)
+            for plugin in {*whole.used, *whole.blocked}
         }
