@@ -86,7 +86,7 @@ async def measure(directory: Path) -> None:
         for _ in range(10):
             host.publish("monitoring_event", requests())
             await trio.sleep(0.01)
-        plugin = next(iter(host.lives["prometheus"]._members.values()))
+        plugin = next(iter(host.lives["prometheus"]._instances.members.values()))
         wholes, helds = [], []
         for accept in ("", "application/openmetrics-text;version=1.0.0"):
             request = SimpleNamespace(headers=Headers({"Accept": accept}), args=MultiDict())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import sys
 import threading
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
@@ -15,19 +16,21 @@ from typing import Any, Final
 
 import trio
 
-from lva import log_guard, state_directory
+from lva import state_directory
 from lva.connection_errors import ConnectionErrors
 from lva.errors import ConfigurationError
 from lva.host.host import Host
 from lva.host.loading import LoadedPlugin, load_plugins
+from lva.host.process_guard import ProcessGuard
+from lva.host.process_state import Piece
 from lva.host.receipt import EXIT_KILLED, Receipt
 from lva.host.terminator import Terminator
 from lva.host.watching import watch
 from lva.log_tail import LogTail
-from lva.logs import keep_secret, service_logger, set_up
+from lva.logs import keep_secret, set_up
 from lva.points import MonitoringPoint
 from lva.settings import Settings, load_settings
-from lva.terminal import tell_receipt
+from lva.sources import warn_of_service_links
 from lva.web import assets
 from lva.web.access import Access
 from lva.web.actions import Actions
@@ -39,7 +42,7 @@ from lva.web.resources import Resources
 from lva.web.tap_stream import TapStreams
 from lva.web.telemetry import Telemetry
 
-LOGGER: Final = service_logger("lva.service")
+LOGGER: Final = logging.getLogger("lva.service")
 
 #: After how many seconds a thread that computes lets others have the interpreter. Python's default, 5 ms,
 #: is paid by the event loop after each system call while a plugin's thread is busy: too much.
@@ -69,6 +72,7 @@ class Service:
         stop_wanted: Set when the service should stop by itself, because a critical plugin failed.
         served: Whether `lva.serve` runs this process and so decides about signals and stopping.
         watch: Whether plugins are reloaded when their files are saved.
+        own_state: State of the process, besides what every process has, that plugins must leave alone.
         address: Where it listens, as a URL or ``unix:path``; None if another server decides that.
         connection_errors: What failed in the server's work for connections.
     """
@@ -83,6 +87,7 @@ class Service:
         self.stop_wanted: trio.Event = trio.Event()
         self.served = False
         self.watch = False
+        self.own_state: Sequence[Piece] = ()
         self.address: str | None = None
         self.terminator: Terminator = Terminator(self.last_words)
         self.deadline: float | None = None
@@ -137,6 +142,7 @@ class Service:
         sys.setswitchinterval(min(SWITCH_INTERVAL, sys.getswitchinterval()))
         listening = trio.Event()
         self.host = host = Host(settings, self.plugins or (), go=listening)
+        guard = ProcessGuard(host.watched, self.own_state)
         self.plugins = None  # or the classes of a plugin that is reloaded would stay
         access = Access(settings, self.address)
         Resources(host, self.draining.is_set, access)
@@ -162,7 +168,9 @@ class Service:
             nursery.start_soon(streams.run, name="event streams")
             nursery.start_soon(taps.run, name="taps")
             nursery.start_soon(assets.prepare, name="console")
-            nursery.start_soon(log_guard.keep_checking, name="logging")
+            if self.served:  # else the process, and its state, is another's
+                host.watchers.append(guard.note_transition)
+                nursery.start_soon(guard.run, name="the state of the process")
             await nursery.start(host.run)
             await send({"type": "lifespan.startup.complete"})
             if not self.served:
@@ -190,6 +198,7 @@ class Service:
         if self.settings is None:
             self.settings = load_settings()
             set_up(self.settings.log_level, self.settings.log_format)
+            warn_of_service_links()
         if self.plugins is None:
             held.enter_context(state_directory.owned(self.settings.state_dir))
             self.plugins = load_plugins(self.settings)
@@ -241,9 +250,9 @@ class Service:
             self.terminator.stand_down()
 
     def _tell(self, receipt: Receipt) -> None:
-        """Write the receipt; after that, nothing changes the exit code that it states."""
+        """Log the receipt; after that, nothing changes the exit code that it states."""
         with self._telling:
-            tell_receipt(receipt)
+            log_receipt(receipt)
             self._told = receipt.exit_code
 
     def last_words(self, code: int) -> str | int:
@@ -271,6 +280,13 @@ async def _refuse_websocket(receive: Callable[[], Any], send: Callable[[Any], An
         await send({"type": "websocket.close", "code": 1000})
     except Exception as error:  # noqa: BLE001 - of a client that goes on sending, whose connection is closed
         LOGGER.debug("a WebSocket could not be refused: %s", type(error).__name__)
+
+
+def log_receipt(receipt: Receipt) -> None:
+    """Log the receipt: one JSON object, in both log formats."""
+    level = logging.INFO if receipt.exit_code == 0 else logging.WARNING
+    values = receipt.as_dict()
+    LOGGER.log(level, "receipt %s", json.dumps(values), extra={"receipt": values})
 
 
 def create_app(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import sys
 from collections.abc import Callable
@@ -15,8 +16,7 @@ from lva.client.commands import COMMANDS
 from lva.commands.check import check
 from lva.commands.new import new
 from lva.commands.plugins import plugins
-from lva.errors import ConfigurationError
-from lva.standard_streams import fill_closed, print_whole_lines
+from lva.errors import SYNONYMS, ConfigurationError
 
 if TYPE_CHECKING:
     from lva.settings import Settings
@@ -28,15 +28,26 @@ THREADS_GRACE: Final = 0.5
 @click.version_option(__version__, prog_name="lva")
 def main() -> None:
     """LVA: a video agent service whose work is done by plugins."""
-    fill_closed()
-    print_whole_lines()
 
 
 for _command in (plugins, check, new, *COMMANDS):
     main.add_command(_command)
 
 
-@main.command()
+class _Run(click.Command):
+    """Knows what the option is called that others call ``--port``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if (key := error.option_name.lstrip("-")) in SYNONYMS:
+                said = f"No such option '--{key}'. Did you mean '--{SYNONYMS[key]}'?"
+                raise click.NoSuchOption(error.option_name, said, ctx=ctx) from error
+            raise
+
+
+@main.command(cls=_Run)
 @click.option("--bind", metavar="HOST:PORT", help="Where to listen (127.0.0.1:5240).")
 @click.option(
     "--config",
@@ -78,13 +89,15 @@ def run(config: Path | None, watch: bool, **options: Any) -> None:
 def _run(overrides: dict[str, Any], config: Path | None, watch: bool, signals: Any) -> int:
     from lva import state_directory
     from lva.logs import set_up
-    from lva.settings import load_settings
+    from lva.settings import SettingsError, load_settings
+    from lva.sources import warn_of_service_links
 
     try:
         settings = load_settings(overrides, config)
-    except ConfigurationError as error:
+    except SettingsError as error:
         raise ConfigurationError([*error.problems, *_plugin_problems(error.partial)]) from error
     set_up(settings.log_level, settings.log_format)
+    warn_of_service_links()
     with state_directory.owned(settings.state_dir, settings.bind):
         return _serve(settings, watch, signals)
 
@@ -93,8 +106,7 @@ def _serve(settings: Settings, watch: bool, signals: Any) -> int:
     from lva import serve
     from lva.app import create_app
     from lva.host.loading import load_plugins
-    from lva.logs import flush
-    from lva.terminal import announce
+    from lva.terminal import announce, show_receipt
 
     gc.set_threshold(*serve.GC_THRESHOLDS)
     service = create_app(settings)
@@ -104,7 +116,9 @@ def _serve(settings: Settings, watch: bool, signals: Any) -> int:
     listener = serve.listen(settings.bind)
     announce(settings, service.plugins, serve.address_of(listener))
     code = serve.run(service, settings, listener, signals)
-    flush()
+    if service.host is not None and service.host.receipt is not None:
+        with contextlib.suppress(OSError):  # the terminal has just been closed
+            show_receipt(service.host.receipt)
     # Python waits for threads that are no daemons, for as long as they like; the service does not.
     service.terminator.exit_after(THREADS_GRACE, code)
     return code
@@ -135,5 +149,5 @@ def _reporting_problems(work: Callable[[], int]) -> int:
             f"lva: {count} problem{'s' if count > 1 else ''}, nothing was started:", err=True
         )
         for problem in error.problems:
-            click.echo(f"  - {redact(problem)}", err=True)
+            click.echo("  - " + redact(problem).replace("\n", "\n    "), err=True)
         return EXIT_CONFIGURATION

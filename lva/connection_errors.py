@@ -6,17 +6,18 @@ end nothing but its own connection.
 
 from __future__ import annotations
 
+import logging
 import time
 import traceback
 from collections.abc import Callable, Iterable
 from typing import Final
 
 from lva.host.runtimes import split_cancelled
-from lva.logs import brief, service_logger
+from lva.logs import brief
 from lva.points import CONNECTION_ERRORS, SERVICE, MonitoringPoint
 from lva.recurring import Recurring
 
-LOGGER: Final = service_logger("lva.service")
+LOGGER: Final = logging.getLogger("lva.service")
 #: The error code of a connection that an error of the server has ended.
 FAILED: Final = "connection_failed"
 #: Most kinds of errors that are told apart.

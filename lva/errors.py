@@ -7,12 +7,14 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-    from lva.settings import Settings
+
+#: What other programs call a setting.
+SYNONYMS: Final = dict.fromkeys(("address", "host", "listen", "port"), "bind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +46,11 @@ class ConfigurationError(Exception):
     Args:
         problems: One or more messages. The first line says what is wrong and where; what to do
             about it stands in the same message.
-        partial: What could be made of the settings without the wrong ones, to look for further
-            problems with; never to run with.
     """
 
-    def __init__(self, problems: Sequence[str], partial: Settings | None = None) -> None:
+    def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems: list[str] = list(problems)
-        self.partial = partial
 
 
 def suggestion(wrong: str, known: Iterable[str]) -> str:
@@ -66,10 +65,10 @@ def listing(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
-def hint(wrong: str, known: Iterable[str], label: str = "known") -> str:
+def hint(wrong: str, known: Iterable[str]) -> str:
     """Return the nearest known name as a suggestion, or all of them when none is near."""
     names = list(known)
-    return suggestion(wrong, names) or f"; {label} are {listing(names)}"
+    return suggestion(wrong, names) or f"; available: {listing(names)}"
 
 
 def wrong_key(error: ErrorDetails, known: Iterable[str] = ()) -> str:

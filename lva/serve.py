@@ -20,11 +20,10 @@ from lva.connections import our_connections
 from lva.errors import ConfigurationError
 from lva.host.receipt import EXIT_KILLED, EXIT_UNCLEAN
 from lva.host.terminator import Terminator
-from lva.logs import service_logger
 from lva.settings import Settings, parse_bind
 from lva.signals import Signals
 
-LOGGER: Final = service_logger("lva.service")
+LOGGER: Final = logging.getLogger("lva.service")
 
 _BACKLOG: Final = 1024
 #: Part of `shutdown_timeout`, the drain window apart, that requests in flight get to finish.
@@ -129,6 +128,7 @@ def run(service: Service, settings: Settings, listener: socket.socket, signals: 
     # What is loaded by now stays until the end: the garbage collector need not look at it again.
     gc.collect()
     gc.freeze()
+    service.own_state = (signals.state,)
     try:
         with signals.left_to_trio():
             trio.run(_serve, service, settings, listener, signals)
@@ -217,8 +217,8 @@ def hypercorn_config(settings: Settings, listener: socket.socket) -> Config:
     """Return Hypercorn's configuration: our socket, our limits, our logging."""
     config = _OurSocket(listener)
     config.backlog = _BACKLOG
-    config.errorlog = service_logger("hypercorn.error")
-    config.errorlog.setLevel(logging.WARNING)
+    config.errorlog = logging.getLogger("hypercorn.error")
+    config.errorlog.setLevel(max(logging.WARNING, logging.getLogger().level))
     config.accesslog = None
     config.include_server_header = False
     config.keep_alive_timeout = settings.keep_alive_timeout

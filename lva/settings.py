@@ -21,10 +21,9 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from lva.contract import RestartPolicy
-from lva.errors import ConfigurationError, wrong_key
+from lva.errors import SYNONYMS, ConfigurationError, wrong_key
 from lva.sources import (
     CONFIG_VARIABLE,
     DEFAULT_FILE,
@@ -36,6 +35,7 @@ from lva.sources import (
     unknown_variables,
 )
 from lva.user_paths import absolute
+from lva.variables import validated
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -185,15 +185,23 @@ class PluginSettings(_Table):
         )
 
 
+def _own_state_dir() -> Path:
+    """Return the directory that is meant for it; it begins with ``~`` if the user has no home directory."""
+    try:
+        return Path(platformdirs.user_state_dir("lva", appauthor=False))
+    except RuntimeError:  # refused where the directory is needed: most commands do not need it
+        return Path("~/.local/state/lva")
+
+
 class Settings(_Table):
     """What the service is told. Times are in seconds, sizes in bytes."""
 
-    active_plugins: Annotated[tuple[str, ...], NoDecode] = Field(
+    active_plugins: tuple[str, ...] = Field(
         EMBEDDED_PLUGINS,
         description="The plugins that run, in starting order: a JSON list, or names"
         " separated by commas. Set to nothing, none runs.",
     )
-    plugins_dir: Annotated[tuple[Path, ...], NoDecode] = Field(
+    plugins_dir: tuple[Path, ...] = Field(
         (), description="Directories with plugins besides the one that ships with the service."
     )
     bind: str = Field(
@@ -224,7 +232,7 @@ class Settings(_Table):
         " told to stop. Part of shutdown_timeout.",
     )
     state_dir: Path = Field(
-        default_factory=lambda: Path(platformdirs.user_state_dir("lva", appauthor=False)),
+        default_factory=_own_state_dir,
         description="Where plugins keep files; made private (mode 0700).",
     )
     plugin_file_check: Literal["strict", "warn"] = Field(
@@ -238,8 +246,13 @@ class Settings(_Table):
     )
     loop_hold_limit: Seconds = Field(
         0.1,
-        description="A plugin that holds the service's event loop for longer is reported, with the line;"
-        " 0 turns the watch over the event loop off.",
+        description="A plugin that blocks the service's event loop, or its own, for longer is reported, with"
+        " the line; 0 turns the watch over the event loops off.",
+    )
+    loop_block_unready: Seconds = Field(
+        30.0,
+        description="While a plugin blocks its own event loop, or a worker thread that serves a request, for"
+        " longer, the service is not ready; 0 for never.",
     )
     max_body_size: Annotated[int, Field(ge=0, le=1 << 40)] = Field(
         16 * 1024 * 1024, description="Largest request body."
@@ -312,12 +325,6 @@ class Settings(_Table):
         return MappingProxyType(self.model_dump(exclude={"plugins", "admin_token"}))
 
 
-class _Variables(Settings, BaseSettings):
-    """The same settings for pydantic-settings, which reads the environment by them."""
-
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter="__")
-
-
 def parse_bind(value: str) -> tuple[str, int] | str:
     """Return ``(host, port)``, or the path of a Unix socket.
 
@@ -347,6 +354,20 @@ def _is_ipv6(text: str) -> bool:
     return True
 
 
+class SettingsError(ConfigurationError):
+    """Settings are wrong.
+
+    Args:
+        problems: As for any `ConfigurationError`.
+        partial: What could be made of the settings without the wrong ones, to look for further
+            problems with; never to run with.
+    """
+
+    def __init__(self, problems: Sequence[str], partial: Settings | None = None) -> None:
+        super().__init__(problems)
+        self.partial = partial
+
+
 def load_settings(
     overrides: Mapping[str, Any] | None = None, config_file: Path | None = None
 ) -> Settings:
@@ -358,10 +379,13 @@ def load_settings(
             `lva.toml` in the current directory if it exists.
 
     Raises:
-        ConfigurationError: With every problem found.
+        SettingsError: With every problem found.
     """
-    file = read_file(config_file)
-    environment = read_environment(_Variables)
+    try:
+        file = read_file(config_file)
+    except ConfigurationError as error:
+        raise SettingsError(error.problems) from error
+    environment = read_environment(Settings.model_fields)
     sources = [
         replace(source, values=_fold_tables(source.values))
         for source in (Source("command line", dict(overrides or {})), environment, file)
@@ -369,15 +393,15 @@ def load_settings(
     merged: dict[str, Any] = {}
     for source in sources:
         merged = over(source.values, merged)
-    problems = [*unknown_variables(_Variables), *environment.unreadable]
+    problems = [*unknown_variables(Settings.model_fields), *environment.unreadable]
     settings: Settings | None
     try:
-        settings = Settings.model_validate(merged)
+        settings = validated(Settings, merged)
     except ValidationError as error:
         problems += [explain(item, sources) for item in error.errors()]
         settings = _without_wrong(merged, error)
     if problems or settings is None:
-        raise ConfigurationError(problems, None if environment.unreadable else settings)
+        raise SettingsError(problems, None if environment.unreadable else settings)
     return settings
 
 
@@ -410,6 +434,8 @@ def explain(error: ErrorDetails, sources: Sequence[Source]) -> str:
         return f"settings: {wrong_key(error)}"
     model = PluginSettings if keys[0] == "plugins" else Settings
     message, value = wrong_key(error, keys_of(model)), f"{error['input']!r:.80}"
+    if error["type"] == "extra_forbidden" and len(keys) == 1 and keys[0] in SYNONYMS:
+        message = f"unknown key; did you mean {SYNONYMS[str(keys[0])]!r}?"
     where = next(
         (source.place(keys) for source in sources if source.sets(keys)), ".".join(map(str, keys))
     )

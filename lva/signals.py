@@ -9,6 +9,7 @@ function that also keeps the interpreter's lock cannot be helped.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import threading
@@ -19,10 +20,10 @@ from typing import Final
 
 import trio
 
+from lva.host.process_state import Piece
 from lva.host.receipt import EXIT_UNCLEAN
-from lva.logs import service_logger
 
-LOGGER: Final = service_logger("lva.service")
+LOGGER: Final = logging.getLogger("lva.service")
 
 #: All ask for a stop. SIGHUP comes when a terminal is closed, SIGQUIT from Ctrl-\ in one.
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -98,6 +99,13 @@ class Signals:
     def keep_hearing(self) -> bool:
         """Take the wake-up descriptor; return whether it was somebody else's. In the main thread."""
         return signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False) != self._writer
+
+    @property
+    def state(self) -> Piece:
+        """The wake-up descriptor as state of the process that plugins must leave alone."""
+        return Piece(
+            "the wake-up descriptor of signals", self.keep_hearing, lambda _: None, shown=False
+        )
 
     @contextlib.contextmanager
     def _wakes_us(self) -> Iterator[None]:

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import stat
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic_settings import BaseSettings, EnvSettingsSource
-
-from lva.errors import ConfigurationError, suggestion
+from lva.errors import SYNONYMS, ConfigurationError, suggestion
 from lva.trust import untrusted
+from lva.variables import VariableText
 
 ENV_PREFIX: Final = "LUNA_VIDEO_AGENT_"
 #: The environment variable that names the settings file.
 CONFIG_VARIABLE: Final = f"{ENV_PREFIX}CONFIG"
 DEFAULT_FILE: Final = Path("lva.toml")
+LOGGER: Final = logging.getLogger("lva.service")
+_LINK: Final = re.compile(rf"{ENV_PREFIX}(\w+_)?PORT(_\d+_(TCP|UDP|SCTP))?")
+_LINKED: Final = re.compile(r"(tcp|udp|sctp)://")
+_LINK_PART: Final = re.compile(
+    rf"{ENV_PREFIX}(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)_(PROTO|PORT|ADDR))"
+)
 
 
 @dataclass(frozen=True)
@@ -71,20 +78,41 @@ class Environment(Source):
         return ": ".join([self.name, name, *filter(None, [".".join(map(str, keys[end:]))])])
 
 
-def read_environment(model: type[BaseSettings]) -> Environment:
-    """Read the variables of a model's settings."""
-    source = EnvSettingsSource(model)
-    values, unreadable = {}, []
+def read_environment(fields: Collection[str]) -> Environment:
+    """Read the variables for fields of the settings; those for plugins lead into their tables, by ``__``."""
+    values: dict[str, Any] = {}
+    unreadable, used = [], set()
     # In the order of their names, a variable for a table comes before those for keys in it.
-    for name, value in sorted(source.env_vars.items()):
-        if _holds_table(name.upper()) and (why := _table_problem(value or "")) is not None:
-            unreadable.append(f"environment: {name.upper()}: {why}")
-        else:
-            values[name] = value
-    source.env_vars = values
-    return Environment(
-        "environment", source(), frozenset(name.upper() for name in values), unreadable
-    )
+    for name, text in sorted(_our_variables().items()):
+        keys = name.removeprefix(ENV_PREFIX).lower().split("__")
+        if keys[0] not in fields or (len(keys) > 1 and keys[0] != "plugins"):
+            continue
+        value: Any = VariableText(text)
+        if _holds_table(name):
+            if (why := _table_problem(text)) is not None:
+                unreadable.append(f"environment: {name}: {why}")
+                continue
+            value = json.loads(text)
+        used.add(name)
+        _put(values, keys, value)
+    return Environment("environment", values, frozenset(used), unreadable)
+
+
+def _our_variables() -> dict[str, str]:
+    """Return the variables with our prefix, their names in capitals; of two that differ in case, one."""
+    ours = {name.upper(): text for name, text in os.environ.items()}
+    return {name: text for name, text in ours.items() if name.startswith(ENV_PREFIX)}
+
+
+def _put(table: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+    """Set a value in tables within tables; one that is written as JSON is read for it."""
+    *above, last = keys
+    for key in above:
+        below = table.get(key)
+        below = below.decoded() if isinstance(below, VariableText) else below
+        table[key] = below if isinstance(below, dict) else {}
+        table = table[key]
+    table[last] = over({last: table.get(last)}, {last: value})[last]
 
 
 def _holds_table(variable: str) -> bool:
@@ -102,16 +130,45 @@ def _table_problem(value: str) -> str | None:
     return None if is_table else "should be a valid dictionary in JSON"
 
 
-def unknown_variables(model: type[BaseSettings]) -> list[str]:
-    """Return a message for each variable with our prefix that is none of the model's."""
-    known = {f"{ENV_PREFIX}{name.upper()}" for name in model.model_fields} | {CONFIG_VARIABLE}
+def unknown_variables(fields: Collection[str]) -> list[str]:
+    """Return a message for each variable with our prefix that is for no field; not for service links."""
+    known = {f"{ENV_PREFIX}{name.upper()}" for name in fields} | {CONFIG_VARIABLE}
+    ours = _our_variables()
     return [
-        f"environment: {name}: unknown setting{suggestion(name, known)}"
-        for name in sorted(os.environ)
-        if name.upper().startswith(ENV_PREFIX)
-        and name.upper() not in known
-        and not name.upper().startswith(f"{ENV_PREFIX}PLUGINS__")
+        f"environment: {name}: unknown setting{_meant(name, known)}"
+        for name in sorted(ours.keys() - known - service_links(ours))
+        if not name.startswith(f"{ENV_PREFIX}PLUGINS__")
     ]
+
+
+def _meant(variable: str, known: Collection[str]) -> str:
+    key = variable.removeprefix(ENV_PREFIX).lower()
+    if key in SYNONYMS:
+        return f"; did you mean {ENV_PREFIX + SYNONYMS[key].upper()!r}?"
+    return suggestion(variable, known)
+
+
+def service_links(variables: Mapping[str, str]) -> set[str]:
+    """Return which variables are Kubernetes's or Docker's, for a Service or container of our name.
+
+    A Service ``luna-video-agent`` makes such of each pod of its namespace: ``LUNA_VIDEO_AGENT_SERVICE_HOST``,
+    ``LUNA_VIDEO_AGENT_PORT=tcp://10.0.0.1:80``, ``LUNA_VIDEO_AGENT_PORT_80_TCP_ADDR``.
+    """
+    return {
+        name
+        for name, text in variables.items()
+        if _LINK_PART.fullmatch(name) or (_LINK.fullmatch(name) and _LINKED.match(text))
+    }
+
+
+def warn_of_service_links() -> None:
+    """Log, in one warning, which variables were ignored."""
+    if links := sorted(service_links(_our_variables())):
+        LOGGER.warning(
+            "ignored %s: set by Kubernetes for a Service, not for the settings; enableServiceLinks: false in"
+            " the pod's spec leaves such variables out",
+            ", ".join(links),
+        )
 
 
 def read_file(config_file: Path | None) -> Source:
@@ -126,7 +183,7 @@ def read_file(config_file: Path | None) -> Source:
         if (why := untrusted(path)) is not None:
             raise ConfigurationError([f"{path}: {why}"])
         with path.open("rb") as file:
-            values = tomllib.load(file)
+            values = tomllib.loads(file.read().decode("utf-8-sig"))
             if "admin_token" in values and os.fstat(file.fileno()).st_mode & stat.S_IROTH:
                 why = "everybody may read the admin_token in it"
                 raise ConfigurationError([f"{path}: {why}; run: chmod o-r {path}"])

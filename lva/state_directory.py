@@ -48,6 +48,10 @@ def owned(path: Path, bind: str = "an unknown address") -> Iterator[None]:
 
 
 def _make_private(path: Path) -> None:
+    if not path.is_absolute():
+        why = f"user {os.geteuid()} has no home directory for {path}"
+        todo = "set state_dir, or LUNA_VIDEO_AGENT_STATE_DIR, to a directory of the service's own"
+        raise ConfigurationError([f"state_dir: {why}; {todo}"])
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = path.stat()

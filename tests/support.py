@@ -252,11 +252,11 @@ class RunningHost:
 
     def plugin(self, name: str) -> Any:
         """Return the one instance of the plugin's first class."""
-        return next(iter(self.life(name)._members.values()))
+        return next(iter(self.life(name)._instances.members.values()))
 
     def states(self, name: str) -> list[str]:
         """Return the states that the plugin has been in, oldest first."""
-        return [step.state.value for step in self.life(name).history]
+        return [step.state.value for step in self.life(name).record.history]
 
     async def wait_for(self, name: str, state: State, within: float = 1000.0) -> None:
         """Wait until the plugin is in a state."""

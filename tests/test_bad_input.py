@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from lva import logs, masking
+from lva import logs
 from lva.cli import main
 from lva.errors import ConfigurationError
 from lva.host import loading
@@ -90,14 +90,16 @@ WRONG_SETTINGS = [
     # unknown keys and variables
     env("BINDD", "h:1", "unknown setting", "did you mean 'LUNA_VIDEO_AGENT_BIND'?"),
     env("SHUTDOWN_TIMOUT", "5", "did you mean 'LUNA_VIDEO_AGENT_SHUTDOWN_TIMEOUT'?"),
+    env("PORT", "5240", "unknown setting", "did you mean 'LUNA_VIDEO_AGENT_BIND'?"),
+    toml("port = 5240", "port: unknown key", "did you mean 'bind'?"),
     env("PLUGINS_A", "x", "unknown setting", "LUNA_VIDEO_AGENT_PLUGINS"),
     env("PLUGINS__CAM__MAX_RESTART", "3", "unknown key", "did you mean 'max_restarts'?"),
-    env("PLUGINS__CAM__PASSWORD", SECRET, "unknown key", "known are backoff_initial"),
+    env("PLUGINS__CAM__PASSWORD", SECRET, "unknown key", "available: backoff_initial"),
     toml("bindd = 'h:1'", "bindd", "unknown key", "did you mean 'bind'?"),
     toml("[plugin.cam]\ncritical = true", "plugin:", "unknown key", "did you mean 'plugins'?"),
     toml("[plugins.cam]\nmax_restart = 1", "plugins.cam.max_restart", "did you mean 'max_restarts'?"),
     toml("[plugins.cam]\nurl = 'x'", "plugins.cam.url", "unknown key"),
-    toml(f"zzz = '{SECRET}'", "zzz", "unknown key", "known are active_plugins, admin_token, bind"),
+    toml(f"zzz = '{SECRET}'", "zzz", "unknown key", "available: active_plugins, admin_token, bind"),
     option("bindd", "h:1", "unknown key", "did you mean 'bind'?"),
     # wrong types
     env("SHUTDOWN_TIMEOUT", "soon", "valid number", "'soon'"),
@@ -457,9 +459,9 @@ def test_not_a_name(name: str, plugins: Path) -> None:
         ("Cam", "did you mean 'cam'?"),
         ("histroy", "did you mean 'history'?"),
         ("background_plugin_exmaple.py", "did you mean 'background_plugin_example'?"),
-        ("os", "found are background_plugin_example, "),
-        ("__init__", "found are"),
-        ("class", "found are"),
+        ("os", "available: background_plugin_example, "),
+        ("__init__", "available:"),
+        ("class", "available:"),
     ],
 )
 def test_no_such_plugin(name: str, said: str, plugins: Path) -> None:
@@ -536,14 +538,14 @@ def within(body: str) -> str:
             for value, *said in (
                 ("'monitoring_evnt'", "unknown eventName 'monitoring_evnt'",
                  "did you mean 'monitoring_event'?"),
-                ("'zzz'", "unknown eventName 'zzz'", "known are monitoring_event"),
-                ("5", "unknown eventName 5", "known are monitoring_event"),
-                ("['monitoring_event']", "unknown eventName ['monitoring_event']", "known are"),
-                ("None", "sets no eventName", "known are monitoring_event"),
+                ("'zzz'", "unknown eventName 'zzz'", "available: monitoring_event"),
+                ("5", "unknown eventName 5", "available: monitoring_event"),
+                ("['monitoring_event']", "unknown eventName ['monitoring_event']", "available:"),
+                ("None", "sets no eventName", "available: monitoring_event"),
             )
         ),
         broken(EVENT.replace("eventName", "eventname"), "class Cam sets no eventName",
-               "known are monitoring_event", id="no eventName"),
+               "available: monitoring_event", id="no eventName"),
         # what the class says about itself
         broken(within("host_settings = {'batchsize': 1}"), "host_settings: batchsize: unknown key",
                "did you mean 'batch_size'?", id="host key"),
@@ -595,7 +597,7 @@ class Config(BaseModel):
         ({"url": "x", "prt": 5}, ["plugins.cam.config.prt: unknown key; did you mean 'port'?"]),
         (
             {"url": "x", "zzzzz": SECRET},
-            ["config.zzzzz: unknown key; known are broken, inner, password, port, url"],
+            ["config.zzzzz: unknown key; available: broken, inner, password, port, url"],
         ),
         ({"url": "x", "port": SECRET}, ["plugins.cam.config.port: ", "valid integer"]),
         ({"url": "x", "password": [SECRET]}, ["plugins.cam.config.password: ", "valid string"]),
@@ -647,7 +649,7 @@ class B(BaseBackgroundPlugin):
     ("values", "said"),
     [
         ({"prt": 1, "link": "x"}, ["config.prt: unknown key; did you mean 'port'?"]),
-        ({"zzzzz": 1}, ["config.zzzzz: unknown key; known are link, port"]),
+        ({"zzzzz": 1}, ["config.zzzzz: unknown key; available: link, port"]),
         ({"url": "x"}, ["config.url: unknown key"]),  # pydantic would not read it by this name
         ({"port": "x", "link": 5}, ["config.port: ", "config.link: "]),
     ],
@@ -676,7 +678,7 @@ def test_configuration_from_the_environment(plugins: Path, monkeypatch: pytest.M
     [
         ("camm", "did you mean 'cam'?"),
         ("hist", "did you mean 'history'?"),
-        ("zzzzzz", "found are "),
+        ("zzzzzz", "available: "),
     ],
 )
 def test_a_table_of_no_plugin(table: str, said: str, plugins: Path) -> None:
@@ -949,7 +951,7 @@ def test_run_masks_the_passwords_of_urls_in_the_problems_it_prints(tmp_path: Pat
 
 
 def test_run_masks_known_secrets_in_the_problems_it_prints(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(masking, "_secrets", [])
+    monkeypatch.setattr(logs, "_secrets", [])
     logs.keep_secret({"password": SECRET})
     result = CliRunner().invoke(main, ["run", "--bind", SECRET])
     assert result.exit_code == 2

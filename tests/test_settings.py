@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pwd
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from lva.cli import main
 from lva.errors import ConfigurationError
 from lva.host import loading
 from lva.host.loading import load_plugins
 from lva.settings import ENV_PREFIX, Settings, load_settings, parse_bind
+from lva.sources import warn_of_service_links
 from tests.support import ServiceProcess
 
 EVENT = """\
@@ -168,6 +172,144 @@ def test_a_variable_for_a_key_beats_the_one_for_its_table(monkeypatch: pytest.Mo
     monkeypatch.setenv(f"{ENV_PREFIX}PLUGINS", '{"Cam": {"max_restarts": 2, "critical": true}}')
     cam = load_settings().plugins["cam"]
     assert (cam.batch_size, cam.max_restarts, cam.critical) == (6, 1, True)
+
+
+CONFIGURED = """\
+from typing import Any
+from pydantic import BaseModel
+from lva import BaseEventPlugin
+
+class Deep(BaseModel):
+    text: str = ""
+    number: float = 0
+
+class Cam(BaseEventPlugin):
+    eventName = "monitoring_event"
+    class Config(BaseModel):
+        text: str = ""
+        texts: dict[str, str] = {}
+        words: list[str] = []
+        numbers: list[int] | None = None
+        either: str | list[str] = ""
+        number: int | None = 1
+        flag: bool = False
+        any: Any = None
+        deep: Deep = Deep()
+    async def handleEvent(self, points, logger): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "key", "expected"),
+    [
+        ("TEXT", "12e4", "text", "12e4"),
+        ("TEXT", "true", "text", "true"),
+        ("TEXT", "null", "text", "null"),
+        ("TEXT", '"7"', "text", '"7"'),
+        ("TEXT", "[1]", "text", "[1]"),
+        ("TEXT", "", "text", ""),
+        ("TEXTS__X-API-KEY", "0042", "texts", {"x-api-key": "0042"}),
+        ("TEXTS", '{"label": "7"}', "texts", {"label": "7"}),
+        ("DEEP__TEXT", "7", "deep.text", "7"),
+        ("DEEP__NUMBER", "7", "deep.number", 7.0),
+        ("DEEP", '{"text": "7"}', "deep.text", "7"),
+        ("WORDS", '["7", "x"]', "words", ["7", "x"]),
+        ("NUMBERS", "[7]", "numbers", [7]),
+        ("NUMBERS", "null", "numbers", None),
+        ("EITHER", "[7]", "either", "[7]"),
+        ("NUMBER", "7", "number", 7),
+        ("NUMBER", "null", "number", None),
+        ("FLAG", "true", "flag", True),
+        ("ANY", "7", "any", "7"),
+        ("ANY__DEEP__ER", "7", "any", {"deep": {"er": "7"}}),
+    ],
+)
+def test_a_variable_is_text_until_its_field_says_otherwise(
+    variable: str,
+    text: str,
+    key: str,
+    expected: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """What looks like a number, a list or a table in JSON is one only where the field takes no text."""
+    place(tmp_path / "plugins", "cam.py", CONFIGURED)
+    monkeypatch.setenv(f"{ENV_PREFIX}PLUGINS__CAM__CONFIG__{variable}", text)
+    settings = load_settings({"plugins_dir": (tmp_path / "plugins",), "active_plugins": ("cam",)})
+    (loaded,) = load_plugins(settings)
+    (value,) = loaded.configs.values()
+    for name in key.split("."):
+        value = getattr(value, name)
+    assert value == expected
+    assert type(value) is type(expected)
+
+
+def test_a_key_beside_the_variable_for_its_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{ENV_PREFIX}PLUGINS__CAM__CONFIG__LABELS", '{"a": "1", "b": "2"}')
+    monkeypatch.setenv(f"{ENV_PREFIX}PLUGINS__CAM__CONFIG__LABELS__B", "3")
+    assert load_settings().plugins["cam"].config == {"labels": {"a": "1", "b": "3"}}
+
+
+LINKS = {
+    "SERVICE_HOST": "10.0.0.1",
+    "SERVICE_PORT": "80",
+    "SERVICE_PORT_HTTP": "80",
+    "PORT": "tcp://10.0.0.1:80",
+    "PORT_80_TCP": "tcp://10.0.0.1:80",
+    "PORT_80_TCP_PROTO": "tcp",
+    "PORT_80_TCP_PORT": "80",
+    "PORT_80_TCP_ADDR": "10.0.0.1",
+    "METRICS_SERVICE_HOST": "10.0.0.2",
+    "METRICS_PORT": "udp://10.0.0.2:9",
+}
+
+
+def test_variables_that_kubernetes_sets_for_a_service_are_ignored_with_one_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A Service of the product's own name must not keep the service from starting."""
+    for name, text in LINKS.items():
+        monkeypatch.setenv(f"{ENV_PREFIX}{name}", text)
+    assert load_settings().bind == "127.0.0.1:5240"
+    warn_of_service_links()
+    (said,) = caplog.messages
+    assert all(f"{ENV_PREFIX}{name}" in said for name in LINKS)
+    assert "enableServiceLinks: false" in said
+
+
+def test_a_byte_order_mark_is_skipped() -> None:
+    Path("lva.toml").write_bytes(b"\xef\xbb\xbfbind = 'h:1'\n")
+    Path("lva.toml").chmod(0o644)
+    assert load_settings().bind == "h:1"
+
+
+@pytest.fixture
+def nobody_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user id without an entry in the user database, and without HOME, as in many containers."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+
+
+@pytest.mark.usefixtures("nobody_known")
+def test_a_user_without_a_home_directory_is_told_to_set_state_dir() -> None:
+    result = CliRunner().invoke(main, ["run", "--bind", "127.0.0.1:0"])
+    assert result.exit_code == 2
+    (line,) = result.output.splitlines()[1:]
+    assert f"state_dir: user {os.geteuid()} has no home directory" in line
+    assert "LUNA_VIDEO_AGENT_STATE_DIR" in line
+
+
+@pytest.mark.usefixtures("nobody_known")
+@pytest.mark.parametrize("command", ["plugins", "check history", "new cam", "status"])
+def test_commands_that_need_no_state_directory_need_no_home(command: str) -> None:
+    result = CliRunner().invoke(main, command.split())
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert result.exit_code == (3 if command == "status" else 0), result.output
 
 
 @pytest.mark.parametrize("how", ["variable", "argument"])

@@ -88,7 +88,7 @@ def read_points(path: Path) -> list[MonitoringPoint]:
             raise ConfigurationError(
                 [f"{path}: larger than {_MAX_POINTS} bytes; send a part of it"]
             )
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise ConfigurationError([f"{path}: cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:

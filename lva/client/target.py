@@ -149,12 +149,11 @@ def find_target(address: str | None, config: Path | None, token_file: Path | Non
 
 def _settings(config: Path | None, *, needed: bool) -> Mapping[str, Any]:
     """Return what the service's settings say of its address and token."""
-    from lva.errors import ConfigurationError
-    from lva.settings import Settings, load_settings
+    from lva.settings import Settings, SettingsError, load_settings
 
     try:
         settings: Settings | None = load_settings(None, config)
-    except ConfigurationError as error:
+    except SettingsError as error:
         settings = error.partial
         if needed and settings is None:
             problems = "".join(f"\n  - {problem}" for problem in error.problems)

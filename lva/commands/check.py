@@ -61,16 +61,15 @@ def check(
     checked: wrong usage, or settings that do not say where the plugins are.
     """
     from lva.check.plugins import check_plugins
-    from lva.errors import ConfigurationError
     from lva.host.loading import active_names
-    from lva.settings import load_settings
+    from lva.settings import SettingsError, load_settings
 
     sample = _points(points) if points is not None else None
     _refuse_missing(targets)
     wrong: list[str] = []
     try:
         settings = load_settings({key: value for key, value in options.items() if value}, config)
-    except ConfigurationError as error:
+    except SettingsError as error:
         wrong = error.problems
         if error.partial is None:
             for problem in wrong:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -93,7 +94,10 @@ def printable(text: str) -> str:
 
 def short_path(path: Path) -> str:
     """Return a path as people would write it here."""
-    for base, shown in ((Path.cwd(), ""), (Path.home(), "~/")):
-        if path.is_relative_to(base):
-            return f"{shown}{path.relative_to(base)}"
+    if path.is_relative_to(Path.cwd()):
+        return str(path.relative_to(Path.cwd()))
+    with contextlib.suppress(RuntimeError):  # not every user has a home directory
+        return (
+            f"~/{path.relative_to(Path.home())}" if path.is_relative_to(Path.home()) else str(path)
+        )
     return str(path)

@@ -6,6 +6,7 @@ channel meanwhile; everybody else goes on.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,13 +21,13 @@ from lva.host.lifecycle import Ending, PluginLife, State
 from lva.host.loading import LoadedPlugin
 from lva.host.record import BEGINNING
 from lva.host.reloading import collect_old_code, load_beside
-from lva.logs import brief, service_logger
+from lva.logs import brief
 from lva.settings import Settings
 
 if TYPE_CHECKING:
     from lva.host.host import Host
 
-LOGGER: Final = service_logger("lva.host")
+LOGGER: Final = logging.getLogger("lva.host")
 
 #: How often, in seconds, to look whether what an ended life has left is gone.
 _LOOK_AGAIN: Final = 0.05
@@ -174,7 +175,7 @@ class Changes:
         life.begin_ending(ending, reason)
         await life.ended.wait()
         await self._leftovers_gone(life)
-        life.note_leaks(find_leaks([life]).get(life.name, Leaks()))
+        life.record.note_leaks(find_leaks([life]).get(life.name, Leaks()), life)
 
     async def _leftovers_gone(self, life: PluginLife) -> None:
         """Give threads that the plugin's handlers have left a moment: nobody can wait for a thread."""
@@ -226,7 +227,7 @@ class Changes:
         if life.owner.calls:
             return f"plugin {life.name!r} is not started: a handler of its last life has not ended"
         # Once the service stops, only a sink that is between two lives is worth another: for its points.
-        last_points = life.ending is Ending.HANDOVER and life.takes_points
+        last_points = life.record.ending is Ending.HANDOVER and life.takes_points
         if self._host.stop_requested.is_set() and not last_points:
             return f"plugin {life.name!r} is not started: the service is stopping"
         return None
@@ -243,7 +244,7 @@ class Changes:
         state = life.state.value.value
         if verb == "start" and not life.ended.is_set():
             return f"plugin {name!r} is {state}; to begin anew, restart it"
-        if verb == "stop" and life.ended.is_set() and (life.paused or state == "abandoned"):
+        if verb == "stop" and life.ended.is_set() and (life.record.paused or state == "abandoned"):
             return f"plugin {name!r} has ended already: it is {state}"
         return None
 

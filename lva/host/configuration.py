@@ -15,7 +15,8 @@ from lva.contract import BaseBackgroundPlugin, BaseEventPlugin
 from lva.errors import Problem, hint, wrong_key
 from lva.host.finder import PluginFileError, plugin_line
 from lva.logs import keep_secret
-from lva.settings import PluginSettings, keys_of
+from lva.settings import ENV_PREFIX, PluginSettings, keys_of
+from lva.variables import plain, validated
 
 PluginClass: TypeAlias = type[BaseEventPlugin] | type[BaseBackgroundPlugin]
 
@@ -79,15 +80,19 @@ def configs_of(
     for (cls, model), keys in zip(models.items(), known, strict=True):
         part = {key: value for key, value in values.items() if keys is None or key in keys}
         try:
-            configs[cls] = part if model is None else model.model_validate(part)
+            configs[cls] = plain(part) if model is None else validated(model, part, plain)
         except ValidationError as error:
-            key_problems += _lines(error)
+            key_problems += _lines(error, variable=f"{ENV_PREFIX}PLUGINS__{name}__CONFIG")
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - a validator is plugin code, which may raise anything
             problems.append(_broken_validator(error, cls, path))
     # Two classes may say the same of a key that both have.
-    problems = [f"plugins.{name}.config.{line}" for line in dict.fromkeys(key_problems)] + problems
+    place = f"plugins.{name}.config"
+    problems = [
+        f"{place}{'' if line.startswith(':') else '.'}{line}"
+        for line in dict.fromkeys(key_problems)
+    ] + problems
     if problems:
         said = "\n  ".join(["its configuration is wrong:", *problems])
         raise PluginFileError(Problem(said, code="config"))
@@ -150,12 +155,16 @@ def _unknown_keys(values: Iterable[str], known: Sequence[set[str] | None]) -> li
     return [f"{key}: unknown key{hint(key, keys)}" for key in values if key not in keys]
 
 
-def _lines(error: ValidationError, known: Iterable[str] = ()) -> list[str]:
-    """Return pydantic's errors with the key's path."""
-    return [
-        f"{'.'.join(map(str, item['loc'])) or '(whole)'}: {wrong_key(item, known)}"
-        for item in error.errors(include_input=False, include_context=False)
-    ]
+def _lines(error: ValidationError, known: Iterable[str] = (), variable: str = "") -> list[str]:
+    """Return pydantic's errors with the key's path, and how a missing one is set, by a variable too."""
+    lines = []
+    for item in error.errors(include_input=False, include_context=False):
+        keys = [*map(str, item["loc"])]
+        line = f"{'.'.join(keys)}: {wrong_key(item, known)}"
+        if variable and item["type"] == "missing":
+            line += f"; set it there, or as {'__'.join([variable, *keys]).upper()}"
+        lines.append(line)
+    return lines
 
 
 def _broken_validator(error: BaseException, cls: PluginClass, path: Path) -> str:

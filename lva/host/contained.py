@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from lva.logs import service_logger
-
-LOGGER: Final = service_logger("lva.host")
+LOGGER: Final = logging.getLogger("lva.host")
 
 
 class Bugs:

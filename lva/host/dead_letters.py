@@ -31,9 +31,13 @@ class DeadLetters:
         path: The file; the one before it has ``.1`` at its end.
         max_bytes: Most bytes of both together. What is older goes.
         logger: Told of what cannot be written.
+
+    Attributes:
+        cut: How many letters were deleted to make room for newer ones.
     """
 
     def __init__(self, path: Path, max_bytes: int, logger: logging.Logger) -> None:
+        self.cut: int = 0
         self._path = path
         self._max_bytes = max_bytes // _FILES
         self._logger = logger
@@ -67,7 +71,10 @@ class DeadLetters:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             del lines[:count]
             if lines:
-                self._path.replace(f"{self._path}.1")
+                before = Path(f"{self._path}.1")
+                if before.exists():
+                    self.cut += before.read_bytes().count(b"\n")
+                self._path.replace(before)
 
     def _log_failure(self, count: int, why: str) -> None:
         """Log what could not be written, now and then."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ from trio_util import wait_any
 from lva.contract import PartialDeliveryError, PermanentDeliveryError, RetryLaterError
 from lva.host.dead_letters import DeadLetters
 from lva.host.expected import worth_a_traceback
+from lva.host.losses import CUT, REFUSED, Losses
 from lva.host.mailbox import (
     AGE,
     ATTEMPTS,
+    ENDS,
     FAILED,
     Batch,
     Bounds,
@@ -201,10 +204,10 @@ class Delivery:
         self._plugin = what.partition(".")[0]
         self._settings = settings
         self._logger = logger
-        self._own_logger = logging.getLogger(logger.name)
         self._rng = rng
         self._patience = patience
         self._dead_letters = dead_letters
+        self._lost: Callable[[], None] | None = None
         self._buried: list[tuple[str, list[Any]]] = []
         self._batches: list[Batch] = []  # what is under way, oldest first
         self._idle: list[Batch] = []  # of these, what no worker has
@@ -252,6 +255,25 @@ class Delivery:
         self._patience = patience
         self._dead_letters = dead_letters
         self._paused = False
+
+    def report_losses(self, losses: Losses) -> None:
+        """Let points that are dropped from now on, or were found to be, be reported in the log."""
+        if self._lost is None:
+            self._lost = losses.watch(self._what, self._logger, self._losses)
+        self.mailbox.lost = self._lost
+        if self._losses().total():
+            self._lost()
+
+    def _losses(self) -> Counter[str]:
+        """Return how many points were dropped, by reason; but for ends, which are reported by themselves."""
+        cut = 0 if self._dead_letters is None else self._dead_letters.cut
+        return Counter(
+            {
+                **{reason: n for reason, n in self.ledger.dropped.items() if reason not in ENDS},
+                REFUSED: self.ledger.refused,
+                CUT: cut,
+            }
+        )
 
     def resume(self, ledger: Ledger) -> None:
         """Go on with an earlier account of the same points, now that the mailbox is there, and new."""
@@ -348,12 +370,6 @@ class Delivery:
         expired = batch.older_than(trio.current_time() - self._settings.max_age)
         if expired:
             self._drop(batch, AGE, range(expired))
-            self._log_failure(
-                f"has not taken points within {self._settings.max_age:g} s",
-                f"{expired} points dropped",
-                "age",
-                None,
-            )
 
     async def _deliver(
         self, batch: Batch, runtime: Runtime, handle: Callable[..., Awaitable[Any]]
@@ -368,7 +384,7 @@ class Delivery:
         self.batch_sizes.observe(len(batch))
         begun = trio.current_time()
         self._calls += 1
-        call = runtime.call(self._what, handle, list(batch), self._own_logger)
+        call = runtime.call(self._what, handle, list(batch), self._logger)
         ended = in_time = False
         try:
             with trio.move_on_after(self._settings.handle_timeout):
@@ -491,6 +507,7 @@ class Delivery:
         self._bury_later(reason, batch, indices)
         self.ledger.dropped[reason] += len(indices)
         self._settle(batch, _others(batch, indices))
+        self.mailbox.lost()
 
     def _show(self, step: str, batch: Batch, indices: Sequence[int] | None = None) -> None:
         """Show points of the batch, or all of them, to those who look at points as they pass."""
@@ -507,8 +524,11 @@ class Delivery:
         """Write the points that were given up to the dead letters."""
         buried, self._buried = self._buried, []
         if self._dead_letters is not None and buried:
+            cut = self._dead_letters.cut
             with trio.CancelScope(shield=True):
                 await self._dead_letters.write(buried)
+            if self._dead_letters.cut > cut:
+                self.mailbox.lost()
 
     async def _back_off(self, batch: Batch) -> None:
         """Wait before the next attempt; once the mailbox is closed, only briefly: time is short."""

@@ -213,7 +213,7 @@ class PluginFinder(MetaPathFinder, Loader):
             if (package := directory / name).is_dir():
                 return f"no such plugin: {package} has no __init__.py, which makes it a package"
         places = ", ".join(map(str, self._directories))
-        return f"no such plugin in {places}{hint(name, self.available(), 'found')}"
+        return f"no such plugin in {places}{hint(name, self.available())}"
 
     def _no_original(self, source: str) -> str:
         if source in self._instances:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -17,23 +18,24 @@ from lva.events import EVENT_TYPES, EventType
 from lva.host.changes import Changes
 from lva.host.contained import Bugs
 from lva.host.leaks import find_leaks
-from lva.host.lifecycle import Ending, PluginLife
+from lva.host.lifecycle import Ending, PluginLife, Services
 from lva.host.limiters import a_limiter_for_each
 from lva.host.loading import LoadedPlugin
-from lva.host.loop_use import LoopUses
-from lva.host.loops import LoopThread
+from lva.host.losses import Losses
 from lva.host.mailbox import Mailbox, size_of
 from lva.host.receipt import Receipt, exit_code, plugin_receipt
 from lva.host.record import BEGINNING, Record, State, Watcher
 from lva.host.routing import RouteTable
 from lva.host.runtimes import AsyncioRuntime, Patience, Runtime, TrioRuntime
+from lva.host.sourcefiles import Looks
 from lva.host.status import statuses
 from lva.host.tap import PUBLISHED, Taps
-from lva.host.watchdog import LoopWatchdog
-from lva.logs import service_logger
+from lva.host.watch.loop_watch import LoopWatch
+from lva.host.watch.pulse import Watched
+from lva.host.watch.uses import LoopUses
 from lva.settings import Settings
 
-LOGGER: Final = service_logger("lva.host")
+LOGGER: Final = logging.getLogger("lva.host")
 
 _Way: TypeAlias = tuple[EventType, tuple[Mailbox, ...]]
 
@@ -42,6 +44,8 @@ _Way: TypeAlias = tuple[EventType, tuple[Mailbox, ...]]
 _BACKGROUND_SHARE: Final = 0.4
 _LAST_WAITS: Final = 4
 _DRAIN_SHARE: Final = 0.5  # of what is left after the background plugins
+#: A worker thread that is at one call of a request for so long, in seconds, is reported as blocked.
+_THREAD_LIMIT: Final = 10.0
 
 
 class Host:
@@ -88,12 +92,19 @@ class Host:
         self.receipt: Receipt | None = None
         self.loop_uses: LoopUses | None = None
         self._settings = settings
-        self._public = settings.public()
+        self._services = Services(
+            routes=self.routes,
+            publish=self.publish,
+            describe=self.describe,
+            settings=settings.public(),
+            slow_start=settings.slow_start,
+            rng=rng or random.Random(),  # noqa: S311 - jitter, not cryptography
+        )
         self._loaded = loaded
-        self._rng = rng or random.Random()  # noqa: S311 - jitter, not cryptography
         # By event: what its points are, and who gets them. Replaced as a whole, never changed, since
         # other threads read it too.
         self._ways: Mapping[str, _Way] = {name: (event, ()) for name, event in EVENT_TYPES.items()}
+        self._looks = Looks()
         self._nursery: trio.Nursery | None = None
         self._go = go
         self.failed: bool = False
@@ -123,17 +134,25 @@ class Host:
                 self.request_stop("the host was cancelled")
 
     async def watch_loop(self) -> None:
-        """Watch what holds the event loop, until cancelled. Does nothing when that is turned off."""
+        """Watch what blocks an event loop, until cancelled. Does nothing when that is turned off."""
         if limit := self._settings.loop_hold_limit:
             self.loop_uses = LoopUses()
-            await LoopWatchdog(limit, self.loop_uses, self._loop_threads).run()
+            # What makes the service not ready is to have been reported before.
+            threads = min(_THREAD_LIMIT, self._settings.loop_block_unready or _THREAD_LIMIT)
+            await LoopWatch(limit, threads, self.loop_uses, self.watched).run()
 
-    def _loop_threads(self) -> dict[str, LoopThread | None]:
-        """Return the plugins by name, each with the thread of its asyncio loop. Any thread may call."""
-        return {name: life.loop_thread() for name, life in list(self.lives.items())}
+    def watched(self) -> dict[str, Watched]:
+        """Return what is to be watched of each plugin. Any thread may call."""
+        found = {}
+        for name, life in list(self.lives.items()):
+            thread = life.loop_thread()
+            loop = None if thread is None else thread.watched()
+            found[name] = Watched(life.loaded.module, loop)
+        return found
 
     async def _conduct(self, task_status: trio.TaskStatus[None]) -> None:
         self._thread = get_ident()
+        self._losses = Losses(lambda work, name: self.do(work, name=name), self.stopped)
         with trio.CancelScope(shield=True), a_limiter_for_each():
             async with trio.open_nursery() as self._nursery:
                 for loaded in self._loaded:
@@ -181,17 +200,8 @@ class Host:
 
     def _make_life(self, loaded: LoadedPlugin, record: Record | None = None) -> PluginLife:
         assert self._nursery is not None
-        life = self.lives[loaded.name] = PluginLife(
-            loaded,
-            _runtime(loaded, self._nursery),
-            self.routes,
-            self.publish,
-            self.describe,
-            self._public,
-            self._settings.slow_start,
-            self._rng,
-            record,
-        )
+        life = PluginLife(loaded, _runtime(loaded, self._nursery), self._services, record)
+        self.lives[loaded.name] = life
         life.record.watchers = self.watchers
         return life
 
@@ -206,6 +216,7 @@ class Host:
             for cls, delivery in life.deliveries.items():
                 found[cls.eventName].append(delivery.mailbox)  # type: ignore[union-attr] # only event classes have deliveries
                 delivery.taps = self.taps
+                delivery.report_losses(self._losses)
                 if delivery.mailbox not in before:
                     self.do(delivery.mailbox.write_behind, name=f"{life.name} (spool)")
         self._ways = {name: (EVENT_TYPES[name], tuple(found[name])) for name in EVENT_TYPES}
@@ -223,7 +234,7 @@ class Host:
             self.gave_up.set()
         finally:
             life.note_end()
-        if life.ending is Ending.FOR_GOOD:
+        if life.record.ending is Ending.FOR_GOOD:
             self.look_at_end(life)
 
     def look_at_end(self, life: PluginLife) -> None:
@@ -231,7 +242,9 @@ class Host:
         if life.settings.critical and life.state.value in {State.FAILED, State.ABANDONED}:
             if not self.stop_requested.is_set():
                 self.critical_failure = life.name
-                LOGGER.critical("critical plugin %s has given up: %s", life.name, life.last.reason)
+                LOGGER.critical(
+                    "critical plugin %s has given up: %s", life.name, life.record.last.reason
+                )
             self.gave_up.set()
 
     # Points
@@ -259,7 +272,7 @@ class Host:
         except KeyError:
             raise ValueError(
                 f"unknown event {event!r}{suggestion(str(event), EVENT_TYPES)};"
-                f" known are {listing(EVENT_TYPES)}"
+                f" available: {listing(EVENT_TYPES)}"
             ) from None
         batch = tuple(points)
         if not batch:
@@ -328,7 +341,7 @@ class Host:
             if life.record.has_points:
                 await life.give_up_points()  # of those that an operator had stopped
         for name, leaks in find_leaks(self.lives.values()).items():
-            self.lives[name].note_leaks(leaks)
+            self.lives[name].record.note_leaks(leaks, self.lives[name])
 
     async def _drain(self, name: str, deadline: float) -> None:
         """Deliver what waits; an operator's restart that is under way may be completed for that."""
@@ -373,23 +386,44 @@ class Host:
             return time.monotonic() - self._stop_begun_real
 
     def describe(self) -> list[dict[str, Any]]:
-        """Describe every plugin, all as of this moment. In the host's thread only."""
+        """Describe every plugin, all as of this moment. In the host's thread only.
+
+        Only whether their files have changed is as of the last look, which this begins anew.
+        """
+        self._looks.begin(life.files for life in self.lives.values())
         return statuses(self.lives.values(), self.loop_uses)
+
+    async def look_at_files(self, *names: str) -> None:
+        """Look whether the files of some plugins, or of all, have changed, so that their status tells."""
+        await self._looks.look(self.lives[name].files for name in names or self.lives)
 
     def not_ready(self) -> dict[str, str]:
         """Return why the service is not ready, by plugin; empty if every active plugin runs.
 
-        A plugin that an operator has stopped is no longer active.
+        A plugin that an operator has stopped is no longer active. One that has been blocked for
+        `loop_block_unready` does not run.
         """
-        return {
-            name: f"{life.state.value.value}: {life.last.reason}"
-            for name, life in self.lives.items()
-            if life.state.value is not State.RUNNING and not life.paused
-        }
+        found = {}
+        for name, life in self.lives.items():
+            if life.record.paused:
+                continue
+            if life.state.value is not State.RUNNING:
+                found[name] = f"{life.state.value.value}: {life.record.last.reason}"
+            elif (block := self._blocked(name)) is not None:
+                found[name] = f"blocked: {block}"
+        return found
+
+    def _blocked(self, plugin: str) -> str | None:
+        """Say what a plugin has blocked for too long, and goes on to."""
+        limit = self._settings.loop_block_unready
+        if not limit or self.loop_uses is None:
+            return None
+        block = self.loop_uses.longest_open(plugin)
+        return None if block is None or block.seconds < limit else str(block)
 
     def paused(self) -> list[str]:
         """Return the names of the plugins that an operator has stopped, or is stopping."""
-        return [name for name, life in self.lives.items() if life.paused]
+        return [name for name, life in self.lives.items() if life.record.paused]
 
 
 def _whole(kind: EventType, points: Iterable[Any]) -> tuple[Any, ...]:

@@ -17,7 +17,7 @@ from lva.host.runtimes import waiting_at
 from lva.logs import current_plugin
 
 if TYPE_CHECKING:
-    from lva.host.lifecycle import PluginLife
+    from lva.host.footprint import Footprint
 
 
 #: By what the names of plugins' files begin with, the modules that were made from them, and whose these are.
@@ -39,7 +39,7 @@ class Leaks:
         return ", ".join(f"{kind} {item}" for kind, items in kinds for item in items)
 
 
-def find_leaks(lives: Iterable[PluginLife]) -> dict[str, Leaks]:
+def find_leaks(lives: Iterable[Footprint]) -> dict[str, Leaks]:
     """Find what is alive of these plugins, in one walk over all tasks and threads.
 
     A task belongs to the plugin in whose context it was started or whose file its code is from; a
@@ -82,17 +82,17 @@ def find_leaks(lives: Iterable[PluginLife]) -> dict[str, Leaks]:
     return dict(found)
 
 
-def trio_tasks_of(life: PluginLife) -> list[trio.lowlevel.Task]:
+def trio_tasks_of(life: Footprint) -> list[trio.lowlevel.Task]:
     """Return the Trio tasks of a plugin; whose a task is, is told as by `find_leaks`."""
     return [task for _, task in _tasks_of(_roots([life]))]
 
 
-def count_tasks(lives: Iterable[PluginLife]) -> Counter[str]:
+def count_tasks(lives: Iterable[Footprint]) -> Counter[str]:
     """Count the Trio tasks of these plugins; whose a task is, is told as by `find_leaks`."""
     return Counter(name for name, _ in _tasks_of(_roots(lives)))
 
 
-def _roots(lives: Iterable[PluginLife]) -> _Roots:
+def _roots(lives: Iterable[Footprint]) -> _Roots:
     roots: _Roots = {}
     for life in lives:
         roots.setdefault(_root(life.loaded.path), {})[life.loaded.module] = life.name

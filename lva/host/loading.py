@@ -9,9 +9,11 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found] # the stubs leave it out; `signal` is made of it
 import contextlib
 import inspect
+import logging
 import reprlib
 import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, get_args
 
-from lva import log_guard, luna
+from lva import luna
 from lva.check.loaded import loaded_problems
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin, Plugin, RuntimeName
 from lva.errors import ConfigurationError, Problem, hint, listing
@@ -34,8 +36,9 @@ from lva.host.finder import (
     PluginFinder,
     plugin_line,
 )
+from lva.host.process_guard import kept_by
 from lva.host.spool import open_spool
-from lva.logs import brief, service_logger
+from lva.logs import brief
 from lva.settings import PluginSettings, Settings
 
 __all__ = [
@@ -49,7 +52,7 @@ __all__ = [
     "load_plugins",
 ]
 
-LOGGER: Final = service_logger("lva.service")
+LOGGER: Final = logging.getLogger("lva.service")
 
 SHIPPED_DIR: Final = Path(__file__).parent.parent / "plugins"
 _NO_TABLE: Final = PluginSettings()
@@ -197,7 +200,7 @@ def _unused_tables(settings: Settings, finder: PluginFinder) -> Iterator[str]:
     folded = {name.lower() for name in known}
     for table in settings.plugins:
         if table.lower() not in folded:
-            yield f"plugins.{table}: there is no plugin of that name{hint(table, known, 'found')}"
+            yield f"plugins.{table}: there is no plugin of that name{hint(table, known)}"
 
 
 def load_plugin(name: str, settings: Settings, finder: PluginFinder) -> LoadedPlugin:
@@ -220,7 +223,7 @@ def load_plugin(name: str, settings: Settings, finder: PluginFinder) -> LoadedPl
     place = finder.locate(name)
     path = place.path
     problems: list[Problem] = []
-    with _signals_kept(path):
+    with kept_by(name), _signals_kept(path):
         module = _import(finder, place)
     own = _own_modules(module)
     classes = _plugin_classes(own, path, problems)
@@ -256,7 +259,13 @@ def _collecting(problems: list[Problem]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals_kept(path: Path) -> Iterator[None]:
-    """Refuse a file that takes a signal away from the service while it is imported."""
+    """Refuse a file that takes a signal away from the service while it is imported.
+
+    Off the main thread, as at a reload, a file cannot; what changes meanwhile is another plugin's doing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = [*map(_signal.getsignal, _SIGNALS)]
     yield
     after = [*map(_signal.getsignal, _SIGNALS)]
@@ -278,8 +287,6 @@ def _import(finder: PluginFinder, place: Place) -> ModuleType:
         raise
     except BaseException as error:
         raise PluginFileError(_import_failure(error, place.path)) from error
-    finally:
-        log_guard.check(place.module.removeprefix(f"{PACKAGE}."))
 
 
 def _import_failure(error: BaseException, path: Path) -> Problem:

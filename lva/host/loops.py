@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import os
 import selectors
 import sys
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -25,10 +25,10 @@ from pathlib import Path
 from types import CellType, FrameType
 from typing import Any, Final, NamedTuple
 
-from lva.host.processor import own_processor_clock, schedule_of
-from lva.logs import service_logger
+from lva.host.watch.pulse import PluginLoop, Pulse
+from lva.host.watch.readings import own_processor_clock
 
-LOGGER: Final = service_logger("lva.host")
+LOGGER: Final = logging.getLogger("lva.host")
 
 #: A failed task whose error nobody has retrieved after this many seconds is a crash of the plugin...
 RETRIEVAL_GRACE: Final = 0.25
@@ -40,10 +40,8 @@ RECANCEL: Final = 1.0
 LINGER: Final = 0.1
 #: How many tasks are named; the rest are counted.
 _MOST_NAMED: Final = 20
-#: A loop that does not run for so long, in seconds, is held by what runs on it, if that can be seen. One that
-#: waits by all appearances, and one that waited for a processor, on a busy machine, has longer to answer.
-_MOMENT: Final = 0.02
-_PATIENCE: Final = 0.25
+#: A loop that does not answer for so long, in seconds, is blocked by what runs on it.
+_SILENT: Final = 0.1
 #: How many lines of a stack are shown.
 _STACK_LINES: Final = 4
 #: How many errors of an attempt are reported one by one; the rest are counted.
@@ -112,8 +110,7 @@ class LoopThread:
         loop: The event loop.
         unanswered: Called from the thread once the loop has ended: for calls that it never came to the
             end of.
-        processor_clock: Shows the processor time of the thread, with `time.clock_gettime`; None until it
-            runs, and where the system has none.
+        pulse: Tells whether the loop comes round.
     """
 
     def __init__(
@@ -134,6 +131,7 @@ class LoopThread:
         self._calls: set[asyncio.Task[Any]] = set()
         self._chores: set[asyncio.Task[Any]] = set()
         self._made: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._making = threading.Lock()  # another thread may look at what was made
         self._processes: list[Any] = []  # uvloop's, which have no weak references
         self._no_task = asyncio.Event()
         self._executors: list[ThreadPoolExecutor] = []
@@ -144,8 +142,9 @@ class LoopThread:
         self._ending = False
         self._over = False
         self.unanswered: set[Callable[[], None]] = set()
-        self.processor_clock: int | None = None
+        self._processor_clock: int | None = None
         self.loop: asyncio.AbstractEventLoop = _new_loop(self, use_uvloop)
+        self.pulse: Pulse = Pulse(self.loop.call_soon_threadsafe, LoopThread._main.__code__)
         self.loop.set_default_executor(
             ThreadPoolExecutor(
                 thread_name_prefix=f"executor from {name}.",
@@ -159,7 +158,7 @@ class LoopThread:
         self.thread.start()
 
     def _main(self) -> None:
-        self.processor_clock = own_processor_clock()
+        self._processor_clock = own_processor_clock()
         asyncio.set_event_loop(self.loop)
         while not self._over:
             try:
@@ -274,8 +273,9 @@ class LoopThread:
     def _close_made(self) -> list[str]:
         """Close connections, servers and subprocesses; return which were open."""
         found = []
-        processes, self._processes = self._processes, []
-        for item in [*self._made, *processes]:
+        made = self._all_made()
+        self._processes = []
+        for item in made:
             # By what they can do: uvloop's are of types of their own.
             if hasattr(item, "is_serving"):
                 if item.is_serving():
@@ -292,27 +292,35 @@ class LoopThread:
                 getattr(item, "abort", item.close)()
         return found
 
+    def _all_made(self) -> list[Any]:
+        with self._making:
+            return [*self._made, *self._processes]
+
     def kill_processes(self) -> None:
-        """Kill the subprocesses of a loop that is held. Any thread may call."""
-        for item in [*self._made, *self._processes]:
-            if hasattr(item, "get_returncode") and item.get_returncode() is None:
-                LOGGER.warning(
-                    "plugin %s: its event loop is held; killing subprocess %d of it",
-                    self._name,
-                    item.get_pid(),
-                )
-                with contextlib.suppress(ProcessLookupError):
+        """Kill the subprocesses of a loop that does not end. Any thread may call; raises nothing."""
+        for item in self._all_made():
+            try:
+                if hasattr(item, "get_returncode") and item.get_returncode() is None:
+                    LOGGER.warning(
+                        "plugin %s: its event loop does not end; killing subprocess %d of it",
+                        self._name,
+                        item.get_pid(),
+                    )
                     item.kill()
+            except ProcessLookupError:
+                continue  # it has just ended
+            except Exception:
+                LOGGER.exception("plugin %s: a subprocess of it cannot be killed", self._name)
 
     # What can be said of it, from any thread
 
     def stubborn(self) -> tuple[list[str], list[str]]:
         """Name the tasks that keep the loop from ending, and the threads: its own, jobs of its executor."""
-        held = self.held_at()
-        tasks = _first([self._described(task, held) for task in self._unfinished()])
+        blocked = self.blocked_at()
+        tasks = _first([self._described(task, blocked) for task in self._unfinished()])
         threads = self._executor_threads()
         idle = self._ending and not (tasks or threads)  # before, it rests for the next attempt
-        if self.thread.is_alive() and (held or idle):
+        if self.thread.is_alive() and (blocked or idle):
             threads.append(self.thread)
         return tasks, [f"{thread.name} (at {_place_of(thread)})" for thread in threads]
 
@@ -322,11 +330,10 @@ class LoopThread:
 
     def tasks(self) -> list[LoopTask]:
         """Describe the plugin's tasks, and the calls into it, that have not ended."""
-        running = asyncio.current_task(self.loop)
         found = []
         for task in self._unfinished():
             maker = self._makers.get(task)
-            where = _place_of(self.thread) if task is running else _place(task, None)
+            where = self._place(task, None)
             found.append(
                 LoopTask(task, _full_name(task), where, None if maker is None else maker())
             )
@@ -336,43 +343,42 @@ class LoopThread:
         # Each copied in one step: the loop's thread changes them.
         return [task for task in (*list(self._tasks), *list(self._calls)) if not task.done()]
 
-    def _described(self, task: asyncio.Task[Any], held: str | None = None) -> str:
+    def _described(self, task: asyncio.Task[Any], blocked: str | None = None) -> str:
         """Return a task's name, where it was made and where it waits."""
         site = self._tasks.get(task)
         made = f"made at {site}, " if site else ""
-        return f"{task.get_name()} ({made}at {_place(task, held)})"
+        return f"{task.get_name()} ({made}at {self._place(task, blocked)})"
 
     def place(self, task: asyncio.Task[Any] | None) -> str:
-        """Say where a task is: where it waits, or what holds the loop."""
-        return _place(task, self.held_at())
+        """Say where a task is: the line that it runs, where it waits, or what blocks the loop."""
+        return self._place(task, self.blocked_at())
 
-    def held_at(self) -> str | None:
-        """Say which lines keep the loop from running, if it does not within a moment.
+    def _place(self, task: asyncio.Task[Any] | None, blocked: str | None) -> str:
+        if blocked is not None:
+            return f"{blocked}, which blocks its event loop"
+        if task is None:
+            return "not started"
+        runs = task is asyncio.current_task(self.loop)
+        return _place_of(self.thread) if runs else lines_of(frames_of(task.get_coro()))
 
-        A stack alone does not tell a loop that is held from one that has work to do.
+    def blocked_at(self) -> str | None:
+        """Say which lines block the loop; None if none do, or it is not known yet. Does not wait.
+
+        Whoever asks first finds the loop asked already if the watch has seen it at work, or if a call of the
+        host's waits for it.
         """
-        ran = threading.Event()
-        begun, queued = time.monotonic(), self._queued()
-        try:
-            self.loop.call_soon_threadsafe(ran.set)
-        except RuntimeError:
-            return None  # it has ended
-        while not ran.wait(_MOMENT):
-            waited = time.monotonic() - begun
-            busy = self._at_work() and waited - (self._queued() - queued) >= _MOMENT
-            if busy or waited >= _PATIENCE:
-                return _place_of(self.thread)
-        return None
-
-    def _at_work(self) -> bool:
-        """Return whether code other than the loop's own runs in the thread."""
+        if self.pulse.silent_for() < _SILENT:
+            return None
         frames = _thread_frames(self.thread)
-        return any(not frame.f_code.co_filename.startswith(_MACHINERY) for frame in frames)
+        # One that waits for events by all appearances has not been given a processor, or the interpreter.
+        return None if not frames or self.pulse.waits(frames[-1]) else lines_of(frames)
 
-    def _queued(self) -> float:
-        """Return for how long the thread has waited for a processor, as far as the kernel tells."""
-        schedule = schedule_of(self.thread.native_id or 0)
-        return 0.0 if schedule is None else schedule.queued
+    def watched(self) -> PluginLoop | None:
+        """Return what the watch has to know of the loop; None until its thread runs."""
+        thread = self.thread
+        if thread.ident is None or thread.native_id is None:
+            return None
+        return PluginLoop(thread.ident, thread.native_id, self._processor_clock, self.pulse)
 
     # What the loop tells
 
@@ -394,11 +400,12 @@ class LoopThread:
 
     def note_made(self, item: Any) -> None:
         """Note something that has to be closed."""
-        try:
-            self._made.add(item)
-        except TypeError:
-            alive = [kept for kept in self._processes if kept.get_returncode() is None]
-            self._processes = [*alive, item]
+        with self._making:
+            try:
+                self._made.add(item)
+            except TypeError:
+                alive = [kept for kept in self._processes if kept.get_returncode() is None]
+                self._processes = [*alive, item]
 
     def note_executor(self, executor: ThreadPoolExecutor) -> None:
         """Note the default executor."""
@@ -613,12 +620,6 @@ def _thread_frames(thread: threading.Thread) -> list[FrameType]:
 
 def _place_of(thread: threading.Thread) -> str:
     return lines_of(_thread_frames(thread))
-
-
-def _place(task: asyncio.Task[Any] | None, held: str | None) -> str:
-    if held is not None:
-        return f"{held}, which holds its event loop"
-    return "not started" if task is None else lines_of(frames_of(task.get_coro()))
 
 
 def _full_name(task: asyncio.Task[Any]) -> str:

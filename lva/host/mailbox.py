@@ -44,6 +44,8 @@ SHUTDOWN: Final = "shutdown"
 FAILED: Final = "plugin_failed"
 DAMAGED: Final = "spool_damaged"
 REMOVED: Final = "class_removed"
+#: Those of points that nobody would deliver any more: each is dropped once, and that is said there.
+ENDS: Final = frozenset({SHUTDOWN, FAILED, REMOVED})
 
 
 @dataclass(slots=True)
@@ -348,6 +350,8 @@ class Mailbox(ABC):
         #: Set once no more points are accepted.
         self.closed: trio.Event = trio.Event()
         self.books: Books = Books()
+        #: Called after points were dropped or refused.
+        self.lost: Callable[[], object] = int
         self._accepts = True  # as `closed` says, but cheaper to ask for each point
         self._bounds = bounds
         self._enough = enough
@@ -395,6 +399,12 @@ class Mailbox(ABC):
     def _drop(self, reason: str, count: int) -> None:
         if count:
             self.ledger.dropped[reason] += count
+            self.lost()
+
+    def _refuse(self, count: int) -> None:
+        if count:
+            self.ledger.refused += count
+            self.lost()
 
     def cross(self, points: Sequence[Any]) -> None:
         """Take points at any moment and in any thread, to be accepted by Trio's next step. Never waits.
@@ -430,7 +440,7 @@ class Mailbox(ABC):
         crossing, dropped = came
         with self.books:
             if not self._accepts:
-                self.ledger.refused += dropped + crossing.points
+                self._refuse(dropped + crossing.points)
                 return
             self.ledger.accepted += dropped
             self._drop(OVERFLOW, dropped)
@@ -528,7 +538,7 @@ class MemoryMailbox(Mailbox):
         books.depth += 1  # cheaper than `with`
         try:
             if not self._accepts:
-                ledger.refused += len(points)
+                self._refuse(len(points))
                 return
             ledger.accepted += len(points)
             if dropped := queue.put(points, self._now(), size):

@@ -98,15 +98,15 @@ def plugin_receipt(life: PluginLife) -> PluginReceipt:
     return PluginReceipt(
         name=life.name,
         state=life.state.value.value,
-        reason=life.last.reason,
+        reason=life.record.last.reason,
         stop_seconds=life.stop_seconds,
         lives=life.record.lives,
         abandoned=life.record.abandoned,
-        restarts=life.restarts,
+        restarts=life.record.restarts,
         points=total_points(life),
-        leaked_tasks=life.leaks.tasks,
-        leaked_threads=life.leaks.threads,
-        problems=list(life.problems),
+        leaked_tasks=life.record.leaks.tasks,
+        leaked_threads=life.record.leaks.threads,
+        problems=list(life.record.problems),
     )
 
 

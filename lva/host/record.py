@@ -19,16 +19,17 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import trio
 from trio_util import AsyncValue
 
-from lva import log_guard
 from lva.contract import BaseEventPlugin
 from lva.errors import ConfigurationError
 from lva.host.dead_letters import DeadLetters
 from lva.host.delivery import Delivery
+from lva.host.footprint import Footprint
 from lva.host.leaks import Leaks
 from lva.host.mailbox import REMOVED, Ledger
-from lva.host.routing import Owner
+from lva.host.routing import Gate, Owner
 from lva.host.runtimes import Patience, now
 from lva.host.spool import SpoolFile, open_spool
+from lva.host.tasks import TaskNode, task_tree
 from lva.host.threads import in_thread
 from lva.logs import plugin_logger
 from lva.settings import PluginSettings
@@ -75,6 +76,24 @@ ENDED: Final = frozenset({State.STOPPED, State.FAILED, State.ABANDONED})
 _PROBLEMS: Final = 20
 
 
+class Ending(enum.Enum):
+    """What comes after a life."""
+
+    FOR_GOOD = "for good"  # nothing: the service stops, or the plugin was given up
+    PAUSE = "pause"  # an operator stopped it: its points wait for a start, its routes are gone
+    HANDOVER = "handover"  # the next life: points and routes wait for it
+
+    @property
+    def gate_before(self) -> Gate:
+        """What a request finds while the life ends."""
+        return Gate.HELD if self is Ending.HANDOVER else Gate.WAITING
+
+    @property
+    def gate_after(self) -> Gate:
+        """What a request finds once the life has ended."""
+        return Gate.HELD if self is Ending.HANDOVER else Gate.GONE
+
+
 class Transition(NamedTuple):
     """A change of state: to what, when (Unix seconds) and why."""
 
@@ -96,6 +115,7 @@ class Record:
     Attributes:
         state: The plugin's state now.
         history: The newest transitions of all its lives.
+        ending: What comes after the life that is now.
         lives: How many lives there have been, with this one.
         restarts: Attempts after the first, of all lives: what the host tried again by itself.
         abandoned: How many lives ended with something of the plugin left behind.
@@ -114,6 +134,7 @@ class Record:
         self.history: deque[Transition] = deque(
             [Transition(State.LOADED, now(), "waiting for its turn")], maxlen=100
         )
+        self.ending: Ending = Ending.FOR_GOOD
         self.lives: int = 1
         self.restarts: int = 0
         self.abandoned: int = 0
@@ -148,7 +169,6 @@ class Record:
         step = Transition(state, now(), reason)
         self.history.append(step)
         level = logging.DEBUG if quiet else logging.INFO
-        log_guard.check(self.name)
         if self.logger.isEnabledFor(level):
             extra = {"state": state.value, "reason": reason}
             self.logger.log(level, "%s -> %s: %s", old.value, state.value, reason, extra=extra)
@@ -161,8 +181,49 @@ class Record:
     def begin_life(self, reason: str) -> None:
         """Note that another life begins."""
         self.move(State.LOADED, reason)
+        self.ending = Ending.FOR_GOOD
         self.lives += 1
         self.leaks = Leaks()
+
+    @property
+    def paused(self) -> bool:
+        """Whether an operator has stopped the plugin, or is stopping it."""
+        return self.ending is Ending.PAUSE and self.state.value in {State.STOPPING, State.STOPPED}
+
+    # What went wrong
+
+    def note_problem(self, phase: str, why: str, error: BaseException | None = None) -> None:
+        """Log what failed while the plugin ends, and list it in the receipt."""
+        problem = f"{phase} {why}"
+        self.problems.append(problem)
+        self.last_error = problem
+        self.logger.error("%s", problem, exc_info=error, extra={"phase": phase})
+
+    def abandon(self, why: str, tasks: list[TaskNode]) -> None:
+        """Note that something of the plugin does not end.
+
+        Args:
+            why: What, and where.
+            tasks: The plugin's tasks at that time, for the log.
+        """
+        if why in self.problems and self.state.value is State.ABANDONED:
+            return
+        extra = {"tasks": tasks}
+        self.last_error = why
+        self.problems.append(why)
+        if self.state.value is not State.ABANDONED:
+            self.logger.error("abandoned: %s", why, extra=extra)
+            self.move(State.ABANDONED, why, quiet=True)
+        else:
+            self.logger.error("%s", why, extra=extra)
+
+    def note_leaks(self, leaks: Leaks, plugin: Footprint) -> None:
+        """Log and keep what of the plugin is still alive after its close."""
+        if leaks and leaks != self.leaks:
+            self.leaks = leaks
+            self.logger.error("left behind after its close: %s", leaks)
+            if self.state.value is not State.ABANDONED:
+                self.abandon(f"it left {leaks} behind", task_tree(plugin))
 
     # Points
 

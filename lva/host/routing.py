@@ -210,6 +210,13 @@ class RouteTable:
         """After a restart: remove the routes that the owner did not add again."""
         self._remove(owner, [key for key, route in owner.routes.items() if route.stale])
 
+    def set_gate(self, owner: Owner, gate: Gate) -> None:
+        """Say whether the owner's routes answer; without a way back, they are removed."""
+        if gate is not owner.gate:
+            owner.gate = gate
+            if gate is Gate.GONE:
+                self.remove(owner)
+
     def remove(self, owner: Owner) -> None:
         """Remove all routes of the owner."""
         self._remove(owner, list(owner.routes))
@@ -351,7 +358,7 @@ def _checked(methods: Iterable[str]) -> list[str]:
         methods = [methods]
     wanted = [str(method).upper() for method in methods]
     if unknown := [verb for verb in wanted if verb not in VERBS]:
-        raise RouteRefusedError(f"unknown methods {unknown}; known are {', '.join(VERBS)}")
+        raise RouteRefusedError(f"unknown methods {unknown}; available: {', '.join(VERBS)}")
     if not wanted:
         raise RouteRefusedError("methods is empty; name at least one, as in {'get'}")
     return wanted

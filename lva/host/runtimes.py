@@ -24,7 +24,7 @@ from typing import Any, Final, Protocol
 import trio
 
 from lva.host.loops import RECANCEL, LoopThread
-from lva.host.steps import enter_plugin
+from lva.host.watch.clock import enter_plugin
 from lva.logs import current_plugin
 
 #: How long, in seconds, an `__init__` may hold up the event loop before it is waited for in the
@@ -217,6 +217,11 @@ class Runtime(Protocol):
     def stubborn(self) -> tuple[list[str], list[str]]:
         """Name the tasks and the threads of the runtime's own that have not ended."""
 
+    def not_ended(self) -> str:
+        """Say what of the runtime's own has not ended, for messages."""
+        tasks, threads = self.stubborn()
+        return f"not ended, although cancelled: {'; '.join([*tasks, *threads])}"
+
     def asyncio_tasks(self) -> int:
         """Count the tasks of the plugin on its asyncio loop."""
 
@@ -224,7 +229,7 @@ class Runtime(Protocol):
         """Return the thread of the plugin's asyncio loop, while it has one."""
 
 
-class TrioRuntime:
+class TrioRuntime(Runtime):
     """Runs a plugin on the service's own Trio loop.
 
     Args:
@@ -336,6 +341,7 @@ class AsyncioCall(Call):
         self._token = trio.lowlevel.current_trio_token()
         self._cancelled = False
         self.task: asyncio.Task[None] | None = None
+        self._question = loop.pulse.begin_question()
         loop.unanswered.add(self._end)
         self._on_loop(self._begin)
 
@@ -354,6 +360,7 @@ class AsyncioCall(Call):
             self._end()
 
     def _begin(self) -> None:
+        self._loop.pulse.answer(self._question)
         if self._cancelled:
             self._end()
         else:
@@ -400,7 +407,7 @@ class _NoNursery:
         )
 
 
-class AsyncioRuntime:
+class AsyncioRuntime(Runtime):
     """Runs a plugin on an asyncio loop in a daemon thread of its own.
 
     The thread starts when the first instance is made and ends after the last `close()`. Code that holds
@@ -563,12 +570,8 @@ class AsyncioRuntime:
     def end(self) -> Call | None:
         if self._thread is None or self._ended.is_set():
             return None
-        if self._thread.held_at() is not None:
-            self._thread.kill_processes()  # the loop will not come to it
         ending = self._chore("its loop's end", self._thread.end)
-        ended = Call(ending.what)
-        ended.done = self._ended  # set by the thread as the last thing it does
-        return ended
+        return _LoopEnd(ending.what, self._thread, self._ended)
 
     def stubborn(self) -> tuple[list[str], list[str]]:
         if self._thread is None or self._ended.is_set():
@@ -580,6 +583,25 @@ class AsyncioRuntime:
 
     def loop_thread(self) -> LoopThread | None:
         return None if self._ended.is_set() else self._thread
+
+
+class _LoopEnd(Call):
+    """The end of a plugin's loop and its thread.
+
+    Args:
+        what: For messages.
+        thread: They.
+        ended: Set by the thread as the last thing it does.
+    """
+
+    def __init__(self, what: str, thread: LoopThread, ended: trio.Event) -> None:
+        super().__init__(what)
+        self.done = ended
+        self._thread = thread
+
+    def cancel(self) -> None:
+        """Kill the plugin's subprocesses: the loop will not come to it."""
+        self._thread.kill_processes()
 
 
 class _Body(TrioCall):

@@ -1,17 +1,28 @@
-"""Whether a plugin's files on disk are still those that its running code was made from."""
+"""Whether a plugin's files on disk are still those that its running code was made from.
+
+A file system may take its time, or never answer. So it is asked in a thread, and elsewhere what was seen last
+counts.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
+
+import trio
 
 #: A file that was written this short a time ago, in seconds, may be written again without its times showing
 #: it: clocks of file systems are coarse.
 _RECENT: Final = 2.0
+#: For how long, in seconds, whoever wants to know waits for a file system.
+PATIENCE: Final = 0.5
+_THREAD: Final = "lva-files"
 
 _Signature = tuple[int, int, int, int]
 
@@ -26,11 +37,27 @@ class SourceFiles:
     def __init__(self, digests: Mapping[Path, str]) -> None:
         self._digests = digests
         self._known: dict[Path, tuple[_Signature, bool]] = {}
+        self._looking = threading.Lock()
+        self._changed = False
 
     @property
     def changed(self) -> bool:
-        """Whether a file is no longer the one that was read, or is gone."""
-        return any(self._is_changed(path, digest) for path, digest in self._digests.items())
+        """Whether a file was no longer the one that was read, or was gone, when that was last looked at."""
+        return self._changed
+
+    def look(self) -> bool:
+        """Look whether a file is no longer the one that was read, or is gone. Not on an event loop.
+
+        While another thread does not come back from it, return what was seen last.
+        """
+        if self._looking.acquire(timeout=PATIENCE):
+            try:
+                self._changed = any(
+                    self._is_changed(path, digest) for path, digest in self._digests.items()
+                )
+            finally:
+                self._looking.release()
+        return self._changed
 
     def signature(self) -> tuple[_Signature | None, ...]:
         """Return what changes when a file is written; None for each that is not there."""
@@ -50,6 +77,40 @@ class SourceFiles:
         if abs(time.time() - signature[2] / 1e9) > _RECENT:
             self._known[path] = (signature, changed)
         return changed
+
+
+class Looks:
+    """Looks at files in threads of its own, of which one that a file system does not let go is left alone."""
+
+    def __init__(self) -> None:
+        self._limiter = trio.CapacityLimiter(4)
+
+    def begin(self, files: Iterable[SourceFiles]) -> threading.Event:
+        """Begin to look at the files of plugins; return what is set once that is done."""
+        files, done = [*files], threading.Event()
+
+        def work() -> None:
+            for each in files:
+                each.look()
+
+        try:
+            trio.lowlevel.start_thread_soon(work, lambda _outcome: done.set(), _THREAD)
+        except RuntimeError:  # no thread left
+            done.set()
+        return done
+
+    async def look(self, files: Iterable[SourceFiles]) -> None:
+        """Look at the files of plugins; return once that is done, and after `PATIENCE` in any case."""
+        done = self.begin(files)
+        with suppress(RuntimeError):  # no thread left
+            # In real time, whatever clock Trio has.
+            await trio.to_thread.run_sync(
+                done.wait,
+                PATIENCE,
+                abandon_on_cancel=True,
+                limiter=self._limiter,
+                thread_name=f"{_THREAD} (patience)",
+            )
 
 
 def _signature(path: Path) -> _Signature | None:

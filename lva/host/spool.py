@@ -28,11 +28,11 @@ import trio
 from lva.errors import ConfigurationError
 from lva.host.mailbox import DAMAGED, OVERFLOW, Batch, Bounds, Mailbox
 from lva.host.threads import in_thread
-from lva.logs import brief, service_logger
+from lva.logs import brief
 from lva.points import MonitoringPoint
 from lva.settings import PluginSettings
 
-LOGGER: Final = service_logger("lva.host")
+LOGGER: Final = logging.getLogger("lva.host")
 
 #: Written into each file, so that another format is recognized.
 _APPLICATION: Final = 0x4C564153
@@ -403,7 +403,7 @@ class SpooledMailbox(Mailbox):
             if self._accepts:
                 self._accept(points, self._bounds.measure(points) if size is None else size)
             else:
-                self.ledger.refused += len(points)
+                self._refuse(len(points))
 
     def _accept(self, points: Sequence[Any], size: int) -> None:
         ledger = self.ledger

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lva.host.delivery import Delivery, Histogram
     from lva.host.lifecycle import PluginLife
     from lva.host.loading import PluginClass
-    from lva.host.loop_use import LoopUses
+    from lva.host.watch.uses import LoopUses
 
 
 def full_statuses(lives: Iterable[PluginLife], loop_uses: LoopUses | None) -> list[dict[str, Any]]:
@@ -47,7 +47,7 @@ def statuses(lives: Iterable[PluginLife], loop_uses: LoopUses | None) -> list[di
 def _status(life: PluginLife, trio_tasks: int) -> dict[str, Any]:
     loaded = life.loaded
     delivery_errors = [item.last_error for item in life.deliveries.values() if item.last_error]
-    last_error = life.last_error or (delivery_errors[-1] if delivery_errors else None)
+    last_error = life.record.last_error or (delivery_errors[-1] if delivery_errors else None)
     return {
         "name": life.name,
         "classes": [cls.__name__ for cls in loaded.classes],
@@ -57,10 +57,10 @@ def _status(life: PluginLife, trio_tasks: int) -> dict[str, Any]:
         "sha256": loaded.sha256,
         "file_changed": life.files.changed,
         "state": life.state.value.value,
-        "since": timestamp(life.last.at),
-        "reason": redact(life.last.reason),
+        "since": timestamp(life.record.last.at),
+        "reason": redact(life.record.last.reason),
         "lives": life.record.lives,
-        "restarts": life.restarts,
+        "restarts": life.record.restarts,
         "critical": life.settings.critical,
         "routes": [
             {"path": route.template, "methods": route.allowed}
@@ -74,20 +74,23 @@ def _status(life: PluginLife, trio_tasks: int) -> dict[str, Any]:
 
 
 def _loop(plugin: str, uses: LoopUses) -> dict[str, Any]:
-    hold = uses.of(plugin).last_hold
+    use = uses.of(plugin)
+    block, going_on = use.last_block, uses.longest_open(plugin)
     processor = uses.processor_share(plugin)
     return {
         "share": round(uses.share(plugin), 4),
         "cpu_share": None if processor is None else round(processor, 4),
-        "holds": uses.of(plugin).holds,
+        "holds": use.blocks,
         "last_hold": None
-        if hold is None
+        if block is None
         else {
-            "at": timestamp(hold.at),
-            "seconds": round(hold.seconds, 3),
-            "where": redact(hold.where),
-            "stack": [redact(line) for line in hold.stack],
+            "at": timestamp(block.at),
+            "seconds": round(block.seconds, 3),
+            "where": redact(block.where),
+            "stack": [redact(line) for line in block.stack],
+            "of": block.of,
         },
+        "blocked_for": None if going_on is None else round(going_on.seconds, 3),
     }
 
 
@@ -115,7 +118,7 @@ def _histogram(histogram: Histogram) -> dict[str, Any]:
 def _history(life: PluginLife) -> list[dict[str, Any]]:
     return [
         {"state": step.state.value, "at": timestamp(step.at), "reason": redact(step.reason)}
-        for step in life.history
+        for step in life.record.history
     ]
 
 

@@ -15,7 +15,7 @@ from lva.host.loops import frames_of, lines_of
 from lva.logs import redact
 
 if TYPE_CHECKING:
-    from lva.host.lifecycle import PluginLife
+    from lva.host.footprint import Footprint
 
 #: How many tasks are shown, and how deep the tree gets; what is deeper stands at the deepest place.
 MOST_TASKS: Final = 500
@@ -47,7 +47,7 @@ class _Row(NamedTuple):
     node: TaskNode
 
 
-def task_tree(life: PluginLife) -> list[TaskNode]:
+def task_tree(life: Footprint) -> list[TaskNode]:
     """Return the tasks of a plugin on the service's event loop and on its own. In Trio's thread only.
 
     A task stands at the top whose starter is none of the plugin's, or has ended.
@@ -64,7 +64,7 @@ def _node(name: str, runtime: str, where: str) -> TaskNode:
     return {"name": redact(name), "runtime": runtime, "where": where, "children": []}
 
 
-def _trio_rows(life: PluginLife) -> Iterator[_Row]:
+def _trio_rows(life: Footprint) -> Iterator[_Row]:
     for task in trio_tasks_of(life):
         nursery = task.parent_nursery
         where = lines_of(_telling(task))
@@ -79,7 +79,7 @@ def _telling(task: trio.lowlevel.Task) -> list[FrameType]:
     return own or frames[-1:] or every[:1]
 
 
-def _asyncio_rows(life: PluginLife) -> Iterator[_Row]:
+def _asyncio_rows(life: Footprint) -> Iterator[_Row]:
     thread = life.loop_thread()
     if thread is not None:
         for task, name, where, maker in thread.tasks():

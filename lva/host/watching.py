@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import Final
+import logging
+from collections.abc import Callable, Hashable, Mapping
+from functools import partial
+from typing import Final, TypeVar
 
 import trio
 
 from lva.errors import ConfigurationError
 from lva.host.changes import ActionRefusedError
 from lva.host.host import Host
-from lva.logs import service_logger
+from lva.host.sourcefiles import SourceFiles
 
-LOGGER: Final = service_logger("lva.host")
+LOGGER: Final = logging.getLogger("lva.host")
 
 #: How often, in seconds, the files are looked at. One is loaded once it stayed the same for this long.
 INTERVAL: Final = 0.3
+
+
+_T = TypeVar("_T")
 
 
 async def watch(host: Host) -> None:
@@ -39,14 +44,24 @@ async def watch(host: Host) -> None:
 
     async with trio.open_nursery() as nursery:
         while not host.stop_requested.is_set():
-            for name in host.lives.keys() - set(host.paused()):
-                files = host.lives[name].files
-                now = files.signature()
+            files = {
+                name: life.files for name, life in host.lives.items() if name not in host.paused()
+            }
+            signatures = await _in_thread(partial(_signatures, files))
+            for name, now in signatures.items():
                 # A save may take several steps, between which a file may be gone or half there.
                 if now == seen.get(name) != settled.get(name) and None not in now:
                     settled[name] = now
-                    if files.changed:
+                    if await _in_thread(files[name].look):
                         nursery.start_soon(reload, name)
                 seen[name] = now
             with trio.move_on_after(INTERVAL):
                 await host.stop_requested.wait()
+
+
+def _signatures(files: Mapping[str, SourceFiles]) -> dict[str, tuple[Hashable, ...]]:
+    return {name: each.signature() for name, each in files.items()}
+
+
+async def _in_thread(work: Callable[[], _T]) -> _T:
+    return await trio.to_thread.run_sync(work, abandon_on_cancel=True, thread_name="lva-files")

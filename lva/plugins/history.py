@@ -213,7 +213,7 @@ class Query:
 
     def __init__(self, args: Any) -> None:
         if unknown := sorted(set(args) - PARAMETERS):
-            raise BadRequest(f"Unknown parameter {unknown[0]!r}; known are {sorted(PARAMETERS)}.")
+            raise BadRequest(f"Unknown parameter {unknown[0]!r}; available: {sorted(PARAMETERS)}.")
         self.limit: int = int(_number(args, "limit", 100, at_least=1, at_most=MAX_LIMIT))
         conditions: list[tuple[str, tuple[Any, ...]]] = []
         if series := args.get("series"):

@@ -77,7 +77,7 @@ class LvaHost:
     @property
     def reason(self) -> str:
         """Why it is in its state."""
-        return self._run.life.last.reason
+        return self._run.life.record.last.reason
 
     @property
     def calls(self) -> list[str]:

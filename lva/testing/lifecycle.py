@@ -114,7 +114,7 @@ async def _runs_again(run: Trial) -> list[Problem]:
         policy = run.life.settings
         if policy.restart == "never" or not policy.max_restarts:
             return []
-        why = run.life.last.reason
+        why = run.life.record.last.reason
         return [Problem("G6", f"after a failure of the kit's it is not started again: {why}")]
     await run.wait_for(State.INITIALIZING, *ENDED)
     state = await run.wait_for(*_SETTLED)
@@ -123,7 +123,7 @@ async def _runs_again(run: Trial) -> list[Problem]:
     return [
         Problem(
             "start",
-            f"it does not start a second time: {run.life.last_error}",
+            f"it does not start a second time: {run.life.record.last_error}",
             crash_problem(run, "").place,
             "the instance lives on: initialize() has to set back what an attempt leaves, and close() to"
             " release it",

@@ -91,7 +91,7 @@ class Trial:
     @property
     def states(self) -> list[State]:
         """The states that the plugin has been in, oldest first."""
-        return [step.state for step in self.life.history]
+        return [step.state for step in self.life.record.history]
 
     async def wait_for(self, *states: State, within: float = 1000.0) -> State:
         """Wait until the plugin is in one of the states; return which.
@@ -289,7 +289,7 @@ def _how_it_ended(run: Trial) -> list[Problem]:
             hint = "close() must cope with an initialize() that got half-way" if closing else ""
             problems.append(Problem("G1" if closing else "G6", text, place, hint))
     if run.life.state.value is State.ABANDONED and not problems:
-        reason = run.life.last.reason
+        reason = run.life.record.last.reason
         problems.append(Problem("G4", f"abandoned: {reason}", parsed_place(reason, run.root)))
     return problems
 
@@ -360,7 +360,7 @@ def crash_problem(run: Trial, doing: str) -> Problem:
         None,
     )
     place = None if error is None else error_place(error)
-    reason = run.life.last_error or run.life.last.reason
+    reason = run.life.record.last_error or run.life.record.last.reason
     return Problem("start", f"{doing}: {reason}", place or parsed_place(reason, run.root))
 
 

@@ -56,7 +56,7 @@ async def leave_to_work(run: Trial) -> list[Problem]:
 
 def crashed_by_itself(run: Trial) -> list[Problem]:
     """Return a crash that is the plugin's own doing, if there was one."""
-    error = run.life.last_error
+    error = run.life.record.last_error
     if error is None or _HAS_ENDED in error:
         return []
     return [crash_problem(run, "it crashed without anybody's doing")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
@@ -12,12 +13,12 @@ from lva.errors import ConfigurationError
 from lva.host.changes import ActionRefusedError, UnknownPluginError
 from lva.host.host import Host
 from lva.host.routing import Gate, Owner
-from lva.logs import redact, service_logger
+from lva.logs import redact
 from lva.web.access import Access, client
 from lva.web.pages import json_response, plugin_page
 from lva.web.problems import Problem
 
-LOGGER: Final = service_logger("lva.admin")
+LOGGER: Final = logging.getLogger("lva.admin")
 
 #: What each action does; `GET /` and the documentation list them.
 ACTIONS: Final = {
@@ -67,7 +68,7 @@ class Actions:
             raise Problem(422, detail, "plugin_refused", problems=problems) from error
         finally:
             self._audit(request, verb, name, outcome)
-        return json_response(plugin_page(self._host, name))
+        return json_response(await plugin_page(self._host, name))
 
     def _audit(self, request: Any, verb: str, name: str, outcome: str) -> None:
         who = client(request)

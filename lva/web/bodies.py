@@ -7,7 +7,7 @@ from typing import Any
 
 from quart.wrappers.response import IterableBody, Response
 
-from lva.host.steps import enter_plugin, leave_plugin
+from lva.host.watch.clock import enter_plugin, leave_plugin
 
 
 def stream_for_plugin(name: str, response: Any) -> None:

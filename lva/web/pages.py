@@ -19,16 +19,18 @@ from lva.web.problems import Problem
 DETAILS: Final = ("file", "reason", "last_error")
 
 
-def plugins_page(host: Host) -> list[dict[str, Any]]:
+async def plugins_page(host: Host) -> list[dict[str, Any]]:
     """Describe every plugin, in activation order."""
+    await host.look_at_files()
     return [
         {**status, "actions": host.changes.possible(status["name"])}
         for status in full_statuses(host.lives.values(), host.loop_uses)
     ]
 
 
-def plugin_page(host: Host, name: str) -> dict[str, Any]:
+async def plugin_page(host: Host, name: str) -> dict[str, Any]:
     """Describe one plugin, with its settings and its configuration, secrets masked."""
+    await host.look_at_files(name)
     life = host.lives[name]
     (status,) = full_statuses([life], host.loop_uses)
     return {

@@ -107,7 +107,7 @@ class Resources:
 
     async def plugins(self, request: Any) -> Response:
         """Describe all plugins."""
-        pages = plugins_page(self._host)
+        pages = await plugins_page(self._host)
         if not self._access.sees_details(request):
             pages = [without_details(page) for page in pages]
         return json_response({"plugins": pages})
@@ -115,7 +115,7 @@ class Resources:
     async def plugin(self, request: Any, name: str) -> Response:
         """Describe one plugin."""
         life_of(self._host, name)
-        page = plugin_page(self._host, name)
+        page = await plugin_page(self._host, name)
         return json_response(page if self._access.sees_details(request) else without_details(page))
 
     async def tasks(self, request: Any, name: str) -> Response:

@@ -13,6 +13,7 @@ from lva.contract import RuntimeName
 from lva.host.lifecycle import State
 from lva.host.mailbox import AGE, ATTEMPTS, DAMAGED, FAILED, OVERFLOW, SHUTDOWN
 from lva.host.tap import STEPS
+from lva.host.watch.uses import Blocked
 from lva.web.actions import ACTIONS
 from lva.web.problems import MEDIA_TYPE
 from lva.web.tap_stream import LINES, MOST_LINES, PARAMETERS
@@ -225,16 +226,23 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         spool_bytes=described(COUNT, "Bytes of points that wait on disk."),
     ),
     "LoopUse": record(
-        "What a plugin uses of the service's event loop.",
+        "What a plugin uses of the service's event loop, and what it blocked.",
         share=described(NUMBER, "Of its time, over the last minute; from 0 to 1."),
         cpu_share=described(
             nullable(NUMBER), "Processor time per second of its own thread; null on Trio."
         ),
         holds=described(COUNT, "How often it held the loop for longer than loop_hold_limit."),
         last_hold=described(nullable(ref("LoopHold")), "Needs the token."),
+        blocked_for=described(
+            nullable(NUMBER), "For how many seconds it has blocked something by now, if it does."
+        ),
     ),
     "LoopHold": record(
         "A moment in which nothing else could run.",
+        of=described(
+            {"type": "string", "enum": list(get_args(Blocked))},
+            "What was blocked: the service's event loop, the plugin's own, or a thread of a request.",
+        ),
         at=TIME,
         seconds=described(NUMBER, "How long it took."),
         where=described(TEXT, "The line."),

@@ -259,7 +259,7 @@ class Telemetry:
                 "runtime": life.loaded.runtime,
                 "critical": life.settings.critical,
                 "unit": self.unit(life),
-                "reason": redact(life.last.reason),
+                "reason": redact(life.record.last.reason),
                 "row": self._row(life, _ledger(life)),
                 "spark": self._meters[name].spark() if name in self._meters else [],
             }
@@ -271,7 +271,7 @@ class Telemetry:
         uses = self._host.loop_uses
         if uses is None:
             return {}
-        newest = {name: uses.of(name).last_hold for name in self._host.lives}
+        newest = {name: uses.of(name).last_block for name in self._host.lives}
         since = self._clock() - HELD
         return {
             name: {
@@ -280,7 +280,7 @@ class Telemetry:
                 "where": redact(hold.where),
             }
             for name, hold in newest.items()
-            if hold is not None and hold.at > since
+            if hold is not None and hold.at + hold.seconds > since
         }
 
     def unit(self, life: PluginLife) -> str | None:
@@ -296,8 +296,8 @@ class Telemetry:
         meter = self._meters.get(life.name)
         return (
             life.state.value.value,
-            round(life.last.at, 3),
-            life.restarts,
+            round(life.record.last.at, 3),
+            life.record.restarts,
             *(_NO_POINTS if ledger is None else _points(life, ledger)),
             0 if meter is None else meter.rate,
             _loop_share(self._host, life.name),

@@ -306,9 +306,11 @@ def test_a_configuration_that_is_not_written_yet_is_a_warning(plugins: Path) -> 
     write_plugin(plugins, "cam", CONFIGURED)
     (report,) = check(plugins, "cam")
     assert report.ok
-    assert told(report) == [
-        "warning plugins.cam.config.url: field required; the settings have no [plugins.cam.config] yet"
-    ]
+    said = (
+        "warning plugins.cam.config.url: field required; set it there, or as"
+        " LUNA_VIDEO_AGENT_PLUGINS__CAM__CONFIG__URL; the settings have no [plugins.cam.config] yet"
+    )
+    assert told(report) == [said]
     (report,) = check(plugins, "cam", active_plugins=("cam",))
     assert not report.ok
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from lva import masking
+from lva import logs
 from lva.cli import main
 from lva.settings import ENV_PREFIX
 from tests.support import write_plugin
@@ -33,7 +33,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         if name.upper().startswith(ENV_PREFIX):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(masking, "_secrets", [])
+    monkeypatch.setattr(logs, "_secrets", [])
     (tmp_path / "plugins").mkdir()
     return tmp_path / "plugins"
 
@@ -128,7 +128,7 @@ def test_without_arguments_the_active_plugins_and_the_settings_are_checked(
         "gone: there is no such directory",
         "plugins.zzzzzz: there is no plugin of that name",
         "lva.toml:4: error: plugins.cam.config.ulr: unknown key; did you mean 'url'? [config]",
-        "lva.toml:3: error: plugins.cam.config.url: field required [config]",
+        "lva.toml:3: error: plugins.cam.config.url: field required; set it there, or as LUNA_VIDEO_",
         "dam: error: no such plugin",
     ):
         assert said in result.output, result.output

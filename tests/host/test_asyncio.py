@@ -32,7 +32,7 @@ from lva.host import loops
 from lva.host.lifecycle import State
 from lva.host.loading import load_plugins
 from lva.host.mailbox import Bounds, MemoryMailbox
-from tests.log_lines import names_plugin
+from lva.logs import _ContextFilter
 from tests.support import host_settings, journal, numbered, running_host, write_plugin
 from tests.telling import (
     ASYNCIO_STYLE,
@@ -358,7 +358,7 @@ async def test_the_documented_monitoring_plugin_is_tried_again_while_its_store_i
     async with running_host(tmp_path, {"p": None}, {"p": QUICK}) as host:
         assert host.states("p")[1:] == ["initializing", "backoff"] * 2 + ["initializing", "running"]
         assert len(collector.requests) == 3
-        assert "no bucket: 503" in str(host.life("p").last_error)
+        assert "no bucket: 503" in str(host.life("p").record.last_error)
     assert len([text for text in told.complaints("p") if "no bucket" in text]) == 2
 
 
@@ -710,7 +710,7 @@ async def test_a_restart_is_on_the_same_loop_and_the_same_instance(tmp_path, tol
     """)
     async with running_host(tmp_path, {"p": source}, {"p": QUICK}, wait=False) as host:
         await told.wait_for("there")
-        assert host.life("p").restarts == 3
+        assert host.life("p").record.restarts == 3
         entered = [item for item in journal if item != "close"]
         assert len(entered) == 4
         assert len(set(entered)) == 1
@@ -974,7 +974,9 @@ async def test_an_error_that_somebody_takes_is_no_crash(tmp_path, told):
     async with running_host(tmp_path, sources) as host:
         await told.wait_for(*sources)
         await trio.sleep(3 * loops.RETRIEVAL_GRACE)  # for as long as a verdict takes
-        states = {name: (host.states(name)[-1], host.life(name).restarts) for name in sources}
+        states = {
+            name: (host.states(name)[-1], host.life(name).record.restarts) for name in sources
+        }
         assert states == dict.fromkeys(sources, ("running", 0))
         receipt = await host.stop()
     problems = {part.name: list(part.problems) for part in receipt.plugins}
@@ -1005,7 +1007,7 @@ def crashed(tmp_path_factory: Any) -> dict[str, Any]:
                     place = f"PLACE of {name}"
                     known = f"{place}\n" in NOT_RETRIEVED
                     line = line_of(host, name, place) if known else None
-                    found[name] = (host.life(name).last, records, line)
+                    found[name] = (host.life(name).record.last, records, line)
 
     trio.run(main)
     return found
@@ -1034,7 +1036,7 @@ async def test_an_error_in_a_local_variable_has_a_limit_too(tmp_path, told, monk
         begun = trio.current_time()
         await host.wait_for("p", State.FAILED, PATIENCE)
         assert 0.4 < trio.current_time() - begun < 3
-        assert "ValueError: on purpose" in host.life("p").last.reason
+        assert "ValueError: on purpose" in host.life("p").record.last.reason
 
 
 @pytest.mark.parametrize(
@@ -1067,7 +1069,7 @@ async def test_asyncio_s_own_waiting_takes_as_long_as_it_likes(tmp_path, told, m
     )
     async with running_host(tmp_path, {"p": source}) as host:
         await told.wait_for("p")
-        assert host.life("p").restarts == 0
+        assert host.life("p").record.restarts == 0
         assert not told.complaints("p")
 
 
@@ -1126,7 +1128,7 @@ async def test_two_errors_at_once_are_one_crash_and_both_are_logged(tmp_path, to
     async with running_host(tmp_path, {"p": source}, {"p": ONCE}) as host:
         await host.wait_for("p", State.FAILED, PATIENCE)
         await told.until(lambda: len(told.complaints("p")) == 2)
-        assert "task 'x0'" in host.life("p").last.reason
+        assert "task 'x0'" in host.life("p").record.last.reason
         assert any("task 'x1'" in text for text in told.complaints("p"))
 
 
@@ -1160,7 +1162,7 @@ async def test_eager_tasks_are_watched_too(tmp_path, told):
     ).replace("def p(self)", "def q(self)")
     async with running_host(tmp_path, {"p": crashes, "q": works}, {"p": ONCE}, wait=False) as host:
         await host.wait_for("p", State.FAILED, PATIENCE)
-        assert "ValueError: on purpose" in host.life("p").last.reason
+        assert "ValueError: on purpose" in host.life("p").record.last.reason
         await told.wait_for("q")
         assert host.states("q")[-1] == "running"
         assert (await host.receipt_of("q")).problems == []
@@ -1188,7 +1190,7 @@ async def test_always_restarts_once_the_last_task_has_ended(tmp_path, told):
     async with running_host(tmp_path, {"p": source}, tables) as host:
         await host.wait_for("p", State.BACKOFF, PATIENCE)
         assert told.items[:2] == [0.1, 0.4]
-        assert "its work has ended" in str(host.life("p").last_error)
+        assert "its work has ended" in str(host.life("p").record.last_error)
         await told.wait_for("close")
         await host.wait_for("p", State.RUNNING, PATIENCE)
 
@@ -1200,7 +1202,7 @@ async def test_always_takes_a_failed_task_for_a_crash_while_others_still_run(tmp
     tables = {"p": {**QUICK, "restart": "always"}}
     async with running_host(tmp_path, {"p": source}, tables) as host:
         await host.wait_for("p", State.BACKOFF, PATIENCE)
-        assert "task 'x' (made at " in host.life("p").last.reason
+        assert "task 'x' (made at " in host.life("p").record.last.reason
 
 
 async def test_always_takes_the_last_task_s_error_for_a_crash(tmp_path, told):
@@ -1208,7 +1210,7 @@ async def test_always_takes_the_last_task_s_error_for_a_crash(tmp_path, told):
     tables = {"p": {**QUICK, "restart": "always"}}
     async with running_host(tmp_path, {"p": source}, tables) as host:
         await host.wait_for("p", State.BACKOFF, PATIENCE)
-        assert "task 'x' (made at " in host.life("p").last.reason
+        assert "task 'x' (made at " in host.life("p").record.last.reason
 
 
 # The end of an attempt
@@ -1480,7 +1482,7 @@ async def test_initialize_has_a_time_limit(tmp_path, told):
     async with running_host(tmp_path, {"p": in_style(INITIALIZING)}, tables, wait=False) as host:
         await host.wait_for("p", State.FAILED, PATIENCE)
         await told.wait_for("close")
-        reason = host.life("p").last.reason
+        reason = host.life("p").record.last.reason
         place = line_of(host, "p", "await asyncio.sleep(600)")
     assert f"P.initialize() took longer than 0.6 s, waiting at {place} in initialize" in reason
     assert told.items == ["initialize", "cancelled", "close"]
@@ -1675,7 +1677,7 @@ async def test_a_held_loop_holds_up_nobody_else(tmp_path, told):
         assert (await host.stop()).exit_code == 0
 
 
-async def test_what_holds_a_loop_is_named(tmp_path, told):
+async def test_what_blocks_a_loop_is_named(tmp_path, told):
     tables = {"p": {"close_timeout": 0.2, "stop_timeout": 0.2}}
     async with running_host(tmp_path, {"p": in_style(HELD)}, tables) as host:
         await told.wait_for("held")
@@ -1685,22 +1687,24 @@ async def test_what_holds_a_loop_is_named(tmp_path, told):
         host.module("p").free.set()
         await host.host.stopped.wait()
     assert f"{place} in start" in record.getMessage()
-    assert "which holds its event loop" in record.getMessage()
+    assert "which blocks its event loop" in record.getMessage()
 
 
-async def test_an_idle_loop_that_gets_no_turn_is_not_taken_for_a_held_one(tmp_path, monkeypatch):
+async def test_an_idle_loop_that_gets_no_turn_is_not_taken_for_a_blocked_one(tmp_path, monkeypatch):
     """As on a machine that is busy with other work; here it is given no time at all."""
     source = in_style("class P(BaseBackgroundPlugin): pass")
     async with running_host(tmp_path, {"p": source}) as host:
         thread = host.host.lives["p"].loop_thread()
         assert thread is not None
-        while thread._at_work():  # it tells Trio that the start is over
-            await trio.sleep(0.001)
-        monkeypatch.setattr(loops, "_MOMENT", 0.0)
-        assert [thread.held_at() for _ in range(200)] == [None] * 200
+        while not thread.pulse.waits(loops._thread_frames(thread.thread)[-1]):
+            await trio.sleep(0.001)  # it tells Trio that the start is over
+        monkeypatch.setattr(loops, "_SILENT", 0.0)
+        thread.pulse.begin_question()
+        assert thread.pulse.silent_for() > 0
+        assert thread.blocked_at() is None
 
 
-async def test_a_busy_loop_is_not_taken_for_a_held_one(tmp_path, told):
+async def test_a_busy_loop_is_not_taken_for_a_blocked_one(tmp_path, told):
     source = in_style("""
         class P(BaseBackgroundPlugin):
             async def initialize(self):
@@ -1715,10 +1719,10 @@ async def test_a_busy_loop_is_not_taken_for_a_held_one(tmp_path, told):
     tables = {"p": {**ONCE, "initialize_timeout": 0.3}}
     async with running_host(tmp_path, {"p": source}, tables, wait=False) as host:
         await host.wait_for("p", State.FAILED, PATIENCE)
-        reason = host.life("p").last.reason
+        reason = host.life("p").record.last.reason
         place = line_of(host, "p", "# PLACE")
     assert f"waiting at {place} in initialize" in reason
-    assert "holds its event loop" not in reason
+    assert "blocks its event loop" not in reason
 
 
 # Points and routes from other threads
@@ -1939,8 +1943,8 @@ async def test_a_route_that_is_taken_fails_the_plugin_at_once(tmp_path, told):
     """)
     async with running_host(tmp_path, {"p": source, "q": source}, wait=False) as host:
         await host.wait_for("q", State.FAILED, PATIENCE)
-        assert host.life("q").restarts == 0
-        assert "belongs to plugin 'p'" in host.life("q").last.reason
+        assert host.life("q").record.restarts == 0
+        assert "belongs to plugin 'p'" in host.life("q").record.last.reason
 
 
 # What a plugin of the other style would do
@@ -1950,7 +1954,7 @@ async def test_there_is_no_nursery(tmp_path, told):
     source = starting("self.nursery.start_soon(slow)")
     async with running_host(tmp_path, {"p": source}, {"p": ONCE}, wait=False) as host:
         await host.wait_for("p", State.FAILED, PATIENCE)
-        reason = host.life("p").last.reason
+        reason = host.life("p").record.last.reason
     assert "plugin 'p' is asyncio-style and has no Trio nursery" in reason
     assert "asyncio.create_task()" in reason
 
@@ -1976,7 +1980,7 @@ async def test_a_trio_style_plugin_that_needs_asyncio_is_told_so(tmp_path, told,
         await host.wait_for("p", State.FAILED, PATIENCE)
         assert (
             'for asyncio code, write `runtime = "asyncio"` on the class'
-            in host.life("p").last.reason
+            in host.life("p").record.last.reason
         )
 
 
@@ -1997,7 +2001,7 @@ async def test_a_trio_style_plugin_that_makes_asyncio_tasks_is_told_so(tmp_path,
     """
     async with running_host(tmp_path, {"p": source}, {"p": ONCE}, wait=False) as host:
         await host.wait_for("p", State.FAILED, PATIENCE)
-        assert 'for asyncio code, write `runtime = "asyncio"`' in host.life("p").last.reason
+        assert 'for asyncio code, write `runtime = "asyncio"`' in host.life("p").record.last.reason
 
 
 # The documented event plugin
@@ -2121,7 +2125,7 @@ async def test_records_carry_the_plugin_s_name_wherever_they_are_made(tmp_path, 
             async def close(self):
                 library.info("close")
     """)
-    told.addFilter(names_plugin)
+    told.addFilter(_ContextFilter())
     async with running_host(tmp_path, {"p": source}) as host:
         host.publish(numbered(1))
         await told.wait_for("started", "handled")

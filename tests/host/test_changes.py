@@ -95,7 +95,7 @@ def ledger(host: RunningHost, name: str) -> dict[str, Any]:
 
 def legal(host: RunningHost) -> bool:
     """Return whether every plugin's history keeps to the table."""
-    histories = [[step.state for step in life.history] for life in host.host.lives.values()]
+    histories = [[step.state for step in life.record.history] for life in host.host.lives.values()]
     return all(
         after in TRANSITIONS[before]
         for states in histories
@@ -109,7 +109,7 @@ async def test_stop_and_start(tmp_path, autojump_clock):
         await host.host.changes.stop("p")
         assert host.life("p").state.value is State.STOPPED
         assert journal == ["start ended", "close"]
-        assert host.life("p").last.reason == "stopped by an operator"
+        assert host.life("p").record.last.reason == "stopped by an operator"
         await host.host.changes.start("p")
         assert host.life("p").state.value is State.RUNNING
         assert journal[2:] == ["made", "initialize"]
@@ -129,13 +129,13 @@ async def test_a_restart_makes_a_new_instance_when_the_old_one_is_closed(tmp_pat
         assert journal == ["start ended", "close", "made", "initialize"]
         assert host.plugin("p") is not before
         assert host.states("p")[3:] == ["stopping", "stopped", "loaded", "initializing", "running"]
-        assert host.life("p").restarts == 0, "restarts counts what the host does by itself"
+        assert host.life("p").record.restarts == 0, "restarts counts what the host does by itself"
         assert (await host.receipt_of("p")).lives == 2
 
 
 async def test_a_point_goes_to_those_who_are_there_when_it_is_published(tmp_path, autojump_clock):
     async with running_host(tmp_path, {"sink": SINK, "other": OTHER}) as host:
-        view = next(iter(host.life("other")._views.values()))
+        view = host.plugin("other").app
         for n, change in enumerate((host.host.changes.restart, host.host.changes.stop)):
             assert view.publish("monitoring_event", numbered(1, 2 * n))
             await change("sink")
@@ -380,7 +380,7 @@ async def test_a_failed_plugin_that_is_stopped_is_not_waited_for_any_more(tmp_pa
         assert list(host.host.not_ready()) == ["p"]
         await host.host.changes.stop("p")
         assert (host.host.not_ready(), host.host.paused()) == ({}, ["p"])
-        assert host.life("p").last[::2] == (State.STOPPED, "stopped by an operator")
+        assert host.life("p").record.last[::2] == (State.STOPPED, "stopped by an operator")
         assert host.life("p").record.last_error == error
         assert host.host.changes.possible("p") == ["start", "restart", "reload"]
         with pytest.raises(ActionRefusedError, match="ended already: it is stopped"):
@@ -470,11 +470,11 @@ async def test_an_operator_s_start_gives_a_plugin_all_its_restarts_again(tmp_pat
     tables = {"p": {"startup_error_behavior": "error"}}
     async with running_host(tmp_path, {"p": CRASHING}, tables, wait=False) as host:
         await host.wait_for("p", State.FAILED)
-        count = host.life("p").restarts
+        count = host.life("p").record.restarts
         await host.host.changes.restart("p")
         assert host.life("p").state.value is State.BACKOFF
         await host.wait_for("p", State.FAILED)
-        assert host.life("p").restarts == 2 * count
+        assert host.life("p").record.restarts == 2 * count
 
 
 async def test_restart_when_close_hangs(tmp_path, autojump_clock):

@@ -103,7 +103,7 @@ async def test_an_illegal_transition_is_refused(autojump_clock):
     async with running([loaded_plugin("p", BackgroundOnly)]) as host:
         await host.wait_until_running()
         with pytest.raises(AssertionError, match="illegal transition running -> initializing"):
-            host.life("p")._move(State.INITIALIZING, "by hand")
+            host.life("p").record.move(State.INITIALIZING, "by hand")
         assert host.states("p")[-1] == "running"
 
 
@@ -120,7 +120,7 @@ async def test_every_transition_is_logged_with_its_reason_and_kept_with_its_time
         await host.wait_for("p", State.BACKOFF)
         await host.wait_for("p", State.RUNNING)
         await host.stop("a test")
-        history = list(host.life("p").history)
+        history = list(host.life("p").record.history)
     assert [step.state.value for step in history] == [
         "loaded", "initializing", "running", "backoff", "initializing", "running", "stopping", "stopped",
     ]  # fmt: skip
@@ -141,7 +141,7 @@ async def test_a_crash_is_logged_once_with_phase_and_traceback(tmp_path, autojum
     async with running_host(tmp_path, {"p": source}, wait=False) as host:
         await host.wait_for("p", State.BACKOFF)
         await host.wait_for("p", State.RUNNING)
-        assert host.life("p").last_error == "P.start() raised ValueError: the camera is gone"
+        assert host.life("p").record.last_error == "P.start() raised ValueError: the camera is gone"
     (record,) = [record for record in caplog.records if record.exc_info]
     assert record.name == "lva.plugin.p"
     assert record.phase == "P.start()"
@@ -279,7 +279,7 @@ async def test_initialize_has_a_time_limit(tmp_path, autojump_clock):
         assert trio.current_time() - begun == 5
         await trio.testing.wait_all_tasks_blocked()
         assert journal == ["initialize", "close"]
-        reason = host.life("p").last.reason
+        reason = host.life("p").record.last.reason
         assert "P.initialize() took longer than 5 s, waiting at" in reason
         assert "p.py:" in reason
 
@@ -314,7 +314,7 @@ async def test_a_constructor_that_hangs_is_left_behind(tmp_path, autojump_clock,
     async with running_host(tmp_path, {"p": source, "other": RECORDER}, wait=False) as host:
         await host.wait_for("p", State.ABANDONED)
         await host.wait_for("other", State.RUNNING)
-        assert "took longer than 30 s" in host.life("p").last.reason
+        assert "took longer than 30 s" in host.life("p").record.last.reason
         host.module("p").release.set()
         assert (await host.stop()).exit_code == 4
 
@@ -342,8 +342,8 @@ async def test_a_constructor_that_fails_is_a_crash(tmp_path, autojump_clock, bod
         tmp_path, {"p": source}, {"p": {"max_restarts": 2}}, wait=False
     ) as host:
         await host.wait_for("p", State.FAILED)
-        assert host.life("p").last.reason.startswith(said)
-        assert host.life("p").restarts == 2
+        assert host.life("p").record.last.reason.startswith(said)
+        assert host.life("p").record.restarts == 2
         assert journal == []
 
 
@@ -362,7 +362,7 @@ async def test_a_method_that_is_no_coroutine_is_named(tmp_path, autojump_clock):
         await host.wait_for("p", State.FAILED)
         assert (
             "P.initialize() returned NoneType; write it as `async def`"
-            in host.life("p").last.reason
+            in host.life("p").record.last.reason
         )
         await host.life("p").ended.wait()
         assert journal == ["initialize", "close"]
@@ -402,7 +402,7 @@ async def test_a_crash_anywhere_below_start_is_a_crash_of_the_plugin(
     """
     async with running_host(tmp_path, {"p": source, "other": RECORDER}) as host:
         await host.wait_for("p", State.BACKOFF)
-        assert "raised LookupError: gone" in host.life("p").last.reason
+        assert "raised LookupError: gone" in host.life("p").record.last.reason
         await trio.testing.wait_all_tasks_blocked()
         assert journal.count("close") == 1
         assert host.states("other")[-1] == "running"
@@ -427,7 +427,7 @@ async def test_a_child_started_by_initialize_that_crashes_is_a_crash(tmp_path, a
     """
     async with running_host(tmp_path, {"p": source}, wait=False) as host:
         await host.wait_for("p", State.BACKOFF)
-        assert "gone" in host.life("p").last.reason
+        assert "gone" in host.life("p").record.last.reason
         await trio.testing.wait_all_tasks_blocked()
         assert journal == ["close"]
 
@@ -463,7 +463,7 @@ async def test_a_plugin_cannot_end_the_process(tmp_path, autojump_clock, error):
     """
     async with running_host(tmp_path, {"p": source}) as host:
         await host.wait_for("p", State.BACKOFF)
-        assert error[:-2].partition("(")[0] in host.life("p").last.reason
+        assert error[:-2].partition("(")[0] in host.life("p").record.last.reason
 
 
 BREAKS = {
@@ -509,7 +509,7 @@ async def test_breaking_trios_nesting_rules_is_a_crash_of_that_plugin_alone(
     async with running_host(tmp_path, {"p": source, "q": RECORDER}, tables, wait=False) as host:
         await host.wait_for("p", State.FAILED)
         await host.wait_for("q", State.RUNNING)
-        assert "stack corrupted" in host.life("p").last.reason
+        assert "stack corrupted" in host.life("p").record.last.reason
         receipt = await host.stop()
     assert [part.state for part in receipt.plugins] == ["failed", "stopped"]
     assert Counter(journal) == {"initialize": 2, "close": 2, "start": 1}
@@ -572,7 +572,7 @@ async def test_a_plugin_that_cancels_its_own_nursery_is_restarted_and_told_so(
     """
     async with running_host(tmp_path, {"p": source}, wait=False) as host:
         await host.wait_for("p", State.BACKOFF)
-        assert "cancelled" in host.life("p").last.reason
+        assert "cancelled" in host.life("p").record.last.reason
 
 
 async def test_a_cancelled_that_a_plugin_keeps_and_raises_again_stays_its_own_problem(
@@ -624,7 +624,7 @@ async def test_always_restarts_a_plugin_whose_work_has_ended(tmp_path, autojump_
         assert trio.current_time() - begun == 5, "the children of start() are part of the work"
         await host.wait_for("p", State.RUNNING)
         assert journal == ["initialize", "close", "initialize"]
-        assert "has ended" in host.life("p").history[3].reason
+        assert "has ended" in host.life("p").record.history[3].reason
 
 
 async def test_never_does_not_restart_after_a_crash(tmp_path, autojump_clock):
@@ -634,8 +634,8 @@ async def test_never_does_not_restart_after_a_crash(tmp_path, autojump_clock):
         await host.wait_for("p", State.FAILED)
         await trio.sleep(1000)
         assert journal == ["initialize", "close"]
-        assert "restart policy is 'never'" in host.life("p").last.reason
-        assert host.life("p").restarts == 0
+        assert "restart policy is 'never'" in host.life("p").record.last.reason
+        assert host.life("p").record.restarts == 0
 
 
 async def test_back_off_doubles_up_to_its_cap_and_jitters_over_the_full_range(
@@ -648,7 +648,7 @@ async def test_back_off_doubles_up_to_its_cap_and_jitters_over_the_full_range(
         await host.wait_for("p", State.FAILED)
         assert rng.bounds == [1, 2, 4, 8, 16, 20, 20, 20]
         assert trio.current_time() - begun == sum(rng.bounds) / 2
-        assert "raised ValueError" in host.life("p").history[3].reason
+        assert "raised ValueError" in host.life("p").record.history[3].reason
 
 
 async def test_the_reason_of_a_back_off_tells_how_long_it_is(tmp_path, autojump_clock):
@@ -656,7 +656,7 @@ async def test_the_reason_of_a_back_off_tells_how_long_it_is(tmp_path, autojump_
         tmp_path, {"p": CRASHER}, {"p": {"backoff_initial": 7}}, rng=StubRandom(), wait=False
     ) as host:
         await host.wait_for("p", State.BACKOFF)
-        assert host.life("p").last.reason.endswith("; next attempt in 7.0 s")
+        assert host.life("p").record.last.reason.endswith("; next attempt in 7.0 s")
         assert host.life("p").owner.retry_after() == 7
         await trio.sleep(3)
         assert host.life("p").owner.retry_after() == 4
@@ -672,10 +672,10 @@ async def test_quarantine_after_more_than_max_restarts_in_the_window(
         await host.wait_for("p", State.FAILED)
         await trio.sleep(1000)
         life = host.life("p")
-        assert life.restarts == limit
+        assert life.record.restarts == limit
         assert Counter(journal) == {"initialize": limit + 1, "close": limit + 1}
-        assert f"that is more than {limit} restarts in 60 s" in life.last.reason
-        assert "the camera is gone" in life.last.reason
+        assert f"that is more than {limit} restarts in 60 s" in life.record.last.reason
+        assert "the camera is gone" in life.record.last.reason
         assert host.host.not_ready().keys() == {"p"}
 
 
@@ -685,7 +685,7 @@ async def test_crashes_further_apart_than_the_window_never_quarantine(tmp_path, 
     async with running_host(tmp_path, {"p": source}, {"p": {"max_restarts": 1}}, rng=rng) as host:
         await trio.sleep(3000)
         assert host.states("p")[-1] == "running"
-        assert host.life("p").restarts == 20
+        assert host.life("p").record.restarts == 20
         assert rng.bounds == [1.0] * 20, "each run was healthy, so the back-off begins anew"
 
 
@@ -719,7 +719,7 @@ async def test_a_failing_initialize_is_retried_for_as_long_as_it_takes(tmp_path,
     table = {"max_restarts": 1, "backoff_max": 8}
     async with running_host(tmp_path, {"p": FAILING_START}, {"p": table}, rng=rng) as host:
         assert rng.bounds == [1, 2, 4, 8, 8, 8, 8, 8, 8, 8]
-        assert host.life("p").restarts == 10
+        assert host.life("p").record.restarts == 10
         assert journal == ["initialize", "close"] * 10 + ["initialize"]
 
 
@@ -729,7 +729,9 @@ async def test_a_failing_initialize_counts_as_a_crash_if_told_so(tmp_path, autoj
         await host.wait_for("p", State.FAILED)
         await trio.testing.wait_all_tasks_blocked()
         assert journal == ["initialize", "close"] * 4
-        assert "P.initialize() raised OSError: the sink is down" in host.life("p").last.reason
+        assert (
+            "P.initialize() raised OSError: the sink is down" in host.life("p").record.last.reason
+        )
 
 
 async def test_one_instance_serves_every_attempt(tmp_path, autojump_clock):
@@ -738,7 +740,7 @@ async def test_one_instance_serves_every_attempt(tmp_path, autojump_clock):
         await host.wait_for("p", State.RUNNING)
         first = host.plugin("p")
         await trio.sleep(500)
-        assert host.life("p").restarts == 4
+        assert host.life("p").record.restarts == 4
         assert host.plugin("p") is first
         assert host.module("p").P.made == 1
 
@@ -1139,7 +1141,7 @@ def test_a_stop_at_the_very_moment_of_a_crash_is_a_clean_stop(moment, ticks):
             receipt = await host.stop()
             assert receipt.exit_code in ({0, 4} if moment == "handleEvent" else {0})
             for life in host.host.lives.values():
-                assert legal(life.history)
+                assert legal(life.record.history)
                 assert life.state.value is State.STOPPED
             assert counts["initialize"] == counts["close"]
 
@@ -1150,22 +1152,20 @@ def test_a_stop_at_the_very_moment_of_a_crash_is_a_clean_stop(moment, ticks):
 async def test_a_turn_that_comes_together_with_the_stop_is_not_taken(autojump_clock):
     async with running([loaded_plugin("p", BackgroundOnly)]) as host:
         await host.wait_until_running()
-    from lva.host.lifecycle import PluginLife
+    from lva.host.lifecycle import PluginLife, Services
     from lva.host.routing import RouteTable
     from lva.host.runtimes import TrioRuntime
 
     turn = trio.Event()
     async with trio.open_nursery() as nursery:
-        life = PluginLife(
-            loaded_plugin("q", BackgroundOnly), TrioRuntime("q", nursery), RouteTable(),
-            lambda *_: None, list, {}, 2.0, StubRandom(),
-        )  # fmt: skip
+        services = Services(RouteTable(), lambda *_: True, list, {}, 2.0, StubRandom())
+        life = PluginLife(loaded_plugin("q", BackgroundOnly), TrioRuntime("q", nursery), services)
         nursery.start_soon(life.supervise, turn)
         await trio.testing.wait_all_tasks_blocked()
         turn.set()
         life.begin_stop(trio.current_time() + 10)
         await life.ended.wait()
-    assert [step.state.value for step in life.history] == ["loaded", "stopping", "stopped"]
+    assert [step.state.value for step in life.record.history] == ["loaded", "stopping", "stopped"]
 
 
 @pytest.mark.parametrize("kind", ["background", "event"])
@@ -1187,7 +1187,7 @@ async def test_a_stop_before_anything_has_begun(tmp_path, autojump_clock, kind):
     async with running_host(tmp_path, {"a": source, "b": source}, wait=False) as host:
         receipt = await host.stop()
         assert receipt.exit_code == 0
-        assert all(legal(life.history) for life in host.host.lives.values())
+        assert all(legal(life.record.history) for life in host.host.lives.values())
         assert journal.count("initialize") == journal.count("close")
 
 
@@ -1291,7 +1291,7 @@ async def test_a_route_added_in_the_constructor_is_refused_since_a_restart_would
         tmp_path, {"p": source}, {"p": {"restart": "never"}}, wait=False
     ) as host:
         await host.wait_for("p", State.FAILED, within=10)
-        assert "addRoute('/early')" in host.life("p").last.reason
+        assert "addRoute('/early')" in host.life("p").record.last.reason
 
 
 async def test_a_bad_route_is_a_crash_of_the_plugin_that_adds_it(tmp_path, autojump_clock):
@@ -1299,7 +1299,9 @@ async def test_a_bad_route_is_a_crash_of_the_plugin_that_adds_it(tmp_path, autoj
         tmp_path, {"first": ROUTES, "second": ROUTES}, {"second": {"restart": "never"}}, wait=False
     ) as host:
         await host.wait_for("second", State.FAILED)
-        assert "the path '/both' belongs to plugin 'first'" in host.life("second").last.reason
+        assert (
+            "the path '/both' belongs to plugin 'first'" in host.life("second").record.last.reason
+        )
         assert host.host.routes.match("/both").route.owner.name == "first"
 
 
@@ -1392,12 +1394,12 @@ def test_whatever_happens_states_are_legal_and_each_initialize_has_its_close(
             assert receipt.exit_code == 0
             assert receipt.seconds <= 25
             for name, life in host.host.lives.items():
-                assert legal(life.history)
+                assert legal(life.record.history)
                 assert life.state.value in {State.STOPPED, State.FAILED}
                 own = [what for who, what in log if who == name]
                 assert own == ["initialize", "close"] * (len(own) // 2)
                 assert classes[name].made <= 1
-                failed = [problem for problem in life.problems if "P.close()" in problem]
+                failed = [problem for problem in life.record.problems if "P.close()" in problem]
                 assert len(failed) == (own.count("close") if close_raises else 0)
             assert all(life.ended.is_set() for life in host.host.lives.values())
 

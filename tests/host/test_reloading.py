@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import sys
 import textwrap
 import threading
@@ -20,12 +21,12 @@ import pytest
 import trio
 
 from lva.errors import ConfigurationError
-from lva.host import reloading
+from lva.host import reloading, sourcefiles
 from lva.host.changes import ActionRefusedError
 from lva.host.lifecycle import State
 from lva.host.loading import load_plugins
-from lva.host.sourcefiles import SourceFiles
-from lva.masking import _secrets
+from lva.host.sourcefiles import Looks, SourceFiles
+from lva.logs import _secrets
 from tests.support import (
     JOURNALLED,
     RunningHost,
@@ -75,16 +76,16 @@ async def test_the_new_code_takes_over_with_the_points_of_the_old(tmp_path):
         host.publish(numbered(5))
         await until(lambda: len(journal) == 5)
         rewrite(tmp_path, "sink", NEW)
-        assert before.files.changed
+        assert before.files.look()
         await host.host.changes.reload("sink")
         after = host.life("sink")
         assert host.module("sink").VERSION == 2
         assert sys.modules["lva_plugins"].sink is host.module("sink")
         assert type(host.plugin("sink")).__module__ == "lva_plugins.sink"
         assert after.loaded.sha256 != before.loaded.sha256
-        assert not after.files.changed
-        assert after.last.reason == "initialized"
-        assert [step.reason for step in after.history].count("reloaded by an operator") == 2
+        assert not after.files.look()
+        assert after.record.last.reason == "initialized"
+        assert [step.reason for step in after.record.history].count("reloaded by an operator") == 2
         host.publish(numbered(5, 5))
         await until(lambda: len(journal) == 10)
         assert points_of(host, "sink")["delivered"] == 10
@@ -132,7 +133,7 @@ def snapshot(host: RunningHost, name: str) -> dict[str, Any]:
     return {
         "life": life,
         "instance": host.plugin(name),
-        "history": list(life.history),
+        "history": list(life.record.history),
         "module": host.module(name),
         "attribute": getattr(sys.modules["lva_plugins"], name),
         "modules": sorted(key for key in sys.modules if key.startswith("lva_plugins")),
@@ -152,7 +153,7 @@ async def test_a_broken_file_changes_nothing(tmp_path, name):
         assert problem.startswith("plugin 'sink': ")
         assert said in problem
         assert snapshot(host, "sink") == before
-        assert host.life("sink").files.changed
+        assert host.life("sink").files.look()
         host.publish(numbered(5))
         await until(lambda: journal == [0, 1, 2, 3, 4])
         rewrite(tmp_path, "sink", NEW)
@@ -237,7 +238,7 @@ async def test_a_stop_does_not_wait_for_an_import(tmp_path):
             receipt = await host.stop()
         assert time.monotonic() - begun < 2
         assert "the service is stopping" in str(refused)
-        assert [step.state.value for step in host.life("sink").history][-2:] == [
+        assert [step.state.value for step in host.life("sink").record.history][-2:] == [
             "stopping",
             "stopped",
         ]
@@ -325,7 +326,7 @@ async def test_all_modules_of_a_package_are_new_and_those_beside_it_stay(tmp_pat
         await host.wait_until_running()
         helper = sys.modules["lva_plugins.helper"]
         write(2)
-        assert host.life("cam").files.changed
+        assert host.life("cam").files.look()
         await host.host.changes.reload("cam")
         assert host.plugin("cam").version == 2
         assert sys.modules["lva_plugins.cam.impl"].VERSION == 2
@@ -557,24 +558,53 @@ def test_changed_files_are_noticed_and_looked_at_only_then(tmp_path, monkeypatch
     path.write_text("a")
     os.utime(path, (1e9, 1e9))
     files = SourceFiles({path: hashlib.sha256(b"a").hexdigest()})
-    assert not files.changed
+    assert not files.look()
     reads: list[Path] = []
     read_bytes = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda self: (reads.append(self), read_bytes(self))[1])
-    assert not files.changed
+    assert not files.look()
     assert reads == [], "its size and times are the same"
     os.utime(path, (1e9 + 5, 1e9 + 5))
-    assert not files.changed, "touched is not changed"
+    assert not files.look(), "touched is not changed"
     assert len(reads) == 1
     path.write_text("b")
-    assert files.changed
+    assert files.look()
     path.write_text("a")
-    assert not files.changed, "as it was"
+    assert not files.look(), "as it was"
     before = files.signature()
     path.write_text("b")
-    assert files.changed, "in the same moment, with the same size"
+    assert files.look(), "in the same moment, with the same size"
     assert files.signature() != before or path.stat().st_mtime_ns == before[0][2]
     path.unlink()
-    assert files.changed
+    assert files.look()
     assert files.signature() == (None,)
-    assert not SourceFiles({}).changed
+    assert not SourceFiles({}).look()
+
+
+async def test_a_file_that_does_not_let_go_of_its_reader_holds_up_nobody(tmp_path, monkeypatch):
+    """A file system is asked in a thread: neither the event loop nor a page waits for one that hangs."""
+    path = tmp_path / "cam.py"
+    os.mkfifo(path)
+    files, looks = SourceFiles({path: "another"}), Looks()
+    monkeypatch.setattr(sourcefiles, "PATIENCE", 0.05)
+    turns = 0
+
+    def names() -> list[str]:
+        return [thread.name for thread in threading.enumerate()]
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            await trio.sleep(0.001)
+            turns += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(turn)
+        await looks.look([files])
+        await looks.look([files])
+        nursery.cancel_scope.cancel()
+    assert turns > 10
+    assert not files.changed, "as it was seen last"
+    await until(lambda: names().count("lva-files") == 1)  # the others come back
+    path.open("w").close()
+    await until(lambda: files.changed)

@@ -192,7 +192,7 @@ async def test_plain_values_without_secrets(tmp_path, autojump_clock):
         await host.wait_for("leaky", State.BACKOFF)
         # Even one that got as far as here.
         leaky = host.life("leaky")
-        leaky.history.append(Transition(State.BACKOFF, 1.0, "the token is hunter2hunter2"))
+        leaky.record.history.append(Transition(State.BACKOFF, 1.0, "the token is hunter2hunter2"))
         leaky.record.last_error += ", hunter2hunter2"
         text = json.dumps(full_statuses([leaky], None))
         assert text.count("***") >= 5

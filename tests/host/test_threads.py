@@ -73,7 +73,7 @@ async def test_a_plugin_that_cannot_be_made_is_tried_again(tmp_path, exhaustion)
         exhaustion.begin()
         await host.host.changes.restart("p")
         assert host.life("p").state.value is State.BACKOFF
-        assert "can't start new thread" in str(host.life("p").last_error)
+        assert "can't start new thread" in str(host.life("p").record.last_error)
         await goes_on(host)
         exhaustion.end()
         await host.wait_for("p", State.RUNNING, within=20)

@@ -39,7 +39,9 @@ async def test_what_was_saved_is_reloaded(tmp_path):
         await until(lambda: version(host, "a") == 2)
         await rest()
         assert host.life("a").record.lives == 2, "once for each save"
-        assert [step.reason for step in host.life("a").history].count("its file was saved") == 2
+        assert [step.reason for step in host.life("a").record.history].count(
+            "its file was saved"
+        ) == 2
         assert host.life("b").record.lives == 1
 
 

@@ -177,7 +177,7 @@ async def test_points_wait_for_a_collector_that_is_not_there_yet(tmp_path, name,
     async with pair(tmp_path, name, collector, wait=False) as host:
         host.publish(numbered(3))
         await host.wait_for(name, State.RUNNING, within=20)
-        assert host.life(name).restarts == 2
+        assert host.life(name).record.restarts == 2
         part = await host.receipt_of(name)
     assert lists(collector) == [[], [], [], [0, 1, 2], []]
     assert (part.points["delivered"], part.problems) == (3, [])

@@ -147,7 +147,7 @@ async def test_a_bucket_that_exists_is_fine(tmp_path, collector):
     collector.statuses = [409]
     async with running_host(tmp_path, {MONITORING: None}, table(collector), wait=False) as host:
         await host.wait_for(MONITORING, State.RUNNING, within=20)
-        assert host.life(MONITORING).restarts == 0
+        assert host.life(MONITORING).record.restarts == 0
 
 
 async def test_a_collector_that_is_not_there_yet_is_asked_again(tmp_path, collector):
@@ -155,7 +155,7 @@ async def test_a_collector_that_is_not_there_yet_is_asked_again(tmp_path, collec
     async with running_host(tmp_path, {MONITORING: None}, table(collector), wait=False) as host:
         host.publish(points(2))
         await host.wait_for(MONITORING, State.RUNNING, within=20)
-        assert host.life(MONITORING).restarts == 2
+        assert host.life(MONITORING).record.restarts == 2
         assert (await host.stop()).exit_code == 0
     assert collector.requests[:3] == [("POST", "/1/buckets?bucket=b", None)] * 3
     assert collector.requests[3:] == [sent(0), sent(1)]
@@ -181,4 +181,4 @@ async def test_there_is_one_instance_in_the_program(tmp_path, collector):
             assert first in (None, host.plugin(MONITORING))
             first = host.plugin(MONITORING)
         assert type(first).__name__ == "RequestMonitoringPlugin"
-        assert len(host.life(MONITORING)._members) == 1
+        assert len(host.life(MONITORING)._instances.members) == 1

@@ -514,7 +514,7 @@ async def reason(tmp_path: Path, path: Path) -> str:
                 lambda state: state in {State.BACKOFF, State.RUNNING}
             )
         assert host.states("file")[-1] == "backoff", "it was accepted"
-        return host.life("file").last.reason
+        return host.life("file").record.last.reason
 
 
 @pytest.mark.parametrize("target", ["there", "missing"])

@@ -204,7 +204,7 @@ async def refused(tmp_path, **config: Any) -> str:
                 lambda state: state in {State.BACKOFF, State.RUNNING}
             )
         assert host.states("history")[-1] == "backoff", "the file was accepted"
-        return host.life("history").last.reason
+        return host.life("history").record.last.reason
 
 
 def foreign(path, statements: str) -> None:

@@ -645,10 +645,12 @@ async def test_points_wait_for_a_server_and_a_database_that_come_later(tmp_path)
         async with sink(tmp_path, server.url, wait=False) as host:
             host.publish(numbered(5))
             await host.wait_for("influx", State.BACKOFF, within=20)
-            assert f"no answer from {server.url}" in host.life("influx").history[-1].reason
+            assert f"no answer from {server.url}" in host.life("influx").record.history[-1].reason
             server.start()
-            await until(lambda: "answers 404" in host.life("influx").history[-1].reason)
-            assert "whether the bucket or db exists" in host.life("influx").history[-1].reason
+            await until(lambda: "answers 404" in host.life("influx").record.history[-1].reason)
+            assert (
+                "whether the bucket or db exists" in host.life("influx").record.history[-1].reason
+            )
             server.create()
             await host.wait_for("influx", State.RUNNING, within=20)
             part = await host.receipt_of("influx")
@@ -709,14 +711,14 @@ async def test_a_wrong_password_may_be_mended(tmp_path, caplog):
             server.query("GRANT WRITE ON lva TO ada", **root)
             await host.wait_for("influx", State.RUNNING, within=20)
             await until(lambda: ledger_of(host).delivered == 1)
-            shown = repr(host.life("influx").history) + repr(host.plugin("influx").config)
+            shown = repr(host.life("influx").record.history) + repr(host.plugin("influx").config)
         assert server.query("SELECT * FROM requests", **root)
     assert "answers 401" in caplog.text
     assert "lovelace" not in caplog.text + shown
 
 
 def reason(host: RunningHost) -> str:
-    return host.life("influx").history[-1].reason or ""
+    return host.life("influx").record.history[-1].reason or ""
 
 
 async def test_a_token_that_is_revoked_keeps_points_waiting(tmp_path, stand_in, caplog):

@@ -671,7 +671,7 @@ async def test_points_wait_for_a_receiver_that_comes_later(tmp_path):
     async with sink(tmp_path, f"http://127.0.0.1:{port}", wait=False) as host:
         host.publish(numbered(5))
         await host.wait_for("otlp", State.BACKOFF, within=20)
-        assert "no answer from" in (host.life("otlp").history[-1].reason or "")
+        assert "no answer from" in (host.life("otlp").record.history[-1].reason or "")
         with standing_in(port) as receiver:
             receiver.answer = lambda _: (200, {}, b"")
             await host.wait_for("otlp", State.RUNNING, within=20)
@@ -688,7 +688,7 @@ async def test_wrong_headers_are_known_before_the_first_point(tmp_path, receiver
         host.publish(numbered(2))
         await host.wait_for("otlp", State.RUNNING, within=20)
         await until(lambda: ledger_of(host).delivered == 2)
-        history = repr(host.life("otlp").history)
+        history = repr(host.life("otlp").record.history)
         shown = history + repr(host.plugin("otlp").config)
     assert "answers 401 who are you?" in history
     for request in receiver.requests:
@@ -922,7 +922,9 @@ async def test_certificates_are_checked(tmp_path, monkeypatch):
         server.answer = lambda _: (200, {}, b"")
         async with sink(tmp_path, server.url, wait=False) as host:
             await host.wait_for("otlp", State.BACKOFF, within=20)
-            assert "CERTIFICATE_VERIFY_FAILED" in (host.life("otlp").history[-1].reason or "")
+            assert "CERTIFICATE_VERIFY_FAILED" in (
+                host.life("otlp").record.history[-1].reason or ""
+            )
         assert server.requests == []
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         async with sink(tmp_path, server.url) as host:

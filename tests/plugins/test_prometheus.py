@@ -37,7 +37,7 @@ from lva.host import mailbox
 from lva.host.delivery import Circuit
 from lva.host.lifecycle import State
 from lva.host.loading import load_plugins
-from lva.host.loop_use import Hold, LoopUses
+from lva.host.watch.uses import Block, LoopUses
 from lva.plugins import prometheus
 from tests.support import RunningHost, ServiceProcess, host_settings, running_host, write_plugin
 from tests.test_docs import page
@@ -221,7 +221,7 @@ async def test_the_use_of_the_event_loop_is_shown_while_somebody_watches(tmp_pat
         assert "lva_plugin_loop" not in str(seen)
         uses = host.host.loop_uses = LoopUses(lambda: clock[0])
         clock[0] += 10
-        uses.note_hold("sink", Hold(0.0, 1.0, "here", []))
+        uses.note_block("sink", Block(0.0, 1.0, "here", []))
         for used in (3.0, 3.5):
             uses.note_processor({"sink": (7, used)})
             clock[0] += 1

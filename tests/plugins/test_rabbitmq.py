@@ -225,8 +225,8 @@ async def test_an_exchange_is_declared_or_awaited(tmp_path, server, queue):
     name = f"exchange-{queue}"
     async with rabbitmq(tmp_path, server, exchange=name, wait=False) as host:
         await host.wait_for("rabbitmq", State.BACKOFF, within=10)
-        assert f"no exchange '{name}'" in host.life("rabbitmq").last.reason
-        assert f"127.0.0.1:{server.port}" in host.life("rabbitmq").last.reason
+        assert f"no exchange '{name}'" in host.life("rabbitmq").record.last.reason
+        assert f"127.0.0.1:{server.port}" in host.life("rabbitmq").record.last.reason
     async with rabbitmq(tmp_path, server, exchange=name, exchange_type="topic") as host:
         await clean_receipt(host)
 
@@ -246,7 +246,7 @@ async def test_tls_is_checked_against_the_authority_that_is_named(tmp_path, serv
     url = f"amqps://127.0.0.1:{server.tls_port}/"
     async with rabbitmq(tmp_path, server, url=url, routing_key=queue, wait=False) as host:
         await host.wait_for("rabbitmq", State.BACKOFF, within=10)
-        assert "CERTIFICATE_VERIFY_FAILED" in host.life("rabbitmq").last.reason
+        assert "CERTIFICATE_VERIFY_FAILED" in host.life("rabbitmq").record.last.reason
     named = f"{url}?cafile={CERTIFICATE}"
     async with rabbitmq(tmp_path, server, url=named, routing_key=queue) as host:
         host.publish(numbered(3))
@@ -357,8 +357,8 @@ async def test_a_queue_that_is_deleted_is_a_crash_and_waited_for(tmp_path, serve
     async with rabbitmq(tmp_path, server, {"sink": SINK}, queue=queue) as host:
         await asked(server.delete, queue)
         await host.wait_for("rabbitmq", State.BACKOFF, within=10)
-        assert f"cancelled the consumer of '{queue}'" in host.life("rabbitmq").last.reason
-        await until(lambda: "no queue" in host.life("rabbitmq").last.reason)
+        assert f"cancelled the consumer of '{queue}'" in host.life("rabbitmq").record.last.reason
+        await until(lambda: "no queue" in host.life("rabbitmq").record.last.reason)
         await asked(server.declare, queue)
         await asked(server.send, queue, body(*numbered(2)))
         await until(lambda: len(journal) >= 2)
@@ -392,10 +392,10 @@ async def test_a_service_that_would_feed_itself_stops_at_the_first_point(tmp_pat
     options = {"queue": queue, "exchange": "amq.topic", "routing_key": "points"}
     async with rabbitmq(tmp_path, server, {"sink": SINK}, **options) as host:
         host.publish(numbered(1))
-        await until(lambda: "come back for ever" in host.life("rabbitmq").last.reason)
-        await until(lambda: "initialize() raised" in host.life("rabbitmq").last.reason)
+        await until(lambda: "come back for ever" in host.life("rabbitmq").record.last.reason)
+        await until(lambda: "initialize() raised" in host.life("rabbitmq").record.last.reason)
         assert host.host.not_ready()["rabbitmq"].startswith("backoff: ")
-        assert "change one of the two" in host.life("rabbitmq").last.reason
+        assert "change one of the two" in host.life("rabbitmq").record.last.reason
     assert len(journal) == 1
 
 

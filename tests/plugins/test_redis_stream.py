@@ -505,7 +505,7 @@ async def test_the_end_of_the_server_is_noticed_without_a_point(tmp_path, redis,
     async with running_host(tmp_path, {NAME: None}, tables(redis, **config)) as host:
         redis.pause()
         await host.wait_for(NAME, State.BACKOFF, within=10)
-        assert "Timeout" in host.life(NAME).last.reason
+        assert "Timeout" in host.life(NAME).record.last.reason
         redis.resume()
         await host.wait_for(NAME, State.RUNNING, within=10)
         await clean_end(host, accepted=0)

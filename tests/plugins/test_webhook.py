@@ -797,7 +797,7 @@ async def test_a_ca_file_without_certificates_is_named(tmp_path):
     tables = table("https://a/", ca_file=str(path))
     async with running_host(tmp_path, {"webhook": None}, tables, wait=False) as host:
         await host.wait_for("webhook", State.BACKOFF, within=20)
-        assert f"ca_file {path} cannot be used" in host.life("webhook").last.reason
+        assert f"ca_file {path} cannot be used" in host.life("webhook").record.last.reason
 
 
 # Secrets

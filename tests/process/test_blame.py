@@ -1,10 +1,11 @@
-"""Which plugin holds the event loop: named in the log, in its status, and no other with it."""
+"""Which plugin blocked the event loop: named in the log, in its status, and no other with it."""
 
 from __future__ import annotations
 
 import json
 import os
 import random
+import re
 import time
 from collections.abc import Iterator
 from itertools import product
@@ -14,14 +15,13 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.process.moments import LONG
+from tests.process.moments import LONG, SEED
 from tests.support import ServiceProcess, write_plugin
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, *([pytest.mark.soak] if LONG else [])]
 
-#: How many holds there are: each way in each place several times, and some once more.
-CASES = 100 if LONG else 50
-SEED = int(os.environ.get("LVA_BLAME_SEED") or random.SystemRandom().randrange(10**6))
+#: How many blocks there are: each way in each place several times, and some once more.
+CASES = int(os.environ.get("LVA_BLAME_CASES") or (1000 if LONG else 50))
 
 #: Work that takes at least so long on whatever machine this is, however busy.
 WAYS = """
@@ -177,6 +177,7 @@ def loops(client: httpx.Client) -> dict[str, Any]:
     return {item["name"]: item["loop"] for item in client.get("/plugins").json()["plugins"]}
 
 
+@pytest.mark.timeout(1800 if LONG else 100)
 def test_the_right_plugin_is_named_in_every_case(
     service: ServiceProcess, client: httpx.Client
 ) -> None:
@@ -197,7 +198,7 @@ def test_the_right_plugin_is_named_in_every_case(
                       if loop["holds"] != before[key]["holds"]}  # fmt: skip
         if list(blamed) != [name] or not blamed[name].endswith(f" in {how}"):
             wrong.append((number, name, place, how, blamed))
-    assert not wrong, f"{len(cases) - len(wrong)} of {len(cases)}; LVA_BLAME_SEED={SEED}: {wrong}"
+    assert not wrong, f"{len(cases) - len(wrong)} of {len(cases)}; LVA_STORM_SEED={SEED}: {wrong}"
     blaming = [record for record in service.records if "event loop" in record["message"]]
     named = {record.get("plugin") for record in blaming}
     assert named - {None} == set(CULPRITS)
@@ -207,11 +208,12 @@ def test_the_right_plugin_is_named_in_every_case(
 def test_a_plugin_whose_own_thread_keeps_the_interpreter_is_named(
     service: ServiceProcess, client: httpx.Client
 ) -> None:
+    told = "blocked the event loop for .* s: its own thread kept the interpreter"
     deadline = time.monotonic() + 10
-    while not loops(client)["rival"]["holds"] and time.monotonic() < deadline:
-        client.get(
-            "/rival"
-        )  # on a busy machine, it may not get enough of a processor to be to blame
-    said = service.wait_for("held the interpreter, and so the service's event loop")
+    while not any(re.search(told, record["message"]) for record in service.records):
+        assert time.monotonic() < deadline
+        # It may not be beyond doubt at once: on a busy machine, others may have had the interpreter, too.
+        client.get("/rival")
+    said = service.wait_for(told)
     assert json.loads(said.string)["plugin"] == "rival"
     assert [name for name, loop in loops(client).items() if loop["holds"]] == ["rival"]

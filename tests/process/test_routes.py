@@ -553,7 +553,7 @@ def test_what_add_route_refuses(service: ServiceProcess) -> None:
         ["starts with '/'", "5"],
         ["'/x'", "no class and no function"],
         ["methods is empty"],
-        ["unknown methods ['BREW']", "known are GET, POST"],
+        ["unknown methods ['BREW']", "available: GET, POST"],
         ["'/x'", "dict", "BaseBackgroundHandler"],
         ["BaseBackgroundHandler", "no method to serve"],
         ["'/where'", "was added before by this plugin"],

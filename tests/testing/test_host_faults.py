@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import trio
 
-from lva.host import leaks, lifecycle
+from lva.host import attempt, leaks
+from lva.host.attempt import Attempt
 from lva.host.delivery import Delivery
-from lva.host.lifecycle import PluginLife, State
+from lva.host.lifecycle import PluginLife, State, Transition
 from lva.host.mailbox import MemoryMailbox
 from lva.host.routing import RouteTable
 from lva.host.runtimes import TrioCall, TrioRuntime
@@ -69,21 +70,21 @@ def test_without_a_fault_all_is_well():
 
 
 def test_a_close_that_is_skipped(monkeypatch: pytest.MonkeyPatch):
-    async def skip(self: PluginLife, member: Any) -> None:
+    async def skip(self: Attempt, member: Any) -> None:
         """Do not call it."""
 
-    monkeypatch.setattr(PluginLife, "_close", skip)
+    monkeypatch.setattr(Attempt, "_close", skip)
     says(contract.check_plugin(BACKGROUND), "G1", "entered 1 times, P.close() 0")
 
 
 def test_a_close_that_is_called_twice(monkeypatch: pytest.MonkeyPatch):
-    close = PluginLife._close
+    close = Attempt._close
 
-    async def twice(self: PluginLife, member: Any) -> None:
+    async def twice(self: Attempt, member: Any) -> None:
         await close(self, member)
         await close(self, member)
 
-    monkeypatch.setattr(PluginLife, "_close", twice)
+    monkeypatch.setattr(Attempt, "_close", twice)
     says(contract.check_plugin(BACKGROUND), "G1", "entered 1 times, P.close() 2")
 
 
@@ -135,9 +136,9 @@ def test_a_task_that_is_leaked(monkeypatch: pytest.MonkeyPatch):
         return call(self, what, fn, *args)
 
     monkeypatch.setattr(TrioRuntime, "call", leaky)
-    monkeypatch.setattr(lifecycle, "find_leaks", lambda lives: {})
+    monkeypatch.setattr(attempt, "find_leaks", lambda lives: {})
     monkeypatch.setattr("lva.host.host.find_leaks", lambda lives: {})
-    assert leaks.find_leaks is not lifecycle.find_leaks
+    assert leaks.find_leaks is not attempt.find_leaks
     says(contract.check_plugin(BACKGROUND), "G7", "left behind: the task")
 
 
@@ -156,7 +157,7 @@ def test_a_state_that_is_wrong(monkeypatch: pytest.MonkeyPatch):
 
     def lying(self: PluginLife) -> None:
         release(self)
-        self.history.append(lifecycle.Transition(State.RUNNING, 0.0, "never better"))
+        self.record.history.append(Transition(State.RUNNING, 0.0, "never better"))
 
     monkeypatch.setattr(PluginLife, "_release", lying)
     says(contract.check_plugin(BACKGROUND), "G8", "stopped -> running")

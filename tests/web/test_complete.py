@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from lva.host.lifecycle import State
-from tests.log_lines import names_plugin
+from lva.logs import _ContextFilter
 from tests.support import running_host
 from tests.telling import ASYNCIO_STYLE, PATIENCE, Told, listening, serving
 
@@ -315,7 +315,7 @@ async def test_what_a_handler_raises_is_500_and_logged_once(tmp_path, told, path
         assert "Plugin 'p' failed" in answer.json()["detail"]
         assert (await client.get("/text")).text == "text"
         assert host.states("p")[-1] == "running"
-        assert host.life("p").restarts == 0
+        assert host.life("p").record.restarts == 0
         (complaint,) = told.complaints("p")
         assert f"the handler of GET /{path}" in complaint
         (record,) = [record for record in told.records if record.getMessage() == complaint]
@@ -367,7 +367,7 @@ CONTEXT = """
 
 
 async def test_the_request_s_context_is_there_on_the_other_loop(tmp_path, told):
-    told.addFilter(names_plugin)
+    told.addFilter(_ContextFilter())
     async with routes(tmp_path, CONTEXT) as (_, client):
         for path in ("async", "plain"):
             headers = {"Luna-Request-Id": f"1,{path}"}

@@ -17,7 +17,7 @@ import trio
 
 from lva.connections import ABORT
 from lva.host.lifecycle import State
-from lva.host.loop_use import Hold, LoopUses
+from lva.host.watch.uses import Block, LoopUses
 from lva.web.event_stream import EventStreams
 from lva.web.problems import Problem
 from lva.web.telemetry import Telemetry
@@ -335,8 +335,8 @@ async def test_who_may_not_see_details_gets_no_reasons(
         trio.open_nursery() as nursery,
     ):
         host.host.loop_uses = LoopUses()
-        hold = Hold(time.time(), 0.3, "/srv/lens.py:7 in start", [])
-        host.host.loop_uses.note_hold("fragile", hold)
+        block = Block(time.time(), 0.3, "/srv/lens.py:7 in start", [])
+        host.host.loop_uses.note_block("fragile", block)
         it = Streams(host, details=False)
         nursery.start_soon(it.streams.run)
         public = await it.open()

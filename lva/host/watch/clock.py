@@ -1,0 +1,185 @@
+"""What runs on Trio's event loop: stamped in the loop's own thread, so that how long it took is known.
+
+Between two stamps one stretch runs: a task's step, or the part of a step that belongs to one plugin. Trio
+calls two hooks: one before each step, one before it waits for events. To stamp costs half a microsecond.
+Every few milliseconds it is also read what the system tells of the thread, so that when a stretch has lasted
+for too long, what was known just before it began can be compared with what is known at its end.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from contextvars import Token
+from time import perf_counter
+from typing import Final, NamedTuple
+
+import trio
+
+from lva.host.watch.readings import Reading
+from lva.host.watch.uses import LoopUses
+from lva.logs import current_plugin
+
+#: For how long every stretch is added up, and how often, in seconds on average.
+WINDOW: Final = 0.01
+PERIOD: Final = 0.2
+#: How old what is known of the thread may be when a stretch begins, in seconds, and as a part of the limit.
+_OLDEST: Final = 0.02
+_OLDEST_PART: Final = 0.25
+#: How many long stretches are kept until somebody takes them.
+_MOST_KEPT: Final = 1000
+
+
+class Stretch(NamedTuple):
+    """What ran on the event loop for longer than the limit.
+
+    Attributes:
+        begun: When it began (`time.perf_counter()`); tells stretches apart.
+        ended: When it ended.
+        waits: Whether the loop waited for events, and no task ran.
+        plugin: The plugin in whose name it ran, if in one's.
+        before: What was known of the thread shortly before it began.
+        after: What was known at its end.
+    """
+
+    begun: float
+    ended: float
+    waits: bool
+    plugin: str | None
+    before: Reading
+    after: Reading
+
+
+class StepClock(trio.abc.Instrument):
+    """Stamps what runs on the event loop. Add it to the run; all but `ended` is the loop's own thread's.
+
+    Args:
+        limit: Stretches that last for longer, in seconds, are kept.
+        read: Reads what is known of the loop's thread.
+        moved: Called every few milliseconds, while the loop goes on.
+
+    Attributes:
+        begun: When what runs now began.
+        task: The task whose step it is; None while the loop waits for events.
+        before: What was known of the thread shortly before that.
+        ended: Stretches that lasted too long, the oldest first. Any thread may take them.
+    """
+
+    def __init__(
+        self, limit: float, read: Callable[[], Reading], moved: Callable[[], object]
+    ) -> None:
+        self._limit = limit
+        self._read = read
+        self._moved = moved
+        self._oldest = min(_OLDEST, limit * _OLDEST_PART)
+        self._next_reading = 0.0
+        self._due = 0.0  # from when on a stamp has more to do
+        self._window: dict[str, float] | None = None
+        self._left_out = 0.0
+        self.task: trio.lowlevel.Task | None = None
+        self.before: Reading = read()
+        self.begun: float = self.before.at
+        self.ended: deque[Stretch] = deque(maxlen=_MOST_KEPT)
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Begin a step."""
+        now = perf_counter()
+        if now >= self._due:
+            self._look_back(now)
+        self.task = task
+        self.begun = now
+
+    def before_io_wait(self, timeout: float) -> None:
+        """Begin to wait for events."""
+        now = perf_counter()
+        if now >= self._due:
+            self._look_back(now)
+        self.task = None
+        self.begun = now
+
+    def split(self) -> None:
+        """Begin another stretch within the step, since the plugin is about to change."""
+        now = perf_counter()
+        if now >= self._due:
+            self._look_back(now)
+        self.begun = now
+
+    def _look_back(self, now: float) -> None:
+        """Take note of the stretch that ends now."""
+        lasted = now - self.begun
+        if self._window is not None:
+            self._add_up(lasted)
+        if now >= self._next_reading:
+            after = self._read()
+            if lasted >= self._limit:
+                stretch = Stretch(
+                    self.begun, now, self.task is None, self._plugin(), self.before, after
+                )
+                self.ended.append(stretch)
+            self.before = after
+            self._next_reading = now + self._oldest
+            self._moved()
+        self._due = self._next_reading if self._window is None else 0.0
+
+    def _plugin(self) -> str | None:
+        return None if self.task is None else self.task.context.get(current_plugin)
+
+    # Shares
+
+    async def sample(self, uses: LoopUses) -> None:
+        """Add up every stretch in one window after the other, until cancelled. In the loop's thread.
+
+        Args:
+            uses: Where it is noted what plugins have used. Stretches above the limit are noted apart.
+        """
+        while True:
+            await trio.sleep(PERIOD * random.uniform(0.5, 1.5))  # noqa: S311 - no cryptography
+            begun = perf_counter()
+            self._window, self._left_out, self._due = {}, 0.0, 0.0
+            try:
+                await trio.sleep(WINDOW)
+            finally:
+                used, self._window = self._window, None
+            uses.note_window(perf_counter() - begun - self._left_out, used)
+
+    def _add_up(self, lasted: float) -> None:
+        assert self._window is not None
+        if lasted >= self._limit:
+            self._left_out += lasted
+        elif (plugin := self._plugin()) is not None:
+            self._window[plugin] = self._window.get(plugin, 0.0) + lasted
+
+
+def enter_plugin(name: str) -> Token[str | None]:
+    """Note that the code that the current task runs from here on is a plugin's."""
+    entered.add(name)
+    if _clock is not None:
+        _clock.split()
+    return current_plugin.set(name)
+
+
+def leave_plugin(token: Token[str | None]) -> None:
+    """Note that the plugin's code has returned to what called it."""
+    if _clock is not None:
+        _clock.split()
+    current_plugin.reset(token)
+
+
+def install(clock: StepClock) -> None:
+    """Let a clock stamp the current run. In the loop's thread; there is one at a time."""
+    global _clock
+    trio.lowlevel.add_instrument(clock)
+    _clock = clock
+
+
+def remove(clock: StepClock) -> None:
+    """Let it stamp no more."""
+    global _clock
+    _clock = None
+    trio.lowlevel.remove_instrument(clock)
+
+
+_clock: StepClock | None = None
+#: The plugins that were entered since somebody has cleared it.
+entered: Final[set[str | None]] = set()

@@ -1,0 +1,138 @@
+"""The time of each step goes to the plugin whose code ran in it; what lasts too long is kept whole."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from lva.host.watch.clock import StepClock, Stretch, enter_plugin, install, leave_plugin, remove
+from lva.host.watch.readings import own_reader
+from lva.logs import current_plugin
+
+LIMIT = 0.05
+
+
+def work(seconds: float) -> None:
+    """Compute for so much processor time."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+async def stamped(limit: float, *tasks: Callable[[], Awaitable[None]]) -> StepClock:
+    """Run tasks under a clock with an open window."""
+    clock = StepClock(limit, own_reader().read, lambda: None)
+    async with trio.open_nursery() as nursery:
+        install(clock)
+        clock._window, clock._due = {}, 0.0
+        for task in tasks:
+            nursery.start_soon(task)
+        await wait_all_tasks_blocked()
+        await trio.sleep(0)
+        remove(clock)
+    return clock
+
+
+def blocks(clock: StepClock) -> list[Stretch]:
+    return [stretch for stretch in clock.ended if not stretch.waits]
+
+
+async def test_a_task_of_a_plugin_and_one_of_the_service():
+    async def plugin():
+        enter_plugin("a")
+        work(0.01)
+        await trio.lowlevel.checkpoint()
+        work(0.01)
+
+    async def service():
+        work(0.01)
+
+    clock = await stamped(10.0, plugin, service)
+    assert set(clock._window) == {"a"}
+    assert clock._window["a"] >= 0.02
+
+
+async def test_a_step_that_is_in_a_handler_for_a_part_of_it():
+    async def request():
+        work(LIMIT)
+        token = enter_plugin("a")
+        work(LIMIT)
+        leave_plugin(token)
+        assert current_plugin.get() is None
+        work(LIMIT)
+
+    clock = await stamped(LIMIT, request)
+    assert [stretch.plugin for stretch in blocks(clock)] == [None, "a", None]
+    before, plugin, after = blocks(clock)
+    assert before.ended <= plugin.begun < plugin.ended <= after.begun
+
+
+async def test_a_handler_that_waits_is_still_the_plugin_s_afterwards():
+    async def request():
+        token = enter_plugin("a")
+        await trio.lowlevel.checkpoint()
+        work(LIMIT)
+        leave_plugin(token)
+
+    clock = await stamped(LIMIT, request)
+    assert [stretch.plugin for stretch in blocks(clock)] == ["a"]
+
+
+async def test_long_stretches_are_kept_apart_and_known_from_just_before_they_began():
+    async def plugin():
+        enter_plugin("a")
+        work(LIMIT)
+        await trio.lowlevel.checkpoint()
+
+    clock = await stamped(LIMIT, plugin)
+    (block,) = blocks(clock)
+    assert clock._left_out >= LIMIT
+    assert clock._window.get("a", 0.0) < LIMIT
+    assert block.ended - block.begun >= LIMIT
+    assert block.before.at <= block.begun < block.ended <= block.after.at
+    assert block.after.used - block.before.used >= LIMIT
+
+
+async def test_waiting_for_events_is_no_step():
+    async def plugin():
+        enter_plugin("a")
+        await trio.sleep(2 * LIMIT)
+
+    clock = StepClock(LIMIT, own_reader().read, lambda: None)
+    install(clock)
+    await plugin()
+    remove(clock)
+    assert clock.ended
+    assert not blocks(clock)
+
+
+async def test_the_last_step_before_a_wait_is_not_taken_for_the_wait():
+    async def plugin():
+        enter_plugin("a")
+        work(LIMIT)
+        await trio.sleep(2 * LIMIT)
+
+    clock = StepClock(LIMIT, own_reader().read, lambda: None)
+    async with trio.open_nursery() as nursery:
+        install(clock)
+        nursery.start_soon(plugin)
+        await trio.sleep(4 * LIMIT)
+        remove(clock)
+    assert [(stretch.waits, stretch.plugin) for stretch in clock.ended][:2] == [
+        (False, "a"),
+        (True, None),
+    ]
+
+
+async def test_nothing_is_stamped_outside():
+    clock = StepClock(LIMIT, own_reader().read, lambda: None)
+    install(clock)
+    remove(clock)
+    begun = clock.begun
+    token = enter_plugin("a")
+    await trio.lowlevel.checkpoint()
+    leave_plugin(token)
+    assert clock.begun == begun
