@@ -8,6 +8,7 @@ from pathlib import Path
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
+from sphinx.domains.python import PyObject
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -60,6 +61,10 @@ class Generated(Directive):
             parent,
         )
         return parent.children
+
+
+# "Attributes" as in the docstrings, in place of Sphinx's "Variables".
+next(field for field in PyObject.doc_field_types if field.name == "variable").label = "Attributes"
 
 
 def setup(app) -> None:

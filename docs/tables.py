@@ -7,6 +7,7 @@ the same text without Sphinx.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -37,33 +38,19 @@ from lva.web.paths import RESOURCES
 
 
 def settings() -> str:
-    """Return the table of the service's settings."""
-    rows = [
-        (_code(name), _code(f"{ENV_PREFIX}{name.upper()}"), *_default_and_meaning(name, field))
-        for name, field in Settings.model_fields.items()
-    ]
-    extra = (
+    """Return the list of the service's settings."""
+    file = (
         "(no key)",
-        _code(CONFIG_VARIABLE),
         _code(str(DEFAULT_FILE)),
-        f"The settings file. Without it, {_code(str(DEFAULT_FILE))} in the working directory, if any.",
+        f"The settings file, by {_code(CONFIG_VARIABLE)} or {_code('--config')}. Without either,"
+        f" {_code(str(DEFAULT_FILE))} in the working directory, if any.",
     )
-    return _table(("Key", "Environment variable", "Default", "Meaning"), [*rows, extra])
+    return _definitions([*_keys(Settings, Settings.model_fields), file])
 
 
 def plugin_settings() -> str:
-    """Return the table of the host's keys of one plugin."""
-    rows = [
-        (
-            _code(key),
-            _code(f"{ENV_PREFIX}PLUGINS__NAME__{key.upper()}"),
-            *_default_and_meaning(key, field),
-        )
-        for key, field in zip(
-            keys_of(PluginSettings), PluginSettings.model_fields.values(), strict=True
-        )
-    ]
-    return _table(("Key", "Environment variable", "Default", "Meaning"), rows)
+    """Return the list of the host's keys of one plugin."""
+    return _definitions(_keys(PluginSettings, keys_of(PluginSettings)))
 
 
 def resources() -> str:
@@ -143,12 +130,8 @@ def check_codes() -> str:
 
 
 def config_of(model: type[BaseModel]) -> str:
-    """Return the table of one plugin's configuration."""
-    rows = [
-        (_code(name), *_default_and_meaning(name, field))
-        for name, field in model.model_fields.items()
-    ]
-    return _table(("Key", "Default", "Meaning"), rows)
+    """Return the list of one plugin's configuration."""
+    return _definitions(_keys(model, model.model_fields))
 
 
 def influx_config() -> str:
@@ -248,6 +231,23 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 
 
+def _keys(model: type[BaseModel], keys: Iterable[str]) -> list[tuple[str, str, str]]:
+    """Return each key of a model with its default and its meaning."""
+    fields = model.model_fields.values()
+    return [
+        (_code(key), *_default_and_meaning(key, field))
+        for key, field in zip(keys, fields, strict=True)
+    ]
+
+
+def _definitions(items: Iterable[tuple[str, str, str]]) -> str:
+    """Return a definition list, which fits any screen: the key and its default, below them the meaning."""
+    lines = []
+    for key, default, meaning in items:
+        lines += [f"{key} : {default}", f"   {meaning}", ""]
+    return "\n".join(lines)
+
+
 def _default_and_meaning(name: str, field: FieldInfo) -> tuple[str, str]:
     if not field.description:
         raise ValueError(f"the setting {name!r} has no description")
@@ -283,13 +283,13 @@ def _default(name: str, field: FieldInfo) -> str:
 
 def _bounds(field: FieldInfo) -> str:
     least = [
-        f"at least {item.ge:_}" for item in field.metadata if getattr(item, "ge", None) is not None
+        f"at least {item.ge:,}" for item in field.metadata if getattr(item, "ge", None) is not None
     ]
     least += [
-        f"more than {item.gt:_}" for item in field.metadata if getattr(item, "gt", None) is not None
+        f"more than {item.gt:,}" for item in field.metadata if getattr(item, "gt", None) is not None
     ]
     most = [
-        f"at most {item.le:_}" for item in field.metadata if getattr(item, "le", None) is not None
+        f"at most {item.le:,}" for item in field.metadata if getattr(item, "le", None) is not None
     ]
     text = ", ".join([*least, *most])
     return f"{text[0].upper()}{text[1:]}." if text else ""
@@ -307,10 +307,10 @@ def _code(text: str) -> str:
 
 
 def _sentence(text: str) -> str:
-    text = text.strip()
+    text = re.sub(r"\b(GET:/\w+)", r"``\1``", text.strip())
     text = text[:1].upper() + text[1:]
     for word in ("initialize()", "__init__()", "close()", "handleEvent()", "restart_window", "max_restarts",
                  "batch_size", "shutdown_timeout", "close_timeout", "handle_timeout", "self.config",
                  "/readyz"):  # fmt: skip
-        text = text.replace(word, _code(word))
+        text = re.sub(rf"(?<![\w:/`]){re.escape(word)}", _code(word), text)
     return text if text.endswith(".") or not text else f"{text}."
