@@ -38,7 +38,7 @@ nitpick_ignore_regex = [
         "py:class",
         r"httpx\..*|types\.ModuleType|os\.PathLike|trio\.TooSlowError|lva\.(host|testing)\..*",
     ),
-    ("py:exc", r"trio\.TooSlowError|BadRequest|asyncio\.CancelledError"),
+    ("py:exc", r"httpx\..*|trio\.TooSlowError|BadRequest|asyncio\.CancelledError"),
 ]
 
 autodoc_member_order = "bysource"

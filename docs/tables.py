@@ -27,7 +27,6 @@ from lva.luna import MODULES
 from lva.settings import (
     CONFIG_VARIABLE,
     DEFAULT_FILE,
-    ENV_PREFIX,
     PluginSettings,
     Settings,
     keys_of,
@@ -39,13 +38,12 @@ from lva.web.paths import RESOURCES
 
 def settings() -> str:
     """Return the list of the service's settings."""
-    file = (
-        "(no key)",
-        _code(str(DEFAULT_FILE)),
+    default = _code(str(DEFAULT_FILE))
+    meaning = (
         f"The settings file, by {_code(CONFIG_VARIABLE)} or {_code('--config')}. Without either,"
-        f" {_code(str(DEFAULT_FILE))} in the working directory, if any.",
+        f" {default} in the working directory, if any."
     )
-    return _definitions([*_keys(Settings, Settings.model_fields), file])
+    return _definitions([*_keys(Settings, Settings.model_fields), ("(no key)", default, meaning)])
 
 
 def plugin_settings() -> str:
