@@ -30,7 +30,7 @@ from lva.host.mailbox import (
     Mailbox,
     MemoryMailbox,
 )
-from lva.host.runtimes import Call, Patience, Runtime
+from lva.host.runtimes import Call, Patience, Runtime, now
 from lva.host.spool import SpooledMailbox, SpoolFile
 from lva.host.tap import DELIVERED, DROPPED, REJECTED, Taps
 from lva.host.tap import FAILED as TRIED
@@ -96,6 +96,11 @@ class Circuit:
         if self._open_until is None:
             return "closed"
         return "probing" if self._probing else "open"
+
+    @property
+    def probes_at(self) -> float | None:
+        """When the next call probes the receiver, in Trio time; None while calls pass."""
+        return self._open_until
 
     @asynccontextmanager
     async def admission(self, hurry: trio.Event) -> AsyncIterator[None]:
@@ -194,6 +199,7 @@ class Delivery:
         self.batch_sizes: Histogram = Histogram(BATCH_SIZES)
         self.durations: Histogram = Histogram(DURATIONS)
         self.last_error: str | None = None
+        self.last_error_at: float = 0.0
         #: Set once the mailbox is closed and every point of it is settled.
         self.finished: trio.Event = trio.Event()
         #: Whether `drop_rest` was called, after which nothing is delivered.
@@ -427,6 +433,7 @@ class Delivery:
         else:
             why = f"raised {brief(error)}"
         self.last_error = f"{self._what} {why}"
+        self.last_error_at = now()
         left = len(batch)
         self._show(TRIED, batch)
         if left and batch.attempts - batch.unblamed >= self._settings.max_attempts:

@@ -119,7 +119,7 @@ class Record:
         lives: How many lives there have been, with this one.
         restarts: Attempts after the first, of all lives: what the host tried again by itself.
         abandoned: How many lives ended with something of the plugin left behind.
-        last_error: What failed last.
+        last_error_at: When something failed last, in Unix seconds.
         problems: What went wrong at the ends of its lives; the newest.
         leaks: What was alive of it when that was last looked for.
         owner: Of its routes; these stay, at 503, from one life to the next.
@@ -138,7 +138,8 @@ class Record:
         self.lives: int = 1
         self.restarts: int = 0
         self.abandoned: int = 0
-        self.last_error: str | None = None
+        self.last_error_at: float = 0.0
+        self._last_error: str | None = None
         self.problems: deque[str] = deque(maxlen=_PROBLEMS)
         self.leaks: Leaks = Leaks()
         self.owner: Owner = Owner(name)
@@ -147,6 +148,16 @@ class Record:
         self._deliveries: dict[tuple[str, str], Delivery] = {}
         self._spools: dict[tuple[str, str], SpoolFile | None] = {}
         self._thread = trio.CapacityLimiter(1)
+
+    @property
+    def last_error(self) -> str | None:
+        """What failed last."""
+        return self._last_error
+
+    @last_error.setter
+    def last_error(self, error: str) -> None:
+        self._last_error = error
+        self.last_error_at = now()
 
     @property
     def last(self) -> Transition:

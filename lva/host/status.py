@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lva.host.delivery import Delivery, Histogram
     from lva.host.lifecycle import PluginLife
     from lva.host.loading import PluginClass
+    from lva.host.record import Record
     from lva.host.watch.uses import LoopUses
 
 
@@ -46,8 +47,9 @@ def statuses(lives: Iterable[PluginLife], loop_uses: LoopUses | None) -> list[di
 
 def _status(life: PluginLife, trio_tasks: int) -> dict[str, Any]:
     loaded = life.loaded
-    delivery_errors = [item.last_error for item in life.deliveries.values() if item.last_error]
-    last_error = life.record.last_error or (delivery_errors[-1] if delivery_errors else None)
+    failed_at, last_error = max(
+        (item.last_error_at, item.last_error or "") for item in _failing(life)
+    )
     return {
         "name": life.name,
         "classes": [cls.__name__ for cls in loaded.classes],
@@ -69,8 +71,14 @@ def _status(life: PluginLife, trio_tasks: int) -> dict[str, Any]:
         "tasks": {"trio": trio_tasks, "asyncio": life.asyncio_tasks()},
         "ledger": total_points(life) if life.is_event_plugin else None,
         "deliveries": [_delivery(cls, item) for cls, item in life.deliveries.items()],
-        "last_error": None if last_error is None else redact(last_error),
+        "last_error": redact(last_error) if last_error else None,
+        "last_error_at": timestamp(failed_at) if last_error else None,
     }
+
+
+def _failing(life: PluginLife) -> list[Record | Delivery]:
+    """Return what of a plugin may have failed."""
+    return [life.record, *life.deliveries.values()]
 
 
 def _loop(plugin: str, uses: LoopUses) -> dict[str, Any]:

@@ -225,6 +225,7 @@ class EventStreams:
                 "window": STEP * STEPS,
                 "series": self._telemetry.series(),
                 "columns": COLUMNS,
+                "failing": self._telemetry.failing(),
             }
             full = {
                 **hello,

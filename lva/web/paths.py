@@ -12,6 +12,8 @@ OBSERVING: Final = {
 }
 #: Points on their way.
 TAPPING: Final = {"/tap": "points as they pass, as JSON lines, until the client leaves"}
+#: What answers 503 to say that the service is not ready: no failed request.
+PROBES: Final = frozenset({"/livez", "/readyz"})
 #: What each resource is for; `GET /` and the documentation list them.
 RESOURCES: Final = {
     "/": "the console, for browsers; else this index",

@@ -181,6 +181,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         ledger=described(nullable(ref("Ledger")), "Null for a plugin that takes no points."),
         deliveries=described(listing(ref("Delivery")), "For each event class."),
         last_error=described(nullable(TEXT), "What failed last. Needs the token."),
+        last_error_at=described(nullable(TEXT), "When that was (ISO 8601, UTC)."),
         actions=described(
             listing({"type": "string", "enum": ["start", "stop", "restart", "reload"]}),
             "What would not be refused now.",

@@ -19,6 +19,8 @@ from lva.host.host import Host
 from lva.host.lifecycle import PluginLife, Transition
 from lva.host.mailbox import Ledger
 from lva.logs import redact
+from lva.web.failing_routes import FailingRoutes
+from lva.web.paths import PROBES
 
 #: Seconds that one value of the series stands for.
 STEP: Final = 5.0
@@ -29,6 +31,9 @@ STEPS_PER_SPARK: Final = 3
 SPARKS: Final = STEPS // STEPS_PER_SPARK
 #: How many changes of state are kept: of all plugins together.
 TIMELINE: Final = 500
+#: Over how many samples, one a second, it is told what a plugin drops, and over how many steps what fails.
+RECENT: Final = 60
+_RECENT_STEPS: Final = 12
 #: For how long, in seconds, a hold of the event loop is told.
 HELD: Final = 60.0
 #: Over how many of the newest samples a plugin's rate is taken.
@@ -53,6 +58,8 @@ COLUMNS: Final = (
     "rate",
     "share",
     "log",
+    "dropping",
+    "probe_at",
 )
 SERIES: Final = ("at", "requests", "client_errors", "server_errors", "p50", "p95", "p99")
 
@@ -179,6 +186,8 @@ class Telemetry:
         self._clock = clock
         self._served: dict[str, int] = {}
         self._meters: dict[str, _Meter] = {}
+        self._lost: dict[str, deque[int]] = {}
+        self._failing = FailingRoutes(STEPS, _RECENT_STEPS, clock)
         self._steps: deque[tuple[float | None, ...]] = deque(maxlen=STEPS)
         self._open = self._new_step()
         self._steps_of_spark = 0
@@ -201,10 +210,13 @@ class Telemetry:
         step.requests += 1
         bucket = bucket_of(seconds)
         step.latencies[bucket] = step.latencies.get(bucket, 0) + 1
-        if status >= 500 or error == "response_aborted":
-            step.server_errors += 1
-        elif status >= 400 or error is not None:
-            step.client_errors += 1
+        failed = status >= 500 or error == "response_aborted"
+        if template not in PROBES:
+            self._failing.observe((template, plugin), (error or str(status)) if failed else None)
+            if failed:
+                step.server_errors += 1
+            elif status >= 400 or error is not None:
+                step.client_errors += 1
         if plugin is not None:
             self._served[plugin] = self._served.get(plugin, 0) + 1
 
@@ -234,6 +246,8 @@ class Telemetry:
             total = self._served.get(name, 0) if ledger is None else ledger.delivered
             meter = self._meters.get(name) or self._meters.setdefault(name, _Meter(total, now))
             meter.sample(total, now)
+            if ledger is not None:
+                self._lost.setdefault(name, deque([0], RECENT + 1)).append(ledger.lost)
             rows[name] = self._row(life, ledger)
         changed = {name: row for name, row in rows.items() if row != self._rows.get(name)}
         self._rows = rows
@@ -242,8 +256,19 @@ class Telemetry:
         if now - self._open.begun >= STEP - _JITTER:
             self._steps.append(sample)
             self._open = self._new_step()
+            self._failing.begin_step()
             self._steps_of_spark += 1
-        return {"sample": sample, "rows": changed, "sparks": sparks, "new_spark": new_spark}
+        return {
+            "sample": sample,
+            "rows": changed,
+            "sparks": sparks,
+            "new_spark": new_spark,
+            "failing": self.failing(),
+        }
+
+    def failing(self) -> list[dict[str, Any]]:
+        """Return the routes that failed in the last fifteen minutes, the newest failure first."""
+        return self._failing.told()
 
     def series(self) -> dict[str, list[float | None]]:
         """Return the series of the requests, as parallel lists, oldest first."""
@@ -302,7 +327,20 @@ class Telemetry:
             0 if meter is None else meter.rate,
             _loop_share(self._host, life.name),
             self._log_count(life.name),
+            self._dropping(life, ledger),
+            self._probe_at(life),
         )
+
+    def _dropping(self, life: PluginLife, ledger: Ledger | None) -> int | None:
+        """Return how many points the plugin has dropped in the last minute."""
+        before = self._lost.get(life.name)
+        return None if ledger is None else max(0, ledger.lost - before[0]) if before else 0
+
+    def _probe_at(self, life: PluginLife) -> float | None:
+        """Return when the receiver is probed next, in Unix seconds; None while no circuit is open."""
+        times = [delivery.circuit.probes_at for delivery in life.deliveries.values()]
+        known = [time for time in times if time is not None]
+        return round(self._clock() + min(known) - trio.current_time()) if known else None
 
 
 def _ledger(life: PluginLife) -> Ledger | None:

@@ -284,3 +284,38 @@ def test_the_columns_are_what_a_row_has(tmp_path: Path) -> None:
                 assert len(plugin["row"]) == len(COLUMNS)
 
     trio.run(main)
+
+
+async def test_what_a_plugin_drops_and_when_it_is_probed_are_told(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    """Kind: a running plugin that needs somebody: its row says so, and for how long."""
+    full = SINK.replace("pass", 'raise RetryLaterError("full")')
+    table = {"buffer_limit": 2, "batch_size": 1, "circuit_failures": 1, "circuit_pause": 600.0}
+    async with running_host(tmp_path, {"sink": full}, {"sink": table}) as host:
+        telemetry = Telemetry(host.host, clock=Seconds())
+        await sampled(telemetry, 1)
+        before = row(telemetry, "sink")
+        assert (before["dropping"], before["probe_at"]) == (0, None)
+        host.publish(numbered(10))
+        await sampled(telemetry, 2)
+        now = row(telemetry, "sink")
+        assert now["dropping"] == now["dropped"] > 0
+        assert 1_000_000 < now["probe_at"] < 1_000_000 + 700
+        await sampled(telemetry, 61)
+        later = row(telemetry, "sink")
+        assert (later["dropping"], later["dropped"]) == (0, now["dropped"])
+
+
+async def test_a_readiness_probe_that_says_no_is_no_failed_request(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    """Kind: an answer of the service about itself, counted as a failure of its own."""
+    async with running_host(tmp_path, {}) as host:
+        telemetry = Telemetry(host.host, clock=Seconds())
+        telemetry.observe("/readyz", None, 503, "not_ready", 0.001)
+        telemetry.observe("/x", "cam", 500, "internal_server_error", 0.001)
+        series = telemetry.series()
+        assert series["requests"][-1] == 2 * series["server_errors"][-1]
+        assert series["client_errors"][-1] == 0
+        assert [item["route"] for item in telemetry.failing()] == ["/x"]

@@ -70,7 +70,7 @@ export class Connection {
       // Said below: why a fetch failed is not told to scripts.
     }
     if (this.#abort !== abort) return; // another connection has taken its place
-    this.#retry(this.#farewell ?? why);
+    this.#retry(this.#farewell?.reason ?? why);
   }
 
   /** The token is wrong: go on without it, with what everybody may see. */
@@ -81,12 +81,11 @@ export class Connection {
   }
 
   #retry(why) {
-    const stopped = this.#farewell !== null;
+    const stopped = this.#farewell;
     this.#stop();
-    this.#farewell = null;
     const delay = Math.min(LONGEST_DELAY, 500 * 2 ** Math.min(this.#failures++, 10)) * (0.75 + Math.random() / 2);
     this.#timer = setTimeout(() => this.#open(), delay);
-    this.#onstate({ state: stopped ? "stopped" : "lost", until: Date.now() + delay, why });
+    this.#onstate({ state: stopped ? "stopped" : "lost", until: Date.now() + delay, why, at: stopped?.at });
   }
 
   #listen(abort) {
@@ -115,8 +114,9 @@ export class Connection {
       else if (line.startsWith("data: ")) data += line.slice(6);
     }
     const value = JSON.parse(data);
-    if (name === "bye") this.#farewell = value.reason;
+    if (name === "bye") this.#farewell = value;
     if (name === "hello") {
+      this.#farewell = null; // until then, that it has stopped is what there is to say
       this.#failures = 0;
       this.#onstate({ state: "live" });
     }

@@ -125,15 +125,25 @@ const SHAPES = {
   ],
 };
 
+/** The marks of plugins that are running and to be looked at. */
+SHAPES.bad = [
+  ["circle", { cx: 8, cy: 8, r: 6.2, class: "line" }],
+  ["path", { d: "M8 4.2v4.6M8 11v1", class: "line thick" }],
+];
+SHAPES.warn = SHAPES.bad;
+
 /** The mark of a state. */
 export function mark(state) {
   const shapes = (SHAPES[state] ?? SHAPES.loaded).map(([tag, attributes]) => svg(tag, attributes));
   return svg("svg", { class: `mark state-${state}`, viewBox: "0 0 16 16", "aria-hidden": "true" }, shapes);
 }
 
-/** How much a state needs a person: the larger, the more. */
-export const urgency = (state) =>
-  ({ failed: 5, abandoned: 5, backoff: 4, initializing: 3, stopping: 2, stopped: 2, loaded: 1 })[state] ?? 0;
+/** The mark of a plugin: of its state, or of its worst trouble while it is running. */
+export const markOf = ({ state, troubles }) => (state === "running" && troubles.length ? troubles[0].kind : state);
+
+/** How much a plugin needs a person: the larger, the more. */
+export const urgency = (plugin) =>
+  ({ failed: 7, abandoned: 7, backoff: 6, bad: 5, warn: 4, initializing: 3, stopping: 2, stopped: 2, loaded: 1 })[markOf(plugin)] ?? 0;
 
 /** The words of a state. */
 export const word = (state) => ({ backoff: "back-off", loaded: "waiting" })[state] ?? state;

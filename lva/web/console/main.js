@@ -45,13 +45,14 @@ model.addEventListener("change", ({ detail }) => {
 
 function about() {
   const { service, at } = model;
+  element("metrics").hidden = !model.plugins.has("prometheus");
   say(element("about"), `${service.version} · up ${lasted(at - service.started)}`);
 }
 
 /** Tell listeners of trouble and of its end. */
 function tell({ plugin, state }) {
   if (["backoff", "failed", "abandoned"].includes(state)) announce(`${plugin}: ${state === "backoff" ? "crashed, will be restarted" : state}`);
-  else if (state === "running") announce(`${plugin} runs`);
+  else if (state === "running") announce(`${plugin}: running`);
 }
 
 /** A page of another version than the service's may misread it: offer to load the new one. */
@@ -71,7 +72,7 @@ const connection = new Connection(
   (state) => showConnection(state),
 );
 
-function showConnection({ state, until, why }) {
+function showConnection({ state, until, why, at }) {
   clearInterval(countdown);
   const place = element("connection");
   place.dataset.state = state;
@@ -95,7 +96,7 @@ function showConnection({ state, until, why }) {
   countdown = setInterval(count, 500);
   const since = model.known ? ` What you see is as of ${time(model.at)}.` : "";
   notice(
-    h("span", {}, state === "stopped" ? `The service has stopped: ${why}.${since}` : `No connection: ${why}${since ? `.${since}` : ""}`),
+    h("span", {}, state === "stopped" ? `The service stopped at ${time(at)}: ${why}.${since}` : `No connection: ${why}${since ? `.${since}` : ""}`),
     h("span", { class: "next", "aria-hidden": "true" }, " Next try in ", left),
     h("button", { type: "button", onclick: () => connection.reconnect() }, "Try now"),
   );

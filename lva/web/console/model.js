@@ -1,5 +1,8 @@
 // What the console knows of the service: `hello` fills it, `tick` and `transition` keep it current.
 
+import { urgency } from "./dom.js";
+import { troubles } from "./trouble.js";
+
 const SPARKS = 60;
 const TIMELINE = 500;
 
@@ -8,6 +11,7 @@ export class Model extends EventTarget {
   timeline = [];
   series = null;
   known = false;
+  failing = [];
 
   /** Take an event of the stream. */
   take(name, data) {
@@ -28,8 +32,18 @@ export class Model extends EventTarget {
     return this.known && !this.details && this.service.admin_token === false;
   }
 
+  /** The plugins that are not running, the worst first. */
   get notRunning() {
-    return [...this.plugins.values()].filter((plugin) => plugin.state !== "running");
+    return this.#worst(({ state }) => state !== "running");
+  }
+
+  /** The plugins that are running and to be looked at all the same, the worst first. */
+  get troubled() {
+    return this.#worst(({ state, troubles: some }) => state === "running" && some.length);
+  }
+
+  #worst(wanted) {
+    return [...this.plugins.values()].filter(wanted).sort((a, b) => urgency(b) - urgency(a) || a.order - b.order);
   }
 
   #hello(data) {
@@ -51,6 +65,8 @@ export class Model extends EventTarget {
       data.plugins.map(({ row, ...plugin }, order) => [plugin.name, { order, ...plugin, ...this.#row(row) }]),
     );
     this.#hold(data.holds);
+    this.failing = data.failing ?? [];
+    this.#judge();
     this.#tell("hello", null);
   }
 
@@ -81,7 +97,21 @@ export class Model extends EventTarget {
       plugin.spark[Math.max(0, plugin.spark.length - 1)] = value;
       changed.add(name);
     }
+    this.failing = data.failing ?? [];
+    for (const name of this.#judge()) changed.add(name);
     this.#tell("tick", changed);
+  }
+
+  /** Note what plugins are to be looked at for; return the names of those of whom that is new. */
+  #judge() {
+    const moved = [];
+    const failing = Map.groupBy(this.failing, ({ plugin }) => plugin);
+    for (const plugin of this.plugins.values()) {
+      const now = troubles(plugin, failing.get(plugin.name) ?? [], this.at);
+      if (JSON.stringify(now) !== JSON.stringify(plugin.troubles)) moved.push(plugin.name);
+      plugin.troubles = now;
+    }
+    return moved;
   }
 
   /** Note who held the event loop in the last minute; return the names of those of whom that is new. */
@@ -107,6 +137,7 @@ export class Model extends EventTarget {
   #transition(data) {
     const { ready, ...step } = data;
     this.ready = ready;
+    this.at = Math.max(this.at, step.at); // or what is drawn as of now would leave it out
     this.timeline.push(step);
     if (this.timeline.length > TIMELINE) this.timeline.shift();
     const plugin = this.plugins.get(data.plugin);

@@ -20,6 +20,7 @@ export class Plot {
   #series;
   #format;
   #values;
+  #labels;
   #when = h("span", { class: "when" });
   #place = h("div", { class: "plot" });
   #plot = null;
@@ -36,6 +37,7 @@ export class Plot {
     this.#least = least;
     this.#empty.textContent = empty;
     this.#values = series.map(() => h("b", {}, "–"));
+    this.#labels = series.map(({ label }) => h("span", {}, label));
     this.element = h(
       "figure",
       { class: "figure" },
@@ -43,8 +45,8 @@ export class Plot {
       h(
         "dl",
         { class: "readings" },
-        series.map(({ label, colour: name, dash }, index) =>
-          h("div", {}, h("dt", {}, h("i", { class: `key key-${name}${dash ? " dashed" : ""}` }), label), h("dd", {}, this.#values[index])),
+        series.map(({ colour: name, dash }, index) =>
+          h("div", {}, h("dt", {}, h("i", { class: `key key-${name}${dash ? " dashed" : ""}` }), this.#labels[index]), h("dd", {}, this.#values[index])),
         ),
       ),
       this.#place,
@@ -130,6 +132,10 @@ export class Plot {
     const pointed = under !== null && under !== undefined && this.#plot.cursor.left >= 0;
     const index = pointed ? under : times.length - 1;
     say(this.#when, pointed ? time(times[index]) : "");
+    this.#labels.forEach((element, series) => {
+      const { label } = this.#series[series];
+      say(element, pointed && label === "now" ? "then" : label);
+    });
     this.#values.forEach((element, series) => say(element, this.#format(values[series][index])));
     if (!pointed) {
       const told = this.#series.map(({ label }, series) => {

@@ -1,6 +1,6 @@
 // One plugin: its state and history, where its points went, what it last failed with, what it runs.
 
-import { bytes, count, h, lasted, mark, millis, percent, say, timeElement, unix, word } from "./dom.js";
+import { bytes, count, h, lasted, mark, markOf, millis, percent, say, timeElement, unix, word } from "./dom.js";
 import { flow, flowInWords, histogram, mean } from "./pictures.js";
 import { Plot } from "./plots.js";
 import { OFF, Refused, Steering, ask } from "./steer.js";
@@ -100,7 +100,7 @@ export class PluginPage {
       empty: "Nothing in the last 15 minutes",
     });
     this.#throughput.append(this.#plot.element);
-    const refresh = h("button", { type: "button", class: "quiet", onclick: () => this.#readTasks() }, "Look again");
+    const refresh = h("button", { type: "button", class: "quiet", onclick: () => this.#readTasks() }, "Refresh");
     this.#parts = {
       ledger: new Part("Points", (ledger, width) => [flow(ledger, width || 600), flowInWords(ledger), notes(ledger)]),
       durations: new Part("Handling", durations),
@@ -109,8 +109,8 @@ export class PluginPage {
       log: new Part("Log", log, "wide"),
       tasks: new Part("Tasks", tasks, "", refresh),
       routes: new Part("Routes", routes),
-      settings: new Part("Settings", settings),
       code: new Part("Code", code),
+      settings: new Part("Settings", settings, "wide"),
     };
     this.element = h(
       "div",
@@ -187,13 +187,16 @@ export class PluginPage {
 
   #top(plugin) {
     const { at } = this.#model;
-    if (this.#mark.dataset.state !== plugin.state) {
-      this.#mark.dataset.state = plugin.state;
-      this.#mark.replaceChildren(mark(plugin.state));
+    const marked = markOf(plugin);
+    if (this.#mark.dataset.state !== marked) {
+      this.#mark.dataset.state = marked;
+      this.#mark.replaceChildren(mark(marked));
     }
     say(this.#state, word(plugin.state));
     say(this.#since, `for ${lasted(at - plugin.since)}`);
-    say(this.#reason, plugin.state === "running" ? "" : (plugin.reason ?? ""));
+    const running = plugin.state === "running";
+    say(this.#reason, running ? plugin.troubles.map(({ text }) => text).join("; ") : (plugin.reason ?? ""));
+    this.#reason.className = `reason ${running ? (plugin.troubles[0]?.kind ?? "") : ""}`;
     const unit = { points: "points delivered per second", requests: "requests served per second" }[plugin.unit];
     this.#throughput.hidden = !unit;
     say(this.#plot.element.querySelector("small"), unit ?? "");
@@ -266,7 +269,7 @@ export class PluginPage {
     this.#parts.durations.show(delivery ? status.deliveries : null);
     this.#parts.loop.show(status.loop ?? null);
     this.#parts.routes.show(status.routes.length ? status.routes : null);
-    this.#parts.settings.show(status.settings ? { ...status.config, ...status.settings } : null);
+    this.#parts.settings.show(status.settings ? { ...flat(status.config), ...status.settings } : null);
     this.#parts.code.show({ file: status.file, sha256: status.sha256, classes: status.classes, kind: status.kind, runtime: status.runtime });
     this.#parts.history.redraw();
     this.#showFailure();
@@ -282,7 +285,7 @@ export class PluginPage {
 
   #showFailure() {
     const error = this.#status?.last_error ?? null;
-    this.#failure.show(error || this.#failed ? { error, failed: this.#failed } : null);
+    this.#failure.show(error || this.#failed ? { error, at: this.#status?.last_error_at, failed: this.#failed } : null);
   }
 
   async #readTasks() {
@@ -294,10 +297,10 @@ export class PluginPage {
 // The parts
 
 /** What failed last, and the newest traceback, which may be of something earlier: not every error has one. */
-function failure({ error, failed }) {
+function failure({ error, at, failed }) {
   const same = failed && error && failed.message.includes(error);
   return [
-    error && !same ? h("p", { class: "message" }, error) : null,
+    error && !same ? h("p", { class: "message" }, at ? [timeElement(unix(at)), " "] : null, error) : null,
     failed ? h("p", { class: "message" }, timeElement(failed.at), " ", failed.message) : null,
     failed ? h("pre", { tabIndex: 0, "aria-label": "Traceback" }, failed.traceback) : null,
   ];
@@ -306,16 +309,18 @@ function failure({ error, failed }) {
 function notes(ledger) {
   const told = [
     ledger.recovered && `${count(ledger.recovered)} of the accepted came from an earlier run`,
-    ledger.retries && `${count(ledger.retries)} calls were repeated attempts`,
+    ledger.retries && `${count(ledger.retries)} ${ledger.retries === 1 ? "call was a repeated attempt" : "calls were repeated attempts"}`,
     ledger.refused && `${count(ledger.refused)} came too late and were refused`,
   ].filter(Boolean);
   return told.length ? h("p", { class: "note" }, `${told.join("; ")}.`) : null;
 }
 
+const CIRCUIT = { open: "Circuit open: no calls until the next probe.", probing: "Circuit open: one call probes the receiver." };
+
 function durations(deliveries) {
   return deliveries.flatMap((delivery) => [
     deliveries.length > 1 ? h("h3", {}, delivery.class) : null,
-    delivery.circuit === "closed" ? null : h("p", { class: "outcome bad" }, `The receiver is left alone: the circuit is ${delivery.circuit}.`),
+    delivery.circuit === "closed" ? null : h("p", { class: "outcome bad" }, CIRCUIT[delivery.circuit]),
     h(
       "div",
       { class: "pair" },
@@ -353,11 +358,14 @@ function routes(list) {
   );
 }
 
+/** The configurations of a plugin's classes, key by key. */
+const flat = (configs) =>
+  Object.fromEntries(Object.values(configs).flatMap((config) => Object.entries(config ?? {}).map(([key, value]) => [`config.${key}`, value])));
+
 function settings(values) {
-  const rows = Object.entries(values).map(([key, value]) =>
-    h("tr", {}, h("th", { scope: "row" }, key), h("td", {}, h("code", {}, typeof value === "string" ? value : JSON.stringify(value)))),
-  );
-  return h("div", { class: "scroll", tabIndex: 0, role: "group", "aria-label": "Settings" }, h("table", { class: "plain" }, h("tbody", {}, rows)));
+  const text = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+  const rows = Object.entries(values).map(([key, value]) => h("div", {}, h("dt", {}, key), h("dd", {}, h("code", {}, text(value)))));
+  return h("dl", { class: "settings" }, rows);
 }
 
 function code({ file, sha256, classes, kind, runtime }) {
@@ -373,7 +381,7 @@ function tasks({ at, tasks: roots }) {
   const item = (task) =>
     h("li", {}, h("span", { class: "task" }, task.name, task.runtime === "asyncio" ? h("small", { class: "tag" }, "asyncio") : null), task.where ? h("code", {}, task.where) : null, task.children?.length ? h("ul", {}, task.children.map(item)) : null);
   return [
-    roots.length ? h("ul", { class: "tree" }, roots.map(item)) : h("p", { class: "empty" }, "It has no task."),
+    roots.length ? h("ul", { class: "tree" }, roots.map(item)) : h("p", { class: "empty" }, "No tasks."),
     h("p", { class: "note" }, "As of ", timeElement(unix(at)), "."),
   ];
 }

@@ -1,10 +1,10 @@
 // The plugins as rows. A row is made once; after that, only what has changed is written.
 
-import { count, h, lasted, mark, millis, percent, say, short, urgency, word } from "./dom.js";
+import { count, h, lasted, mark, markOf, millis, percent, say, short, urgency, word } from "./dom.js";
 import { drawGauge, drawSpark, gauge, spark } from "./pictures.js";
 
 const COLUMNS = [
-  { key: "state", label: "State", order: (a, b) => urgency(b.state) - urgency(a.state) },
+  { key: "state", label: "State", order: (a, b) => urgency(b) - urgency(a) },
   { key: "name", label: "Plugin", order: (a, b) => a.name.localeCompare(b.name) },
   { key: "rate", label: "Throughput", order: (a, b) => b.rate - a.rate },
   { key: "queued", label: "Queue", order: (a, b) => (b.fill ?? -1) - (a.fill ?? -1) || (b.queued ?? -1) - (a.queued ?? -1) },
@@ -56,12 +56,17 @@ class Row {
 
   /** Write what has changed. */
   write(plugin) {
-    if (this.#shown !== plugin.state) {
-      this.#mark.replaceChildren(mark(plugin.state));
-      this.#shown = this.element.dataset.state = plugin.state;
+    const marked = markOf(plugin);
+    if (this.#shown !== marked) {
+      this.#mark.replaceChildren(mark(marked));
+      this.#shown = marked;
     }
+    this.element.dataset.state = plugin.state;
     say(this.#state, word(plugin.state));
-    say(this.#reason, plugin.state === "running" ? held(plugin.hold) : (plugin.reason ?? ""));
+    const running = plugin.state === "running";
+    const told = running ? [...plugin.troubles.map(({ text }) => text), held(plugin.hold)].filter(Boolean) : [plugin.reason ?? ""];
+    say(this.#reason, told.join("; "));
+    this.#reason.className = `reason ${running ? (plugin.troubles[0]?.kind ?? "") : ""}`;
     drawSpark(this.#spark, this.#unit ? plugin.spark : []);
     say(this.#rate, this.#unit ? short(plugin.rate) : "–");
     const takes = plugin.queued !== null;
@@ -89,6 +94,7 @@ export class Table {
   element;
   #model;
   #rows = new Map();
+  #order = "";
   #body = h("tbody");
   #by = COLUMNS[0];
   #search = h("input", {
@@ -100,7 +106,7 @@ export class Table {
     oninput: () => this.#arrange(),
   });
   #heads;
-  #nothing = h("p", { class: "empty", hidden: true }, "No plugin is like that.");
+  #nothing = h("p", { class: "empty", hidden: true }, "No match.");
   #count = h("small");
 
   constructor(model) {
@@ -134,13 +140,15 @@ export class Table {
     this.#arrange();
   }
 
-  /** Write the rows of these plugins; put all in order again if a state has changed. */
-  update(changed, moved) {
+  /** Write the rows of these plugins; put all in order again if one needs a person more or less than before. */
+  update(changed) {
     for (const name of changed) {
       const plugin = this.#model.plugins.get(name);
       if (plugin) this.#rows.get(name)?.write(plugin);
     }
-    if (moved) this.#arrange();
+    const order = [...this.#model.plugins.values()].map(urgency).join();
+    if (order !== this.#order) this.#arrange();
+    this.#order = order;
   }
 
   age() {

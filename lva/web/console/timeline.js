@@ -145,8 +145,8 @@ export class Timeline {
   #inWords(changed, drawn) {
     const count = this.#model.plugins.size;
     if (!count) return "No plugin is active.";
-    if (!changed) return count === 1 ? "The plugin runs undisturbed." : `All ${count} plugins run undisturbed.`;
-    return changed > drawn ? `${drawn} of the ${changed} plugins that were disturbed; the list has all.` : "";
+    if (!changed) return count === 1 ? "The plugin has been running all the time." : `All ${count} plugins have been running all the time.`;
+    return changed > drawn ? `${drawn} of the ${changed} plugins that were not running at times; the list has all.` : "";
   }
 }
 
