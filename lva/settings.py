@@ -127,6 +127,27 @@ class PluginSettings(_Table):
     overflow: Literal["drop_oldest", "drop_newest"] = Field(
         "drop_oldest", description="Which points are dropped when the buffer is full."
     )
+    series: tuple[str, ...] = Field(
+        (),
+        description="Patterns (* ? [abc]) of the series whose points the plugin gets; all, if there is none.",
+    )
+    exclude_series: tuple[str, ...] = Field(
+        (), description="Patterns of series whose points it does not get."
+    )
+    tags: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="Patterns by tag: it gets only points whose every tag named here matches one of its"
+        " patterns.",
+    )
+    exclude_tags: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="Patterns by tag: it gets no points of which one of these tags matches.",
+    )
+    own_points: bool = Field(
+        False,
+        description="Whether an event class also gets back the points that it publishes while it handles"
+        " others.",
+    )
     flush_interval: Seconds = Field(
         0.0,
         description="How long points gather before a call, unless batch_size is reached; 0"

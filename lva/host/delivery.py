@@ -18,6 +18,7 @@ from trio_util import wait_any
 from lva.contract import PartialDeliveryError, PermanentDeliveryError, RetryLaterError
 from lva.host.dead_letters import DeadLetters
 from lva.host.expected import worth_a_traceback
+from lva.host.intake import Handling, Intake, handling
 from lva.host.losses import CUT, REFUSED, Losses
 from lva.host.mailbox import (
     AGE,
@@ -195,6 +196,8 @@ class Delivery:
         dead_letters: DeadLetters | None = None,
     ) -> None:
         self.mailbox: Mailbox = _mailbox(settings, logger, spool)
+        #: Which of the points that are published it gets.
+        self.intake: Intake = Intake(what, settings, logger)
         self.circuit: Circuit = Circuit(settings.circuit_failures, settings.circuit_pause, rng)
         self.batch_sizes: Histogram = Histogram(BATCH_SIZES)
         self.durations: Histogram = Histogram(DURATIONS)
@@ -256,6 +259,7 @@ class Delivery:
             self.given_up = False
         else:
             self.mailbox.set_bounds(*_bounds(settings))
+        self.intake.set(settings)
         self.circuit.set_limits(settings.circuit_failures, settings.circuit_pause)
         self._settings = settings
         self._patience = patience
@@ -390,7 +394,10 @@ class Delivery:
         self.batch_sizes.observe(len(batch))
         begun = trio.current_time()
         self._calls += 1
+        under_way = Handling(self.intake)
+        outside = handling.set(under_way)
         call = runtime.call(self._what, handle, list(batch), self._logger)
+        handling.reset(outside)
         ended = in_time = False
         try:
             with trio.move_on_after(self._settings.handle_timeout):
@@ -407,6 +414,7 @@ class Delivery:
                 ended = await self._patience.wait(
                     call.done, self._settings.stop_timeout, share=1 / 3
                 )
+            under_way.over = True
             self._calls -= 1
             self._quiet.set()
             self.durations.observe(trio.current_time() - begun)

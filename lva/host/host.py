@@ -17,6 +17,7 @@ from lva.errors import listing, suggestion
 from lva.events import EVENT_TYPES, EventType
 from lva.host.changes import Changes
 from lva.host.contained import Bugs
+from lva.host.intake import Intake, handling
 from lva.host.leaks import find_leaks
 from lva.host.lifecycle import Ending, PluginLife, Services
 from lva.host.limiters import a_limiter_for_each
@@ -37,7 +38,7 @@ from lva.settings import Settings
 
 LOGGER: Final = logging.getLogger("lva.host")
 
-_Way: TypeAlias = tuple[EventType, tuple[Mailbox, ...]]
+_Way: TypeAlias = tuple[EventType, tuple[tuple[Mailbox, Intake], ...]]
 
 #: How the time for stopping plugins is shared: background plugins, draining, closing event plugins.
 #: What a phase leaves is the next one's.
@@ -152,7 +153,7 @@ class Host:
 
     async def _conduct(self, task_status: trio.TaskStatus[None]) -> None:
         self._thread = get_ident()
-        self._losses = Losses(lambda work, name: self.do(work, name=name), self.stopped)
+        self._losses = Losses(self._start_work, self.stop_requested, self.stopped)
         with trio.CancelScope(shield=True), a_limiter_for_each():
             async with trio.open_nursery() as self._nursery:
                 for loaded in self._loaded:
@@ -198,6 +199,11 @@ class Host:
         assert self._nursery is not None, "there are plugins only while the host runs"
         self._nursery.start_soon(self.bugs.contain, name, work, *args, name=name)
 
+    def _start_work(self, work: Callable[[], Awaitable[None]], name: str) -> None:
+        """Do something that ends by itself, unless the host has ended."""
+        if not self.stopped.is_set():
+            self.do(work, name=name)
+
     def _make_life(self, loaded: LoadedPlugin, record: Record | None = None) -> PluginLife:
         assert self._nursery is not None
         life = PluginLife(loaded, _runtime(loaded, self._nursery), self._services, record)
@@ -210,11 +216,13 @@ class Host:
 
     def _connect(self) -> None:
         """Let each event's points go to the mailboxes that there are now."""
-        before = {mailbox for _, mailboxes in self._ways.values() for mailbox in mailboxes}
-        found: dict[str, list[Mailbox]] = {name: [] for name in EVENT_TYPES}
+        before = {mailbox for _, takers in self._ways.values() for mailbox, _ in takers}
+        found: dict[str, list[tuple[Mailbox, Intake]]] = {name: [] for name in EVENT_TYPES}
         for life in self.lives.values():
             for cls, delivery in life.deliveries.items():
-                found[cls.eventName].append(delivery.mailbox)  # type: ignore[union-attr] # only event classes have deliveries
+                taker = delivery.mailbox, delivery.intake
+                found[cls.eventName].append(taker)  # type: ignore[union-attr] # only event classes have deliveries
+                delivery.intake.start = self._start_work
                 delivery.taps = self.taps
                 delivery.report_losses(self._losses)
                 if delivery.mailbox not in before:
@@ -268,7 +276,7 @@ class Host:
             TypeError, ValueError: A point, or a value in it, is wrong; none is published.
         """
         try:
-            kind, mailboxes = self._ways[event]
+            kind, takers = self._ways[event]
         except KeyError:
             raise ValueError(
                 f"unknown event {event!r}{suggestion(str(event), EVENT_TYPES)};"
@@ -290,9 +298,14 @@ class Host:
         if self.taps.open:
             self.taps.offer(PUBLISHED, source, batch)
         at_home = get_ident() == self._thread
+        call = handling.get() if source is not None else None
+        own = None if call is None else call.publishes(source)
         try:
-            for mailbox in mailboxes:
-                if at_home and not mailbox.books.depth:
+            for mailbox, intake in takers:
+                if intake is own or intake.filter is not None:
+                    wanted = intake.wanted(batch, intake is own)
+                    mailbox.sift(wanted, len(batch) - len(wanted), at_home)
+                elif at_home and not mailbox.books.depth:
                     mailbox.offer(batch, size)
                 else:
                     mailbox.cross(batch)
@@ -303,7 +316,7 @@ class Host:
         # reason for others to stop publishing.
         if not self.stop_requested.is_set():
             return True
-        return not any(mailbox.closed.is_set() for mailbox in mailboxes)
+        return not any(mailbox.closed.is_set() for mailbox, _ in takers)
 
     # Stopping
 

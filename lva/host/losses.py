@@ -32,14 +32,19 @@ class Losses:
     """Tells of the losses of all plugins, in a task of the host's for each while it lasts.
 
     Args:
-        start: Starts such a task, given its work and its name.
+        start: Starts such a task, given its work and its name; does nothing at the end of the host.
+        stopping: Set when the service stops: from then on it is in order that plugins take no more.
         over: Set when nothing more is to be told.
     """
 
     def __init__(
-        self, start: Callable[[Callable[[], Awaitable[None]], str], None], over: trio.Event
+        self,
+        start: Callable[[Callable[[], Awaitable[None]], str], None],
+        stopping: trio.Event,
+        over: trio.Event,
     ) -> None:
         self._start = start
+        self._stopping = stopping
         self._over = over
         self._token = trio.lowlevel.current_trio_token()
 
@@ -56,7 +61,14 @@ class Losses:
         Returns:
             What to call after a loss; at any moment and in any thread.
         """
-        told = _Told(what, logger, counts)
+
+        def untold() -> Counter[str]:
+            found = counts()
+            if self._stopping.is_set():
+                del found[REFUSED]
+            return found
+
+        told = _Told(what, logger, untold)
         return partial(self._notice, told)
 
     def _notice(self, told: _Told) -> None:
@@ -66,8 +78,7 @@ class Losses:
                 self._token.run_sync_soon(self._begin, told)
 
     def _begin(self, told: _Told) -> None:
-        if not self._over.is_set():
-            self._start(partial(told.tell, self._over), f"{told.what} (losses)")
+        self._start(partial(told.tell, self._over), f"{told.what} (losses)")
 
 
 class _Told:

@@ -62,6 +62,7 @@ class Ledger:
         kept: Points left in the spool for the next run.
         recovered: Of the accepted points, those that an earlier run had left in the spool.
         refused: Points that came when the plugin took no more, at its end; not among the accepted.
+        filtered: Points that were not for this plugin, by its settings; not among the accepted.
         retries: Calls that were repeated attempts.
     """
 
@@ -74,6 +75,7 @@ class Ledger:
     kept: int = 0
     recovered: int = 0
     refused: int = 0
+    filtered: int = 0
     retries: int = 0
 
     @property
@@ -126,6 +128,7 @@ class Ledger:
             "kept": self.kept,
             "recovered": self.recovered,
             "refused": self.refused,
+            "filtered": self.filtered,
             "retries": self.retries,
         }
 
@@ -357,9 +360,9 @@ class Mailbox(ABC):
         self._enough = enough
         self._awaited = sys.maxsize  # with how many queued points to wake who waits
         self._awaited_there = trio.Event()
-        self._inbox = Inbox(self._put_aside)
+        self._inbox: Inbox[tuple[Sequence[Any], int]] = Inbox(self._put_aside)
         self._crossing = Queue(bounds)  # what came while the books could not be touched
-        self._crossing_dropped = 0
+        self._crossing_dropped = self._crossing_filtered = 0
         self._arriving = False  # whether `arrive` has been asked for
         self._token = trio.lowlevel.current_trio_token()
 
@@ -406,15 +409,19 @@ class Mailbox(ABC):
             self.ledger.refused += count
             self.lost()
 
-    def cross(self, points: Sequence[Any]) -> None:
+    def cross(self, points: Sequence[Any], filtered: int = 0) -> None:
         """Take points at any moment and in any thread, to be accepted by Trio's next step. Never waits.
 
         They are kept to the same bounds meanwhile.
 
+        Args:
+            points: They.
+            filtered: How many others were published with them that are not for this mailbox.
+
         Raises:
             trio.RunFinishedError: There is no next step.
         """
-        self._inbox.put(points)
+        self._inbox.put((points, filtered))
         if not self._arriving:
             self._arriving = True
             try:
@@ -423,13 +430,33 @@ class Mailbox(ABC):
                 self._arriving = False
                 raise
 
-    def _put_aside(self, points: Sequence[Any]) -> None:
-        self._crossing_dropped += self._crossing.put(points)
+    def _put_aside(self, came: tuple[Sequence[Any], int]) -> None:
+        points, filtered = came
+        self._crossing_filtered += filtered
+        if points:
+            self._crossing_dropped += self._crossing.put(points)
 
-    def _take_aside(self) -> tuple[Queue, int]:
+    def _take_aside(self) -> tuple[Queue, int, int]:
         crossing, self._crossing = self._crossing, Queue(self._bounds)
         dropped, self._crossing_dropped = self._crossing_dropped, 0
-        return crossing, dropped
+        filtered, self._crossing_filtered = self._crossing_filtered, 0
+        return crossing, dropped, filtered
+
+    def sift(self, points: Sequence[Any], filtered: int, at_home: bool) -> None:
+        """Take what is left of points that were filtered, as `offer` or `cross` do.
+
+        Args:
+            points: They.
+            filtered: How many are not for this mailbox.
+            at_home: Whether this is the host's thread.
+        """
+        if not at_home or self.books.depth:
+            self.cross(points, filtered)
+            return
+        with self.books:
+            self.ledger.filtered += filtered
+            if points:
+                self.offer(points)
 
     def arrive(self) -> None:
         """Accept what has crossed since the last time, in the order in which it came."""
@@ -437,8 +464,9 @@ class Mailbox(ABC):
         came = self._inbox.alone(self._take_aside)
         if came is None:
             return  # another thread is about to put more there, and asks for this again
-        crossing, dropped = came
+        crossing, dropped, filtered = came
         with self.books:
+            self.ledger.filtered += filtered
             if not self._accepts:
                 self._refuse(dropped + crossing.points)
                 return

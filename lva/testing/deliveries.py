@@ -212,7 +212,7 @@ class Deliveries:
         for cls, delivery in run.life.deliveries.items():
             ledger = delivery.ledger
             name = f"{cls.__name__}.handleEvent()"
-            if (came := ledger.accepted + ledger.refused) < sending.published:
+            if (came := ledger.accepted + ledger.refused + ledger.filtered) < sending.published:
                 text = f"{sending.published} points were published, but only {came} came to {cls.__name__}"
                 yield Problem("G5", text)
             if well and ledger.delivered < ledger.accepted and not run.problems:
@@ -245,7 +245,7 @@ class Deliveries:
         for cls, delivery in run.life.deliveries.items():
             ledger = delivery.ledger
             # Points that are not ours have no marks: of requests to the plugin, or its own.
-            others = max(0, ledger.accepted + ledger.refused - sending.published)
+            others = max(0, ledger.accepted + ledger.refused + ledger.filtered - sending.published)
             claimed = ledger.delivered - others
             if claimed > len(arrived):
                 yield Problem(

@@ -211,6 +211,9 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         kept=described(COUNT, "Are left in the spool for the next run."),
         recovered=described(COUNT, "Of the accepted, those that an earlier run had left."),
         refused=described(COUNT, "Came when no more were taken; not among the accepted."),
+        filtered=described(
+            COUNT, "Were not for the plugin, by its settings; not among the accepted."
+        ),
         retries=described(COUNT, "Calls that were repeated attempts."),
     ),
     "Delivery": record(

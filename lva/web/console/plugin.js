@@ -310,6 +310,7 @@ function notes(ledger) {
   const told = [
     ledger.recovered && `${count(ledger.recovered)} of the accepted came from an earlier run`,
     ledger.retries && `${count(ledger.retries)} ${ledger.retries === 1 ? "call was a repeated attempt" : "calls were repeated attempts"}`,
+    ledger.filtered && `${count(ledger.filtered)} others were filtered, by the plugin's settings`,
     ledger.refused && `${count(ledger.refused)} came too late and were refused`,
   ].filter(Boolean);
   return told.length ? h("p", { class: "note" }, `${told.join("; ")}.`) : null;

@@ -1,0 +1,169 @@
+"""Which of the points that are published one event class gets.
+
+An operator's filter of series and tags decides, and that a class does not get back what it publishes
+while it handles points: that would never end. What it does not get is counted as filtered, before it is
+accepted.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from contextvars import ContextVar
+from typing import Any, Final, TypeAlias
+
+import trio
+
+from lva.settings import PluginSettings
+
+#: For how long, in seconds, points that a class publishes while it handles others are counted for the log.
+COUNTED_FOR: Final = 1.0
+#: Of how many series it is remembered whether they pass.
+_REMEMBERED: Final = 1000
+
+_Match: TypeAlias = Callable[[str], object]
+
+
+class Handling:
+    """One call of `handleEvent`, as what it publishes sees it: by its context, in any thread.
+
+    Attributes:
+        intake: That of the class.
+        over: Whether the call has ended; a task that it started may go on.
+    """
+
+    __slots__ = ("intake", "over")
+
+    def __init__(self, intake: Intake) -> None:
+        self.intake = intake
+        self.over = False
+
+    def publishes(self, plugin: str | None) -> Intake | None:
+        """Return the intake of the class if the plugin that publishes here is its own.
+
+        A signal handler or a finalizer may have interrupted the call, and publish for another plugin.
+        """
+        return self.intake if plugin == self.intake.plugin and not self.over else None
+
+
+#: The call in which this is.
+handling: ContextVar[Handling | None] = ContextVar("lva_handling", default=None)
+
+
+class Filter:
+    """Lets points pass by their series and tags.
+
+    Args:
+        settings: Those of a plugin.
+    """
+
+    def __init__(self, settings: PluginSettings) -> None:
+        self._series = _any_of(settings.series) if settings.series else None
+        self._exclude_series = _any_of(settings.exclude_series)
+        self._tags = _for_each(settings.tags)
+        self._exclude_tags = _for_each(settings.exclude_tags)
+        self._known: dict[str, bool] = {}
+
+    def passes(self, point: Any) -> bool:
+        """Return whether a point is wanted."""
+        series, tags = point.series, point.tags
+        wanted = self._known.get(series)
+        if wanted is None:
+            wanted = (self._series is None or bool(self._series(series))) and not (
+                self._exclude_series(series)
+            )
+            if len(self._known) < _REMEMBERED:
+                self._known[series] = wanted
+        return (
+            wanted
+            and all(name in tags and match(str(tags[name])) for name, match in self._tags)
+            and not any(
+                name in tags and match(str(tags[name])) for name, match in self._exclude_tags
+            )
+        )
+
+
+def filter_of(settings: PluginSettings) -> Filter | None:
+    """Return the filter that a plugin's settings ask for; None if all points pass."""
+    asked = settings.series, settings.exclude_series, settings.tags, settings.exclude_tags
+    return Filter(settings) if any(asked) else None
+
+
+def _any_of(patterns: Sequence[str]) -> _Match:
+    """Return what tells whether a text matches one of some shell-style patterns."""
+    return re.compile("|".join(map(fnmatch.translate, patterns)) or "(?!)").match
+
+
+def _for_each(patterns: Mapping[str, Sequence[str]]) -> list[tuple[str, _Match]]:
+    return [(name, _any_of(several)) for name, several in patterns.items()]
+
+
+class Intake:
+    """What one event class gets.
+
+    Args:
+        what: ``"NAME.Class.handleEvent"``, for messages.
+        settings: Those of the plugin.
+        logger: Its logger.
+
+    Attributes:
+        plugin: The plugin's name.
+        filter: The operator's, if there is one.
+        start: Starts a task of the host's, given its work and its name; None while there is no host.
+    """
+
+    def __init__(self, what: str, settings: PluginSettings, logger: logging.Logger) -> None:
+        self.filter: Filter | None
+        self.start: Callable[[Callable[[], Awaitable[None]], str], None] | None = None
+        self.plugin: str = what.partition(".")[0]
+        self._what = what
+        self._logger = logger
+        self._own = 0  # published in its own calls, roughly: only the log tells it
+        self._warned = False
+        self._token = trio.lowlevel.current_trio_token()
+        self.set(settings)
+
+    def set(self, settings: PluginSettings) -> None:
+        """Change the filter."""
+        self.filter = filter_of(settings)
+        self._takes_own = settings.own_points
+
+    def wanted(self, points: Sequence[Any], own: bool) -> Sequence[Any]:
+        """Return those of the points that the class gets; at any moment and in any thread.
+
+        Args:
+            points: What is published.
+            own: Whether that happens in one of the class's own calls.
+        """
+        if own:
+            self._note_own(len(points))
+            if not self._takes_own:
+                return ()
+        passes = None if self.filter is None else self.filter.passes
+        return points if passes is None else [point for point in points if passes(point)]
+
+    def _note_own(self, count: int) -> None:
+        self._own += count
+        if not self._warned:
+            self._warned = True
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._begin_to_count)
+
+    def _begin_to_count(self) -> None:
+        if self.start is not None:
+            self.start(self._warn, f"{self._what} (own points)")
+
+    async def _warn(self) -> None:
+        """Warn of a class that publishes while it handles points; once."""
+        await trio.sleep(COUNTED_FOR)
+        self._logger.warning(
+            "%s publishes points while it handles some: %.0f a second; %s",
+            self._what,
+            self._own / COUNTED_FOR,
+            "it gets them back, since own_points is true: that may never end"
+            if self._takes_own
+            else "it does not get these itself (own_points = true would change that)",
+        )
