@@ -12,6 +12,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import trio
@@ -27,7 +28,7 @@ from lva.host.receipt import EXIT_KILLED, Receipt
 from lva.host.terminator import Terminator
 from lva.host.watching import watch
 from lva.log_tail import LogTail
-from lva.logs import keep_secret, set_up
+from lva.logs import brief, keep_secret, set_up
 from lva.points import MonitoringPoint
 from lva.settings import Settings, load_settings
 from lva.sources import warn_of_service_links
@@ -165,21 +166,21 @@ class Service:
             self.terminator.start()
         async with trio.open_nursery() as nursery:
             self._requests = Requests(web, host.publish, settings, nursery, telemetry.observe)
-            nursery.start_soon(streams.run, name="event streams")
-            nursery.start_soon(taps.run, name="taps")
-            nursery.start_soon(assets.prepare, name="console")
+            nursery.start_soon(_contained, streams.run, name="event streams")
+            nursery.start_soon(_contained, taps.run, name="taps")
+            nursery.start_soon(_contained, assets.prepare, name="console")
             if self.served:  # else the process, and its state, is another's
                 host.watchers.append(guard.note_transition)
-                nursery.start_soon(guard.run, name="the state of the process")
+                nursery.start_soon(_contained, guard.run, name="the state of the process")
             await nursery.start(host.run)
             await send({"type": "lifespan.startup.complete"})
             if not self.served:
                 await trio.sleep(_LISTEN_GRACE)
             listening.set()
             nursery.start_soon(self._watch_critical, host)
-            nursery.start_soon(host.watch_loop, name="the event loop's watchdog")
+            nursery.start_soon(_contained, host.watch_loop, name="the event loop's watchdog")
             if self.watch:
-                nursery.start_soon(watch, host)
+                nursery.start_soon(_contained, partial(watch, host), name="watch of plugin files")
             try:
                 await receive()
             finally:
@@ -272,6 +273,15 @@ class Service:
                 {"receipt": {"reason": "ended before the plugins started", "exit_code": code}}
             )
         return json.dumps({"receipt": self.host.account("ended by the watchdog", code).as_dict()})
+
+
+async def _contained(work: Callable[[], Any]) -> None:
+    """Run what the service can do without: its end is said, and ends nothing else."""
+    try:
+        await work()
+    except Exception as error:
+        task = trio.lowlevel.current_task().name
+        LOGGER.error("%s: ended by %s; the service goes on", task, brief(error), exc_info=error)
 
 
 async def _refuse_websocket(receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:

@@ -20,6 +20,8 @@ from lva.recurring import Recurring
 LOGGER: Final = logging.getLogger("lva.service")
 #: The error code of a connection that an error of the server has ended.
 FAILED: Final = "connection_failed"
+#: The error code of connections that have to wait, as nothing is left for them.
+SHORTAGE: Final = "connection_shortage"
 #: Most kinds of errors that are told apart.
 _MOST_KINDS: Final = 100
 

@@ -1,20 +1,11 @@
-"""Hypercorn's connections, contained, with a cheaper idle limit.
-
-An error in the server's own work for a connection ends that connection alone.
-
-The idle limit is most of what a request costs besides itself:
-Hypercorn starts and cancels a task for each pause between two requests of a connection. Here one task
-watches the connection for as long as it lasts. (A plain Quart-Trio application is spared that cost by
-accident: it cancels the request's task at the moment in which Hypercorn starts the timer, so that its
-idle connections are never closed.)
-"""
+"""Hypercorn's connections, contained: an error in the server's own work for one ends that one alone."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import hypercorn.protocol
 import hypercorn.trio.run
@@ -26,7 +17,9 @@ from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.typing import ConnectionState
 
+from lva.accepting import Acceptor
 from lva.connection_errors import ConnectionErrors
+from lva.idle import IdleConnections, IdleWatch
 
 #: Under this key of the ASGI scope's `state` is what cuts the connection off at once.
 ABORT: Final = "lva.abort"
@@ -35,91 +28,23 @@ ABORT: Final = "lva.abort"
 HALF_CLOSED_GRACE: Final = 0.25
 
 
-class _TaskGroup(Protocol):
-    def spawn(self, func: Callable[..., Any], *args: Any) -> None: ...
-
-
-class IdleWatch:
-    """Closes a connection that was idle for too long, or is idle when the server stops.
-
-    Takes the place of Hypercorn's `TrioSingleTask`, whose `restart` begins a pause and whose `stop`
-    ends it.
-
-    Args:
-        limit: Longest pause, in seconds.
-        stopping: Waits until the server stops.
-        close: Closes the connection.
-    """
-
-    def __init__(self, limit: float, stopping: Callable[[], Any], close: Callable[[], Any]) -> None:
-        self._limit = limit
-        self._stopping = stopping
-        self._close = close
-        self._scope = trio.CancelScope()
-        self._idle_since: float | None = None
-        self._idle = trio.Event()
-        self._watching = False
-
-    async def restart(self, task_group: _TaskGroup, _action: object) -> None:
-        """Begin a pause."""
-        self._idle_since = trio.current_time()
-        self._idle.set()
-        if not self._watching:
-            self._watching = True
-            task_group.spawn(self._watch)
-
-    async def stop(self) -> None:
-        """End the pause: a request has come."""
-        self._idle_since = None
-        if self._idle.is_set():
-            self._idle = trio.Event()
-
-    async def wait_for_pause(self) -> None:
-        """Wait until no request is under way, or the connection is closed."""
-        await self._idle.wait()
-
-    def end(self) -> None:
-        """End the watch: the connection is closed."""
-        self._idle.set()
-        self._scope.cancel()
-
-    async def _watch(self) -> None:
-        with self._scope:
-            if not await self._outlasts_a_pause():
-                self._scope.shield = True
-                await self._close()
-
-    async def _outlasts_a_pause(self) -> bool:
-        """Return False once the connection is to be closed."""
-        while True:
-            now = trio.current_time()
-            begun = now if self._idle_since is None else self._idle_since
-            with trio.move_on_at(begun + self._limit) as pause:
-                await self._stopping()
-            if self._idle_since is None:
-                if not pause.cancelled_caught:
-                    return True  # busy: the protocol closes it after the response
-            elif (
-                not pause.cancelled_caught or trio.current_time() >= self._idle_since + self._limit
-            ):
-                return False
-
-
 class Connection(TCPServer):
     """One connection of Hypercorn's, watched by an `IdleWatch`, that the application can cut off.
 
     Args:
         errors: Takes what its tasks raise.
+        idle: Is told when it has no request.
         *args: What Hypercorn's own class is made from.
     """
 
-    def __init__(self, errors: ConnectionErrors, *args: Any) -> None:
+    def __init__(self, errors: ConnectionErrors, idle: IdleConnections, *args: Any) -> None:
         super().__init__(*args)
         self._errors = errors
         self.idle_task: Any = IdleWatch(
             self.config.keep_alive_timeout,
             self.context.terminated.wait,
             self._initiate_server_close,
+            idle,
         )
         self.state: ConnectionState = ConnectionState({**self.state, ABORT: self._abort})
 
@@ -204,9 +129,22 @@ def our_connections(errors: ConnectionErrors) -> Iterator[None]:
     # Hypercorn takes no classes for these; it looks the names up there.
     server: Any = hypercorn.trio.run
     protocols: Any = hypercorn.protocol
-    before = server.TCPServer, protocols.H2Protocol
-    server.TCPServer, protocols.H2Protocol = partial(Connection, errors), Http2
+    before = server.TCPServer, server.trio, protocols.H2Protocol
+    idle = IdleConnections()
+    server.TCPServer = partial(Connection, errors, idle)
+    server.trio = _TrioWith(serve_listeners=Acceptor(errors, idle).serve)
+    protocols.H2Protocol = Http2
     try:
         yield
     finally:
-        server.TCPServer, protocols.H2Protocol = before
+        server.TCPServer, server.trio, protocols.H2Protocol = before
+
+
+class _TrioWith:
+    """Trio as one module of Hypercorn's sees it: with some functions replaced."""
+
+    def __init__(self, **replaced: Any) -> None:
+        vars(self).update(replaced)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(trio, name)

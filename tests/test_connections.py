@@ -12,7 +12,8 @@ from hypercorn.trio import serve
 from trio.testing import MockClock
 
 from lva.connection_errors import ConnectionErrors
-from lva.connections import ABORT, IdleWatch, our_connections
+from lva.connections import ABORT, our_connections
+from lva.idle import IdleConnections, IdleWatch
 from lva.serve import address_of, hypercorn_config, listen
 from lva.settings import Settings
 
@@ -27,7 +28,8 @@ class Watched:
         self.closed_at: float | None = None
         self._nursery = nursery
         self.spawned = 0
-        self.watch = IdleWatch(LIMIT, self.stopping.wait, self._close)
+        self.idle = IdleConnections()
+        self.watch = IdleWatch(LIMIT, self.stopping.wait, self._close, self.idle)
 
     async def _close(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -96,6 +98,25 @@ async def test_a_busy_connection_is_left_to_its_response_when_the_server_stops(
         await it.watch.stop()
         it.stopping.set()
     assert it.closed_at is None
+
+
+async def test_where_others_need_room_a_connection_is_closed_once_it_has_been_idle_for_a_while(
+    autojump_clock: MockClock,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        it = Watched(nursery)
+        await it.pause()
+        await trio.sleep(1)
+        await it.watch.stop()
+        it.idle.close_those(0.5)
+        await trio.sleep(1)
+        assert it.closed_at is None, "it is busy"
+        await it.pause()
+        it.idle.close_those(0.5)
+        await trio.sleep(1)
+        assert it.closed_at is None, "perhaps its request is on the way"
+        it.idle.close_those(0.5)
+    assert it.closed_at == 3
 
 
 async def test_the_watch_ends_with_the_connection(autojump_clock: MockClock) -> None:

@@ -49,7 +49,7 @@ REASONS: Final = (
     "overflow", "max_attempts", "max_age", "shutdown", "plugin_failed", "class_removed", "spool_damaged",
 )  # fmt: skip
 #: What can become of a connection but being served.
-CONNECTION_ERRORS: Final = ("connection_failed",)
+CONNECTION_ERRORS: Final = ("connection_failed", "connection_shortage")
 CIRCUIT_STATES: Final = ("closed", "open", "probing")
 #: Stands for the label values of what came after `max_series` was reached.
 OTHER: Final = "other"
@@ -101,7 +101,8 @@ METRICS: Final = (
         "lva_connection_errors_total",
         "counter",
         ("error_code",),
-        "Connections that an error of the server has ended (connection_failed).",
+        "Connections that an error of the server has ended (connection_failed), and moments in which new ones"
+        " had to wait because file descriptors ran short (connection_shortage).",
     ),
     Family(
         "lva_label_limit_hits_total",

@@ -1,0 +1,66 @@
+"""The system has no descriptors or threads left: requests wait, plugins back off, the service lives."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support import ServiceProcess
+
+pytestmark = pytest.mark.process
+
+CLIENTS = 80
+PLUGINS = ("history", "resource_monitor", "prometheus")
+#: A thread's stack takes its part of the address space, so that only a few threads fit in.
+FEW_THREADS = "ulimit -s 4194304; ulimit -v 20971520"
+REQUEST = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def limited(tmp_path: Path, limits: str) -> ServiceProcess:
+    command = ["/bin/sh", "-c", f"{limits}; exec {sys.executable} -m lva run"]
+    toml = "keep_alive_timeout = 60\n"
+    return ServiceProcess(tmp_path, PLUGINS, toml=toml, command=command)
+
+
+@pytest.fixture
+def clients() -> Iterator[list[socket.socket]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(socket.socket()) for _ in range(CLIENTS)]
+
+
+def all_served(service: ServiceProcess, clients: list[socket.socket]) -> None:
+    """Ask all at once, in the first moment, over connections that stay open; wait for every response."""
+    host, port = service.url.removeprefix("http://").split(":")
+    for client in clients:
+        client.settimeout(30)
+        client.connect((host, int(port)))
+        client.sendall(REQUEST)
+    for client in clients:
+        assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_more_clients_than_file_descriptors(tmp_path: Path, clients: list[socket.socket]) -> None:
+    """Connections leave descriptors to the plugins and the service; more clients wait for a place."""
+    with limited(tmp_path, "ulimit -n 48") as service:
+        all_served(service, clients)
+        service.wait_until_ready()
+        assert "lva_connection_errors_total" in service.get("/metrics").text
+        assert service.stop() == 0, service.output
+    said = [record for record in service.records if record["level"] != "INFO"]
+    assert [record["message"].partition(":")[0] for record in said] == ["new connections wait"]
+
+
+def test_few_threads(tmp_path: Path, clients: list[socket.socket]) -> None:
+    """What needs a thread and gets none is tried again, as after any failure; nothing else fails."""
+    with limited(tmp_path, FEW_THREADS) as service:
+        all_served(service, clients)
+        service.wait_until_ready()
+        assert service.stop() == 0, service.output
+    said = [record for record in service.records if record["level"] != "INFO"]
+    assert any("can't start new thread" in record["message"] for record in said)
+    assert not [record for record in said if "bug in the" in record["message"]]
