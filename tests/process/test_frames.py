@@ -142,6 +142,7 @@ def test_an_error_of_the_server_for_one_connection_is_contained_logged_once_and_
             while client.recv(65_536):
                 pass
     service.wait_until(lambda: failed_connections(service) == before + 5)
+    service.wait_for("LocalProtocolError")
     (logged,) = [record for record in service.records if "LocalProtocolError" in str(record)]
     assert "a client is not served" in logged["message"]
     assert "ws_stream.py" in logged["exception"]
