@@ -73,6 +73,7 @@ class Service:
         stop_wanted: Set when the service should stop by itself, because a critical plugin failed.
         served: Whether `lva.serve` runs this process and so decides about signals and stopping.
         watch: Whether plugins are reloaded when their files are saved.
+        guard: Watches the state of the process; there once the lifespan has begun.
         own_state: State of the process, besides what every process has, that plugins must leave alone.
         address: Where it listens, as a URL or ``unix:path``; None if another server decides that.
         connection_errors: What failed in the server's work for connections.
@@ -89,6 +90,7 @@ class Service:
         self.served = False
         self.watch = False
         self.own_state: Sequence[Piece] = ()
+        self.guard: ProcessGuard | None = None
         self.address: str | None = None
         self.terminator: Terminator = Terminator(self.last_words)
         self.deadline: float | None = None
@@ -143,7 +145,7 @@ class Service:
         sys.setswitchinterval(min(SWITCH_INTERVAL, sys.getswitchinterval()))
         listening = trio.Event()
         self.host = host = Host(settings, self.plugins or (), go=listening)
-        guard = ProcessGuard(host.watched, self.own_state)
+        self.guard = guard = ProcessGuard(host.watched, self.own_state)
         self.plugins = None  # or the classes of a plugin that is reloaded would stay
         access = Access(settings, self.address)
         Resources(host, self.draining.is_set, access)
@@ -255,6 +257,13 @@ class Service:
         with self._telling:
             log_receipt(receipt)
             self._told = receipt.exit_code
+
+    def tell_failure(self, code: int) -> None:
+        """Once the event loop has failed: say what was done to the process, and log the receipt."""
+        if self.guard is not None:
+            self.guard.look()
+        if self.host is not None and self._told is None:
+            self._tell(self.host.account("the event loop failed", code))
 
     def last_words(self, code: int) -> str | int:
         """Return the receipt as things stand, for a terminator that ends the process.

@@ -7,6 +7,7 @@ import gc
 import logging
 import signal
 import socket
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,7 @@ from hypercorn.trio import serve as hypercorn_serve
 from lva.app import Service
 from lva.connections import our_connections
 from lva.errors import ConfigurationError
+from lva.host.process_state import Piece, closed_descriptors
 from lva.host.receipt import EXIT_KILLED, EXIT_UNCLEAN
 from lva.host.terminator import Terminator
 from lva.settings import Settings, parse_bind
@@ -28,6 +30,8 @@ LOGGER: Final = logging.getLogger("lva.service")
 _BACKLOG: Final = 1024
 #: Part of `shutdown_timeout`, the drain window apart, that requests in flight get to finish.
 _REQUESTS_SHARE: Final = 0.3
+#: How long, in seconds, what is logged last may take to be written.
+_LAST_WORDS: Final = 0.2
 
 
 #: A request leaves about a hundred short-lived objects; Python's default would look through the young
@@ -128,16 +132,29 @@ def run(service: Service, settings: Settings, listener: socket.socket, signals: 
     # What is loaded by now stays until the end: the garbage collector need not look at it again.
     gc.collect()
     gc.freeze()
-    service.own_state = (signals.state,)
+    closed = Piece(
+        "file descriptors of the service, which are closed",
+        closed_descriptors,
+        _reopen,
+        shown=False,
+    )
+    service.own_state = (signals.state, closed)
     try:
         with signals.left_to_trio():
             trio.run(_serve, service, settings, listener, signals)
     except Exception:
         LOGGER.critical("the HTTP server failed", exc_info=True)
-        return EXIT_KILLED
+        service.tell_failure(EXIT_KILLED)
+        # Not by Python's own end: threads that are cut off in the midst of a write make it abort.
+        service.terminator.exit_after(_LAST_WORDS, EXIT_KILLED)
+        threading.Event().wait()
     if service.host is None or service.host.receipt is None:
         return EXIT_KILLED  # the lifespan failed in a way that is a bug; it has been logged
     return service.host.receipt.exit_code
+
+
+def _reopen(_: object) -> None:
+    raise OSError("nothing is known of what they were")
 
 
 async def _serve(

@@ -20,7 +20,7 @@ from typing import Final
 
 import trio
 
-from lva.host.process_state import Piece
+from lva.host.process_state import Piece, own_descriptors
 from lva.host.receipt import EXIT_UNCLEAN
 
 LOGGER: Final = logging.getLogger("lva.service")
@@ -98,7 +98,10 @@ class Signals:
 
     def keep_hearing(self) -> bool:
         """Take the wake-up descriptor; return whether it was somebody else's. In the main thread."""
-        return signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False) != self._writer
+        try:
+            return signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False) != self._writer
+        except OSError:
+            return False  # the pipe was closed, which is another matter
 
     @property
     def state(self) -> Piece:
@@ -119,6 +122,7 @@ class Signals:
         # No sockets: a plugin can give all of these a timeout by `socket.setdefaulttimeout`.
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
+        own_descriptors.update((self._reader, self._writer))
 
     def _hear(self) -> None:
         while True:

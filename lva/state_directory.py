@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lva.errors import ConfigurationError
+from lva.host.process_state import own_descriptors
 
 #: The file with the lock, and with what its owner says of itself.
 LOCK_FILE: Final = "service.lock"
@@ -39,12 +40,15 @@ def owned(path: Path, bind: str = "an unknown address") -> Iterator[None]:
     _make_private(path)
     descriptor = _lock(path)
     _held.add(descriptor)
+    own_descriptors.add(descriptor)
     try:
         _introduce(descriptor, bind)
         yield
     finally:
         _held.discard(descriptor)
-        os.close(descriptor)
+        own_descriptors.discard(descriptor)
+        with contextlib.suppress(OSError):  # a plugin may have closed it
+            os.close(descriptor)
 
 
 def _make_private(path: Path) -> None:

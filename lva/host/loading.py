@@ -37,6 +37,7 @@ from lva.host.finder import (
     plugin_line,
 )
 from lva.host.process_guard import kept_by
+from lva.host.process_state import closed_descriptors
 from lva.host.spool import open_spool
 from lva.logs import brief
 from lva.settings import PluginSettings, Settings
@@ -223,7 +224,7 @@ def load_plugin(name: str, settings: Settings, finder: PluginFinder) -> LoadedPl
     place = finder.locate(name)
     path = place.path
     problems: list[Problem] = []
-    with kept_by(name), _signals_kept(path):
+    with kept_by(name), _signals_kept(path), _descriptors_kept(path):
         module = _import(finder, place)
     own = _own_modules(module)
     classes = _plugin_classes(own, path, problems)
@@ -278,6 +279,16 @@ def _signals_kept(path: Path) -> Iterator[None]:
     names = listing(signal.Signals(number).name for number in taken)
     why = f"sets a handler for {names}; signals are the service's: to clean up at the end, define close()"
     raise PluginFileError(Problem(why, path, code="signal"))
+
+
+@contextlib.contextmanager
+def _descriptors_kept(path: Path) -> Iterator[None]:
+    """Refuse a file that closes what is not its own while it is imported."""
+    before = closed_descriptors()
+    yield
+    if closed_descriptors() != before:
+        why = "closes file descriptors of the service, as os.closerange() does; close only your own"
+        raise PluginFileError(Problem(why, path, code="import"))
 
 
 def _import(finder: PluginFinder, place: Place) -> ModuleType:

@@ -102,7 +102,8 @@ class ProcessGuard(trio.abc.Instrument):
             self._tell(changes, ran, [*_other_threads()])
         self._used = used
         self._ran.clear()
-        self._ran.add(trio.lowlevel.current_task().context.get(current_plugin))
+        with contextlib.suppress(RuntimeError):  # the event loop has failed
+            self._ran.add(trio.lowlevel.current_task().context.get(current_plugin))
 
     def _tell(self, changes: Iterable[Change], ran: set[str], threads: list[str]) -> None:
         certain = len(ran) == 1 and not threads

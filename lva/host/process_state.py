@@ -21,6 +21,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from lva.errors import listing
@@ -71,6 +72,10 @@ class Piece:
     detail: Callable[[_Value, _Value], str] | None = None
 
 
+#: Descriptors that the service cannot do without, besides the event loop's.
+own_descriptors: Final[set[int]] = set()
+
+
 class Change(NamedTuple):
     """What was changed: the piece's name, and a text that goes on after "changed"."""
 
@@ -87,21 +92,21 @@ class ProcessState:
 
     def __init__(self, more: Iterable[Piece] = ()) -> None:
         self._pieces: Sequence[Piece] = (*_table(), *more)
-        self._values = [piece.read() for piece in self._pieces]
+        self._values = [*map(_read, self._pieces)]
 
     def put_back(self) -> list[Change]:
         """Put back whatever has changed; return what that was.
 
         What cannot be put back stays, and counts as it is from now on.
         """
-        now = [piece.read() for piece in self._pieces]
-        return [] if now == self._values else list(self._changes(now))
+        now = [*map(_read, self._pieces)]
+        return [] if _same(now, self._values) else list(self._changes(now))
 
     def _changes(self, now: Sequence[_Value]) -> Iterator[Change]:
         for index, (piece, before, value) in enumerate(
             zip(self._pieces, self._values, now, strict=True)
         ):
-            if value == before:
+            if _same(value, before):
                 continue
             told = piece.name
             if piece.detail is not None:
@@ -110,15 +115,45 @@ class ProcessState:
                 told += f" from {_short(before)} to {_short(value)}"
             try:
                 piece.put_back(before)
-            except (OSError, ValueError, TypeError, RuntimeError, RecursionError) as error:
-                self._values[index] = piece.read()
+            except Exception as error:  # noqa: BLE001 - plugins put anything anywhere
+                self._values[index] = _read(piece)
                 yield Change(piece.name, f"{told}; it cannot be put back: {error}")
             else:
                 yield Change(piece.name, f"{told}; put back")
 
 
+def closed_descriptors() -> list[int]:
+    """Return which of the service's own descriptors somebody has closed."""
+    return [number for number in sorted(own_descriptors) if not _is_open(number)]
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def _read(piece: Piece) -> _Value:
+    try:
+        return piece.read()
+    except Exception as error:  # noqa: BLE001 - as where there is no working directory, or no list of finders
+        return f"unreadable ({type(error).__name__})"
+
+
+def _same(one: _Value, other: _Value) -> bool:
+    try:
+        return bool(one == other)
+    except Exception:  # noqa: BLE001 - an object of a plugin may compare as it likes
+        return False
+
+
 def _short(value: _Value) -> str:
-    return str(getattr(value, "__qualname__", None) or _SHORTENED.repr(value))
+    if isinstance(value, int | float | str | tuple | set | None):
+        return _SHORTENED.repr(value)
+    # No repr() of what may be a plugin's
+    return value.__qualname__ if isinstance(value, FunctionType | type) else type(value).__name__
 
 
 def _attribute(owner: object, name: str, shown: bool = False) -> Piece:
@@ -201,16 +236,8 @@ def _umask() -> int:
     return now
 
 
-def _directory() -> str | None:
-    try:
-        return os.getcwd()  # noqa: PTH109 - a string is enough
-    except OSError:
-        return None  # it was removed
-
-
-def _chdir(value: str | None) -> None:
-    if value is not None:
-        os.chdir(value)
+def _directory() -> str:
+    return os.getcwd()  # noqa: PTH109 - a string is enough
 
 
 class _Environment:
@@ -309,7 +336,7 @@ def _plain() -> Iterator[Piece]:
     yield _attribute(threading, "excepthook")
     yield Piece("warnings, which are errors now", _strict_filters, _put_back_filters, shown=False)
 
-    yield Piece("the working directory", _directory, _chdir)
+    yield Piece("the working directory", _directory, os.chdir)
     yield Piece("the umask", lambda: f"{_umask():03o}", lambda value: os.umask(int(value, 8)))
     yield Piece(
         "the locale",

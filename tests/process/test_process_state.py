@@ -120,6 +120,7 @@ class Actor(BaseBackgroundPlugin):
         act()
         return pluginHTTPResponse(statusCode=204)
 """
+BARE = 'class Closer(BaseBackgroundPlugin):\n    """Does nothing else."""\n'
 #: Says what the state was when it was imported and initialized, before the others were, and what it is.
 WITNESS = """
 def found():
@@ -242,3 +243,35 @@ def test_signals_at_import_are_refused(tmp_path: Path) -> None:
         assert re.search(
             rf"{name}\.py: sets a handler for {NAMES[name].split()[-1]};", service.output
         )
+
+
+CLOSED = "changed file descriptors of the service, which are closed"
+
+
+def test_descriptors_closed_at_import_are_refused(tmp_path: Path) -> None:
+    write_plugin(tmp_path / "plugins", "closer", "import os\nos.closerange(3, 999)\n" + BARE)
+    with ServiceProcess(tmp_path, ["closer"]) as service:
+        assert service.wait() == 2
+    assert "closer.py: closes file descriptors of the service" in service.output
+
+
+@pytest.mark.parametrize("where", ["initialize", "start"])
+def test_descriptors_closed_later_are_the_end_with_a_receipt(tmp_path: Path, where: str) -> None:
+    """The event loop's are among them, so there is no going on: but the end is told, and who made it."""
+    act = f"    async def {where}(self):\n        import os\n        os.closerange(3, 999)\n"
+    write_plugin(tmp_path / "plugins", "closer", BARE + act)
+    with ServiceProcess(tmp_path, ["closer"]) as service:
+        assert service.wait() == 70
+    (said,) = said_by(service, "closer")
+    assert said.startswith(CLOSED)
+    assert service.receipt["exit_code"] == 70
+    assert service.receipt["reason"] == "the event loop failed"
+
+
+def test_an_exit_handler_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    source = "import atexit\natexit.register(time.sleep, 100)\n"
+    write_plugin(tmp_path / "plugins", "leaver", source + BARE)
+    with ServiceProcess(tmp_path, ["leaver"]) as service:
+        service.wait_until_ready()
+        assert service.stop(10) == 0
+    assert service.receipt["exit_code"] == 0
