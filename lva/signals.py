@@ -55,7 +55,7 @@ class Signals:
         self.on_first: Callable[[int], None] | None = None
         self.on_second: Callable[[int], None] | None = None
         self._received_at = 0.0
-        self._reader = self._writer = -1
+        self._reader = self._writer = self._set = -1
         self._token: trio.lowlevel.TrioToken | None = None
         self._heard: dict[int, int] = dict.fromkeys(SIGNALS, 0)
         self._handled: dict[int, int] = dict.fromkeys(SIGNALS, 0)
@@ -98,8 +98,9 @@ class Signals:
 
     def keep_hearing(self) -> bool:
         """Take the wake-up descriptor; return whether it was somebody else's. In the main thread."""
+        was = self._set
         try:
-            return signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False) != self._writer
+            return self._be_woken() != was
         except OSError:
             return False  # the pipe was closed, which is another matter
 
@@ -112,11 +113,16 @@ class Signals:
 
     @contextlib.contextmanager
     def _wakes_us(self) -> Iterator[None]:
-        before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        before = self._be_woken()
         try:
             yield
         finally:
             signal.set_wakeup_fd(before, warn_on_full_buffer=False)
+
+    def _be_woken(self) -> int:
+        """Take the wake-up descriptor; return what it was."""
+        self._set = self._writer  # which another thread may replace
+        return signal.set_wakeup_fd(self._set, warn_on_full_buffer=False)
 
     def _open_pipe(self) -> None:
         # No sockets: a plugin can give all of these a timeout by `socket.setdefaulttimeout`.
