@@ -84,6 +84,7 @@ class Signals:
         try:
             yield
         finally:
+            self._token = None  # also where the event loop has failed, and nothing in it is unwound yet
             self.keep_hearing()
 
     @contextlib.contextmanager
@@ -100,7 +101,7 @@ class Signals:
         """Take the wake-up descriptor; return whether it was somebody else's. In the main thread."""
         was = self._set
         try:
-            return self._be_woken() != was
+            return self._be_woken() != was and self._token is not None
         except OSError:
             return False  # the pipe was closed, which is another matter
 
