@@ -84,7 +84,9 @@ class Signals:
         try:
             yield
         finally:
-            self._token = None  # also where the event loop has failed, and nothing in it is unwound yet
+            self._token = (
+                None  # also where the event loop has failed, and nothing in it is unwound yet
+            )
             self.keep_hearing()
 
     @contextlib.contextmanager
@@ -102,8 +104,8 @@ class Signals:
         was = self._set
         try:
             return self._be_woken() != was and self._token is not None
-        except OSError:
-            return False  # the pipe was closed, which is another matter
+        except (OSError, ValueError):
+            return False  # the pipe was closed, or is another thing by now: that is another matter
 
     @property
     def state(self) -> Piece:
@@ -127,8 +129,9 @@ class Signals:
 
     def _open_pipe(self) -> None:
         # No sockets: a plugin can give all of these a timeout by `socket.setdefaulttimeout`.
-        self._reader, self._writer = os.pipe()
-        os.set_blocking(self._writer, False)
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        self._reader, self._writer = reader, writer
         own_descriptors.update((self._reader, self._writer))
 
     def _hear(self) -> None:
