@@ -265,7 +265,7 @@ class Settings(_Table):
         description="A plugin that initializes for longer is reported with where it waits, and"
         " those behind it no longer wait for it.",
     )
-    loop_hold_limit: Seconds = Field(
+    loop_block_limit: Seconds = Field(
         0.1,
         description="A plugin that blocks the service's event loop, or its own, for longer is reported, with"
         " the line; 0 turns the watch over the event loops off.",

@@ -37,7 +37,7 @@ from lva.host.tap import STEPS
 from lva.luna import MODULES
 from lva.plugins import batching_example, file, history, influx, otlp, webhook
 from lva.settings import ENV_PREFIX, PluginSettings, Settings, keys_of
-from lva.testing.holds import HOLD_LIMIT
+from lva.testing.blocks import BLOCK_LIMIT
 from lva.testing.virtual import LOOP_PATIENCE, SOCKET_PATIENCE, THREAD_PATIENCE
 from lva.web.actions import ACTIONS
 from lva.web.complete import CompleteRequest
@@ -290,7 +290,7 @@ def test_every_public_name_of_the_kit_is_documented(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "seconds", [HOLD_LIMIT, SOCKET_PATIENCE, THREAD_PATIENCE, LOOP_PATIENCE], ids=str
+    "seconds", [BLOCK_LIMIT, SOCKET_PATIENCE, THREAD_PATIENCE, LOOP_PATIENCE], ids=str
 )
 def test_the_limits_of_the_kit_are_documented(seconds: float) -> None:
     assert re.search(rf"\b{seconds * 1000:.0f}\s+ms\b", page("testing"))

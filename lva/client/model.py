@@ -28,7 +28,7 @@ class Plugin:
     row: dict[str, Any]
     spark: deque[float]
     reason: str | None = None
-    hold: dict[str, Any] | None = None
+    block: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -98,7 +98,7 @@ class Model:
             for item in data["plugins"]
         }
         self.timeline = deque(data["timeline"], maxlen=_TIMELINE)
-        self._hold(data)
+        self._note_blocks(data)
 
     def _tick(self, data: dict[str, Any]) -> None:
         self._about(data)
@@ -118,13 +118,13 @@ class Model:
         for name, row in data["rows"].items():
             if name in self.plugins:
                 self.plugins[name].row = self._row(row)
-        self._hold(data)
+        self._note_blocks(data)
 
-    def _hold(self, data: dict[str, Any]) -> None:
-        """Note who held the event loop in the last minute."""
-        holds = data.get("holds", {})
+    def _note_blocks(self, data: dict[str, Any]) -> None:
+        """Note who blocked an event loop in the last minute."""
+        blocks = data.get("blocks", {})
         for name, plugin in self.plugins.items():
-            plugin.hold = holds.get(name)
+            plugin.block = blocks.get(name)
 
     def _transition(self, data: dict[str, Any]) -> None:
         self.timeline.append(data)

@@ -154,14 +154,14 @@ def _row(model: Model, plugin: Plugin, plain: bool) -> list[Text]:
 
 
 def _why(plugin: Plugin) -> str:
-    """Return what is to be known of a plugin that does not run, or that held the event loop."""
+    """Return what is to be known of a plugin that does not run, or that blocked an event loop."""
     if plugin.row["state"] != "running":
         return clean(plugin.reason or "")
-    if plugin.hold is None:
+    if plugin.block is None:
         return ""
-    took = milliseconds(plugin.hold["seconds"] * 1000)
-    line = clean(plugin.hold["where"]).rpartition("/")[2]  # there is no room for the directories
-    return f"held the loop {took} at {line}"
+    took = milliseconds(plugin.block["seconds"] * 1000)
+    line = clean(plugin.block["where"]).rpartition("/")[2]  # there is no room for the directories
+    return f"blocked the loop {took} at {line}"
 
 
 def _change(model: Model, item: dict[str, object], width: int) -> Text:

@@ -136,7 +136,7 @@ class Host:
 
     async def watch_loop(self) -> None:
         """Watch what blocks an event loop, until cancelled. Does nothing when that is turned off."""
-        if limit := self._settings.loop_hold_limit:
+        if limit := self._settings.loop_block_limit:
             self.loop_uses = LoopUses()
             # What makes the service not ready is to have been reported before.
             threads = min(_THREAD_LIMIT, self._settings.loop_block_unready or _THREAD_LIMIT)

@@ -88,8 +88,8 @@ def _loop(plugin: str, uses: LoopUses) -> dict[str, Any]:
     return {
         "share": round(uses.share(plugin), 4),
         "cpu_share": None if processor is None else round(processor, 4),
-        "holds": use.blocks,
-        "last_hold": None
+        "blocks": use.blocks,
+        "last_block": None
         if block is None
         else {
             "at": timestamp(block.at),

@@ -130,10 +130,10 @@ METRICS: Final = (
         "The plugin's part of the service's event loop's time over the last minute, from 0 to 1.",
     ),
     Family(
-        "lva_plugin_loop_holds_total",
+        "lva_plugin_loop_blocks_total",
         "counter",
         _PLUGIN,
-        "How often the plugin has held the service's event loop for longer than loop_hold_limit.",
+        "How often the plugin has blocked an event loop, or a worker thread of a request, for too long.",
     ),
     Family(
         "lva_plugin_cpu_share",
@@ -478,7 +478,7 @@ class _Samples:
         if loop is None:
             return  # nobody watches the event loop
         self.add("lva_plugin_loop_share", labels, loop["share"])
-        self.add("lva_plugin_loop_holds_total", labels, loop["holds"])
+        self.add("lva_plugin_loop_blocks_total", labels, loop["blocks"])
         if loop["cpu_share"] is not None:
             self.add("lva_plugin_cpu_share", labels, loop["cpu_share"])
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from lva.points import MonitoringPoint
 from lva.testing import contract
+from lva.testing.blocks import BLOCK_LIMIT
 from lva.testing.captured import CapturedLog
 from lva.testing.deliveries import numbered_points
-from lva.testing.holds import HOLD_LIMIT
 from lva.testing.hosting import LvaHost, running_plugin
 from lva.testing.report import Report, Step
 from lva.testing.runs import Config
@@ -46,7 +46,7 @@ def check_plugin(
     settings: Mapping[str, Any] | None = None,
     *,
     world: Callable[[], World] | None = None,
-    hold_limit: float = HOLD_LIMIT,
+    block_limit: float = BLOCK_LIMIT,
 ) -> Report:
     """Assert that a plugin keeps the life-cycle contract; see `lva.testing.contract.check_plugin`.
 
@@ -55,7 +55,7 @@ def check_plugin(
             the plugin's own line.
     """
     __tracebackhide__ = True
-    report = contract.check_plugin(source, config, settings, world=world, hold_limit=hold_limit)
+    report = contract.check_plugin(source, config, settings, world=world, block_limit=block_limit)
     return report.raise_if_failed()
 
 
@@ -67,7 +67,7 @@ def check_event_contract(
     *,
     world: Callable[[], World] | None = None,
     ordered: bool = False,
-    hold_limit: float = HOLD_LIMIT,
+    block_limit: float = BLOCK_LIMIT,
 ) -> Report:
     """Assert that an event plugin accounts for points; see `lva.testing.contract.check_event_contract`.
 
@@ -76,6 +76,6 @@ def check_event_contract(
     """
     __tracebackhide__ = True
     report = contract.check_event_contract(
-        source, points, config, settings, world=world, ordered=ordered, hold_limit=hold_limit
+        source, points, config, settings, world=world, ordered=ordered, block_limit=block_limit
     )
     return report.raise_if_failed()

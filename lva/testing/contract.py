@@ -11,8 +11,8 @@ from typing import Any
 import trio
 
 from lva.points import MonitoringPoint
+from lva.testing.blocks import BLOCK_LIMIT
 from lva.testing.deliveries import Deliveries, marked, numbered_points
-from lva.testing.holds import HOLD_LIMIT
 from lva.testing.lifecycle import LifeCycle
 from lva.testing.report import Report
 from lva.testing.runs import Config, Runs
@@ -26,7 +26,7 @@ def check_plugin(
     settings: Mapping[str, Any] | None = None,
     *,
     world: Callable[[], World] | None = None,
-    hold_limit: float = HOLD_LIMIT,
+    block_limit: float = BLOCK_LIMIT,
 ) -> Report:
     """Put a plugin through the whole life-cycle contract.
 
@@ -40,7 +40,7 @@ def check_plugin(
         settings: The host's keys of `[plugins.NAME]`.
         world: Makes the outside world for each run. Without one, it is an `HttpWorld` if `config` is a
             function: a server that answers every request with 200.
-        hold_limit: How long, in real seconds, one step may hold an event loop.
+        block_limit: How long, in real seconds, one step may block an event loop.
 
     Returns:
         What was found. Nothing that is wrong with the plugin is raised.
@@ -52,7 +52,7 @@ def check_plugin(
     _check_outside()
     with subject_of(source) as subject:
         make_world = world if world is not None else HttpWorld if callable(config) else None
-        return LifeCycle(Runs(subject, config, settings, hold_limit, make_world)).run()
+        return LifeCycle(Runs(subject, config, settings, block_limit, make_world)).run()
 
 
 def check_event_contract(
@@ -63,7 +63,7 @@ def check_event_contract(
     *,
     world: Callable[[], World] | None = None,
     ordered: bool = False,
-    hold_limit: float = HOLD_LIMIT,
+    block_limit: float = BLOCK_LIMIT,
 ) -> Report:
     """Send points through an event plugin whose outside world succeeds, fails and hangs.
 
@@ -82,7 +82,7 @@ def check_event_contract(
         world: Makes the outside world for each run. Without one, it is an `HttpWorld` if `config` is a
             function; and else the kit disturbs the calls of `handleEvent()` themselves.
         ordered: Whether points have to arrive in the order in which they were published.
-        hold_limit: How long, in real seconds, one step may hold an event loop.
+        block_limit: How long, in real seconds, one step may block an event loop.
 
     Returns:
         What was found. Nothing that is wrong with the plugin is raised.
@@ -103,7 +103,7 @@ def check_event_contract(
     elif make_world is not None:
         points = marked(points)
     with subject_of(source) as subject:
-        runs = Runs(subject, config, settings, hold_limit, make_world)
+        runs = Runs(subject, config, settings, block_limit, make_world)
         return Deliveries(runs, points, ordered).run()
 
 

@@ -16,9 +16,9 @@ from lva.host.lifecycle import ENDED, State
 from lva.host.mailbox import Ledger
 from lva.host.receipt import PluginReceipt
 from lva.points import MonitoringPoint
+from lva.testing.blocks import BLOCK_LIMIT, BlockWatch
 from lva.testing.captured import CapturedLog, leaked_secrets, secrets_of
 from lva.testing.deliveries import numbered_points
-from lva.testing.holds import HOLD_LIMIT, HoldWatch
 from lva.testing.report import Problem, Report, failed
 from lva.testing.runs import Config
 from lva.testing.subject import Source, Subject, subject_of
@@ -153,7 +153,7 @@ async def running_plugin(
     world: Callable[[], World] | None = None,
     service: Mapping[str, Any] | None = None,
     tolerate: Collection[str] = (),
-    hold_limit: float = HOLD_LIMIT,
+    block_limit: float = BLOCK_LIMIT,
 ) -> AsyncIterator[LvaHost]:
     """Run the real host with a plugin; stop it at the end, and assert that it ended well.
 
@@ -168,7 +168,7 @@ async def running_plugin(
         service: Settings of the service.
         tolerate: The guarantees, as ``"G7"``, of which breaches are no failure: for a test of a plugin that
             is to misbehave.
-        hold_limit: How long, in real seconds, one step may hold an event loop.
+        block_limit: How long, in real seconds, one step may block an event loop.
 
     Raises:
         AssertionError: The plugin does not load or does not come to that state, with the cause; or it
@@ -186,7 +186,7 @@ async def running_plugin(
         except ConfigurationError as error:
             raise AssertionError(f"{subject.shown} does not load:\n{error}") from error
         log.hear(loaded.module)
-        watch = stack.enter_context(HoldWatch(root_of(loaded), hold_limit))
+        watch = stack.enter_context(BlockWatch(root_of(loaded), block_limit))
         async with trial(loaded, chosen, watch=watch, world=outside) as run:
             if until is not None:
                 await _come_to(run, State(until))

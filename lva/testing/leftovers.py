@@ -19,7 +19,7 @@ import trio
 
 from lva.host.leaks import all_tasks
 from lva.host.runtimes import waiting_at
-from lva.testing.holds import SCHEDULE
+from lva.testing.blocks import SCHEDULE
 from lva.testing.places import Place, frame_place, parsed_place
 from lva.testing.report import Problem
 from lva.testing.virtual import threads_work

@@ -13,8 +13,8 @@ import trio
 from trio.testing import MockClock
 
 from lva.errors import ConfigurationError
+from lva.testing.blocks import BlockWatch
 from lva.testing.captured import CapturedLog, leaked_secrets, secrets_of
-from lva.testing.holds import HoldWatch
 from lva.testing.places import Place
 from lva.testing.probe import CLOSE, HANDLE, START, Plan
 from lva.testing.report import Problem, Report, failed, passed, skipped
@@ -36,7 +36,7 @@ class Runs:
         subject: The plugin.
         config: Its configuration.
         table: The host's keys of its table.
-        hold_limit: How long one step may hold an event loop, in seconds.
+        block_limit: How long one step may block an event loop, in seconds.
         make_world: Makes the outside world for each run; None if there is none.
 
     Attributes:
@@ -48,16 +48,16 @@ class Runs:
         subject: Subject,
         config: Config,
         table: Mapping[str, Any] | None,
-        hold_limit: float,
+        block_limit: float,
         make_world: Callable[[], World] | None,
     ) -> None:
         self.report: Report = Report(subject.shown, subject.name)
         self._subject = subject
         self._config = config
         self._table = table
-        self._hold_limit = hold_limit
+        self._block_limit = block_limit
         self._make_world = make_world
-        self._watch: HoldWatch | None = None
+        self._watch: BlockWatch | None = None
         self._said: set[tuple[str, str, Place | None]] = set()
         self._secrets: list[Problem] = []
         self._on_asyncio = False
@@ -135,7 +135,7 @@ class Runs:
                 return [_load_problem(text) for text in error.problems]
             log.hear(loaded.module)
             if self._watch is None:
-                self._watch = HoldWatch(root_of(loaded), self._hold_limit)
+                self._watch = BlockWatch(root_of(loaded), self._block_limit)
                 self._watch.__enter__()
             token = trio.lowlevel.current_trio_token()
             stack.enter_context(_virtual(clock))

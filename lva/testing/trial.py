@@ -26,8 +26,8 @@ from lva.host.loops import loop_base
 from lva.host.receipt import PluginReceipt
 from lva.logs import current_plugin
 from lva.settings import Settings
+from lva.testing.blocks import BlockWatch
 from lva.testing.captured import CapturedLog
-from lva.testing.holds import HoldWatch
 from lva.testing.leftovers import Origins, host_leftovers, left_since, snapshot
 from lva.testing.places import coroutine_place, error_place, parsed_place
 from lva.testing.probe import CLOSE, INITIALIZE, InjectedError, Plan, Probe
@@ -115,7 +115,7 @@ async def trial(
     loaded: LoadedPlugin,
     settings: Settings,
     plan: Plan | None = None,
-    watch: HoldWatch | None = None,
+    watch: BlockWatch | None = None,
     world: World | None = None,
 ) -> AsyncIterator[Trial]:
     """Run a plugin in the real host; stop it at the end, and look at what it leaves.
@@ -187,7 +187,7 @@ async def _virtual_time(helpers: trio.Nursery, world: World | None) -> VirtualTi
 class _loops_in:  # noqa: N801 - a context manager that reads like a function
     """Has the asyncio loops that are made meanwhile run in virtual time, and tell of their turns."""
 
-    def __init__(self, virtual: VirtualTime | None, probe: Probe, watch: HoldWatch | None) -> None:
+    def __init__(self, virtual: VirtualTime | None, probe: Probe, watch: BlockWatch | None) -> None:
         self._base: type[Any] | None = None
         if virtual is not None:
             own = {"virtual": virtual, "probe": probe, "watch": watch}
@@ -205,7 +205,7 @@ class _ProbedLoop(VirtualLoop):
     """Tells of its turns."""
 
     probe: Probe
-    watch: HoldWatch | None
+    watch: BlockWatch | None
 
     def turning(self) -> None:
         if self.watch is not None:

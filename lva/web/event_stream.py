@@ -169,8 +169,8 @@ class EventStreams:
         if self._known != self._inventory():
             self._publish(self._greeting())
         tick = {**self._about(), **news}
-        full = {**tick, "holds": self._telemetry.holds()}
-        self._publish(_Event(_frame("tick", full), _frame("tick", {**tick, "holds": {}})))
+        full = {**tick, "blocks": self._telemetry.blocks()}
+        self._publish(_Event(_frame("tick", full), _frame("tick", {**tick, "blocks": {}})))
 
     def _moved(self, plugin: str, before: str, step: Transition) -> None:
         told = self._telemetry.note(plugin, before, step)
@@ -232,14 +232,14 @@ class EventStreams:
                 "details": True,
                 "plugins": plugins,
                 "timeline": timeline,
-                "holds": self._telemetry.holds(),
+                "blocks": self._telemetry.blocks(),
             }
             public = {
                 **hello,
                 "details": False,
                 "plugins": [{**plugin, "reason": None} for plugin in plugins],
                 "timeline": [{**step, "reason": None} for step in timeline],
-                "holds": {},
+                "blocks": {},
             }
             self._hello = _Event(_frame("hello", full), _frame("hello", public))
         return self._hello

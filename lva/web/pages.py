@@ -60,7 +60,7 @@ def without_details(page: dict[str, Any]) -> dict[str, Any]:
     shown.update(dict.fromkeys(DETAILS))
     shown["history"] = [{**step, "reason": None} for step in page["history"]]
     if page["loop"] is not None:
-        shown["loop"] = {**page["loop"], "last_hold": None}
+        shown["loop"] = {**page["loop"], "last_block": None}
     return shown
 
 

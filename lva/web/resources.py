@@ -82,7 +82,7 @@ class Resources:
         if reasons := self._host.not_ready():
             if not self._may_see(request):
                 reasons = states_only(reasons)
-            raise _not_ready(f"Not running: {', '.join(reasons)}.", reasons)
+            raise _not_ready(f"Not ready: {', '.join(reasons)}.", reasons)
         stopped = self._host.paused()
         running = [name for name in self._host.lives if name not in stopped]
         return json_response({"status": "ready", "plugins": running, "stopped": stopped})

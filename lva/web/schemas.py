@@ -235,13 +235,16 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         cpu_share=described(
             nullable(NUMBER), "Processor time per second of its own thread; null on Trio."
         ),
-        holds=described(COUNT, "How often it held the loop for longer than loop_hold_limit."),
-        last_hold=described(nullable(ref("LoopHold")), "Needs the token."),
+        blocks=described(
+            COUNT,
+            "How often it has blocked an event loop or a thread for too long.",
+        ),
+        last_block=described(nullable(ref("LoopBlock")), "Needs the token."),
         blocked_for=described(
             nullable(NUMBER), "For how many seconds it has blocked something by now, if it does."
         ),
     ),
-    "LoopHold": record(
+    "LoopBlock": record(
         "A moment in which nothing else could run.",
         of=described(
             {"type": "string", "enum": list(get_args(Blocked))},

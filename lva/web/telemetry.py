@@ -34,8 +34,8 @@ TIMELINE: Final = 500
 #: Over how many samples, one a second, it is told what a plugin drops, and over how many steps what fails.
 RECENT: Final = 60
 _RECENT_STEPS: Final = 12
-#: For how long, in seconds, a hold of the event loop is told.
-HELD: Final = 60.0
+#: For how long, in seconds, a block of an event loop is told.
+BLOCKED_FOR: Final = 60.0
 #: Over how many of the newest samples a plugin's rate is taken.
 _RATE_SAMPLES: Final = 5
 #: Samples come once a second, nearly; a step ends with the one that comes closest.
@@ -291,21 +291,21 @@ class Telemetry:
             for name, life in self._host.lives.items()
         ]
 
-    def holds(self) -> dict[str, dict[str, Any]]:
-        """Return the newest hold of the event loop by each plugin that held it in the last minute."""
+    def blocks(self) -> dict[str, dict[str, Any]]:
+        """Return the newest block of each plugin that blocked an event loop in the last minute."""
         uses = self._host.loop_uses
         if uses is None:
             return {}
         newest = {name: uses.of(name).last_block for name in self._host.lives}
-        since = self._clock() - HELD
+        since = self._clock() - BLOCKED_FOR
         return {
             name: {
-                "at": round(hold.at, 3),
-                "seconds": round(hold.seconds, 3),
-                "where": redact(hold.where),
+                "at": round(block.at, 3),
+                "seconds": round(block.seconds, 3),
+                "where": redact(block.where),
             }
-            for name, hold in newest.items()
-            if hold is not None and hold.at + hold.seconds > since
+            for name, block in newest.items()
+            if block is not None and block.at + block.seconds > since
         }
 
     def unit(self, life: PluginLife) -> str | None:

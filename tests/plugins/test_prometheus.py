@@ -226,7 +226,7 @@ async def test_the_use_of_the_event_loop_is_shown_while_somebody_watches(tmp_pat
             uses.note_processor({"sink": (7, used)})
             clock[0] += 1
         seen = await scrape(host)
-    assert one(seen, "lva_plugin_loop_holds_total", plugin="sink") == 1
+    assert one(seen, "lva_plugin_loop_blocks_total", plugin="sink") == 1
     assert one(seen, "lva_plugin_loop_share", plugin="sink") == pytest.approx(1 / 12, abs=1e-4)
     assert one(seen, "lva_plugin_cpu_share", plugin="sink") == 0.5
     assert one(seen, "lva_plugin_loop_share", plugin=NAME) == 0

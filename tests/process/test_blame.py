@@ -194,8 +194,8 @@ def test_the_right_plugin_is_named_in_every_case(
         blamed: dict[str, str] = {}
         deadline = time.monotonic() + 3
         while not blamed and time.monotonic() < deadline:
-            blamed = {key: loop["last_hold"]["where"] for key, loop in loops(client).items()
-                      if loop["holds"] != before[key]["holds"]}  # fmt: skip
+            blamed = {key: loop["last_block"]["where"] for key, loop in loops(client).items()
+                      if loop["blocks"] != before[key]["holds"]}  # fmt: skip
         if list(blamed) != [name] or not blamed[name].endswith(f" in {how}"):
             wrong.append((number, name, place, how, blamed))
     assert not wrong, f"{len(cases) - len(wrong)} of {len(cases)}; LVA_STORM_SEED={SEED}: {wrong}"
@@ -216,4 +216,4 @@ def test_a_plugin_whose_own_thread_keeps_the_interpreter_is_named(
         client.get("/rival")
     said = service.wait_for(told)
     assert json.loads(said.string)["plugin"] == "rival"
-    assert [name for name, loop in loops(client).items() if loop["holds"]] == ["rival"]
+    assert [name for name, loop in loops(client).items() if loop["blocks"]] == ["rival"]

@@ -153,12 +153,12 @@ def test_what_plugins_block_for_long_is_named_and_makes_the_service_not_ready(
             assert why[name].startswith(f"blocked: {what} for ")
             loop = statuses[name]["loop"]
             assert statuses[name]["state"] == "running"
-            assert (loop["holds"], loop["blocked_for"] >= 0.5) == (1, True)
-            place = loop["last_hold"]["where"]
+            assert (loop["blocks"], loop["blocked_for"] >= 0.5) == (1, True)
+            place = loop["last_block"]["where"]
             assert f"/{name}.py:" in place
             assert place.endswith(f" in {function}")
             assert why[name].endswith(place)
-            assert any(line.endswith(f" in {how}") for line in loop["last_hold"]["stack"])
+            assert any(line.endswith(f" in {how}") for line in loop["last_block"]["stack"])
             assert service.plugin(name)["loop"]["blocked_for"] is None
             told = [item for item in service.records if item.get("plugin") == name]
             said = [item for item in told if f"blocked {what} for " in item["message"]]

@@ -668,7 +668,7 @@ async def initialize(self):
     time.sleep(0.08)  # !
 """,
         "loop",
-        "one step held the event loop of the whole service",
+        "one step blocked the event loop of the whole service",
     ),
     background(
         "close_blocks",
@@ -677,7 +677,7 @@ async def close(self):
     time.sleep(0.08)  # !
 """,
         "loop",
-        "one step held the event loop of the whole service",
+        "one step blocked the event loop of the whole service",
     ),
     background(
         "start_computes",
@@ -687,7 +687,7 @@ async def start(self):
     while time.thread_time() < end: pass  # !
 """,
         "loop",
-        "one step held the event loop of the whole service",
+        "one step blocked the event loop of the whole service",
     ),
     # Secrets
     background(
@@ -817,7 +817,7 @@ async def start(self):
     time.sleep(0.08)  # !
 """,
         "loop",
-        "one step held its own event loop",
+        "one step blocked its own event loop",
     ),
     on_asyncio(
         "asyncio_close_hangs",
@@ -1081,7 +1081,7 @@ async def handleEvent(self, points, logger):
     time.sleep(0.08)  # !
 """,
         "loop",
-        "one step held the event loop of the whole service",
+        "one step blocked the event loop of the whole service",
     ),
 ]
 

@@ -252,7 +252,7 @@ def test_a_lost_connection_is_said_and_comes_back(browser: Browser, tmp_path: Pa
                 third.stop()
 
 
-def test_the_first_screen_names_who_holds_the_loop_and_the_line(
+def test_the_first_screen_names_who_blocks_the_loop_and_the_line(
     browser: Browser, tmp_path: Path
 ) -> None:
     holder = """
@@ -271,9 +271,9 @@ def test_the_first_screen_names_who_holds_the_loop_and_the_line(
             page = watched.page
             page.goto("/")
             expect(row(page, "holder")).to_contain_text(
-                re.compile(r"held the event loop for 2\d\d ms at .*holder\.py:\d+ in start")
+                re.compile(r"blocked the event loop for 2\d\d ms at .*holder\.py:\d+ in start")
             )
-            expect(row(page, "history")).not_to_contain_text("held")
+            expect(row(page, "history")).not_to_contain_text("blocked")
 
 
 SLOW = """

@@ -64,7 +64,7 @@ export class Model extends EventTarget {
     this.plugins = new Map(
       data.plugins.map(({ row, ...plugin }, order) => [plugin.name, { order, ...plugin, ...this.#row(row) }]),
     );
-    this.#hold(data.holds);
+    this.#noteBlocks(data.blocks);
     this.failing = data.failing ?? [];
     this.#judge();
     this.#tell("hello", null);
@@ -84,7 +84,7 @@ export class Model extends EventTarget {
       const plugin = this.plugins.get(name);
       if (plugin) Object.assign(plugin, this.#row(row));
     }
-    for (const name of this.#hold(data.holds)) changed.add(name);
+    for (const name of this.#noteBlocks(data.blocks)) changed.add(name);
     if (data.new_spark)
       for (const [name, plugin] of this.plugins) {
         plugin.spark.push(0);
@@ -114,10 +114,10 @@ export class Model extends EventTarget {
     return moved;
   }
 
-  /** Note who held the event loop in the last minute; return the names of those of whom that is new. */
-  #hold(holds) {
-    const moved = [...this.plugins.values()].filter(({ name, hold }) => hold?.at !== holds[name]?.at || hold?.seconds !== holds[name]?.seconds);
-    for (const plugin of moved) plugin.hold = holds[plugin.name];
+  /** Note who blocked an event loop in the last minute; return the names of those of whom that is new. */
+  #noteBlocks(blocks) {
+    const moved = [...this.plugins.values()].filter(({ name, block }) => block?.at !== blocks[name]?.at || block?.seconds !== blocks[name]?.seconds);
+    for (const plugin of moved) plugin.block = blocks[plugin.name];
     return moved.map(({ name }) => name);
   }
 

@@ -332,19 +332,19 @@ function durations(deliveries) {
   ]);
 }
 
-function loop({ share, cpu_share: cpu, holds, last_hold: hold }) {
+function loop({ share, cpu_share: cpu, blocks, last_block: block }) {
   return [
     h(
       "dl",
       { class: "facts" },
       h("div", {}, h("dt", {}, "Share, last minute"), h("dd", {}, percent(share))),
       cpu === null || cpu === undefined ? null : h("div", {}, h("dt", {}, "CPU of its thread"), h("dd", {}, percent(cpu))),
-      h("div", {}, h("dt", {}, "Holds"), h("dd", { class: holds ? "bad" : "" }, count(holds))),
+      h("div", {}, h("dt", {}, "Blocks"), h("dd", { class: blocks ? "bad" : "" }, count(blocks))),
     ),
-    hold
+    block
       ? [
-          h("p", { class: "message" }, timeElement(unix(hold.at)), ` held it for ${millis(hold.seconds * 1000)} at ${hold.where}`),
-          hold.stack ? h("pre", { tabIndex: 0, "aria-label": "Stack of the last hold" }, Array.isArray(hold.stack) ? hold.stack.join("\n") : hold.stack) : null,
+          h("p", { class: "message" }, timeElement(unix(block.at)), ` blocked it for ${millis(block.seconds * 1000)} at ${block.where}`),
+          block.stack ? h("pre", { tabIndex: 0, "aria-label": "Stack of the last block" }, Array.isArray(block.stack) ? block.stack.join("\n") : block.stack) : null,
         ]
       : null,
   ].flat();

@@ -14,7 +14,7 @@ const COLUMNS = [
 ];
 
 /** What a running plugin is to be looked at for. */
-const held = (hold) => (hold ? `held the event loop for ${millis(hold.seconds * 1000)} at ${hold.where}` : "");
+const blocked = (block) => (block ? `blocked the event loop for ${millis(block.seconds * 1000)} at ${block.where}` : "");
 
 class Row {
   element;
@@ -64,7 +64,7 @@ class Row {
     this.element.dataset.state = plugin.state;
     say(this.#state, word(plugin.state));
     const running = plugin.state === "running";
-    const told = running ? [...plugin.troubles.map(({ text }) => text), held(plugin.hold)].filter(Boolean) : [plugin.reason ?? ""];
+    const told = running ? [...plugin.troubles.map(({ text }) => text), blocked(plugin.block)].filter(Boolean) : [plugin.reason ?? ""];
     say(this.#reason, told.join("; "));
     this.#reason.className = `reason ${running ? (plugin.troubles[0]?.kind ?? "") : ""}`;
     drawSpark(this.#spark, this.#unit ? plugin.spark : []);

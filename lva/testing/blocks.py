@@ -1,4 +1,4 @@
-"""How long single steps of a plugin hold an event loop, in real time, and which line does."""
+"""How long single steps of a plugin block an event loop, in real time, and which line does."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import trio
 from lva.testing.places import Place, frame_place
 from lva.testing.report import Problem
 
-#: How long, in seconds, one step of a plugin may hold the event loop.
-HOLD_LIMIT: Final = 0.05
+#: How long, in seconds, one step of a plugin may block the event loop.
+BLOCK_LIMIT: Final = 0.05
 #: The file in which Linux tells how long a thread has waited for a processor.
 SCHEDULE: Final = "schedstat"
 _HINT: Final = "await instead; what can only block goes into a thread: trio.to_thread.run_sync()"
@@ -24,11 +24,11 @@ _ASYNCIO_HINT: Final = "await instead; what can only block goes into asyncio.to_
 
 
 @dataclass(slots=True)
-class Hold:
+class Block:
     """A step that took too long.
 
     Attributes:
-        seconds: For how long it held the loop; what it waited for a processor is not counted.
+        seconds: For how long it blocked the loop; what it waited for a processor is not counted.
         place: The plugin's line that was running.
         own_loop: Whether the loop was the plugin's own, on asyncio.
     """
@@ -38,11 +38,11 @@ class Hold:
     own_loop: bool = False
 
     def problem(self, limit: float) -> Problem:
-        """Return the hold as a problem."""
+        """Return the block as a problem."""
         whose = "its own event loop" if self.own_loop else "the event loop of the whole service"
         return Problem(
             "loop",
-            f"one step held {whose} for {self.seconds * 1000:.0f} ms; at most {limit * 1000:.0f} ms"
+            f"one step blocked {whose} for {self.seconds * 1000:.0f} ms; at most {limit * 1000:.0f} ms"
             " are allowed",
             self.place,
             _ASYNCIO_HINT if self.own_loop else _HINT,
@@ -57,7 +57,7 @@ class _Step:
     place: Place | None = None
 
 
-class HoldWatch(trio.abc.Instrument):
+class BlockWatch(trio.abc.Instrument):
     """Watches how long steps take.
 
     Args:
@@ -67,17 +67,17 @@ class HoldWatch(trio.abc.Instrument):
     Use as a context manager. Steps of Trio tasks are seen where it is an instrument of the run.
 
     Attributes:
-        holds: What took longer, oldest first.
+        blocks: What took longer, oldest first.
     """
 
-    def __init__(self, root: str, limit: float = HOLD_LIMIT) -> None:
+    def __init__(self, root: str, limit: float = BLOCK_LIMIT) -> None:
         self._root = root
         self._limit = limit
         self._steps: dict[int, _Step] = {}
         self._over = threading.Event()
         self._local = threading.local()
         self._opened: list[int] = []
-        self.holds: list[Hold] = []
+        self.blocks: list[Block] = []
 
     def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self._watch, name="lva-testing", daemon=True)
@@ -92,18 +92,18 @@ class HoldWatch(trio.abc.Instrument):
             os.close(descriptor)
 
     def confirmed(self) -> list[Problem]:
-        """Return the holds that happened more than once at the same line: once may be an import."""
-        times = Counter((hold.place, hold.own_loop) for hold in self.holds)
-        worst: dict[tuple[Place | None, bool], Hold] = {}
-        for hold in self.holds:
-            key = (hold.place, hold.own_loop)
-            if times[key] > 1 and (key not in worst or hold.seconds > worst[key].seconds):
-                worst[key] = hold
-        return [hold.problem(self._limit) for hold in worst.values()]
+        """Return the blocks that happened more than once at the same line: once may be an import."""
+        times = Counter((block.place, block.own_loop) for block in self.blocks)
+        worst: dict[tuple[Place | None, bool], Block] = {}
+        for block in self.blocks:
+            key = (block.place, block.own_loop)
+            if times[key] > 1 and (key not in worst or block.seconds > worst[key].seconds):
+                worst[key] = block
+        return [block.problem(self._limit) for block in worst.values()]
 
     def all(self) -> list[Problem]:
-        """Return every hold."""
-        return [hold.problem(self._limit) for hold in self.holds]
+        """Return every block."""
+        return [block.problem(self._limit) for block in self.blocks]
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """Begin to measure. Whose step it is will be seen from the lines that run in it."""
@@ -124,9 +124,9 @@ class HoldWatch(trio.abc.Instrument):
         step = self._steps.pop(threading.get_ident(), None)
         if step is None or (wall := time.perf_counter() - step.began) < self._limit:
             return
-        held = wall - (self._waited() - step.waited)
-        if held >= self._limit and step.place is not None:
-            self.holds.append(Hold(held, step.place, own_loop))
+        blocked = wall - (self._waited() - step.waited)
+        if blocked >= self._limit and step.place is not None:
+            self.blocks.append(Block(blocked, step.place, own_loop))
 
     def forget(self) -> None:
         """Forget this thread's step, of which nobody will tell the end: the watch is taken off the run."""

@@ -22,7 +22,7 @@ class Slow(BaseBackgroundPlugin):
 """
 
 
-def test_a_file_that_takes_long_to_load_holds_nothing(tmp_path: Path):
+def test_a_file_that_takes_long_to_load_blocks_nothing(tmp_path: Path):
     """It is loaded before the event loop runs, in the service as in a check."""
     path = tmp_path / "slow.py"
     path.write_text(SLOW)
