@@ -169,7 +169,7 @@ def service(tmp_path: Path) -> Iterator[ServiceProcess]:
 
 @pytest.fixture
 def client(service: ServiceProcess) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=service.url, trust_env=False) as client:
+    with httpx.Client(base_url=service.url, trust_env=False, timeout=60) as client:
         yield client
 
 
@@ -192,7 +192,7 @@ def test_the_right_plugin_is_named_in_every_case(
         before = loops(client)
         client.get(f"/{name}/{place}/{how}")
         blamed: dict[str, str] = {}
-        deadline = time.monotonic() + 3
+        deadline = time.monotonic() + 20
         while not blamed and time.monotonic() < deadline:
             blamed = {key: loop["last_block"]["where"] for key, loop in loops(client).items()
                       if loop["blocks"] != before[key]["holds"]}  # fmt: skip
