@@ -16,6 +16,7 @@ from lva.contract import (
     pluginHTTPResponse,
 )
 from lva.points import MonitoringPoint, add_point_fields, add_point_tags
+from lva.query_parameters import query_parameter
 
 __all__ = [
     "BaseBackgroundHandler",
@@ -32,6 +33,7 @@ __all__ = [
     "add_point_fields",
     "add_point_tags",
     "pluginHTTPResponse",
+    "query_parameter",
 ]
 
 __version__ = "0.1.0"

@@ -18,6 +18,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, RequestRedirect, Rule
 
 from lva.contract import BaseBackgroundHandler, PluginApp, RouteHandler
+from lva.query_parameters import pass_on_query_parameters
 
 VERBS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")
 _Shape = tuple[tuple[bool, str], ...]
@@ -385,4 +386,5 @@ def _bound(
     bound = call_async if inspect.iscoroutinefunction(getattr(handler, name)) else call
     # Not what it inherits: the base class's text says nothing of this route.
     bound.__doc__ = getattr(handler, name).__doc__ or handler.__doc__
+    pass_on_query_parameters(getattr(handler, name), bound)
     return bound

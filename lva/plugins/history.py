@@ -29,6 +29,7 @@ from lva import (
     MonitoringPoint,
     PluginApp,
     RetryLaterError,
+    query_parameter,
 )
 from lva.user_paths import absolute
 
@@ -147,6 +148,24 @@ class History(BaseEventPlugin, BaseBackgroundPlugin):
             self._writer.close()
             self._reader = self._writer = None
 
+    @query_parameter("series", "Only points of this series.")
+    @query_parameter("since", "Only points from this time on, in Unix seconds.", {"type": "number"})
+    @query_parameter("until", "Only points from before this time.", {"type": "number"})
+    @query_parameter(
+        "tag",
+        "Only points with this tag, as name:value; repeat it to ask for several at once.",
+        {"type": "array", "items": {"type": "string", "pattern": ":"}},
+    )
+    @query_parameter(
+        "limit",
+        "Points in the response.",
+        {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": 100},
+    )
+    @query_parameter(
+        "before",
+        "Only points with a smaller id: the next page.",
+        {"type": "integer", "minimum": 0, "maximum": MAX_ID},
+    )
     async def points(self, request: Any) -> dict[str, Any]:
         """Answer GET /NAME/points: the newest first, a page at a time.
 

@@ -24,6 +24,7 @@ from werkzeug.routing import (
 
 from lva import __version__
 from lva.host.routing import Gate, Route
+from lva.query_parameters import query_parameters_of
 from lva.web.problems import MEDIA_TYPE
 from lva.web.schemas import OPERATIONS, SCHEMAS, Answer, Operation, Schema, ref
 
@@ -180,10 +181,17 @@ def _renamed(parameters: Sequence[Schema], path: str) -> list[Schema]:
 
 def _merged(one: Schema, other: Schema) -> Schema:
     """Return one operation for two routes that OpenAPI cannot tell apart."""
+    ours, theirs = (
+        [item for item in each["parameters"] if item.get("in") == "path"] for each in (one, other)
+    )
     parameters = [
         {**mine, "schema": {"anyOf": [mine["schema"], its["schema"]]}} if mine != its else mine
-        for mine, its in zip(one["parameters"], other["parameters"], strict=True)
+        for mine, its in zip(ours, theirs, strict=True)
     ]
+    others = [
+        item for item in [*one["parameters"], *other["parameters"]] if item.get("in") != "path"
+    ]
+    parameters += {item.get("name", "$ref"): item for item in reversed(others)}.values()
     texts = dict.fromkeys(item["description"] for item in (one, other) if "description" in item)
     return {
         **one,
@@ -197,7 +205,8 @@ def _merged(one: Schema, other: Schema) -> Schema:
 def _operation(route: Route, verb: str, parameters: Sequence[Schema]) -> Schema:
     own = OPERATIONS.get((route.template, verb)) if route.owner.name is None else None
     what = _of_plugin(route, verb) if own is None else _of_service(own)
-    asked = [*parameters, *(own.parameters if own is not None else ())]
+    declared = [item.as_dict() for item in query_parameters_of(route.verbs[verb])]
+    asked = [*parameters, *(declared if own is None else own.parameters)]
     return {
         "tags": [route.owner.name or SERVICE_TAG],
         **what,
