@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import sys
 import threading
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
@@ -28,10 +27,11 @@ from lva.host.receipt import EXIT_KILLED, Receipt
 from lva.host.terminator import Terminator
 from lva.host.watching import watch
 from lva.log_tail import LogTail
-from lva.logs import brief, keep_secret, set_up
+from lva.logs import brief, keep_secret, service_logger, set_up
 from lva.points import MonitoringPoint
 from lva.settings import Settings, load_settings
 from lva.sources import warn_of_service_links
+from lva.terminal import tell_receipt
 from lva.web import assets
 from lva.web.access import Access
 from lva.web.actions import Actions
@@ -43,7 +43,7 @@ from lva.web.resources import Resources
 from lva.web.tap_stream import TapStreams
 from lva.web.telemetry import Telemetry
 
-LOGGER: Final = logging.getLogger("lva.service")
+LOGGER: Final = service_logger("lva.service")
 
 #: After how many seconds a thread that computes lets others have the interpreter. Python's default, 5 ms,
 #: is paid by the event loop after each system call while a plugin's thread is busy: too much.
@@ -253,9 +253,9 @@ class Service:
             self.terminator.stand_down()
 
     def _tell(self, receipt: Receipt) -> None:
-        """Log the receipt; after that, nothing changes the exit code that it states."""
+        """Write the receipt; after that, nothing changes the exit code that it states."""
         with self._telling:
-            log_receipt(receipt)
+            tell_receipt(receipt)
             self._told = receipt.exit_code
 
     def tell_failure(self, code: int) -> None:
@@ -299,13 +299,6 @@ async def _refuse_websocket(receive: Callable[[], Any], send: Callable[[Any], An
         await send({"type": "websocket.close", "code": 1000})
     except Exception as error:  # noqa: BLE001 - of a client that goes on sending, whose connection is closed
         LOGGER.debug("a WebSocket could not be refused: %s", type(error).__name__)
-
-
-def log_receipt(receipt: Receipt) -> None:
-    """Log the receipt: one JSON object, in both log formats."""
-    level = logging.INFO if receipt.exit_code == 0 else logging.WARNING
-    values = receipt.as_dict()
-    LOGGER.log(level, "receipt %s", json.dumps(values), extra={"receipt": values})
 
 
 def create_app(

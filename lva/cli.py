@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import sys
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from lva.commands.check import check
 from lva.commands.new import new
 from lva.commands.plugins import plugins
 from lva.errors import SYNONYMS, ConfigurationError
+from lva.standard_streams import fill_closed, print_whole_lines
 
 if TYPE_CHECKING:
     from lva.settings import Settings
@@ -28,6 +28,8 @@ THREADS_GRACE: Final = 0.5
 @click.version_option(__version__, prog_name="lva")
 def main() -> None:
     """LVA: a video agent service whose work is done by plugins."""
+    fill_closed()
+    print_whole_lines()
 
 
 for _command in (plugins, check, new, *COMMANDS):
@@ -106,7 +108,8 @@ def _serve(settings: Settings, watch: bool, signals: Any) -> int:
     from lva import serve
     from lva.app import create_app
     from lva.host.loading import load_plugins
-    from lva.terminal import announce, show_receipt
+    from lva.logs import flush
+    from lva.terminal import announce
 
     gc.set_threshold(*serve.GC_THRESHOLDS)
     service = create_app(settings)
@@ -116,9 +119,7 @@ def _serve(settings: Settings, watch: bool, signals: Any) -> int:
     listener = serve.listen(settings.bind)
     announce(settings, service.plugins, serve.address_of(listener))
     code = serve.run(service, settings, listener, signals)
-    if service.host is not None and service.host.receipt is not None:
-        with contextlib.suppress(OSError):  # the terminal has just been closed
-            show_receipt(service.host.receipt)
+    flush()
     # Python waits for threads that are no daemons, for as long as they like; the service does not.
     service.terminator.exit_after(THREADS_GRACE, code)
     return code

@@ -6,18 +6,17 @@ end nothing but its own connection.
 
 from __future__ import annotations
 
-import logging
 import time
 import traceback
 from collections.abc import Callable, Iterable
 from typing import Final
 
 from lva.host.runtimes import split_cancelled
-from lva.logs import brief
+from lva.logs import brief, service_logger
 from lva.points import CONNECTION_ERRORS, SERVICE, MonitoringPoint
 from lva.recurring import Recurring
 
-LOGGER: Final = logging.getLogger("lva.service")
+LOGGER: Final = service_logger("lva.service")
 #: The error code of a connection that an error of the server has ended.
 FAILED: Final = "connection_failed"
 #: The error code of connections that have to wait, as nothing is left for them.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import threading
 from collections import Counter, deque
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from lva.logs import NAMES_PLUGIN, redact
+from lva.log_records import Entry
+from lva.logs import hearing
 
 #: Most records that are kept of one plugin, and most characters of them together.
 RECORDS: Final = 200
@@ -17,7 +18,6 @@ CHARACTERS: Final = 64_000
 #: Most characters of one record's message, and of its traceback: of the end, which says what was raised.
 _MESSAGE: Final = 2_000
 _TRACEBACK: Final = 16_000
-_FORMATTER: Final = logging.Formatter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,45 +46,36 @@ class Told:
         }
 
 
-class LogTail(logging.Handler):
+class LogTail:
     """Keeps the newest records of each plugin: its own, and those of libraries that it called."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.addFilter(NAMES_PLUGIN)
+        # Re-entrant: a finalizer may log while an entry is being kept.
+        self._lock = threading.RLock()
         self._records: dict[str, deque[Told]] = {}
         self._sizes: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
         self._failures: dict[str, Told] = {}
 
-    @contextlib.contextmanager
-    def installed(self) -> Iterator[None]:
+    def installed(self) -> AbstractContextManager[None]:
         """Get all records that are logged inside."""
-        root = logging.getLogger()
-        root.addHandler(self)
-        try:
-            yield
-        finally:
-            root.removeHandler(self)
+        return hearing(self.keep)
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep a record, if it is a plugin's."""
-        plugin = getattr(record, "plugin", None)
+    def keep(self, entry: Entry) -> None:
+        """Keep an entry, if it is a plugin's."""
+        plugin = entry.plugin
         if plugin is None:
             return
-        try:
-            told = _told(record)
-        except Exception:  # noqa: BLE001 - as every handler of `logging` does: a record of a plugin may be broken
-            self.handleError(record)
-            return
-        records = self._records.setdefault(plugin, deque())
-        records.append(told)
-        self._counts[plugin] += 1
-        self._sizes[plugin] += told.size
-        while len(records) > RECORDS or self._sizes[plugin] > CHARACTERS:
-            self._sizes[plugin] -= records.popleft().size
-        if told.traceback is not None and record.levelno >= logging.WARNING:
-            self._failures[plugin] = told
+        told = _told(entry)
+        with self._lock:
+            records = self._records.setdefault(plugin, deque())
+            records.append(told)
+            self._counts[plugin] += 1
+            self._sizes[plugin] += told.size
+            while len(records) > RECORDS or self._sizes[plugin] > CHARACTERS:
+                self._sizes[plugin] -= records.popleft().size
+            if told.traceback is not None and entry.level >= logging.WARNING:
+                self._failures[plugin] = told
 
     def count(self, plugin: str) -> int:
         """Return how many records the plugin has logged."""
@@ -92,7 +83,7 @@ class LogTail(logging.Handler):
 
     def records(self, plugin: str) -> list[Told]:
         """Return the plugin's newest records, oldest first."""
-        with self.lock or contextlib.nullcontext():
+        with self._lock:
             return list(self._records.get(plugin, ()))
 
     def failure(self, plugin: str) -> Told | None:
@@ -100,13 +91,11 @@ class LogTail(logging.Handler):
         return self._failures.get(plugin)
 
 
-def _told(record: logging.LogRecord) -> Told:
-    """Return what is kept of a record. Secrets go first: half a secret would not be found."""
-    message = redact(record.getMessage())
-    traceback = None
-    if record.exc_info and record.exc_info[1] is not None:
-        text = redact(record.exc_text or _FORMATTER.formatException(record.exc_info))
-        traceback = text if len(text) <= _TRACEBACK else f"…\n{text[-_TRACEBACK:]}"
+def _told(entry: Entry) -> Told:
+    """Return what is kept of an entry."""
+    message, traceback = entry.message, entry.traceback
     if len(message) > _MESSAGE:
         message = f"{message[:_MESSAGE]}…"
-    return Told(record.created, record.levelname, record.name, message, traceback)
+    if traceback is not None and len(traceback) > _TRACEBACK:
+        traceback = f"…\n{traceback[-_TRACEBACK:]}"
+    return Told(entry.at, entry.level_name, entry.logger, message, traceback)

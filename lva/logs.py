@@ -1,208 +1,301 @@
-"""Logging: text for people or JSON for machines, with the plugin's name and without secrets."""
+"""Logging: text for people or JSON for machines, with the plugin's name and without secrets.
+
+What the service itself says goes from a `ServiceLogger` straight to the output. What plugins and libraries
+log comes by a handler of the root logger, within the limits of `lva.log_limits`. Nothing that plugin code
+does to `logging` reaches the first way; `lva.log_guard` looks after the second.
+"""
 
 from __future__ import annotations
 
-import json
+import contextlib
 import logging
-import math
-import re
-import sys
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextvars import ContextVar
-from typing import Any, Final, TextIO
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Final
 
-from pydantic import BaseModel, SecretBytes, SecretStr
-from pythonjsonlogger.json import JsonFormatter
-
-#: The name of the plugin whose code is running; inherited by every task and worker thread it starts.
-current_plugin: Final[ContextVar[str | None]] = ContextVar("lva_plugin", default=None)
-#: The id of the request being handled.
-current_request: Final[ContextVar[str | None]] = ContextVar("lva_request", default=None)
-
-_PLUGIN_PREFIX: Final = "lva.plugin."
-_MASK: Final = "***"
-_USERINFO: Final = re.compile(r"(?<=://)[^/\s:]*:[^/\s]*@")
-_SECRET_KEY: Final = re.compile(
-    r"secret|token|passw|passphrase|credential|(api|private|access)[_-]?key|\bdsn\b|signature"
-    r"|authorization|cookie",
-    re.IGNORECASE,
+from lva.error_text import brief
+from lva.log_limits import LogLimits
+from lva.log_records import (
+    PLUGIN_PREFIX,
+    Entry,
+    Form,
+    coloured_form,
+    current_plugin,
+    current_request,
+    entry_of,
+    json_form,
+    plugin_of,
+    text_form,
 )
+from lva.log_writer import PATIENCE, STDERR, Descriptor, LogWriter, Writes
+from lva.masking import keep_secret, masked, redact, secret_texts
+from lva.standard_streams import print_whole_lines
+from lva.stray_errors import log_them
+
+__all__ = [
+    "CHATTY",
+    "Output",
+    "ProcessHandler",
+    "ServiceLogger",
+    "brief",
+    "current_plugin",
+    "current_request",
+    "flush",
+    "hearing",
+    "keep_secret",
+    "masked",
+    "output",
+    "own_logger",
+    "plugin_logger",
+    "redact",
+    "secret_texts",
+    "service_logger",
+    "set_up",
+]
+
 #: Loggers that are heard from WARNING on: a line for each request of a plugin's own HTTP client would drown
 #: what matters.
 CHATTY: Final = ("httpx", "httpcore", "hpack", "h2")
-#: Shorter values would blot out ordinary words.
-_SHORTEST_SECRET: Final = 4
-_secrets: list[str] = []
 
 
-def plugin_logger(name: str) -> logging.Logger:
-    """Return the logger of a plugin."""
-    return logging.getLogger(f"{_PLUGIN_PREFIX}{name}")
-
-
-def keep_secret(config: Any) -> None:
-    """Mask the secrets in a plugin's configuration wherever they would be logged or shown.
-
-    Secrets are pydantic's secret types, and plain text under a key that is named like one.
-    """
-    if new := secret_texts(config).difference(_secrets):
-        # At once, since other threads may be redacting.
-        _secrets[:] = sorted([*_secrets, *new], key=len, reverse=True)
-
-
-def secret_texts(config: Any) -> set[str]:
-    """Return the texts that are secret in a plugin's configuration, in each form that they are shown in."""
-    forms: set[str] = set()
-    for value in _find_secrets(config, named=False):
-        if len(value) >= _SHORTEST_SECRET:
-            shown = repr(value)[1:-1]
-            forms |= {value, shown, json.dumps(value)[1:-1], json.dumps(shown)[1:-1]}
-    return forms
-
-
-def masked(value: Any, secret: bool = False) -> Any:
-    """Return a plugin's configuration as plain values for JSON, with every secret masked.
+class Output:
+    """Where everything that is logged ends: who listens, and the writer.
 
     Args:
-        value: A configuration or a part of it.
-        secret: Whether it stands under a key that is named like a secret.
+        level: The least severe level of what the service itself says.
+        form: Makes a line.
+        writer: Takes the lines.
+        limits: How much plugins may log.
+        tables: Whether people read it at a terminal, for whom a table is better than JSON.
+
+    Attributes:
+        listeners: Called with each entry, in the thread that logs it.
+        handler: The root logger's.
     """
-    if isinstance(value, SecretStr | SecretBytes):
-        return _MASK
-    if isinstance(value, BaseModel):
-        return masked(dict(value), secret)
-    if isinstance(value, Mapping):
-        return {
-            key: masked(item, secret or bool(_SECRET_KEY.search(key)))
-            for key, item in ((_as_text(key), item) for key, item in value.items())
-        }
-    if isinstance(value, list | tuple | set | frozenset):
-        return [masked(item, secret) for item in value]
-    if value is None or isinstance(value, bool):
-        return value
-    if secret:
-        return _MASK
-    if isinstance(value, int | float):
-        return value if math.isfinite(value) else str(value)
-    return redact(_as_text(value))
+
+    def __init__(
+        self, level: int, form: Form, writer: Writes, limits: LogLimits, tables: bool = False
+    ) -> None:
+        self.level: int = level
+        self.form: Form = form
+        self.writer: Writes = writer
+        self.tables: bool = tables
+        self.listeners: list[Callable[[Entry], None]] = []
+        self.handler: ProcessHandler = ProcessHandler(self.take_limited)
+        self._limits = limits
+
+    def take(self, record: logging.LogRecord) -> None:
+        """Take a record of the service's own. Never raises."""
+        with contextlib.suppress(Exception):  # what is said must not fail what it is about
+            entry = entry_of(record)
+            self._tell(entry)
+            self.writer.write(self.form(entry))
+
+    def take_limited(self, record: logging.LogRecord) -> None:
+        """Take a record of a plugin or a library, or count it. Never raises."""
+        with contextlib.suppress(Exception):
+            plugin, severe = plugin_of(record), record.levelno >= logging.WARNING
+            if self._limits.admits(plugin, severe):
+                entry = entry_of(record)
+                self._tell(entry)
+                line = self.form(entry)
+                self._limits.spend(plugin, severe, len(line))
+                self.writer.write(line)
+
+    def _tell(self, entry: Entry) -> None:
+        for listener in self.listeners:
+            listener(entry)
+
+    def report_suppressed(self, everything: bool = False) -> float | None:
+        """Log how many records were suppressed in windows that are over, or in all.
+
+        Returns:
+            In how many seconds there is more to tell; None if nothing is suppressed.
+        """
+        with contextlib.suppress(Exception):
+            for plugin, severe, number in self._limits.over(float("inf") if everything else None):
+                kind = "warnings and errors" if severe else "log records"
+                logger = LOGGER if plugin is None else plugin_logger(plugin)
+                logger.warning("%s more %s suppressed: too many in 10 s", f"{number:,}", kind)
+        return self._limits.due
 
 
-def _as_text(value: Any) -> str:
-    """Return a plugin's own kind of value as text, whatever its methods do."""
-    try:
-        return str(value)
-    except Exception as error:  # noqa: BLE001 - it is the plugin's code
-        return f"<{type(value).__name__}, whose text cannot be had: {type(error).__name__}>"
+#: There once `set_up` was called: until then, and in tests, records go the ways of `logging`.
+_output: Output | None = None
 
 
-def _find_secrets(value: Any, named: bool) -> Iterable[str]:
-    if isinstance(value, SecretStr):
-        yield value.get_secret_value()
-    elif isinstance(value, SecretBytes):
-        yield value.get_secret_value().decode(errors="replace")
-    elif isinstance(value, BaseModel):
-        yield from _find_secrets(dict(value), named)
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _find_secrets(item, named or bool(_SECRET_KEY.search(_as_text(key))))
-    elif isinstance(value, list | tuple | set | frozenset):
-        for item in value:
-            yield from _find_secrets(item, named)
-    elif named and isinstance(value, str):
-        yield value
+def output() -> Output | None:
+    """Return the service's output, if it has one."""
+    return _output
 
 
-def redact(text: str) -> str:
-    """Return the text without known secrets and without the passwords in URLs."""
-    for secret in _secrets:
-        text = text.replace(secret, _MASK)
-    # Most lines have no @, and every line that is logged comes by here.
-    return _USERINFO.sub(f"{_MASK}@", text) if "@" in text else text
+class ServiceLogger(logging.Logger):
+    """A logger of the service's own, which `logging` does not know.
+
+    Its level, handlers, filters and record class are not those of `logging`, and it cannot be disabled:
+    plugin code that sets up logging does not change what the service says. Without an output, it stands for
+    the logger of that name in `logging`.
+    """
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
+        if _output is None:
+            return logging.getLogger(self.name).isEnabledFor(level)
+        return level >= max(self.level, _output.level)
+
+    def getEffectiveLevel(self) -> int:  # noqa: N802 - logging's name
+        if _output is None:
+            return logging.getLogger(self.name).getEffectiveLevel()
+        return max(self.level, _output.level)
+
+    def makeRecord(  # noqa: N802 - logging's name
+        self,
+        name: str,
+        level: int,
+        fn: str,
+        lno: int,
+        msg: object,
+        args: Any,
+        exc_info: Any,
+        func: str | None = None,
+        extra: Mapping[str, object] | None = None,
+        sinfo: str | None = None,
+    ) -> logging.LogRecord:
+        """Make a plain record, whatever kind `logging` makes."""
+        record = logging.LogRecord(name, level, fn, lno, msg, args, exc_info, func, sinfo)
+        record.__dict__.update(extra or {})
+        return record
+
+    def handle(self, record: logging.LogRecord) -> None:
+        if _output is None:
+            logging.getLogger(self.name).handle(record)
+        else:
+            _output.take(record)
+
+    def tell(self, level: int, message: str, extra: Mapping[str, object]) -> None:
+        """Log whatever the level is, whole, and wait a moment until it is written: for the receipt."""
+        record = self.makeRecord(self.name, level, "", 0, message, (), None, extra=extra)
+        if _output is None:
+            logging.getLogger(self.name).handle(record)
+            return
+        entry = replace(entry_of(record), message=redact(message))
+        _output.writer.write(_output.form(entry), keep=True)
+        _output.writer.flush(PATIENCE)
 
 
-def brief(error: BaseException, limit: int = 300) -> str:
-    """Return ``Type: message`` on one line, redacted and cut at `limit` characters."""
-    try:
-        message = " ".join(str(error).split())
-    except Exception as broken:  # noqa: BLE001 - an error of a plugin may even fail to describe itself
-        message = f"(its message cannot be read: {type(broken).__name__})"
-    text = redact(f"{type(error).__name__}: {message}" if message else type(error).__name__)
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+_service_loggers: dict[str, ServiceLogger] = {}
 
 
-class _ContextFilter(logging.Filter):
-    """Adds the plugin's name and the request's id to each record."""
+def service_logger(name: str) -> ServiceLogger:
+    """Return the service's own logger of this name."""
+    return _service_loggers.setdefault(name, ServiceLogger(name))
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.name.startswith(_PLUGIN_PREFIX):
-            record.plugin = record.name.removeprefix(_PLUGIN_PREFIX)
-        elif (plugin := current_plugin.get()) is not None and not record.name.startswith("lva."):
-            record.plugin = plugin  # a library's record, on behalf of the plugin
-        if (request := current_request.get()) is not None:
-            record.request_id = request
+
+def plugin_logger(name: str) -> ServiceLogger:
+    """Return the logger by which the service speaks of a plugin; `own_logger` is the plugin's."""
+    return service_logger(f"{PLUGIN_PREFIX}{name}")
+
+
+def own_logger(name: str) -> logging.Logger:
+    """Return the logger that a plugin gets. What it does to it is its own affair."""
+    return logging.getLogger(f"{PLUGIN_PREFIX}{name}")
+
+
+LOGGER: Final = service_logger("lva.service")
+
+
+class ProcessHandler(logging.Handler):
+    """On the root logger: hands on what plugins and libraries log.
+
+    It formats in the thread that logs, under no lock, never raises, and cannot be closed.
+
+    Args:
+        take: Takes the records.
+    """
+
+    def __init__(self, take: Callable[[logging.LogRecord], None]) -> None:
+        super().__init__()
+        self._take = take
+
+    def createLock(self) -> None:  # noqa: N802 - logging's name
+        self.lock = None
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        self._take(record)
         return True
 
-
-#: Marks each record with whose it is; every handler has it.
-NAMES_PLUGIN: Final = _ContextFilter()
-
-
-class TextFormatter(logging.Formatter):
-    """One line for people: time, level, plugin or logger, message."""
-
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-8s %(where)s  %(message)s")
-
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
-        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        return f"{clock}.{int(record.msecs):03d}"
-
-    def format(self, record: logging.LogRecord) -> str:
-        plugin = getattr(record, "plugin", None)
-        own = plugin is not None and record.name.startswith(_PLUGIN_PREFIX)
-        record.where = plugin if own else f"{plugin}/{record.name}" if plugin else record.name
-        lines = [super().format(record), *_indented(getattr(record, "tasks", ()))]
-        return redact("\n".join(lines))
+    def close(self) -> None:
+        """Do nothing: `logging.config` closes the handlers that it finds."""
 
 
-def _indented(tasks: Iterable[Mapping[str, Any]], indent: str = "  ") -> Iterator[str]:
-    """Yield a line for each task of a tree."""
-    for task in tasks:
-        yield f"{indent}task {task['name']} at {task['where']}"
-        yield from _indented(task["children"], indent + "  ")
+@contextlib.contextmanager
+def hearing(listener: Callable[[Entry], None]) -> Iterator[None]:
+    """Let a function get each entry that is logged inside, in the thread that logs it."""
+    if _output is not None:
+        _output.listeners.append(listener)
+        yield
+        _output.listeners.remove(listener)
+        return
+    handler = ProcessHandler(lambda record: listener(entry_of(record)))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
 
 
-class _JsonFormatter(JsonFormatter):
-    def __init__(self) -> None:
-        super().__init__(
-            "{created}{levelname}{name}{message}",
-            style="{",
-            rename_fields={
-                "created": "time",
-                "levelname": "level",
-                "name": "logger",
-                "exc_info": "exception",
-            },
-        )
-
-    def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
-
-
-def set_up(level: str, form: str, stream: TextIO | None = None) -> None:
-    """Send all records of the process to `stream` (standard error) in the chosen form.
+def set_up(level: str, form: str, writer: Writes | None = None) -> Output:
+    """Write what the process logs to standard error in the chosen form.
 
     Args:
         level: The least severe level that is written.
         form: ``text`` or ``json``.
-        stream: Where to; standard error if left out.
+        writer: Where to instead.
     """
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(_JsonFormatter() if form == "json" else TextFormatter())
-    handler.addFilter(NAMES_PLUGIN)
+    global _output
+    tables = form == "text" and writer is None and _at_terminal()
+    chosen: Form = coloured_form if tables and _wants_colours() else text_form
+    number = logging.getLevelNamesMapping()[level]
+    if writer is None:
+        writer = LogWriter(Descriptor(), _loss, _report_suppressed)
+        writer.start()
+    chosen = json_form if form == "json" else chosen
+    _output = Output(number, chosen, writer, LogLimits(), tables)
     root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level)
+    root.handlers[:] = [_output.handler]
+    root.setLevel(number)
     for chatty in CHATTY:
-        logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, number))
+    log_them()
+    print_whole_lines()
+    return _output
+
+
+def _wants_colours() -> bool:
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _at_terminal() -> bool:
+    try:
+        return os.isatty(STDERR)
+    except OSError:
+        return False
+
+
+def flush(seconds: float = PATIENCE) -> None:
+    """Wait until what was logged is written, for at most so long."""
+    if _output is not None:
+        _output.report_suppressed(everything=True)
+        _output.writer.flush(seconds)
+
+
+def _report_suppressed() -> float | None:
+    return None if _output is None else _output.report_suppressed()
+
+
+def _loss(count: int) -> str:
+    """Return the line that says how many lines were dropped."""
+    message = "%d log lines dropped: nobody read standard error"
+    record = LOGGER.makeRecord(LOGGER.name, logging.WARNING, "", 0, message, (count,), None)
+    return (text_form if _output is None else _output.form)(entry_of(record))

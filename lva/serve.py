@@ -22,10 +22,11 @@ from lva.errors import ConfigurationError
 from lva.host.process_state import Piece, closed_descriptors
 from lva.host.receipt import EXIT_KILLED, EXIT_UNCLEAN
 from lva.host.terminator import Terminator
+from lva.logs import service_logger
 from lva.settings import Settings, parse_bind
 from lva.signals import Signals
 
-LOGGER: Final = logging.getLogger("lva.service")
+LOGGER: Final = service_logger("lva.service")
 
 _BACKLOG: Final = 1024
 #: Part of `shutdown_timeout`, the drain window apart, that requests in flight get to finish.
@@ -234,8 +235,8 @@ def hypercorn_config(settings: Settings, listener: socket.socket) -> Config:
     """Return Hypercorn's configuration: our socket, our limits, our logging."""
     config = _OurSocket(listener)
     config.backlog = _BACKLOG
-    config.errorlog = logging.getLogger("hypercorn.error")
-    config.errorlog.setLevel(max(logging.WARNING, logging.getLogger().level))
+    config.errorlog = service_logger("hypercorn.error")
+    config.errorlog.setLevel(logging.WARNING)
     config.accesslog = None
     config.include_server_header = False
     config.keep_alive_timeout = settings.keep_alive_timeout

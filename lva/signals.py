@@ -9,7 +9,6 @@ function that also keeps the interpreter's lock cannot be helped.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import threading
@@ -22,8 +21,9 @@ import trio
 
 from lva.host.process_state import Piece, own_descriptors
 from lva.host.receipt import EXIT_UNCLEAN
+from lva.logs import service_logger
 
-LOGGER: Final = logging.getLogger("lva.service")
+LOGGER: Final = service_logger("lva.service")
 
 #: All ask for a stop. SIGHUP comes when a terminal is closed, SIGQUIT from Ctrl-\ in one.
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)

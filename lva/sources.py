@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import stat
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lva.errors import SYNONYMS, ConfigurationError, suggestion
+from lva.logs import service_logger
 from lva.trust import untrusted
 from lva.variables import VariableText
 
@@ -21,7 +21,7 @@ ENV_PREFIX: Final = "LUNA_VIDEO_AGENT_"
 #: The environment variable that names the settings file.
 CONFIG_VARIABLE: Final = f"{ENV_PREFIX}CONFIG"
 DEFAULT_FILE: Final = Path("lva.toml")
-LOGGER: Final = logging.getLogger("lva.service")
+LOGGER: Final = service_logger("lva.service")
 _LINK: Final = re.compile(rf"{ENV_PREFIX}(\w+_)?PORT(_\d+_(TCP|UDP|SCTP))?")
 _LINKED: Final = re.compile(r"(tcp|udp|sctp)://")
 _LINK_PART: Final = re.compile(

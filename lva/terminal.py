@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -9,10 +11,11 @@ from typing import Final
 
 from lva.host.loading import LoadedPlugin
 from lva.host.receipt import Receipt
-from lva.logs import redact
+from lva.log_writer import PATIENCE
+from lva.logs import output, redact, service_logger
 from lva.settings import Settings
 
-LOGGER: Final = logging.getLogger("lva.service")
+LOGGER: Final = service_logger("lva.service")
 
 
 def announce(settings: Settings, plugins: Sequence[LoadedPlugin], address: str) -> None:
@@ -32,15 +35,30 @@ def _openable(address: str) -> str:
     return address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
 
-def show_receipt(receipt: Receipt) -> None:
-    """Print the receipt as a table if standard error is a terminal; the log has it in any case."""
-    if not sys.stderr.isatty():
+def tell_receipt(receipt: Receipt) -> None:
+    """Write the receipt: a table at a terminal, else one JSON object in the log, whatever the log's level.
+
+    It goes straight to the log's own writer, whatever plugins did to `logging` and `sys.stderr`.
+    """
+    out = output()
+    if out is not None and out.tables:
+        out.writer.write(_table(receipt), keep=True)
+        out.writer.flush(PATIENCE)
         return
-    from rich.console import Console  # late: only needed at a terminal
+    level = logging.INFO if receipt.exit_code == 0 else logging.WARNING
+    values = receipt.as_dict()
+    LOGGER.tell(level, f"receipt {json.dumps(values)}", {"receipt": values})
+
+
+def _table(receipt: Receipt) -> str:
+    from rich.box import ASCII, HEAVY_HEAD  # late: only needed at a terminal
+    from rich.console import Console
     from rich.table import Table
 
+    draws = "utf" in getattr(sys.stderr, "encoding", "").lower()
     table = Table(
-        title=f"stopped: {receipt.reason}; exit code {receipt.exit_code} after {receipt.seconds:.2f} s"
+        box=HEAVY_HEAD if draws else ASCII,
+        title=f"stopped: {receipt.reason}; exit code {receipt.exit_code} after {receipt.seconds:.2f} s",
     )
     for column in ("plugin", "ended", "stop s", "restarts"):
         table.add_column(column)
@@ -59,4 +77,7 @@ def show_receipt(receipt: Receipt) -> None:
             str(plugin.lost),
             str(len(plugin.leaked_tasks) + len(plugin.leaked_threads)),
         )
-    Console(stderr=True).print(table, markup=False)
+    console = Console(file=io.StringIO(), force_terminal=True)
+    with console.capture() as captured:
+        console.print(table, markup=False)
+    return captured.get().rstrip("\n")

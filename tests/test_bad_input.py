@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from lva import logs
+from lva import logs, masking
 from lva.cli import main
 from lva.errors import ConfigurationError
 from lva.host import loading
@@ -951,7 +951,7 @@ def test_run_masks_the_passwords_of_urls_in_the_problems_it_prints(tmp_path: Pat
 
 
 def test_run_masks_known_secrets_in_the_problems_it_prints(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "_secrets", [])
+    monkeypatch.setattr(masking, "_secrets", [])
     logs.keep_secret({"password": SECRET})
     result = CliRunner().invoke(main, ["run", "--bind", SECRET])
     assert result.exit_code == 2

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import re
+import threading
+import warnings
 from pathlib import Path
 
 import pytest
@@ -13,26 +14,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretBytes, SecretStr
 
-from lva import logs
-from lva.logs import brief, current_request, keep_secret, masked, plugin_logger, redact
+from lva import logs, masking
+from lva.host.receipt import Receipt
+from lva.log_records import LONGEST_MESSAGE, coloured_form, entry_of, json_form, text_form
+from lva.logs import (
+    brief,
+    current_plugin,
+    current_request,
+    keep_secret,
+    masked,
+    plugin_logger,
+    redact,
+)
+from lva.terminal import tell_receipt
+from tests.log_lines import kept_lines
 
 
 @pytest.fixture(autouse=True)
 def no_secrets(monkeypatch):
-    monkeypatch.setattr(logs, "_secrets", [])
+    monkeypatch.setattr(masking, "_secrets", [])
 
 
 @pytest.fixture
-def stream(monkeypatch):
-    """Log as the service does, to a stream; undo it afterwards."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    levels = {name: logging.getLogger(name).level for name in ("httpx", "httpcore", "hpack", "h2")}
-    yield io.StringIO()
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for name, value in levels.items():
-        logging.getLogger(name).setLevel(value)
+def lines():
+    """Log as the service does, to a list of lines; undo it afterwards."""
+    with kept_lines() as kept:
+        yield kept
 
 
 class Config(BaseModel):
@@ -110,12 +117,12 @@ def test_passwords_in_urls_are_masked_without_being_known(text, safe):
     form=st.sampled_from(["text", "json"]),
 )
 def test_no_form_of_a_secret_gets_into_the_log(secret, form):
-    logs._secrets.clear()
+    masking._secrets.clear()
     keep_secret({"password": secret})
-    formatter = logs._JsonFormatter() if form == "json" else logs.TextFormatter()
+    make_line = json_form if form == "json" else text_form
     record = logging.LogRecord("x", 30, __file__, 1, "is %s and %r", (secret, secret), None)
     record.extra_value = secret
-    said = formatter.format(record)
+    said = make_line(entry_of(record))
     message = json.loads(said)["message"] if form == "json" else said.partition(" x  ")[2]
     if form == "json":
         assert json.loads(said)["extra_value"] == "***"
@@ -137,19 +144,19 @@ def test_brief_is_one_safe_line():
     assert brief(MuteError()) == "MuteError: (its message cannot be read: RuntimeError)"
 
 
-def test_the_text_form(stream):
-    logs.set_up("INFO", "text", stream)
+def test_the_text_form(lines):
+    logs.set_up("INFO", "text", lines)
     plugin_logger("teapot").warning("boils at %d", 100)
     plugin_logger("teapot").debug("not shown")
     logging.getLogger("lva.host").info("hello")
-    first, second = stream.getvalue().splitlines()
+    first, second = lines.lines
     assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3} WARNING  teapot  boils at 100", first)
     assert second.endswith("INFO     lva.host  hello")
 
 
-def test_the_json_form(stream):
+def test_the_json_form(lines):
     keep_secret({"password": 'hun"ter\\22'})
-    logs.set_up("DEBUG", "json", stream)
+    logs.set_up("DEBUG", "json", lines)
     token = current_request.set("1,abc")
     try:
         plugin_logger("teapot").info("with %s", 'hun"ter\\22', extra={"phase": "start()"})
@@ -159,7 +166,7 @@ def test_the_json_form(stream):
         raise ValueError('it is hun"ter\\22')
     except ValueError:
         logging.getLogger("other").exception("failed")
-    first, second = map(json.loads, stream.getvalue().splitlines())
+    first, second = map(json.loads, lines.lines)
     assert first["level"] == "INFO"
     assert first["logger"] == "lva.plugin.teapot"
     assert first["plugin"] == "teapot"
@@ -172,25 +179,25 @@ def test_the_json_form(stream):
     assert "plugin" not in second
 
 
-def test_a_message_that_cannot_be_formatted_or_serialized_is_still_a_record(stream):
-    logs.set_up("INFO", "json", stream)
+def test_a_message_that_cannot_be_formatted_or_serialized_is_still_a_record(lines):
+    logs.set_up("INFO", "json", lines)
     logging.getLogger("x").info("odd", extra={"value": object(), "nan": float("nan")})
-    assert json.loads(stream.getvalue())["message"] == "odd"
+    assert json.loads(lines.lines[0])["message"] == "odd"
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_one_record_of_foreign_text_stays_one_line(stream, form):
-    logs.set_up("INFO", form, stream)
+def test_one_record_of_foreign_text_stays_one_line(lines, form):
+    logs.set_up("INFO", form, lines)
     plugin_logger("p").info("first\n12:00:00.000 CRITICAL lva.host  forged")
     if form == "json":
-        assert len(stream.getvalue().splitlines()) == 1
+        assert len(lines.lines) == 1
 
 
-def test_setting_up_twice_writes_once(stream):
-    logs.set_up("INFO", "text", stream)
-    logs.set_up("INFO", "text", stream)
+def test_setting_up_twice_writes_once(lines):
+    logs.set_up("INFO", "text", lines)
+    logs.set_up("INFO", "text", lines)
     logging.getLogger("x").info("once")
-    assert stream.getvalue().count("once") == 1
+    assert str(lines.lines).count("once") == 1
 
 
 def test_a_configuration_is_shown_with_its_secrets_masked() -> None:
@@ -235,3 +242,124 @@ def test_a_configuration_is_shown_whatever_the_texts_of_its_values_do() -> None:
         "plain": 1, "odd": odd, "list": [odd], "key": {odd: "value"}, "token": "***",
     }  # fmt: skip
     keep_secret(config)
+
+
+def test_a_long_record_is_cut_and_no_half_of_a_secret_stays(lines):
+    keep_secret({"password": "correct-horse-battery"})
+    logs.set_up("INFO", "json", lines)
+    for padding in range(LONGEST_MESSAGE - 22, LONGEST_MESSAGE + 2):
+        logging.getLogger("x").info("%scorrect-horse-battery%s", "x" * padding, "y" * 1_000_000)
+    logging.getLogger("x").info("extra", extra={"blob": "z" * 1_000_000})
+    assert all(len(line) < 2 * LONGEST_MESSAGE for line in lines.lines)
+    assert not any("corr" in line for line in lines.lines)
+
+
+def test_what_the_arguments_of_a_record_raise_is_contained(lines):
+    """The kind: whatever a plugin's object can run when the service writes it, in each form and place."""
+
+    class Hostile:
+        def __str__(self):
+            raise SystemExit(3)
+
+        __repr__ = __str__
+
+    class MuteError(Exception):
+        def __str__(self):
+            raise KeyboardInterrupt
+
+    logs.set_up("INFO", "json", lines)
+    for logger in (logging.getLogger("x"), plugin_logger("p")):
+        logger.info("argument %s", Hostile())
+        logger.info(Hostile())
+        logger.info("extra", extra={"value": Hostile(), "tasks": 7})
+        logger.error("error", exc_info=MuteError())
+        logger.info("too few %s %s", *[1])
+    assert len(lines.records) == 10
+    assert lines.messages[0] == "argument %s (its arguments cannot be written: SystemExit)"
+    assert "MuteError" in lines.records[3]["exception"]
+
+
+def test_a_record_is_written_in_the_thread_that_logs_it_and_under_no_lock(lines):
+    """The kind: code of a plugin that logging runs, which must not stop others that log meanwhile."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    class Slow:
+        def __str__(self):
+            entered.set()
+            assert go_on.wait(20)
+            return "slow"
+
+    logs.set_up("INFO", "json", lines)
+    thread = threading.Thread(target=logging.getLogger("x").info, args=("it is %s", Slow()))
+    thread.start()
+    assert entered.wait(20)
+    logging.getLogger("x").info("meanwhile")
+    plugin_logger("p").info("the service too")
+    assert lines.messages == ["meanwhile", "the service too"]
+    go_on.set()
+    thread.join()
+    assert lines.messages[-1] == "it is slow"
+
+
+def test_colours_are_for_warnings_and_errors():
+    def line(level):
+        return coloured_form(entry_of(logging.LogRecord("x", level, "", 1, "boo\nmore", (), None)))
+
+    assert line(logging.ERROR).startswith("\x1b[31m")
+    assert line(logging.WARNING).endswith("x  boo\x1b[0m\nmore")
+    assert "\x1b" not in line(logging.INFO)
+
+
+@pytest.mark.parametrize(
+    ("environment", "wanted"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
+)
+def test_who_wants_no_colours_gets_none(monkeypatch, environment, wanted):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    assert logs._wants_colours() == wanted
+
+
+def test_warnings_and_errors_that_nobody_can_catch_are_logged_with_their_plugin(lines):
+    """The kind: what Python itself would write to standard error, without a limit, waiting for a reader."""
+    logs.set_up("INFO", "json", lines)
+    source = "def fail(*_):\n    raise ValueError('no')\nclass Thing:\n    __del__ = fail\n"
+    module = {"__name__": "lva_plugins.cam.parts"}
+    exec(source, module)
+    module["Thing"]()
+    thread = threading.Thread(target=module["fail"], name="helper")
+    thread.start()
+    thread.join()
+    token = current_plugin.set("cam")
+    warnings.showwarning(UserWarning("odd"), UserWarning, "cam.py", 7)
+    current_plugin.reset(token)
+    deleted, ended, warned = lines.records
+    assert [record["plugin"] for record in lines.records] == ["cam"] * 3
+    assert "fail" in deleted["message"]
+    assert deleted["exception"].endswith("ValueError: no")
+    assert ended["message"] == "an error ended the thread helper"
+    assert warned["message"] == "cam.py:7: UserWarning: odd"
+
+
+def test_the_receipt_is_no_matter_of_level(lines):
+    logs.set_up("CRITICAL", "json", lines)
+    tell_receipt(Receipt("told to", 0, 1.0, []))
+    (record,) = lines.records
+    assert record["receipt"]["exit_code"] == 0
+
+
+def test_a_long_receipt_is_written_whole(lines):
+    logs.set_up("INFO", "text", lines)
+    tell_receipt(Receipt("x" * 500_000, 0, 1.0, []))
+    (line,) = lines.lines
+    assert json.loads(line.partition("receipt ")[2])["reason"] == "x" * 500_000
+
+
+def test_at_a_terminal_the_receipt_is_a_table_alone(lines):
+    out = logs.set_up("INFO", "text", lines)
+    out.tables = True
+    tell_receipt(Receipt("told to", 0, 1.0, []))
+    (table,) = lines.lines
+    assert "stopped: told to; exit code 0 after 1.00 s" in table
+    assert "{" not in table

@@ -6,7 +6,6 @@ channel meanwhile; everybody else goes on.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,13 +20,13 @@ from lva.host.lifecycle import Ending, PluginLife, State
 from lva.host.loading import LoadedPlugin
 from lva.host.record import BEGINNING
 from lva.host.reloading import collect_old_code, load_beside
-from lva.logs import brief
+from lva.logs import brief, service_logger
 from lva.settings import Settings
 
 if TYPE_CHECKING:
     from lva.host.host import Host
 
-LOGGER: Final = logging.getLogger("lva.host")
+LOGGER: Final = service_logger("lva.host")
 
 #: How often, in seconds, to look whether what an ended life has left is gone.
 _LOOK_AGAIN: Final = 0.05

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-LOGGER: Final = logging.getLogger("lva.host")
+from lva.logs import service_logger
+
+LOGGER: Final = service_logger("lva.host")
 
 
 class Bugs:

@@ -213,6 +213,7 @@ class Delivery:
         self._plugin = what.partition(".")[0]
         self._settings = settings
         self._logger = logger
+        self._own_logger = logging.getLogger(logger.name)
         self._rng = rng
         self._patience = patience
         self._dead_letters = dead_letters
@@ -396,7 +397,7 @@ class Delivery:
         self._calls += 1
         under_way = Handling(self.intake)
         outside = handling.set(under_way)
-        call = runtime.call(self._what, handle, list(batch), self._logger)
+        call = runtime.call(self._what, handle, list(batch), self._own_logger)
         handling.reset(outside)
         ended = in_time = False
         try:

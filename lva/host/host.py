@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -34,9 +33,10 @@ from lva.host.tap import PUBLISHED, Taps
 from lva.host.watch.loop_watch import LoopWatch
 from lva.host.watch.pulse import Watched
 from lva.host.watch.uses import LoopUses
+from lva.logs import service_logger
 from lva.settings import Settings
 
-LOGGER: Final = logging.getLogger("lva.host")
+LOGGER: Final = service_logger("lva.host")
 
 _Way: TypeAlias = tuple[EventType, tuple[tuple[Mailbox, Intake], ...]]
 

@@ -10,7 +10,6 @@ runs no code of the package.
 from __future__ import annotations
 
 import configparser
-import logging
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,8 +19,9 @@ from pathlib import Path
 from typing import Final
 
 from lva.errors import Problem
+from lva.logs import service_logger
 
-LOGGER: Final = logging.getLogger("lva.service")
+LOGGER: Final = service_logger("lva.service")
 #: The entry-point group.
 GROUP: Final = "lva.plugins"
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found] # the stubs leave it out; `signal` is made of it
 import contextlib
 import inspect
-import logging
 import reprlib
 import signal
 import sys
@@ -39,7 +38,7 @@ from lva.host.finder import (
 from lva.host.process_guard import kept_by
 from lva.host.process_state import closed_descriptors
 from lva.host.spool import open_spool
-from lva.logs import brief
+from lva.logs import brief, service_logger
 from lva.settings import PluginSettings, Settings
 
 __all__ = [
@@ -53,7 +52,7 @@ __all__ = [
     "load_plugins",
 ]
 
-LOGGER: Final = logging.getLogger("lva.service")
+LOGGER: Final = service_logger("lva.service")
 
 SHIPPED_DIR: Final = Path(__file__).parent.parent / "plugins"
 _NO_TABLE: Final = PluginSettings()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import math
 import os
 import selectors
@@ -27,8 +26,9 @@ from typing import Any, Final, NamedTuple
 
 from lva.host.watch.pulse import PluginLoop, Pulse
 from lva.host.watch.readings import own_processor_clock
+from lva.logs import service_logger
 
-LOGGER: Final = logging.getLogger("lva.host")
+LOGGER: Final = service_logger("lva.host")
 
 #: A failed task whose error nobody has retrieved after this many seconds is a crash of the plugin...
 RETRIEVAL_GRACE: Final = 0.25

@@ -7,7 +7,6 @@ and noted which plugins ran in between. Where that was one alone, it is named; e
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
@@ -15,15 +14,16 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from lva.errors import listing
+from lva.host.process_logging import logging_pieces
 from lva.host.process_state import Change, Piece, ProcessState
 from lva.host.watch.clock import entered
 from lva.host.watch.pulse import Watched, processor_times
-from lva.logs import current_plugin, plugin_logger
+from lva.logs import current_plugin, plugin_logger, service_logger
 
 if TYPE_CHECKING:
     from lva.host.record import Transition
 
-LOGGER: Final = logging.getLogger("lva.host")
+LOGGER: Final = service_logger("lva.host")
 
 #: How often the state is looked at, in seconds, besides at each change of a plugin's state.
 PERIOD: Final = 0.1
@@ -43,7 +43,7 @@ def kept_by(plugin: str) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    state = ProcessState()
+    state = ProcessState(logging_pieces())
     try:
         yield
     finally:
@@ -73,7 +73,7 @@ class ProcessGuard(trio.abc.Instrument):
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""
-        self._state = ProcessState(self._more)
+        self._state = ProcessState((*logging_pieces(), *self._more))
         trio.lowlevel.add_instrument(self)
         try:
             while True:

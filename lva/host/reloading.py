@@ -22,7 +22,7 @@ from lva.errors import ConfigurationError
 from lva.host.finder import PACKAGE, PluginFileError, PluginFinder
 from lva.host.leaks import IMPORT_THREAD
 from lva.host.loading import LoadedPlugin, load_plugin, spool_problems
-from lva.logs import brief, keep_secret, plugin_logger
+from lva.logs import brief, keep_secret, own_logger
 from lva.settings import Settings
 
 #: The plugins whose files are being imported; of some the import may never return.
@@ -193,4 +193,4 @@ def _loggers(name: str) -> list[logging.Logger]:
         for key, logger in list(logging.Logger.manager.loggerDict.items())
         if isinstance(logger, logging.Logger) and (key == top or key.startswith(f"{top}."))
     ]
-    return [plugin_logger(name), *named]
+    return [own_logger(name), *named]

@@ -28,11 +28,11 @@ import trio
 from lva.errors import ConfigurationError
 from lva.host.mailbox import DAMAGED, OVERFLOW, Batch, Bounds, Mailbox
 from lva.host.threads import in_thread
-from lva.logs import brief
+from lva.logs import brief, service_logger
 from lva.points import MonitoringPoint
 from lva.settings import PluginSettings
 
-LOGGER: Final = logging.getLogger("lva.host")
+LOGGER: Final = service_logger("lva.host")
 
 #: Written into each file, so that another format is recognized.
 _APPLICATION: Final = 0x4C564153

@@ -12,14 +12,15 @@ from __future__ import annotations
 import faulthandler
 import os
 import queue
-import select
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-_STDERR: Final = 2
+from lva.log_writer import Descriptor
+from lva.logs import flush
+
 #: How long, in seconds, standard error may be full before the rest is given up.
 _WRITE_PATIENCE: Final = 0.5
 
@@ -46,10 +47,12 @@ class Terminator:
         self._report = report
         # A SimpleQueue may be put to from a signal handler, unlike anything with a Python lock.
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
+        self._stderr: Descriptor
         self._thread = threading.Thread(target=self._run, name="lva-terminator", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
+        self._stderr = Descriptor()  # while it is sure to be the right one
         self._thread.start()
 
     def kill_after(self, seconds: float, code: int, message: str) -> None:
@@ -81,26 +84,27 @@ class Terminator:
     def _exit(self, order: _Order) -> None:
         code = order.code
         try:
-            # Who does not read what the service writes must not keep it from ending.
-            os.set_blocking(_STDERR, False)
+            flush(_WRITE_PATIENCE)  # what was logged before comes first
             if order.message:
-                _write(f"lva: {order.message}\n")
+                self._write(f"lva: {order.message}\n")
                 words = self._report(code)
                 if isinstance(words, int):
                     code = words
                 else:
-                    _write(f"{words}\n")
+                    self._write(f"{words}\n")
             if order.dump:
-                faulthandler.dump_traceback(_STDERR, all_threads=True)
+                self._dump()
         finally:
             os._exit(code)
 
+    def _write(self, text: str) -> None:
+        """Write to standard error for as long as somebody reads."""
+        self._stderr.write_within(text.encode(errors="backslashreplace"), _WRITE_PATIENCE)
 
-def _write(text: str) -> None:
-    """Write to standard error for as long as somebody reads."""
-    data = text.encode(errors="backslashreplace")
-    while data:
-        _, writable, _ = select.select([], [_STDERR], [], _WRITE_PATIENCE)
-        if not writable:
-            return
-        data = data[os.write(_STDERR, data) :]
+    def _dump(self) -> None:
+        """Write the stacks of all threads."""
+        number = self._stderr.number()
+        if number is not None:
+            # Who does not read what the service writes must not keep it from ending.
+            os.set_blocking(number, False)
+            faulthandler.dump_traceback(number, all_threads=True)

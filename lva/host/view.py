@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 
 from lva.contract import PluginContext, RouteHandler
-from lva.logs import plugin_logger
+from lva.logs import own_logger
 
 if TYPE_CHECKING:
     from lva.points import MonitoringPoint
@@ -40,7 +40,7 @@ class PluginView:
         add_route: AddRoute,
         check_alive: Callable[[str], None],
     ) -> None:
-        self.ctx: PluginContext = SimpleNamespace(logger=plugin_logger(name))
+        self.ctx: PluginContext = SimpleNamespace(logger=own_logger(name))
         self.config = config
         self.settings = settings
         self.name = name

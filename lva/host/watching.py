@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from typing import Final, TypeVar
@@ -13,8 +12,9 @@ from lva.errors import ConfigurationError
 from lva.host.changes import ActionRefusedError
 from lva.host.host import Host
 from lva.host.sourcefiles import SourceFiles
+from lva.logs import service_logger
 
-LOGGER: Final = logging.getLogger("lva.host")
+LOGGER: Final = service_logger("lva.host")
 
 #: How often, in seconds, the files are looked at. One is loaded once it stayed the same for this long.
 INTERVAL: Final = 0.3

@@ -9,18 +9,18 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
-import logging
 import math
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 import trio
 
+from lva.logs import service_logger
 from lva.settings import ENV_PREFIX, MIN_TOKEN_LENGTH, Settings
 from lva.web.buckets import Buckets
 from lva.web.problems import Problem
 
-LOGGER: Final = logging.getLogger("lva.admin")
+LOGGER: Final = service_logger("lva.admin")
 
 TOKEN_VARIABLE: Final = f"{ENV_PREFIX}ADMIN_TOKEN"
 #: Of one client: actions at once, and per second.

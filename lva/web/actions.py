@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
@@ -13,12 +12,12 @@ from lva.errors import ConfigurationError
 from lva.host.changes import ActionRefusedError, UnknownPluginError
 from lva.host.host import Host
 from lva.host.routing import Gate, Owner
-from lva.logs import redact
+from lva.logs import redact, service_logger
 from lva.web.access import Access, client
 from lva.web.pages import json_response, plugin_page
 from lva.web.problems import Problem
 
-LOGGER: Final = logging.getLogger("lva.admin")
+LOGGER: Final = service_logger("lva.admin")
 
 #: What each action does; `GET /` and the documentation list them.
 ACTIONS: Final = {

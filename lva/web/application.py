@@ -27,7 +27,7 @@ from lva.contract import PluginResponse
 from lva.host.routing import Gate, Match, RouteTable
 from lva.host.runtimes import split_cancelled
 from lva.host.watch.clock import enter_plugin, leave_plugin
-from lva.logs import brief, plugin_logger
+from lva.logs import brief
 from lva.settings import Settings
 from lva.web.bodies import stream_for_plugin
 from lva.web.complete import complete
@@ -166,7 +166,7 @@ class _WebApplication(QuartTrio):
             assert own is not None
             if isinstance(own, HTTPException) and own.response is not None:
                 return own.response  # type: ignore[return-value] # what `abort(response)` was given
-            raise self._plugin_problem(name, match, request, own) from own
+            raise self._plugin_problem(exchange, name, match, request, own) from own
         finally:
             leave_plugin(token)
 
@@ -191,14 +191,12 @@ class _WebApplication(QuartTrio):
         return await self.make_response(result)
 
     def _plugin_problem(
-        self, name: str, match: Match, request: Any, error: BaseException
+        self, exchange: Exchange, name: str, match: Match, request: Any, error: BaseException
     ) -> Problem:
         if isinstance(error, HTTPException) and error.code is not None:
             return Problem(error.code, error.description or error.name, headers=_allow(error))
         what = f"the handler of {request.method} {match.route.template}"
-        plugin_logger(name).error(
-            "%s raised %s", what, brief(error), exc_info=error, extra={"phase": "handler"}
-        )
+        exchange.failures.log(name, what, error)
         return Problem(500, f"Plugin {name!r} failed to handle the request; its log says why.")
 
     async def handle_exception(self, error: Exception) -> Response:

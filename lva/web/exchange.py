@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -13,7 +12,7 @@ import trio
 
 from lva.host.routing import Owner
 from lva.host.runtimes import split_cancelled
-from lva.logs import brief, current_request, plugin_logger
+from lva.logs import current_request, service_logger
 from lva.points import (
     ERRORS,
     REQUESTS,
@@ -25,10 +24,11 @@ from lva.points import (
     read_only,
 )
 from lva.settings import Settings
+from lva.web.failures import HandlerFailures
 from lva.web.framing import BadResponseError, Framing
 from lva.web.problems import CLIENT_CLOSED_REQUEST, MEDIA_TYPE, Problem, default_code
 
-LOGGER: Final = logging.getLogger("lva.web")
+LOGGER: Final = service_logger("lva.web")
 REQUEST_ID_HEADER: Final = b"luna-request-id"
 #: Under this key of the ASGI scope the web application finds the exchange.
 SCOPE_KEY: Final = "lva.exchange"
@@ -70,10 +70,17 @@ class Exchange:
         gone: Whether the client went away, or the server closed the connection, before that.
         done: Set when nothing of the handling is left.
         endless: Whether the answer ends when the client leaves, so that this is no error.
+        failures: Logs what its handler raises.
     """
 
     def __init__(
-        self, asgi: Scope, send: Send, collect: Collect, observe: Observe, limits: Settings
+        self,
+        asgi: Scope,
+        send: Send,
+        collect: Collect,
+        observe: Observe,
+        limits: Settings,
+        failures: HandlerFailures | None = None,
     ) -> None:
         self.request_id: str = ""
         self.template = UNMATCHED
@@ -87,6 +94,7 @@ class Exchange:
         self.completed: bool = False
         self.gone = False
         self.endless: bool = False
+        self.failures: HandlerFailures = failures or HandlerFailures()
         self._asgi = asgi
         self._send = send
         self._collect = collect
@@ -197,22 +205,9 @@ class Exchange:
     def log_failure(self, failure: BaseException) -> None:
         """Log what was raised outside of a handler's call: by a streamed body, or by the service."""
         name = None if self._owner is None else self._owner.name
-        logger = LOGGER if name is None else plugin_logger(name)
-        what = f"{self._asgi['method']} {self.template}"
-        if isinstance(
-            failure, BadResponseError
-        ):  # its traceback would show the service's lines only
-            logger.error(
-                "the response to %s is invalid: %s", what, failure, extra={"phase": "handler"}
-            )
-            return
-        logger.error(
-            "the response to %s raised %s",
-            what,
-            brief(failure),
-            exc_info=failure,
-            extra={"phase": "handler"},
-        )
+        what = f"the response to {self._asgi['method']} {self.template}"
+        # The traceback of a response that is no valid one would show the service's lines only.
+        self.failures.log(name, what, failure, traced=not isinstance(failure, BadResponseError))
 
     def _failed(self) -> Problem:
         name = None if self._owner is None else self._owner.name

@@ -18,6 +18,7 @@ from lva.logs import brief
 from lva.points import MonitoringPoint
 from lva.settings import Settings
 from lva.web.exchange import SCOPE_KEY, Body, Exchange, Observe, Receive, Scope, Send
+from lva.web.failures import HandlerFailures
 from lva.web.gathering import Gathering, Publish
 from lva.web.problems import Problem
 
@@ -76,6 +77,7 @@ class Requests:
         self.in_flight: int = 0
         self._web = web
         self._observe = observe
+        self._failures = HandlerFailures()
         self._limits = limits
         self._nursery = nursery
         self._grace = max(Patience.LEAST, min(_GRACE, _GRACE_SHARE * limits.shutdown_timeout))
@@ -84,7 +86,7 @@ class Requests:
     async def handle(self, asgi: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; when cancelled, cancel it, and leave it behind if it does not end."""
         exchange = asgi[SCOPE_KEY] = Exchange(
-            asgi, send, self._collect, self._observe, self._limits
+            asgi, send, self._collect, self._observe, self._limits, self._failures
         )
         admitted = self.in_flight < self._limits.max_requests
         self.in_flight += admitted  # before anything is awaited, or it would be no bound

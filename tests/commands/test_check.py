@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from lva import logs
+from lva import masking
 from lva.cli import main
 from lva.settings import ENV_PREFIX
 from tests.support import write_plugin
@@ -33,7 +33,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         if name.upper().startswith(ENV_PREFIX):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(logs, "_secrets", [])
+    monkeypatch.setattr(masking, "_secrets", [])
     (tmp_path / "plugins").mkdir()
     return tmp_path / "plugins"
 

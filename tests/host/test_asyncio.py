@@ -32,7 +32,7 @@ from lva.host import loops
 from lva.host.lifecycle import State
 from lva.host.loading import load_plugins
 from lva.host.mailbox import Bounds, MemoryMailbox
-from lva.logs import _ContextFilter
+from tests.log_lines import names_plugin
 from tests.support import host_settings, journal, numbered, running_host, write_plugin
 from tests.telling import (
     ASYNCIO_STYLE,
@@ -2125,7 +2125,7 @@ async def test_records_carry_the_plugin_s_name_wherever_they_are_made(tmp_path, 
             async def close(self):
                 library.info("close")
     """)
-    told.addFilter(_ContextFilter())
+    told.addFilter(names_plugin)
     async with running_host(tmp_path, {"p": source}) as host:
         host.publish(numbered(1))
         await told.wait_for("started", "handled")

@@ -26,7 +26,7 @@ from lva.host.changes import ActionRefusedError
 from lva.host.lifecycle import State
 from lva.host.loading import load_plugins
 from lva.host.sourcefiles import Looks, SourceFiles
-from lva.logs import _secrets
+from lva.masking import _secrets
 from tests.support import (
     JOURNALLED,
     RunningHost,

@@ -14,7 +14,7 @@ from lva.host import tasks
 from lva.host.lifecycle import State
 from lva.host.routing import RouteTable
 from lva.host.tasks import task_tree
-from lva.logs import TextFormatter
+from lva.log_records import entry_of, text_form
 from lva.settings import Settings
 from lva.web.access import Access
 from lva.web.problems import Problem
@@ -247,6 +247,6 @@ async def test_a_slow_start_and_an_abandoned_close_are_logged_with_it(
     }
     assert "abandoned: Slow.close() took longer than 5 s" in abandoned.message
     assert shape(abandoned.tasks) == {"slow.Slow.close()": ("say_goodbye", {})}
-    text = TextFormatter().format(slow).splitlines()
+    text = text_form(entry_of(slow)).splitlines()
     assert text[1].startswith("  task slow.Slow.initialize() at ")
     assert text[2].startswith("    task dialling at ")

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from lva.host.lifecycle import State
-from lva.logs import _ContextFilter
+from tests.log_lines import names_plugin
 from tests.support import running_host
 from tests.telling import ASYNCIO_STYLE, PATIENCE, Told, listening, serving
 
@@ -367,7 +367,7 @@ CONTEXT = """
 
 
 async def test_the_request_s_context_is_there_on_the_other_loop(tmp_path, told):
-    told.addFilter(_ContextFilter())
+    told.addFilter(names_plugin)
     async with routes(tmp_path, CONTEXT) as (_, client):
         for path in ("async", "plain"):
             headers = {"Luna-Request-Id": f"1,{path}"}

@@ -8,7 +8,6 @@ so, at its stack; where that thread cannot run, the alarm looks. What nobody saw
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
@@ -31,9 +30,9 @@ from lva.host.watch.readings import Reading, ThreadReader, own_processor_clock, 
 from lva.host.watch.reports import LONG, Culprit, OpenReport, Reporter
 from lva.host.watch.stacks import Line, owner_of, stack_of, without_callers
 from lva.host.watch.uses import LoopUses
-from lva.logs import current_plugin
+from lva.logs import current_plugin, service_logger
 
-LOGGER: Final = logging.getLogger("lva.host")
+LOGGER: Final = service_logger("lva.host")
 
 #: How often the thread looks, in seconds at most, and as a part of the limit.
 _LONGEST_PERIOD: Final = 0.1

@@ -10,9 +10,9 @@ from typing import Final, NamedTuple
 
 from lva.host.watch.stacks import Line, formatted, place_in
 from lva.host.watch.uses import WHAT, Block, Blocked, LoopUses
-from lva.logs import plugin_logger
+from lva.logs import plugin_logger, service_logger
 
-LOGGER: Final = logging.getLogger("lva.host")
+LOGGER: Final = service_logger("lva.host")
 
 #: For how long, in seconds, further blocks at the same line are only counted and not logged.
 LOG_INTERVAL: Final = 10.0
