@@ -6,7 +6,6 @@ The last ones are for the plugins and for the service's own files: a client wait
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import resource
 from collections.abc import Awaitable, Callable
@@ -16,9 +15,10 @@ import trio
 
 from lva.connection_errors import SHORTAGE, ConnectionErrors
 from lva.idle import IdleConnections
+from lva.logs import service_logger
 from lva.recurring import Recurring
 
-LOGGER: Final = logging.getLogger("lva.service")
+LOGGER: Final = service_logger("lva.service")
 #: How many descriptors connections leave to everybody else: this part of all, and at most so many.
 _KEPT_SHARE: Final = 0.25
 _MOST_KEPT: Final = 100

@@ -139,34 +139,40 @@ def json_form(entry: Entry) -> str:
     document: dict[str, Any] = {
         "time": entry.at,
         "level": entry.level_name,
-        "logger": entry.logger,
+        "logger": redact(entry.logger),
         "message": entry.message,
+        **({} if entry.plugin is None else {"plugin": entry.plugin}),
+        **({} if entry.request_id is None else {"request_id": redact(entry.request_id)}),
+        **({} if entry.traceback is None else {"exception": entry.traceback}),
+        **({} if entry.stack is None else {"stack_info": entry.stack}),
     }
-    for key in ("plugin", "request_id", "stack"):
-        if (value := getattr(entry, key)) is not None:
-            document["stack_info" if key == "stack" else key] = value
-    if entry.traceback is not None:
-        document["exception"] = entry.traceback
     if not entry.extra:
-        return redact(json.dumps(document))
+        return json.dumps(document)
     try:
-        extra = {key: value for key, value in entry.extra.items() if key not in document}
+        extra = {key: _masked(value) for key, value in entry.extra.items() if key not in document}
         text = json.dumps({**document, **extra}, default=_plain)
     except BaseException as error:  # noqa: BLE001 - values of a plugin may do anything
         document["extra"] = f"(cannot be written as JSON: {type(error).__name__})"
-        text = json.dumps(document)
+        return json.dumps(document)
     if len(text) > LONGEST_EXTRA + LONGEST_MESSAGE and "receipt" not in entry.extra:
         document["extra"] = f"(cut: {len(text):,} characters)"
-        text = json.dumps(document)
-    return redact(text)
+        return json.dumps(document)
+    return text
+
+
+def _masked(value: Any) -> Any:
+    """Return a value without secrets in its texts; keys stay, and what is no JSON is left to `_plain`."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {key: _masked(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_masked(item) for item in value]
+    return value
 
 
 def _plain(value: Any) -> Any:
     """Return a value that JSON has not as one that it has."""
     if isinstance(value, dt.date | dt.time):
         return value.isoformat()
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, set | frozenset):
-        return list(value)
     return cut(str(value), LONGEST_MESSAGE)

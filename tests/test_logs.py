@@ -363,3 +363,16 @@ def test_at_a_terminal_the_receipt_is_a_table_alone(lines):
     (table,) = lines.lines
     assert "stopped: told to; exit code 0 after 1.00 s" in table
     assert "{" not in table
+
+
+def test_the_service_speaks_by_loggers_of_its_own():
+    """The kind: a record of the service's that goes the ways of `logging`, which plugins may change."""
+    package = Path(logs.__file__).parent
+    found = [
+        f"{path.relative_to(package)}:{number}"
+        for path in package.rglob("*.py")
+        if path.relative_to(package).parts[0] != "testing"
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if 'getLogger("lva' in line
+    ]
+    assert found == []
