@@ -80,10 +80,9 @@ def _why_not(error: OSError | ValueError) -> str:
 
 
 def _listen_unix(path: str) -> socket.socket:
+    _make_way(Path(path))
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        if Path(path).is_socket() and _is_deserted(path):
-            Path(path).unlink()
         listener.bind(path)
         Path(path).chmod(0o600)
         listener.listen(_BACKLOG)
@@ -93,13 +92,35 @@ def _listen_unix(path: str) -> socket.socket:
     return listener
 
 
-def _is_deserted(path: str) -> bool:
-    """Return whether nobody listens on a Unix socket any more."""
+def _make_way(path: Path) -> None:
+    """Remove a socket that nobody listens on any more; whatever else stands there is somebody's.
+
+    Raises:
+        ConfigurationError: Something stands there that is no socket.
+    """
+    if path.is_dir():
+        why = f"is a directory; give a file in it, as in --bind unix:{path / 'lva.sock'}"
+    elif path.is_symlink() and not path.exists():
+        why = "is a link that leads nowhere; remove it, or choose another path with --bind"
+    elif path.exists() and not path.is_socket():
+        why = "is a file, and no socket; choose another path with --bind"
+    else:
+        if path.is_socket() and _is_deserted(path):
+            path.unlink()
+        return
+    raise ConfigurationError([f"bind: cannot listen on unix:{path}: {why}"])
+
+
+def _is_deserted(path: Path) -> bool:
+    """Return whether nobody listens on a Unix socket any more. Never waits for who does not accept."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
         try:
-            probe.connect(path)
-        except OSError:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
             return True
+        except OSError:
+            return False  # its queue is full, or it is not for us
     return False
 
 
