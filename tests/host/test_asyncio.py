@@ -15,6 +15,7 @@ import sys
 import textwrap
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -1688,6 +1689,60 @@ async def test_what_blocks_a_loop_is_named(tmp_path, told):
         await host.host.stopped.wait()
     assert f"{place} in start" in record.getMessage()
     assert "which blocks its event loop" in record.getMessage()
+
+
+async def test_who_asks_where_a_blocked_loop_stands_does_not_wait(tmp_path, told):
+    """What is to be known of a loop in another thread must not cost the service's own loop its time."""
+    async with running_host(tmp_path, {"p": in_style(HELD)}) as host:
+        await told.wait_for("held")
+        thread = host.host.lives["p"].loop_thread()
+        assert thread is not None
+        for _ in range(5000):
+            thread.place(None)
+            thread.stubborn()
+        host.module("p").free.set()
+
+
+async def test_what_a_blocked_loop_has_made_can_be_killed_while_it_goes_on(tmp_path, caplog):
+    """What one thread changes and another looks at is copied as a whole, and an error there is contained."""
+    before = sys.getswitchinterval()
+
+    class Process:
+        def get_returncode(self):
+            return None
+
+        def get_pid(self):
+            return 7
+
+        def kill(self):
+            raise PermissionError("not yours")
+
+    source = in_style("class P(BaseBackgroundPlugin): pass")
+    async with running_host(tmp_path, {"p": source}) as host:
+        thread = host.host.lives["p"].loop_thread()
+        assert thread is not None
+        over = threading.Event()
+
+        def make():
+            kept = deque(maxlen=50)
+            while not over.is_set():
+                kept.append(asyncio.Event())
+                thread.note_made(kept[-1])
+
+        maker = threading.Thread(target=make)
+        sys.setswitchinterval(1e-6)
+        maker.start()
+        try:
+            for _ in range(3000):
+                thread.kill_processes()
+        finally:
+            sys.setswitchinterval(before)
+            over.set()
+            maker.join()
+        thread.note_made(process := Process())
+        thread.kill_processes()
+        thread._made.discard(process)
+    assert "a subprocess of it cannot be killed" in caplog.text
 
 
 async def test_an_idle_loop_that_gets_no_turn_is_not_taken_for_a_blocked_one(tmp_path, monkeypatch):

@@ -195,7 +195,7 @@ def test_the_right_plugin_is_named_in_every_case(
         deadline = time.monotonic() + 20
         while not blamed and time.monotonic() < deadline:
             blamed = {key: loop["last_block"]["where"] for key, loop in loops(client).items()
-                      if loop["blocks"] != before[key]["holds"]}  # fmt: skip
+                      if loop["blocks"] != before[key]["blocks"]}  # fmt: skip
         if list(blamed) != [name] or not blamed[name].endswith(f" in {how}"):
             wrong.append((number, name, place, how, blamed))
     assert not wrong, f"{len(cases) - len(wrong)} of {len(cases)}; LVA_STORM_SEED={SEED}: {wrong}"
