@@ -81,8 +81,15 @@ def tap(
     query += [("tag", text) for text in tag]
     query += [] if plugin is None else [("plugin", plugin)]
     screen = console()
+
+    def opened() -> None:
+        if not as_json:
+            whose = "points" if plugin is None else f"points from and to {plugin}"
+            columns = "time, step, plugin, series, tags, fields"
+            click.secho(f"lva: waiting for {whose}; a line has: {columns}", dim=True, err=True)
+
     with _ending_quietly():
-        for line in tapped_lines(target, query):
+        for line in tapped_lines(target, query, opened):
             item = parsed(line)
             if as_json:
                 click.echo(line)

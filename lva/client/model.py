@@ -38,8 +38,10 @@ class Plugin:
     @property
     def trouble(self) -> int:
         """How much it needs somebody to look at it; 0 most."""
-        full = (self.row.get("fill") or 0) >= 0.8
-        return _TROUBLE.get(self.row["state"], 2 if full else 3)
+        row = self.row
+        full = (row.get("fill") or 0) >= 0.8
+        trouble = full or row.get("dropping") or row.get("probe_at") is not None
+        return _TROUBLE.get(row["state"], 2 if trouble else 3)
 
 
 @dataclass(slots=True)

@@ -143,7 +143,7 @@ def _row(model: Model, plugin: Plugin, plain: bool) -> list[Text]:
         Text(state, style),
         Text(age(model.at - row["since"]), "dim"),
         Text(spark([*plugin.spark], 20, plain=plain), "cyan"),
-        Text(f"{count(row['rate'] or 0)}/s"),
+        Text("-" if plugin.about.get("unit") is None else f"{count(row['rate'] or 0)}/s"),
         Text(gauge(fill, 8, plain=plain), full if fill is None else f"{full} on bright_black"),
         Text(count(waiting)),
         Text(count(lost), "bold red" if lost else ""),
@@ -154,9 +154,13 @@ def _row(model: Model, plugin: Plugin, plain: bool) -> list[Text]:
 
 
 def _why(plugin: Plugin) -> str:
-    """Return what is to be known of a plugin that does not run, or that blocked an event loop."""
+    """Return what is to be known of a plugin that is not running, drops points, or blocked an event loop."""
     if plugin.row["state"] != "running":
         return clean(plugin.reason or "")
+    if dropping := plugin.row.get("dropping"):
+        return f"{count(dropping)} points dropped in the last minute"
+    if plugin.row.get("probe_at") is not None:
+        return "circuit open"
     if plugin.block is None:
         return ""
     took = milliseconds(plugin.block["seconds"] * 1000)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,8 +25,15 @@ _STEP_STYLES: Final = {
 }
 
 
-def tapped_lines(target: Target, query: Iterable[tuple[str, str]]) -> Iterator[str]:
+def tapped_lines(
+    target: Target, query: Iterable[tuple[str, str]], opened: Callable[[], None]
+) -> Iterator[str]:
     """Go through the lines of the service's stream as they come.
+
+    Args:
+        target: The service.
+        query: What of the points is wanted.
+        opened: Called once the service has accepted that: from then on no point is missed.
 
     Raises:
         FailedError: Nothing answers, the service refuses, or it went away.
@@ -44,6 +51,7 @@ def tapped_lines(target: Target, query: Iterable[tuple[str, str]]) -> Iterator[s
             if response.status_code != 200:
                 response.read()
                 raise refusal(response.status_code, answer_of(target, response))
+            opened()
             yield from response.iter_lines()
         except httpx.TransportError as error:
             raise FailedError("the service has gone", EXIT_NO_SERVICE) from error

@@ -274,6 +274,7 @@ def test_tap_shows_points_and_says_what_it_leaves_out(service: ServiceProcess) -
     )
     assert "\x1b" not in "".join(out)
     assert re.search(r"\d+ points left out \(more than --rate 5\)", err)
+    assert err.startswith("lva: waiting for points; a line has: time, step, plugin, series, tags")
 
 
 @pytest.mark.process

@@ -14,7 +14,7 @@ from lva.client.screen import screen, whole
 
 COLUMNS = [
     "state", "since", "restarts", "accepted", "delivered", "rejected", "dropped", "queued", "in_flight",
-    "fill", "rate", "share", "log",
+    "fill", "rate", "share", "log", "dropping", "probe_at",
 ]  # fmt: skip
 NOW = 1_795_370_460.0
 
@@ -28,6 +28,7 @@ def row(state: str = "running", **values: Any) -> list[Any]:
         "fill": 0.0,
         "share": None,
         "rate": 0.0,
+        "probe_at": None,
         **values,
     }
     return [known[column] for column in COLUMNS]
@@ -198,6 +199,27 @@ def test_those_in_trouble_come_first() -> None:
     assert names == ["dead", "away", "full", "fine", "stopped"]
     lines = drawn(model, width=160)
     assert next(line for line in lines if line.startswith("dead")).rstrip().endswith("crashed")
+
+
+def test_who_drops_points_or_has_a_circuit_open_comes_first_and_says_so() -> None:
+    """Kind: a running plugin that needs somebody all the same."""
+    model = known(
+        ("hello", hello(plugin("a"), plugin("b", dropping=7, dropped=9), plugin("c", probe_at=NOW)))
+    )
+    lines = [line for line in drawn(model, width=160) if line.startswith(("a ", "b ", "c "))]
+    assert [line[0] for line in lines] == ["b", "c", "a"]
+    assert lines[0].rstrip().endswith("7 points dropped in the last minute")
+    assert lines[1].rstrip().endswith("circuit open")
+
+
+def test_what_counts_nothing_has_no_rate() -> None:
+    """Kind: a zero for a number that there is not."""
+    (line,) = [
+        line
+        for line in drawn(known(("hello", hello({**plugin("idle"), "unit": None}))))
+        if line.startswith("idle")
+    ]
+    assert "/s" not in line
 
 
 def test_a_background_plugin_has_no_points() -> None:
