@@ -126,6 +126,19 @@ class Circuit:
             await wait_any(changed.wait, partial(_sleep_until, time, hurry))
         return not changed.is_set() and not self._probing
 
+    @property
+    def seconds_left(self) -> float | None:
+        """How long it is until the next probe; None if it is closed."""
+        if self._open_until is None:
+            return None
+        return max(0.0, self._open_until - trio.current_time())
+
+    def probe_at_once(self) -> None:
+        """If it is open, let the next call be the probe without a wait: there is reason to hope."""
+        if self._open_until is not None:
+            self._open_until = trio.current_time()
+            self._tell()
+
     def succeeded(self) -> bool:
         """Note that the receiver answered; return whether that closed the circuit."""
         was_open = self._open_until is not None
@@ -241,7 +254,8 @@ class Delivery:
     ) -> None:
         """Serve the plugin's next life, which may have other settings, but not another kind of spool.
 
-        What was given up is over; points are accepted again.
+        What was given up is over; points are accepted again. A circuit that is open probes at once: an
+        operator who starts, restarts or reloads a plugin has mended something, or wants to know.
 
         Args:
             settings: Those of the next life.
@@ -262,6 +276,7 @@ class Delivery:
             self.mailbox.set_bounds(*_bounds(settings))
         self.intake.set(settings)
         self.circuit.set_limits(settings.circuit_failures, settings.circuit_pause)
+        self.circuit.probe_at_once()
         self._settings = settings
         self._patience = patience
         self._dead_letters = dead_letters
@@ -456,9 +471,10 @@ class Delivery:
         answered = isinstance(error, PartialDeliveryError | PermanentDeliveryError)
         if not answered and self.circuit.failed():
             self._logger.warning(
-                "%s failed %d times in a row: it is left alone for a while, then tried with one batch",
+                "%s failed %d times in a row: circuit open; next probe in %.0f s",
                 self._what,
                 self._settings.circuit_failures,
+                self.circuit.seconds_left,
             )
         elif answered:
             self.circuit.succeeded()

@@ -44,6 +44,8 @@ _Way: TypeAlias = tuple[EventType, tuple[tuple[Mailbox, Intake], ...]]
 #: What a phase leaves is the next one's.
 _BACKGROUND_SHARE: Final = 0.4
 _LAST_WAITS: Final = 4
+#: How long, in seconds, a stop may take before it says what it waits for.
+_A_MOMENT: Final = 0.3
 _DRAIN_SHARE: Final = 0.5  # of what is left after the background plugins
 #: A worker thread that is at one call of a request for so long, in seconds, is reported as blocked.
 _THREAD_LIMIT: Final = 10.0
@@ -345,6 +347,7 @@ class Host:
         events = [life.name for life in reverse if life.is_event_plugin]
         await self._stop_each(background, self._share(_BACKGROUND_SHARE if events else 1.0))
         drained = self._share(_DRAIN_SHARE)
+        self.do(self._tell_of_waits, drained, name="what the stop waits for")
         async with trio.open_nursery() as nursery:
             for name in events:
                 nursery.start_soon(self._drain, name, drained)
@@ -355,6 +358,22 @@ class Host:
                 await life.give_up_points()  # of those that an operator had stopped
         for name, leaks in find_leaks(self.lives.values()).items():
             self.lives[name].record.note_leaks(leaks, self.lives[name])
+
+    async def _tell_of_waits(self, deadline: float) -> None:
+        """Say what points the stop waits for, unless that takes but a moment."""
+        with trio.move_on_after(_A_MOMENT):
+            await self.stopped.wait()
+        waiting = {life.name: life.record.points().waiting for life in self.lives.values()}
+        if not self.stopped.is_set() and any(waiting.values()):
+            LOGGER.info(
+                "waiting up to %.0f s for %s; a second Ctrl-C or SIGTERM ends the service now",
+                max(0.0, deadline - trio.current_time()),
+                ", ".join(
+                    f"{name}: {count} point{'' if count == 1 else 's'}"
+                    for name, count in waiting.items()
+                    if count
+                ),
+            )
 
     async def _drain(self, name: str, deadline: float) -> None:
         """Deliver what waits; an operator's restart that is under way may be completed for that."""

@@ -79,6 +79,11 @@ class Ledger:
     retries: int = 0
 
     @property
+    def waiting(self) -> int:
+        """Points that are neither delivered nor given up, and not left to the next run."""
+        return self.queued + self.in_flight
+
+    @property
     def lost(self) -> int:
         """Dropped points, for whatever reason."""
         return self.dropped.total()

@@ -110,8 +110,13 @@ def _delivery(cls: PluginClass, delivery: Delivery) -> dict[str, Any]:
         "batch_sizes": _histogram(delivery.batch_sizes),
         "handle_seconds": _histogram(delivery.durations),
         "circuit": delivery.circuit.state,
+        "next_probe": _rounded(delivery.circuit.seconds_left),
         "spool_bytes": delivery.mailbox.stored_bytes,
     }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)
 
 
 def _histogram(histogram: Histogram) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,12 +14,13 @@ import trio
 
 from lva.errors import ConfigurationError
 from lva.host.lifecycle import ENDED, State
-from lva.host.mailbox import Ledger
+from lva.host.mailbox import ATTEMPTS, Ledger
 from lva.host.receipt import PluginReceipt
 from lva.points import MonitoringPoint
 from lva.testing.blocks import BLOCK_LIMIT, BlockWatch
 from lva.testing.captured import CapturedLog, leaked_secrets, secrets_of
 from lva.testing.deliveries import numbered_points
+from lva.testing.places import error_place
 from lva.testing.report import Problem, Report, failed
 from lva.testing.runs import Config
 from lva.testing.subject import Source, Subject, subject_of
@@ -167,7 +169,8 @@ async def running_plugin(
         world: Makes the outside world; without one, it is an `HttpWorld` if `config` is a function.
         service: Settings of the service.
         tolerate: The guarantees, as ``"G7"``, of which breaches are no failure: for a test of a plugin that
-            is to misbehave.
+            is to misbehave. ``"G5"`` are points that were dropped after all attempts, ``"route"`` handlers
+            with an exception that they do not handle.
         block_limit: How long, in real seconds, one step may block an event loop.
 
     Raises:
@@ -191,7 +194,7 @@ async def running_plugin(
             if until is not None:
                 await _come_to(run, State(until))
             yield LvaHost(run, log)
-        problems = run.problems + watch.all()
+        problems = run.problems + watch.all() + _dropped(run) + _failed_handlers(log)
         problems += leaked_secrets(log, loaded.name, root_of(loaded), secrets_of(loaded))
         _assert_well(subject, [item for item in problems if item.guarantee not in tolerate])
 
@@ -204,6 +207,35 @@ async def _come_to(run: Trial, wanted: State) -> None:
         problem = crash_problem(run, f"it does not come to the state {wanted.value!r}")
         cause = next((call.error for call in reversed(run.probe.calls) if call.error), None)
         raise AssertionError(f"the plugin {run.loaded.name} {failed('start', problem)}") from cause
+
+
+def _dropped(run: Trial) -> list[Problem]:
+    """Return the points that were given up after all attempts: nobody else would see that in a test."""
+    calls = [call.error for call in run.probe.calls if call.error and "handleEvent" in call.what]
+    return [
+        Problem(
+            "G5",
+            f"{count} points for {cls.__name__} were dropped, each attempt failed: {delivery.last_error}",
+            error_place(calls[-1]) if calls else None,
+            'if that is meant, tolerate=["G5"]',
+        )
+        for cls, delivery in run.life.deliveries.items()
+        if (count := delivery.ledger.dropped[ATTEMPTS])
+    ]
+
+
+def _failed_handlers(log: CapturedLog) -> list[Problem]:
+    """Return the exceptions that handlers of routes did not handle, which their clients got as status 500."""
+    return [
+        Problem(
+            "route",
+            record.getMessage(),
+            error_place(record.exc_info[1]) if record.exc_info and record.exc_info[1] else None,
+            'if that is meant, tolerate=["route"]',
+        )
+        for record in log.records
+        if getattr(record, "phase", None) == "handler" and record.levelno >= logging.ERROR
+    ]
 
 
 def _assert_well(subject: Subject, problems: Iterable[Problem]) -> None:

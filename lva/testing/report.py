@@ -23,6 +23,7 @@ GUARANTEES: Final = {
     "load": "a plugin that loads",
     "start": "a plugin that starts",
     "loop": "the event loop is everybody's",
+    "route": "handlers handle their errors",
     "secret": "secrets stay out of the log",
 }
 

@@ -227,6 +227,10 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             {"type": "string", "enum": ["closed", "open", "probing"]},
             "open: the receiver is left alone for a while.",
         ),
+        next_probe=described(
+            nullable(NUMBER),
+            "Seconds until one call probes the receiver, while the circuit is open.",
+        ),
         spool_bytes=described(COUNT, "Bytes of points that wait on disk."),
     ),
     "LoopUse": record(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from lva import MonitoringPoint
 from lva.testing import check_event_contract, check_plugin, contract, running_plugin
 from tests.support import clean_environment
 
@@ -88,6 +89,51 @@ async def test_what_is_tolerated_does_not(autojump_clock: Any):
     async with running_plugin(leaking, tolerate=["G7"]) as host:
         plugin = host.plugin
     plugin.file.close()
+
+
+FAILING = PUMP.replace('return {"pumping": True}', 'raise ZeroDivisionError("dry")').replace(
+    'logger.info("%d points", len(points))', "self.gauges.read(points)"
+)
+
+
+@pytest.mark.parametrize(
+    ("act", "guarantee", "says", "line"),
+    [
+        (
+            "publish",
+            "G5",
+            "3 points for Gauge were dropped, each attempt failed",
+            "self.gauges.read",
+        ),
+        (
+            "request",
+            "route",
+            "the handler of GET /pump raised ZeroDivisionError: dry",
+            "raise Zero",
+        ),
+    ],
+)
+async def test_what_only_the_log_would_tell_fails_the_test(
+    autojump_clock: Any, act: str, guarantee: str, says: str, line: str
+):
+    """Points that are dropped after all attempts, and a handler's exception: the block itself passes."""
+
+    async def use(tolerate: list[str]) -> None:
+        async with running_plugin(
+            FAILING, settings={"series": ["numbers"]}, tolerate=tolerate
+        ) as host:
+            if act == "publish":
+                host.publish([MonitoringPoint("numbers", 1.0, {}, {})] * 3)
+                await host.settled()
+            else:
+                assert (await host.client.get("/pump")).status_code == 500
+
+    with pytest.raises(AssertionError) as caught:
+        await use([])
+    assert guarantee in str(caught.value)
+    assert says in str(caught.value)
+    assert line in str(caught.value)
+    await use([guarantee])
 
 
 async def test_the_error_of_the_block_comes_first(autojump_clock: Any):

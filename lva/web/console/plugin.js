@@ -318,10 +318,14 @@ function notes(ledger) {
 
 const CIRCUIT = { open: "Circuit open: no calls until the next probe.", probing: "Circuit open: one call probes the receiver." };
 
+function circuit({ circuit: state, next_probe: seconds }) {
+  return state === "open" && seconds ? `Circuit open; next probe in ${Math.ceil(seconds)} s.` : CIRCUIT[state];
+}
+
 function durations(deliveries) {
   return deliveries.flatMap((delivery) => [
     deliveries.length > 1 ? h("h3", {}, delivery.class) : null,
-    delivery.circuit === "closed" ? null : h("p", { class: "outcome bad" }, CIRCUIT[delivery.circuit]),
+    delivery.circuit === "closed" ? null : h("p", { class: "outcome bad" }, circuit(delivery)),
     h(
       "div",
       { class: "pair" },
