@@ -23,6 +23,7 @@ from typing import Any, Final, Protocol
 
 import trio
 
+from lva.error_text import has_text, keep_text
 from lva.host.loops import RECANCEL, LoopThread
 from lva.host.watch.clock import enter_plugin
 from lva.logs import current_plugin
@@ -263,6 +264,7 @@ class TrioRuntime(Runtime):
             try:
                 result.append(Constructed(instance=context.run(make)))
             except BaseException as error:
+                keep_text(error)
                 result.append(Constructed(error=error))
             finished.release()
 
@@ -352,6 +354,10 @@ class AsyncioCall(Call):
 
     def place(self) -> str:
         return self._loop.place(self.task)
+
+    def _raised(self, error: BaseException) -> None:
+        super()._raised(error)
+        keep_text(error)  # here, in the plugin's thread
 
     def _on_loop(self, step: Callable[[], None]) -> None:
         try:
@@ -445,7 +451,8 @@ class AsyncioRuntime(Runtime):
         return context
 
     def _on_failure(self, where: str, error: BaseException) -> None:
-        self._soon(lambda: self.failed(where, without_host_frames(error)))
+        keep_text(without_host_frames(error))
+        self._soon(lambda: self.failed(where, error))
 
     def _on_end(self) -> None:
         self._soon(self._ended.set)
@@ -637,6 +644,8 @@ def split_cancelled(
     """Split an error into Trio's cancellation and the plugin's own part; either may be None."""
     if isinstance(error, trio.Cancelled):
         return error, None
+    if has_text(error):  # it was raised in a plugin's own thread, where there is no Trio
+        return None, unwrap(error)
     if isinstance(error, BaseExceptionGroup):
         cancelled, own = error.split(trio.Cancelled)
         return cancelled, None if own is None else unwrap(own)

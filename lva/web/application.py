@@ -152,7 +152,8 @@ class _WebApplication(QuartTrio):
             else:
                 whole = await complete(request, exchange.request_id)
                 what = f"the handler of {request.method} {match.route.template}"
-                result = await owner.across(what, handler, whole, **match.variables)
+                encoded = partial(self._encoded, handler)
+                result = await owner.across(what, encoded, whole, **match.variables)
             response = await self._response(result)
             if owner.across is None:
                 stream_for_plugin(name, response)
@@ -183,6 +184,19 @@ class _WebApplication(QuartTrio):
             thread_name=f"handler from {name}.",
         )
         return await result if inspect.isawaitable(result) else result
+
+    async def _encoded(self, handler: Callable[..., Any], request: Any, **variables: Any) -> Any:
+        """Call a handler on the plugin's own loop, and encode there what it returned, if that is JSON."""
+        result = handler(request, **variables)
+        if inspect.isawaitable(result):
+            result = await result
+        if isinstance(result, PluginResponse):
+            return _plugin_response(result)
+        if isinstance(result, list | dict):
+            return self.json.response(result)
+        if isinstance(result, tuple) and result and isinstance(result[0], list | dict):
+            return (self.json.response(result[0]), *result[1:])
+        return result
 
     async def _response(self, result: Any) -> Response | WerkzeugResponse:
         """Turn what a handler returned into a response, here, where its errors are the plugin's."""

@@ -13,8 +13,9 @@ import httpx
 import pytest
 import trio
 
+from lva import logs
 from lva.host.lifecycle import State
-from tests.log_lines import names_plugin
+from tests.log_lines import kept_lines, names_plugin
 from tests.support import running_host
 from tests.telling import ASYNCIO_STYLE, PATIENCE, Told, listening, serving
 
@@ -632,3 +633,86 @@ async def test_a_stream_that_breaks_is_cut_and_logged(tmp_path, told):
         await told.logged("raised ValueError: on purpose")
         assert len(told.complaints("p")) == 1
         assert host.states("p")[-1] == "running"
+
+
+TRACED = """
+    import logging
+
+    def note(what):
+        tell(("ran", what, threading.current_thread().name))
+
+    class Text:
+        def __init__(self, what):
+            self.what = what
+
+        def __str__(self):
+            note(self.what)
+            return self.what
+
+    class NoisyError(Exception):
+        def __str__(self):
+            note("the text of an error")
+            return "noisy"
+
+    class Items(dict):
+        def items(self):
+            note("the items of a body")
+            return super().items()
+
+    async def raises(request):
+        raise NoisyError
+
+    async def raises_a_group(request):
+        raise ExceptionGroup("several", [NoisyError(), NoisyError()])
+
+    async def raises_with_a_cause(request):
+        raise ValueError("outside") from NoisyError()
+
+    async def stream(request):
+        async def pieces():
+            yield "a"
+            raise NoisyError
+        return pieces()
+
+    async def logs(request):
+        logging.getLogger("some.library").info("%s", Text("an argument of a record"))
+        return "logged"
+
+    async def plugin_response(request):
+        return pluginHTTPResponse(body=Items(a=1))
+
+    async def plain(request):
+        return Items(b=2)
+
+    async def with_status(request):
+        return Items(c=3), 201
+
+    ROUTES = [(f"/{handler.__name__}", handler) for handler in (
+        raises, raises_a_group, raises_with_a_cause, stream, logs, plugin_response, plain, with_status,
+    )]
+"""
+
+
+async def test_code_of_its_objects_runs_in_the_plugin_s_own_thread(tmp_path, told):
+    """The kind: whatever the service has to do with an object runs the code of its class."""
+    with kept_lines() as lines:
+        logs.set_up("INFO", "json", lines)
+        async with routes(tmp_path, TRACED) as (_, client):
+            assert (await client.get("/raises")).status_code == 500
+            assert (await client.get("/raises_a_group")).status_code == 500
+            assert (await client.get("/raises_with_a_cause")).status_code == 500
+            with pytest.raises(httpx.RemoteProtocolError):
+                await client.get("/stream")
+            assert (await client.get("/logs")).text == "logged"
+            assert (await client.get("/plugin_response")).json() == {"a": 1}
+            assert (await client.get("/plain")).json() == {"b": 2}
+            answer = await client.get("/with_status")
+            assert (answer.status_code, answer.json()) == (201, {"c": 3})
+    ran = [item for item in told.items if item[0] == "ran"]
+    assert {what for _, what, _ in ran} == {
+        "the text of an error", "an argument of a record", "the items of a body",
+    }  # fmt: skip
+    assert {thread for *_, thread in ran} == {"p (asyncio loop)"}
+    failures = [record for record in lines.records if "exception" in record]
+    assert len(failures) == 4
+    assert all("NoisyError: noisy" in record["exception"] for record in failures)
