@@ -39,7 +39,7 @@ _CHECK: Final = {
     405: "check url",
     407: "the proxy wants credentials",
 }
-_PAGE: Final = re.compile(r"\s*<(?:!doctype\s+html|html)\b", re.IGNORECASE)
+_PAGE: Final = re.compile(r"\A\s*<(?:!doctype\s+html|html)\b", re.IGNORECASE)
 #: What servers say, in clear text, to a request that is not in TLS as they want it.
 _WANTS_TLS: Final = re.compile(
     r"HTTP request to an HTTPS|HTTP request was sent to HTTPS|speaking plain HTTP|requires TLS",

@@ -60,10 +60,25 @@ WORST: dict[str, list[str]] = {
     '\\A[#\\t\\0]|\\\\"|\\n|\\\\(?=[,= ]|\\Z)': ["\\", '"', "\\a"],
     "\\n|\\\\(?=[,= ]|\\Z)": ["\\", "\\a"],
     '\\A[\\t\\0]|"|\\n|\\\\(?=[,= ]|\\Z)': ["\\", "\t"],
+    "HTTP request to an HTTPS|HTTP request was sent to HTTPS|speaking plain HTTP|requires TLS": [
+        "HTTP request ", "speaking plain ", "requires ",
+    ],
+    r"LUNA_VIDEO_AGENT_(\w+_)?PORT(_\d+_(TCP|UDP|SCTP))?": ["_", "a_", "PORT_", "PORT_1_", "1"],
+    r"LUNA_VIDEO_AGENT_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)_(PROTO|PORT|ADDR))": [
+        "_", "a_", "SERVICE_PORT_", "PORT_1_TCP_", "PORT_1",
+    ],
+    "(tcp|udp|sctp)://": ["tcp:", "tcp", "a"],
+    rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+": ["a", " "],
+    r"\A\s*<(?:!doctype\s+html|html)\b": [" ", "<", "<!doctype ", " <"],
+    rb"[\x00-\x08\x0a-\x1f\x7f]": ["a", "\0"],
+    rb"[0-9]{1,20}": ["1", "a"],
 }  # fmt: skip
 #: Those that see the package's own files only, or are made of what an operator configures.
 OWN_TEXT = {"web/bundle.py"}
-MADE = {"'|'.join(map(re.escape, longest_first)) or '(?!)'"}
+MADE = {
+    "'|'.join(map(re.escape, longest_first)) or '(?!)'",
+    "'|'.join(map(fnmatch.translate, patterns)) or '(?!)'",
+}
 
 
 def used_patterns() -> dict[str | bytes, str]:

@@ -102,8 +102,8 @@ def test_a_close_while_start_still_runs(monkeypatch: pytest.MonkeyPatch):
 def test_a_point_that_is_lost(monkeypatch: pytest.MonkeyPatch):
     offer = MemoryMailbox.offer
 
-    def lossy(self: MemoryMailbox, points: Any) -> None:
-        offer(self, points[:-1])
+    def lossy(self: MemoryMailbox, points: Any, size: int) -> None:
+        offer(self, points[:-1], size)
         self.ledger.accepted += 1
 
     monkeypatch.setattr(MemoryMailbox, "offer", lossy)
@@ -112,13 +112,17 @@ def test_a_point_that_is_lost(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_point_that_is_lost_without_a_trace(monkeypatch: pytest.MonkeyPatch):
     offer = MemoryMailbox.offer
-    monkeypatch.setattr(MemoryMailbox, "offer", lambda self, points: offer(self, points[:-1]))
+    monkeypatch.setattr(
+        MemoryMailbox, "offer", lambda self, points, size: offer(self, points[:-1], size)
+    )
     says(contract.check_event_contract(EVENT), "G5", "points were published, but only")
 
 
 def test_points_out_of_order(monkeypatch: pytest.MonkeyPatch):
     offer = MemoryMailbox.offer
-    monkeypatch.setattr(MemoryMailbox, "offer", lambda self, points: offer(self, points[::-1]))
+    monkeypatch.setattr(
+        MemoryMailbox, "offer", lambda self, points, size: offer(self, points[::-1], size)
+    )
     says(contract.check_event_contract(EVENT), "G3", "handed over out of order")
 
 
