@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _locale
 import _signal  # type: ignore[import-not-found] # the stubs leave it out; `signal` is made of it
+import enum
 import gc
 import locale
 import os
@@ -51,6 +52,13 @@ _FREE_SIGNALS: Final = {signal.SIGPROF, signal.SIGKILL, signal.SIGSTOP}
 _SHORTENED: Final = reprlib.Repr()
 _SHORTENED.maxstring = 120
 _MOST_NAMES: Final = 5
+
+
+class _Unset(enum.Enum):
+    UNSET = "unset"
+
+
+_UNSET: Final = _Unset.UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +158,8 @@ def _same(one: _Value, other: _Value) -> bool:
 
 
 def _short(value: _Value) -> str:
+    if value is _UNSET:
+        return "unset"
     if isinstance(value, int | float | str | tuple | set | None):
         return _SHORTENED.repr(value)
     # No repr() of what may be a plugin's
@@ -158,13 +168,12 @@ def _short(value: _Value) -> str:
 
 def _attribute(owner: object, name: str, shown: bool = False) -> Piece:
     """Return a piece that is an attribute, of `sys` say; it may be missing."""
-    missing = object()
 
     def put_back(value: object) -> None:
-        delattr(owner, name) if value is missing else setattr(owner, name, value)
+        delattr(owner, name) if value is _UNSET else setattr(owner, name, value)
 
     label = f"{getattr(owner, '__name__', owner)}.{name}"
-    return Piece(label, lambda: getattr(owner, name, missing), put_back, shown)
+    return Piece(label, lambda: getattr(owner, name, _UNSET), put_back, shown)
 
 
 def _handler(number: int) -> Piece:
@@ -247,11 +256,14 @@ class _Environment:
     """
 
     def __init__(self) -> None:
+        self._object = os.environ
         self._first = dict(os.environ)
         self._names = frozenset(_raw_environment())
 
     def read(self) -> list[str]:
         """Return the names of those that differ from the start."""
+        if os.environ is not self._object:
+            return ["os.environ itself"]
         get, first = os.environ.get, self._first
         changed = {name for name in _VARIABLES if get(name) != first.get(name)}
         gone = self._names - _raw_environment().keys()
@@ -259,6 +271,7 @@ class _Environment:
 
     def put_back(self, _: _Value) -> None:
         """Make them what they were."""
+        os.environ = self._object  # noqa: B003 - a plugin has set it
         for name in self.read():
             if name in self._first:
                 os.environ[name] = self._first[name]
@@ -334,7 +347,9 @@ def _plain() -> Iterator[Piece]:
     for name in ("excepthook", "unraisablehook", "tracebacklimit"):
         yield _attribute(sys, name, shown=name == "tracebacklimit")
     yield _attribute(threading, "excepthook")
-    yield Piece("warnings, which are errors now", _strict_filters, _put_back_filters, shown=False)
+    yield Piece(
+        "the filters that make warnings errors", _strict_filters, _put_back_filters, shown=False
+    )
 
     yield Piece("the working directory", _directory, os.chdir)
     yield Piece("the umask", lambda: f"{_umask():03o}", lambda value: os.umask(int(value, 8)))

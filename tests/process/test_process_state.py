@@ -46,7 +46,7 @@ ACTS: dict[str, dict[str, str]] = {
     "sys.unraisablehook": {"unraisablehook": "sys.unraisablehook = print"},
     "sys.tracebacklimit": {"tracebacklimit": "sys.tracebacklimit = 0"},
     "threading.excepthook": {"thread_hook": "threading.excepthook = print"},
-    "warnings, which are errors now": {
+    "the filters that make warnings errors": {
         "warnings": "warnings.simplefilter('error')",
         "one_warning": "warnings.filterwarnings('error', category=DeprecationWarning)",
     },
@@ -59,10 +59,12 @@ ACTS: dict[str, dict[str, str]] = {
         "path_gone": "del os.environ['PATH']",
         "time_zone": "os.environ['TZ'] = 'Asia/Tokyo'; time.tzset()",
         "home": "os.environ['HOME'] = '/nowhere'",
+        "environ_replaced": "os.environ = {'A': '1'}",
     },
     "sys.modules (": {
         "module_gone": "del sys.modules['json']",
         "module_false": "sys.modules['sqlite3'] = sys",
+        "no_modules": "sys.modules.clear()",
         "modules_gone": "[sys.modules.pop(n) for n in [*sys.modules] if n.startswith('lva.')]",
     },
     "sys.meta_path": {"finders_gone": "sys.meta_path.clear()"},
@@ -85,13 +87,14 @@ ACTS: dict[str, dict[str, str]] = {
     "threading.stack_size() from": {"stack_size": "threading.stack_size(1 << 20)"},
     "socket.getdefaulttimeout() from": {"socket_timeout": "socket.setdefaulttimeout(0.01)"},
     "RLIMIT_NOFILE from": {"descriptors": "lower(resource.RLIMIT_NOFILE, 3)"},
+    "RLIMIT_AS from": {"memory": "lower(resource.RLIMIT_AS, 1 << 20)"},
     "RLIMIT_CPU from": {"processor_seconds": "lower(resource.RLIMIT_CPU, 1)"},
     "RLIMIT_FSIZE from": {"file_size": "lower(resource.RLIMIT_FSIZE, 0)"},
     "RLIMIT_NPROC from": {"processes": "lower(resource.RLIMIT_NPROC, 0)"},
     "the processors it may run on from": {"affinity": "os.sched_setaffinity(0, one_processor())"},
 }
 #: There is none at import yet, or what is said is another thing.
-NOT_AT_IMPORT = {"no_wakeup", "asyncio_signals"}
+NOT_AT_IMPORT = {"no_wakeup", "asyncio_signals", "no_modules"}
 NAMES = {name: said for said, acts in ACTS.items() for name in acts}
 CODE = {name: code for acts in ACTS.values() for name, code in acts.items()}
 
