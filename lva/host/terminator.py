@@ -5,11 +5,16 @@ To users it is the watchdog: so the receipt and the exit codes call it.
 It is the only place that calls `os._exit`: past the stop's deadline, at a second signal, and once a
 stop is complete but for tasks that were abandoned, which `trio.run` would wait for for ever. It writes
 with plain system calls, because whatever is stuck may hold the locks of logging and of the streams.
+
+Where it cannot, because C code keeps the interpreter's lock, a C thread of `faulthandler` ends the process a
+little later, with its own exit code, 1.
 """
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
+import math
 import os
 import queue
 import threading
@@ -23,6 +28,8 @@ from lva.logs import flush
 
 #: How long, in seconds, standard error may be full before the rest is given up.
 _WRITE_PATIENCE: Final = 0.5
+#: How long, in seconds, after its time the process is ended from C.
+_LAST_RESORT: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +55,14 @@ class Terminator:
         # A SimpleQueue may be put to from a signal handler, unlike anything with a Python lock.
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
         self._stderr: Descriptor
+        self._for_c: int | None = None
+        self._last_resort_at = math.inf
         self._thread = threading.Thread(target=self._run, name="lva-terminator", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
         self._stderr = Descriptor()  # while it is sure to be the right one
+        self._for_c = _without_waiting(self._stderr.number())
         self._thread.start()
 
     def kill_after(self, seconds: float, code: int, message: str) -> None:
@@ -60,15 +70,24 @@ class Terminator:
 
         Replaces an earlier order, unless that leaves less time.
         """
-        self._orders.put(_Order(time.monotonic() + seconds, code, message, dump=True))
+        self._order(seconds, code, message, dump=True)
 
     def exit_after(self, seconds: float, code: int, message: str = "") -> None:
         """As `kill_after`, without the stacks."""
-        self._orders.put(_Order(time.monotonic() + seconds, code, message, dump=False))
+        self._order(seconds, code, message, dump=False)
 
     def stand_down(self) -> None:
         """Forget the order and end the thread: the process ends by itself."""
+        if self._for_c is not None:
+            faulthandler.cancel_dump_traceback_later()
         self._orders.put(None)
+
+    def _order(self, seconds: float, code: int, message: str, dump: bool) -> None:
+        at = time.monotonic() + seconds
+        self._orders.put(_Order(at, code, message, dump))
+        if self._for_c is not None and at < self._last_resort_at:
+            self._last_resort_at = at
+            faulthandler.dump_traceback_later(seconds + _LAST_RESORT, exit=True, file=self._for_c)
 
     def _run(self) -> None:
         order: _Order | None = self._orders.get()
@@ -108,3 +127,11 @@ class Terminator:
             # Who does not read what the service writes must not keep it from ending.
             os.set_blocking(number, False)
             faulthandler.dump_traceback(number, all_threads=True)
+
+
+def _without_waiting(number: int | None) -> int:
+    """Open what a descriptor leads to once more, so that a write to it never waits for a reader."""
+    if number is not None:
+        with contextlib.suppress(OSError):  # a socket
+            return os.open(f"/proc/self/fd/{number}", os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK)
+    return os.open(os.devnull, os.O_WRONLY)

@@ -118,6 +118,17 @@ def test_an_event_loop_that_is_blocked_does_not_stop_it():
     assert "in blocked" in said
 
 
+def test_c_code_that_keeps_the_interpreter_s_lock_does_not_stop_it():
+    code, said, _ = run("""
+        import ctypes
+        terminator.kill_after(0.1, 70, "stuck")
+        ctypes.PyDLL(None).sleep(60)
+    """)
+    assert code == 1
+    assert "Timeout" in said
+    assert "most recent call first" in said
+
+
 def test_a_report_that_fails_does_not_keep_it_from_exiting():
     code, said, _ = run("""
         def broken(code):
