@@ -199,7 +199,40 @@ class SpoolFile:
         except BaseException:
             connection.close()
             raise
+        self._files = self._files_now()
         return connection
+
+    def _files_now(self) -> list[tuple[int, int] | None]:
+        """Return which files are in the places of this one and of SQLite's log beside it."""
+        found: list[tuple[int, int] | None] = []
+        for path in (self.path, Path(f"{self.path}-wal")):
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                found.append(None)
+            else:
+                found.append((status.st_dev, status.st_ino))
+        return found
+
+    def _follow(self) -> None:
+        """Put the file back, with all that it holds, if it was moved away or removed, or its log was."""
+        now = self._files_now()
+        if now == self._files:
+            return
+        if now[0] != self._files[0]:
+            if now[0] is not None:
+                self._set_aside("another file is in its place")
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                with closing(sqlite3.connect(self.path)) as copy:
+                    self._connection.backup(copy)
+            except BaseException:
+                self.path.unlink(missing_ok=True)  # half of it is worth nothing
+                raise
+        self._connection.close()  # moves what stands in the log to the file
+        self._connection = self._open()
+        self.index = []
+        LOGGER.warning("spool %s: was moved away or removed; it was put back", self.path)
 
     def _set_aside(self, why: str) -> None:
         """Move a damaged file out of the way, with what belongs to it."""
@@ -225,6 +258,7 @@ class SpoolFile:
             The size of each written row, in bytes.
         """
         bodies = [encode(row.points) for row in rows]
+        self._follow()
         with closing(self._connection.cursor()) as cursor:
             cursor.execute("BEGIN IMMEDIATE")
             try:

@@ -1286,3 +1286,36 @@ def test_the_bounds_hold_and_what_they_cost_is_counted(plan, limit, max_stored, 
 
     run_virtual(main)
     shutil.rmtree(directory)
+
+
+# Files that go
+
+
+@pytest.mark.parametrize("suffixes", [("", "-wal"), ("",), ("-wal",)], ids=["all", "file", "log"])
+@pytest.mark.parametrize("how", ["removed", "moved", "replaced"])
+def test_a_spool_that_is_removed_while_it_runs_is_put_back_with_all_that_it_holds(
+    tmp_path: Path, suffixes: tuple[str, ...], how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Kind: writing on into a file that the next run does not find."""
+    path = tmp_path / "spool" / "x.sqlite3"
+    file = SpoolFile(path)
+    try:
+        for number in (1, 2):
+            file.commit([Row(number, 100.0, numbered(3, number * 3))], [])
+            if number == 1:
+                for suffix in suffixes:
+                    part = Path(f"{path}{suffix}")
+                    part.rename(f"{part}.old") if how == "moved" else part.unlink()
+                    if how == "replaced":
+                        part.write_bytes(b"something else")
+        file.commit([Row(3, 100.0, numbered(3, 9))], [(1, 1)])
+    finally:
+        file.close()
+    assert caplog.text.count("was moved away or removed; it was put back") == 1
+    again = SpoolFile(path)
+    try:
+        assert [number for number, *_ in again.index] == [2, 3]
+        points, _ = again.load((2, 3))
+        assert [point.fields["n"] for point in points] == list(range(6, 12))
+    finally:
+        again.close()
