@@ -53,10 +53,16 @@ class ConfigurationError(Exception):
         self.problems: list[str] = list(problems)
 
 
-def suggestion(wrong: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean 'x'?`` for the known name nearest to the wrong one, or nothing."""
+def suggestion(wrong: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return ``; did you mean 'x'?`` for the known name nearest to the wrong one, or nothing.
+
+    Args:
+        wrong: The wrong name.
+        known: The names there are.
+        cutoff: How alike they have to be, from 0 to 1.
+    """
     by_folded = {name.casefold(): name for name in known}
-    near = difflib.get_close_matches(wrong.casefold(), by_folded, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(wrong.casefold(), by_folded, n=1, cutoff=cutoff)
     return f"; did you mean {by_folded[near[0]]!r}?" if near else ""
 
 
@@ -65,10 +71,10 @@ def listing(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
-def hint(wrong: str, known: Iterable[str]) -> str:
+def hint(wrong: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """Return the nearest known name as a suggestion, or all of them when none is near."""
     names = list(known)
-    return suggestion(wrong, names) or f"; available: {listing(names)}"
+    return suggestion(wrong, names, cutoff) or f"; available: {listing(names)}"
 
 
 def wrong_key(error: ErrorDetails, known: Iterable[str] = ()) -> str:

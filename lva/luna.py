@@ -211,6 +211,8 @@ MODULES: Final[dict[str, dict[str, Any]]] = {
     **_EXAMPLES,
     **{f"crutches_on_wheels.{name}": held for name, held in _EXAMPLES.items()},
 }
+#: The packages that the original service's modules are in.
+TOP_NAMES: Final = {name.partition(".")[0] for name in MODULES} | {"luna_video_agent"}
 _PACKAGES: Final = {
     name.rsplit(".", depth)[0] for name in MODULES for depth in range(1, name.count(".") + 1)
 }

@@ -50,7 +50,8 @@ def answer_of(target: Target, response: httpx.Response) -> dict[str, Any]:
 
 def refusal(status: int, answer: dict[str, Any]) -> FailedError:
     """Return what to say of a problem document."""
-    lines = [clean(answer.get("detail") or f"refused with status {status}")]
+    detail = clean(answer.get("detail") or f"refused with status {status}")
+    lines = [detail.replace("see /plugins", "see lva status")]
     problems = answer.get("problems")
     if isinstance(problems, list):
         lines = [f"refused with {len(problems)} problem{'s' if len(problems) > 1 else ''}:"]

@@ -6,7 +6,7 @@ import errno
 import os
 import ssl
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -85,7 +85,13 @@ class Target:
         return self.address.removeprefix("unix:") if self.address.startswith("unix:") else None
 
     def not_there(self, error: Exception) -> FailedError:
-        """Return what to say when nothing answers."""
+        """Return what to say when nothing answers, or nobody that can be trusted."""
+        if (why := _tls_failure(error)) is not None:
+            return FailedError(
+                f"no secure connection to {self.address}: {why}; a certificate of your own authority is"
+                " trusted when SSL_CERT_FILE names its file",
+                EXIT_NO_SERVICE,
+            )
         return FailedError(
             f"no service answers at {self.address} ({why_not(error)}); start it with lva run, or say"
             " where it is with --address",
@@ -95,13 +101,30 @@ class Target:
 
 def why_not(error: BaseException) -> str:
     """Return why there was no connection, in a few words."""
+    for step in _causes(error):
+        if isinstance(step, OSError) and step.errno is not None:
+            return os.strerror(step.errno).lower()
+    return str(error) or type(error).__name__
+
+
+def _tls_failure(error: BaseException) -> str | None:
+    """Return what is wrong with TLS, if that is why there was no connection."""
+    for step in _causes(error):
+        if isinstance(step, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted ({step.verify_message})"
+        if isinstance(step, ssl.SSLError):
+            return f"it does not speak TLS there ({(step.reason or str(step)).replace('_', ' ').lower()})"
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Go through an error and what led to it."""
     step: BaseException | None = error
     while step is not None:
         inner = step.exceptions[0] if isinstance(step, BaseExceptionGroup) else None
-        if isinstance(step, OSError) and step.errno is not None and inner is None:
-            return os.strerror(step.errno).lower()
+        if inner is None:
+            yield step
         step = inner or step.__cause__ or step.__context__
-    return str(error) or type(error).__name__
 
 
 def targeted(command: Callable[..., Any]) -> Callable[..., Any]:

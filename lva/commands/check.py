@@ -53,7 +53,7 @@ def check(
 ) -> None:
     """Report everything that is wrong with plugins, without a running service.
 
-    FILE is a plugin file or package directory, NAME a plugin as in ACTIVE_PLUGINS; without either, the
+    FILE is a plugin file, a package or a directory of plugins, NAME a plugin as in ACTIVE_PLUGINS; without either, the
     active plugins of the settings are checked, and the settings too. The plugins' modules are executed, as
     the service does when it starts; without --run or --points, nothing of them is started.
 
@@ -65,7 +65,6 @@ def check(
     from lva.settings import SettingsError, load_settings
 
     sample = _points(points) if points is not None else None
-    _refuse_missing(targets)
     wrong: list[str] = []
     try:
         settings = load_settings({key: value for key, value in options.items() if value}, config)
@@ -76,7 +75,7 @@ def check(
                 click.echo(f"lva check: {printable(problem)}", err=True)
             sys.exit(EXIT_USAGE)
         settings = error.partial
-    names = targets or active_names(settings)
+    names = _expanded(targets, settings) or active_names(settings)
     if not targets:
         wrong = [*wrong, *_settings_problems(settings)]
     reports = check_plugins(names, settings, _settings_file(config))
@@ -117,20 +116,49 @@ def _run(
                 report.notes.append("no event plugin, so it gets no points")
 
 
-def _refuse_missing(targets: Sequence[str]) -> None:
-    """Refuse paths at which there is nothing: most likely slips of the pen."""
-    from lva.host.finder import PLUGIN_NAME
+def _expanded(targets: Sequence[str], settings: Settings) -> list[str]:
+    """Return the targets, with the plugins in place of a directory of plugins.
 
+    Raises:
+        click.UsageError: There is nothing at a path, or no plugin in it: most likely a slip of the pen.
+    """
+    from lva.host.finder import PLUGIN_NAME
+    from lva.host.loading import finder_for
+
+    available = finder_for(settings).available() if targets else set()
+    names = []
     for target in targets:
         path = Path(target)
-        if PLUGIN_NAME.fullmatch(target.removesuffix(".py")) and not path.is_file():
-            continue  # a name: if there is no such plugin, that is a problem like any other
-        if not path.exists():
+        stem = target.removesuffix(".py")
+        if stem in available and not path.is_file():
+            names.append(target)
+        elif path.is_dir() and not (path / "__init__.py").exists():
+            names += _plugins_in(path)
+        elif path.exists() or (target == stem and PLUGIN_NAME.fullmatch(stem)):
+            names.append(target)  # a name that is unknown is a problem like any other
+        else:
             raise click.UsageError(f"{target}: there is no such file, and it is no plugin's name")
-        if path.is_dir() and not (path / "__init__.py").exists():
-            raise click.UsageError(
-                f"{target}: is a directory without an __init__.py, so no plugin; give the files in it"
-            )
+    return names
+
+
+def _plugins_in(directory: Path) -> list[str]:
+    """Return the paths of a directory's plugins, without files that only help them."""
+    from lva.check.plugins import kind_by_text, sources_of
+    from lva.check.source import Source
+    from lva.host.finder import PluginFinder
+
+    finder = PluginFinder([directory.absolute()], installed=())
+    names = []
+    for name in sorted(finder.available()):
+        place = finder.locate(name)
+        sources = list(sources_of(place))
+        read = [source for source in sources if isinstance(source, Source)]
+        if kind_by_text(read) is not None or len(read) < len(sources):
+            file = directory / place.path.relative_to(directory.absolute())
+            names.append(str(file.parent if file.name == "__init__.py" else file))
+    if not names:
+        raise click.UsageError(f"{directory}: there is no plugin in this directory")
+    return names
 
 
 def _settings_file(config: Path | None) -> Path | None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from importlib.machinery import PathFinder
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 from typing import Final
@@ -172,6 +173,8 @@ def _tell(name: str, target: Path, test: Path, root: Path | None) -> None:
         steps.append(("enable it", run))
     for what, command in steps:
         click.echo(f"{what + ':':<12}{command}")
+    if find_spec("pytest_trio") is None:
+        click.echo("its test needs the extra `testing`: pip install '/path/to/lva[testing]'")
 
 
 def _quoted(path: Path) -> str:

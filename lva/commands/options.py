@@ -56,6 +56,8 @@ def print_json(value: Any) -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table: as wide as the terminal, where the last column is cut short, or as wide as it needs.
 
+    In a narrow terminal, the last cell of each row stands below the others.
+
     Args:
         columns: The headings.
         rows: The cells; only those of the last column may be long.
@@ -70,15 +72,27 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     room = console.width - sum(
         max(len(row[at]) for row in [columns, *cells]) + _GAP for at in range(len(columns) - 1)
     )
+    if room < _LEAST:
+        _print_in_two_lines([columns, *cells], console.width)
+        return
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, no_wrap=True)
     for row in cells:
-        table.add_row(*map(Text, row[:-1]), Text(_cut(row[-1], max(room, _LEAST))))
+        table.add_row(*map(Text, row[:-1]), Text(_cut(row[-1], room)))
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():
         click.echo(line.rstrip())
+
+
+def _print_in_two_lines(rows: Sequence[Sequence[str]], width: int) -> None:
+    """Print rows for which the terminal is too narrow: the last cell of each on a line of its own."""
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]) - 1)]
+    for row in rows:
+        cells = [cell.ljust(room) for cell, room in zip(row[:-1], widths, strict=True)]
+        click.echo("  ".join(cells).rstrip())
+        click.echo(_cut(f"    {row[-1]}".rstrip(), width))
 
 
 def _cut(text: str, room: int) -> str:

@@ -307,6 +307,8 @@ def _import_failure(error: BaseException, path: Path) -> Problem:
     todo = ""
     if isinstance(error, ModuleNotFoundError) and error.name:
         todo = _missing_module(error.name, file.parent)
+    elif isinstance(error, ImportError) and error.name in luna.MODULES:
+        todo = f"; available there: {listing(luna.MODULES[error.name])}"
     said = f"importing it failed with {brief(error)}{todo}{source}"
     return Problem(said, file, line.lineno if line else None, "import")
 
@@ -317,6 +319,11 @@ def _missing_module(name: str, directory: Path) -> str:
         return ""
     if (directory / f"{top}.py").exists() or (directory / top / "__init__.py").exists():
         return f"; a file beside it is imported relatively: from . import {top}"
+    if top in luna.TOP_NAMES:
+        return (
+            f"; of the original service's modules there are {listing(luna.MODULES)}; a helper of your own is"
+            " put beside the plugin and imported relatively: from . import NAME"
+        )
     return f"; install the package that provides {name!r} where the service runs"
 
 
@@ -430,6 +437,7 @@ def _check_event(cls: type[BaseEventPlugin], path: Path) -> None:
     said = "sets no eventName"
     if event is not None:
         said = f"has the unknown eventName {reprlib.repr(event)}"
-    todo = hint(event if isinstance(event, str) else "", EVENT_TYPES)
+    # Names of other products' events are alike by their ending; only a slip of the pen is one.
+    todo = hint(event if isinstance(event, str) else "", EVENT_TYPES, cutoff=0.8)
     why = f"class {cls.__name__} {said}{todo}"
     raise PluginFileError(Problem(why, *place_of(cls, path), "event-name"))

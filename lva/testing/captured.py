@@ -148,7 +148,7 @@ def leaked_secrets(log: CapturedLog, name: str, root: str, secrets: Iterable[str
         problems.append(
             Problem("secret", "the plugin printed a secret of the configuration", None, "")
         )
-    return problems
+    return list(dict.fromkeys(problems))
 
 
 def _whole(record: logging.LogRecord) -> str:

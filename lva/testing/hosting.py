@@ -174,9 +174,11 @@ async def running_plugin(
         block_limit: How long, in real seconds, one step may block an event loop.
 
     Raises:
+        RuntimeError: Called on another event loop than Trio's.
         AssertionError: The plugin does not load or does not come to that state, with the cause; or it
             has not ended well.
     """
+    _check_on_trio()
     make_world = world if world is not None else HttpWorld if callable(config) else None
     async with AsyncExitStack() as stack:
         subject = stack.enter_context(subject_of(source))
@@ -197,6 +199,15 @@ async def running_plugin(
         problems = run.problems + watch.all() + _dropped(run) + _failed_handlers(log)
         problems += leaked_secrets(log, loaded.name, root_of(loaded), secrets_of(loaded))
         _assert_well(subject, [item for item in problems if item.guarantee not in tolerate])
+
+
+def _check_on_trio() -> None:
+    """Refuse a test that somebody else's pytest plugin runs, before anything is captured."""
+    if not trio.lowlevel.in_trio_run():
+        raise RuntimeError(
+            "the host needs Trio's event loop, and this test runs on another: pytest-asyncio in auto mode"
+            " takes every async test. Set asyncio_mode = strict, and trio_mode = true or @pytest.mark.trio"
+        )
 
 
 async def _come_to(run: Trial, wanted: State) -> None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import ssl
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
+from lva.cli import main
 from lva.client.target import Target, address_of_bind, find_target, why_not
 from lva.settings import ENV_PREFIX
+
+PEM = Path(__file__).parents[1] / "plugins" / "localhost.pem"
 
 
 @pytest.fixture(autouse=True)
@@ -129,3 +137,40 @@ def test_the_reason_is_the_systems() -> None:
     grouped.__cause__ = ExceptionGroup("tried", [caught.value])
     assert why_not(grouped) == "connection refused"
     assert why_not(TimeoutError("timed out")) == "timed out"
+
+
+@contextlib.contextmanager
+def answering(tls: bool) -> Iterator[int]:
+    """Listen and shake hands once, with a certificate that nobody trusts or not even TLS; yield the port."""
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = listener.accept()
+            with connection:
+                if tls:
+                    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                    context.load_cert_chain(PEM)
+                    context.wrap_socket(connection, server_side=True).close()
+                else:
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                    connection.recv(1000)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(5)
+
+
+@pytest.mark.parametrize(
+    ("tls", "said"),
+    [(True, "its certificate is not trusted"), (False, "it does not speak TLS there")],
+)
+def test_a_failure_of_tls_is_called_one(tls: bool, said: str) -> None:
+    """What answers, but cannot be trusted, is not a service that is away."""
+    with answering(tls) as port:
+        result = CliRunner().invoke(main, ["status", "--address", f"https://127.0.0.1:{port}"])
+    assert result.exit_code == 3
+    assert said in result.output
+    assert "SSL_CERT_FILE" in result.output
+    assert "start it with lva run" not in result.output

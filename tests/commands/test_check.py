@@ -67,15 +67,15 @@ def test_exit_code_and_line(source: str, code: int, said: str, plugins: Path) ->
     ("arguments", "said"),
     [
         (["no/such.py"], "no/such.py: there is no such file"),
-        (["plugins"], "Error"),
-        (["./plugins"], "is a directory without an __init__.py"),
+        (["dam"], "no such plugin"),
+        (["./plugins"], "there is no plugin in this directory"),
         (["--config", "no.toml"], "no.toml: there is no such settings file"),
         (["--no-such-option"], "No such option"),
     ],
 )
 def test_what_cannot_be_checked(arguments: list[str], said: str, plugins: Path) -> None:
     result = check(*arguments)
-    if arguments == ["plugins"]:  # may be a plugin's name: then there is none
+    if arguments == ["dam"]:  # may be a plugin's name: then there is none
         assert result.exit_code == 1
         return
     assert result.exit_code == 2
@@ -182,3 +182,19 @@ def test_control_characters_of_a_file_do_not_reach_the_terminal(plugins: Path) -
     result = check("plugins/cam.py")
     assert result.exit_code == 1
     assert "\x1b" not in result.output
+
+
+@pytest.mark.parametrize("directory", ["plugins", "plugins/", "./plugins"])
+def test_a_directory_stands_for_the_plugins_in_it(directory: str, plugins: Path) -> None:
+    write_plugin(plugins, "cam", CONFIGURED)
+    write_plugin(plugins, "other", WRONG)
+    write_plugin(plugins, "helpers", "WORD = 1")
+    result = check(directory)
+    assert result.exit_code == 1
+    assert {line.split()[0] for line in result.output.splitlines()[-2:]} == {"cam", "other"}
+
+
+def test_a_file_that_is_not_there_is_not_looked_for_as_a_name() -> None:
+    result = check("nope.py")
+    assert result.exit_code == 2
+    assert "nope.py: there is no such file" in result.output

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lva.cli import main
+from lva.commands.options import print_table
 from lva.host.loading import SHIPPED_DIR
 from lva.settings import EMBEDDED_PLUGINS, ENV_PREFIX
 from tests.host.test_installed import install
@@ -152,3 +153,20 @@ def test_wrong_settings(tmp_path: Path) -> None:
     result = listing("--config", "no.toml")
     assert result.exit_code == 2
     assert "no.toml: there is no such settings file" in result.output
+
+
+def test_in_a_narrow_terminal_no_word_is_broken(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    print_table(
+        ("name", "summary"),
+        [("a_rather_long_name", "Says what it is for in many words, too many.")],
+    )
+    assert capsys.readouterr().out.splitlines() == [
+        "name",
+        "    summary",
+        "a_rather_long_name",
+        "    Says what it is for in many words, …",
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import subprocess
 import sys
@@ -269,3 +270,43 @@ def _output(code: str) -> str:
     )
     assert done.stderr == ""
     return done.stdout.strip()
+
+
+def test_a_test_on_asyncio_is_told_whose_loop_it_needs() -> None:
+    """Another pytest plugin may take the test: nothing is begun, and nothing stays captured."""
+    root = logging.getLogger()
+    before = (list(root.handlers), root.level, sys.stdout, sys.stderr, list(sys.meta_path))
+
+    async def taken() -> None:
+        async with running_plugin("history"):
+            raise AssertionError("it was entered")
+
+    with pytest.raises(RuntimeError, match="asyncio_mode = strict"):
+        asyncio.run(taken())
+    assert (list(root.handlers), root.level, sys.stdout, sys.stderr, list(sys.meta_path)) == before
+
+
+#: What pytest-asyncio is to other plugins: its name, and its setting.
+ASYNCIO = """
+class Asyncio:
+    pass
+
+def pytest_addoption(parser):
+    parser.addini("asyncio_mode", "strict or auto", default="strict")
+
+def pytest_configure(config):
+    config.pluginmanager.register(Asyncio(), "asyncio")
+"""
+
+
+@pytest.mark.soak
+def test_the_fixture_tells_of_a_mode_in_which_it_cannot_work(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(ASYNCIO)
+    (tmp_path / "pytest.ini").write_text("[pytest]\ntrio_mode = true\nasyncio_mode = auto\n")
+    (tmp_path / "test_it.py").write_text("async def test_it(lva_host):\n    pass\n")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "."]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "asyncio_mode = strict" in done.stdout
