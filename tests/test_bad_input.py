@@ -502,7 +502,7 @@ def within(body: str) -> str:
         broken("x = 1\nimport no_such_package\n", ":2: ", "ModuleNotFoundError",
                "install the package that provides 'no_such_package'", "\n    import no_such", id="package"),
         broken("from no_such.sub import x\n", ":1: ", "package that provides 'no_such'", id="subpackage"),
-        broken("from luna_video_agent.plugins.helpers import x\n", ":1: ", "from . import NAME", id="original"),
+        broken("from luna_video_agent.helpers import x\n", ":1: ", "from . import NAME", id="original"),
         broken("from crutches_on_wheels.cow.monitoring.points import x\n", "from . import NAME", id="alias"),
         broken("from luna_plugins.base.plugins_meta.base_plugins import BaseMatcherPlugin\n", ":1: ",
                "available there: BaseBackgroundHandler, ", id="class of the original"),

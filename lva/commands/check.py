@@ -53,9 +53,9 @@ def check(
 ) -> None:
     """Report everything that is wrong with plugins, without a running service.
 
-    FILE is a plugin file, a package or a directory of plugins, NAME a plugin as in ACTIVE_PLUGINS; without either, the
-    active plugins of the settings are checked, and the settings too. The plugins' modules are executed, as
-    the service does when it starts; without --run or --points, nothing of them is started.
+    FILE is a plugin file, a package or a directory of plugins, NAME a plugin as in ACTIVE_PLUGINS; without
+    either, the active plugins of the settings are checked, and the settings too. The plugins' modules are
+    executed, as the service does when it starts; without --run or --points, nothing of them is started.
 
     Exit codes: 0 nothing is wrong, though there may be warnings; 1 something is; 2 nothing could be
     checked: wrong usage, or settings that do not say where the plugins are.
