@@ -26,6 +26,7 @@ from typing import Any, Final, TypeAlias
 import trio
 
 from lva.errors import ConfigurationError
+from lva.host.clock import PLAUSIBLE, STEP, Clock, told
 from lva.host.mailbox import DAMAGED, OVERFLOW, Batch, Bounds, Mailbox
 from lva.host.threads import in_thread
 from lva.logs import brief, service_logger
@@ -79,6 +80,17 @@ _SELECT: Final = """
     SELECT since, points, crc, body FROM segments WHERE number BETWEEN ? AND ? ORDER BY number
 """
 _INSERT: Final = "INSERT OR REPLACE INTO segments VALUES (?, ?, ?, ?, ?)"
+#: To which clock the times of the rows conform: in which run of the machine, when that began by the wall
+#: clock, and which row was the first of it.
+_CLOCK: Final = """
+    CREATE TABLE IF NOT EXISTS clock (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        boot TEXT NOT NULL,
+        began REAL NOT NULL,
+        first INTEGER NOT NULL
+    )
+"""
+_SET_CLOCK: Final = "INSERT OR REPLACE INTO clock VALUES (1, ?, ?, ?)"
 _DELETE_UNSOUND: Final = f"DELETE FROM segments WHERE NOT ({_SOUND})"  # noqa: S608 - made of constants
 
 
@@ -149,6 +161,7 @@ class SpoolFile:
 
     Args:
         path: The file; its directory is made private.
+        clock: Tells how old its points are.
 
     Attributes:
         index: Of each row in the file its number, when its oldest point was accepted (Unix
@@ -158,8 +171,9 @@ class SpoolFile:
         ConfigurationError: The file was made by another version of the service, or cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Clock | None = None) -> None:
         self.path = path
+        self.clock: Clock = clock or Clock()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             self._connection = self._open()
@@ -187,6 +201,7 @@ class SpoolFile:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             self.path.chmod(0o600)
+            self._know_the_time(connection)
             self.index: list[tuple[int, float, int, int]] = connection.execute(_INDEX).fetchall()
             damaged = connection.execute(_DELETE_UNSOUND).rowcount
             if damaged:
@@ -234,6 +249,44 @@ class SpoolFile:
         self.index = []
         LOGGER.warning("spool %s: was moved away or removed; it was put back", self.path)
 
+    def _know_the_time(self, connection: sqlite3.Connection) -> None:
+        """Let the times of the rows conform to the wall clock as it is now, as far as that can be known."""
+        connection.execute(_CLOCK)
+        now, began = self.clock.wall(), self.clock.offset()
+        known = connection.execute("SELECT boot, began, first FROM clock").fetchone()
+        if known is not None and known[0] and known[0] == self.clock.boot:
+            self._began, self._first = known[1:]
+            self._follow_the_clock(connection)
+            return
+        (last,) = connection.execute("SELECT coalesce(max(number), 0) FROM segments").fetchone()
+        self._began, self._first = began, last + 1
+        connection.execute(_SET_CLOCK, (self.clock.boot, began, self._first))
+        if now >= PLAUSIBLE:
+            age = "UPDATE segments SET since = ? WHERE since < ?"
+            if unknown := connection.execute(age, (now, PLAUSIBLE)).rowcount:
+                LOGGER.warning(
+                    "spool %s: the points of %d segments came before the clock was set; their age counts"
+                    " from now",
+                    self.path,
+                    unknown,
+                )
+
+    def _follow_the_clock(self, connection: sqlite3.Connection) -> None:
+        """If the wall clock was set since, move the times of what came in this run of the machine with it."""
+        jump = self.clock.offset() - self._began
+        if abs(jump) <= STEP:
+            return
+        self._began += jump
+        connection.execute(_SET_CLOCK, (self.clock.boot, self._began, self._first))
+        move = "UPDATE segments SET since = since + ? WHERE number >= ?"
+        moved = connection.execute(move, (jump, self._first)).rowcount
+        LOGGER.warning(
+            "spool %s: the clock was set %s; the points of %d segments are as old as before",
+            self.path,
+            told(jump),
+            moved,
+        )
+
     def _set_aside(self, why: str) -> None:
         """Move a damaged file out of the way, with what belongs to it."""
         stamp = time.strftime("%Y%m%dT%H%M%S")
@@ -259,9 +312,11 @@ class SpoolFile:
         """
         bodies = [encode(row.points) for row in rows]
         self._follow()
+        began = self._began
         with closing(self._connection.cursor()) as cursor:
             cursor.execute("BEGIN IMMEDIATE")
             try:
+                self._follow_the_clock(self._connection)
                 cursor.executemany("DELETE FROM segments WHERE number BETWEEN ? AND ?", settled)
                 for run in runs:
                     _join_rows(cursor, run)
@@ -274,6 +329,7 @@ class SpoolFile:
                 )
                 cursor.execute("COMMIT")
             except BaseException:
+                self._began = began
                 if self._connection.in_transaction:  # SQLite may have ended it itself
                     cursor.execute("ROLLBACK")
                 raise
@@ -416,7 +472,7 @@ class SpooledMailbox(Mailbox):
 
     def _recover(self) -> None:
         """Put what an earlier run has left first."""
-        now, unix = trio.current_time(), time.time()
+        now, unix = trio.current_time(), self._file.clock.wall()
         index, self._file.index = self._file.index, []
         for number, since, count, size in index:
             age = max(0.0, unix - since)
@@ -709,7 +765,7 @@ class SpooledMailbox(Mailbox):
         settled: Sequence[Rows],
         runs: Sequence[Rows] = (),
     ) -> list[int]:
-        unix = time.time() - trio.current_time()
+        unix = self._file.clock.wall() - trio.current_time()
         rows = [Row(segment.number, segment.since + unix, part) for segment, part in points.items()]
         with trio.CancelScope(shield=True):
             sizes: list[int] = await self._in_thread(

@@ -108,7 +108,7 @@ def crash(path: Path, directory: Path) -> Path:
 def a_file_with(path: Path, *segments: Sequence[MonitoringPoint]) -> Path:
     """Write a spool of these segments, too far apart to become one, and close it."""
     file = SpoolFile(path)
-    file.commit([Row(n, 1e9 + 100 * n, points) for n, points in enumerate(segments, 1)], [])
+    file.commit([Row(n, 1.75e9 + 100 * n, points) for n, points in enumerate(segments, 1)], [])
     file.close()
     return path
 
@@ -651,7 +651,7 @@ async def test_a_trickle_does_not_leave_a_segment_for_each_point(path, limit):
 
 async def test_a_restart_joins_what_a_crash_left_apart(path):
     file = SpoolFile(path)
-    file.commit([Row(n, 1e9 + n / 1000, numbered(1, n)) for n in range(3000)], [])
+    file.commit([Row(n, 1.75e9 + n / 1000, numbered(1, n)) for n in range(3000)], [])
     file.close()
     async with opened(path, limit=10_000) as box:
         assert len(box._segments) == 3
