@@ -33,6 +33,7 @@ from lva.web.bodies import stream_for_plugin
 from lva.web.complete import complete
 from lva.web.exchange import LOGGER, SCOPE_KEY, Body, Exchange, Scope, Send
 from lva.web.problems import Problem
+from lva.web.request import ServiceRequest
 from lva.web.requests import Web
 
 #: Most worker threads that the plain `def` handlers of one plugin use at once.
@@ -55,6 +56,8 @@ def web_application(routes: RouteTable, settings: Settings) -> Web:
 # in `flask.sansio`, which has no `__init__.py` and is therefore of unknown type there.
 class _WebApplication(QuartTrio):
     """Serves what is in the route table."""
+
+    request_class = ServiceRequest
 
     def __init__(self, routes: RouteTable, settings: Settings) -> None:
         super().__init__("lva", static_folder=None)

@@ -85,6 +85,8 @@ class CompleteRequest:
             return json.loads(self.body)
         except ValueError as error:
             raise BadRequest(f"The request's body is not JSON: {error}.") from error
+        except RecursionError as error:
+            raise BadRequest("The request's body is not JSON: it is nested too deeply.") from error
 
     @property
     def text(self) -> str:

@@ -44,6 +44,18 @@ from quart import Response
 async def echo(request):
     return {"size": len(await request.get_data())}
 
+async def read_json(request):
+    return {"read": type(await request.get_json(force=True)).__name__}
+
+async def read_json_silently(request):
+    return {"read": type(await request.get_json(force=True, silent=True)).__name__}
+
+async def read_text(request):
+    return {"read": len(await request.get_data(as_text=True))}
+
+async def read_form(request):
+    return {"read": [*await request.form, *await request.files]}
+
 async def ignore_body(request):
     return "ignored"
 
@@ -152,6 +164,8 @@ async def wrong(request, how):
 class Routes(BaseBackgroundPlugin):
     async def initialize(self):
         self.addRoute("/wrong/<how>", wrong)
+        for read in (read_json, read_json_silently, read_text, read_form):
+            self.addRoute(f"/{read.__name__}", read, methods={"post"})
         self.addRoute("/echo", echo, methods={"post"})
         self.addRoute("/ignore", ignore_body, methods={"post"})
         self.addRoute("/boom", boom)
@@ -869,6 +883,56 @@ def test_names_that_the_service_sets_are_refused(service: Abused) -> None:
     ]
     assert said == once * 2
     assert "camera" not in service.the_point(request_id, "GET:/additions/refused", 200, None)
+
+
+# Bodies that cannot be read
+
+NOT_UTF8 = b"\xe9\xff"
+FORM = "application/x-www-form-urlencoded"
+PARTS = "multipart/form-data; boundary=x"
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type", "body"),
+    [
+        ("/read_json", "application/json", NOT_UTF8),
+        ("/read_json", "application/json", b'"\xff"'),
+        ("/read_json", "application/json", "{}".encode("utf-16")),
+        ("/read_json", "application/json; charset=klingon", NOT_UTF8),
+        ("/read_json", "application/json", b""),
+        ("/read_json", "application/json", b"{"),
+        ("/read_json", "application/json", b"[" * 4990),
+        ("/read_json", "application/json", b"9" * 4990),
+        ("/read_json", "text/plain", b"\0"),
+        ("/read_text", "text/plain; charset=utf-16", NOT_UTF8),
+        ("/read_form", FORM, b"a=" + NOT_UTF8),
+        ("/read_form", f"{FORM}; charset=klingon", b"a=" + NOT_UTF8),
+        ("/read_form", "multipart/form-data", b"--x\r\n\r\n--x--\r\n"),
+        ("/read_form", "multipart/form-data; boundary=\xe9", b"--x\r\n\r\n--x--\r\n"),
+        ("/read_form", PARTS, b"--x\r\nno header\r\n\r\n--x--\r\n"),
+        ("/read_form", PARTS, b"--x\r\n\xff\xff: \xff\r\n\r\nbody\r\n--x--\r\n"),
+        ("/read_form", PARTS, b"--x\r\nContent-Disposition: form-data\r\n\r\nbody\r\n--x--\r\n"),
+        ("/read_form", PARTS, b"garbage"),
+        ("/read_form", PARTS, b""),
+    ],
+    ids=lambda value: repr(value)[:50],
+)
+def test_a_body_that_cannot_be_read_is_the_clients_mistake(
+    path: str, content_type: str, body: bytes, service: Abused
+) -> None:
+    """Whatever a client sends as JSON, text or a form: it is not put down to the plugin that asked for it."""
+    request_id = new_id()
+    before = len(service.records)
+    headers = {"Luna-Request-Id": request_id, "Content-Type": content_type.encode("latin-1")}
+    reply = service.request("POST", path, content=body, headers=headers)
+    assert reply.status_code in ({200, 400} if path == "/read_form" else {400})
+    if reply.status_code == 400:
+        assert reply.json()["error_code"] == "bad_request"
+        assert "The request's " in reply.json()["detail"]
+        service.the_point(request_id, f"POST:{path}", 400, "bad_request")
+    silently = service.request("POST", "/read_json_silently", content=body)
+    assert silently.json() == {"read": "NoneType"}
+    assert not [r for r in service.records[before:] if r.get("plugin") == "routes"]
 
 
 # Responses that HTTP does not allow
