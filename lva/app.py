@@ -23,7 +23,8 @@ from lva.host.host import Host
 from lva.host.loading import LoadedPlugin, load_plugins
 from lva.host.process_guard import ProcessGuard
 from lva.host.process_state import Piece
-from lva.host.receipt import EXIT_KILLED, Receipt
+from lva.host.receipt import EXIT_CONFIGURATION, EXIT_KILLED, Receipt
+from lva.host.runtimes import split_cancelled
 from lva.host.terminator import Terminator
 from lva.host.watching import watch
 from lva.log_tail import LogTail
@@ -76,6 +77,7 @@ class Service:
         guard: Watches the state of the process; there once the lifespan has begun.
         own_state: State of the process, besides what every process has, that plugins must leave alone.
         address: Where it listens, as a URL or ``unix:path``; None if another server decides that.
+        start_failure: The exit code, if the host could not be started.
         connection_errors: What failed in the server's work for connections.
     """
 
@@ -97,6 +99,8 @@ class Service:
         self.stop_reason: str = "the server stopped"
         self.plugins: Sequence[LoadedPlugin] | None = plugins
         self.connection_errors: ConnectionErrors = ConnectionErrors(self._publish)
+        self.start_failure: int | None = None
+        self._started = False
         self._requests: Requests | None = None
         self._telling = threading.Lock()
         self._told: int | None = None
@@ -129,6 +133,8 @@ class Service:
     async def _lifespan(self, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
         await receive()
         with contextlib.ExitStack() as held:
+            held.callback(sys.setswitchinterval, sys.getswitchinterval())
+            sys.setswitchinterval(min(SWITCH_INTERVAL, sys.getswitchinterval()))
             try:
                 settings = self._prepare(held)
             except ConfigurationError as error:
@@ -137,12 +143,27 @@ class Service:
                 await send({"type": "lifespan.startup.failed", "message": str(error)})
                 return
             with self._tail.installed():
-                await self._run(settings, receive, send)
+                try:
+                    await self._run(settings, receive, send)
+                except BaseException as error:
+                    cancelled, own = split_cancelled(error)
+                    if self._started or cancelled is not None or own is None:
+                        raise
+                    self._log_failed_start(own)
+                    await send({"type": "lifespan.startup.failed", "message": str(own)})
+
+    def _log_failed_start(self, error: BaseException) -> None:
+        if isinstance(error, ConfigurationError):
+            self.start_failure = EXIT_CONFIGURATION
+            for problem in error.problems:
+                LOGGER.critical("%s", problem)
+        else:
+            self.start_failure = EXIT_KILLED
+            LOGGER.critical("the service could not start: %s", brief(error), exc_info=error)
 
     async def _run(
         self, settings: Settings, receive: Callable[[], Any], send: Callable[[Any], Any]
     ) -> None:
-        sys.setswitchinterval(min(SWITCH_INTERVAL, sys.getswitchinterval()))
         listening = trio.Event()
         self.host = host = Host(settings, self.plugins or (), go=listening)
         self.guard = guard = ProcessGuard(host.watched, self.own_state)
@@ -175,6 +196,7 @@ class Service:
                 host.watchers.append(guard.note_transition)
                 nursery.start_soon(_contained, guard.run, name="the state of the process")
             await nursery.start(host.run)
+            self._started = True
             await send({"type": "lifespan.startup.complete"})
             if not self.served:
                 await trio.sleep(_LISTEN_GRACE)
@@ -253,8 +275,10 @@ class Service:
             self.terminator.stand_down()
 
     def _tell(self, receipt: Receipt) -> None:
-        """Write the receipt; after that, nothing changes the exit code that it states."""
+        """Write the receipt, once; after that, nothing changes the exit code that it states."""
         with self._telling:
+            if self._told is not None:
+                return
             tell_receipt(receipt)
             self._told = receipt.exit_code
 
@@ -263,7 +287,8 @@ class Service:
         if self.guard is not None:
             self.guard.look()
         if self.host is not None and self._told is None:
-            self._tell(self.host.account("the event loop failed", code))
+            failed = "event loop" if self.start_failure is None else "start of the service"
+            self._tell(self.host.account(f"the {failed} failed", code))
 
     def last_words(self, code: int) -> str | int:
         """Return the receipt as things stand, for a terminator that ends the process.

@@ -165,10 +165,13 @@ def run(service: Service, settings: Settings, listener: socket.socket, signals: 
         with signals.left_to_trio():
             trio.run(_serve, service, settings, listener, signals)
     except Exception:
-        LOGGER.critical("the HTTP server failed", exc_info=True)
-        service.tell_failure(EXIT_KILLED)
+        code = service.start_failure
+        if code is None:
+            code = EXIT_KILLED
+            LOGGER.critical("the HTTP server failed", exc_info=True)
+        service.tell_failure(code)
         # Not by Python's own end: threads that are cut off in the midst of a write make it abort.
-        service.terminator.exit_after(_LAST_WORDS, EXIT_KILLED)
+        service.terminator.exit_after(_LAST_WORDS, code)
         threading.Event().wait()
     if service.host is None or service.host.receipt is None:
         return EXIT_KILLED  # the lifespan failed in a way that is a bug; it has been logged

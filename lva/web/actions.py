@@ -6,13 +6,14 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
+import trio
 from quart import Response
 
 from lva.errors import ConfigurationError
 from lva.host.changes import ActionRefusedError, UnknownPluginError
 from lva.host.host import Host
 from lva.host.routing import Gate, Owner
-from lva.logs import redact, service_logger
+from lva.logs import brief, redact, service_logger
 from lva.web.access import Access, client
 from lva.web.pages import json_response, plugin_page
 from lva.web.problems import Problem
@@ -50,10 +51,13 @@ class Actions:
     ) -> Response:
         """Do it, log who did, and describe the plugin as it is then."""
         self._access.check_action(request)
-        outcome = "cut short: the client left"  # the action itself goes on
+        outcome = "failed"
         try:
             await act(name)
             outcome = "done"
+        except trio.Cancelled:
+            outcome = "cut short: the client left"  # the action itself goes on
+            raise
         except UnknownPluginError as error:
             outcome = "unknown plugin"
             raise Problem(404, f"{error}; see /plugins", "unknown_plugin") from error
@@ -65,6 +69,9 @@ class Actions:
             problems = [redact(problem) for problem in error.problems]
             detail = f"The plugin's file or settings are wrong: {'; '.join(problems)}"
             raise Problem(422, detail, "plugin_refused", problems=problems) from error
+        except Exception as error:
+            outcome = f"failed: {brief(error)}"
+            raise
         finally:
             self._audit(request, verb, name, outcome)
         return json_response(await plugin_page(self._host, name))

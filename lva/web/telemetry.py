@@ -195,7 +195,7 @@ class Telemetry:
     def observe(
         self, template: str, plugin: str | None, status: int, error: str | None, seconds: float
     ) -> None:
-        """Count a request that has ended.
+        """Count a request that has ended, unless it is a probe: those tell of the prober.
 
         Args:
             template: The path of its route.
@@ -204,19 +204,18 @@ class Telemetry:
             error: The error code, if it failed.
             seconds: How long it took.
         """
-        if template in self._ignored:
+        if template in self._ignored or template in PROBES:
             return
         step = self._open
         step.requests += 1
         bucket = bucket_of(seconds)
         step.latencies[bucket] = step.latencies.get(bucket, 0) + 1
         failed = status >= 500 or error == "response_aborted"
-        if template not in PROBES:
-            self._failing.observe((template, plugin), (error or str(status)) if failed else None)
-            if failed:
-                step.server_errors += 1
-            elif status >= 400 or error is not None:
-                step.client_errors += 1
+        self._failing.observe((template, plugin), (error or str(status)) if failed else None)
+        if failed:
+            step.server_errors += 1
+        elif status >= 400 or error is not None:
+            step.client_errors += 1
         if plugin is not None:
             self._served[plugin] = self._served.get(plugin, 0) + 1
 

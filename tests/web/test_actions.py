@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -11,6 +13,7 @@ import pytest
 import trio
 
 from lva.host.lifecycle import State
+from lva.host.routing import RouteTable
 from lva.settings import Settings
 from lva.web import access
 from lva.web.access import Access
@@ -212,3 +215,32 @@ async def test_a_broken_file_is_answered_with_all_that_is_wrong(tmp_path, monkey
             status = (await client.get("/plugins/p")).json()
             assert status["file_changed"] is True
             assert status["lives"] == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (RuntimeError("no thread left"), "failed: RuntimeError: no thread left"),
+        (None, "cut short: the client left"),
+    ],
+)
+async def test_the_audit_log_says_how_an_action_ended(error, outcome, caplog):
+    """Whatever ends it: an error of the host is not a client that left."""
+
+    async def restart(_name: str) -> None:
+        if error is not None:
+            raise error
+        await trio.sleep_forever()
+
+    changes = SimpleNamespace(start=restart, stop=restart, restart=restart, reload=restart)
+    host = SimpleNamespace(routes=RouteTable(), changes=changes)
+    actions = Actions(host, SimpleNamespace(check_action=lambda _request: None))
+    request = SimpleNamespace(scope={"client": ("127.0.0.1", 1)})
+    caplog.set_level("INFO", "lva.admin")
+    expected = contextlib.nullcontext() if error is None else pytest.raises(RuntimeError)
+    with trio.CancelScope() as client:
+        client.cancel()
+        with expected:
+            await actions._answer("restart", restart, request, "cam")
+    (record,) = [item for item in caplog.records if item.name == "lva.admin"]
+    assert record.outcome == outcome

@@ -316,6 +316,6 @@ async def test_a_readiness_probe_that_says_no_is_no_failed_request(
         telemetry.observe("/readyz", None, 503, "not_ready", 0.001)
         telemetry.observe("/x", "cam", 500, "internal_server_error", 0.001)
         series = telemetry.series()
-        assert series["requests"][-1] == 2 * series["server_errors"][-1]
+        assert series["requests"][-1] == series["server_errors"][-1] > 0  # the probe is in neither
         assert series["client_errors"][-1] == 0
         assert [item["route"] for item in telemetry.failing()] == ["/x"]
