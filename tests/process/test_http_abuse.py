@@ -944,7 +944,6 @@ def test_a_response_that_does_not_keep_to_its_length_is_cut_off_at_once(
 ) -> None:
     """A client waits for what was announced: it must see that it will not come, and whose fault that is."""
     request_id = new_id()
-    before = len(service.records)
     with service.connect(timeout=20) as client:  # which keeps its connection alive
         client.sendall(
             f"GET /wrong/{how} HTTP/1.1\r\nHost: x\r\nLuna-Request-Id: {request_id}\r\n\r\n".encode()
@@ -953,8 +952,7 @@ def test_a_response_that_does_not_keep_to_its_length_is_cut_off_at_once(
     assert status_of(reply) == 200
     assert len(reply.partition(b"\r\n\r\n")[2]) < int(header_of(reply, "Content-Length") or 0)
     service.the_point(request_id, "GET:/wrong/<how>", 200, "response_aborted")
-    (said,) = [r for r in service.records[before:] if r.get("plugin") == "routes"]
-    assert "Content-Length" in said["message"]
+    service.wait_for("the response to GET /wrong/<how> is invalid: ")  # now and then, of many
 
 
 @pytest.mark.parametrize(
@@ -965,7 +963,6 @@ def test_a_response_that_does_not_keep_to_its_length_is_cut_off_at_once(
 def test_a_response_that_cannot_be_sent_is_the_plugins_failure(how: str, service: Abused) -> None:
     """Of hints, informational statuses and malformed headers the server's connection would not recover."""
     first, second = new_id(), new_id()
-    before = len(service.records)
     with service.connect() as client:
         for path, request_id in ((f"/wrong/{how}", first), ("/livez", second)):
             client.sendall(
@@ -976,8 +973,7 @@ def test_a_response_that_cannot_be_sent_is_the_plugins_failure(how: str, service
                 reply += client.recv(65536)
             assert status_of(reply) == (500 if request_id == first else 200)
     service.the_point(first, "GET:/wrong/<how>", 500, "internal_server_error")
-    (said,) = [r for r in service.records[before:] if r.get("plugin") == "routes"]
-    assert said["level"] == "ERROR"
+    service.wait_for("the response to GET /wrong/<how> is invalid: ")  # now and then, of many
 
 
 @pytest.mark.parametrize(("how", "body"), [("right", b"abcdef"), ("no_content", b"")])
