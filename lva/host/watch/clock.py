@@ -66,6 +66,22 @@ class StepClock(trio.abc.Instrument):
         ended: Stretches that lasted too long, the oldest first. Any thread may take them.
     """
 
+    # Reading and writing them is what a stamp consists of.
+    __slots__ = (
+        "_due",
+        "_left_out",
+        "_limit",
+        "_moved",
+        "_next_reading",
+        "_oldest",
+        "_read",
+        "_window",
+        "before",
+        "begun",
+        "ended",
+        "task",
+    )
+
     def __init__(
         self, limit: float, read: Callable[[], Reading], moved: Callable[[], object]
     ) -> None:
