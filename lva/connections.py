@@ -19,6 +19,7 @@ from hypercorn.typing import ConnectionState
 
 from lva.accepting import Acceptor
 from lva.connection_errors import ConnectionErrors
+from lva.host.forks import hide
 from lva.idle import IdleConnections, IdleWatch
 
 #: Under this key of the ASGI scope's `state` is what cuts the connection off at once.
@@ -40,6 +41,7 @@ class Connection(TCPServer):
     def __init__(self, errors: ConnectionErrors, idle: IdleConnections, *args: Any) -> None:
         super().__init__(*args)
         self._errors = errors
+        hide(self.stream.socket)
         self.idle_task: Any = IdleWatch(
             self.config.keep_alive_timeout,
             self.context.terminated.wait,

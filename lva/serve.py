@@ -19,6 +19,7 @@ from hypercorn.trio import serve as hypercorn_serve
 from lva.app import Service
 from lva.connections import our_connections
 from lva.errors import ConfigurationError
+from lva.host.forks import hide
 from lva.host.process_state import Piece, closed_descriptors
 from lva.host.receipt import EXIT_KILLED, EXIT_UNCLEAN
 from lva.host.terminator import Terminator
@@ -252,6 +253,7 @@ class _OurSocket(Config):
 
     def create_sockets(self) -> Sockets:
         self._listener.setblocking(False)
+        hide(self._listener)
         return Sockets([], [self._listener], [])
 
 

@@ -75,7 +75,9 @@ def _table(receipt: Receipt) -> str:
             str(plugin.restarts),
             *(str(points[key]) for key in ("accepted", "delivered", "rejected")),
             str(plugin.lost),
-            str(len(plugin.leaked_tasks) + len(plugin.leaked_threads)),
+            str(
+                sum(map(len, (plugin.leaked_tasks, plugin.leaked_threads, plugin.leaked_processes)))
+            ),
         )
     console = Console(file=io.StringIO(), force_terminal=True)
     with console.capture() as captured:

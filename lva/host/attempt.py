@@ -14,7 +14,7 @@ from lva.host.crash import Crash
 from lva.host.delivery import Delivery
 from lva.host.footprint import Footprint
 from lva.host.instances import Instances, Plugin
-from lva.host.leaks import Leaks, find_leaks
+from lva.host.leaks import Leaks, lasting_leaks
 from lva.host.loading import PluginClass
 from lva.host.record import Record, State
 from lva.host.routing import Gate, RouteRefusedError, RouteTable
@@ -30,8 +30,6 @@ _HINTS: Final = {
     "no running event loop": ' (for asyncio code, write `runtime = "asyncio"` on the class)',
     "signal only works in main thread": " (signals are the service's; to clean up, define close())",
 }
-#: How long, in seconds, a thread whose work is done may take to get there.
-_LAST_INSTRUCTIONS: Final = 0.05
 #: How long, in seconds, a `close()` that was cut short may take to end.
 _CLOSE_GRACE: Final = 1.0
 
@@ -306,17 +304,11 @@ class Attempt:
                 await self._close(member)
         if (leftovers := self._runtime.settle()) is not None:
             await self._settle(leftovers)
+        limit = self._patience.left(self._settings.stop_timeout)
+        await self._record.end_children(limit, self._plugin)
         if self._record.state.value in _NOT_BY_ORDER:
-            self._record.note_leaks(await self._leaks(), self._plugin)
-
-    async def _leaks(self) -> Leaks:
-        """Look for what is left; a thread that is at its last instructions gets a moment to end."""
-        leaks = find_leaks([self._plugin]).get(self._plugin.name, Leaks())
-        if leaks.threads and not leaks.tasks:
-            with trio.CancelScope(shield=True):
-                await trio.sleep(_LAST_INSTRUCTIONS)
-            leaks = find_leaks([self._plugin]).get(self._plugin.name, Leaks())
-        return leaks
+            leaks = await lasting_leaks([self._plugin])
+            self._record.note_leaks(leaks.get(self._plugin.name, Leaks()), self._plugin)
 
     def _note_late_failure(self) -> None:
         """Log what a task raised while it was being cancelled: no death is silent.

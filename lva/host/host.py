@@ -14,10 +14,11 @@ from trio_util import wait_any
 
 from lva.errors import listing, suggestion
 from lva.events import EVENT_TYPES, EventType
+from lva.host import forks, starts
 from lva.host.changes import Changes
 from lva.host.contained import Bugs
 from lva.host.intake import Intake, handling
-from lva.host.leaks import find_leaks
+from lva.host.leaks import lasting_leaks
 from lva.host.lifecycle import Ending, PluginLife, Services
 from lva.host.limiters import a_limiter_for_each
 from lva.host.loading import LoadedPlugin
@@ -104,6 +105,8 @@ class Host:
             rng=rng or random.Random(),  # noqa: S311 - jitter, not cryptography
         )
         self._loaded = loaded
+        starts.install()
+        forks.install()
         # By event: what its points are, and who gets them. Replaced as a whole, never changed, since
         # other threads read it too.
         self._ways: Mapping[str, _Way] = {name: (event, ()) for name, event in EVENT_TYPES.items()}
@@ -285,6 +288,8 @@ class Host:
                 f" available: {listing(EVENT_TYPES)}"
             ) from None
         batch = tuple(points)
+        if forks.in_child:
+            forks.refuse(len(batch))
         if not batch:
             return True
         item = kind.item
@@ -356,7 +361,10 @@ class Host:
         for life in self.lives.values():
             if life.record.has_points:
                 await life.give_up_points()  # of those that an operator had stopped
-        for name, leaks in find_leaks(self.lives.values()).items():
+            # What something that was abandoned has started since.
+            left = self._deadline - trio.current_time()
+            await life.record.end_children(left, life)
+        for name, leaks in (await lasting_leaks([*self.lives.values()])).items():
             self.lives[name].record.note_leaks(leaks, self.lives[name])
 
     async def _tell_of_waits(self, deadline: float) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import concurrent.futures.thread
 import sys
 import threading
+import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import trio
 
 from lva.host.runtimes import waiting_at
+from lva.host.starts import jobs_of, starter_of
 from lva.logs import current_plugin
 
 if TYPE_CHECKING:
@@ -43,35 +46,15 @@ def find_leaks(lives: Iterable[Footprint]) -> dict[str, Leaks]:
     """Find what is alive of these plugins, in one walk over all tasks and threads.
 
     A task belongs to the plugin in whose context it was started or whose file its code is from; a
-    thread to the plugin whose file is on its stack, or whose task called it. A library's own thread
-    without either cannot be told.
+    thread to the plugin whose code has started it, or its work, or whose file is on its stack.
     """
     lives = list(lives)
     roots = _roots(lives)
     found: defaultdict[str, Leaks] = defaultdict(Leaks)
     for name, task in _tasks_of(roots):
         found[name].tasks.append(f"{task.name} (at {waiting_at(task)})")
-    frames = sys._current_frames()  # noqa: SLF001 - the documented way to see the stacks of threads
-    for thread in threading.enumerate():
-        if thread is threading.main_thread() or thread.ident not in frames:
-            continue
-        if thread.name.startswith(IMPORT_THREAD):
-            continue  # it imports the file anew, and belongs to no life of the plugin
-        stack = list(_stack(frames[thread.ident]))
-        for root, module, name in _each(roots):
-            own = [
-                frame
-                for frame in stack
-                if frame.f_code.co_filename.startswith(root)
-                and _whose(roots[root], frame.f_globals) == name
-            ]
-            callers = (f" from {name}.", f" from {module}.", f" from lva_plugins.{name}.")
-            called = any(caller in thread.name for caller in callers)
-            if own or (called and len(stack) > _IDLE_DEPTH):
-                place = own[0] if own else stack[0]
-                found[name].threads.append(
-                    f"{thread.name} (at {place.f_code.co_filename}:{place.f_lineno})"
-                )
+    for name, description in _threads_of(roots):
+        found[name].threads.append(description)
     for life in lives:
         tasks, threads = life.left_running()
         if tasks or threads:
@@ -80,6 +63,74 @@ def find_leaks(lives: Iterable[Footprint]) -> dict[str, Leaks]:
             named = {line.partition(" (at ")[0] for line in leaks.threads}
             leaks.threads += [line for line in threads if line.partition(" (at ")[0] not in named]
     return dict(found)
+
+
+async def lasting_leaks(lives: Sequence[Footprint]) -> dict[str, Leaks]:
+    """Find what is alive of these plugins, once threads that are about to end have had a moment to do so.
+
+    Nobody can wait for a thread that was abandoned, not even when its work is done.
+    """
+    found = find_leaks(lives)
+    if any(leaks.threads for leaks in found.values()):
+        roots = _roots(lives)
+        for _ in range(_LOOKS):
+            with trio.CancelScope(shield=True):
+                await trio.sleep(_LOOK)
+            time.sleep(_LOOK)  # noqa: ASYNC251 - threads end in real time, which the loop's may not be
+            if not any(True for _ in _threads_of(roots)):
+                break
+        found = find_leaks(lives)
+    return found
+
+
+def _threads_of(roots: _Roots) -> Iterator[tuple[str, str]]:
+    """Yield what the threads of these plugins are and where, with the plugin's name. Any thread may call."""
+    names = {name for _, _, name in _each(roots)}
+    frames = sys._current_frames()  # noqa: SLF001 - the documented way to see the stacks of threads
+    jobs = {job.ident: job for job in jobs_of(names)}
+    for thread in threading.enumerate():
+        if thread is threading.main_thread() or thread.ident not in frames:
+            continue
+        if thread.name.startswith(IMPORT_THREAD):
+            continue  # it imports the file anew, and belongs to no life of the plugin
+        stack = list(_stack(frames[thread.ident]))
+        job = jobs.get(thread.ident)
+        starter = starter_of(thread) if job is None else job.plugin
+        if thread.name.startswith(f"executor from {starter}.") and _rests(stack):
+            continue  # the loop's own executor is there for the next attempt
+        own = list(_frames_of_plugins(stack, roots))
+        if starter is None:
+            for name in dict.fromkeys(name for name, _ in own):
+                yield name, _described(thread, own, name, stack[0])
+        elif starter in names:
+            yield starter, _described(thread, own, starter, stack[0])
+
+
+def _rests(stack: Sequence[FrameType]) -> bool:
+    """Return whether a thread of an executor has nothing to do."""
+    return stack[0].f_code is concurrent.futures.thread._worker.__code__  # noqa: SLF001 - nothing else tells
+
+
+def _described(
+    thread: threading.Thread,
+    own: Iterable[tuple[str, FrameType]],
+    plugin: str,
+    innermost: FrameType,
+) -> str:
+    """Say what a thread is, and where: its innermost line of the plugin's, if it has one."""
+    place = next((frame for name, frame in own if name == plugin), innermost)
+    return f"{thread.name} (at {place.f_code.co_filename}:{place.f_lineno})"
+
+
+def _frames_of_plugins(
+    stack: Iterable[FrameType], roots: _Roots
+) -> Iterator[tuple[str, FrameType]]:
+    """Yield the frames that are of these plugins' files, with the plugin's name."""
+    packages = _packages(roots)
+    for frame in stack:
+        owners = _owners(frame.f_code.co_filename, roots, packages)
+        if owners and (name := _whose(owners, frame.f_globals)) is not None:
+            yield name, frame
 
 
 def trio_tasks_of(life: Footprint) -> list[trio.lowlevel.Task]:
@@ -105,6 +156,17 @@ def _each(roots: _Roots) -> Iterator[tuple[str, str, str]]:
             yield root, module, name
 
 
+def _packages(roots: _Roots) -> list[str]:
+    return [root for root in roots if root.endswith("/")]
+
+
+def _owners(file: str, roots: _Roots, packages: Iterable[str]) -> dict[str, str] | None:
+    """Return the plugins that were made from a file."""
+    return roots.get(file) or next(
+        (roots[root] for root in packages if file.startswith(root)), None
+    )
+
+
 def _whose(owners: Mapping[str, str], namespace: Mapping[str, object]) -> str | None:
     """Return which of the plugins made from one file code belongs to, by its module's namespace."""
     if len(owners) == 1:
@@ -116,13 +178,10 @@ def _whose(owners: Mapping[str, str], namespace: Mapping[str, object]) -> str | 
 def _tasks_of(roots: _Roots) -> Iterator[tuple[str, trio.lowlevel.Task]]:
     """Yield every task of these plugins with the plugin's name."""
     names = {name for _, _, name in _each(roots)}
-    packages = [root for root in roots if root.endswith("/")]
+    packages = _packages(roots)
 
     def by_code(task: trio.lowlevel.Task) -> str | None:
-        file = _code_file(task)
-        owners = roots.get(file) or next(
-            (roots[root] for root in packages if file.startswith(root)), None
-        )
+        owners = _owners(_code_file(task), roots, packages)
         frame = getattr(task.coro, "cr_frame", None)
         return _whose(owners, frame.f_globals if frame else {}) if owners else None
 
@@ -134,8 +193,9 @@ def _tasks_of(roots: _Roots) -> Iterator[tuple[str, trio.lowlevel.Task]]:
 
 #: How the names of threads begin that import a plugin's file while the plugin runs.
 IMPORT_THREAD: Final = "import of plugin "
-#: Frames of an idle worker thread that Trio keeps for its next job, under the name of its last.
-_IDLE_DEPTH = 4
+#: How many times threads that were abandoned are looked at before they count, and the seconds between.
+_LOOKS: Final = 200
+_LOOK: Final = 0.001
 
 
 def _root(path: Path) -> str:

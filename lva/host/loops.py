@@ -24,6 +24,8 @@ from pathlib import Path
 from types import CellType, FrameType
 from typing import Any, Final, NamedTuple
 
+from lva.host.forks import keep_from_children
+from lva.host.starts import note_process
 from lva.host.watch.pulse import PluginLoop, Pulse
 from lva.host.watch.readings import own_processor_clock
 from lva.logs import service_logger
@@ -144,6 +146,7 @@ class LoopThread:
         self.unanswered: set[Callable[[], None]] = set()
         self._processor_clock: int | None = None
         self.loop: asyncio.AbstractEventLoop = _new_loop(self, use_uvloop)
+        keep_from_children(self.loop)
         self.pulse: Pulse = Pulse(self.loop.call_soon_threadsafe, LoopThread._main.__code__)
         self.loop.set_default_executor(
             ThreadPoolExecutor(
@@ -155,7 +158,7 @@ class LoopThread:
         self.thread: threading.Thread = threading.Thread(
             target=context.run, args=(self._main,), name=f"{name} (asyncio loop)", daemon=True
         )
-        self.thread.start()
+        Context().run(self.thread.start)  # by the host, whoever's code led here
 
     def _main(self) -> None:
         self._processor_clock = own_processor_clock()
@@ -253,6 +256,7 @@ class LoopThread:
             if late := self._left():  # calls that close a stream which was being sent
                 await asyncio.wait(late, timeout=LINGER)
             self._close_made()  # there is some if a task has kept `settle` from its end
+            self._close_processes()
             await self.loop.shutdown_asyncgens()
             for executor in self._executors:
                 executor.shutdown(wait=False, cancel_futures=True)
@@ -271,26 +275,26 @@ class LoopThread:
         return [task for task in known if not task.done()]
 
     def _close_made(self) -> list[str]:
-        """Close connections, servers and subprocesses; return which were open."""
+        """Close connections and servers; return which were open."""
         found = []
-        made = self._all_made()
-        self._processes = []
-        for item in made:
+        for item in self._all_made():
             # By what they can do: uvloop's are of types of their own.
             if hasattr(item, "is_serving"):
                 if item.is_serving():
                     found.append("a server")
                 item.close()
-            elif hasattr(item, "get_returncode"):
-                if item.get_returncode() is None:
-                    found.append(f"subprocess {item.get_pid()}")
-                    with contextlib.suppress(ProcessLookupError):
-                        item.kill()
-                item.close()
-            elif not item.is_closing():
+            elif not hasattr(item, "get_returncode") and not item.is_closing():
                 found.append(_connection(item))
                 getattr(item, "abort", item.close)()
         return found
+
+    def _close_processes(self) -> None:
+        """Close what is left of subprocesses, which the host ends."""
+        made = self._all_made()
+        self._processes = []
+        for item in made:
+            if hasattr(item, "get_returncode"):
+                item.close()
 
     def _all_made(self) -> list[Any]:
         with self._making:
@@ -400,6 +404,8 @@ class LoopThread:
 
     def note_made(self, item: Any) -> None:
         """Note something that has to be closed."""
+        if hasattr(item, "get_pid"):
+            note_process(item.get_pid(), self._name)  # uvloop starts it by itself
         with self._making:
             try:
                 self._made.add(item)

@@ -29,6 +29,7 @@ class PluginReceipt(NamedTuple):
         abandoned: How many of them ended with something left behind.
         restarts: Attempts after the first, of all lives.
         points: The sums of its classes' ledgers.
+        leaked_processes: What it had started and not ended, each with its command line and how it was ended.
         problems: What went wrong at its close, for people.
     """
 
@@ -42,6 +43,7 @@ class PluginReceipt(NamedTuple):
     points: dict[str, Any]
     leaked_tasks: Sequence[str]
     leaked_threads: Sequence[str]
+    leaked_processes: Sequence[str]
     problems: Sequence[str]
 
     @property
@@ -86,6 +88,7 @@ class Receipt:
                     "points": plugin.points,
                     "leaked_tasks": [redact(task) for task in plugin.leaked_tasks],
                     "leaked_threads": [redact(thread) for thread in plugin.leaked_threads],
+                    "leaked_processes": [redact(line) for line in plugin.leaked_processes],
                     "problems": [redact(problem) for problem in plugin.problems],
                 }
                 for plugin in self.plugins
@@ -106,6 +109,7 @@ def plugin_receipt(life: PluginLife) -> PluginReceipt:
         points=total_points(life),
         leaked_tasks=life.record.leaks.tasks,
         leaked_threads=life.record.leaks.threads,
+        leaked_processes=list(life.record.leaked_processes),
         problems=list(life.record.problems),
     )
 
@@ -123,7 +127,7 @@ def exit_code(plugins: Sequence[PluginReceipt], critical: str | None, host_faile
         return EXIT_CRITICAL
     unclean = any(
         plugin.lost or plugin.leaked_tasks or plugin.leaked_threads
-        or plugin.abandoned
+        or plugin.leaked_processes or plugin.abandoned
         for plugin in plugins
     )  # fmt: skip
     return EXIT_UNCLEAN if unclean else EXIT_CLEAN

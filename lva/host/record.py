@@ -21,6 +21,7 @@ from trio_util import AsyncValue
 
 from lva.contract import BaseEventPlugin
 from lva.errors import ConfigurationError
+from lva.host.children import end_children
 from lva.host.dead_letters import DeadLetters
 from lva.host.delivery import Delivery
 from lva.host.footprint import Footprint
@@ -122,6 +123,7 @@ class Record:
         last_error_at: When something failed last, in Unix seconds.
         problems: What went wrong at the ends of its lives; the newest.
         leaks: What was alive of it when that was last looked for.
+        leaked_processes: What it started, did not end, and was ended for it; the newest.
         owner: Of its routes; these stay, at 503, from one life to the next.
         watchers: Told of each change of state.
         past: The accounts of event classes that a reload removed, by name and event.
@@ -142,6 +144,7 @@ class Record:
         self._last_error: str | None = None
         self.problems: deque[str] = deque(maxlen=_PROBLEMS)
         self.leaks: Leaks = Leaks()
+        self.leaked_processes: deque[str] = deque(maxlen=_PROBLEMS)
         self.owner: Owner = Owner(name)
         self.watchers: Sequence[Watcher] = ()
         self.past: dict[tuple[str, str], Ledger] = {}
@@ -227,6 +230,20 @@ class Record:
             self.move(State.ABANDONED, why, quiet=True)
         else:
             self.logger.error("%s", why, extra=extra)
+
+    async def end_children(self, most: float, plugin: Footprint) -> None:
+        """End the processes that the plugin has started and left, and note them. Cannot be cancelled.
+
+        Args:
+            most: How long SIGTERM may take to work, in seconds.
+            plugin: The life that is over.
+        """
+        found, left = await end_children(self.name, most)
+        if found:
+            self.leaked_processes += found
+            self.note_problem("close()", f"left behind, now ended: {'; '.join(found)}")
+        if left:
+            self.abandon(f"a process of it does not end: {'; '.join(left)}", task_tree(plugin))
 
     def note_leaks(self, leaks: Leaks, plugin: Footprint) -> None:
         """Log and keep what of the plugin is still alive after its close."""

@@ -55,6 +55,14 @@ class Patience:
             end = max(deadline, trio.current_time() + self.LEAST)
             scope.deadline = min(scope.deadline, end)
 
+    def left(self, limit: float) -> float:
+        """Return how long a wait may last, in seconds.
+
+        Args:
+            limit: For how long at most.
+        """
+        return max(self.LEAST, min(limit, self._deadline - trio.current_time()))
+
     async def wait(self, event: trio.Event, limit: float, share: float = 1.0) -> bool:
         """Wait for the event; return whether it is set. Not interrupted by a cancellation.
 
@@ -275,7 +283,7 @@ class TrioRuntime(Runtime):
                 return  # the service ended without it
 
         try:
-            trio.lowlevel.start_thread_soon(work, deliver, what)
+            context.copy().run(trio.lowlevel.start_thread_soon, work, deliver, what)
         except RuntimeError as error:  # no thread left
             return Constructed(error=error)
         if not finished.acquire(timeout=_BRIEFLY):

@@ -365,9 +365,9 @@ async def test_the_receipt_of_a_clean_stop(tmp_path, autojump_clock):
 def test_the_receipt_tells_no_secrets():
     """Not even where no log formatter masks them: the terminator writes it by itself."""
     said = "poll http://gate:sesame-open@camera"
-    part = PluginReceipt("p", "abandoned", said, None, 1, 1, 0, {}, [said], [said], [said])
+    part = PluginReceipt("p", "abandoned", said, None, 1, 1, 0, {}, [said], [said], [said], [said])
     written = json.dumps(Receipt("told to", 4, 1.0, [part]).as_dict())
-    assert written.count("poll http://***@camera") == 4
+    assert written.count("poll http://***@camera") == 5
     assert "sesame" not in written
 
 
