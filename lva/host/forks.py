@@ -166,10 +166,12 @@ def _end_at_loops() -> None:
     if trio.lowlevel.in_trio_run():
         trio.lowlevel.add_instrument(_End(plugin))
     for loop in list(_loops):
-        handles = getattr(loop, "_ready", None)  # uvloop has none that can be seen
-        loop.call_soon(_end, plugin)
-        if handles is not None:
-            handles.rotate(1)  # before everything that was to run in the parent
+        if (selector := getattr(loop, "_selector", None)) is not None:
+            selector.select = lambda *_: _end(
+                plugin
+            )  # what a loop comes to next, whatever is ready
+        elif not loop.is_closed():
+            loop.call_soon(_end, plugin)  # uvloop's inside cannot be reached
 
 
 class _End(trio.abc.Instrument):

@@ -184,6 +184,7 @@ class Outcome:
         problems: Whether the receipt lists problems; None if that depends on the moment.
         log: What its log says at level WARNING or above; None if its trouble needs no such record.
         leaks: Whether a task or a thread of it is still there at the end.
+        starts: Whether it has left a process, which was ended for it.
         loses: Whether points were not delivered to it; None if that depends on the moment.
         held: Whether its loop never runs again, so that `close()` cannot be entered any more.
     """
@@ -195,13 +196,14 @@ class Outcome:
     problems: bool | None = False
     log: str | None = "trouble on purpose"
     leaks: bool = False
+    starts: bool = False
     loses: bool | None = False
     held: bool = False
 
     @property
     def unclean(self) -> bool:
         """Whether it calls for the exit code 4."""
-        return self.after == "abandoned" or self.leaks or bool(self.loses)
+        return self.after == "abandoned" or self.leaks or self.starts or bool(self.loses)
 
 
 @dataclass(frozen=True)

@@ -256,6 +256,8 @@ def ended(what: str) -> Outcome:
     return replace(ENDED, receipt=(*ENDED.receipt, what))
 
 
+LEFT_A_PROCESS = replace(ended(r"sleep 3600 \(process \d+, ended by SIGTERM\)"), starts=True)
+
 #: Ends with the exit code 0, however much went wrong before.
 CLEAN: dict[Case, Outcome] = {
     **{(how, place): FAILED for how in ERRORS for place in ("__init__", "initialize", "start", "child")},
@@ -300,8 +302,8 @@ ENDED_BY_THE_HOST: dict[Case, Outcome] = {
     ("waiting_for_a_future", "start"): UNHARMED,
     ("cancel_everything", "child"): UNHARMED,
     ("brief_loop_in_thread", "start"): UNHARMED,
-    ("subprocess", "start"): ended(r"sleep 3600 \(process \d+, ended by SIGTERM\)"),
-    ("shell", "child"): ended(r"sleep 3600 \(process \d+, ended by SIGTERM\)"),
+    ("subprocess", "start"): LEFT_A_PROCESS,
+    ("shell", "child"): LEFT_A_PROCESS,
     ("session", "start"): ended(r"a connection to 127\.0\.0\.1:\d+"),
     ("server", "start"): ended("a server"),
     ("both_ends", "start"): ended(r"a connection (to|from) 127\.0\.0\.1:\d+"),
