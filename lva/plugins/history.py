@@ -71,8 +71,9 @@ FILE_ERRORS = {
     sqlite3.SQLITE_NOTADB,
 }
 NOT_OURS = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-#: How long, in seconds, a reader waits at most for what was published before, and how often it looks.
-CATCH_UP, LOOK_AGAIN = 2.0, 0.02
+#: How long, in seconds, a reader waits at most for what was published before; after how long it looks at the
+#: latest; and how long after `handleEvent`, so that what it has done is in the host's account.
+CATCH_UP, LOOK_AGAIN, SETTLING = 2.0, 0.25, 0.002
 PARAMETERS = {"series", "since", "until", "tag", "limit", "before"}
 MAX_LIMIT = 1000
 MAX_ID = 2**53  # beyond what the file can hold, and exact as a float
@@ -112,6 +113,7 @@ class History(BaseEventPlugin, BaseBackgroundPlugin):
         # One thread for each connection, and none of the threads that other plugins use.
         self._write_limit = trio.CapacityLimiter(1)
         self._read_limit = trio.CapacityLimiter(1)
+        self._handled = trio.Event()
         path = self.config.path or self.app.settings["state_dir"] / f"{self.app.name}.sqlite3"
         setting = f"plugins.{self.app.name}.config.path"
         self._writer = Store(path, partial(open_database, setting=setting), self.logger)
@@ -134,6 +136,9 @@ class History(BaseEventPlugin, BaseBackgroundPlugin):
             trimmed = await self._write(lambda writer: store(writer, points, limit))
         except FileError as error:
             raise RetryLaterError(str(error)) from error
+        finally:
+            self._handled.set()
+            self._handled = trio.Event()
         if trimmed:
             logger.info("the file reached %d bytes: the oldest %d points went", limit, trimmed)
 
@@ -187,17 +192,22 @@ class History(BaseEventPlugin, BaseBackgroundPlugin):
         return {"points": rows, "next": following}
 
     async def _caught_up(self) -> None:
-        """Wait until what has been published by now is in the file, or is not going to be."""
-        accepted, _ = self._account()
+        """Wait until what has been published by now is in the file, or is not going to be soon."""
+        goal, settled = self._account()
         with trio.move_on_after(CATCH_UP):
-            while self._account()[1] < accepted:  # noqa: ASYNC110 - the host tells nobody
-                await trio.sleep(LOOK_AGAIN)
+            while settled < goal:
+                with trio.move_on_after(LOOK_AGAIN):
+                    await self._handled.wait()
+                await trio.sleep(SETTLING)
+                _, settled = self._account()
 
     def _account(self) -> tuple[int, int]:
-        """Return how many points the plugin has got, and how many of them are settled."""
-        (ledger,) = [item["ledger"] for item in self.app.plugins() if item["name"] == self.app.name]
+        """Return how many points the plugin has got, and how many of them nothing is to be waited for."""
+        (own,) = [item for item in self.app.plugins() if item["name"] == self.app.name]
+        ledger = own["ledger"]
         waiting = ledger["queued"] + ledger["in_flight"]
-        return ledger["accepted"], ledger["accepted"] - waiting
+        stands = any(delivery["circuit"] != "closed" for delivery in own["deliveries"])
+        return ledger["accepted"], ledger["accepted"] - (0 if stands else waiting)
 
     async def _read(self, query: Query) -> list[dict[str, Any]]:
         reader = self._reader
