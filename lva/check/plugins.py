@@ -260,7 +260,7 @@ def _configuration_lines(problem: Problem, file: Path | None) -> list[Problem]:
     text = ""
     if file is not None:
         try:
-            text = file.read_text(errors="replace")
+            text = file.read_text(encoding="utf-8", errors="replace")
         except OSError:
             file = None
     return [Problem(key, *_place_in(text, key, file), "config") for key in keys]

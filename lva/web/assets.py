@@ -120,7 +120,9 @@ def build() -> str:
 def assets() -> dict[str, Asset]:
     """Return the page and its parts by name, made once."""
     text, inside = bundle.page(
-        (ROOT / PAGE).read_text(), lambda name: (ROOT / name).read_text(), build()
+        (ROOT / PAGE).read_text(encoding="utf-8"),
+        lambda name: (ROOT / name).read_text(encoding="utf-8"),
+        build(),
     )
     found = {PAGE: _asset(PAGE, text.encode(), inside)}
     for name in PARTS:
