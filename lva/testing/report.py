@@ -24,6 +24,7 @@ GUARANTEES: Final = {
     "start": "a plugin that starts",
     "loop": "the event loop is everybody's",
     "route": "handlers handle their errors",
+    "await": "what is called is awaited",
     "secret": "secrets stay out of the log",
 }
 
@@ -33,7 +34,8 @@ class Problem:
     """One thing that is wrong.
 
     Attributes:
-        guarantee: Which guarantee is broken: ``"G1"``; or ``load``, ``start``, ``loop``, ``secret``.
+        guarantee: Which guarantee is broken: ``"G1"``; or one of ``load``, ``start``, ``loop``, ``await``,
+            ``secret``.
         message: What happened, one line for people.
         place: The plugin's own line.
         hint: What to do about it.

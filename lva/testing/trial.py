@@ -32,6 +32,7 @@ from lva.testing.leftovers import Origins, host_leftovers, left_since, snapshot
 from lva.testing.places import coroutine_place, error_place, parsed_place
 from lva.testing.probe import CLOSE, INITIALIZE, InjectedError, Plan, Probe
 from lva.testing.report import Problem
+from lva.testing.unawaited import Unawaited
 from lva.testing.virtual import VirtualLoop, VirtualTime
 from lva.testing.world import World
 from lva.web.access import Access
@@ -141,7 +142,11 @@ async def trial(
         virtual = await _virtual_time(helpers, world)
         before = snapshot()
         instruments = [probe, *([watch] if watch is not None else [])]
-        with Origins(root) as origins, _loops_in(virtual, probe, watch):
+        with (
+            Origins(root) as origins,
+            _loops_in(virtual, probe, watch),
+            Unawaited(root) as unawaited,
+        ):
             for instrument in instruments:
                 trio.lowlevel.add_instrument(instrument)
             async with trio.open_nursery() as nursery:
@@ -169,7 +174,7 @@ async def trial(
                 trio.lowlevel.remove_instrument(instrument)
             if watch is not None:
                 watch.forget()
-            run.problems[:] = _without_repetitions(run.problems)
+            run.problems[:] = _without_repetitions([*run.problems, *unawaited.problems])
         helpers.cancel_scope.cancel()
     if failure is not None:
         raise failure

@@ -112,6 +112,33 @@ SECRET = {"config": {"token": "hunter2-hunter2"}}
 
 WRONG = [
     background(
+        "forgets_to_await",
+        """
+client = None
+
+async def initialize(self):
+    self.client = httpx.AsyncClient(verify=False)
+
+async def close(self):
+    if self.client is not None:
+        self.client.aclose()  # !
+""",
+        "await",
+        "coroutine 'AsyncClient.aclose' was never awaited",
+    ),
+    on_asyncio(
+        "asyncio_forgets_to_await",
+        """
+async def start(self):
+    self.work()  # !
+
+async def work(self):
+    pass
+""",
+        "await",
+        "coroutine 'P.work' was never awaited",
+    ),
+    background(
         "crashes_after_minutes",
         """
 async def start(self):
