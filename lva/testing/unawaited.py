@@ -33,8 +33,8 @@ class Unawaited:
         warnings.showwarning = self._take
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        self._kept.__exit__(*error)
+    def __exit__(self, *_: object) -> None:
+        self._kept.__exit__(None, None, None)
 
     def _take(
         self,
