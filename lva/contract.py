@@ -300,7 +300,7 @@ class RetryLaterError(Exception):
 
     Args:
         message: What happened.
-        after: How many seconds the receiver asked to be left alone, if it said so.
+        after: For how many seconds the receiver asked for no calls, if it said so.
     """
 
     def __init__(self, message: str = "", *, after: float | None = None) -> None:
@@ -319,8 +319,8 @@ class PartialDeliveryError(Exception):
         message: What happened.
         failed: The points to try again.
         rejected: The points that are wrong for ever. Points in neither list were delivered.
-        after: Given if the receiver cannot take the failed points now, whatever they are: how many
-            seconds it asked to be left alone, 0 if it did not say. As with `RetryLaterError`, this
+        after: Given if the receiver cannot take the failed points now, whatever they are: for how many
+            seconds it asked for no calls, 0 if it did not say. As with `RetryLaterError`, this
             attempt then does not count towards `max_attempts`.
     """
 

@@ -169,7 +169,7 @@ class PluginSettings(_Table):
     )
     retry_max: PositiveSeconds = Field(30.0, description="Cap of that bound.")
     circuit_failures: Count = Field(
-        5, description="After this many failed calls in a row the receiver is left alone."
+        5, description="After this many failed calls in a row the circuit opens: no calls."
     )
     circuit_pause: PositiveSeconds = Field(
         15.0, description="For this long, at most; then one call probes it."

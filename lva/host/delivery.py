@@ -30,6 +30,7 @@ from lva.host.mailbox import (
     Ledger,
     Mailbox,
     MemoryMailbox,
+    number_of,
 )
 from lva.host.runtimes import Call, Patience, Runtime, now
 from lva.host.spool import SpooledMailbox, SpoolFile
@@ -40,7 +41,7 @@ from lva.settings import PluginSettings
 
 #: Longest delay before another attempt, in seconds, while a stop waits for the points.
 _DRAINING_DELAY: Final = 0.2
-#: The same after a receiver asked to be left alone for longer.
+#: The same after a receiver asked for a longer pause.
 _DRAINING_PAUSE: Final = 1.0
 #: How long, in seconds, a failure like the last one is only counted and not logged again.
 _LOG_INTERVAL: Final = 10.0
@@ -462,10 +463,10 @@ class Delivery:
         self._show(TRIED, batch)
         if left and batch.attempts - batch.unblamed >= self._settings.max_attempts:
             self._drop(batch, ATTEMPTS, range(left))
-            attempts = f"{left} points dropped after {batch.attempts} attempts"
+            attempts = f"{number_of(left)} dropped after {batch.attempts} attempts"
             self._log_failure(why, attempts, "drop", error)
         elif left:
-            self._log_failure(why, f"{left} points to be tried again", "retry", error)
+            self._log_failure(why, f"{number_of(left)} to be tried again", "retry", error)
         else:
             self._log_failure(why, "not to be tried again", "reject", error)
         answered = isinstance(error, PartialDeliveryError | PermanentDeliveryError)
@@ -604,7 +605,7 @@ def _later(error: BaseException) -> bool:
 
 
 def _asked_for(error: BaseException) -> float:
-    """Return how many seconds the receiver asked to be left alone. A plugin may have said anything."""
+    """Return for how many seconds the receiver asked for no calls. A plugin may have said anything."""
     after = getattr(error, "after", None)
     return after if isinstance(after, int | float) and after > 0 else 0.0
 

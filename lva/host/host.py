@@ -23,7 +23,7 @@ from lva.host.lifecycle import Ending, PluginLife, Services
 from lva.host.limiters import a_limiter_for_each
 from lva.host.loading import LoadedPlugin
 from lva.host.losses import Losses
-from lva.host.mailbox import Mailbox, size_of
+from lva.host.mailbox import Mailbox, number_of, size_of
 from lva.host.receipt import Receipt, exit_code, plugin_receipt
 from lva.host.record import BEGINNING, Record, State, Watcher
 from lva.host.routing import RouteTable
@@ -377,9 +377,7 @@ class Host:
                 "waiting up to %.0f s for %s; a second Ctrl-C or SIGTERM ends the service now",
                 max(0.0, deadline - trio.current_time()),
                 ", ".join(
-                    f"{name}: {count} point{'' if count == 1 else 's'}"
-                    for name, count in waiting.items()
-                    if count
+                    f"{name}: {number_of(count)}" for name, count in waiting.items() if count
                 ),
             )
 

@@ -29,6 +29,11 @@ _TOGETHER: Final = 100
 SIZE_OF: Final[Callable[[Any], int]] = attrgetter("size")
 
 
+def number_of(count: int) -> str:
+    """Return a number of points for people: ``"1 point"``, ``"2,000 points"``."""
+    return f"{count:,} point{'' if count == 1 else 's'}"
+
+
 def size_of(points: Sequence[Any]) -> int:
     """Return the size of points in memory, in bytes."""
     if len(points) == 1:  # as most publishers do, and cheaper without an iterator
@@ -56,7 +61,7 @@ class Ledger:
         accepted: Points that entered the plugin's channel, those from an earlier run included.
         delivered: Points whose `handleEvent` call returned.
         rejected: Points that the plugin called wrong for ever.
-        dropped: Points given up, by reason.
+        dropped: Points that will not be delivered, by reason.
         queued: Points waiting in the channel.
         in_flight: Points in a `handleEvent` call, or waiting for their next attempt.
         kept: Points left in the spool for the next run.
@@ -80,7 +85,7 @@ class Ledger:
 
     @property
     def waiting(self) -> int:
-        """Points that are neither delivered nor given up, and not left to the next run."""
+        """Points that are neither delivered nor dropped, and not left to the next run."""
         return self.queued + self.in_flight
 
     @property

@@ -26,7 +26,7 @@ from lva.host.dead_letters import DeadLetters
 from lva.host.delivery import Delivery
 from lva.host.footprint import Footprint
 from lva.host.leaks import Leaks
-from lva.host.mailbox import REMOVED, Ledger
+from lva.host.mailbox import REMOVED, Ledger, number_of
 from lva.host.routing import Gate, Owner
 from lva.host.runtimes import Patience, now
 from lva.host.spool import SpoolFile, open_spool
@@ -363,7 +363,7 @@ class Record:
             await delivery.keep()
         dropped = delivery.drop_rest(reason)
         if dropped:
-            self.logger.error("%d points were not delivered and are dropped", dropped)
+            self.logger.error("not delivered, dropped: %s", number_of(dropped))
 
     def points(self) -> Ledger:
         """Return the account of all its points: the sums over its event classes, past ones included."""

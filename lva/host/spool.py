@@ -27,7 +27,7 @@ import trio
 
 from lva.errors import ConfigurationError
 from lva.host.clock import PLAUSIBLE, STEP, Clock, told
-from lva.host.mailbox import DAMAGED, OVERFLOW, Batch, Bounds, Mailbox
+from lva.host.mailbox import DAMAGED, OVERFLOW, Batch, Bounds, Mailbox, number_of
 from lva.host.threads import in_thread
 from lva.logs import brief, service_logger
 from lva.points import MonitoringPoint
@@ -484,7 +484,7 @@ class SpooledMailbox(Mailbox):
             self.ledger.recovered += count
         self.ledger.accepted = self.ledger.queued = self.ledger.recovered
         if self.ledger.recovered:
-            self._logger.info("%d points are left from the last run", self.ledger.recovered)
+            self._logger.info("left from the last run: %s", number_of(self.ledger.recovered))
 
     # Accepting
 
@@ -680,10 +680,10 @@ class SpooledMailbox(Mailbox):
                 self._forget_stored()
         if lost:
             self._logger.error(
-                "segment %d of the spool cannot be read: %s; %d points dropped",
+                "segment %d of the spool cannot be read: %s; %s dropped",
                 segment.number,
                 why,
-                lost,
+                number_of(lost),
             )
 
     def _lose(self, segment: Segment, count: int) -> int:
@@ -858,7 +858,7 @@ class SpooledMailbox(Mailbox):
         ledger.kept = ledger.queued + ledger.in_flight - queued - in_flight
         ledger.queued, ledger.in_flight = queued, in_flight
         if ledger.kept:
-            self._logger.info("%d points are kept for the next run", ledger.kept)
+            self._logger.info("kept for the next run: %s", number_of(ledger.kept))
 
     def _unsettled(self, batches: Sequence[Batch]) -> dict[Segment, list[Any]]:
         """Return what each segment that is not on disk as it now is should have there."""

@@ -25,7 +25,7 @@ STEPS: Final = {
     DELIVERED: "in a call of handleEvent() that returned",
     FAILED: "in a call that did not; they will be tried again",
     REJECTED: "called wrong for ever by the plugin",
-    DROPPED: "given up after too many attempts, or because of their age",
+    DROPPED: "dropped after too many attempts, or because of their age",
 }
 #: Most points that wait for an observer.
 BUFFER: Final = 10_000

@@ -203,7 +203,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         rejected=described(COUNT, "Were called wrong for ever."),
         dropped={
             "type": "object",
-            "description": "Were given up, by reason.",
+            "description": "Will not be delivered, by reason.",
             "properties": dict.fromkeys(_REASONS, COUNT),
         },
         queued=described(COUNT, "Wait in the channel."),
@@ -225,7 +225,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         handle_seconds=described(ref("Histogram"), "Seconds that each call took."),
         circuit=described(
             {"type": "string", "enum": ["closed", "open", "probing"]},
-            "open: the receiver is left alone for a while.",
+            "open: no calls until the next probe; probing: one call is under way.",
         ),
         next_probe=described(
             nullable(NUMBER),

@@ -697,7 +697,7 @@ async def test_of_joined_rows_only_the_damaged_one_is_lost(path, caplog, joined)
         assert await take_all(box) == [*range(14), *range(15, 21)]
         assert box.ledger.dropped == {"spool_damaged": 1}
         assert box.ledger.balanced
-    assert "its checksum is wrong; 1 points dropped" in caplog.text
+    assert "its checksum is wrong; 1 point dropped" in caplog.text
 
 
 async def test_segments_are_not_joined_when_points_of_them_are_taken_or_much_older(
