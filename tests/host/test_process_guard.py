@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,9 +15,11 @@ from pathlib import Path
 import pytest
 import trio
 
+from lva.host.loading import finder_for, load_plugin
 from lva.host.process_guard import ProcessGuard, kept_by
 from lva.host.process_state import Piece, ProcessState
 from lva.host.watch.clock import enter_plugin, leave_plugin
+from tests.support import host_settings, write_plugin
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +120,35 @@ def test_a_variable_that_a_plugin_adds_for_a_library_stays(monkeypatch: pytest.M
     (change,) = state.put_back()
     assert change.text == "the environment (TZ); put back"
     assert "TZ" not in os.environ
+
+
+ready, go = threading.Event(), threading.Event()
+
+
+def test_a_reload_is_not_blamed_for_a_signal_that_another_plugin_takes_meanwhile(
+    tmp_path: Path,
+) -> None:
+    source = f"from {__name__} import go, ready\nready.set(); go.wait(10)\n"
+    write_plugin(
+        tmp_path / "plugins", "slow", source + "class Slow(BaseBackgroundPlugin):\n    x = 1\n"
+    )
+    settings = host_settings(tmp_path, ("slow",))
+    finder = finder_for(settings)
+    finder.install()
+    loaded: list[str] = []
+    thread = threading.Thread(
+        target=lambda: loaded.append(load_plugin("slow", settings, finder).name)
+    )
+    thread.start()
+    assert ready.wait(10)
+    before = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    go.set()
+    thread.join()
+    try:
+        assert loaded == ["slow"]
+        assert signal.getsignal(signal.SIGUSR2) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGUSR2, before)
 
 
 def test_a_thread_that_loads_a_plugin_anew_puts_nothing_back(

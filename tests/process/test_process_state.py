@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,8 @@ ACTS: dict[str, dict[str, str]] = {
     "the handler of SIGTERM": {
         "sigterm_own": "signal.signal(signal.SIGTERM, print)",
         "sigterm_ignored": "signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+        "sigterm_received": "receiver = trio.open_signal_receiver(signal.SIGTERM)\n"
+        "receiver.__enter__(); kept.append(receiver)",
         "sigterm_default": "signal.signal(signal.SIGTERM, signal.SIG_DFL)",
     },
     "the handler of SIGINT": {"sigint": "signal.signal(signal.SIGINT, signal.default_int_handler)"},
@@ -94,7 +97,9 @@ ACTS: dict[str, dict[str, str]] = {
     "the processors it may run on from": {"affinity": "os.sched_setaffinity(0, one_processor())"},
 }
 #: There is none at import yet, or what is said is another thing.
-NOT_AT_IMPORT = {"no_wakeup", "asyncio_signals", "no_modules"}
+NOT_AT_IMPORT = {"no_wakeup", "asyncio_signals", "no_modules", "sigterm_received"}
+#: These are of the main thread, or of each.
+OF_A_THREAD = ("handler", "wake-up", "signal mask", "trace", "profile", "asyncgen", "processors")
 NAMES = {name: said for said, acts in ACTS.items() for name in acts}
 CODE = {name: code for acts in ACTS.values() for name, code in acts.items()}
 
@@ -102,6 +107,8 @@ TOP = """
 import asyncio, gc, locale, os, resource, signal, socket, sys, threading, time, warnings
 import trio
 from lva import *
+
+kept = []
 
 def nothing(*args): ...
 
@@ -114,6 +121,8 @@ def one_processor():
 """
 ACTOR = """
 class Actor(BaseBackgroundPlugin):
+    runtime = %r
+
     async def initialize(self):
         self.addRoute("/act/" + __name__.rpartition(".")[2], self.route, {"post"})
         if %r == "initialize":
@@ -172,13 +181,14 @@ class Witness(BaseBackgroundPlugin):
 SET_BY_THE_SERVICE = {"switch", "wake-up", "asyncgen"}
 
 
-def actors(tmp_path: Path, names: list[str], where: str) -> ServiceProcess:
+def actors(tmp_path: Path, names: Sequence[str], where: str, style: str = "trio") -> ServiceProcess:
     """Return a service with a plugin for each act, and a witness that comes before them."""
     write_plugin(tmp_path / "plugins", "witness", WITNESS, TOP)
     for name in names:
         act = f"def act():\n{textwrap.indent(CODE[name], '    ')}\n"
         at_import = "act()\n" if where == "import" else ""
-        write_plugin(tmp_path / "plugins", name, act + at_import + ACTOR % where, TOP)
+        source = act + at_import + ACTOR % (style, where)
+        write_plugin(tmp_path / "plugins", name, source, TOP)
     return ServiceProcess(tmp_path, ["witness", *names])
 
 
@@ -225,9 +235,12 @@ def test_in_initialize(tmp_path: Path, subtests: pytest.Subtests) -> None:
     assert now == initialized
 
 
-def test_while_it_runs(tmp_path: Path, subtests: pytest.Subtests) -> None:
+@pytest.mark.parametrize("style", ["trio", "asyncio"])
+def test_while_it_runs(tmp_path: Path, style: str, subtests: pytest.Subtests) -> None:
     names = [*CODE]
-    with actors(tmp_path, names, "running") as service:
+    if style == "asyncio":  # each on an event loop, and in a thread, of its own
+        names = [name for name in CODE if not any(word in NAMES[name] for word in OF_A_THREAD)]
+    with actors(tmp_path, names, "running", style) as service:
         service.wait_until_ready()
         for name in names:
             assert service.request("POST", f"/act/{name}").status_code == 204
@@ -239,7 +252,7 @@ def test_while_it_runs(tmp_path: Path, subtests: pytest.Subtests) -> None:
 
 
 def test_signals_at_import_are_refused(tmp_path: Path) -> None:
-    names = [name for name in CODE if "the handler of" in NAMES[name]]
+    names = [n for n in CODE if n not in NOT_AT_IMPORT and "the handler of" in NAMES[n]]
     with actors(tmp_path, names, "import") as service:
         assert service.wait() == 2
     for name in names:
