@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import trio
 
-from lva.host.starts import VARIABLE, forked_by, has_started_processes, mark_of
+from lva.host.starts import VARIABLE, has_started_processes, mark_of, take_processes
 from lva.host.threads import in_thread
 from lva.logs import redact
 
@@ -48,7 +48,7 @@ async def end_children(plugin: str, most: float) -> tuple[list[str], list[str]]:
 
 
 def _end_children(plugin: str, patience: float) -> tuple[list[str], list[str]]:
-    found = _wait(children_of(plugin), _MOMENT)
+    found = _wait(_children_of(plugin), _MOMENT)
     if not found:
         return [], []
     named = {process: _named(process) for process in found}
@@ -66,12 +66,12 @@ def _end_children(plugin: str, patience: float) -> tuple[list[str], list[str]]:
     return [*lines.values()], [lines[process] for process in left]
 
 
-def children_of(plugin: str) -> list[Any]:
-    """Return the processes (`psutil.Process`) of a plugin that run, with their descendants. Blocks."""
+def _children_of(plugin: str) -> list[Any]:
+    """Return the processes (`psutil.Process`) of a plugin that run, with their descendants."""
     import psutil  # takes a moment, and most plugins start nothing
 
     found: dict[Any, None] = {}
-    for process in [*forked_by(plugin), *_marked(mark_of(plugin))]:
+    for process in [*take_processes(plugin), *_marked(mark_of(plugin))]:
         try:
             if process.is_running():  # and its number is not another's by now
                 found |= dict.fromkeys([process, *process.children(recursive=True)])

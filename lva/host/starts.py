@@ -72,13 +72,16 @@ def jobs_of(plugins: Iterable[str]) -> list[Job]:
 
 
 def has_started_processes(plugin: str) -> bool:
-    """Return whether a plugin has ever started a process."""
+    """Return whether a plugin has started a process since `take_processes`."""
     return plugin in _starters
 
 
-def forked_by(plugin: str) -> list[Any]:
-    """Return the processes (`psutil.Process`) that a plugin has started and that may still run."""
-    return [process for name, process in list(_processes.values()) if name == plugin]
+def take_processes(plugin: str) -> list[Any]:
+    """Return, and forget, the processes (`psutil.Process`) that a plugin has started."""
+    _starters.discard(plugin)
+    numbers = [number for number, (name, _) in list(_processes.items()) if name == plugin]
+    taken = (_processes.pop(number, None) for number in numbers)
+    return [noted[1] for noted in taken if noted is not None]
 
 
 def mark_of(plugin: str) -> str:

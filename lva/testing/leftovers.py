@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import trio
 
+from lva.host import starts
 from lva.host.leaks import all_tasks
 from lva.host.runtimes import waiting_at
 from lva.testing.blocks import SCHEDULE
@@ -62,6 +63,7 @@ class Origins:
 
     def __enter__(self) -> Self:
         _install_hook()
+        starts.install()  # below this wrapper, which goes again
         _recorders.append(self)
         # Python tells no hook of threads, at least not before 3.12. The ignores: mypy knows it as a method.
         self._start = threading.Thread.start
