@@ -42,13 +42,17 @@ PORT = 5347
 SETTLING = 0.05  # seconds before a round, in which connections end and the watch begins
 PASS = 20_000  # points; a round repeats passes until its time is over
 
-#: `lva run`, whose watch runs from SIGUSR1 to SIGUSR2.
+#: `lva run`, whose watch runs from SIGUSR1 to SIGUSR2. Both are handled before the service begins: it puts back
+#: what is changed later.
 SERVICE = """
-import signal
+import os, signal
 import trio
 from lva.cli import main
 from lva.host.host import Host
 
+told, tell = os.pipe()
+for number in (signal.SIGUSR1, signal.SIGUSR2):
+    signal.signal(number, lambda number, _: os.write(tell, bytes([number])))
 watch_loop = Host.watch_loop
 
 async def in_turns(self):
@@ -59,12 +63,12 @@ async def in_turns(self):
             await watch_loop(self)
 
     async with trio.open_nursery() as nursery:
-        with trio.open_signal_receiver(signal.SIGUSR1, signal.SIGUSR2) as signals:
-            async for number in signals:
-                scope.cancel()
-                if number == signal.SIGUSR1:
-                    scope = trio.CancelScope()
-                    nursery.start_soon(one_turn)
+        while True:
+            await trio.lowlevel.wait_readable(told)
+            scope.cancel()
+            if os.read(told, 1)[0] == signal.SIGUSR1:
+                scope = trio.CancelScope()
+                nursery.start_soon(one_turn)
 
 Host.watch_loop = in_turns
 main()

@@ -21,7 +21,7 @@ from lva.host.intake import Intake, handling
 from lva.host.leaks import lasting_leaks
 from lva.host.lifecycle import Ending, PluginLife, Services
 from lva.host.limiters import a_limiter_for_each
-from lva.host.loading import LoadedPlugin
+from lva.host.loading import PACKAGE, LoadedPlugin
 from lva.host.losses import Losses
 from lva.host.mailbox import Mailbox, number_of, size_of
 from lva.host.receipt import Receipt, exit_code, plugin_receipt
@@ -153,7 +153,10 @@ class Host:
         for name, life in list(self.lives.items()):
             thread = life.loop_thread()
             loop = None if thread is None else thread.watched()
-            found[name] = Watched(life.loaded.module, loop)
+            parts = life.loaded.module.split(".")
+            # Of a package in a plugin directory, all modules are the plugin's, whichever has its class.
+            top = parts[:2] if parts[0] == PACKAGE else parts
+            found[name] = Watched(".".join(top), loop)
         return found
 
     async def _conduct(self, task_status: trio.TaskStatus[None]) -> None:
