@@ -42,8 +42,8 @@ PORT = 5347
 SETTLING = 0.05  # seconds before a round, in which connections end and the watch begins
 PASS = 20_000  # points; a round repeats passes until its time is over
 
-#: `lva run`, whose watch runs from SIGUSR1 to SIGUSR2. Both are handled before the service begins: it puts back
-#: what is changed later.
+#: `lva run`, whose watch runs from SIGUSR1 to SIGUSR2. Both are handled before the service begins: it puts
+#: back what is changed later.
 SERVICE = """
 import os, signal
 import trio
