@@ -102,7 +102,7 @@ class StepClock(trio.abc.Instrument):
         """Begin a step."""
         now = perf_counter()
         if now >= self._due:
-            self._look_back(now)
+            now = self._look_back(now)
         self.task = task
         self.begun = now
 
@@ -110,7 +110,7 @@ class StepClock(trio.abc.Instrument):
         """Begin to wait for events."""
         now = perf_counter()
         if now >= self._due:
-            self._look_back(now)
+            now = self._look_back(now)
         self.task = None
         self.begun = now
 
@@ -118,11 +118,14 @@ class StepClock(trio.abc.Instrument):
         """Begin another stretch within the step, since the plugin is about to change."""
         now = perf_counter()
         if now >= self._due:
-            self._look_back(now)
+            now = self._look_back(now)
         self.begun = now
 
-    def _look_back(self, now: float) -> None:
-        """Take note of the stretch that ends now."""
+    def _look_back(self, now: float) -> float:
+        """Take note of the stretch that ends now; return when the next one begins, which is later.
+
+        What the thread waits for while this runs belongs to neither.
+        """
         lasted = now - self.begun
         if self._window is not None:
             self._add_up(lasted)
@@ -137,6 +140,7 @@ class StepClock(trio.abc.Instrument):
             self._next_reading = now + self._oldest
             self._moved()
         self._due = self._next_reading if self._window is None else 0.0
+        return perf_counter()
 
     def _plugin(self) -> str | None:
         return None if self.task is None else self.task.context.get(current_plugin)

@@ -43,6 +43,9 @@ _ALARM: Final = 0.25
 #: The part of a wait for the interpreter that a plugin's own thread must have computed, and all others
 #: together must not, for it to be the one that had the interpreter.
 _HAD: Final = 0.5
+#: When this thread has run so late, in seconds, for no reason in the process, all of that stood still. On a
+#: virtual machine, one thread may do so for a fraction of a second.
+_STANDSTILL: Final = 1.0
 #: How often it is looked which plugins there are, in seconds.
 _REFRESH: Final = 1.0
 _MOST_KEPT: Final = 1000
@@ -172,7 +175,7 @@ class LoopWatch:
         """Take note of it when all of the process has stood still: this thread has run late for no reason."""
         late = after.at - before.at - self._period
         late -= after.queued - before.queued + after.waited_since(before)
-        if late >= self._limit * _LOOK:
+        if late >= _STANDSTILL:
             self._stood_still.append((before.at, after.at))
 
     def _note_used(self) -> None:
@@ -240,7 +243,7 @@ class LoopWatch:
         if stretch.waits:
             return 0.0
         begun, ended, before, after = stretch.begun, stretch.ended, stretch.before, stretch.after
-        own = after.own_since(before) - (begun - before.at)
+        own = after.own_since(before) - (begun - before.at) - (after.at - ended)
         own -= self._collections.seconds_between(begun, ended, self._ident)
         slept = max(0.0, own - (after.used - before.used))
         still = sum(max(0.0, min(ended, b) - max(begun, a)) for a, b in self._stood_still)
