@@ -169,10 +169,12 @@ class PluginSettings(_Table):
     )
     retry_max: PositiveSeconds = Field(30.0, description="Cap of that bound.")
     circuit_failures: Count = Field(
-        5, description="After this many failed calls in a row the circuit opens: no calls."
+        5,
+        description="After this many failed calls in a row the circuit opens: delivery is paused.",
     )
     circuit_pause: PositiveSeconds = Field(
-        15.0, description="For this long, at most; then one call probes it."
+        15.0,
+        description="How long the circuit stays open at most; then one call probes the receiver.",
     )
     spool: Literal["memory", "disk"] = Field(
         "memory",
@@ -188,7 +190,8 @@ class PluginSettings(_Table):
         " time, are written to a file below state_dir.",
     )
     dead_letters_bytes: Annotated[int, Field(ge=1024, le=1 << 50)] = Field(
-        16 * 1024 * 1024, description="Most bytes of that file and the one before it."
+        16 * 1024 * 1024,
+        description="Maximum size of that file and its one predecessor together, in bytes.",
     )
     event_loop: Literal["asyncio", "uvloop"] = Field(
         "asyncio",
@@ -231,12 +234,12 @@ class Settings(_Table):
     )
     admin_token: SecretStr | None = Field(
         None,
-        description="Who sends it may act on plugins and see their details. Without one everybody may"
-        " who reaches the service, if it listens on the loopback interface or a Unix socket only, and"
-        " nobody else. At least 16 characters, without spaces; best set in the environment.",
+        description="Bearer token for actions on plugins and for their details. If unset, anyone who can"
+        " connect is allowed when the service listens only on loopback or a Unix socket; otherwise nobody"
+        " is. At least 16 characters, without spaces; best set in the environment.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
-        "INFO", description="The least severe records that are logged."
+        "INFO", description="Minimum log level."
     )
     log_format: Literal["text", "json"] = Field("text", description="How records are written.")
     shutdown_timeout: float = Field(

@@ -19,7 +19,7 @@ from lva.errors import ConfigurationError
 from lva.host import loading
 from lva.host.loading import PluginFinder, load_plugins
 from lva.settings import ENV_PREFIX, Settings, load_settings
-from tests.support import ServiceProcess
+from tests.support import ServiceProcess, write_plugin
 
 SECRET = "hunter2hunter2"  # must be in no message
 
@@ -1000,3 +1000,28 @@ def test_run_reports_a_state_directory_that_is_a_file(tmp_path: Path) -> None:
     with ServiceProcess(tmp_path) as service:
         assert service.wait() == 2
     assert f"state_dir: {tmp_path}/state: " in service.output
+
+
+def test_what_a_problem_has_in_further_lines_stands_below_it(plugins: Path) -> None:
+    source = "from pydantic import BaseModel, model_validator\n" + textwrap.dedent(
+        """
+        from lva import BaseBackgroundPlugin
+
+        class Cam(BaseBackgroundPlugin):
+            class Config(BaseModel):
+                url: str
+                port: int = 0
+
+                @model_validator(mode="after")
+                def check(self):
+                    raise ValueError("the port belongs to another")
+        """
+    )
+    write_plugin(plugins, "cam", source)
+    Path("lva.toml").write_text("[plugins.cam.config]\nurl = 'x'\n")
+    Path("lva.toml").chmod(0o644)
+    result = CliRunner().invoke(main, ["run", "--plugins-dir", str(plugins), "--active", "cam"])
+    assert result.exit_code == 2
+    *_, first, second = result.output.splitlines()
+    assert first.startswith("  - ")
+    assert second == "      plugins.cam.config: the port belongs to another"

@@ -98,8 +98,8 @@ def read_points(path: Path) -> list[MonitoringPoint]:
         try:
             points += [_point(line)] if line.strip() else []
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            why = f"lacks {error}" if isinstance(error, KeyError) else error
-            problems.append(f"{path}:{number}: is no point: {why}")
+            why = f"{error} is missing" if isinstance(error, KeyError) else error
+            problems.append(f"{path}:{number}: not a point: {why}")
     if not points and not problems:
         problems.append(f"{path}: has no points")
     if problems:

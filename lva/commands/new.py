@@ -91,7 +91,7 @@ def _unusable(name: str, package: bool, root: Path) -> str | None:
     if not PLUGIN_NAME.fullmatch(name) or keyword.iskeyword(name) or name.startswith("__"):
         return (
             f"{name!r} is no plugin name: letters, digits and underscores, not starting with a digit,"
-            " and no word of Python's own"
+            " and not a Python keyword"
         )
     if package and (name == "lva" or name in sys.stdlib_module_names):
         return f"{name!r} is the name of a module of Python or LVA; choose another for a package"

@@ -113,7 +113,7 @@ def test_where_it_is_put(arguments: list[str], files: set[str], here: Path) -> N
         ("door-bell", "is no plugin name"),
         ("../bell", "is no plugin name"),
         ("1bell", "is no plugin name"),
-        ("class", "no word of Python's own"),
+        ("class", "not a Python keyword"),
         ("__init__", "is no plugin name"),
         ("history", "is taken by"),
         ("readyz", "belongs to the service"),
