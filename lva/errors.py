@@ -66,6 +66,11 @@ def suggestion(wrong: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     return f"; did you mean {by_folded[near[0]]!r}?" if near else ""
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: ``1 point``, ``2 points``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def listing(names: Iterable[str]) -> str:
     """Return the names sorted and separated by commas, or ``none``."""
     return ", ".join(sorted(names)) or "none"

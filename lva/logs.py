@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from lva.error_text import brief
+from lva.errors import counted
 from lva.log_limits import LogLimits
 from lva.log_records import (
     PLUGIN_PREFIX,
@@ -115,9 +116,10 @@ class Output:
         """
         with contextlib.suppress(Exception):
             for plugin, severe, number in self._limits.over(float("inf") if everything else None):
-                kind = "warnings and errors" if severe else "log records"
+                kind = " (warnings and errors)" if severe else ""
                 logger = LOGGER if plugin is None else plugin_logger(plugin)
-                logger.warning("%s more %s suppressed: too many in 10 s", f"{number:,}", kind)
+                said = counted(number, "more log record") + kind
+                logger.warning("%s suppressed: too many in 10 s", said)
         return self._limits.due
 
 
@@ -296,6 +298,8 @@ def _report_suppressed() -> float | None:
 
 def _loss(count: int) -> str:
     """Return the line that says how many lines were dropped."""
-    message = "%d log lines dropped: nobody read standard error"
-    record = LOGGER.makeRecord(LOGGER.name, logging.WARNING, "", 0, message, (count,), None)
+    message = "%s dropped: nobody read standard error"
+    record = LOGGER.makeRecord(
+        LOGGER.name, logging.WARNING, "", 0, message, (counted(count, "log line"),), None
+    )
     return (text_form if _output is None else _output.form)(entry_of(record))

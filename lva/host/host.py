@@ -320,7 +320,7 @@ class Host:
                 else:
                     mailbox.cross(batch)
         except trio.RunFinishedError:
-            LOGGER.warning("%d points were published after the end of the service", len(batch))
+            LOGGER.warning("published after the end of the service: %s", number_of(len(batch)))
             return False
         # Looked at last: what closed in between has refused the points. A plugin that has failed is no
         # reason for others to stop publishing.

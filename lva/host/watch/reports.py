@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from lva.errors import counted
 from lva.host.watch.stacks import Line, formatted, place_in
 from lva.host.watch.uses import WHAT, Block, Blocked, LoopUses
 from lva.logs import plugin_logger, service_logger
@@ -95,7 +96,7 @@ class Reporter:
             quiet.unlogged += 1
             return False
         if quiet.unlogged:
-            said += f"; {quiet.unlogged} more times since that was last reported"
+            said += f"; {counted(quiet.unlogged, 'more time')} since that was last reported"
         if len(self._quiet) >= _MOST_PLACES:
             self._quiet.clear()
         self._quiet[key] = _Quiet(now + LOG_INTERVAL)
