@@ -81,7 +81,7 @@ class Ending(enum.Enum):
     """What comes after a life."""
 
     FOR_GOOD = "for good"  # nothing: the service stops, or the plugin was given up
-    PAUSE = "pause"  # an operator stopped it: its points wait for a start, its routes are gone
+    PAUSE = "pause"  # an operator stopped it: its points wait for a start, its routes answer 503
     HANDOVER = "handover"  # the next life: points and routes wait for it
 
     @property
@@ -92,7 +92,14 @@ class Ending(enum.Enum):
     @property
     def gate_after(self) -> Gate:
         """What a request finds once the life has ended."""
-        return Gate.HELD if self is Ending.HANDOVER else Gate.GONE
+        return _GATE_AFTER[self]
+
+
+_GATE_AFTER: Final = {
+    Ending.FOR_GOOD: Gate.GONE,
+    Ending.PAUSE: Gate.STOPPED,
+    Ending.HANDOVER: Gate.HELD,
+}
 
 
 class Transition(NamedTuple):

@@ -37,6 +37,7 @@ class Gate(enum.Enum):
     OPEN = "open"
     HELD = "held"  # the owner's next life is about to begin: requests wait for it, for a while
     WAITING = "waiting"  # the owner initializes or is in back-off: 503
+    STOPPED = "stopped"  # an operator stopped the owner, and may start it again: 503
     GONE = "gone"  # 404
 
 
@@ -212,11 +213,18 @@ class RouteTable:
         self._remove(owner, [key for key, route in owner.routes.items() if route.stale])
 
     def set_gate(self, owner: Owner, gate: Gate) -> None:
-        """Say whether the owner's routes answer; without a way back, they are removed."""
+        """Say whether the owner's routes answer; without a way back, they are removed.
+
+        Of those that an operator may bring back, the paths stay, without what served them.
+        """
         if gate is not owner.gate:
             owner.gate = gate
             if gate is Gate.GONE:
                 self.remove(owner)
+            elif gate is Gate.STOPPED:
+                self.mark_stale(owner)
+                for route in owner.routes.values():
+                    route.verbs = {}
 
     def remove(self, owner: Owner) -> None:
         """Remove all routes of the owner."""
@@ -308,12 +316,21 @@ def _rule(path: str, map_: Map) -> Rule:
         rule = _Rule(path, endpoint=None)
         rule.bind(map_)
     except (ValueError, LookupError, SyntaxError, TypeError) as error:
-        why = getattr(error, "msg", None) or error
+        why = _turned_round(path, map_) or getattr(error, "msg", None) or error
         raise RouteRefusedError(f"the path {path!r} is malformed: {why}") from error
     names = Counter(name for is_variable, name in rule._trace if is_variable)  # noqa: SLF001 - as below
     if twice := [name for name, times in names.items() if times > 1]:
         raise RouteRefusedError(f"the path {path!r} is malformed: <{twice[0]}> is in it twice")
     return rule
+
+
+def _turned_round(path: str, map_: Map) -> str | None:
+    """Return what to write where a variable's name stands before its type, as in Sanic's paths."""
+    for name, type_ in re.findall(r"<([A-Za-z_]\w*):(\w+)>", path):
+        wanted = "string" if type_ == "str" else type_
+        if wanted in map_.converters and name not in map_.converters:
+            return f"the type comes before the name; write <{wanted}:{name}>"
+    return None
 
 
 def _shape(rule: Rule) -> _Shape:

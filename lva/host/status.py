@@ -67,6 +67,7 @@ def _status(life: PluginLife, trio_tasks: int) -> dict[str, Any]:
         "routes": [
             {"path": route.template, "methods": route.allowed}
             for route in life.owner.routes.values()
+            if route.verbs
         ],
         "tasks": {"trio": trio_tasks, "asyncio": life.asyncio_tasks()},
         "ledger": total_points(life) if life.is_event_plugin else None,

@@ -45,6 +45,7 @@ class Access:
     def __init__(self, settings: Settings, address: str | None) -> None:
         token = settings.admin_token
         self._token = None if token is None else _digest(token.get_secret_value().encode())
+        self._unknown = address is None
         self._unix = address is not None and address.startswith("unix:")
         self._local = self._unix or (
             address is not None and _is_loopback(urlsplit(address).hostname)
@@ -106,13 +107,7 @@ class Access:
 
     def _check(self, request: Any) -> None:
         if self.off:
-            raise Problem(
-                403,
-                "This needs an admin token, and the service has none, since it does not listen on the"
-                f" loopback interface only; set {TOKEN_VARIABLE}, of {MIN_TOKEN_LENGTH} or more"
-                " characters.",
-                "admin_token_not_set",
-            )
+            raise Problem(403, self._no_token(), "admin_token_not_set")
         _check_origin(request)
         if self._token is not None:
             self._check_token(request, self._token)
@@ -120,6 +115,16 @@ class Access:
             _check_direct(request)
             if not self._unix:  # which no name leads to
                 _check_host(request)
+
+    def _no_token(self) -> str:
+        if self._unknown:
+            why = "it cannot know where the server that runs it listens"
+        else:
+            why = "it does not listen on the loopback interface only"
+        return (
+            f"This needs an admin token, and none is set. Without one nobody is let in, since {why};"
+            f" set {TOKEN_VARIABLE}, of {MIN_TOKEN_LENGTH} or more characters."
+        )
 
     def _check_token(self, request: Any, token: bytes) -> None:
         given, who = _bearer(request), client(request)

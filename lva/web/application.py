@@ -106,6 +106,10 @@ class _WebApplication(QuartTrio):
             raise Problem(404, f"There is nothing at {request.path!r}.")
         route = match.route
         exchange.template = route.template
+        if not route.verbs:  # an operator has stopped the plugin, or just started it again
+            name, owner = route.owner.name or "", route.owner
+            stopped = owner.gate is Gate.STOPPED
+            raise _stopped(name) if stopped else _unavailable(name, owner.retry_after)
         handler = self._handler(match, request.method)
         request.view_args = dict(match.variables)
         if route.owner.name is None:
@@ -263,6 +267,14 @@ def _unavailable(name: str, retry_after: Callable[[], float]) -> Problem:
         f"Plugin {name!r}, which serves this, is not running; try again in {seconds} s.",
         error_code="plugin_unavailable",
         headers={"Retry-After": str(seconds)},
+    )
+
+
+def _stopped(name: str) -> Problem:
+    return Problem(
+        503,
+        f"Plugin {name!r}, which serves this, was stopped by an operator.",
+        error_code="plugin_stopped",
     )
 
 

@@ -92,7 +92,7 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
     known: dict[str, str] = {}  # the path by its shape
     tags: dict[str, None] = {SERVICE_TAG: None}
     for route in routes:
-        if route.owner.gate is Gate.GONE:
+        if route.owner.gate in {Gate.STOPPED, Gate.GONE}:
             continue
         tags[route.owner.name or SERVICE_TAG] = None
         path, parameters = path_of(route.template)

@@ -240,7 +240,9 @@ async def test_routes_go_with_a_stop_and_come_with_a_start(tmp_path, autojump_cl
     async with running_host(tmp_path, {"p": source}) as host:
         assert host.host.routes.match("/p")
         await host.host.changes.stop("p")
-        assert host.host.routes.match("/p") is None
+        stopped = host.host.routes.match("/p")
+        assert stopped is not None
+        assert stopped.route.verbs == {}, "the path can only say that its plugin was stopped"
         await host.host.changes.start("p")
         assert host.host.routes.match("/p")
 

@@ -287,3 +287,17 @@ async def test_everybody_who_waits_for_an_owner_to_be_idle_is_told(owner):
 
 def test_an_owner_waits_at_first(owner):
     assert owner.gate is Gate.WAITING
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/cams/<name:str>", "write <string:name>"),
+        ("/cams/<number:int>/x", "write <int:number>"),
+        ("/files/<rest:path>", "write <path:rest>"),
+    ],
+)
+def test_a_type_behind_its_name_is_told_how_to_be_written(table, owner, path, hint):
+    """As in Sanic, whose plugins are written that way round."""
+    with pytest.raises(ValueError, match=hint):
+        table.add(owner, path, lambda request: "")

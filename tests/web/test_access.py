@@ -95,6 +95,8 @@ async def test_without_a_token_actions_are_off_elsewhere(tmp_path, address):
             assert answer.status_code == 403
             assert answer.json()["error_code"] == "admin_token_not_set"
             assert "set LUNA_VIDEO_AGENT_ADMIN_TOKEN" in answer.json()["detail"]
+            known = "it cannot know where" not in answer.json()["detail"]
+            assert known == (address is not None)
         assert host.life("p").record.lives == 1
 
 

@@ -217,6 +217,26 @@ async def test_a_broken_file_is_answered_with_all_that_is_wrong(tmp_path, monkey
             assert status["lives"] == 1
 
 
+async def test_routes_of_a_stopped_plugin_say_so_until_it_is_started_again(tmp_path, monkeypatch):
+    """A client, or a cache, takes 404 for good; nothing of the plugin's code is kept for the path."""
+    async with running_host(tmp_path, {"p": PLUGIN.format(version=1)}) as host:
+        add_resources(host, monkeypatch)
+        async with serving(host) as client:
+            assert (await client.get("/which")).status_code == 200
+            for _ in range(2):
+                assert (await client.post("/plugins/p/stop")).json()["routes"] == []
+                for method in ("GET", "POST", "HEAD"):
+                    answer = await client.request(method, "/which")
+                    assert answer.status_code == 503
+                    assert "Retry-After" not in answer.headers
+                answer = await client.get("/which")
+                assert answer.json()["error_code"] == "plugin_stopped"
+                assert (await client.get("/nowhere")).status_code == 404
+                assert [route.verbs for route in host.host.routes.of("p")] == [{}] * 3
+                assert (await client.post("/plugins/p/start")).status_code == 200
+                assert (await client.get("/which")).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [
