@@ -111,6 +111,7 @@ class Host:
         # other threads read it too.
         self._ways: Mapping[str, _Way] = {name: (event, ()) for name, event in EVENT_TYPES.items()}
         self._looks = Looks()
+        self._packages: dict[str, str] = {}
         self._nursery: trio.Nursery | None = None
         self._go = go
         self.failed: bool = False
@@ -153,10 +154,7 @@ class Host:
         for name, life in list(self.lives.items()):
             thread = life.loop_thread()
             loop = None if thread is None else thread.watched()
-            parts = life.loaded.module.split(".")
-            # Of a package in a plugin directory, all modules are the plugin's, whichever has its class.
-            top = parts[:2] if parts[0] == PACKAGE else parts
-            found[name] = Watched(".".join(top), loop)
+            found[name] = Watched(self._packages[name], loop)
         return found
 
     async def _conduct(self, task_status: trio.TaskStatus[None]) -> None:
@@ -215,6 +213,7 @@ class Host:
     def _make_life(self, loaded: LoadedPlugin, record: Record | None = None) -> PluginLife:
         assert self._nursery is not None
         life = PluginLife(loaded, _runtime(loaded, self._nursery), self._services, record)
+        self._packages[loaded.name] = _package(loaded.module)
         self.lives[loaded.name] = life
         life.record.watchers = self.watchers
         return life
@@ -477,6 +476,12 @@ def _whole(kind: EventType, points: Iterable[Any]) -> tuple[Any, ...]:
             )
         checked.append(kind.whole(point))
     return tuple(checked)
+
+
+def _package(module: str) -> str:
+    """Return what the names of a plugin's modules begin with, by that of the one that has its class."""
+    package, _, rest = module.partition(".")
+    return f"{package}.{rest.partition('.')[0]}" if package == PACKAGE else module
 
 
 def _runtime(loaded: LoadedPlugin, nursery: trio.Nursery) -> Runtime:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
+from lva.host.host import _package
 from lva.host.watch.stacks import Line, formatted, owner_of, place_in, stack_of, without_callers
 
 PLUGINS = {"a", "b"}
@@ -78,3 +79,8 @@ def test_a_stack_is_formatted_as_a_traceback_is(tmp_path):
         f'  File "{file}", line 2, in inner',
         "    two",
     ]
+
+
+def test_all_modules_of_a_package_in_a_plugin_directory_are_the_plugin_s():
+    assert _package("lva_plugins.a.part.more") == _package("lva_plugins.a") == "lva_plugins.a"
+    assert _package("acme.cameras") == "acme.cameras"
