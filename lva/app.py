@@ -19,6 +19,7 @@ import trio
 from lva import state_directory
 from lva.connection_errors import ConnectionErrors
 from lva.errors import ConfigurationError
+from lva.host import starts
 from lva.host.host import Host
 from lva.host.loading import LoadedPlugin, load_plugins
 from lva.host.process_guard import ProcessGuard
@@ -291,10 +292,11 @@ class Service:
             self._tell(self.host.account(f"the {failed} failed", code))
 
     def last_words(self, code: int) -> str | int:
-        """Return the receipt as things stand, for a terminator that ends the process.
+        """Kill what plugins started, and return the receipt, for a terminator that ends the process.
 
         Once a receipt has been told, its exit code is returned instead: there is only one.
         """
+        starts.kill_all()
         free = self._telling.acquire(timeout=_TELLING_GRACE)
         try:
             if self._told is not None:

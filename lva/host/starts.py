@@ -11,6 +11,7 @@ those too that have lost their parent. One that is forked and executes no progra
 from __future__ import annotations
 
 import _posixsubprocess
+import contextlib
 import functools
 import os
 import subprocess
@@ -105,6 +106,13 @@ def note_process(pid: int, plugin: str | None = None) -> None:
         for number, (_, process) in list(_processes.items()):
             if not process.is_running():
                 _processes.pop(number, None)
+
+
+def kill_all() -> None:
+    """Kill every process that was noted and still runs: the service ends at once. Any thread may call."""
+    for _, process in list(_processes.values()):
+        with contextlib.suppress(Exception):  # whatever it is, the service ends now
+            process.kill()  # which looks whether the number is another's by now
 
 
 def install() -> None:

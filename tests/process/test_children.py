@@ -171,3 +171,15 @@ def test_a_process_that_is_left_is_named_and_ended(
         again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         again.bind(("127.0.0.1", port))
         again.listen()
+
+
+def test_no_process_outlives_a_service_that_its_watchdog_ends(tmp_path: Path) -> None:
+    body = """
+        note(subprocess.Popen(["sleep", "97"]).pid)
+        time.sleep(600)"""
+    write_plugin(tmp_path / "plugins", "blocks", plugin("trio", body), PREAMBLE)
+    with ServiceProcess(tmp_path, ["blocks"], "shutdown_timeout = 1") as service:
+        service.wait_until((tmp_path / "blocks.pid").exists)
+        pid = int((tmp_path / "blocks.pid").read_text())
+        assert service.stop() == 70
+        service.wait_until(lambda: has_ended(pid))
