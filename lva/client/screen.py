@@ -165,7 +165,7 @@ def _why(plugin: Plugin) -> str:
         return ""
     took = milliseconds(plugin.block["seconds"] * 1000)
     line = clean(plugin.block["where"]).rpartition("/")[2]  # there is no room for the directories
-    return f"blocked the loop {took} at {line}"
+    return f"blocked {plugin.block['what']} {took} at {line}"
 
 
 def _change(model: Model, item: dict[str, object], width: int) -> Text:

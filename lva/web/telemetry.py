@@ -18,6 +18,7 @@ from lva.host.delivery import Delivery
 from lva.host.host import Host
 from lva.host.lifecycle import PluginLife, Transition
 from lva.host.mailbox import Ledger
+from lva.host.watch.uses import WHAT
 from lva.logs import redact
 from lva.web.failing_routes import FailingRoutes
 from lva.web.paths import PROBES
@@ -302,6 +303,7 @@ class Telemetry:
                 "at": round(block.at, 3),
                 "seconds": round(block.seconds, 3),
                 "where": redact(block.where),
+                "what": WHAT[block.of],
             }
             for name, block in newest.items()
             if block is not None and block.at + block.seconds > since

@@ -130,13 +130,18 @@ def test_a_tick_changes_the_rows_that_it_holds_and_the_sparks() -> None:
 
 
 def test_who_held_the_event_loop_is_shown_with_the_line_for_as_long_as_it_is_told() -> None:
-    block = {"at": NOW, "seconds": 0.25, "where": "/srv/plugins/a.py:29 in start"}
+    block = {
+        "at": NOW,
+        "seconds": 0.25,
+        "where": "/srv/plugins/a.py:29 in start",
+        "what": "the event loop",
+    }
     model = known(("hello", hello(plugin("a"), plugin("b"), blocks={"a": block})))
-    (line,) = [line for line in drawn(model, width=180) if "blocked the loop" in line]
+    (line,) = [line for line in drawn(model, width=180) if "blocked the event loop" in line]
     assert line.startswith("a ")
-    assert line.rstrip().endswith("blocked the loop 250 ms at a.py:29 in start")
+    assert line.rstrip().endswith("blocked the event loop 250 ms at a.py:29 in start")
     model.take("tick", tick(blocks={}))
-    assert not any("blocked the loop" in line for line in drawn(model, width=180))
+    assert not any("blocked the event loop" in line for line in drawn(model, width=180))
 
 
 def test_a_change_of_state_is_shown_at_once() -> None:

@@ -336,6 +336,13 @@ function durations(deliveries) {
   ]);
 }
 
+/** What a plugin may have blocked. */
+const BLOCKED = {
+  service: "the event loop",
+  plugin: "its own event loop",
+  thread: "a worker thread of a request",
+};
+
 function loop({ share, cpu_share: cpu, blocks, last_block: block }) {
   return [
     h(
@@ -347,7 +354,7 @@ function loop({ share, cpu_share: cpu, blocks, last_block: block }) {
     ),
     block
       ? [
-          h("p", { class: "message" }, timeElement(unix(block.at)), ` blocked it for ${millis(block.seconds * 1000)} at ${block.where}`),
+          h("p", { class: "message" }, timeElement(unix(block.at)), ` blocked ${BLOCKED[block.of] ?? "it"} for ${millis(block.seconds * 1000)} at ${block.where}`),
           block.stack ? h("pre", { tabIndex: 0, "aria-label": "Stack of the last block" }, Array.isArray(block.stack) ? block.stack.join("\n") : block.stack) : null,
         ]
       : null,

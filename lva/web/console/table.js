@@ -14,7 +14,7 @@ const COLUMNS = [
 ];
 
 /** What a running plugin is to be looked at for. */
-const blocked = (block) => (block ? `blocked the event loop for ${millis(block.seconds * 1000)} at ${block.where}` : "");
+const blocked = (block) => (block ? `blocked ${block.what} for ${millis(block.seconds * 1000)} at ${block.where}` : "");
 
 class Row {
   element;
