@@ -140,9 +140,13 @@ def test_a_task_that_is_leaked(monkeypatch: pytest.MonkeyPatch):
         return call(self, what, fn, *args)
 
     monkeypatch.setattr(TrioRuntime, "call", leaky)
-    monkeypatch.setattr(attempt, "find_leaks", lambda lives: {})
-    monkeypatch.setattr("lva.host.host.find_leaks", lambda lives: {})
-    assert leaks.find_leaks is not attempt.find_leaks
+
+    async def nothing(_lives: object) -> dict[str, object]:
+        return {}
+
+    monkeypatch.setattr(attempt, "lasting_leaks", nothing)
+    monkeypatch.setattr("lva.host.host.lasting_leaks", nothing)
+    assert leaks.lasting_leaks is not attempt.lasting_leaks
     says(contract.check_plugin(BACKGROUND), "G7", "left behind: the task")
 
 
