@@ -97,6 +97,7 @@ class LoopWatch:
         self._collections = Collections()
         self._alarm = Alarm(limit * _LOOK, limit * _ALARM, self._look_by_alarm)
         self._plugins: Mapping[str, Watched] = {}
+        self._with_loop: Mapping[str, Watched] = {}
         self._modules: Mapping[str, str] = {}
         self._sightings: deque[Sighting] = deque(maxlen=_MOST_KEPT)
         self._used: deque[tuple[float, ProcessorTimes]] = deque(maxlen=50)
@@ -161,15 +162,16 @@ class LoopWatch:
         while self._clock.ended:
             self._judge(self._clock.ended.popleft())
         frames = sys._current_frames()  # noqa: SLF001 - the documented way to see stacks
-        self._loops.look(self._plugins, self._modules, frames)
+        self._loops.look(self._with_loop, self._modules, frames)
         self._workers.look(self._plugins, self._modules, frames)
 
     def _refresh(self) -> None:
         """Take note of the plugins there are now, and of what their threads have used of a processor."""
         self._next_refresh = perf_counter() + _REFRESH
         self._plugins = self._find_plugins()
+        self._with_loop = {name: seen for name, seen in self._plugins.items() if seen.loop}
         self._modules = {seen.module: name for name, seen in self._plugins.items()}
-        self._uses.note_processor(processor_times(self._plugins))
+        self._uses.note_processor(processor_times(self._with_loop))
 
     def _note_standstill(self, before: Reading, after: Reading) -> None:
         """Take note of it when all of the process has stood still: this thread has run late for no reason."""
@@ -179,7 +181,7 @@ class LoopWatch:
             self._stood_still.append((before.at, after.at))
 
     def _note_used(self) -> None:
-        if used := processor_times(self._plugins):
+        if used := processor_times(self._with_loop):
             self._used.append((perf_counter(), used))
 
     # The event loop
