@@ -60,8 +60,8 @@ class StepClock(trio.abc.Instrument):
         moved: Called every few milliseconds, while the loop goes on.
 
     Attributes:
-        begun: When what runs now began.
-        task: The task whose step it is; None while the loop waits for events.
+        running: When what runs now began, and the task whose step it is; None while the loop waits for
+            events. One value, so that another thread never sees a half of it.
         before: What was known of the thread shortly before that.
         ended: Stretches that lasted too long, the oldest first. Any thread may take them.
     """
@@ -77,9 +77,8 @@ class StepClock(trio.abc.Instrument):
         "_read",
         "_window",
         "before",
-        "begun",
         "ended",
-        "task",
+        "running",
     )
 
     def __init__(
@@ -93,9 +92,8 @@ class StepClock(trio.abc.Instrument):
         self._due = 0.0  # from when on a stamp has more to do
         self._window: dict[str, float] | None = None
         self._left_out = 0.0
-        self.task: trio.lowlevel.Task | None = None
         self.before: Reading = read()
-        self.begun: float = self.before.at
+        self.running: tuple[float, trio.lowlevel.Task | None] = (self.before.at, None)
         self.ended: deque[Stretch] = deque(maxlen=_MOST_KEPT)
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
@@ -103,47 +101,41 @@ class StepClock(trio.abc.Instrument):
         now = perf_counter()
         if now >= self._due:
             now = self._look_back(now)
-        self.task = task
-        self.begun = now
+        self.running = (now, task)
 
     def before_io_wait(self, timeout: float) -> None:
         """Begin to wait for events."""
         now = perf_counter()
         if now >= self._due:
             now = self._look_back(now)
-        self.task = None
-        self.begun = now
+        self.running = (now, None)
 
     def split(self) -> None:
         """Begin another stretch within the step, since the plugin is about to change."""
         now = perf_counter()
         if now >= self._due:
             now = self._look_back(now)
-        self.begun = now
+        self.running = (now, self.running[1])
 
     def _look_back(self, now: float) -> float:
         """Take note of the stretch that ends now; return when the next one begins, which is later.
 
         What the thread waits for while this runs belongs to neither.
         """
-        lasted = now - self.begun
+        begun, task = self.running
+        lasted = now - begun
         if self._window is not None:
-            self._add_up(lasted)
+            self._add_up(lasted, _plugin_of(task))
         if now >= self._next_reading:
             after = self._read()
             if lasted >= self._limit:
-                stretch = Stretch(
-                    self.begun, now, self.task is None, self._plugin(), self.before, after
-                )
+                stretch = Stretch(begun, now, task is None, _plugin_of(task), self.before, after)
                 self.ended.append(stretch)
             self.before = after
             self._next_reading = now + self._oldest
             self._moved()
         self._due = self._next_reading if self._window is None else 0.0
         return perf_counter()
-
-    def _plugin(self) -> str | None:
-        return None if self.task is None else self.task.context.get(current_plugin)
 
     # Shares
 
@@ -163,12 +155,16 @@ class StepClock(trio.abc.Instrument):
                 used, self._window = self._window, None
             uses.note_window(perf_counter() - begun - self._left_out, used)
 
-    def _add_up(self, lasted: float) -> None:
+    def _add_up(self, lasted: float, plugin: str | None) -> None:
         assert self._window is not None
         if lasted >= self._limit:
             self._left_out += lasted
-        elif (plugin := self._plugin()) is not None:
+        elif plugin is not None:
             self._window[plugin] = self._window.get(plugin, 0.0) + lasted
+
+
+def _plugin_of(task: trio.lowlevel.Task | None) -> str | None:
+    return None if task is None else task.context.get(current_plugin)
 
 
 def enter_plugin(name: str) -> Token[str | None]:

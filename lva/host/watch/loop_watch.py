@@ -131,8 +131,8 @@ class LoopWatch:
     # In the loop's thread
 
     def _look_by_alarm(self, frame: FrameType | None) -> bool:
-        begun = self._clock.begun
-        if self._clock.task is None:
+        begun, task = self._clock.running
+        if task is None:
             return False
         if perf_counter() - begun >= _ALARM * self._limit:
             self._note_sighting(begun, frame)
@@ -188,13 +188,13 @@ class LoopWatch:
 
     def _look_at_what_runs(self, reader: ThreadReader) -> None:
         clock = self._clock
-        begun, task, before = clock.begun, clock.task, clock.before
+        (begun, task), before = clock.running, clock.before
         lasted = perf_counter() - begun
         if task is None or lasted < _LOOK * self._limit:
             return
         frame = sys._current_frames().get(self._ident)  # noqa: SLF001 - the documented way to see a stack
         self._note_sighting(begun, frame)
-        if lasted >= LONG and clock.begun == begun:
+        if lasted >= LONG and clock.running[0] == begun:
             plugin = task.context.get(current_plugin)
             now = reader.read_from_outside()
             self._goes_on(Stretch(begun, now.at, False, plugin, before, now))
@@ -202,7 +202,7 @@ class LoopWatch:
     def _note_sighting(self, begun: float, frame: FrameType | None) -> None:
         """Take note of a stack, if it is of the stretch that began then, and not of what stamps its end."""
         stack = stack_of(frame, self._modules)
-        if stack and self._clock.begun == begun and not _is_between_steps(stack):
+        if stack and self._clock.running[0] == begun and not _is_between_steps(stack):
             self._sightings.append(Sighting(begun, perf_counter(), stack))
 
     def _goes_on(self, stretch: Stretch) -> None:
