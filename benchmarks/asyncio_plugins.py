@@ -161,14 +161,14 @@ async def compare_delivery(settings: Settings) -> None:
                 while (taken := time.perf_counter() - begun) < SECONDS / 2 or not passes:
                     for first in range(0, len(lists), YIELD // LIST):
                         for item in lists[first : first + YIELD // LIST]:
-                            host.publish("monitoring_event", item)
+                            host.publisher.publish("monitoring_event", item)
                         await trio.lowlevel.checkpoint()
                     while ledger.queued or ledger.in_flight:
                         # A sleep instead of a checkpoint: a busy wait would hold the GIL.
                         await trio.sleep(0.001)
                     passes += 1
                 seen.append(passes * POINTS / taken)
-                host.request_stop("the measurement is over")
+                host.stop.request("the measurement is over")
             if ledger.lost or not ledger.balanced or ledger.delivered != passes * POINTS:
                 print(f"NOT EVERYTHING ARRIVED: {ledger.as_dict()}")
     for name, seen in rates.items():
@@ -309,7 +309,7 @@ async def run_many(directory: Path) -> dict[str, float]:
             await trio.sleep(0.001)
         started = time.perf_counter()
         grown = resident() - memory
-        host.request_stop("the measurement is over")
+        host.stop.request("the measurement is over")
     stopped = time.perf_counter()
     assert host.receipt is not None
     assert host.receipt.exit_code == 0

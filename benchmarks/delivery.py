@@ -125,7 +125,7 @@ async def running(plugins: dict[str, tuple[str, dict[str, Any]]]) -> AsyncIterat
             while host.not_ready():
                 await trio.sleep(0.01)
             yield host
-            host.request_stop("the measurement is over")
+            host.stop.request("the measurement is over")
 
 
 def settings_for(directory: Path, plugins: dict[str, tuple[str, dict[str, Any]]]) -> Settings:
@@ -152,7 +152,7 @@ def publishing(host: Host, sink: str, items: Sequence[Sequence[MonitoringPoint]]
     ledger = ledger_of(host, sink)
 
     async def one_pass() -> None:
-        publish = host.publish
+        publish = host.publisher.publish
         for begin in range(0, len(items), step):
             for item in items[begin : begin + step]:
                 publish("monitoring_event", item)
@@ -325,7 +325,7 @@ async def spool() -> None:
             mailbox: Any = delivery.mailbox
             begun = time.perf_counter()
             for item in lists:
-                host.publish("monitoring_event", item)
+                host.publisher.publish("monitoring_event", item)
                 await trio.lowlevel.checkpoint()
             while mailbox._unwritten or mailbox._writing.locked():
                 await trio.sleep(0.001)
@@ -431,7 +431,7 @@ async def flood(host: Host, stuck: str) -> None:
     gc.collect()
     before = most = resident()
     for n in range(0, FLOOD, LIST):
-        host.publish("monitoring_event", [make_point(n + i) for i in range(LIST)])
+        host.publisher.publish("monitoring_event", [make_point(n + i) for i in range(LIST)])
         await trio.lowlevel.checkpoint()
         if n % 100_000 == 0:
             most = max(most, resident())

@@ -147,13 +147,13 @@ async def host_pass(url: str, run: str, count: int, compress: bool) -> tuple[flo
         gc.collect()
         begun, cpu = time.perf_counter(), time.process_time()
         for number, item in enumerate(lists):
-            host.publish("monitoring_event", item)
+            host.publisher.publish("monitoring_event", item)
             if number % 10 == 9:  # the producer lets others run
                 await trio.lowlevel.checkpoint()
         while ledger.queued or ledger.in_flight:
             await trio.sleep(0.001)
         spent = time.perf_counter() - begun, time.process_time() - cpu
-        host.request_stop("the measurement is over")
+        host.stop.request("the measurement is over")
     if ledger.delivered != count:
         print(f"NOT EVERYTHING ARRIVED: {ledger.as_dict()}")
     return spent

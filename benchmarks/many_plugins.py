@@ -106,7 +106,7 @@ async def run_host(directory: Path) -> Watch:
         await trio.testing.wait_all_tasks_blocked()
         assert not host.not_ready()
         watch.started()
-        host.request_stop("the measurement is over")
+        host.stop.request("the measurement is over")
     watch.stopped()
     assert host.receipt is not None
     assert host.receipt.exit_code == 0

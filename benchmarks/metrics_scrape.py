@@ -84,7 +84,7 @@ async def measure(directory: Path) -> None:
         while host.not_ready():
             await trio.sleep(0.01)
         for _ in range(10):
-            host.publish("monitoring_event", requests())
+            host.publisher.publish("monitoring_event", requests())
             await trio.sleep(0.01)
         plugin = next(iter(host.lives["prometheus"]._instances.members.values()))
         wholes, helds = [], []
@@ -105,7 +105,7 @@ async def measure(directory: Path) -> None:
                 f"{what:6} median {median(seen) * 1e3:.1f} ms (min {min(seen) * 1e3:.1f},"
                 f" max {max(seen) * 1e3:.1f}); goal < {goal}"
             )
-        host.request_stop("the measurement is over")
+        host.stop.request("the measurement is over")
 
 
 def main() -> None:

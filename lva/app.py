@@ -189,12 +189,14 @@ class Service:
         if not self.served:
             self.terminator.start()
         async with trio.open_nursery() as nursery:
-            self._requests = Requests(web, host.publish, settings, nursery, telemetry.observe)
+            self._requests = Requests(
+                web, host.publisher.publish, settings, nursery, telemetry.observe
+            )
             nursery.start_soon(_contained, streams.run, name="event streams")
             nursery.start_soon(_contained, taps.run, name="taps")
             nursery.start_soon(_contained, assets.prepare, name="console")
             if self.served:  # else the process, and its state, is another's
-                host.watchers.append(guard.note_transition)
+                host.lives.watchers.append(guard.note_transition)
                 nursery.start_soon(_contained, guard.run, name="the state of the process")
             await nursery.start(host.run)
             self._started = True
@@ -217,7 +219,7 @@ class Service:
 
     def _publish(self, points: Iterable[MonitoringPoint]) -> None:
         if self.host is not None:
-            self.host.publish("monitoring_event", points)
+            self.host.publisher.publish("monitoring_event", points)
 
     def _prepare(self, held: contextlib.ExitStack) -> Settings:
         """Load what was not handed over, as under a foreign ASGI server, and own the state directory."""
@@ -236,12 +238,12 @@ class Service:
         return self.settings
 
     async def _watch_critical(self, host: Host) -> None:
-        await host.gave_up.wait()
-        if host.stop_requested.is_set() and not host.failed:
+        await host.stop.gave_up.wait()
+        if host.stop.requested.is_set() and not host.stop.failed:
             return  # it failed while it was being stopped
         self.stop_reason = (
-            f"critical plugin {host.critical_failure!r} failed"
-            if host.critical_failure is not None
+            f"critical plugin {host.stop.critical!r} failed"
+            if host.stop.critical is not None
             else "the plugin host failed"
         )
         self.draining.set()
@@ -257,14 +259,14 @@ class Service:
         now = trio.current_time()
         deadline = self.deadline
         if deadline is None and self.served and not self.stop_wanted.is_set():
-            host.failed = True  # nobody asked for this stop: the server has failed
+            host.stop.failed = True  # nobody asked for this stop: the server has failed
             self.stop_reason = "the HTTP server failed"
         if deadline is None:
             deadline = now + settings.shutdown_timeout
             self.terminator.kill_after(
                 settings.shutdown_timeout, EXIT_KILLED, "the stop took longer than shutdown_timeout"
             )
-        host.request_stop(self.stop_reason, deadline - settings.shutdown_timeout * _RESERVE)
+        host.stop.request(self.stop_reason, deadline - settings.shutdown_timeout * _RESERVE)
         await host.stopped.wait()
         receipt = host.receipt
         assert receipt is not None

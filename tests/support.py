@@ -271,11 +271,11 @@ class RunningHost:
 
     def publish(self, points: Iterable[MonitoringPoint]) -> None:
         """Publish points as the service does."""
-        self.host.publish("monitoring_event", points)
+        self.host.publisher.publish("monitoring_event", points)
 
     async def stop(self, reason: str = "the test is over") -> Receipt:
         """Stop the plugins; return the receipt."""
-        self.host.request_stop(reason)
+        self.host.stop.request(reason)
         with trio.fail_after(1000):
             await self.host.stopped.wait()
         assert self.host.receipt is not None

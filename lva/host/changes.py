@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 from trio_util import wait_any
@@ -17,14 +17,12 @@ from trio_util import wait_any
 from lva.errors import ConfigurationError, suggestion
 from lva.host.leaks import Leaks, find_leaks
 from lva.host.lifecycle import Ending, PluginLife, State
+from lva.host.lives import Lives
 from lva.host.loading import LoadedPlugin
 from lva.host.record import BEGINNING
 from lva.host.reloading import collect_old_code, load_beside
 from lva.logs import brief, service_logger
 from lva.settings import Settings
-
-if TYPE_CHECKING:
-    from lva.host.host import Host
 
 LOGGER: Final = service_logger("lva.host")
 
@@ -64,12 +62,12 @@ class Changes:
     begun is completed also when the caller is cancelled.
 
     Args:
-        host: The host, which runs.
+        lives: The plugins.
         settings: The service's settings.
     """
 
-    def __init__(self, host: Host, settings: Settings) -> None:
-        self._host = host
+    def __init__(self, lives: Lives, settings: Settings) -> None:
+        self._lives = lives
         self._settings = settings
         self._under_way: dict[str, _Action] = {}
         self._loading = trio.Lock()
@@ -146,7 +144,7 @@ class Changes:
 
     async def _stop(self, life: PluginLife) -> None:
         await self._end(life, Ending.PAUSE, "stopped by an operator")
-        self._host.look_at_end(life)
+        self._lives.look_at_end(life)
         life.set_aside("stopped by an operator")
         await life.forgo_next()
 
@@ -157,7 +155,7 @@ class Changes:
     async def _reload(self, life: PluginLife, reason: str) -> None:
         limit = life.settings.initialize_timeout
         async with self._loading:  # since plugins may import one another
-            new = await load_beside(life.loaded, self._settings, limit, self._host.stop_requested)
+            new = await load_beside(life.loaded, self._settings, limit, self._lives.stop.requested)
         await self._end(life, Ending.HANDOVER, reason)
         if self._in_the_way(life) is None:
             await life.record.remove_other_classes(new.loaded)
@@ -169,7 +167,7 @@ class Changes:
             await wait_any(
                 partial(life.finish_calls, ending),
                 partial(life.state.wait_value, lambda state: state is not State.RUNNING),
-                self._host.stop_requested.wait,
+                self._lives.stop.requested.wait,
             )
         life.begin_ending(ending, reason)
         await life.ended.wait()
@@ -179,7 +177,7 @@ class Changes:
     async def _leftovers_gone(self, life: PluginLife) -> None:
         """Give threads that the plugin's handlers have left a moment: nobody can wait for a thread."""
         with trio.move_on_after(life.settings.stop_timeout):
-            while not self._host.stop_requested.is_set() and find_leaks([life]):  # noqa: ASYNC110 - a thread tells nobody
+            while not self._lives.stop.requested.is_set() and find_leaks([life]):  # noqa: ASYNC110 - a thread tells nobody
                 await trio.sleep(_LOOK_AGAIN)
 
     async def _begin(self, life: PluginLife, loaded: LoadedPlugin, reason: str) -> None:
@@ -192,9 +190,9 @@ class Changes:
             if why is not None:
                 life.record.close_spools()
                 await life.forgo_next()
-                self._host.look_at_end(life)
+                self._lives.look_at_end(life)
                 raise ActionRefusedError(why)
-            after = self._host.begin_next_life(loaded, life.record, reason)
+            after = self._lives.begin_next(loaded, life.record, reason)
         except ConfigurationError as error:
             life.record.last_error = str(error)
             await life.forgo_next()
@@ -206,16 +204,16 @@ class Changes:
         self._collect_at = trio.current_time() + _OVER
         if not self._collects:
             self._collects = True
-            self._host.do(self._collect_old_code, name="old code")
+            self._lives.do(self._collect_old_code, name="old code")
 
     async def _collect_old_code(self) -> None:
-        stop = self._host.stop_requested
+        stop = self._lives.stop.requested
         while trio.current_time() < self._collect_at and not stop.is_set():
             with trio.move_on_at(self._collect_at):
                 await stop.wait()
         self._collects = False
         if not stop.is_set():
-            self._host.routes.forget_removed()
+            self._lives.services.routes.forget_removed()
             collect_old_code()
 
     def _in_the_way(self, life: PluginLife) -> str | None:
@@ -227,7 +225,7 @@ class Changes:
             return f"plugin {life.name!r} is not started: a handler of its last life has not ended"
         # Once the service stops, only a sink that is between two lives is worth another: for its points.
         last_points = life.record.ending is Ending.HANDOVER and life.takes_points
-        if self._host.stop_requested.is_set() and not last_points:
+        if self._lives.stop.requested.is_set() and not last_points:
             return f"plugin {life.name!r} is not started: the service is stopping"
         return None
 
@@ -235,11 +233,11 @@ class Changes:
 
     def _why_not(self, name: str, verb: str) -> str | None:
         """Say why an action would be refused now."""
-        if self._host.stop_requested.is_set():
+        if self._lives.stop.requested.is_set():
             return "the service is stopping"
         if name in self._under_way:
             return f"another action on plugin {name!r} is under way: {self._under_way[name].verb}"
-        life = self._host.lives[name]
+        life = self._lives[name]
         state = life.state.value.value
         if verb == "start" and not life.ended.is_set():
             return f"plugin {name!r} is {state}; to begin anew, restart it"
@@ -250,13 +248,13 @@ class Changes:
     async def _do(
         self, name: str, verb: str, steps: Callable[[PluginLife], Awaitable[None]]
     ) -> None:
-        if name not in self._host.lives:
-            hint = suggestion(name, self._host.lives)
+        if name not in self._lives:
+            hint = suggestion(name, self._lives)
             raise UnknownPluginError(f"no active plugin is named {name!r}{hint}")
         if (why := self._why_not(name, verb)) is not None:
             raise ActionRefusedError(why)
         action = self._under_way[name] = _Action(verb)
-        self._host.do(self._carry_out, name, action, steps, name=f"{name} ({verb})")
+        self._lives.do(self._carry_out, name, action, steps, name=f"{name} ({verb})")
         await action.done.wait()
         if action.error is not None:
             raise action.error
@@ -266,7 +264,7 @@ class Changes:
     ) -> None:
         """Be the action's task; a bug in it, too, is told to who asked."""
         try:
-            await steps(self._host.lives[name])
+            await steps(self._lives[name])
             if action.verb == "reload":
                 self._collect_later()
         except (ActionRefusedError, ConfigurationError) as error:

@@ -223,7 +223,7 @@ class Delivery:
         self.given_up: bool = False
         #: Those who look at points as they pass.
         self.taps: Taps = Taps()
-        self._what = what
+        self.what: str = what
         self._plugin = what.partition(".")[0]
         self._settings = settings
         self._logger = logger
@@ -286,7 +286,7 @@ class Delivery:
     def report_losses(self, losses: Losses) -> None:
         """Let points that are dropped from now on, or were found to be, be reported in the log."""
         if self._lost is None:
-            self._lost = losses.watch(self._what, self._logger, self._losses)
+            self._lost = losses.watch(self.what, self._logger, self._losses)
         self.mailbox.lost = self._lost
         if self._losses().total():
             self._lost()
@@ -413,7 +413,7 @@ class Delivery:
         self._calls += 1
         under_way = Handling(self.intake)
         outside = handling.set(under_way)
-        call = runtime.call(self._what, handle, list(batch), self._own_logger)
+        call = runtime.call(self.what, handle, list(batch), self._own_logger)
         handling.reset(outside)
         ended = in_time = False
         try:
@@ -439,7 +439,7 @@ class Delivery:
                 self._show(DELIVERED, batch)
                 self._settle(batch, delivered=len(batch))
                 if self.circuit.succeeded():
-                    self._logger.info("%s works again", self._what)
+                    self._logger.info("%s works again", self.what)
             else:
                 self._settle_as_told(batch, call.error)
             batch.stuck = not ended
@@ -457,7 +457,7 @@ class Delivery:
             why = f"took longer than {self._settings.handle_timeout:g} s"
         else:
             why = f"raised {brief(error)}"
-        self.last_error = f"{self._what} {why}"
+        self.last_error = f"{self.what} {why}"
         self.last_error_at = now()
         left = len(batch)
         self._show(TRIED, batch)
@@ -473,7 +473,7 @@ class Delivery:
         if not answered and self.circuit.failed():
             self._logger.warning(
                 "%s failed %d times in a row: circuit open; next probe in %.0f s",
-                self._what,
+                self.what,
                 self._settings.circuit_failures,
                 self.circuit.seconds_left,
             )
@@ -493,7 +493,7 @@ class Delivery:
         self._logged[kind] = _Logged(why, now + _LOG_INTERVAL)
         self._logger.warning(
             "%s %s; %s%s",
-            self._what,
+            self.what,
             why,
             outcome,
             more,

@@ -21,7 +21,7 @@ from lva.host.crash import Crash
 from lva.host.delivery import Delivery
 from lva.host.expected import worth_a_traceback
 from lva.host.instances import Instances
-from lva.host.loading import LoadedPlugin, PluginClass
+from lva.host.loading import PACKAGE, LoadedPlugin, PluginClass
 from lva.host.loops import LoopThread
 from lva.host.mailbox import FAILED, SHUTDOWN
 from lva.host.record import ENDED, TRANSITIONS, Ending, Record, State, Transition
@@ -81,6 +81,7 @@ class PluginLife:
 
     Attributes:
         record: The plugin's state, and what else outlives this life.
+        package: What the names of its modules begin with.
         deliveries: What delivers points to its event classes.
         owner: Of its routes.
         files: The files that it was made from.
@@ -99,6 +100,7 @@ class PluginLife:
         self.record: Record = Record(loaded.name) if record is None else record
         self.loaded = loaded
         self.name: str = loaded.name
+        self.package: str = _package(loaded.module)
         self.settings: PluginSettings = loaded.settings
         self.logger: logging.Logger = self.record.logger
         self.state: AsyncValue[State] = self.record.state
@@ -407,3 +409,9 @@ class PluginLife:
                 f"addRoute({path!r}): plugin {self.name!r} is {self.state.value.value}; add routes in"
                 " initialize() or later, while it runs"
             )
+
+
+def _package(module: str) -> str:
+    """Return what the names of a plugin's modules begin with, by that of the one that has its class."""
+    package, _, rest = module.partition(".")
+    return f"{package}.{rest.partition('.')[0]}" if package == PACKAGE else module

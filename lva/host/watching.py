@@ -43,7 +43,7 @@ async def watch(host: Host) -> None:
             LOGGER.exception("the reload of plugin %s failed", name)
 
     async with trio.open_nursery() as nursery:
-        while not host.stop_requested.is_set():
+        while not host.stop.requested.is_set():
             files = {
                 name: life.files for name, life in host.lives.items() if name not in host.paused()
             }
@@ -56,7 +56,7 @@ async def watch(host: Host) -> None:
                         nursery.start_soon(reload, name)
                 seen[name] = now
             with trio.move_on_after(INTERVAL):
-                await host.stop_requested.wait()
+                await host.stop.requested.wait()
 
 
 def _signatures(files: Mapping[str, SourceFiles]) -> dict[str, tuple[Hashable, ...]]:

@@ -128,7 +128,7 @@ class Deliveries:
             return
 
         async def act(run: Trial) -> list[Problem]:
-            run.host.publish("monitoring_event", self._points)
+            run.host.publisher.publish("monitoring_event", self._points)
             return await leave_to_work(run)
 
         self._runs.try_once(f"{WORK:g} s of its work", "G6", act)
@@ -197,7 +197,7 @@ class Deliveries:
 
     async def _stop_amid(self, run: Trial, _sending: _Sending) -> list[Problem]:
         await trio.sleep(1.0)
-        run.host.request_stop("while the outside world hangs")
+        run.host.stop.request("while the outside world hangs")
         await run.host.stopped.wait()
         return []
 
@@ -290,7 +290,7 @@ class _Sending:
         """Publish all points, in chunks: as one batch, or with so many seconds between them."""
         for start in range(0, len(self._points), _CHUNK):
             chunk = self._points[start : start + _CHUNK]
-            run.host.publish("monitoring_event", chunk)
+            run.host.publisher.publish("monitoring_event", chunk)
             self.published += len(chunk)
             if pause:
                 await trio.sleep(pause)

@@ -104,7 +104,7 @@ class LvaHost:
         self, points: Iterable[MonitoringPoint] | int, event: str = "monitoring_event"
     ) -> None:
         """Publish points as the service does; a number stands for so many like those of requests."""
-        self._run.host.publish(
+        self._run.host.publisher.publish(
             event, numbered_points(points) if isinstance(points, int) else points
         )
 
@@ -140,7 +140,7 @@ class LvaHost:
 
     async def stop(self) -> PluginReceipt:
         """Stop the service; return the plugin's part of the receipt."""
-        self._run.host.request_stop("the test stops it")
+        self._run.host.stop.request("the test stops it")
         await self._run.host.stopped.wait()
         return self._run.receipt
 

@@ -90,7 +90,7 @@ async def _work(run: Trial) -> list[Problem]:
 
 
 async def _stop_at_once(run: Trial) -> list[Problem]:
-    run.host.request_stop("at once")
+    run.host.stop.request("at once")
     await run.host.stopped.wait()
     return []
 
@@ -99,7 +99,7 @@ async def _until_stopped(run: Trial) -> list[Problem]:
     """Wait for the stop at a checkpoint; a plugin may also not come to that checkpoint this time."""
     await run.wait_for(State.RUNNING, State.STOPPING, *ENDED)
     with some_minutes():
-        await run.host.stop_requested.wait()
+        await run.host.stop.requested.wait()
     return []
 
 
@@ -161,7 +161,7 @@ async def _crash(run: Trial) -> None:
 async def _stop_in_backoff(run: Trial) -> list[Problem]:
     await run.wait_for(*_SETTLED)
     await _crash(run)
-    run.host.request_stop("during the back-off")
+    run.host.stop.request("during the back-off")
     await run.host.stopped.wait()
     return []
 
@@ -172,22 +172,22 @@ async def _stop_in_close(run: Trial) -> list[Problem]:
 
     def on_step(phase: str, _count: int) -> None:
         if phase == CLOSE:
-            token.run_sync_soon(run.host.request_stop, "while close() runs")
+            token.run_sync_soon(run.host.stop.request, "while close() runs")
 
     run.probe.plan.on_step = on_step
     await _crash(run)
     with trio.move_on_after(_A_MOMENT):
-        await run.host.stop_requested.wait()
+        await run.host.stop.requested.wait()
     return []
 
 
 async def _stop_twice(run: Trial) -> list[Problem]:
     await run.wait_for(*_SETTLED)
-    run.host.request_stop("once")
-    run.host.request_stop("twice")
+    run.host.stop.request("once")
+    run.host.stop.request("twice")
     await run.host.stopped.wait()
     receipt = run.host.receipt
-    run.host.request_stop("a third time")
+    run.host.stop.request("a third time")
     await trio.lowlevel.checkpoint()
     if receipt is not run.host.receipt:
         return [Problem("G9", "a second stop led to a second receipt")]

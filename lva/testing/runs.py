@@ -167,14 +167,14 @@ def _stopper(run: Trial, plan: Plan, token: trio.lowlevel.TrioToken) -> Callable
     why = "the kit stops it at a checkpoint"
 
     def stop() -> None:
-        run.host.request_stop(why)
+        run.host.stop.request(why)
         if plan.cancel is not None and plan.cancel[0] == START:
             # Together with the stop, so that the tasks are cancelled at this very checkpoint.
             for instance in run.probe.instances:
                 instance.nursery.cancel_scope.cancel()
 
     def stop_soon() -> None:
-        token.run_sync_soon(run.host.request_stop, why)
+        token.run_sync_soon(run.host.stop.request, why)
 
     if plan.cancel is not None and plan.cancel[0] in {CLOSE, HANDLE}:
         return lambda: None

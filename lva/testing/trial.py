@@ -235,9 +235,11 @@ async def _start(
     """Put host and web layer together, as the service does."""
     host = Host(settings, [loaded], random.Random(0))  # noqa: S311 - jitter that repeats itself
     access = Access(settings, BASE_URL)
-    Resources(host, host.stop_requested.is_set, access)
+    Resources(host, host.stop.requested.is_set, access)
     Actions(host, access)
-    requests = Requests(web_application(host.routes, settings), host.publish, settings, nursery)
+    requests = Requests(
+        web_application(host.routes, settings), host.publisher.publish, settings, nursery
+    )
     client = httpx.AsyncClient(
         transport=httpx.ASGITransport(app=requests.handle, raise_app_exceptions=False),
         base_url=BASE_URL,
@@ -250,7 +252,7 @@ async def _start(
 async def _stop(run: Trial) -> None:
     """Stop the host, and look at how its plugin has ended."""
     host = run.host
-    host.request_stop("the trial is over")
+    host.stop.request("the trial is over")
     limit = run.settings.shutdown_timeout + _OVERTIME
     with trio.move_on_after(limit):
         await host.stopped.wait()

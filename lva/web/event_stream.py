@@ -92,7 +92,7 @@ class EventStreams:
         self._started = time.time()
         self._hello: _Event | None = None
         self._known: list[Any] = []
-        host.watchers.append(self._moved)
+        host.lives.watchers.append(self._moved)
 
     async def run(self) -> None:
         """Send a tick each second until the server closes its connections; then say goodbye."""

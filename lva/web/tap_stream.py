@@ -119,7 +119,7 @@ class TapStreams:
         retry = {"Retry-After": RETRY_AFTER}
         if self._closing.is_set():
             raise Problem(503, "The service is stopping.", "not_ready", retry)
-        if len(self._host.taps) >= MOST_TAPS:
+        if len(self._host.publisher.taps) >= MOST_TAPS:
             raise Problem(
                 503, f"{MOST_TAPS} taps are open, which is the most.", "too_many_streams", retry
             )
@@ -131,10 +131,10 @@ class TapStreams:
         return response
 
     async def _lines(self, query: Query, abort: Callable[[], None]) -> AsyncIterator[bytes]:
-        if len(self._host.taps) >= MOST_TAPS:  # others were opened at the same moment
+        if len(self._host.publisher.taps) >= MOST_TAPS:  # others were opened at the same moment
             yield _line({"at": _now(), "end": f"{MOST_TAPS} taps are open, which is the most"})
             return
-        with self._host.taps.tapped(query.plugin) as tap:
+        with self._host.publisher.taps.tapped(query.plugin) as tap:
             self._aborts[tap] = abort
             try:
                 async for lines in self._follow(tap, query):

@@ -92,9 +92,9 @@ async def test_a_point_may_be_published_in_the_midst_of_any_step(
         def publish() -> None:
             nonlocal published
             published += 1
-            host.host.publish("monitoring_event", point)
+            host.host.publisher.publish("monitoring_event", point)
 
-        with host.host.taps.tapped(None) as tap:
+        with host.host.publisher.taps.tapped(None) as tap:
             for first in range(EVERY):
                 with at_many_moments(publish, first):
                     publish()
@@ -117,7 +117,7 @@ async def test_another_thread_does_not_wait_for_itself(tmp_path: Path) -> None:
         def publish() -> None:
             nonlocal published
             published += 1
-            host.host.publish("monitoring_event", point)
+            host.host.publisher.publish("monitoring_event", point)
 
         def work() -> None:
             for first in range(EVERY):

@@ -1682,7 +1682,7 @@ async def test_what_blocks_a_loop_is_named(tmp_path, told):
     tables = {"p": {"close_timeout": 0.2, "stop_timeout": 0.2}}
     async with running_host(tmp_path, {"p": in_style(HELD)}, tables) as host:
         await told.wait_for("held")
-        host.host.request_stop("a test")
+        host.host.stop.request("a test")
         record = await told.logged("abandoned: ")
         place = line_of(host, "p", "free.wait(30)")
         host.module("p").free.set()

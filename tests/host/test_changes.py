@@ -418,7 +418,7 @@ async def test_a_critical_plugin_that_has_failed_is_no_less_so_when_it_is_stoppe
         host.publish(numbered(1))
         await host.wait_for("p", State.FAILED)
         await host.host.changes.stop("p")
-        assert host.host.critical_failure == "p"
+        assert host.host.stop.critical == "p"
         assert (await host.stop()).exit_code == 3
 
 
@@ -529,7 +529,7 @@ async def test_a_critical_plugin_that_cannot_be_restarted_ends_the_service(
         old = host.plugin("p")
         with pytest.raises(ActionRefusedError):
             await host.host.changes.restart("p")
-        assert host.host.gave_up.is_set()
+        assert host.host.stop.gave_up.is_set()
         assert (await host.stop()).exit_code == 3
         old.release.set()
 
@@ -543,7 +543,7 @@ async def test_a_critical_plugin_that_an_operator_s_stop_leaves_abandoned_ends_t
         await host.host.changes.stop("p")
         old.release.set()
         assert host.life("p").state.value is State.ABANDONED
-        assert host.host.gave_up.is_set()
+        assert host.host.stop.gave_up.is_set()
         assert (await host.stop()).exit_code == 3
 
 
@@ -551,7 +551,7 @@ async def test_a_critical_plugin_may_be_stopped_and_restarted(tmp_path, autojump
     async with running_host(tmp_path, {"p": HANGING_CLOSE}, {"p": {"critical": True}}) as host:
         await host.host.changes.restart("p")
         await host.host.changes.stop("p")
-        assert not host.host.gave_up.is_set()
+        assert not host.host.stop.gave_up.is_set()
 
 
 async def test_a_thread_that_a_handler_left_may_still_end(tmp_path):

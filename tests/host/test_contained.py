@@ -37,7 +37,7 @@ async def test_a_spool_that_fails_on_a_point_goes_on_and_says_so(
         await until(lambda: "cannot be written" in caplog.text)
         host.publish(numbered(1, 2))
         part = await host.receipt_of("sink")
-        assert not host.host.failed
+        assert not host.host.stop.failed
     assert "datetime is not JSON serializable" in caplog.text
     assert part.points["accepted"] == 3
     assert part.points["dropped"] == {"shutdown": 3}
@@ -67,7 +67,7 @@ async def test_a_bug_in_a_task_of_the_host_ends_that_task_alone(
 
     async with running_host(tmp_path, {"sink": AWAY.format(error="OSError")}) as host:
         for _ in range(2):
-            host.host.do(buggy, "oops", name="the test's work")
-        await until(lambda: host.host.bugs.seen["the test's work"] == 2)
+            host.host.lives.do(buggy, "oops", name="the test's work")
+        await until(lambda: host.host.lives.bugs.seen["the test's work"] == 2)
         assert host.states("sink")[-1] == "running"
     assert "bug in the host: the test's work failed; the service goes on (failure 2" in caplog.text

@@ -241,9 +241,9 @@ async def test_a_plugin_that_cannot_start_or_deliver_harms_no_other(tmp_path, au
 async def test_an_unknown_event_is_refused_with_a_hint(tmp_path, autojump_clock):
     async with running_host(tmp_path, {"sink": EVENT}) as host:
         with pytest.raises(ValueError, match="did you mean 'monitoring_event'"):
-            host.host.publish("monitorin_event", numbered(1))
+            host.host.publisher.publish("monitorin_event", numbered(1))
         with pytest.raises(ValueError, match="unknown event 'x'; available: monitoring_event"):
-            host.host.publish("x", [])
+            host.host.publisher.publish("x", [])
 
 
 async def test_one_wrong_item_and_nothing_is_published(tmp_path, autojump_clock):
@@ -417,7 +417,7 @@ async def test_rejected_points_are_no_loss(tmp_path, autojump_clock):
 
 async def test_the_first_request_to_stop_counts(tmp_path, autojump_clock):
     async with running_host(tmp_path, {"b": BACKGROUND}) as host:
-        host.host.request_stop("first")
+        host.host.stop.request("first")
         assert (await host.stop("second")).reason == "first"
 
 
@@ -602,7 +602,7 @@ async def test_a_deadline_of_the_caller_is_kept(tmp_path, autojump_clock):
     async with running_host(tmp_path, {"a": HANGING, "b": HANGING}) as host:
         await wait_all_tasks_blocked()
         begun = trio.current_time()
-        host.host.request_stop("hurry", begun + 3)
+        host.host.stop.request("hurry", begun + 3)
         await host.stop()
         assert trio.current_time() - begun <= 3
 
@@ -640,9 +640,10 @@ def test_points_are_shared_not_copied_by_type():
         pass
 
     host = Host(host_settings_without_plugins(), [])
-    host.publish("monitoring_event", [Special("s", 1.0, {}, {})])
+    publish = host.publisher.publish
+    publish("monitoring_event", [Special("s", 1.0, {}, {})])
     with pytest.raises(TypeError):
-        host.publish("monitoring_event", ["s"])
+        publish("monitoring_event", ["s"])
 
 
 def host_settings_without_plugins():
@@ -690,5 +691,5 @@ async def test_a_plugin_that_has_failed_does_not_stop_others_from_publishing(
     tables = {"failing": {"restart": "never"}}
     async with running_host(tmp_path, {"failing": failing}, tables, wait=False) as host:
         await host.wait_for("failing", State.FAILED)
-        assert host.host.publish("monitoring_event", numbered(2))
+        assert host.host.publisher.publish("monitoring_event", numbered(2))
         assert (await host.receipt_of("failing")).points["refused"] == 2

@@ -770,8 +770,8 @@ async def test_a_critical_plugin_that_fails_is_the_exit_code(tmp_path, autojump_
         tmp_path, {"p": CRASHER, "other": RECORDER}, {"p": table}, wait=False
     ) as host:
         with trio.fail_after(100):
-            await host.host.gave_up.wait()
-        assert host.host.critical_failure == "p"
+            await host.host.stop.gave_up.wait()
+        assert host.host.stop.critical == "p"
         assert (await host.stop()).exit_code == 3
 
 
@@ -780,7 +780,7 @@ async def test_a_plugin_that_is_not_critical_costs_no_exit_code(tmp_path, autoju
         tmp_path, {"p": CRASHER}, {"p": {"max_restarts": 0}}, wait=False
     ) as host:
         await host.wait_for("p", State.FAILED)
-        assert not host.host.gave_up.is_set()
+        assert not host.host.stop.gave_up.is_set()
         assert (await host.stop()).exit_code == 0
 
 
@@ -1137,7 +1137,7 @@ def test_a_stop_at_the_very_moment_of_a_crash_is_a_clean_stop(moment, ticks):
             go.set()
             for _ in range(ticks):
                 await trio.lowlevel.checkpoint()
-            host.host.request_stop("now")
+            host.host.stop.request("now")
             receipt = await host.stop()
             assert receipt.exit_code in ({0, 4} if moment == "handleEvent" else {0})
             for life in host.host.lives.values():

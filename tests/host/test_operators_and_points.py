@@ -75,7 +75,7 @@ async def test_a_stop_says_at_once_what_it_waits_for(
         host.module("other").Sink.away = False
         await trio.sleep(100)
         begun = trio.current_time()
-        host.host.request_stop("Ctrl-C")
+        host.host.stop.request("Ctrl-C")
         while "waiting" not in caplog.text:
             await trio.sleep(0.05)
         assert trio.current_time() - begun < 0.5

@@ -39,7 +39,7 @@ async def test_without_a_plugin_points_are_seen_once_when_they_are_published(
 ) -> None:
     sink = SINK.format(body="pass")
     async with running_host(tmp_path, {"one": sink, "two": sink}) as host:
-        with host.host.taps.tapped(None) as tap:
+        with host.host.publisher.taps.tapped(None) as tap:
             host.publish(numbered(2))
             await host.receipt_of("one")
             assert seen(tap) == [("published", None, [0, 1])]
@@ -74,7 +74,7 @@ async def test_what_becomes_of_points_on_their_way_to_a_plugin(
 ) -> None:
     sources = {"sink": SINK.format(body=body), "other": SINK.format(body="pass")}
     async with running_host(tmp_path, sources, {"sink": {"max_attempts": 2}}) as host:
-        with host.host.taps.tapped("sink") as tap:
+        with host.host.publisher.taps.tapped("sink") as tap:
             host.publish(numbered(3))
             found: list[Any] = []
             with trio.fail_after(100):
@@ -95,7 +95,10 @@ async def test_what_a_plugin_publishes_is_seen_as_its_own(
     """
     sources = {"waits": "class W(BaseBackgroundPlugin): pass", "source": source}
     async with running_host(tmp_path, sources, wait=False) as host:
-        with host.host.taps.tapped("source") as own, host.host.taps.tapped("waits") as others:
+        with (
+            host.host.publisher.taps.tapped("source") as own,
+            host.host.publisher.taps.tapped("waits") as others,
+        ):
             await host.wait_until_running()
             await trio.sleep(1)
             assert seen(own) == [("published", "source", [7])]
@@ -111,7 +114,7 @@ async def test_points_that_another_thread_publishes_are_seen(tmp_path: Path) -> 
         "        tell('published')\n"
     )
     async with running_host(tmp_path, {"source": source}, wait=False) as host:
-        with host.host.taps.tapped(None) as tap, trio.fail_after(10):
+        with host.host.publisher.taps.tapped(None) as tap, trio.fail_after(10):
             found: list[Any] = []
             while not found:
                 await trio.sleep(0.01)

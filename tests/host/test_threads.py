@@ -64,8 +64,8 @@ def exhaustion(monkeypatch):
 async def goes_on(host: RunningHost) -> None:
     """Check that the host lives, after a while."""
     await trio.sleep(0.3)
-    assert not host.host.failed
-    assert not host.host.stop_requested.is_set()
+    assert not host.host.stop.failed
+    assert not host.host.stop.requested.is_set()
 
 
 async def test_a_plugin_that_cannot_be_made_is_tried_again(tmp_path, exhaustion):

@@ -252,7 +252,7 @@ async def test_every_change_of_state_is_told_with_the_state_before(
 ) -> None:
     async with running_host(tmp_path, {"fragile": FRAGILE}) as host:
         telemetry = Telemetry(host.host)
-        host.host.watchers.append(lambda *change: telemetry.note(*change) and None)
+        host.host.lives.watchers.append(lambda *change: telemetry.note(*change) and None)
         await host.wait_for("fragile", State.BACKOFF)
         await host.wait_for("fragile", State.RUNNING)
         seen = [(step["from"], step["state"]) for step in telemetry.timeline]

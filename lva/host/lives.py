@@ -1,0 +1,146 @@
+"""The plugins by name, each with its life that is now: begun, supervised, followed by the next."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, Final
+
+import trio
+
+from lva.host.contained import Bugs
+from lva.host.lifecycle import Ending, PluginLife, Services
+from lva.host.loading import LoadedPlugin
+from lva.host.losses import Losses
+from lva.host.publisher import Publisher
+from lva.host.record import Record, State, Watcher
+from lva.host.runtimes import AsyncioRuntime, Runtime, TrioRuntime
+from lva.host.stop import Stop
+from lva.logs import service_logger
+
+LOGGER: Final = service_logger("lva.host")
+
+
+class Lives(Mapping[str, PluginLife]):
+    """The plugins' lives by name, in activation order; empty until they are made.
+
+    Args:
+        services: What lives use of the service.
+        publisher: What hands points to their mailboxes.
+        stop: The host's stop.
+
+    Attributes:
+        watchers: Told of every change of a plugin's state.
+        bugs: Errors of the host's own that were contained.
+        stopped: Set once every plugin has ended.
+    """
+
+    def __init__(self, services: Services, publisher: Publisher, stop: Stop) -> None:
+        self.watchers: list[Watcher] = []
+        self.bugs: Bugs = Bugs()
+        self.stopped: trio.Event = trio.Event()
+        self.services: Services = services
+        self.stop: Stop = stop
+        self._publisher = publisher
+        self._losses: Losses | None = None
+        self._lives: dict[str, PluginLife] = {}
+        self._nursery: trio.Nursery | None = None
+
+    def __getitem__(self, name: str) -> PluginLife:
+        return self._lives[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._lives))  # other threads look, too
+
+    def __len__(self) -> int:
+        return len(self._lives)
+
+    def live_in(self, nursery: trio.Nursery) -> None:
+        """Say where the tasks of the lives go: a nursery that tolerates tasks which never end."""
+        self._nursery = nursery
+        self._losses = Losses(self._do_meanwhile, self.stop.requested, self.stopped)
+
+    def do(self, work: Callable[..., Awaitable[None]], *args: Any, name: str) -> None:
+        """Do something in a task of the host's own, which goes on when who asked for it does not.
+
+        An error in it is logged and counted in `bugs`; the service goes on.
+        """
+        assert self._nursery is not None, "there are plugins only while the host runs"
+        self._nursery.start_soon(self.bugs.contain, name, work, *args, name=name)
+
+    def _do_meanwhile(self, work: Callable[[], Awaitable[None]], name: str) -> None:
+        """Do something that ends by itself, unless the host has ended."""
+        if not self.stopped.is_set():
+            self.do(work, name=name)
+
+    def make(self, loaded: LoadedPlugin, record: Record | None = None) -> PluginLife:
+        """Make the life of a plugin; it gets points once they are connected.
+
+        Raises:
+            ConfigurationError: Its spool cannot be opened.
+        """
+        assert self._nursery is not None
+        life = PluginLife(loaded, _runtime(loaded, self._nursery), self.services, record)
+        self._lives[loaded.name] = life
+        life.record.watchers = self.watchers
+        return life
+
+    def connect(self) -> None:
+        """Let each event's points go to the lives that there are now."""
+        assert self._losses is not None
+        found = []
+        for life in self._lives.values():
+            for cls, delivery in life.deliveries.items():
+                delivery.intake.start = self._do_meanwhile
+                delivery.report_losses(self._losses)
+                event = cls.eventName  # type: ignore[union-attr] # only event classes have deliveries
+                found.append((event, delivery))
+        for delivery in self._publisher.connect(found):
+            self.do(delivery.mailbox.write_behind, name=f"{delivery.what} (spool)")
+
+    def begin(self, life: PluginLife, turn: trio.Event | None = None) -> None:
+        """Begin a life, once its turn has come."""
+        self.do(self._supervise, life, turn, name=f"{life.name} (supervisor)")
+
+    def begin_next(self, loaded: LoadedPlugin, record: Record, reason: str) -> PluginLife:
+        """Begin another life of a plugin whose last one is over and has left nothing behind.
+
+        Raises:
+            ConfigurationError: Its spool cannot be opened.
+        """
+        life = self.make(loaded, record)
+        self.connect()
+        record.begin_life(reason)
+        self.begin(life)
+        return life
+
+    async def _supervise(self, life: PluginLife, turn: trio.Event | None) -> None:
+        """Contain even a bug of the host itself, so that the other plugins still stop in order."""
+        try:
+            await life.supervise(turn)
+        except Exception:
+            LOGGER.critical(
+                "bug in the host: the supervisor of %s failed", life.name, exc_info=True
+            )
+            self.stop.failed = True
+            self.stop.request(f"the supervisor of plugin {life.name!r} failed")
+            self.stop.gave_up.set()
+        finally:
+            life.note_end()
+        if life.record.ending is Ending.FOR_GOOD:
+            self.look_at_end(life)
+
+    def look_at_end(self, life: PluginLife) -> None:
+        """End the service if a critical plugin has given up."""
+        if life.settings.critical and life.state.value in {State.FAILED, State.ABANDONED}:
+            if not self.stop.requested.is_set():
+                self.stop.critical = life.name
+                LOGGER.critical(
+                    "critical plugin %s has given up: %s", life.name, life.record.last.reason
+                )
+            self.stop.gave_up.set()
+
+
+def _runtime(loaded: LoadedPlugin, nursery: trio.Nursery) -> Runtime:
+    if loaded.runtime == "asyncio":
+        return AsyncioRuntime(loaded.name, nursery, loaded.settings.event_loop == "uvloop")
+    return TrioRuntime(loaded.name, nursery)
