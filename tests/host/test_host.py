@@ -151,7 +151,7 @@ async def test_a_cancelled_host_still_stops_in_order(tmp_path, autojump_clock):
         async with trio.open_nursery() as nursery:
             await nursery.start(host.run)
             await wait_all_tasks_blocked()
-            host.publish("monitoring_event", numbered(2))
+            host.publisher.publish("monitoring_event", numbered(2))
             journal.clear()
     assert scope.cancelled_caught
     assert host.stopped.is_set()
@@ -351,7 +351,7 @@ async def test_the_receipt_of_a_clean_stop(tmp_path, autojump_clock):
     sink, background = values["plugins"]
     assert sink["points"] == {
         "accepted": 4, "delivered": 4, "rejected": 0, "dropped": {}, "queued": 0, "in_flight": 0,
-        "kept": 0, "recovered": 0, "refused": 0, "retries": 0,
+        "kept": 0, "filtered": 0, "recovered": 0, "refused": 0, "retries": 0,
     }  # fmt: skip
     assert (sink["name"], sink["state"], sink["restarts"]) == ("sink", "stopped", 0)
     assert (background["name"], background["state"], background["stop_seconds"]) == (

@@ -39,7 +39,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     return [
         (record.levelname, record.getMessage())
         for record in caplog.records
-        if "dropped: " in record.getMessage()
+        if "dropped: " in record.getMessage() and "not delivered" not in record.getMessage()
     ]
 
 
