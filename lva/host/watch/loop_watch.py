@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -107,6 +108,7 @@ class LoopWatch:
         self._over = threading.Event()
         self._clock: StepClock
         self._ident = 0
+        self._has_clock = own_processor_clock() is not None
 
     async def run(self) -> None:
         """Watch until cancelled. Meanwhile this task samples of what the shares are made."""
@@ -134,9 +136,13 @@ class LoopWatch:
         begun, task = self._clock.running
         if task is None:
             return False
-        if perf_counter() - begun >= _ALARM * self._limit:
-            self._note_sighting(begun, frame)
-        return True
+        soonest = _ALARM * self._limit
+        if perf_counter() - begun < soonest:
+            return True
+        self._note_sighting(begun, frame)
+        # One that sleeps can be seen by the thread. To be woken again and again, and to wait for a processor
+        # each time, would make its sleep look like a wait.
+        return not self._has_clock or time.thread_time() - self._clock.before.used >= soonest
 
     # In the thread that watches
 

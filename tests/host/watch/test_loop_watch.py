@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 import trio
 
-from lva.host.watch.clock import Stretch, enter_plugin, leave_plugin
+from lva.host.watch.clock import StepClock, Stretch, enter_plugin, leave_plugin
 from lva.host.watch.garbage import Collection
 from lva.host.watch.loop_watch import LoopWatch, Sighting
 from lva.host.watch.pulse import PluginLoop, Pulse, Watched
-from lva.host.watch.readings import Reading
+from lva.host.watch.readings import Reading, own_reader
 from lva.host.watch.reports import UNSEEN
 from lva.host.watch.stacks import Line
 from lva.host.watch.uses import LoopUses
@@ -283,6 +283,26 @@ def test_the_line_inside_a_c_function_that_keeps_the_interpreter_is_seen():
     uses = watched(work)
     assert uses.of("a").blocks == 1
     assert uses.of("a").last_block.stack[-1].endswith(" in c_function")
+
+
+async def test_the_alarm_wakes_who_sleeps_once_and_who_computes_again_and_again():
+    watch = LoopWatch(LIMIT, 10.0, LoopUses(), lambda: PLUGINS)
+    watch._clock = StepClock(LIMIT, own_reader().read, lambda: None)
+    long_ago = (time.perf_counter() - LIMIT, trio.lowlevel.current_task())
+    watch._clock.running = long_ago
+    frame = sys._getframe()
+    assert not watch._look_by_alarm(frame)
+    assert [seen.begun for seen in watch._sightings] == [long_ago[0]]
+    end = time.thread_time() + LIMIT / 2
+    while time.thread_time() < end:
+        pass
+    assert watch._look_by_alarm(frame)
+    assert len(watch._sightings) == 2
+    watch._clock.running = (time.perf_counter(), long_ago[1])
+    assert watch._look_by_alarm(frame), "another step has begun"
+    watch._clock.running = (long_ago[0], None)
+    assert not watch._look_by_alarm(frame), "the loop waits for events"
+    assert len(watch._sightings) == 2
 
 
 def test_many_short_steps_block_nothing(caplog):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
-from lva.host.host import _package
+from lva.host.lifecycle import _package
 from lva.host.watch.stacks import Line, formatted, owner_of, place_in, stack_of, without_callers
 
 PLUGINS = {"a", "b"}
