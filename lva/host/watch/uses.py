@@ -47,9 +47,9 @@ class Block:
         return f"{WHAT[self.of]} for {self.seconds:.2f} s at {self.where}"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class LoopUse:
-    """What one plugin blocked.
+    """What one plugin blocked; replaced as a whole, so that what is read of it belongs together.
 
     Attributes:
         blocks: How often.
@@ -119,10 +119,9 @@ class LoopUses:
         """Note what a plugin has blocked, or blocks and goes on to."""
         with self._lock:
             use = self.of(plugin)
-            use.blocks += 1
-            use.last_block = block
             if not block.over:
                 use.open.append(block)
+            self._uses[plugin] = LoopUse(use.blocks + 1, block, use.open)
             self._count(plugin, block, block.seconds)
 
     def prolong(self, plugin: str, block: Block, seconds: float, over: bool = False) -> None:

@@ -60,6 +60,16 @@ def test_only_blocks_of_the_service_s_event_loop_are_in_the_share():
     assert str(uses.longest_open("a")) == "a worker thread of a request for 6.00 s at a.py:1 in f"
 
 
+def test_what_was_read_of_a_plugin_stays_as_it_was():
+    """Another thread notes blocks: the number and the newest belong together."""
+    _, uses = make()
+    uses.note_block("a", block(1.0))
+    before = uses.of("a")
+    uses.note_block("a", block(2.0))
+    assert (before.blocks, before.last_block) == (1, block(1.0))
+    assert (uses.of("a").blocks, uses.of("a").last_block) == (2, block(2.0))
+
+
 def test_before_a_minute_is_over_shares_are_of_the_time_so_far():
     clock, uses = make()
     clock.now += 4
