@@ -20,15 +20,14 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Final
 
 from lva.errors import Problem, hint
 from lva.host.installed import InstalledPlugin, find, find_module, installed_plugins
+from lva.host.plugin_modules import PACKAGE, LoadsPlugins, is_plugin_module
 from lva.logs import brief
 from lva.trust import untrusted
 
-#: The package that plugin modules are imported under.
-PACKAGE: Final = "lva_plugins"
 PLUGIN_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MAX_SOURCE: Final = 10 * 1024 * 1024
 
@@ -72,7 +71,7 @@ class Place:
         return f"{shown} (by `from`)" if self.original is not None else shown
 
 
-class PluginFinder(MetaPathFinder, Loader):
+class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
     """Imports plugins from the plugin directories and installed packages, after checking each file.
 
     Args:
@@ -359,13 +358,6 @@ def _up_to(path: str, directory: str) -> Iterator[str]:
     while path != directory:
         path = os.path.dirname(path)  # noqa: PTH120 - as in `_read`
         yield path
-
-
-def is_plugin_module(namespace: Mapping[str, Any]) -> bool:
-    """Return whether a module's namespace is that of a plugin file, or of a file it imports as its own."""
-    spec = namespace.get("__spec__")
-    ours = isinstance(getattr(spec, "loader", None), PluginFinder)
-    return ours or str(namespace.get("__name__")).partition(".")[0] == PACKAGE
 
 
 def _is_ours(module: object) -> bool:

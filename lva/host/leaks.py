@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
+from lva.host.reloading import IMPORT_THREAD
 from lva.host.runtimes import waiting_at
 from lva.host.starts import jobs_of, starter_of
 from lva.logs import current_plugin
@@ -191,8 +192,6 @@ def _tasks_of(roots: _Roots) -> Iterator[tuple[str, trio.lowlevel.Task]]:
             yield name, task
 
 
-#: How the names of threads begin that import a plugin's file while the plugin runs.
-IMPORT_THREAD: Final = "import of plugin "
 #: How many times threads that were abandoned are looked at before they count, and the seconds between.
 _LOOKS: Final = 200
 _LOOK: Final = 0.001

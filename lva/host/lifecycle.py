@@ -21,9 +21,10 @@ from lva.host.crash import Crash
 from lva.host.delivery import Delivery
 from lva.host.expected import worth_a_traceback
 from lva.host.instances import Instances
-from lva.host.loading import PACKAGE, LoadedPlugin, PluginClass
+from lva.host.loading import LoadedPlugin, PluginClass
 from lva.host.loops import LoopThread
 from lva.host.mailbox import FAILED, SHUTDOWN
+from lva.host.plugin_modules import package_of
 from lva.host.record import ENDED, TRANSITIONS, Ending, Record, State, Transition
 from lva.host.restarts import Restarts
 from lva.host.routing import Gate, Owner, RouteTable
@@ -100,7 +101,7 @@ class PluginLife:
         self.record: Record = Record(loaded.name) if record is None else record
         self.loaded = loaded
         self.name: str = loaded.name
-        self.package: str = _package(loaded.module)
+        self.package: str = package_of(loaded.module)
         self.settings: PluginSettings = loaded.settings
         self.logger: logging.Logger = self.record.logger
         self.state: AsyncValue[State] = self.record.state
@@ -409,9 +410,3 @@ class PluginLife:
                 f"addRoute({path!r}): plugin {self.name!r} is {self.state.value.value}; add routes in"
                 " initialize() or later, while it runs"
             )
-
-
-def _package(module: str) -> str:
-    """Return what the names of a plugin's modules begin with, by that of the one that has its class."""
-    package, _, rest = module.partition(".")
-    return f"{package}.{rest.partition('.')[0]}" if package == PACKAGE else module

@@ -26,15 +26,16 @@ from lva.check.loaded import loaded_problems
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin, Plugin, RuntimeName
 from lva.errors import ConfigurationError, Problem, hint, listing
 from lva.events import EVENT_TYPES
+from lva.host import HOST_DIR
 from lva.host.configuration import PluginClass, configs_of, place_of, with_defaults
 from lva.host.finder import (
-    PACKAGE,
     PLUGIN_NAME,
     Place,
     PluginFileError,
     PluginFinder,
     plugin_line,
 )
+from lva.host.plugin_modules import PACKAGE
 from lva.host.process_guard import kept_by
 from lva.host.process_state import closed_descriptors
 from lva.host.spool import open_spool
@@ -42,7 +43,6 @@ from lva.logs import brief, service_logger
 from lva.settings import PluginSettings, Settings
 
 __all__ = [
-    "PACKAGE",
     "SHIPPED_DIR",
     "LoadedPlugin",
     "PluginClass",
@@ -54,7 +54,7 @@ __all__ = [
 
 LOGGER: Final = service_logger("lva.service")
 
-SHIPPED_DIR: Final = Path(__file__).parent.parent / "plugins"
+SHIPPED_DIR: Final = HOST_DIR.parent / "plugins"
 _NO_TABLE: Final = PluginSettings()
 #: Plain numbers, and `_signal` asked for their handlers: `signal` makes enum members of them, which takes
 #: longer than all of the import of a small file.

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import CellType, FrameType
 from typing import Any, Final, NamedTuple
 
+from lva.host import HOST_DIR
 from lva.host.forks import keep_from_children
 from lva.host.starts import note_process
 from lva.host.watch.pulse import PluginLoop, Pulse
@@ -57,7 +58,7 @@ _ASYNCIO_DIR: Final = f"{Path(asyncio.__file__).parent}{os.sep}"
 #: Files whose frames say nothing about what a plugin is doing.
 _MACHINERY: Final = (
     _ASYNCIO_DIR,
-    f"{Path(__file__).parent}{os.sep}",
+    f"{HOST_DIR}{os.sep}",
     selectors.__file__,
     threading.__file__,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 
@@ -19,9 +19,6 @@ from lva.host.process_state import Change, Piece, ProcessState
 from lva.host.watch.clock import entered
 from lva.host.watch.pulse import Watched, processor_times
 from lva.logs import current_plugin, plugin_logger, service_logger
-
-if TYPE_CHECKING:
-    from lva.host.record import Transition
 
 LOGGER: Final = service_logger("lva.host")
 
@@ -86,7 +83,7 @@ class ProcessGuard(trio.abc.Instrument):
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         self._ran.add(task.context.get(current_plugin))
 
-    def note_transition(self, _name: str, _before: str, _transition: Transition) -> None:
+    def note_transition(self, _name: str, _before: str, _transition: object) -> None:
         """Look at a change of a plugin's state; a `Watcher`."""
         self.look()
 

@@ -26,7 +26,7 @@ from types import FunctionType
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from lva.errors import listing
-from lva.host.finder import PACKAGE, is_plugin_module
+from lva.host.plugin_modules import PACKAGE, is_plugin_module
 
 _Value: TypeAlias = Any  # of each piece its own
 

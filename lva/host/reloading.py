@@ -19,9 +19,9 @@ from trio_util import wait_any
 
 from lva.contract import BaseEventPlugin
 from lva.errors import ConfigurationError
-from lva.host.finder import PACKAGE, PluginFileError, PluginFinder
-from lva.host.leaks import IMPORT_THREAD
+from lva.host.finder import PluginFileError, PluginFinder
 from lva.host.loading import LoadedPlugin, load_plugin, spool_problems
+from lva.host.plugin_modules import PACKAGE
 from lva.logs import brief, keep_secret, own_logger
 from lva.settings import Settings
 
@@ -30,6 +30,9 @@ _importing: Final[set[str]] = set()
 
 _Modules = dict[str, ModuleType]
 _Handlers = list[tuple[logging.Logger, logging.Handler]]
+
+#: How the names of threads begin that import a plugin's file while the plugin runs.
+IMPORT_THREAD: Final = "import of plugin "
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 import trio
 
 from lva.error_text import has_text, keep_text
+from lva.host import HOST_DIR
 from lva.host.loops import RECANCEL, LoopThread
 from lva.host.watch.clock import enter_plugin
 from lva.logs import current_plugin
@@ -31,7 +31,7 @@ from lva.logs import current_plugin
 #: How long, in seconds, an `__init__` may hold up the event loop before it is waited for in the
 #: background. Nearly all return sooner, and then no task switch is needed.
 _BRIEFLY = 0.02
-_HOST_DIR: Final = str(Path(__file__).parent)
+_HOST_DIR: Final = str(HOST_DIR)
 
 
 class NotAwaitableError(TypeError):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from lva.host.finder import is_plugin_module
+from lva.host.plugin_modules import is_plugin_module
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,26 @@
+"""Which modules are plugins'."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+#: The package that plugin modules are imported under.
+PACKAGE: Final = "lva_plugins"
+
+
+class LoadsPlugins:
+    """Base of the loader of plugin modules, by which they are known."""
+
+
+def is_plugin_module(namespace: Mapping[str, Any]) -> bool:
+    """Return whether a module's namespace is that of a plugin file, or of a file it imports as its own."""
+    spec = namespace.get("__spec__")
+    ours = isinstance(getattr(spec, "loader", None), LoadsPlugins)
+    return ours or str(namespace.get("__name__")).partition(".")[0] == PACKAGE
+
+
+def package_of(module: str) -> str:
+    """Return what the names of a plugin's modules begin with, by that of the one that has its class."""
+    package, _, rest = module.partition(".")
+    return f"{package}.{rest.partition('.')[0]}" if package == PACKAGE else module
