@@ -61,10 +61,10 @@ from opentelemetry.sdk._logs.export import (
 from opentelemetry.sdk.resources import Resource
 
 from lva import MonitoringPoint
+from lva.host.delivery.mailbox import Ledger
+from lva.host.delivery.spool import Row, SpoolFile
 from lva.host.host import Host
-from lva.host.loading import load_plugins
-from lva.host.mailbox import Ledger
-from lva.host.spool import Row, SpoolFile
+from lva.host.loading.load import load_plugins
 from lva.settings import PluginSettings, Settings
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))

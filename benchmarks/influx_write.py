@@ -33,7 +33,7 @@ from influxdb_client import InfluxDBClient, Point, WriteOptions
 from lva import MonitoringPoint
 from lva.app import SWITCH_INTERVAL
 from lva.host.host import Host
-from lva.host.loading import load_plugins
+from lva.host.loading.load import load_plugins
 from lva.settings import PluginSettings, Settings
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))

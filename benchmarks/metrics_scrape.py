@@ -24,7 +24,7 @@ from werkzeug.datastructures import Headers, MultiDict
 from lva import MonitoringPoint
 from lva.app import SWITCH_INTERVAL
 from lva.host.host import Host
-from lva.host.loading import load_plugins
+from lva.host.loading.load import load_plugins
 from lva.settings import Settings
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "20"))

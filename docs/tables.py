@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import runpy
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from lva.check.codes import CODES
 from lva.cli import main
 from lva.client.commands import COMMANDS
 from lva.events import EVENT_TYPES
-from lva.host.tap import STEPS
+from lva.host.delivery.tap import STEPS
 from lva.luna import MODULES
 from lva.settings import (
     CONFIG_VARIABLE,
@@ -34,6 +35,11 @@ from lva.settings import (
 from lva.web.actions import ACTIONS
 from lva.web.complete import CompleteRequest
 from lva.web.paths import RESOURCES
+
+
+def host_floors() -> str:
+    """Return the picture of the host's rooms."""
+    return str(runpy.run_path(str(Path(__file__).parent / "floors.py"))["host_floors"]())
 
 
 def settings() -> str:
@@ -206,6 +212,7 @@ def webhook_config() -> str:
 
 #: What `.. generated:: NAME` stands for.
 TABLES: dict[str, Callable[[], str]] = {
+    "host-floors": host_floors,
     "settings": settings,
     "plugin-settings": plugin_settings,
     "influx-config": influx_config,

@@ -19,13 +19,13 @@ import trio
 from lva import state_directory
 from lva.connection_errors import ConnectionErrors
 from lva.errors import ConfigurationError
-from lva.host import starts
 from lva.host.host import Host
-from lva.host.loading import LoadedPlugin, load_plugins
-from lva.host.process_guard import ProcessGuard
-from lva.host.process_state import Piece
+from lva.host.loading.load import LoadedPlugin, load_plugins
+from lva.host.process import starts
+from lva.host.process.guard import ProcessGuard
+from lva.host.process.state import Piece
 from lva.host.receipt import EXIT_CONFIGURATION, EXIT_KILLED, Receipt
-from lva.host.runtimes import split_cancelled
+from lva.host.runtimes.runtime import split_cancelled
 from lva.host.terminator import Terminator
 from lva.host.watching import watch
 from lva.log_tail import LogTail

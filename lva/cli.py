@@ -107,7 +107,7 @@ def _run(overrides: dict[str, Any], config: Path | None, watch: bool, signals: A
 def _serve(settings: Settings, watch: bool, signals: Any) -> int:
     from lva import serve
     from lva.app import create_app
-    from lva.host.loading import load_plugins
+    from lva.host.loading.load import load_plugins
     from lva.logs import flush
     from lva.terminal import announce
 
@@ -127,7 +127,7 @@ def _serve(settings: Settings, watch: bool, signals: Any) -> int:
 
 def _plugin_problems(settings: Settings | None) -> list[str]:
     """Return what is wrong with the plugins, so that one run shows all there is to mend."""
-    from lva.host.loading import load_plugins
+    from lva.host.loading.load import load_plugins
 
     if settings is not None:
         try:

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from lva.host.runtimes import split_cancelled
+from lva.host.runtimes.runtime import split_cancelled
 from lva.logs import brief, service_logger
 from lva.points import CONNECTION_ERRORS, SERVICE, MonitoringPoint
 from lva.recurring import Recurring

@@ -19,7 +19,7 @@ from hypercorn.typing import ConnectionState
 
 from lva.accepting import Acceptor
 from lva.connection_errors import ConnectionErrors
-from lva.host.forks import hide
+from lva.host.process.forks import hide
 from lva.idle import IdleConnections, IdleWatch
 
 #: Under this key of the ASGI scope's `state` is what cuts the connection off at once.

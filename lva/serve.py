@@ -19,8 +19,8 @@ from hypercorn.trio import serve as hypercorn_serve
 from lva.app import Service
 from lva.connections import our_connections
 from lva.errors import ConfigurationError
-from lva.host.forks import hide
-from lva.host.process_state import Piece, closed_descriptors
+from lva.host.process.forks import hide
+from lva.host.process.state import Piece, closed_descriptors
 from lva.host.receipt import EXIT_KILLED, EXIT_UNCLEAN
 from lva.host.terminator import Terminator
 from lva.logs import service_logger

@@ -19,7 +19,7 @@ from typing import Final
 
 import trio
 
-from lva.host.process_state import Piece, own_descriptors
+from lva.host.process.state import Piece, own_descriptors
 from lva.host.receipt import EXIT_UNCLEAN
 from lva.logs import service_logger
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lva.errors import ConfigurationError
-from lva.host.process_state import own_descriptors
+from lva.host.process.state import own_descriptors
 
 #: The file with the lock, and with what its owner says of itself.
 LOCK_FILE: Final = "service.lock"

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from lva.host.loading import LoadedPlugin
+from lva.host.loading.load import LoadedPlugin
 from lva.host.receipt import Receipt
 from lva.log_writer import PATIENCE
 from lva.logs import output, redact, service_logger

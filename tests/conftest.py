@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from lva.host import runtimes
+from lva.host.runtimes import runtime as runtimes
 
 #: Fixtures that start RabbitMQ, which takes eight seconds.
 RABBITMQ = {"node", "rabbitmq_node"}

@@ -23,11 +23,11 @@ import trio
 import trio.testing
 
 from lva import MonitoringPoint
-from lva.host import runtimes
 from lva.host.host import Host
-from lva.host.lifecycle import PluginLife, State
-from lva.host.loading import LoadedPlugin, load_plugins
+from lva.host.life.life import PluginLife, State
+from lva.host.loading.load import LoadedPlugin, load_plugins
 from lva.host.receipt import PluginReceipt, Receipt
+from lva.host.runtimes import runtime as runtimes
 from lva.settings import PluginSettings, Settings
 from tests.warm import WarmProcess, starts_alike, warm_environment
 

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 from lva import logs, masking
 from lva.cli import main
 from lva.errors import ConfigurationError
-from lva.host import loading
-from lva.host.loading import PluginFinder, load_plugins
+from lva.host.loading import load as loading
+from lva.host.loading.load import PluginFinder, load_plugins
 from lva.settings import ENV_PREFIX, Settings, load_settings
 from tests.support import ServiceProcess, write_plugin
 

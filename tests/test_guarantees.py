@@ -12,8 +12,8 @@ import pytest
 import trio
 
 from lva import MonitoringPoint
-from lva.host.lifecycle import State
-from lva.host.loading import load_plugins
+from lva.host.life.life import State
+from lva.host.loading.load import load_plugins
 from lva.host.receipt import EXIT_UNCLEAN
 from tests.support import host_settings, running
 

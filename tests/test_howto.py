@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from lva import MonitoringPoint
-from lva.host.loading import load_plugins
+from lva.host.loading.load import load_plugins
 from tests.plugins.redis_server import RedisServer
 from tests.support import RunningHost, ServiceProcess, host_settings, numbered, running
 

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 from lva.cli import main
 from lva.errors import ConfigurationError
-from lva.host import loading
-from lva.host.loading import load_plugins
+from lva.host.loading import load as loading
+from lva.host.loading.load import load_plugins
 from lva.settings import ENV_PREFIX, Settings, load_settings, parse_bind
 from lva.sources import warn_of_service_links
 from tests.support import ServiceProcess

@@ -17,8 +17,8 @@ from lva.check.routes import Adding, addings, route_problems
 from lva.check.source import Source
 from lva.contract import RuntimeName
 from lva.errors import Problem
-from lva.host.finder import PLUGIN_NAME, Place, PluginFileError, PluginFinder
-from lva.host.loading import (
+from lva.host.loading.finder import PLUGIN_NAME, Place, PluginFileError, PluginFinder
+from lva.host.loading.load import (
     SHIPPED_DIR,
     LoadedPlugin,
     active_names,

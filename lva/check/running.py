@@ -15,7 +15,7 @@ import trio
 
 from lva.check.plugins import Report
 from lva.errors import ConfigurationError, Problem
-from lva.host.loading import table_of
+from lva.host.loading.load import table_of
 from lva.host.plugin_modules import PACKAGE
 from lva.points import MonitoringPoint
 from lva.settings import Settings

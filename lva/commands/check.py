@@ -61,7 +61,7 @@ def check(
     checked: wrong usage, or settings that do not say where the plugins are.
     """
     from lva.check.plugins import check_plugins
-    from lva.host.loading import active_names
+    from lva.host.loading.load import active_names
     from lva.settings import SettingsError, load_settings
 
     sample = _points(points) if points is not None else None
@@ -122,8 +122,8 @@ def _expanded(targets: Sequence[str], settings: Settings) -> list[str]:
     Raises:
         click.UsageError: There is nothing at a path, or no plugin in it: most likely a slip of the pen.
     """
-    from lva.host.finder import PLUGIN_NAME
-    from lva.host.loading import finder_for
+    from lva.host.loading.finder import PLUGIN_NAME
+    from lva.host.loading.load import finder_for
 
     available = finder_for(settings).available() if targets else set()
     names = []
@@ -145,7 +145,7 @@ def _plugins_in(directory: Path) -> list[str]:
     """Return the paths of a directory's plugins, without files that only help them."""
     from lva.check.plugins import kind_by_text, sources_of
     from lva.check.source import Source
-    from lva.host.finder import PluginFinder
+    from lva.host.loading.finder import PluginFinder
 
     finder = PluginFinder([directory.absolute()], installed=())
     names = []
@@ -169,7 +169,7 @@ def _settings_file(config: Path | None) -> Path | None:
 
 def _settings_problems(settings: Settings) -> list[str]:
     """Return what is wrong with what the settings say of plugins."""
-    from lva.host.loading import finder_for, settings_problems
+    from lva.host.loading.load import finder_for, settings_problems
 
     return settings_problems(settings, finder_for(settings))
 

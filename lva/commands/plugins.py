@@ -20,7 +20,7 @@ from lva.commands.options import (
 
 if TYPE_CHECKING:
     from lva.check.plugins import Report
-    from lva.host.finder import Place, PluginFinder
+    from lva.host.loading.finder import Place, PluginFinder
     from lva.settings import Settings
 
 
@@ -34,7 +34,7 @@ def plugins(config: Path | None, as_json: bool, **options: Any) -> None:
     Exit codes: 0, also if a plugin has problems; 2 wrong settings.
     """
     from lva.errors import ConfigurationError
-    from lva.host.loading import finder_for, settings_problems
+    from lva.host.loading.load import finder_for, settings_problems
     from lva.settings import load_settings
 
     try:
@@ -79,7 +79,7 @@ def _origin(item: dict[str, Any]) -> str:
 def _listed(settings: Settings) -> Iterator[dict[str, Any]]:
     """Yield a description of each plugin: the enabled ones in their order, then the others by name."""
     from lva.check.plugins import check_plugins
-    from lva.host.loading import active_names, finder_for
+    from lva.host.loading.load import active_names, finder_for
 
     enabled = active_names(settings)
     finder = finder_for(settings)
@@ -104,7 +104,7 @@ def _described(
     """Describe a plugin; one that is not enabled from its source alone."""
     from lva.check.plugins import kind_by_text, runtime_by_text, sources_of
     from lva.check.source import Source
-    from lva.host.finder import PluginFileError
+    from lva.host.loading.finder import PluginFileError
 
     row = _row(name, enabled)
     row["problems"] = [
@@ -133,7 +133,7 @@ def _described(
 
 
 def _origin_of(place: Place) -> str:
-    from lva.host.loading import SHIPPED_DIR
+    from lva.host.loading.load import SHIPPED_DIR
 
     if place.distribution is not None:
         return place.distribution

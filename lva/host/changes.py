@@ -15,12 +15,12 @@ import trio
 from trio_util import wait_any
 
 from lva.errors import ConfigurationError, suggestion
-from lva.host.leaks import Leaks, find_leaks
-from lva.host.lifecycle import Ending, PluginLife, State
+from lva.host.life.leaks import Leaks, find_leaks
+from lva.host.life.life import Ending, PluginLife, State
+from lva.host.life.record import BEGINNING
 from lva.host.lives import Lives
-from lva.host.loading import LoadedPlugin
-from lva.host.record import BEGINNING
-from lva.host.reloading import collect_old_code, load_beside
+from lva.host.loading.load import LoadedPlugin
+from lva.host.loading.reload import collect_old_code, load_beside
 from lva.logs import brief, service_logger
 from lva.settings import Settings
 

@@ -10,19 +10,19 @@ from typing import Any, Final
 import trio
 from trio_util import wait_any
 
-from lva.host import forks, starts
 from lva.host.changes import Changes
-from lva.host.leaks import lasting_leaks
-from lva.host.lifecycle import PluginLife, Services
-from lva.host.limiters import a_limiter_for_each
+from lva.host.delivery.mailbox import number_of
+from lva.host.delivery.publisher import Publisher
+from lva.host.life.leaks import lasting_leaks
+from lva.host.life.life import PluginLife, Services
+from lva.host.life.record import BEGINNING, State
 from lva.host.lives import Lives
-from lva.host.loading import LoadedPlugin
-from lva.host.mailbox import number_of
-from lva.host.publisher import Publisher
+from lva.host.loading.files import Looks
+from lva.host.loading.load import LoadedPlugin
+from lva.host.process import forks, starts
+from lva.host.process.limiters import a_limiter_for_each
 from lva.host.receipt import Receipt, exit_code, plugin_receipt
-from lva.host.record import BEGINNING, State
 from lva.host.routing import RouteTable
-from lva.host.sourcefiles import Looks
 from lva.host.status import statuses
 from lva.host.stop import Stop
 from lva.host.watch.loop_watch import LoopWatch

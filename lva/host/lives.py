@@ -8,12 +8,12 @@ from typing import Any, Final
 import trio
 
 from lva.host.contained import Bugs
-from lva.host.lifecycle import Ending, PluginLife, Services
-from lva.host.loading import LoadedPlugin
-from lva.host.losses import Losses
-from lva.host.publisher import Publisher
-from lva.host.record import Record, State, Watcher
-from lva.host.runtimes import AsyncioRuntime, Runtime, TrioRuntime
+from lva.host.delivery.losses import Losses
+from lva.host.delivery.publisher import Publisher
+from lva.host.life.life import Ending, PluginLife, Services
+from lva.host.life.record import Record, State, Watcher
+from lva.host.loading.load import LoadedPlugin
+from lva.host.runtimes.runtime import AsyncioRuntime, Runtime, TrioRuntime
 from lva.host.stop import Stop
 from lva.logs import service_logger
 

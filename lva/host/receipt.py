@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from lva.host.mailbox import Ledger
+from lva.host.delivery.mailbox import Ledger
 from lva.logs import redact
 
 if TYPE_CHECKING:
-    from lva.host.lifecycle import PluginLife
+    from lva.host.life.life import PluginLife
 
 EXIT_CLEAN: Final = 0
 EXIT_CONFIGURATION: Final = 2

@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from lva.host.leaks import count_tasks
+from lva.host.life.leaks import count_tasks
 from lva.host.receipt import total_points
 from lva.logs import redact
 
 if TYPE_CHECKING:
-    from lva.host.delivery import Delivery, Histogram
-    from lva.host.lifecycle import PluginLife
-    from lva.host.loading import PluginClass
-    from lva.host.record import Record
+    from lva.host.delivery.delivery import Delivery, Histogram
+    from lva.host.life.life import PluginLife
+    from lva.host.life.record import Record
+    from lva.host.loading.load import PluginClass
     from lva.host.watch.uses import LoopUses
 
 

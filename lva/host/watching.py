@@ -11,7 +11,7 @@ import trio
 from lva.errors import ConfigurationError
 from lva.host.changes import ActionRefusedError
 from lva.host.host import Host
-from lva.host.sourcefiles import SourceFiles
+from lva.host.loading.files import SourceFiles
 from lva.logs import service_logger
 
 LOGGER: Final = service_logger("lva.host")

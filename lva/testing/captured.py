@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Self, TextIO
 
-from lva.host.loading import LoadedPlugin
+from lva.host.loading.load import LoadedPlugin
 from lva.logs import CHATTY, current_plugin, plugin_logger, secret_texts
 from lva.testing.places import Place, error_place
 from lva.testing.report import Problem

@@ -11,7 +11,7 @@ from typing import Any, Final
 import trio
 
 from lva.contract import PartialDeliveryError
-from lva.host.lifecycle import ENDED, State
+from lva.host.life.life import ENDED, State
 from lva.points import MonitoringPoint
 from lva.testing.places import Place
 from lva.testing.probe import HANDLE, InjectedError, Plan, worth_stopping_at

@@ -13,8 +13,8 @@ import httpx
 import trio
 
 from lva.errors import ConfigurationError
-from lva.host.lifecycle import ENDED, State
-from lva.host.mailbox import ATTEMPTS, Ledger
+from lva.host.delivery.mailbox import ATTEMPTS, Ledger
+from lva.host.life.life import ENDED, State
 from lva.host.receipt import PluginReceipt
 from lva.points import MonitoringPoint
 from lva.testing.blocks import BLOCK_LIMIT, BlockWatch

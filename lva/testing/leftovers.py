@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import trio
 
-from lva.host import starts
-from lva.host.leaks import all_tasks
-from lva.host.runtimes import waiting_at
+from lva.host.life.leaks import all_tasks
+from lva.host.process import starts
+from lva.host.runtimes.runtime import waiting_at
 from lva.testing.blocks import SCHEDULE
 from lva.testing.places import Place, frame_place, parsed_place
 from lva.testing.report import Problem

@@ -18,8 +18,8 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from lva.errors import ConfigurationError
-from lva.host.finder import PLUGIN_NAME
-from lva.host.loading import LoadedPlugin, load_plugins
+from lva.host.loading.finder import PLUGIN_NAME
+from lva.host.loading.load import LoadedPlugin, load_plugins
 from lva.settings import Settings, explain
 
 #: The name of a plugin that is given as text.

@@ -19,11 +19,11 @@ import trio
 from trio.testing import MockClock
 
 from lva.host.host import Host
-from lva.host.leaks import all_tasks
-from lva.host.lifecycle import TRANSITIONS, PluginLife, State
-from lva.host.loading import LoadedPlugin
-from lva.host.loops import loop_base
+from lva.host.life.leaks import all_tasks
+from lva.host.life.life import TRANSITIONS, PluginLife, State
+from lva.host.loading.load import LoadedPlugin
 from lva.host.receipt import PluginReceipt
+from lva.host.runtimes.loop import loop_base
 from lva.logs import current_plugin
 from lva.settings import Settings
 from lva.testing.blocks import BlockWatch

@@ -21,8 +21,8 @@ from typing import Any, Final
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from lva.host.leaks import all_tasks
-from lva.host.runtimes import TrioRuntime
+from lva.host.life.leaks import all_tasks
+from lva.host.runtimes.runtime import TrioRuntime
 from lva.logs import current_plugin
 from lva.testing.world import World
 

@@ -19,7 +19,7 @@ from quart_trio.wrappers import TrioResponse
 
 from lva.connections import ABORT
 from lva.host.host import Host
-from lva.host.lifecycle import Transition
+from lva.host.life.life import Transition
 from lva.web.assets import build
 from lva.web.problems import Problem
 from lva.web.streams import FAREWELL, RETRY_AFTER, stream_headers

@@ -10,7 +10,7 @@ from quart_trio.wrappers import TrioResponse
 
 from lva.errors import suggestion
 from lva.host.host import Host
-from lva.host.lifecycle import PluginLife
+from lva.host.life.life import PluginLife
 from lva.host.status import full_statuses
 from lva.logs import masked
 from lva.web.problems import Problem

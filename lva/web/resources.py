@@ -11,10 +11,10 @@ import trio
 from quart import Response
 
 from lva.host.host import Host
+from lva.host.life.tasks import task_tree
 from lva.host.routing import Gate, Owner
-from lva.host.runtimes import now
+from lva.host.runtimes.runtime import now
 from lva.host.status import timestamp
-from lva.host.tasks import task_tree
 from lva.web import assets
 from lva.web.access import Access
 from lva.web.actions import ACTIONS

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, get_args
 
 from lva.contract import RuntimeName
-from lva.host.lifecycle import State
-from lva.host.mailbox import AGE, ATTEMPTS, DAMAGED, FAILED, OVERFLOW, SHUTDOWN
-from lva.host.tap import STEPS
+from lva.host.delivery.mailbox import AGE, ATTEMPTS, DAMAGED, FAILED, OVERFLOW, SHUTDOWN
+from lva.host.delivery.tap import STEPS
+from lva.host.life.life import State
 from lva.host.watch.uses import Blocked
 from lva.web.actions import ACTIONS
 from lva.web.problems import MEDIA_TYPE

@@ -19,9 +19,9 @@ from quart_trio.wrappers import TrioResponse
 
 from lva.connections import ABORT
 from lva.errors import suggestion
+from lva.host.delivery.tap import Passage, Tap
 from lva.host.host import Host
 from lva.host.routing import Gate, Owner
-from lva.host.tap import Passage, Tap
 from lva.points import MonitoringPoint
 from lva.web.access import Access
 from lva.web.exchange import SCOPE_KEY, Exchange

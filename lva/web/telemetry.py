@@ -14,10 +14,10 @@ from typing import Any, Final
 
 import trio
 
-from lva.host.delivery import Delivery
+from lva.host.delivery.delivery import Delivery
+from lva.host.delivery.mailbox import Ledger
 from lva.host.host import Host
-from lva.host.lifecycle import PluginLife, Transition
-from lva.host.mailbox import Ledger
+from lva.host.life.life import PluginLife, Transition
 from lva.host.watch.uses import WHAT
 from lva.logs import redact
 from lva.web.failing_routes import FailingRoutes

@@ -15,7 +15,7 @@ import pytest
 
 from lva.check.codes import CODES
 from lva.check.plugins import Report, check_plugins
-from lva.host import loading
+from lva.host.loading import load as loading
 from lva.settings import Settings
 
 MARK = "# <-"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from lva.check.plugins import Report, check_plugins, toml_line
-from lva.host import loading
-from lva.host.loading import SHIPPED_DIR
+from lva.host.loading import load as loading
+from lva.host.loading.load import SHIPPED_DIR
 from lva.settings import Settings
 from tests.support import write_plugin
 

@@ -15,8 +15,8 @@ from lva.check import running
 from lva.check.running import read_points
 from lva.cli import main
 from lva.errors import ConfigurationError
-from lva.host import loading
-from tests.host.test_installed import install
+from lva.host.loading import load as loading
+from tests.host.loading.test_installed import install
 from tests.support import write_plugin
 
 SINK = """

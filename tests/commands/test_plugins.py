@@ -14,9 +14,9 @@ from click.testing import CliRunner, Result
 
 from lva.cli import main
 from lva.commands.options import print_table
-from lva.host.loading import SHIPPED_DIR
+from lva.host.loading.load import SHIPPED_DIR
 from lva.settings import EMBEDDED_PLUGINS, ENV_PREFIX
-from tests.host.test_installed import install
+from tests.host.loading.test_installed import install
 from tests.support import write_plugin
 
 

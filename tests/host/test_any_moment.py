@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import trio
 
-import lva.host.mailbox
+import lva.host.delivery.mailbox
 from tests.support import RunningHost, numbered, running_host
 
 SINK = """
@@ -28,7 +28,10 @@ class Sink(BaseEventPlugin):
         await trio.lowlevel.checkpoint()
 """
 #: What the moments are in.
-WHERE = (str(Path(lva.host.mailbox.__file__).parent), str(Path(trio.__file__).parent / "_core"))
+WHERE = (
+    str(Path(lva.host.delivery.mailbox.__file__).parent),
+    str(Path(trio.__file__).parent / "_core"),
+)
 #: A moment comes after so many instructions; each of them has its turn. Fewer would keep the host from
 #: getting anywhere, since what comes at a moment takes some, too.
 EVERY = 199

@@ -29,10 +29,10 @@ from hypothesis import strategies as st
 
 from lva import luna
 from lva.errors import ConfigurationError
-from lva.host import loops
-from lva.host.lifecycle import State
-from lva.host.loading import load_plugins
-from lva.host.mailbox import Bounds, MemoryMailbox
+from lva.host.delivery.mailbox import Bounds, MemoryMailbox
+from lva.host.life.life import State
+from lva.host.loading.load import load_plugins
+from lva.host.runtimes import loop as loops
 from tests.log_lines import names_plugin
 from tests.support import host_settings, journal, numbered, running_host, write_plugin
 from tests.telling import (
@@ -557,7 +557,7 @@ def test_uvloop_is_for_asyncio_style_plugins(tmp_path):
 
 
 def test_uvloop_has_to_be_installed(tmp_path, monkeypatch):
-    monkeypatch.setattr("lva.host.loading.find_spec", lambda name: None)
+    monkeypatch.setattr("lva.host.loading.load.find_spec", lambda name: None)
     why = refusal(tmp_path, "class P(BaseBackgroundPlugin): ...\n", {"p": {"event_loop": "uvloop"}})
     assert "pip install 'lva[uvloop]'" in why
 

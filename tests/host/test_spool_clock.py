@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import trio
 
-from lva.host.clock import Clock
-from lva.host.mailbox import Bounds
-from lva.host.spool import Row, SpooledMailbox, SpoolFile
+from lva.host.delivery.clock import Clock
+from lva.host.delivery.mailbox import Bounds
+from lva.host.delivery.spool import Row, SpooledMailbox, SpoolFile
 from tests.support import numbered
 
 IN_2000 = 946_684_800.0

@@ -10,7 +10,7 @@ from typing import Any
 import trio
 
 from lva.host.watching import INTERVAL, watch
-from tests.host.test_reloading import NEW, OLD, SINK, rewrite, until
+from tests.host.loading.test_reload import NEW, OLD, SINK, rewrite, until
 from tests.support import RunningHost, journal, numbered, running_host
 
 

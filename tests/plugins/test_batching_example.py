@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import trio
 
-from lva.host.lifecycle import State
-from lva.host.loading import load_plugins
+from lva.host.life.life import State
+from lva.host.loading.load import load_plugins
 from tests.plugins.test_examples import Collector, collecting
 from tests.support import RunningHost, host_settings, numbered, running_host
 from tests.test_docs import copy_example

@@ -22,9 +22,9 @@ from trio.testing import MockClock
 
 from lva import MonitoringPoint
 from lva.errors import ConfigurationError
-from lva.host.lifecycle import State
-from lva.host.loading import load_plugins
-from lva.host.mailbox import Ledger
+from lva.host.delivery.mailbox import Ledger
+from lva.host.life.life import State
+from lva.host.loading.load import load_plugins
 from lva.plugins import influx
 from lva.plugins.influx import Config, encode, to_line
 from tests.plugins.metric_servers import (

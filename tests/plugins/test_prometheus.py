@@ -33,10 +33,10 @@ from werkzeug.datastructures import Headers, MultiDict
 
 from lva import MonitoringPoint
 from lva.errors import ConfigurationError
-from lva.host import mailbox
-from lva.host.delivery import Circuit
-from lva.host.lifecycle import State
-from lva.host.loading import load_plugins
+from lva.host.delivery import mailbox
+from lva.host.delivery.delivery import Circuit
+from lva.host.life.life import State
+from lva.host.loading.load import load_plugins
 from lva.host.watch.uses import Block, LoopUses
 from lva.plugins import prometheus
 from tests.support import RunningHost, ServiceProcess, host_settings, running_host, write_plugin

@@ -16,8 +16,8 @@ import trio
 
 from lva import MonitoringPoint
 from lva.errors import ConfigurationError
-from lva.host.lifecycle import State
-from lva.host.loading import load_plugins
+from lva.host.life.life import State
+from lva.host.loading.load import load_plugins
 from lva.plugins import redis_stream
 from tests.plugins.redis_server import RedisServer
 from tests.support import (

@@ -34,8 +34,8 @@ from lva import (
     RetryLaterError,
 )
 from lva.errors import ConfigurationError
-from lva.host.lifecycle import State
-from lva.host.loading import load_plugins
+from lva.host.life.life import State
+from lva.host.loading.load import load_plugins
 from lva.plugins import webhook as module
 from tests.support import RunningHost, ServiceProcess, host_settings, numbered, running_host
 

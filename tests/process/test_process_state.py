@@ -141,7 +141,7 @@ def found():
     signal.set_wakeup_fd(wakeup := signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
     hooks = (sys.excepthook, sys.unraisablehook, threading.excepthook)
     traced = (sys.gettrace(), sys.getprofile(), threading.gettrace(), threading.getprofile())
-    modules = ("json", "sqlite3", "lva.app", "lva.host.spool")
+    modules = ("json", "sqlite3", "lva.app", "lva.host.delivery.spool")
     return {
         "directory": os.getcwd(),
         "environment": dict(os.environ),

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import trio
 
-from lva.host import attempt, leaks
-from lva.host.attempt import Attempt
-from lva.host.delivery import Delivery
-from lva.host.lifecycle import PluginLife, State, Transition
-from lva.host.mailbox import MemoryMailbox
+from lva.host.delivery.delivery import Delivery
+from lva.host.delivery.mailbox import MemoryMailbox
+from lva.host.life import attempt, leaks
+from lva.host.life.attempt import Attempt
+from lva.host.life.life import PluginLife, State, Transition
 from lva.host.routing import RouteTable
-from lva.host.runtimes import TrioCall, TrioRuntime
+from lva.host.runtimes.runtime import TrioCall, TrioRuntime
 from lva.testing import contract
 from lva.testing.report import Report
 

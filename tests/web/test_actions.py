@@ -12,14 +12,14 @@ import httpx
 import pytest
 import trio
 
-from lva.host.lifecycle import State
+from lva.host.life.life import State
 from lva.host.routing import RouteTable
 from lva.settings import Settings
 from lva.web import access
 from lva.web.access import Access
 from lva.web.actions import Actions
 from lva.web.resources import Resources
-from tests.host.test_reloading import counts, functions_and_classes, points_of, rewrite, until
+from tests.host.loading.test_reload import counts, functions_and_classes, points_of, rewrite, until
 from tests.process.moments import LONG
 from tests.support import journal, numbered, running_host
 from tests.telling import serving

@@ -20,8 +20,8 @@ from playwright.sync_api import expect
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 
 from lva.app import Service, create_app
-from lva.host.lifecycle import State
-from lva.host.loading import load_plugins
+from lva.host.life.life import State
+from lva.host.loading.load import load_plugins
 from lva.host.routing import Gate, Owner, RouteTable
 from lva.settings import ENV_PREFIX
 from lva.web.docs import docs_page

@@ -15,7 +15,7 @@ import pytest
 from werkzeug.datastructures import MultiDict
 
 from lva import MonitoringPoint
-from lva.host.tap import Passage
+from lva.host.delivery.tap import Passage
 from lva.web.problems import Problem
 from lva.web.tap_stream import (
     LONGEST,

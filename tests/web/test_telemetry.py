@@ -11,7 +11,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lva.host.lifecycle import State, Transition
+from lva.host.life.life import State, Transition
 from lva.logs import keep_secret
 from lva.web.telemetry import (
     COLUMNS,

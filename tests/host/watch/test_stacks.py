@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
-from lva.host.lifecycle import _package
+from lva.host.plugin_modules import package_of
 from lva.host.watch.stacks import Line, formatted, owner_of, place_in, stack_of, without_callers
 
 PLUGINS = {"a", "b"}
@@ -15,7 +15,7 @@ HELPER = Line("/plugins/helper.py", 2, "help", "helper")
 A = Line("/plugins/a.py", 3, "work", "a")
 A_OUTER = Line("/plugins/a.py", 4, "start", "a")
 B = Line("/plugins/b.py", 5, "call", "b")
-SERVICE = Line("/lva/host/runtimes.py", 6, "_body", None)
+SERVICE = Line("/lva/host/runtimes/runtime.py", 6, "_body", None)
 
 
 def test_a_task_s_plugin_goes_before_whose_code_it_calls():
@@ -82,5 +82,5 @@ def test_a_stack_is_formatted_as_a_traceback_is(tmp_path):
 
 
 def test_all_modules_of_a_package_in_a_plugin_directory_are_the_plugin_s():
-    assert _package("lva_plugins.a.part.more") == _package("lva_plugins.a") == "lva_plugins.a"
-    assert _package("acme.cameras") == "acme.cameras"
+    assert package_of("lva_plugins.a.part.more") == package_of("lva_plugins.a") == "lva_plugins.a"
+    assert package_of("acme.cameras") == "acme.cameras"

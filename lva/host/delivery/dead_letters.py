@@ -1,0 +1,101 @@
+"""Points that are given up, written down for whoever wants to know which."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from lva.host.process.threads import in_thread
+from lva.logs import brief
+
+#: Two files share the bytes: the one that is written, and the one before it.
+_FILES: Final = 2
+#: How long, in seconds, failures are not logged again.
+_LOG_INTERVAL: Final = 10.0
+
+
+class DeadLetters:
+    """A file of JSON lines, one for each point, with the reason; bounded, private.
+
+    Args:
+        path: The file; the one before it has ``.1`` at its end.
+        max_bytes: Most bytes of both together. What is older goes.
+        logger: Told of what cannot be written.
+
+    Attributes:
+        cut: How many letters were deleted to make room for newer ones.
+    """
+
+    def __init__(self, path: Path, max_bytes: int, logger: logging.Logger) -> None:
+        self.cut: int = 0
+        self._path = path
+        self._max_bytes = max_bytes // _FILES
+        self._logger = logger
+        self._limiter = trio.CapacityLimiter(1)
+        self._quiet_until = -math.inf
+
+    async def write(self, given_up: Sequence[tuple[str, Sequence[Any]]]) -> None:
+        """Append points under their reasons. A failure is logged: there is nowhere else to go."""
+        count = sum(len(points) for _, points in given_up)
+        try:
+            at = round(time.time(), 3)
+            lines = [_line(reason, at, point) for reason, points in given_up for point in points]
+            fitting = [line for line in lines if len(line) <= self._max_bytes]
+            if (count := len(fitting)) < len(lines):
+                self._log_failure(len(lines) - count, "larger than dead_letters_bytes allows")
+            await in_thread(partial(self._append, fitting), self._limiter)
+        except Exception as error:  # noqa: BLE001 - logged; what is given up must not stop the rest
+            self._log_failure(count, brief(error))
+
+    def _append(self, lines: list[bytes]) -> None:
+        """Move lines to the file, and to a new one when it is full."""
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        while lines:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            with open(descriptor, "ab", buffering=0) as file:  # noqa: PTH123 - a descriptor
+                size = file.tell()
+                count = _how_many(lines, self._max_bytes - size)
+                data = b"".join(lines[:count])
+                if file.write(data) < len(data):
+                    file.truncate(size)  # half a line would spoil the next
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            del lines[:count]
+            if lines:
+                before = Path(f"{self._path}.1")
+                if before.exists():
+                    self.cut += before.read_bytes().count(b"\n")
+                self._path.replace(before)
+
+    def _log_failure(self, count: int, why: str) -> None:
+        """Log what could not be written, now and then."""
+        now = trio.current_time()
+        if now >= self._quiet_until:
+            self._quiet_until = now + _LOG_INTERVAL
+            self._logger.error("%d dead letters could not be written: %s", count, why)
+
+
+def _line(reason: str, at: float, point: Any) -> bytes:
+    """Return a point as a line of the file."""
+    values = {"reason": reason, "at": at, "series": point.series, "time": point.time}
+    return f"{json.dumps({**values, 'tags': point.tags, 'fields': point.fields})}\n".encode()
+
+
+def _how_many(lines: Iterable[bytes], room: int) -> int:
+    """Return how many of the first lines fit into so many bytes."""
+    count = 0
+    for line in lines:
+        room -= len(line)
+        if room < 0:
+            break
+        count += 1
+    return count

@@ -1,0 +1,632 @@
+"""From a plugin's channel to its `handleEvent`: batches, retries, and a pause for a dead receiver."""
+
+from __future__ import annotations
+
+import logging
+import random
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import trio
+from trio_util import wait_any
+
+from lva.contract import PartialDeliveryError, PermanentDeliveryError, RetryLaterError
+from lva.host.delivery.dead_letters import DeadLetters
+from lva.host.delivery.intake import Handling, Intake, handling
+from lva.host.delivery.losses import CUT, REFUSED, Losses
+from lva.host.delivery.mailbox import (
+    AGE,
+    ATTEMPTS,
+    ENDS,
+    FAILED,
+    Batch,
+    Bounds,
+    Ledger,
+    Mailbox,
+    MemoryMailbox,
+    number_of,
+)
+from lva.host.delivery.outages import worth_a_traceback
+from lva.host.delivery.spool import SpooledMailbox, SpoolFile
+from lva.host.delivery.tap import DELIVERED, DROPPED, REJECTED, Taps
+from lva.host.delivery.tap import FAILED as TRIED
+from lva.host.runtimes.runtime import Call, Patience, Runtime, now
+from lva.logs import brief
+from lva.settings import PluginSettings
+
+#: Longest delay before another attempt, in seconds, while a stop waits for the points.
+_DRAINING_DELAY: Final = 0.2
+#: The same after a receiver asked for a longer pause.
+_DRAINING_PAUSE: Final = 1.0
+#: How long, in seconds, a failure like the last one is only counted and not logged again.
+_LOG_INTERVAL: Final = 10.0
+
+
+class Histogram:
+    """How often values of each size were seen, in Prometheus' manner.
+
+    Args:
+        bounds: The upper bounds of the buckets, rising; one without a bound follows.
+    """
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds: Sequence[float] = bounds
+        self.counts: list[int] = [0] * (len(bounds) + 1)
+        self.sum: float = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+
+BATCH_SIZES: Final = (1, 10, 100, 1000, 10_000, 100_000)
+DURATIONS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0)
+
+
+class Circuit:
+    """Leaves a dead receiver alone, and probes it with one call at a time.
+
+    Args:
+        threshold: After how many failures in a row it opens.
+        pause: For how many seconds.
+        rng: Shortens pauses by up to half, so that many services do not probe at once.
+    """
+
+    def __init__(self, threshold: int, pause: float, rng: random.Random) -> None:
+        self._threshold = threshold
+        self._pause = pause
+        self._rng = rng
+        self._failures = 0
+        self._open_until: float | None = None
+        self._probing = False
+        self._changed = trio.Event()
+
+    def set_limits(self, threshold: int, pause: float) -> None:
+        """Change after how many failures it opens, and for how many seconds."""
+        self._threshold = threshold
+        self._pause = pause
+
+    @property
+    def state(self) -> str:
+        """``closed``: calls pass; ``open``: none does; ``probing``: one does."""
+        if self._open_until is None:
+            return "closed"
+        return "probing" if self._probing else "open"
+
+    @property
+    def probes_at(self) -> float | None:
+        """When the next call probes the receiver, in Trio time; None while calls pass."""
+        return self._open_until
+
+    @asynccontextmanager
+    async def admission(self, hurry: trio.Event) -> AsyncIterator[None]:
+        """Wait until a call may be made, and enclose it; with `hurry` set, wait only briefly."""
+        while self._open_until is not None and not await self._may_probe(self._open_until, hurry):
+            pass
+        probes = self._open_until is not None
+        self._probing = self._probing or probes
+        try:
+            yield
+        finally:
+            if probes:
+                self._probing = False
+                self._tell()
+
+    async def _may_probe(self, time: float, hurry: trio.Event) -> bool:
+        """Wait for the time, or for a change of the state; return whether to probe now."""
+        changed = self._changed
+        if self._probing:
+            await changed.wait()
+        else:
+            await wait_any(changed.wait, partial(_sleep_until, time, hurry))
+        return not changed.is_set() and not self._probing
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long it is until the next probe; None if it is closed."""
+        if self._open_until is None:
+            return None
+        return max(0.0, self._open_until - trio.current_time())
+
+    def probe_at_once(self) -> None:
+        """If it is open, let the next call be the probe without a wait: there is reason to hope."""
+        if self._open_until is not None:
+            self._open_until = trio.current_time()
+            self._tell()
+
+    def succeeded(self) -> bool:
+        """Note that the receiver answered; return whether that closed the circuit."""
+        was_open = self._open_until is not None
+        self._failures = 0
+        if was_open:
+            self._open_until = None
+            self._tell()
+        return was_open
+
+    def failed(self) -> bool:
+        """Note a failure; return whether that opened the circuit."""
+        self._failures += 1
+        was_open = self._open_until is not None
+        if self._failures >= self._threshold:
+            pause = self._pause / 2 + self._rng.uniform(0, self._pause / 2)
+            self._open_until = trio.current_time() + pause
+            self._tell()
+        return self._open_until is not None and not was_open
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+async def _sleep_until(
+    time: float, hurry: trio.Event, brief_delay: float = _DRAINING_DELAY
+) -> None:
+    """Sleep until a time, but only briefly once there is hurry."""
+    with trio.move_on_at(time) as whole:
+        await hurry.wait()
+    if not whole.cancelled_caught:
+        await trio.sleep(min(brief_delay, max(0.0, time - trio.current_time())))
+
+
+@dataclass(slots=True)
+class _Logged:
+    """The last failure of a kind that was logged, and how many like it were not."""
+
+    why: str
+    quiet_until: float
+    unlogged: int = 0
+
+
+class Delivery:
+    """Delivers the points of one event class for as long as the service runs.
+
+    The batches being delivered outlive an attempt of the plugin: after a crash the next attempt gets
+    them again.
+
+    Args:
+        what: ``"NAME.Class.handleEvent"``, for messages.
+        settings: Limits and retry delays.
+        logger: The plugin's logger, which `handleEvent` gets too.
+        rng: Source of the jitter.
+        patience: Bounds the wait for a call that was cancelled.
+        spool: The file that points outlive the process in; None for memory.
+        dead_letters: Where points that are given up are written; None for nowhere.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        settings: PluginSettings,
+        logger: logging.Logger,
+        rng: random.Random,
+        patience: Patience,
+        spool: SpoolFile | None = None,
+        dead_letters: DeadLetters | None = None,
+    ) -> None:
+        self.mailbox: Mailbox = _mailbox(settings, logger, spool)
+        #: Which of the points that are published it gets.
+        self.intake: Intake = Intake(what, settings, logger)
+        self.circuit: Circuit = Circuit(settings.circuit_failures, settings.circuit_pause, rng)
+        self.batch_sizes: Histogram = Histogram(BATCH_SIZES)
+        self.durations: Histogram = Histogram(DURATIONS)
+        self.last_error: str | None = None
+        self.last_error_at: float = 0.0
+        #: Set once the mailbox is closed and every point of it is settled.
+        self.finished: trio.Event = trio.Event()
+        #: Whether `drop_rest` was called, after which nothing is delivered.
+        self.given_up: bool = False
+        #: Those who look at points as they pass.
+        self.taps: Taps = Taps()
+        self.what: str = what
+        self._plugin = what.partition(".")[0]
+        self._settings = settings
+        self._logger = logger
+        self._own_logger = logging.getLogger(logger.name)
+        self._rng = rng
+        self._patience = patience
+        self._dead_letters = dead_letters
+        self._lost: Callable[[], None] | None = None
+        self._buried: list[tuple[str, list[Any]]] = []
+        self._batches: list[Batch] = []  # what is under way, oldest first
+        self._idle: list[Batch] = []  # of these, what no worker has
+        self._gathering = trio.Lock()
+        self._logged: dict[str, _Logged] = {}
+        self._paused = False
+        self._calls = 0
+        self._quiet = trio.Event()
+
+    @property
+    def ledger(self) -> Ledger:
+        """The account of this class's points."""
+        return self.mailbox.ledger
+
+    def carry_on(
+        self,
+        settings: PluginSettings,
+        patience: Patience,
+        open_spool: Callable[[], SpoolFile | None],
+        dead_letters: DeadLetters | None,
+    ) -> None:
+        """Serve the plugin's next life, which may have other settings, but not another kind of spool.
+
+        What was given up is over; points are accepted again. A circuit that is open probes at once: an
+        operator who starts, restarts or reloads a plugin has mended something, or wants to know.
+
+        Args:
+            settings: Those of the next life.
+            patience: That of the next life.
+            open_spool: Opens the spool again, if it was closed.
+            dead_letters: Where points that are given up are written; None for nowhere.
+
+        Raises:
+            ConfigurationError: The spool cannot be opened.
+        """
+        if self.mailbox.closed.is_set():
+            ledger = self.ledger
+            self.mailbox = _mailbox(settings, self._logger, open_spool())
+            self.resume(ledger)
+            self.finished = trio.Event()
+            self.given_up = False
+        else:
+            self.mailbox.set_bounds(*_bounds(settings))
+        self.intake.set(settings)
+        self.circuit.set_limits(settings.circuit_failures, settings.circuit_pause)
+        self.circuit.probe_at_once()
+        self._settings = settings
+        self._patience = patience
+        self._dead_letters = dead_letters
+        self._paused = False
+
+    def report_losses(self, losses: Losses) -> None:
+        """Let points that are dropped from now on, or were found to be, be reported in the log."""
+        if self._lost is None:
+            self._lost = losses.watch(self.what, self._logger, self._losses)
+        self.mailbox.lost = self._lost
+        if self._losses().total():
+            self._lost()
+
+    def _losses(self) -> Counter[str]:
+        """Return how many points were dropped, by reason; but for ends, which are reported by themselves."""
+        cut = 0 if self._dead_letters is None else self._dead_letters.cut
+        return Counter(
+            {
+                **{reason: n for reason, n in self.ledger.dropped.items() if reason not in ENDS},
+                REFUSED: self.ledger.refused,
+                CUT: cut,
+            }
+        )
+
+    def resume(self, ledger: Ledger) -> None:
+        """Go on with an earlier account of the same points, now that the mailbox is there, and new."""
+        if self.mailbox.outlasts:  # else what the spool has kept stays there
+            ledger.take_back(self.ledger.recovered)
+        self.mailbox.ledger = ledger
+
+    async def pause(self) -> None:
+        """Begin no more calls until the plugin's next life; return when none is under way."""
+        self._paused = True
+        while self._calls:
+            self._quiet = trio.Event()
+            await self._quiet.wait()
+
+    async def run(self, runtime: Runtime, handle: Callable[..., Awaitable[Any]]) -> Call | None:
+        """Deliver until the mailbox is closed and empty, or until cancelled.
+
+        Returns:
+            None once everything is delivered, or left to the next run; or a call that ignored its
+            cancellation, whose points stay in flight.
+        """
+        self._idle = list(self._batches)
+        if self._settings.concurrency == 1:
+            stuck = await self._work(runtime, handle)
+        else:
+            stuck = await self._work_together(runtime, handle)
+        if stuck is None:
+            self.finished.set()
+        return stuck
+
+    async def _work_together(
+        self, runtime: Runtime, handle: Callable[..., Awaitable[Any]]
+    ) -> Call | None:
+        """Deliver several batches at once."""
+        stuck: list[Call] = []
+        async with trio.open_nursery() as nursery:
+
+            async def work() -> None:
+                if (call := await self._work(runtime, handle)) is not None:
+                    stuck.append(call)
+                    nursery.cancel_scope.cancel()
+
+            for _ in range(self._settings.concurrency):
+                nursery.start_soon(work)
+        return stuck[0] if stuck else None
+
+    async def _work(self, runtime: Runtime, handle: Callable[..., Awaitable[Any]]) -> Call | None:
+        """Deliver one batch after the other."""
+        while True:
+            try:
+                batch = self._idle.pop(0) if self._idle else await self._gather()
+            except trio.EndOfChannel:
+                return None
+            try:
+                while batch:
+                    async with self.circuit.admission(self.mailbox.closed):
+                        self._expire(batch)
+                        stuck = await self._deliver(batch, runtime, handle) if batch else None
+                    await self.bury()
+                    if stuck is not None or self._may_leave(batch):
+                        return stuck
+                    if batch:
+                        await self._back_off(batch)
+            finally:
+                if not batch:
+                    self._forget(batch)
+
+    def _may_leave(self, batch: Batch) -> bool:
+        """Return whether a batch that failed is left to the next run: at the end, time is short."""
+        return bool(batch) and self.mailbox.outlasts and self.mailbox.closed.is_set()
+
+    async def _gather(self) -> Batch:
+        if self._settings.concurrency == 1:
+            return await self._gather_next()
+        async with self._gathering:
+            return await self._gather_next()
+
+    async def _gather_next(self) -> Batch:
+        settings = self._settings
+        if settings.flush_interval:
+            await self.mailbox.wait_for_points()
+            with trio.move_on_after(settings.flush_interval):
+                await self.mailbox.wait_for_enough()
+        batch = await self.mailbox.take(settings.batch_size)
+        self._batches.append(batch)
+        return batch
+
+    def _forget(self, batch: Batch) -> None:
+        # By identity: empty batches are equal.
+        self._batches = [other for other in self._batches if other is not batch]
+
+    def _expire(self, batch: Batch) -> None:
+        """Drop the points of the batch that are too old."""
+        expired = batch.older_than(trio.current_time() - self._settings.max_age)
+        if expired:
+            self._drop(batch, AGE, range(expired))
+
+    async def _deliver(
+        self, batch: Batch, runtime: Runtime, handle: Callable[..., Awaitable[Any]]
+    ) -> Call | None:
+        """Call `handleEvent` once with the batch, and account for what came of it."""
+        if self._paused:
+            await trio.sleep_forever()  # until the life ends; the next one gets the batch
+        batch.attempts += 1
+        batch.stuck = False
+        if batch.attempts > 1:
+            self.ledger.retries += 1
+        self.batch_sizes.observe(len(batch))
+        begun = trio.current_time()
+        self._calls += 1
+        under_way = Handling(self.intake)
+        outside = handling.set(under_way)
+        call = runtime.call(self.what, handle, list(batch), self._own_logger)
+        handling.reset(outside)
+        ended = in_time = False
+        try:
+            with trio.move_on_after(self._settings.handle_timeout):
+                await call.done.wait()
+            in_time = ended = call.done.is_set()
+        except trio.Cancelled:
+            # When an operator's change cuts the call short, that is no fault of the batch's.
+            batch.unblamed += int(self._paused)
+            raise
+        finally:
+            # Also on the way out of a cancelled delivery: what the call says of its points holds.
+            if not ended:
+                call.cancel()
+                ended = await self._patience.wait(
+                    call.done, self._settings.stop_timeout, share=1 / 3
+                )
+            under_way.over = True
+            self._calls -= 1
+            self._quiet.set()
+            self.durations.observe(trio.current_time() - begun)
+            if call.returned:
+                self._show(DELIVERED, batch)
+                self._settle(batch, delivered=len(batch))
+                if self.circuit.succeeded():
+                    self._logger.info("%s works again", self.what)
+            else:
+                self._settle_as_told(batch, call.error)
+            batch.stuck = not ended
+        if not ended:
+            return call
+        if not call.returned:
+            self._failed(batch, call.error, in_time)
+        return None
+
+    def _failed(self, batch: Batch, error: BaseException | None, in_time: bool) -> None:
+        """Decide what follows from a call that did not deliver the whole batch, and log it."""
+        if error is None and in_time:
+            why = "was cancelled by its own code"
+        elif error is None:
+            why = f"took longer than {self._settings.handle_timeout:g} s"
+        else:
+            why = f"raised {brief(error)}"
+        self.last_error = f"{self.what} {why}"
+        self.last_error_at = now()
+        left = len(batch)
+        self._show(TRIED, batch)
+        if left and batch.attempts - batch.unblamed >= self._settings.max_attempts:
+            self._drop(batch, ATTEMPTS, range(left))
+            attempts = f"{number_of(left)} dropped after {batch.attempts} attempts"
+            self._log_failure(why, attempts, "drop", error)
+        elif left:
+            self._log_failure(why, f"{number_of(left)} to be tried again", "retry", error)
+        else:
+            self._log_failure(why, "not to be tried again", "reject", error)
+        answered = isinstance(error, PartialDeliveryError | PermanentDeliveryError)
+        if not answered and self.circuit.failed():
+            self._logger.warning(
+                "%s failed %d times in a row: circuit open; next probe in %.0f s",
+                self.what,
+                self._settings.circuit_failures,
+                self.circuit.seconds_left,
+            )
+        elif answered:
+            self.circuit.succeeded()
+
+    def _log_failure(self, why: str, outcome: str, kind: str, error: BaseException | None) -> None:
+        """Log a failure: the first of its kind, with its traceback if worth it, then one in a while."""
+        now = trio.current_time()
+        last = self._logged.get(kind)
+        new = last is None or last.why != why
+        if last is not None and not new and now < last.quiet_until:
+            last.unlogged += 1
+            return
+        traced = new and worth_a_traceback(error, self._logger)
+        more = f" ({last.unlogged} more like it were not logged)" if last and last.unlogged else ""
+        self._logged[kind] = _Logged(why, now + _LOG_INTERVAL)
+        self._logger.warning(
+            "%s %s; %s%s",
+            self.what,
+            why,
+            outcome,
+            more,
+            exc_info=error if traced else None,
+            extra={"phase": "handleEvent"},
+        )
+
+    def _settle_as_told(self, batch: Batch, error: BaseException | None) -> None:
+        """Account for what an error says of the points."""
+        if isinstance(error, PartialDeliveryError):
+            self._settle_partly(batch, error)
+        elif isinstance(error, PermanentDeliveryError):
+            self._reject(batch, range(len(batch)))
+        if error is not None and _later(error):
+            batch.unblamed += 1
+            batch.least_delay = _asked_for(error)
+
+    def _settle_partly(self, batch: Batch, error: PartialDeliveryError) -> None:
+        """Keep the failed points for the next attempt, in order; settle the rest."""
+        own = {id(point) for point in batch}
+        rejected, failed = _ids(error, "rejected"), _ids(error, "failed")
+        if rejected is None or failed is None or not failed | rejected <= own:
+            # Copies were named, or nothing that can be read: better to repeat a point than lose one.
+            rejected, failed = (rejected or set()) & own, own
+        self._reject(batch, [n for n, point in enumerate(batch) if id(point) in rejected])
+        again = [n for n, point in enumerate(batch) if id(point) in failed]
+        self._show(DELIVERED, batch, _others(batch, again) if again else None)
+        self._settle(batch, again, delivered=len(batch) - len(again))
+
+    def _settle(self, batch: Batch, again: Sequence[int] = (), delivered: int = 0) -> None:
+        self.ledger.delivered += delivered
+        self.ledger.in_flight -= len(batch) - len(again)
+        self.mailbox.settle(batch, again)
+
+    def _reject(self, batch: Batch, indices: Sequence[int]) -> None:
+        self._show(REJECTED, batch, indices)
+        self._bury_later("rejected", batch, indices)
+        self.ledger.rejected += len(indices)
+        self._settle(batch, _others(batch, indices))
+
+    def _drop(self, batch: Batch, reason: str, indices: Sequence[int]) -> None:
+        """Give up points of a batch."""
+        self._show(DROPPED, batch, indices)
+        self._bury_later(reason, batch, indices)
+        self.ledger.dropped[reason] += len(indices)
+        self._settle(batch, _others(batch, indices))
+        self.mailbox.lost()
+
+    def _show(self, step: str, batch: Batch, indices: Sequence[int] | None = None) -> None:
+        """Show points of the batch, or all of them, to those who look at points as they pass."""
+        if self.taps:
+            points = tuple(batch) if indices is None else tuple(batch[index] for index in indices)
+            if points:
+                self.taps.offer(step, self._plugin, points)
+
+    def _bury_later(self, reason: str, batch: Batch, indices: Sequence[int]) -> None:
+        if self._dead_letters is not None and indices:
+            self._buried.append((reason, [batch[index] for index in indices]))
+
+    async def bury(self) -> None:
+        """Write the points that were given up to the dead letters."""
+        buried, self._buried = self._buried, []
+        if self._dead_letters is not None and buried:
+            cut = self._dead_letters.cut
+            with trio.CancelScope(shield=True):
+                await self._dead_letters.write(buried)
+            if self._dead_letters.cut > cut:
+                self.mailbox.lost()
+
+    async def _back_off(self, batch: Batch) -> None:
+        """Wait before the next attempt; once the mailbox is closed, only briefly: time is short."""
+        settings = self._settings
+        bound = min(settings.retry_max, settings.retry_initial * 2.0 ** min(batch.attempts - 1, 60))
+        delay = min(max(batch.least_delay, self._rng.uniform(0, bound)), settings.max_age)
+        # Nobody knows how long the stop lasts. Not to try would be to lose the points for certain.
+        brief_delay = min(max(batch.least_delay, _DRAINING_DELAY), _DRAINING_PAUSE)
+        batch.least_delay = 0.0
+        await _sleep_until(trio.current_time() + delay, self.mailbox.closed, brief_delay)
+
+    async def keep(self) -> None:
+        """Leave what is not delivered to the next run, as far as there is a place for it."""
+        await self.mailbox.keep(self._batches)
+
+    def drop_rest(self, reason: str) -> int:
+        """Give up every point that is neither delivered nor kept; return how many were dropped.
+
+        Those in a call that does not end are dropped because the plugin has failed, whatever the reason.
+        """
+        self.given_up = True
+        in_flight = sum(map(len, self._batches))
+        for batch in self._batches:
+            if batch:
+                self.ledger.dropped[FAILED if batch.stuck else reason] += len(batch)
+                self._settle(batch)
+        self._batches = []
+        return in_flight + self.mailbox.drop_rest(reason)
+
+
+def _ids(error: PartialDeliveryError, attribute: str) -> set[int] | None:
+    """Return which points an error names; None if it cannot be read, as a plugin may derive its own."""
+    points = getattr(error, attribute, None)
+    return {id(point) for point in points} if isinstance(points, list | tuple) else None
+
+
+def _later(error: BaseException) -> bool:
+    """Return whether an error says that what failed is not to blame."""
+    partly = isinstance(error, PartialDeliveryError) and getattr(error, "after", None) is not None
+    return partly or isinstance(error, RetryLaterError)
+
+
+def _asked_for(error: BaseException) -> float:
+    """Return for how many seconds the receiver asked for no calls. A plugin may have said anything."""
+    after = getattr(error, "after", None)
+    return after if isinstance(after, int | float) and after > 0 else 0.0
+
+
+def _others(batch: Batch, indices: Sequence[int]) -> Sequence[int]:
+    """Return all other indices of the batch."""
+    if len(indices) == len(batch):
+        return ()
+    named = set(indices)
+    return [index for index in range(len(batch)) if index not in named]
+
+
+def _bounds(settings: PluginSettings) -> tuple[Bounds, int]:
+    """Return the bounds of a mailbox, and how many points are enough for a batch."""
+    drop_oldest = settings.overflow == "drop_oldest"
+    bounds = Bounds(settings.buffer_limit, settings.buffer_bytes, drop_oldest)
+    return bounds, min(settings.batch_size, settings.buffer_limit)
+
+
+def _mailbox(settings: PluginSettings, logger: logging.Logger, spool: SpoolFile | None) -> Mailbox:
+    bounds, enough = _bounds(settings)
+    if spool is None:
+        return MemoryMailbox(bounds, enough)
+    return SpooledMailbox(spool, bounds, enough, settings.spool_bytes, logger)

@@ -1,0 +1,134 @@
+"""Says when points begin to be dropped, how many while that lasts, and when it is over: for each reason."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+import trio
+
+from lva.host.delivery.mailbox import AGE, ATTEMPTS, DAMAGED, OVERFLOW
+
+#: How long, in seconds, from one line of the log to the next; and how long without a loss until it is over.
+INTERVAL: Final = 10.0
+#: Points that came when the plugin took no more, and dead letters that made room for newer ones.
+REFUSED: Final = "refused"
+CUT: Final = "dead_letters"
+_WHY: Final = {
+    OVERFLOW: "the buffer is full",
+    ATTEMPTS: "each attempt failed",
+    AGE: "they waited too long",
+    DAMAGED: "the spool is damaged",
+    REFUSED: "the plugin takes no more",
+    CUT: "the file is full, the oldest dead letters are deleted",
+}
+
+
+class Losses:
+    """Tells of the losses of all plugins, in a task of the host's for each while it lasts.
+
+    Args:
+        start: Starts such a task, given its work and its name; does nothing at the end of the host.
+        stopping: Set when the service stops: from then on it is in order that plugins take no more.
+        over: Set when nothing more is to be told.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[Callable[[], Awaitable[None]], str], None],
+        stopping: trio.Event,
+        over: trio.Event,
+    ) -> None:
+        self._start = start
+        self._stopping = stopping
+        self._over = over
+        self._token = trio.lowlevel.current_trio_token()
+
+    def watch(
+        self, what: str, logger: logging.Logger, counts: Callable[[], Counter[str]]
+    ) -> Callable[[], None]:
+        """Tell of one account's losses from now on.
+
+        Args:
+            what: Whose points they are, for messages.
+            logger: Told of them.
+            counts: Returns how many there were so far, by reason.
+
+        Returns:
+            What to call after a loss; at any moment and in any thread.
+        """
+
+        def untold() -> Counter[str]:
+            found = counts()
+            if self._stopping.is_set():
+                del found[REFUSED]
+            return found
+
+        told = _Told(what, logger, untold)
+        return partial(self._notice, told)
+
+    def _notice(self, told: _Told) -> None:
+        if not told.noticed:
+            told.noticed = True
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._begin, told)
+
+    def _begin(self, told: _Told) -> None:
+        self._start(partial(told.tell, self._over), f"{told.what} (losses)")
+
+
+class _Told:
+    """What was told of one account."""
+
+    def __init__(
+        self, what: str, logger: logging.Logger, counts: Callable[[], Counter[str]]
+    ) -> None:
+        self.what = what
+        self.noticed = False
+        self._logger = logger
+        self._counts = counts
+        self._last: Counter[str] = Counter()
+
+    async def tell(self, over: trio.Event) -> None:
+        """Tell of a loss that has begun, until it is over or nothing more is to be told."""
+        begun = trio.current_time()
+        total = new = self._new()
+        if new:
+            self._logger.warning("points for %s are dropped: %s", self.what, _listed(new))
+        while new and not over.is_set():
+            with trio.move_on_after(INTERVAL):
+                await over.wait()
+            new = self._new()
+            total += new
+            if new:
+                self._logger.warning(
+                    "points for %s are still dropped: %s since the last report, %s in all",
+                    self.what,
+                    _listed(new),
+                    f"{total.total():,}",
+                )
+        self.noticed = False  # what comes from here on begins anew
+        if not new and total:
+            self._logger.info(
+                "points for %s are no longer dropped: %s within %.0f s",
+                self.what,
+                _listed(total),
+                trio.current_time() - begun,
+            )
+
+    def _new(self) -> Counter[str]:
+        counts = self._counts()
+        new, self._last = counts - self._last, counts
+        return new
+
+
+def _listed(counts: Counter[str]) -> str:
+    """Return counts with their reasons: ``"1,200 (overflow: the buffer is full)"``."""
+    return ", ".join(
+        f"{count:,} ({reason}{f': {_WHY[reason]}' if reason in _WHY else ''})"
+        for reason, count in counts.items()
+    )

@@ -1,0 +1,368 @@
+"""One attempt at running a plugin: `run` initializes and starts it, `wind_up` ends and closes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import trio
+
+from lva.contract import BaseBackgroundPlugin, BaseEventPlugin
+from lva.host.delivery.delivery import Delivery
+from lva.host.life.crash import Crash
+from lva.host.life.footprint import Footprint
+from lva.host.life.instances import Instances, Plugin
+from lva.host.life.leaks import Leaks, lasting_leaks
+from lva.host.life.record import Record, State
+from lva.host.life.tasks import TaskNode, task_tree
+from lva.host.loading.load import PluginClass
+from lva.host.routing import Gate, RouteRefusedError, RouteTable
+from lva.host.runtimes.runtime import (
+    Call,
+    Patience,
+    Runtime,
+    TrioCall,
+    awaitable,
+    without_host_frames,
+)
+from lva.logs import brief
+from lva.settings import PluginSettings
+
+#: The states at the end of an attempt that nobody asked to end.
+_NOT_BY_ORDER: Final = frozenset({State.BACKOFF, State.FAILED, State.ABANDONED})
+#: What to do about errors that say too little.
+_HINTS: Final = {
+    "no running event loop": ' (for asyncio code, write `runtime = "asyncio"` on the class)',
+    "signal only works in main thread": " (signals are the service's; to clean up, define close())",
+}
+#: How long, in seconds, a `close()` that was cut short may take to end.
+_CLOSE_GRACE: Final = 1.0
+
+
+class TooLateError(RuntimeError):
+    """A route was to be added while the attempt ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What every attempt of one life works with.
+
+    Attributes:
+        settings: The plugin's.
+        instances: Its instances.
+        runtime: Where its code runs.
+        record: Its state, and what went wrong.
+        deliveries: What delivers points to its event classes.
+        routes: The service's routes.
+        patience: How long the host waits for its code.
+        slow_start: After how many seconds a start is reported as slow.
+    """
+
+    settings: PluginSettings
+    instances: Instances
+    runtime: Runtime
+    record: Record
+    deliveries: Mapping[PluginClass, Delivery]
+    routes: RouteTable
+    patience: Patience
+    slow_start: float
+
+
+class Attempt:
+    """One attempt. Each is used once: `run`, then `wind_up`, whatever came of it.
+
+    Args:
+        means: What it works with.
+        plugin: What tells the plugin's tasks and threads.
+
+    Attributes:
+        closing: Whether it is being wound up: nothing new begins.
+        body: The call in whose task the plugin's code runs, once there is one.
+        running_since: When `initialize()` was done, in Trio time.
+        reported: The error of a crash that has been logged.
+    """
+
+    def __init__(self, means: Means, plugin: Footprint) -> None:
+        self.closing = False
+        self.body: TrioCall | None = None
+        self.running_since: float | None = None
+        self.reported: BaseException | None = None
+        self._means = means
+        self._plugin = plugin
+        self._settings = means.settings
+        self._members = means.instances.members
+        self._runtime = means.runtime
+        self._record = means.record
+        self._deliveries = means.deliveries
+        self._routes = means.routes
+        self._patience = means.patience
+        self._phase = "__init__()"
+        self._initialized = trio.Event()
+        self._entered: list[Plugin] = []
+        self._first_failure: tuple[str, BaseException] | None = None
+        self._stuck: list[Call] = []
+
+    # Running
+
+    async def run(self) -> Crash | None:
+        """Make the instances, initialize and run them until something ends it; return what did.
+
+        Cancelled, it leaves everything to `wind_up`.
+        """
+        if (crash := await self._means.instances.make()) is not None:
+            return crash
+        body = self.body = self._runtime.begin(self._live)
+        if (crash := await self._until_initialized(body)) is not None:
+            return crash
+        if self._deliveries:
+            await self._deliver_all(body)
+        else:
+            await body.done.wait()
+            self._record.owner.gate = self._record.ending.gate_before
+        if self._stuck:
+            return Crash(self._stuck[0].what, "ignored its cancellation", stuck=True)
+        return await self._why_over(body)
+
+    async def _until_initialized(self, body: TrioCall) -> Crash | None:
+        """Wait for `initialize()`; report a slow one; give up on one that takes too long."""
+        limit = self._settings.initialize_timeout
+        with trio.move_on_after(min(self._means.slow_start, limit)):
+            await self._initialized.wait()
+        if not self._initialized.is_set() and limit > self._means.slow_start:
+            self._record.logger.warning(
+                "%s is slow: %g s so far, waiting at %s; plugins behind it go ahead",
+                self._phase,
+                self._means.slow_start,
+                self._place(),
+                extra={"tasks": task_tree(self._plugin)},
+            )
+            with trio.move_on_after(limit - self._means.slow_start):
+                await self._initialized.wait()
+        if not self._initialized.is_set():
+            return Crash(
+                self._phase,
+                f"took longer than {limit:g} s, waiting at {self._place()}",
+                during_startup=True,
+            )
+        return None if self.running_since is not None else await self._why_over(body)
+
+    async def _why_over(self, body: TrioCall) -> Crash:
+        """Wait for the plugin's tasks to unwind; say why they did."""
+        if not await self._patience.wait(body.done, self._settings.stop_timeout, share=1 / 2):
+            return Crash(self._phase, "failed, and a task of it does not end", stuck=True)
+        error = body.error
+        first = error
+        if self._first_failure is not None:
+            phase, first = self._first_failure
+            error = error or first
+        elif self.running_since is not None:
+            phase = "a task in its nursery"
+        else:
+            phase = self._phase
+        if first is not None:
+            why = f"raised {brief(first)}"
+        elif not body.returned:
+            why = "was cancelled by the plugin's own code"
+        else:
+            phase, why = "its work", "has ended"
+        why += next((hint for text, hint in _HINTS.items() if text in why), "")
+        return Crash(
+            phase,
+            why,
+            error,
+            during_startup=self.running_since is None,
+            hopeless=isinstance(first, RouteRefusedError),
+        )
+
+    async def _live(self) -> None:
+        """Run in the plugin's task, in the plugin's nursery: initialize, start and work."""
+        assert self.body is not None
+        assert self.body.nursery is not None
+        try:
+            self._runtime.equip(self._members.values(), self.body.nursery)
+            for cls, member in self._members.items():
+                if self.closing:
+                    return  # it is too late: the host has gone on without this task
+                self._phase = f"{cls.__name__}.initialize()"
+                self._name_task(self._phase)
+                await self._runtime.run(self._phase, partial(self._initialize, member))
+            self._name_task(None)
+            if not self._became_running():
+                return
+        finally:
+            self._initialized.set()
+        background = [
+            member for member in self._members.values() if isinstance(member, BaseBackgroundPlugin)
+        ]
+        # A scope of its own, so that breaking Trio's nesting rules shows as soon as `start()` returns.
+        with trio.CancelScope():
+            try:
+                if len(background) == 1:
+                    await self._start(background[0])
+                else:
+                    await self._start_together(background)
+            finally:
+                self._name_task(None)
+        if self._settings.restart != "always" or self._deliveries:
+            await trio.sleep_forever()
+        await self._runtime.all_done()
+
+    async def _initialize(self, member: Plugin) -> None:
+        # Noted here, where the plugin's code runs: what a blocked loop never came to needs no `close()`.
+        self._entered.append(member)
+        await awaitable(self._phase, member.initialize())
+
+    async def _start_together(self, members: Sequence[BaseBackgroundPlugin]) -> None:
+        async with trio.open_nursery() as side_by_side:
+            for member in members:
+                side_by_side.start_soon(self._start, member)
+
+    async def _start(self, member: BaseBackgroundPlugin) -> None:
+        what = f"{type(member).__name__}.start()"
+        self._name_task(what)
+        try:
+            await self._runtime.follow(what, member.start)
+        except trio.Cancelled:
+            raise
+        except BaseException as error:
+            if self._first_failure is None and not isinstance(error, BaseExceptionGroup):
+                self._first_failure = (what, without_host_frames(error))
+            raise
+
+    def _name_task(self, call: str | None) -> None:
+        """Name the task after the call that it runs, if any: threads that it starts are told by that."""
+        name = self._plugin.name if call is None else f"{self._plugin.name}.{call}"
+        trio.lowlevel.current_task().name = name
+
+    def task_failed(self, where: str, error: BaseException) -> None:
+        """Take note of a task that failed, and that is not below the body; after the end, only log it."""
+        if self.closing or self.body is None:
+            self._record.note_problem(where, f"raised {brief(error)}", error)
+        elif self._first_failure is None:
+            self._first_failure = (where, error)
+            self.body.cancel()
+        else:
+            self._record.note_problem(where, f"raised {brief(error)}, too", error)
+
+    def _became_running(self) -> bool:
+        """Note that `initialize()` is done; return whether to go on, and not to stop instead."""
+        if self._record.state.value is not State.INITIALIZING or self.closing:
+            return False
+        self._phase = "start()"
+        self.running_since = trio.current_time()
+        self._routes.drop_stale(self._record.owner)
+        self._record.owner.gate = Gate.OPEN
+        self._record.move(State.RUNNING, "initialized")
+        self._initialized.set()
+        return True
+
+    async def _deliver_all(self, body: TrioCall) -> None:
+        """Deliver points until the plugin's tasks have ended, or a call of `handleEvent` does not end."""
+        async with trio.open_nursery() as nursery:
+            for cls, delivery in self._deliveries.items():
+                nursery.start_soon(self._deliver, cls, delivery, nursery.cancel_scope)
+            try:
+                await body.done.wait()
+            finally:
+                # At once, and not when the last delivery has ended.
+                self._record.owner.gate = self._record.ending.gate_before
+            nursery.cancel_scope.cancel()
+
+    async def _deliver(self, cls: PluginClass, delivery: Delivery, scope: trio.CancelScope) -> None:
+        member = self._members[cls]
+        assert isinstance(member, BaseEventPlugin)
+        stuck = await delivery.run(self._runtime, member.handleEvent)
+        if stuck is not None:
+            self._stuck.append(stuck)
+            scope.cancel()
+
+    # Winding up
+
+    async def wind_up(self) -> None:
+        """End everything of the attempt: handlers, tasks, then `close()` for each class entered.
+
+        Not to be interrupted: it waits with `Patience` only.
+        """
+        self.closing = True
+        waiting = self._record.state.value is State.BACKOFF
+        gate = Gate.WAITING if waiting else self._record.ending.gate_after
+        self._routes.set_gate(self._record.owner, gate)
+        body = self.body
+        if body is not None and not body.done.is_set():
+            body.cancel()
+        calls_over = self._record.owner.cancel_calls()
+        limit = self._settings.stop_timeout
+        if not calls_over.is_set() and not await self._patience.wait(
+            calls_over, limit, share=1 / 3
+        ):
+            self._abandon("a route handler ignored its cancellation")
+        if not (body is None or body.done.is_set()) and not await self._patience.wait(
+            body.done, limit, share=1 / 2
+        ):
+            self._abandon(
+                f"{self._phase}, or a task it started, ignored its cancellation ({self._place()})"
+            )
+        self._note_late_failure()
+        for member in reversed(self._entered):
+            inherited = getattr(member.close, "__func__", None) is BaseEventPlugin.close
+            if not inherited:  # the inherited one does nothing
+                await self._close(member)
+        if (leftovers := self._runtime.settle()) is not None:
+            await self._settle(leftovers)
+        limit = self._patience.left(self._settings.stop_timeout)
+        await self._record.end_children(limit, self._plugin)
+        if self._record.state.value in _NOT_BY_ORDER:
+            leaks = await lasting_leaks([self._plugin])
+            self._record.note_leaks(leaks.get(self._plugin.name, Leaks()), self._plugin)
+
+    def _note_late_failure(self) -> None:
+        """Log what a task raised while it was being cancelled: no death is silent.
+
+        But for what the host raised itself: on its own loop, an `initialize()` may come to `addRoute()` just
+        when a stop has begun, before its cancellation arrives.
+        """
+        body = self.body
+        if body is not None and isinstance(body.error, TooLateError):
+            return
+        if self._first_failure is not None and self.reported is None:
+            where, error = self._first_failure
+            self._record.note_problem(where, f"raised {brief(error)}", error)
+        elif body is not None and body.error is not None and body.error is not self.reported:
+            self._record.note_problem(
+                "a task", f"raised {brief(body.error)} while it was being cancelled", body.error
+            )
+
+    async def _settle(self, ending: Call) -> None:
+        """Wait for the end of what the attempt left in its runtime after `close()`."""
+        if not await self._patience.wait(ending.done, self._settings.stop_timeout, share=1 / 2):
+            self._abandon(self._runtime.not_ended())
+        elif ending.value:
+            self._record.note_problem(
+                "close()", f"left behind, now ended: {'; '.join(ending.value)}"
+            )
+
+    async def _close(self, member: Plugin) -> None:
+        """Call `close()` once, in its time limit."""
+        what = f"{type(member).__name__}.close()"
+        limit = self._settings.close_timeout
+        begun = trio.current_time()
+        call = self._runtime.call(f"{self._plugin.name}.{what}", member.close)
+        if not await self._patience.wait(call.done, limit):
+            place, tasks = call.place(), task_tree(self._plugin)
+            took = trio.current_time() - begun
+            call.cancel()
+            ended = await self._patience.wait(call.done, _CLOSE_GRACE)
+            how = "was cut short" if ended else "ignored its cancellation"
+            self._abandon(
+                f"{what} took longer than {took:.3g} s, waiting at {place}, and {how}", tasks
+            )
+        elif call.error is not None:
+            self._record.note_problem(what, f"raised {brief(call.error)}", call.error)
+
+    def _abandon(self, why: str, tasks: list[TaskNode] | None = None) -> None:
+        self._record.abandon(why, task_tree(self._plugin) if tasks is None else tasks)
+
+    def _place(self) -> str:
+        return "no task yet" if self.body is None else self.body.place()

@@ -1,0 +1,412 @@
+"""One plugin's life: its states, attempts, restarts and its close.
+
+`PluginLife.supervise` is read top to bottom: an attempt constructs, initializes and runs the plugin; a
+crash leads to a back-off and another attempt; a stop, wherever it comes, leads to `close()`.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import trio
+from trio_util import AsyncValue, wait_any
+
+from lva.contract import RouteHandler
+from lva.host.delivery.delivery import Delivery
+from lva.host.delivery.mailbox import FAILED, SHUTDOWN
+from lva.host.delivery.outages import worth_a_traceback
+from lva.host.life.attempt import Attempt, Means, TooLateError
+from lva.host.life.crash import Crash
+from lva.host.life.instances import Instances
+from lva.host.life.record import ENDED, TRANSITIONS, Ending, Record, State, Transition
+from lva.host.life.restarts import Restarts
+from lva.host.life.tasks import task_tree
+from lva.host.life.view import Describe, PluginView, Publish
+from lva.host.loading.files import SourceFiles
+from lva.host.loading.load import LoadedPlugin, PluginClass
+from lva.host.plugin_modules import package_of
+from lva.host.routing import Gate, Owner, RouteTable
+from lva.host.runtimes.loop import LoopThread
+from lva.host.runtimes.runtime import Patience, Runtime
+from lva.logs import brief
+from lva.settings import PluginSettings
+
+__all__ = [
+    "ENDED",
+    "TRANSITIONS",
+    "Crash",
+    "Ending",
+    "PluginLife",
+    "Services",
+    "State",
+    "Transition",
+]
+
+#: How long, in seconds, requests may take to end by themselves before an operator's change.
+_REQUESTS_GRACE: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What plugins and their lives use of the service.
+
+    Attributes:
+        routes: The service's routes.
+        publish: Hands points to all plugins.
+        describe: Describes all plugins.
+        settings: What plugins see of the service's settings.
+        slow_start: After how many seconds a start is reported as slow.
+        rng: Source of the jitter.
+    """
+
+    routes: RouteTable
+    publish: Publish
+    describe: Describe
+    settings: Mapping[str, Any]
+    slow_start: float
+    rng: random.Random
+
+
+class PluginLife:
+    """Supervises one life of a plugin, that is of one file with one or more classes.
+
+    Args:
+        loaded: The checked plugin.
+        runtime: Where its code runs.
+        services: What it uses of the service.
+        record: What this life has from those before it, and leaves to the next; new for the first.
+
+    Attributes:
+        record: The plugin's state, and what else outlives this life.
+        package: What the names of its modules begin with.
+        deliveries: What delivers points to its event classes.
+        owner: Of its routes.
+        files: The files that it was made from.
+        stop_begun: When its stop was begun, in Trio time.
+        stop_seconds: How long that took.
+        ended: Set when the life is over and everything that could be released is.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedPlugin,
+        runtime: Runtime,
+        services: Services,
+        record: Record | None = None,
+    ) -> None:
+        self.record: Record = Record(loaded.name) if record is None else record
+        self.loaded = loaded
+        self.name: str = loaded.name
+        self.package: str = package_of(loaded.module)
+        self.settings: PluginSettings = loaded.settings
+        self.logger: logging.Logger = self.record.logger
+        self.state: AsyncValue[State] = self.record.state
+        self.files: SourceFiles = SourceFiles(loaded.files)
+        self.stop_begun: float | None = None
+        self.stop_seconds: float | None = None
+        self.ended: trio.Event = trio.Event()
+        self._patience = Patience()
+        self.deliveries: dict[PluginClass, Delivery] = self.record.deliveries(
+            loaded, self._patience, services.rng, services.settings
+        )
+        self.owner: Owner = self.record.owner
+        self.owner.retry_after = self._retry_after
+        self.owner.across = runtime.across
+        runtime.failed = self._task_failed
+        self._runtime = runtime
+        self._routes = services.routes
+        self._instances = Instances(
+            loaded, runtime, {cls: self._view(cls, services) for cls in loaded.classes}
+        )
+        self._means = Means(
+            settings=loaded.settings,
+            instances=self._instances,
+            runtime=runtime,
+            record=self.record,
+            deliveries=self.deliveries,
+            routes=services.routes,
+            patience=self._patience,
+            slow_start=services.slow_start,
+        )
+        self._attempt: Attempt | None = None
+        self._scope = trio.CancelScope()
+        self._restarts = Restarts(loaded.settings, services.rng)
+        self._how_ended = "closed"
+        self._told_to_end = False
+
+    def _view(self, cls: PluginClass, services: Services) -> PluginView:
+        return PluginView(
+            self.name,
+            self.loaded.configs[cls],
+            services.settings,
+            services.publish,
+            services.describe,
+            self._add_route,
+            self._check_alive,
+        )
+
+    # What others ask of a life
+
+    @property
+    def is_event_plugin(self) -> bool:
+        """Whether points are delivered to it, so that it stops after the background plugins."""
+        return bool(self.deliveries)
+
+    def left_running(self) -> tuple[list[str], list[str]]:
+        """Name the tasks and threads of its runtime that have not ended, once nothing more is tried."""
+        over = self.ended.is_set() or self.state.value is State.ABANDONED
+        return self._runtime.stubborn() if over else ([], [])
+
+    def asyncio_tasks(self) -> int:
+        """Count its tasks on its asyncio loop, if it has one."""
+        return self._runtime.asyncio_tasks()
+
+    def loop_thread(self) -> LoopThread | None:
+        """Return the thread of its asyncio loop, while it has one. Any thread may call."""
+        return self._runtime.loop_thread()
+
+    async def supervise(self, turn: trio.Event | None = None) -> None:
+        """Be the plugin's supervisor task until it is stopped or has failed.
+
+        Args:
+            turn: Awaited before the first attempt.
+
+        Cancellation is by `stop`. Whatever happens, an `initialize()` that was entered gets its
+        `close()`, and everything the plugin holds in the host is released.
+        """
+        try:
+            with self._scope:
+                if turn is not None:
+                    await turn.wait()
+                while await self._one_attempt():
+                    await trio.sleep(self._restarts.seconds_left)
+                    self.record.restarts += 1
+        finally:
+            await self._end_runtime()
+            if self.record.ending is Ending.FOR_GOOD and self.record.has_points:
+                await self.give_up_points()
+            self._release()
+
+    def begin_stop(self, deadline: float) -> None:
+        """Begin to stop the plugin: its tasks are cancelled, then it is closed.
+
+        Args:
+            deadline: Trio time past which the plugin is abandoned.
+
+        `ended` is set once the life has ended, at most `Patience.LEAST` past the deadline for each
+        thing that has to be waited for.
+        """
+        self._patience.set_deadline(deadline)
+        self.stop_begun = trio.current_time()
+        if self.ended.is_set():
+            self.stop_seconds = 0.0
+            return
+        self._end("the service stops")
+
+    async def finish_calls(self, ending: Ending) -> None:
+        """Before an end: begin nothing new, and let the calls that are under way come to theirs.
+
+        Batches have `stop_timeout` for that, requests a moment; what takes longer is cancelled later.
+        """
+        with trio.move_on_after(self.settings.stop_timeout):
+            async with trio.open_nursery() as nursery:
+                for delivery in self.deliveries.values():
+                    nursery.start_soon(delivery.pause)
+        self.owner.gate = ending.gate_before
+        with trio.move_on_after(min(_REQUESTS_GRACE, self.settings.stop_timeout)):
+            await self.owner.idle().wait()
+
+    def begin_ending(self, ending: Ending, reason: str) -> None:
+        """Begin to end this life as an operator wants it; each step has the plugin's own limits.
+
+        Args:
+            ending: What comes after it.
+            reason: Why, for people.
+        """
+        if not self.ended.is_set():
+            self.record.ending = ending
+            if ending is Ending.PAUSE:
+                self._how_ended = reason
+            self._end(reason)
+
+    def _end(self, reason: str) -> None:
+        self._told_to_end = True
+        if self.state.value is not State.STOPPING and self.state.value not in ENDED:
+            self.record.move(State.STOPPING, reason)
+        self._scope.cancel()
+
+    def note_end(self) -> None:
+        """Note that the life is over, and tell who waits for that."""
+        self.ended.set()
+
+    async def give_up_points(self) -> None:
+        """Accept no more points, and give up those that nobody will deliver; once.
+
+        What has a spool on disk is kept there for the next run.
+        """
+        in_order = self.state.value in {State.LOADED, State.STOPPING, State.STOPPED}
+        await self.record.give_up_points(SHUTDOWN if in_order else FAILED)
+
+    def set_aside(self, reason: str) -> None:
+        """After the end: let a plugin that has failed count as one that an operator has stopped."""
+        if self.state.value is State.FAILED:
+            self.record.move(State.STOPPED, reason)
+        if self.state.value is State.STOPPED:
+            self.record.ending = Ending.PAUSE
+
+    async def forgo_next(self) -> None:
+        """After the end: no other life follows, although one was to; let go of what waits for it."""
+        if self.record.paused:
+            return  # its points go on waiting
+        self.record.ending = Ending.FOR_GOOD
+        self._routes.set_gate(self.owner, Gate.GONE)
+        await self.give_up_points()
+
+    @property
+    def takes_points(self) -> bool:
+        """Whether the channel of an event class is open."""
+        return any(not delivery.mailbox.closed.is_set() for delivery in self.deliveries.values())
+
+    async def drain(self, deadline: float) -> None:
+        """Accept no more points and deliver those that wait, until the deadline (Trio time)."""
+        for delivery in self.deliveries.values():
+            delivery.mailbox.close()
+        with trio.move_on_at(deadline):
+            await wait_any(self._all_delivered, self._delivers_no_more)
+
+    async def _all_delivered(self) -> None:
+        for delivery in self.deliveries.values():
+            await delivery.finished.wait()
+
+    async def _delivers_no_more(self) -> None:
+        alive = {State.RUNNING, State.INITIALIZING}
+        await self.state.wait_value(lambda state: state not in alive)
+
+    # One attempt
+
+    async def _one_attempt(self) -> bool:
+        """Live once; return whether to try again, after a back-off."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self.record.move(State.INITIALIZING, self._why_now())
+        self._routes.mark_stale(self.owner)
+        attempt = Attempt(self._means, self)
+        self._attempt = attempt
+        try:
+            crash = await attempt.run()
+            # A stop that came together with the crash goes first.
+            again = crash is not None and not self._told_to_end and self._decide(crash, attempt)
+        finally:
+            await attempt.wind_up()
+        return again and self.state.value is State.BACKOFF
+
+    def _why_now(self) -> str:
+        if self._attempt is None:
+            return "starting"
+        return (
+            f"restarting; before, {self.record.last_error}"
+            if self.record.last_error
+            else "restarting"
+        )
+
+    # After an attempt
+
+    def _decide(self, crash: Crash, attempt: Attempt) -> bool:
+        """Log a crash; choose between back-off and giving up; return whether to try again."""
+        attempt.reported = crash.error
+        self.record.last_error = f"{crash.phase} {crash.why}"
+        settings = self.settings
+        if crash.stuck:
+            self._give_up(State.ABANDONED, crash, "")
+            return False
+        if crash.hopeless:
+            self._give_up(State.FAILED, crash, "")
+            return False
+        if settings.restart == "never":
+            self._give_up(State.FAILED, crash, "; its restart policy is 'never'")
+            return False
+        counts = not crash.during_startup or settings.startup_error_behavior == "error"
+        delay = self._restarts.plan(attempt.running_since, counts)
+        if delay is None:
+            most = f"{settings.max_restarts} restarts in {settings.restart_window:g} s"
+            self._give_up(State.FAILED, crash, f"; that is more than {most}")
+            return False
+        self._routes.set_gate(self.owner, Gate.WAITING)
+        self._log_crash(crash, f"; next attempt in {delay:.1f} s")
+        self.record.move(
+            State.BACKOFF, f"{self.record.last_error}; next attempt in {delay:.1f} s", quiet=True
+        )
+        return True
+
+    def _give_up(self, state: State, crash: Crash, because: str) -> None:
+        self._routes.set_gate(self.owner, Gate.GONE)
+        self._log_crash(crash, f"{because}; the plugin is not started again")
+        self.record.move(state, f"{self.record.last_error}{because}", quiet=True)
+
+    def _log_crash(self, crash: Crash, consequence: str) -> None:
+        # That what it connects to is away is what initialize() is tried again for.
+        traced = not crash.during_startup or worth_a_traceback(crash.error, self.logger)
+        self.logger.error(
+            "crashed: %s %s%s",
+            crash.phase,
+            crash.why,
+            consequence,
+            exc_info=crash.error if traced else None,
+            extra={"phase": crash.phase},
+        )
+
+    async def _end_runtime(self) -> None:
+        """End the place where the plugin ran, once no more attempts follow."""
+        ending = self._runtime.end()
+        if ending is not None and not await self._patience.wait(
+            ending.done, self.settings.stop_timeout, share=1 / 2
+        ):
+            ending.cancel()
+            self.record.abandon(self._runtime.not_ended(), task_tree(self))
+
+    def _release(self) -> None:
+        """Give back what the plugin holds in the host."""
+        self._routes.set_gate(self.owner, self.record.ending.gate_after)
+        unfinished = self._instances.unfinished
+        if unfinished is not None and self.state.value is not State.ABANDONED:
+            why = f"{unfinished} did not return; its thread is left behind"
+            self.record.abandon(why, task_tree(self))
+        if self.state.value is State.STOPPING:
+            self.record.move(State.STOPPED, self._how_ended)
+        if self.stop_begun is not None:
+            self.stop_seconds = trio.current_time() - self.stop_begun
+        self.note_end()
+
+    def _task_failed(self, where: str, error: BaseException) -> None:
+        if self._attempt is None:
+            self.record.note_problem(where, f"raised {brief(error)}", error)
+        else:
+            self._attempt.task_failed(where, error)
+
+    def _retry_after(self) -> float:
+        if self.state.value is State.BACKOFF:
+            return max(1.0, self._restarts.seconds_left)
+        return 1.0
+
+    def _add_route(
+        self,
+        view: PluginView,
+        path: str,
+        handler: RouteHandler,
+        methods: Iterable[str] | None = None,
+    ) -> None:
+        self._check_alive(path)
+        self._routes.add(self.owner, path, handler, methods, view)
+
+    def _check_alive(self, path: str) -> None:
+        """Refuse a route outside of `initialize()` to `close()`. Any thread may call."""
+        attempt = self._attempt
+        if attempt is None or attempt.body is None or attempt.closing:
+            kind = TooLateError if attempt is not None and attempt.closing else RuntimeError
+            raise kind(
+                f"addRoute({path!r}): plugin {self.name!r} is {self.state.value.value}; add routes in"
+                " initialize() or later, while it runs"
+            )

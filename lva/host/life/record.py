@@ -1,0 +1,391 @@
+"""What of a plugin outlives its lives: its state and history, its routes' owner, the account of its points.
+
+A plugin has one life after another when an operator stops, starts, restarts or reloads it. Each life is
+an object of its own (`lva.host.life.life.PluginLife`), so that nothing of the last one gets into the next;
+what is meant to go on is here.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import trio
+from trio_util import AsyncValue
+
+from lva.contract import BaseEventPlugin
+from lva.errors import ConfigurationError
+from lva.host.delivery.dead_letters import DeadLetters
+from lva.host.delivery.delivery import Delivery
+from lva.host.delivery.mailbox import REMOVED, Ledger, number_of
+from lva.host.delivery.spool import SpoolFile, open_spool
+from lva.host.life.footprint import Footprint
+from lva.host.life.leaks import Leaks
+from lva.host.life.tasks import TaskNode, task_tree
+from lva.host.process.children import end_children
+from lva.host.process.threads import in_thread
+from lva.host.routing import Gate, Owner
+from lva.host.runtimes.runtime import Patience, now
+from lva.logs import plugin_logger
+from lva.settings import PluginSettings
+
+if TYPE_CHECKING:
+    from lva.host.loading.load import LoadedPlugin, PluginClass
+
+
+class State(enum.Enum):
+    """Where a plugin is in its life."""
+
+    LOADED = "loaded"
+    INITIALIZING = "initializing"
+    RUNNING = "running"
+    BACKOFF = "backoff"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    ABANDONED = "abandoned"
+
+
+# By identity: `Enum` hashes the name, in Python code, for each look into a set.
+State.__hash__ = object.__hash__  # type: ignore[method-assign] # meant so
+
+#: The states that may follow each state. Anything else is a bug of the host.
+TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
+    State.LOADED: frozenset({State.INITIALIZING, State.STOPPING}),
+    State.INITIALIZING: frozenset(
+        {State.RUNNING, State.BACKOFF, State.FAILED, State.STOPPING, State.ABANDONED}
+    ),
+    State.RUNNING: frozenset({State.BACKOFF, State.FAILED, State.STOPPING, State.ABANDONED}),
+    State.BACKOFF: frozenset({State.INITIALIZING, State.STOPPING, State.ABANDONED}),
+    State.STOPPING: frozenset({State.STOPPED, State.ABANDONED}),
+    # From here an operator leads to the next life, or leaves what has failed at that.
+    State.FAILED: frozenset({State.ABANDONED, State.LOADED, State.STOPPED}),
+    State.STOPPED: frozenset({State.ABANDONED, State.LOADED}),
+    State.ABANDONED: frozenset({State.LOADED}),
+}
+#: States in which a life has not yet shown what becomes of it.
+BEGINNING: Final = frozenset({State.LOADED, State.INITIALIZING})
+#: States that end a life.
+ENDED: Final = frozenset({State.STOPPED, State.FAILED, State.ABANDONED})
+#: How many problems the receipt lists of one plugin: the newest.
+_PROBLEMS: Final = 20
+
+
+class Ending(enum.Enum):
+    """What comes after a life."""
+
+    FOR_GOOD = "for good"  # nothing: the service stops, or the plugin was given up
+    PAUSE = "pause"  # an operator stopped it: its points wait for a start, its routes answer 503
+    HANDOVER = "handover"  # the next life: points and routes wait for it
+
+    @property
+    def gate_before(self) -> Gate:
+        """What a request finds while the life ends."""
+        return Gate.HELD if self is Ending.HANDOVER else Gate.WAITING
+
+    @property
+    def gate_after(self) -> Gate:
+        """What a request finds once the life has ended."""
+        return _GATE_AFTER[self]
+
+
+_GATE_AFTER: Final = {
+    Ending.FOR_GOOD: Gate.GONE,
+    Ending.PAUSE: Gate.STOPPED,
+    Ending.HANDOVER: Gate.HELD,
+}
+
+
+class Transition(NamedTuple):
+    """A change of state: to what, when (Unix seconds) and why."""
+
+    state: State
+    at: float
+    reason: str
+
+
+#: Told of a plugin's change of state: its name, the state before, and the change. Must not raise.
+Watcher = Callable[[str, str, Transition], None]
+
+
+class Record:
+    """What goes on from one life of a plugin to the next.
+
+    Args:
+        name: The plugin's name.
+
+    Attributes:
+        state: The plugin's state now.
+        history: The newest transitions of all its lives.
+        ending: What comes after the life that is now.
+        lives: How many lives there have been, with this one.
+        restarts: Attempts after the first, of all lives: what the host tried again by itself.
+        abandoned: How many lives ended with something of the plugin left behind.
+        last_error_at: When something failed last, in Unix seconds.
+        problems: What went wrong at the ends of its lives; the newest.
+        leaks: What was alive of it when that was last looked for.
+        leaked_processes: What it started, did not end, and was ended for it; the newest.
+        owner: Of its routes; these stay, at 503, from one life to the next.
+        watchers: Told of each change of state.
+        past: The accounts of event classes that a reload removed, by name and event.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name: str = name
+        self.logger: logging.Logger = plugin_logger(name)
+        self.state: AsyncValue[State] = AsyncValue(State.LOADED)
+        self.history: deque[Transition] = deque(
+            [Transition(State.LOADED, now(), "waiting for its turn")], maxlen=100
+        )
+        self.ending: Ending = Ending.FOR_GOOD
+        self.lives: int = 1
+        self.restarts: int = 0
+        self.abandoned: int = 0
+        self.last_error_at: float = 0.0
+        self._last_error: str | None = None
+        self.problems: deque[str] = deque(maxlen=_PROBLEMS)
+        self.leaks: Leaks = Leaks()
+        self.leaked_processes: deque[str] = deque(maxlen=_PROBLEMS)
+        self.owner: Owner = Owner(name)
+        self.watchers: Sequence[Watcher] = ()
+        self.past: dict[tuple[str, str], Ledger] = {}
+        self._deliveries: dict[tuple[str, str], Delivery] = {}
+        self._spools: dict[tuple[str, str], SpoolFile | None] = {}
+        self._thread = trio.CapacityLimiter(1)
+
+    @property
+    def last_error(self) -> str | None:
+        """What failed last."""
+        return self._last_error
+
+    @last_error.setter
+    def last_error(self, error: str) -> None:
+        self._last_error = error
+        self.last_error_at = now()
+
+    @property
+    def last(self) -> Transition:
+        """The newest transition."""
+        return self.history[-1]
+
+    def move(self, state: State, reason: str, quiet: bool = False) -> None:
+        """Change the state, keep and log the change.
+
+        Args:
+            state: The new state.
+            reason: Why, for people.
+            quiet: The caller has just logged the reason; only debug logs repeat it.
+        """
+        old = self.state.value
+        if state not in TRANSITIONS[old]:
+            raise AssertionError(
+                f"plugin {self.name}: illegal transition {old.value} -> {state.value}"
+            )
+        step = Transition(state, now(), reason)
+        self.history.append(step)
+        level = logging.DEBUG if quiet else logging.INFO
+        if self.logger.isEnabledFor(level):
+            extra = {"state": state.value, "reason": reason}
+            self.logger.log(level, "%s -> %s: %s", old.value, state.value, reason, extra=extra)
+        self.state.value = state
+        if state is State.ABANDONED:
+            self.abandoned += 1
+        for watcher in self.watchers:
+            watcher(self.name, old.value, step)
+
+    def begin_life(self, reason: str) -> None:
+        """Note that another life begins."""
+        self.move(State.LOADED, reason)
+        self.ending = Ending.FOR_GOOD
+        self.lives += 1
+        self.leaks = Leaks()
+
+    @property
+    def paused(self) -> bool:
+        """Whether an operator has stopped the plugin, or is stopping it."""
+        return self.ending is Ending.PAUSE and self.state.value in {State.STOPPING, State.STOPPED}
+
+    # What went wrong
+
+    def note_problem(self, phase: str, why: str, error: BaseException | None = None) -> None:
+        """Log what failed while the plugin ends, and list it in the receipt."""
+        problem = f"{phase} {why}"
+        self.problems.append(problem)
+        self.last_error = problem
+        self.logger.error("%s", problem, exc_info=error, extra={"phase": phase})
+
+    def abandon(self, why: str, tasks: list[TaskNode]) -> None:
+        """Note that something of the plugin does not end.
+
+        Args:
+            why: What, and where.
+            tasks: The plugin's tasks at that time, for the log.
+        """
+        if why in self.problems and self.state.value is State.ABANDONED:
+            return
+        extra = {"tasks": tasks}
+        self.last_error = why
+        self.problems.append(why)
+        if self.state.value is not State.ABANDONED:
+            self.logger.error("abandoned: %s", why, extra=extra)
+            self.move(State.ABANDONED, why, quiet=True)
+        else:
+            self.logger.error("%s", why, extra=extra)
+
+    async def end_children(self, most: float, plugin: Footprint) -> None:
+        """End the processes that the plugin has started and left, and note them. Cannot be cancelled.
+
+        Args:
+            most: How long SIGTERM may take to work, in seconds.
+            plugin: The life that is over.
+        """
+        found, left = await end_children(self.name, most)
+        if found:
+            self.leaked_processes += found
+            self.note_problem("close()", f"left behind, now ended: {'; '.join(found)}")
+        if left:
+            self.abandon(f"a process of it does not end: {'; '.join(left)}", task_tree(plugin))
+
+    def note_leaks(self, leaks: Leaks, plugin: Footprint) -> None:
+        """Log and keep what of the plugin is still alive after its close."""
+        if leaks and leaks != self.leaks:
+            self.leaks = leaks
+            self.logger.error("left behind after its close: %s", leaks)
+            if self.state.value is not State.ABANDONED:
+                self.abandon(f"it left {leaks} behind", task_tree(plugin))
+
+    # Points
+
+    def deliveries(
+        self,
+        loaded: LoadedPlugin,
+        patience: Patience,
+        rng: random.Random,
+        service: Mapping[str, Any],
+    ) -> dict[PluginClass, Delivery]:
+        """Return what delivers to each event class of a life that begins.
+
+        A class of the same name and event goes on where it stood: with its points, counts, and circuit.
+
+        Args:
+            loaded: The plugin.
+            patience: The life's.
+            rng: Source of the jitter.
+            service: The service's settings.
+
+        Raises:
+            ConfigurationError: A spool cannot be opened.
+        """
+        found: dict[PluginClass, Delivery] = {}
+        for cls in loaded.classes:
+            if issubclass(cls, BaseEventPlugin):
+                found[cls] = self._delivery(
+                    cls, loaded.settings, patience, rng, service["state_dir"]
+                )
+        return found
+
+    def _delivery(
+        self,
+        cls: type[BaseEventPlugin],
+        settings: PluginSettings,
+        patience: Patience,
+        rng: random.Random,
+        state_dir: Path,
+    ) -> Delivery:
+        dead_letters = _dead_letters(state_dir, self.name, cls, settings)
+
+        key = (cls.__name__, cls.eventName)
+
+        def spool() -> SpoolFile | None:
+            if key in self._spools:
+                return self._spools.pop(key)
+            return open_spool(state_dir, self.name, cls, settings)
+
+        delivery = self._deliveries.get(key)
+        if delivery is not None:
+            delivery.carry_on(settings, patience, spool, dead_letters)
+            return delivery
+        what = f"{self.name}.{cls.__name__}.handleEvent"
+        delivery = Delivery(what, settings, self.logger, rng, patience, spool(), dead_letters)
+        if (past := self.past.pop(key, None)) is not None:
+            delivery.resume(past)
+        self._deliveries[key] = delivery
+        return delivery
+
+    async def open_spools(self, loaded: LoadedPlugin, state_dir: Path) -> None:
+        """Open the spools that a next life has to open again, in a thread; `deliveries` takes them.
+
+        Raises:
+            ConfigurationError: One of them cannot be opened; none is open then.
+        """
+        try:
+            for cls in loaded.classes:
+                if not issubclass(cls, BaseEventPlugin):
+                    continue
+                key = (cls.__name__, cls.eventName)
+                delivery = self._deliveries.get(key)
+                if delivery is None or delivery.mailbox.closed.is_set():
+                    work = partial(open_spool, state_dir, self.name, cls, loaded.settings)
+                    self._spools[key] = await in_thread(work, self._thread)
+        except ConfigurationError:
+            self.close_spools()
+            raise
+
+    def close_spools(self) -> None:
+        """Close what `open_spools` has opened, if no life follows after all."""
+        for spool in self._spools.values():
+            if spool is not None:
+                spool.close()
+        self._spools.clear()
+
+    async def remove_other_classes(self, loaded: LoadedPlugin) -> None:
+        """Give up the points of the event classes that the reloaded file does not have any more."""
+        left = {(cls.__name__, getattr(cls, "eventName", None)) for cls in loaded.classes}
+        for key in [key for key in self._deliveries if key not in left]:
+            delivery = self._deliveries.pop(key)
+            await self._give_up(delivery, REMOVED)
+            self.past[key] = delivery.ledger
+
+    @property
+    def has_points(self) -> bool:
+        """Whether points are, or were, delivered to it."""
+        return bool(self._deliveries or self.past)
+
+    async def give_up_points(self, reason: str) -> None:
+        """Take no more points, and give up those that wait, but for what its spool keeps; once."""
+        for delivery in list(self._deliveries.values()):
+            await self._give_up(delivery, reason)
+
+    async def _give_up(self, delivery: Delivery, reason: str) -> None:
+        if delivery.given_up:
+            return
+        with trio.CancelScope(shield=True):
+            await delivery.bury()
+            await delivery.keep()
+        dropped = delivery.drop_rest(reason)
+        if dropped:
+            self.logger.error("not delivered, dropped: %s", number_of(dropped))
+
+    def points(self) -> Ledger:
+        """Return the account of all its points: the sums over its event classes, past ones included."""
+        total = Ledger()
+        for ledger in list(self.past.values()):  # the terminator's thread asks, too
+            total.add(ledger)
+        for delivery in list(self._deliveries.values()):
+            total.add(delivery.ledger)
+        return total
+
+
+def _dead_letters(
+    state_dir: Path, plugin: str, cls: PluginClass, settings: PluginSettings
+) -> DeadLetters | None:
+    if not settings.dead_letters:
+        return None
+    path = state_dir / "dead_letters" / f"{plugin}.{cls.__name__}.jsonl"
+    return DeadLetters(path, settings.dead_letters_bytes, plugin_logger(plugin))

@@ -1,0 +1,4 @@
+"""Where a plugin's code runs: the service's Trio loop, or an asyncio loop in a thread of its own.
+
+Public to the host: `runtime`; `loop` for who looks at an asyncio loop. Imports from `watch`, `process`.
+"""

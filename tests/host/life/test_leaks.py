@@ -1,0 +1,132 @@
+"""What of a plugin is still alive, found by looking."""
+
+from __future__ import annotations
+
+import threading
+
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from lva.host.life.leaks import Leaks, find_leaks
+from tests.support import running_host
+
+WORKER = """
+    release = threading.Event()
+    entered = threading.Event()
+
+    def work():
+        entered.set()
+        release.wait(30)
+
+    class P(BaseBackgroundPlugin):
+        async def start(self):
+            pass
+"""
+
+
+def test_no_leaks_are_false_and_others_name_themselves():
+    assert not Leaks()
+    leaks = Leaks(["job (at a.py:1)"], ["worker (at b.py:2)"])
+    assert leaks
+    assert str(leaks) == "task job (at a.py:1), thread worker (at b.py:2)"
+
+
+async def test_a_plugin_that_runs_is_alive_with_all_its_tasks(tmp_path, autojump_clock):
+    source = """
+        class P(BaseBackgroundPlugin):
+            async def start(self):
+                self.nursery.start_soon(self.child)
+                await trio.sleep_forever()
+
+            async def child(self):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(trio.sleep_forever, name="grandchild")
+    """
+    async with running_host(tmp_path, {"p": source, "q": WORKER}) as host:
+        await wait_all_tasks_blocked()
+        found = find_leaks([host.life("p")])
+        assert set(found) == {"p"}
+        named = "\n".join(found["p"].tasks)
+        assert "P.start()" in named
+        assert "P.child" in named
+        assert "grandchild" in named
+        assert f"{tmp_path}/plugins/p.py:" in named
+        await host.stop()
+        assert find_leaks(host.host.lives.values()) == {}
+
+
+async def test_a_thread_belongs_to_the_plugin_whose_file_is_on_its_stack(tmp_path):
+    async with running_host(tmp_path, {"p": WORKER, "pp": WORKER}) as host:
+        module = host.module("pp")
+        thread = threading.Thread(target=module.work, name="anybody")
+        thread.start()
+        module.entered.wait(10)
+        try:
+            found = find_leaks(host.host.lives.values())
+            assert found["pp"].threads[0].startswith("anybody (at ")
+            assert not found["p"].threads
+        finally:
+            module.release.set()
+            thread.join()
+
+
+async def test_threads_of_nobody_are_nobody_s(tmp_path):
+    release, entered = threading.Event(), threading.Event()
+
+    def work():
+        entered.set()
+        release.wait(30)
+
+    thread = threading.Thread(target=work, name="ours")
+    thread.start()
+    entered.wait(10)
+    try:
+        async with running_host(tmp_path, {"p": WORKER}) as host:
+            receipt = await host.stop()
+            assert receipt.exit_code == 0
+    finally:
+        release.set()
+        thread.join()
+
+
+async def test_a_package_owns_every_file_in_it(tmp_path):
+    package = tmp_path / "plugins" / "pack"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(
+        "from lva import *\nfrom .inner import work, entered, release\n"
+        "class P(BaseBackgroundPlugin): pass\n"
+    )
+    (package / "inner.py").write_text(
+        "import threading\nrelease, entered = threading.Event(), threading.Event()\n"
+        "def work():\n    entered.set()\n    release.wait(30)\n"
+    )
+    async with running_host(tmp_path, {"pack": None}) as host:
+        module = host.module("pack")
+        thread = threading.Thread(target=module.work, name="inner")
+        thread.start()
+        module.entered.wait(10)
+        receipt = await host.stop()
+        module.release.set()
+        thread.join()
+        assert len(receipt.plugins[0].leaked_threads) == 1
+
+
+async def test_a_task_put_into_another_nursery_is_found(tmp_path, autojump_clock):
+    source = """
+        outside = None
+
+        class P(BaseBackgroundPlugin):
+            async def start(self):
+                await trio.sleep(1)
+                outside.start_soon(self.escaped)
+
+            async def escaped(self):
+                await trio.sleep(50)
+    """
+    async with trio.open_nursery() as nursery, running_host(tmp_path, {"p": source}) as host:
+        host.module("p").outside = nursery
+        await trio.sleep(2)
+        receipt = await host.stop()
+        assert any("escaped" in task for task in receipt.plugins[0].leaked_tasks)
+        assert receipt.plugins[0].state == "abandoned"
+        assert receipt.exit_code == 4

@@ -1,0 +1,170 @@
+"""Who is named for a change of the process's state: whoever ran alone, and nobody for certain else."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from lva.host.loading.load import finder_for, load_plugin
+from lva.host.process.guard import ProcessGuard, kept_by
+from lva.host.process.state import Piece, ProcessState
+from lva.host.watch.clock import enter_plugin, leave_plugin
+from tests.support import host_settings, write_plugin
+
+
+@pytest.fixture(autouse=True)
+def limit_kept() -> Iterator[None]:
+    before = sys.getrecursionlimit()
+    yield
+    sys.setrecursionlimit(before)
+
+
+@asynccontextmanager
+async def guarded() -> AsyncIterator[ProcessGuard]:
+    guard = ProcessGuard(dict)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(guard.run)
+        await trio.testing.wait_all_tasks_blocked()
+        yield guard
+        nursery.cancel_scope.cancel()
+
+
+async def as_plugin(name: str, act: Callable[[], object]) -> None:
+    token = enter_plugin(name)
+    act()
+    leave_plugin(token)
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    return [(record.name, record.getMessage()) for record in caplog.records]
+
+
+async def test_a_plugin_that_ran_alone_is_named(
+    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    before = sys.getrecursionlimit()
+    async with guarded():
+        for _ in range(2):  # the second time it is put back in silence
+            await as_plugin("cam", lambda: sys.setrecursionlimit(5000))
+            await trio.sleep(1)
+            assert sys.getrecursionlimit() == before
+    text = f"changed the recursion limit from {before} to 5000; put back"
+    assert said(caplog) == [("lva.plugin.cam", text)]
+
+
+async def test_of_two_that_ran_none_is_accused(
+    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with guarded():
+        await as_plugin("cam", lambda: sys.setrecursionlimit(5000))
+        await as_plugin("dog", lambda: None)
+        await trio.sleep(1)
+    ((name, text),) = said(caplog)
+    assert name == "lva.host"
+    assert text.startswith("somebody changed the recursion limit")
+    assert text.endswith("running at that time: cam, dog")
+
+
+async def test_a_thread_of_unknown_origin_may_have_done_it(
+    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait, name="grabber")
+    async with guarded():
+        await as_plugin("cam", thread.start)
+        sys.setrecursionlimit(5000)
+        await trio.sleep(1)
+        over.set()
+        thread.join()
+    assert said(caplog)[0][1].endswith("running at that time: cam; threads: grabber")
+
+
+async def test_nobody_at_all_is_said_too(
+    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with guarded():
+        sys.setrecursionlimit(5000)
+        await trio.sleep(1)
+    assert said(caplog)[0][1].endswith("running at that time: no plugin on an event loop")
+
+
+def test_what_cannot_be_put_back_is_said_once() -> None:
+    def refuse(_: object) -> None:
+        raise OSError("not permitted")
+
+    value = 1
+    state = ProcessState([Piece("the colour", lambda: value, refuse)])
+    value = 2
+    assert [change.text for change in state.put_back()] == [
+        "the colour from 1 to 2; it cannot be put back: not permitted"
+    ]
+    assert state.put_back() == []
+
+
+def test_a_variable_that_a_plugin_adds_for_a_library_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TZ", raising=False)
+    state = ProcessState()
+    monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
+    assert state.put_back() == []
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    (change,) = state.put_back()
+    assert change.text == "the environment (TZ); put back"
+    assert "TZ" not in os.environ
+
+
+ready, go = threading.Event(), threading.Event()
+
+
+def test_a_reload_is_not_blamed_for_a_signal_that_another_plugin_takes_meanwhile(
+    tmp_path: Path,
+) -> None:
+    source = f"from {__name__} import go, ready\nready.set(); go.wait(10)\n"
+    write_plugin(
+        tmp_path / "plugins", "slow", source + "class Slow(BaseBackgroundPlugin):\n    x = 1\n"
+    )
+    settings = host_settings(tmp_path, ("slow",))
+    finder = finder_for(settings)
+    finder.install()
+    loaded: list[str] = []
+    thread = threading.Thread(
+        target=lambda: loaded.append(load_plugin("slow", settings, finder).name)
+    )
+    thread.start()
+    assert ready.wait(10)
+    before = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    go.set()
+    thread.join()
+    try:
+        assert loaded == ["slow"]
+        assert signal.getsignal(signal.SIGUSR2) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+def test_a_thread_that_loads_a_plugin_anew_puts_nothing_back(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """What changes meanwhile is not its doing, and handlers of signals can only be set in the main thread."""
+
+    def load() -> None:
+        with kept_by("cam"):
+            gc.set_debug(gc.DEBUG_UNCOLLECTABLE)
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    thread.join()
+    try:
+        assert gc.get_debug() == gc.DEBUG_UNCOLLECTABLE
+        assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
+    finally:
+        gc.set_debug(0)
