@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import logging
+from collections.abc import Iterator
 
 import pytest
 
+from lva import logs
 from lva.host.runtimes import runtime as runtimes
 
 #: Fixtures that start RabbitMQ, which takes eight seconds.
@@ -36,3 +39,14 @@ def constructors_are_waited_for(
     """
     if "autojump_clock" in request.fixturenames:
         monkeypatch.setattr(runtimes, "_BRIEFLY", 10.0)
+
+
+@pytest.fixture(autouse=True)
+def logging_is_as_before() -> Iterator[None]:
+    """Let what the service logs be seen in `caplog`, whichever test has set up its output before."""
+    root = logging.getLogger()
+    level, output = root.level, logs._output
+    logs._output = None
+    yield
+    logs._output = output
+    root.setLevel(level)
