@@ -158,7 +158,7 @@ class Changes:
             new = await load_beside(life.loaded, self._settings, limit, self._lives.stop.requested)
         await self._end(life, Ending.HANDOVER, reason)
         if self._in_the_way(life) is None:
-            await life.record.remove_other_classes(new.loaded)
+            await life.record.deliveries.remove_others(new.loaded.classes)
             new.take_over()
         await self._begin(life, new.loaded, reason)
 
@@ -185,10 +185,12 @@ class Changes:
         why = self._in_the_way(life)
         try:
             if why is None:
-                await life.record.open_spools(loaded, self._settings.state_dir)
+                await life.record.deliveries.open_spools(
+                    loaded.classes, loaded.settings, self._settings.state_dir
+                )
                 why = self._in_the_way(life)  # which may have changed meanwhile
             if why is not None:
-                life.record.close_spools()
+                life.record.deliveries.close_spools()
                 await life.forgo_next()
                 self._lives.look_at_end(life)
                 raise ActionRefusedError(why)

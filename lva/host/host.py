@@ -170,7 +170,7 @@ class Host:
         await self._stop_each([self.lives[name] for name in events], self.stop.deadline)
         await self.changes.all_done()
         for life in self.lives.values():
-            if life.record.has_points:
+            if life.record.deliveries:
                 await life.give_up_points()  # of those that an operator had stopped
             # What something that was abandoned has started since.
             left = self.stop.deadline - trio.current_time()
@@ -182,7 +182,9 @@ class Host:
         """Say what points the stop waits for, unless that takes but a moment."""
         with trio.move_on_after(_A_MOMENT):
             await self.stopped.wait()
-        waiting = {life.name: life.record.points().waiting for life in self.lives.values()}
+        waiting = {
+            life.name: life.record.deliveries.total().waiting for life in self.lives.values()
+        }
         if not self.stopped.is_set() and any(waiting.values()):
             LOGGER.info(
                 "waiting up to %.0f s for %s; a second Ctrl-C or SIGTERM ends the service now",

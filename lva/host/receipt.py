@@ -116,7 +116,7 @@ def plugin_receipt(life: PluginLife) -> PluginReceipt:
 
 def total_points(life: PluginLife) -> dict[str, Any]:
     """Return the plugin's ledger: the sums over its event classes, of all its lives."""
-    return (life.record.points() if life.record.has_points else _NOTHING).as_dict()
+    return (life.record.deliveries.total() if life.record.deliveries else _NOTHING).as_dict()
 
 
 def exit_code(plugins: Sequence[PluginReceipt], critical: str | None, host_failed: bool) -> int:

@@ -88,7 +88,7 @@ LIVE = {State.LOADED, State.INITIALIZING, State.RUNNING, State.BACKOFF, State.ST
 
 
 def ledger(host: RunningHost, name: str) -> dict[str, Any]:
-    total = host.life(name).record.points()
+    total = host.life(name).record.deliveries.total()
     assert total.balanced
     return total.as_dict()
 
@@ -629,7 +629,7 @@ async def test_shutdown_in_the_middle_of_an_action(tmp_path, autojump_clock, ver
         part = next(part for part in receipt.plugins if part.name == "p")
         assert part.state == "stopped"
         if kind == "event":
-            assert host.life("p").record.points().balanced
+            assert host.life("p").record.deliveries.total().balanced
             assert part.points["queued"] == part.points["in_flight"] == 0
             # Only an operator's stop, and a start that came too late, leave points to nobody.
             if verb == "restart":

@@ -110,8 +110,12 @@ class PluginLife:
         self.stop_seconds: float | None = None
         self.ended: trio.Event = trio.Event()
         self._patience = Patience()
-        self.deliveries: dict[PluginClass, Delivery] = self.record.deliveries(
-            loaded, self._patience, services.rng, services.settings
+        self.deliveries: dict[PluginClass, Delivery] = self.record.deliveries.of(
+            loaded.classes,
+            loaded.settings,
+            self._patience,
+            services.rng,
+            services.settings["state_dir"],
         )
         self.owner: Owner = self.record.owner
         self.owner.retry_after = self._retry_after
@@ -187,7 +191,7 @@ class PluginLife:
                     self.record.restarts += 1
         finally:
             await self._end_runtime()
-            if self.record.ending is Ending.FOR_GOOD and self.record.has_points:
+            if self.record.ending is Ending.FOR_GOOD and self.record.deliveries:
                 await self.give_up_points()
             self._release()
 
@@ -249,7 +253,7 @@ class PluginLife:
         What has a spool on disk is kept there for the next run.
         """
         in_order = self.state.value in {State.LOADED, State.STOPPING, State.STOPPED}
-        await self.record.give_up_points(SHUTDOWN if in_order else FAILED)
+        await self.record.deliveries.give_up(SHUTDOWN if in_order else FAILED)
 
     def set_aside(self, reason: str) -> None:
         """After the end: let a plugin that has failed count as one that an operator has stopped."""

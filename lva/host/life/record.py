@@ -9,34 +9,20 @@ from __future__ import annotations
 
 import enum
 import logging
-import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import trio
 from trio_util import AsyncValue
 
-from lva.contract import BaseEventPlugin
-from lva.errors import ConfigurationError
-from lva.host.delivery.dead_letters import DeadLetters
-from lva.host.delivery.delivery import Delivery
-from lva.host.delivery.mailbox import REMOVED, Ledger, number_of
-from lva.host.delivery.spool import SpoolFile, open_spool
+from lva.host.delivery.deliveries import Deliveries
 from lva.host.life.footprint import Footprint
 from lva.host.life.leaks import Leaks
 from lva.host.life.tasks import TaskNode, task_tree
 from lva.host.process.children import end_children
-from lva.host.process.threads import in_thread
 from lva.host.routing import Gate, Owner
-from lva.host.runtimes.runtime import Patience, now
+from lva.host.runtimes.runtime import now
 from lva.logs import plugin_logger
-from lva.settings import PluginSettings
-
-if TYPE_CHECKING:
-    from lva.host.loading.load import LoadedPlugin, PluginClass
 
 
 class State(enum.Enum):
@@ -132,8 +118,8 @@ class Record:
         leaks: What was alive of it when that was last looked for.
         leaked_processes: What it started, did not end, and was ended for it; the newest.
         owner: Of its routes; these stay, at 503, from one life to the next.
+        deliveries: What delivers points to its event classes.
         watchers: Told of each change of state.
-        past: The accounts of event classes that a reload removed, by name and event.
     """
 
     def __init__(self, name: str) -> None:
@@ -154,10 +140,7 @@ class Record:
         self.leaked_processes: deque[str] = deque(maxlen=_PROBLEMS)
         self.owner: Owner = Owner(name)
         self.watchers: Sequence[Watcher] = ()
-        self.past: dict[tuple[str, str], Ledger] = {}
-        self._deliveries: dict[tuple[str, str], Delivery] = {}
-        self._spools: dict[tuple[str, str], SpoolFile | None] = {}
-        self._thread = trio.CapacityLimiter(1)
+        self.deliveries: Deliveries = Deliveries(name)
 
     @property
     def last_error(self) -> str | None:
@@ -259,133 +242,3 @@ class Record:
             self.logger.error("left behind after its close: %s", leaks)
             if self.state.value is not State.ABANDONED:
                 self.abandon(f"it left {leaks} behind", task_tree(plugin))
-
-    # Points
-
-    def deliveries(
-        self,
-        loaded: LoadedPlugin,
-        patience: Patience,
-        rng: random.Random,
-        service: Mapping[str, Any],
-    ) -> dict[PluginClass, Delivery]:
-        """Return what delivers to each event class of a life that begins.
-
-        A class of the same name and event goes on where it stood: with its points, counts, and circuit.
-
-        Args:
-            loaded: The plugin.
-            patience: The life's.
-            rng: Source of the jitter.
-            service: The service's settings.
-
-        Raises:
-            ConfigurationError: A spool cannot be opened.
-        """
-        found: dict[PluginClass, Delivery] = {}
-        for cls in loaded.classes:
-            if issubclass(cls, BaseEventPlugin):
-                found[cls] = self._delivery(
-                    cls, loaded.settings, patience, rng, service["state_dir"]
-                )
-        return found
-
-    def _delivery(
-        self,
-        cls: type[BaseEventPlugin],
-        settings: PluginSettings,
-        patience: Patience,
-        rng: random.Random,
-        state_dir: Path,
-    ) -> Delivery:
-        dead_letters = _dead_letters(state_dir, self.name, cls, settings)
-
-        key = (cls.__name__, cls.eventName)
-
-        def spool() -> SpoolFile | None:
-            if key in self._spools:
-                return self._spools.pop(key)
-            return open_spool(state_dir, self.name, cls, settings)
-
-        delivery = self._deliveries.get(key)
-        if delivery is not None:
-            delivery.carry_on(settings, patience, spool, dead_letters)
-            return delivery
-        what = f"{self.name}.{cls.__name__}.handleEvent"
-        delivery = Delivery(what, settings, self.logger, rng, patience, spool(), dead_letters)
-        if (past := self.past.pop(key, None)) is not None:
-            delivery.resume(past)
-        self._deliveries[key] = delivery
-        return delivery
-
-    async def open_spools(self, loaded: LoadedPlugin, state_dir: Path) -> None:
-        """Open the spools that a next life has to open again, in a thread; `deliveries` takes them.
-
-        Raises:
-            ConfigurationError: One of them cannot be opened; none is open then.
-        """
-        try:
-            for cls in loaded.classes:
-                if not issubclass(cls, BaseEventPlugin):
-                    continue
-                key = (cls.__name__, cls.eventName)
-                delivery = self._deliveries.get(key)
-                if delivery is None or delivery.mailbox.closed.is_set():
-                    work = partial(open_spool, state_dir, self.name, cls, loaded.settings)
-                    self._spools[key] = await in_thread(work, self._thread)
-        except ConfigurationError:
-            self.close_spools()
-            raise
-
-    def close_spools(self) -> None:
-        """Close what `open_spools` has opened, if no life follows after all."""
-        for spool in self._spools.values():
-            if spool is not None:
-                spool.close()
-        self._spools.clear()
-
-    async def remove_other_classes(self, loaded: LoadedPlugin) -> None:
-        """Give up the points of the event classes that the reloaded file does not have any more."""
-        left = {(cls.__name__, getattr(cls, "eventName", None)) for cls in loaded.classes}
-        for key in [key for key in self._deliveries if key not in left]:
-            delivery = self._deliveries.pop(key)
-            await self._give_up(delivery, REMOVED)
-            self.past[key] = delivery.ledger
-
-    @property
-    def has_points(self) -> bool:
-        """Whether points are, or were, delivered to it."""
-        return bool(self._deliveries or self.past)
-
-    async def give_up_points(self, reason: str) -> None:
-        """Take no more points, and give up those that wait, but for what its spool keeps; once."""
-        for delivery in list(self._deliveries.values()):
-            await self._give_up(delivery, reason)
-
-    async def _give_up(self, delivery: Delivery, reason: str) -> None:
-        if delivery.given_up:
-            return
-        with trio.CancelScope(shield=True):
-            await delivery.bury()
-            await delivery.keep()
-        dropped = delivery.drop_rest(reason)
-        if dropped:
-            self.logger.error("not delivered, dropped: %s", number_of(dropped))
-
-    def points(self) -> Ledger:
-        """Return the account of all its points: the sums over its event classes, past ones included."""
-        total = Ledger()
-        for ledger in list(self.past.values()):  # the terminator's thread asks, too
-            total.add(ledger)
-        for delivery in list(self._deliveries.values()):
-            total.add(delivery.ledger)
-        return total
-
-
-def _dead_letters(
-    state_dir: Path, plugin: str, cls: PluginClass, settings: PluginSettings
-) -> DeadLetters | None:
-    if not settings.dead_letters:
-        return None
-    path = state_dir / "dead_letters" / f"{plugin}.{cls.__name__}.jsonl"
-    return DeadLetters(path, settings.dead_letters_bytes, plugin_logger(plugin))

@@ -6,6 +6,7 @@ import logging
 import math
 import textwrap
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -1158,7 +1159,8 @@ async def test_a_turn_that_comes_together_with_the_stop_is_not_taken(autojump_cl
 
     turn = trio.Event()
     async with trio.open_nursery() as nursery:
-        services = Services(RouteTable(), lambda *_: True, list, {}, 2.0, StubRandom())
+        settings = {"state_dir": Path()}
+        services = Services(RouteTable(), lambda *_: True, list, settings, 2.0, StubRandom())
         life = PluginLife(loaded_plugin("q", BackgroundOnly), TrioRuntime("q", nursery), services)
         nursery.start_soon(life.supervise, turn)
         await trio.testing.wait_all_tasks_blocked()

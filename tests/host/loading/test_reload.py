@@ -65,7 +65,7 @@ async def until(condition: Any, within: float = 20.0) -> None:
 
 
 def points_of(host: RunningHost, name: str) -> dict[str, Any]:
-    total = host.life(name).record.points()
+    total = host.life(name).record.deliveries.total()
     assert total.balanced
     return total.as_dict()
 

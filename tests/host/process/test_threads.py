@@ -101,7 +101,7 @@ async def test_points_are_spooled_all_the_same(tmp_path, exhaustion):
         assert (part.points["kept"], part.state) == (3, "stopped")
     exhaustion.end()
     async with running_host(tmp_path, {"p": AWAY}, tables) as host:
-        assert host.life("p").record.points().recovered == 3
+        assert host.life("p").record.deliveries.total().recovered == 3
 
 
 async def test_dead_letters_are_written_all_the_same(tmp_path, exhaustion):

@@ -1,0 +1,172 @@
+"""What delivers the points of one plugin, from one of its lives to the next."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+import trio
+
+from lva.contract import BaseBackgroundPlugin, BaseEventPlugin
+from lva.errors import ConfigurationError
+from lva.host.delivery.dead_letters import DeadLetters
+from lva.host.delivery.delivery import Delivery
+from lva.host.delivery.mailbox import REMOVED, Ledger, number_of
+from lva.host.delivery.spool import SpoolFile, open_spool
+from lva.host.process.threads import in_thread
+from lva.host.runtimes.runtime import Patience
+from lva.logs import plugin_logger
+from lva.settings import PluginSettings
+
+PluginClass: TypeAlias = type[BaseEventPlugin] | type[BaseBackgroundPlugin]
+
+
+class Deliveries:
+    """One plugin's deliveries, by the name and the event of each of its event classes.
+
+    Args:
+        plugin: The plugin's name.
+
+    Attributes:
+        past: The accounts of event classes that a reload removed.
+    """
+
+    def __init__(self, plugin: str) -> None:
+        self.past: dict[tuple[str, str], Ledger] = {}
+        self._name = plugin
+        self._logger = plugin_logger(plugin)
+        self._deliveries: dict[tuple[str, str], Delivery] = {}
+        self._spools: dict[tuple[str, str], SpoolFile | None] = {}
+        self._thread = trio.CapacityLimiter(1)
+
+    def of(
+        self,
+        classes: Iterable[PluginClass],
+        settings: PluginSettings,
+        patience: Patience,
+        rng: random.Random,
+        state_dir: Path,
+    ) -> dict[PluginClass, Delivery]:
+        """Return what delivers to each event class of a life that begins.
+
+        A class of the same name and event goes on where it stood: with its points, counts, and circuit.
+
+        Args:
+            classes: The plugin's classes.
+            settings: The plugin's.
+            patience: The life's.
+            rng: Source of the jitter.
+            state_dir: Where spools and dead letters are.
+
+        Raises:
+            ConfigurationError: A spool cannot be opened.
+        """
+        return {
+            cls: self._delivery(cls, settings, patience, rng, state_dir)
+            for cls in classes
+            if issubclass(cls, BaseEventPlugin)
+        }
+
+    def _delivery(
+        self,
+        cls: type[BaseEventPlugin],
+        settings: PluginSettings,
+        patience: Patience,
+        rng: random.Random,
+        state_dir: Path,
+    ) -> Delivery:
+        dead_letters = _dead_letters(state_dir, self._name, cls, settings)
+
+        key = (cls.__name__, cls.eventName)
+
+        def spool() -> SpoolFile | None:
+            if key in self._spools:
+                return self._spools.pop(key)
+            return open_spool(state_dir, self._name, cls, settings)
+
+        delivery = self._deliveries.get(key)
+        if delivery is not None:
+            delivery.carry_on(settings, patience, spool, dead_letters)
+            return delivery
+        what = f"{self._name}.{cls.__name__}.handleEvent"
+        delivery = Delivery(what, settings, self._logger, rng, patience, spool(), dead_letters)
+        if (past := self.past.pop(key, None)) is not None:
+            delivery.resume(past)
+        self._deliveries[key] = delivery
+        return delivery
+
+    async def open_spools(
+        self, classes: Iterable[PluginClass], settings: PluginSettings, state_dir: Path
+    ) -> None:
+        """Open the spools that a next life has to open again, in a thread; `of` takes them.
+
+        Raises:
+            ConfigurationError: One of them cannot be opened; none is open then.
+        """
+        try:
+            for cls in classes:
+                if not issubclass(cls, BaseEventPlugin):
+                    continue
+                key = (cls.__name__, cls.eventName)
+                delivery = self._deliveries.get(key)
+                if delivery is None or delivery.mailbox.closed.is_set():
+                    work = partial(open_spool, state_dir, self._name, cls, settings)
+                    self._spools[key] = await in_thread(work, self._thread)
+        except ConfigurationError:
+            self.close_spools()
+            raise
+
+    def close_spools(self) -> None:
+        """Close what `open_spools` has opened, if no life follows after all."""
+        for spool in self._spools.values():
+            if spool is not None:
+                spool.close()
+        self._spools.clear()
+
+    async def remove_others(self, classes: Iterable[PluginClass]) -> None:
+        """Give up the points of the event classes that the reloaded file does not have any more."""
+        left = {(cls.__name__, getattr(cls, "eventName", None)) for cls in classes}
+        for key in [key for key in self._deliveries if key not in left]:
+            delivery = self._deliveries.pop(key)
+            await self._give_up_one(delivery, REMOVED)
+            self.past[key] = delivery.ledger
+
+    def __bool__(self) -> bool:
+        """Whether points are, or were, delivered to the plugin."""
+        return bool(self._deliveries or self.past)
+
+    async def give_up(self, reason: str) -> None:
+        """Take no more points, and give up those that wait, but for what its spool keeps; once."""
+        for delivery in list(self._deliveries.values()):
+            await self._give_up_one(delivery, reason)
+
+    async def _give_up_one(self, delivery: Delivery, reason: str) -> None:
+        if delivery.given_up:
+            return
+        with trio.CancelScope(shield=True):
+            await delivery.bury()
+            await delivery.keep()
+        dropped = delivery.drop_rest(reason)
+        if dropped:
+            self._logger.error("not delivered, dropped: %s", number_of(dropped))
+
+    def total(self) -> Ledger:
+        """Return the account of all its points: the sums over its event classes, past ones included."""
+        total = Ledger()
+        for ledger in list(self.past.values()):  # the terminator's thread asks, too
+            total.add(ledger)
+        for delivery in list(self._deliveries.values()):
+            total.add(delivery.ledger)
+        return total
+
+
+def _dead_letters(
+    state_dir: Path, plugin: str, cls: PluginClass, settings: PluginSettings
+) -> DeadLetters | None:
+    if not settings.dead_letters:
+        return None
+    path = state_dir / "dead_letters" / f"{plugin}.{cls.__name__}.jsonl"
+    return DeadLetters(path, settings.dead_letters_bytes, plugin_logger(plugin))
