@@ -59,6 +59,7 @@ class Signals:
         self._token: trio.lowlevel.TrioToken | None = None
         self._heard: dict[int, int] = dict.fromkeys(SIGNALS, 0)
         self._handled: dict[int, int] = dict.fromkeys(SIGNALS, 0)
+        self._wishes: dict[tuple[int, int], object] = {}
 
     @contextlib.contextmanager
     def handled(self) -> Iterator[None]:
@@ -139,8 +140,7 @@ class Signals:
             try:
                 for number in os.read(self._reader, 64):
                     if number in self._heard:
-                        self._heard[number] += 1
-                        self._note(number)
+                        self._note_heard(number)
                 if (token := self._token) is not None:
                     with contextlib.suppress(trio.RunFinishedError):
                         token.run_sync_soon(int, idempotent=True)
@@ -150,16 +150,20 @@ class Signals:
                 with contextlib.suppress(OSError):
                     self._open_pipe()  # which the main thread uses once it calls `keep_hearing`
 
-    def _handle(self, number: int, _frame: FrameType | None) -> None:
-        """Note a signal that the thread has not heard of: somebody else has the wake-up descriptor."""
-        if self._heard[number] > self._handled[number]:
-            self._handled[number] = self._heard[number]
-        else:
-            self._note(
-                number
-            )  # or it has not come to it yet, and hears of the same wish in a moment
+    def _note_heard(self, number: int) -> None:
+        self._heard[number] += 1
+        self._note(number, self._heard[number])
 
-    def _note(self, number: int) -> None:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        """Note a signal that the thread does not hear of: somebody else has the wake-up descriptor."""
+        self._handled[number] += 1
+        self._note(number, self._handled[number])
+
+    def _note(self, number: int, count: int) -> None:
+        """Note a signal that was heard or handled so many times; whichever is first, however far apart."""
+        wish = object()
+        if self._wishes.setdefault((number, count), wish) is not wish:
+            return
         if self.received is None:
             self.received = number
             self._received_at = time.monotonic()
