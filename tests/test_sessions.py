@@ -102,6 +102,7 @@ def install(name: str, target: str) -> None:
     shutil.copyfile(DOCS / "examples" / name, target)
 
 
+@pytest.mark.soak
 @pytest.mark.process
 def test_the_first_plugin(here: Path) -> None:
     """The whole of the tutorial, in its order."""

@@ -316,7 +316,9 @@ async def test_what_was_published_before_it_was_asked_is_in_the_answer(tmp_path)
 async def test_an_answer_does_not_wait_for_points_that_cannot_be_written(tmp_path):
     """Kind: waiting for what is not going to happen soon."""
     tables = {"history": {"flush_interval": 0, "circuit_failures": 1, "config": {"max_age": 1e12}}}
-    async with running_host(tmp_path, {"history": None}, tables, wait=False) as host:
+    async with running_host(
+        tmp_path, {"history": None}, tables, wait=False, shutdown_timeout=1
+    ) as host:
         await host.wait_for("history", State.RUNNING, within=20)
         plugin = host.plugin("history")
         plugin._writer._connection.execute("PRAGMA max_page_count = 1")

@@ -531,7 +531,7 @@ def test_the_page_shows_an_address_that_works(service: ServiceProcess) -> None:
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.soak)])
 def test_the_page_works_in_a_browser_for_everybody(
     service: ServiceProcess, scheme: Literal["light", "dark"]
 ) -> None:
