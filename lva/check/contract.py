@@ -19,6 +19,10 @@ METHODS: Final[Mapping[str, tuple[Sequence[str], str]]] = {
     "handleEvent": (("points", "logger"), "event"),
     "flushPointToMonitoring": (("point", "logger"), "event"),
 }
+#: Decorators that leave a method what it is.
+_TRANSPARENT: Final = {
+    "staticmethod", "classmethod", "override", "typing.override", "final", "typing.final",
+}  # fmt: skip
 #: Names that people write for them.
 _SLIPS: Final = {
     "initialise": "initialize",
@@ -54,6 +58,11 @@ def contract_problems(source: Source, style: RuntimeName) -> Iterator[Problem]:
                 yield from _points(source, cls)
 
 
+def is_wrapped(function: Function) -> bool:
+    """Return whether a decorator may have made something else of a function."""
+    return not _TRANSPARENT.issuperset(map(ast.unparse, function.node.decorator_list))
+
+
 def signature_problem(
     function: Function, given: Sequence[str], named: Sequence[str] = ()
 ) -> str | None:
@@ -65,12 +74,12 @@ def signature_problem(
         named: What is passed by name.
     """
     arguments = function.node.args
-    decorators = {ast.unparse(item) for item in function.node.decorator_list}
-    if decorators - {"staticmethod", "classmethod", "override", "typing.override", "final"}:
+    if is_wrapped(function):
         return None
     names = [item.arg for item in (*arguments.posonlyargs, *arguments.args)]
     needed = len(names) - len(arguments.defaults)
-    if function.owner is not None and "staticmethod" not in decorators:
+    is_static = "staticmethod" in map(ast.unparse, function.node.decorator_list)
+    if function.owner is not None and not is_static:
         if not names and arguments.vararg is None:
             return "takes no `self`"
         names, needed = names[1:], max(needed - 1, 0)
@@ -105,15 +114,20 @@ def _methods(source: Source, cls: Class, kinds: set[str]) -> Iterator[Problem]:
                 text = f"{function.name}() is never called: only a {base} has {name}()"
                 yield _at(source, function.node, text, "unused", "warning")
             continue
-        yield from method_problems(source, function)
+        yield from method_problems(source, function, name)
 
 
-def method_problems(source: Source, function: Function) -> Iterator[Problem]:
-    """Yield what keeps the host from calling a method of `METHODS`, or from awaiting what it returns."""
-    name = function.node.name
+def method_problems(source: Source, function: Function, name: str) -> Iterator[Problem]:
+    """Yield what keeps the host from calling a method of `METHODS`, or from awaiting what it returns.
+
+    Args:
+        source: The file.
+        function: A method of one of its classes.
+        name: What the host knows it by, which may be another name of it.
+    """
     arguments = ", ".join(METHODS[name][0])
     if (why := _why_no_coroutine(function)) is not None:
-        text = f"{function.name}({arguments}) {why}; write `async def {name}`"
+        text = f"{function.name}({arguments}) {why}; write `async def {function.node.name}`"
         yield _at(source, function.node, text, "not-async")
     if (why := signature_problem(function, METHODS[name][0])) is not None:
         text = f"{function.name}() {why}; the host calls `await plugin.{name}({arguments})`"
@@ -122,7 +136,7 @@ def method_problems(source: Source, function: Function) -> Iterator[Problem]:
 
 def _why_no_coroutine(function: Function) -> str | None:
     """Say why awaiting what the method returns is bound to fail."""
-    if function.node.decorator_list:
+    if is_wrapped(function):
         return None
     if function.is_generator:
         return "yields, which makes it a generator, and must be a coroutine"
@@ -160,7 +174,8 @@ def constructor_problems(source: Source, function: Function) -> Iterator[Problem
         text = f"{function.name}() {why}; the host calls `{function.owner.name}(app)`"
         yield _at(source, function.node, text, "signature")
     called = any(
-        isinstance(call.func, ast.Attribute) and call.func.attr == "__init__"
+        isinstance(call.func, ast.Attribute)
+        and (call.func.attr == "__init__" or _hands_on_the_app(call, function))
         for call in calls(function)
     )
     sets_app = any(
@@ -170,6 +185,18 @@ def constructor_problems(source: Source, function: Function) -> Iterator[Problem
     if not called and not sets_app:
         text = f"{function.name}() must call `super().__init__(app)`"
         yield _at(source, function.node, text, "constructor")
+
+
+def _hands_on_the_app(call: ast.Call, function: Function) -> bool:
+    """Return whether another method of the instance gets the app, and may do what is to be done with it."""
+    names = [item.arg for item in function.node.args.args]
+    given = {item.id for item in call.args if isinstance(item, ast.Name)}
+    return (
+        isinstance(call.func, ast.Attribute)
+        and isinstance(call.func.value, ast.Name)
+        and names[:1] == [call.func.value.id]
+        and bool(given & {*names[1:2]})
+    )
 
 
 def _misspelt(source: Source, cls: Class) -> Iterator[Problem]:

@@ -7,18 +7,22 @@ functions as for `lva check`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FunctionType, ModuleType
-from typing import Final, TypeAlias
+from typing import Final
 
-from lva.check.contract import METHODS, constructor_problems, method_problems, verb_problems
+from lva.check.contract import (
+    METHODS,
+    constructor_problems,
+    is_wrapped,
+    method_problems,
+    verb_problems,
+)
 from lva.check.source import Function, Source
 from lva.contract import BaseBackgroundHandler, BaseBackgroundPlugin, BaseEventPlugin
 from lva.errors import Problem
 from lva.host.routing import VERBS
-
-_Judge: TypeAlias = Callable[[Source, Function], Iterator[Problem]]
 
 _BASES: Final = {"": object, "event": BaseEventPlugin, "background": BaseBackgroundPlugin}
 
@@ -35,34 +39,43 @@ def loaded_problems(classes: Iterable[type], modules: Iterable[ModuleType]) -> I
     """
     sources: dict[str, Source | None] = {}
     suspects = [*_of_plugins(classes), *_of_handlers(modules)]
-    for function, judge in dict.fromkeys(suspects):
+    for function, name in dict.fromkeys(suspects):
         path = function.__code__.co_filename
         if path not in sources:
             sources[path] = _source(path)
         source = sources[path]
         if source is None or (inner := _in(source, function)) is None:
             continue
-        for problem in judge(source, inner):
+        for problem in _problems(source, inner, name):
             if not source.ignores(problem.line, problem.code):
                 yield problem
 
 
-def _of_plugins(classes: Iterable[type]) -> Iterator[tuple[FunctionType, _Judge]]:
+def _problems(source: Source, function: Function, name: str) -> Iterator[Problem]:
+    """Yield what is wrong with a function that the host would call by this name."""
+    if name in METHODS:
+        return method_problems(source, function, name)
+    judge = constructor_problems if name == "__init__" else verb_problems
+    return judge(source, function)
+
+
+def _of_plugins(classes: Iterable[type]) -> Iterator[tuple[FunctionType, str]]:
     for cls in classes:
         for name, (given, kind) in METHODS.items():
             function = _own(cls, name)
             if function is None or not issubclass(cls, _BASES[kind]):
                 continue
-            if not _is_coroutine(function) or not _takes(function, given):
-                yield function, method_problems
+            if not _is_coroutine(function) or not _takes(cls, name, function, given):
+                yield function, name
         if (function := _own(cls, "__init__")) is not None:
             names = function.__code__.co_names
             right = "__init__" in names or "app" in names
-            if not right or _is_coroutine(function) or not _takes(function, ("app",)):
-                yield function, constructor_problems
+            takes = _takes(cls, "__init__", function, ("app",))
+            if not right or _is_coroutine(function) or not takes:
+                yield function, "__init__"
 
 
-def _of_handlers(modules: Iterable[ModuleType]) -> Iterator[tuple[FunctionType, _Judge]]:
+def _of_handlers(modules: Iterable[ModuleType]) -> Iterator[tuple[FunctionType, str]]:
     for module in modules:
         for cls in [*vars(module).values()]:
             if (
@@ -70,9 +83,10 @@ def _of_handlers(modules: Iterable[ModuleType]) -> Iterator[tuple[FunctionType, 
                 and cls.__module__ == module.__name__
                 and issubclass(cls, BaseBackgroundHandler)
             ):
-                for function in filter(None, (_own(cls, verb.lower()) for verb in VERBS)):
-                    if not _takes(function, ("request",)):
-                        yield function, verb_problems
+                for name in map(str.lower, VERBS):
+                    function = _own(cls, name)
+                    if function is not None and not _takes(cls, name, function, ("request",)):
+                        yield function, name
 
 
 def _own(cls: type, name: str) -> FunctionType | None:
@@ -88,10 +102,12 @@ def _is_coroutine(function: FunctionType) -> bool:
     return inspect.iscoroutinefunction(function)
 
 
-def _takes(function: FunctionType, given: Sequence[str]) -> bool:
+def _takes(cls: type, name: str, function: FunctionType, given: Sequence[str]) -> bool:
     """Return whether a method can be called with these arguments, as far as its parameters tell."""
+    is_static = isinstance(inspect.getattr_static(cls, name), staticmethod)
+    instance = () if is_static else (None,)
     try:
-        inspect.signature(function, follow_wrapped=False).bind(None, *given)
+        inspect.signature(function, follow_wrapped=False).bind(*instance, *given)
     except TypeError:
         return False
     return True
@@ -107,6 +123,7 @@ def _source(path: str) -> Source | None:
 def _in(source: Source, function: FunctionType) -> Function | None:
     code = function.__code__
     for inner in source.functions:
-        if inner.node.name == code.co_name and inner.node.lineno == code.co_firstlineno:
-            return inner if inner.owner is not None else None
+        first = min([inner.node.lineno, *(item.lineno for item in inner.node.decorator_list)])
+        if inner.node.name == code.co_name and first == code.co_firstlineno:
+            return None if inner.owner is None or is_wrapped(inner) else inner
     return None

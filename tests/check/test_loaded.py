@@ -57,6 +57,34 @@ def test_the_same_holds_in_asyncio_style(body: str, tmp_path: Path) -> None:
         load_plugins(host_settings(tmp_path, ("cam",)))
 
 
+DISGUISED = {
+    "another name of a plain method": (
+        "def work(self):\n    while True: ...\nstart = work",
+        "Cam.work() must be a coroutine; write `async def work`",
+    ),
+    "another name of one that asks for more": (
+        "async def work(self, speed): ...\nstart = work",
+        "Cam.work() asks for 'speed', which nobody gives; the host calls `await plugin.start()`",
+    ),
+    "a plain static method": ("@staticmethod\ndef start(): ...", "Cam.start() must be a coroutine"),
+    "a plain class method": (
+        "@classmethod\ndef close(cls): ...",
+        "Cam.close() must be a coroutine",
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "said"), DISGUISED.values(), ids=DISGUISED)
+def test_it_is_the_method_that_the_host_would_call_that_counts(
+    body: str, said: str, tmp_path: Path
+) -> None:
+    """The kind: a class finds a method by a name, a text shows a function; the two may differ."""
+    write_plugin(tmp_path / "plugins", "cam", background(body), preamble="")
+    with pytest.raises(ConfigurationError) as refusal:
+        load_plugins(host_settings(tmp_path, ("cam",)))
+    assert said in str(refusal.value)
+
+
 OPEN = {
     "a function that returns an awaitable": background(
         "def start(self): return self.work()\nasync def work(self): ..."
@@ -81,6 +109,13 @@ class Cam(Base):
     "any arguments": event("async def handleEvent(self, *args, **kwargs): ..."),
     "another way to the base": background(
         "def __init__(self, app): BaseBackgroundPlugin.__init__(self, app)"
+    ),
+    "another name of a right method": background("async def stop(self): ...\nclose = stop"),
+    "handed on to another method": background(
+        "def __init__(self, app): self.set_up(app)\ndef set_up(self, app): super().__init__(app)"
+    ),
+    "static and class methods": background(
+        "@staticmethod\nasync def initialize(): ...\n@classmethod\nasync def start(cls): ..."
     ),
     "let pass by a comment": background("def start(self): ...  # lva: ignore[not-async]"),
 }
