@@ -113,7 +113,7 @@ class Http2(H2Protocol):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.streams = _Streams()
+        self.streams: _Streams = _Streams()
 
     async def release(self) -> None:
         """Let those go on who wait for the client to take what is buffered: it will not."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-_Handler = TypeVar("_Handler", bound=Callable[..., Any])
+HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
 #: The attribute of a handler that holds what it declares, in order.
 _ATTRIBUTE: Final = "query_parameters"
 _TYPES: Final = ("string", "integer", "number", "boolean", "array")
@@ -32,7 +32,7 @@ class QueryParameter:
 
 def query_parameter(
     name: str, description: str, schema: Mapping[str, Any] | None = None
-) -> Callable[[_Handler], _Handler]:
+) -> Callable[[HandlerT], HandlerT]:
     """Declare a parameter of the query for a route's handler; it changes nothing but the API documentation.
 
     For functions and for the verbs of handler classes; one decorator for each parameter::
@@ -55,7 +55,7 @@ def query_parameter(
     checked = _checked(name, schema if schema is not None else {"type": "string"})
     parameter = QueryParameter(name, description, checked)
 
-    def declare(handler: _Handler) -> _Handler:
+    def declare(handler: HandlerT) -> HandlerT:
         setattr(handler, _ATTRIBUTE, (parameter, *query_parameters_of(handler)))
         return handler
 

@@ -38,8 +38,8 @@ class Handling:
     __slots__ = ("intake", "over")
 
     def __init__(self, intake: Intake) -> None:
-        self.intake = intake
-        self.over = False
+        self.intake: Intake = intake
+        self.over: bool = False
 
     def publishes(self, plugin: str | None) -> Intake | None:
         """Return the intake of the class if the plugin that publishes here is its own.

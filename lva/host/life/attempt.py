@@ -85,7 +85,7 @@ class Attempt:
     """
 
     def __init__(self, means: Means, plugin: Footprint) -> None:
-        self.closing = False
+        self.closing: bool = False
         self.body: TrioCall | None = None
         self.running_since: float | None = None
         self.reported: BaseException | None = None

@@ -34,7 +34,7 @@ class Pulse:
         self._call_soon = call_soon
         self._main = main
         self._asked: tuple[int, float] | None = None  # the question's number, and when
-        self.answered = perf_counter()
+        self.answered: float = perf_counter()
 
     @property
     def silent_since(self) -> float | None:
