@@ -6,6 +6,7 @@ import concurrent.futures.thread
 import sys
 import threading
 import time
+import weakref
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import trio
 
 from lva.host.loading.reload import IMPORT_THREAD
-from lva.host.process.starts import jobs_of, starter_of
+from lva.host.process.starts import Job, jobs_of, starter_of
 from lva.host.runtimes.runtime import waiting_at
 from lva.logs import current_plugin
 
@@ -54,7 +55,7 @@ def find_leaks(lives: Iterable[Footprint]) -> dict[str, Leaks]:
     found: defaultdict[str, Leaks] = defaultdict(Leaks)
     for name, task in _tasks_of(roots):
         found[name].tasks.append(f"{task.name} (at {waiting_at(task)})")
-    for name, description in _threads_of(roots):
+    for name, _, description in _threads_of(roots):
         found[name].threads.append(description)
     for life in lives:
         tasks, threads = life.left_running()
@@ -69,23 +70,34 @@ def find_leaks(lives: Iterable[Footprint]) -> dict[str, Leaks]:
 async def lasting_leaks(lives: Sequence[Footprint]) -> dict[str, Leaks]:
     """Find what is alive of these plugins, once threads that are about to end have had a moment to do so.
 
-    Nobody can wait for a thread that was abandoned, not even when its work is done.
+    Nobody can wait for a thread that was abandoned, not even when its work is done. None gets two such
+    moments: a stop that looks at each plugin, and then at all, has its time for other things.
     """
-    found = find_leaks(lives)
-    if any(leaks.threads for leaks in found.values()):
-        roots = _roots(lives)
-        for _ in range(_LOOKS):
-            with trio.CancelScope(shield=True):
-                await trio.sleep(_LOOK)
-            time.sleep(_LOOK)  # noqa: ASYNC251 - threads end in real time, which the loop's may not be
-            if not any(True for _ in _threads_of(roots)):
-                break
-        found = find_leaks(lives)
-    return found
+    roots = _roots(lives)
+    began, looks = time.monotonic(), 0
+    while (alive := _unexpected(roots)) and (
+        looks < _LEAST_LOOKS or time.monotonic() - began < _A_MOMENT
+    ):
+        looks += 1
+        look = time.monotonic()
+        with trio.CancelScope(shield=True):
+            await trio.sleep(_LOOK)
+        # Threads end in real time, which the event loop's may not be.
+        time.sleep(max(0.0, look + _LOOK - time.monotonic()))  # noqa: ASYNC251
+    _lasting.update(alive)
+    return find_leaks(lives)
 
 
-def _threads_of(roots: _Roots) -> Iterator[tuple[str, str]]:
-    """Yield what the threads of these plugins are and where, with the plugin's name. Any thread may call."""
+def _unexpected(roots: _Roots) -> set[threading.Thread | Job]:
+    """Return the threads of these plugins, and their jobs, that nobody has waited for yet."""
+    return {work for _, work, _ in _threads_of(roots)}.difference(_lasting)
+
+
+def _threads_of(roots: _Roots) -> Iterator[tuple[str, threading.Thread | Job, str]]:
+    """Yield the threads of these plugins, or their jobs in Trio's: whose, which, and what and where it is.
+
+    Any thread may call.
+    """
     names = {name for _, _, name in _each(roots)}
     frames = sys._current_frames()  # noqa: SLF001 - the documented way to see the stacks of threads
     jobs = {job.ident: job for job in jobs_of(names)}
@@ -102,9 +114,9 @@ def _threads_of(roots: _Roots) -> Iterator[tuple[str, str]]:
         own = list(_frames_of_plugins(stack, roots))
         if starter is None:
             for name in dict.fromkeys(name for name, _ in own):
-                yield name, _described(thread, own, name, stack[0])
+                yield name, thread, _described(thread, own, name, stack[0])
         elif starter in names:
-            yield starter, _described(thread, own, starter, stack[0])
+            yield starter, job or thread, _described(thread, own, starter, stack[0])
 
 
 def _rests(stack: Sequence[FrameType]) -> bool:
@@ -192,9 +204,14 @@ def _tasks_of(roots: _Roots) -> Iterator[tuple[str, trio.lowlevel.Task]]:
             yield name, task
 
 
-#: How many times threads that were abandoned are looked at before they count, and the seconds between.
-_LOOKS: Final = 200
-_LOOK: Final = 0.001
+#: How long, in seconds, threads get before they count, and how often they are looked at, however busy the
+#: machine is.
+_A_MOMENT: Final = 0.2
+_LEAST_LOOKS: Final = 20
+#: The seconds between two looks.
+_LOOK: Final = 0.002
+#: Threads and jobs that were waited for, and are still there.
+_lasting: weakref.WeakSet[threading.Thread | Job] = weakref.WeakSet()
 
 
 def _root(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 Many libraries set up logging with `logging.config`, which takes the root logger's handlers off and disables
 the loggers there are. Handlers that a plugin adds stay, but for those that write to standard error, where the
-service writes already; what a handler or a record factory raises is contained.
+service writes already; what a handler of all plugins' records, or a record factory, raises is contained.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from lva.logs import Output, ProcessHandler
 
 #: Loggers that others than their owners need, besides those of plugins.
 _SHARED: Final = frozenset({"lva", "lva.plugin", "py.warnings", "py.errors"})
+#: Loggers whose handlers get the records of all plugins; the first is the root's.
+_COMMON: Final = ("", "lva", "lva.plugin")
 
 
 def logging_pieces() -> Iterator[Piece]:
@@ -46,7 +48,7 @@ def logging_pieces() -> Iterator[Piece]:
     yield _deviation("the log record factory (contained)", _has_foreign_factory, _contain_factory)
     yield _deviation("warnings.showwarning", _warnings_are_not_logged, stray_errors.log_warnings)
     # Never said to be changed: handlers of a plugin's own may stay, once they are contained.
-    yield Piece("contained handlers", lambda: _contain_handlers(root), lambda _: None)
+    yield Piece("contained handlers", _contain_handlers, lambda _: None)
 
 
 def _deviation(name: str, deviates: Callable[[], bool], put_back: Callable[[], object]) -> Piece:
@@ -124,7 +126,7 @@ class _ContainedFactory:
             record = self._factory(*args, **options)
             if isinstance(record, logging.LogRecord):
                 return record
-        except Exception:  # noqa: BLE001, S110 - a plugin's; the record matters more
+        except BaseException:  # noqa: BLE001, S110 - a plugin's; the record matters more
             pass
         return logging.LogRecord(*args, **options)
 
@@ -138,14 +140,15 @@ def _contain_factory() -> None:
     logging.setLogRecordFactory(_ContainedFactory(logging.getLogRecordFactory()))
 
 
-def _contain_handlers(root: logging.Logger) -> None:
-    """Contain what is new on the root logger."""
-    for handler in root.handlers:
-        if not isinstance(handler, ProcessHandler) and "handle" not in vars(handler):
-            _contain(handler)
+def _contain_handlers() -> None:
+    """Contain what is new on the loggers through which all plugins' records pass."""
+    for logger in map(logging.getLogger, _COMMON):
+        for handler in logger.handlers:
+            if not isinstance(handler, ProcessHandler) and "handle" not in vars(handler):
+                _contain(handler, f"the logger {logger.name!r}")
 
 
-def _contain(handler: logging.Handler) -> None:
+def _contain(handler: logging.Handler, place: str) -> None:
     """Keep from other plugins what a handler raises; log the first."""
     handle = handler.handle
     failed = threading.Event()
@@ -153,11 +156,11 @@ def _contain(handler: logging.Handler) -> None:
     def contained(record: logging.LogRecord) -> Any:
         try:
             return handle(record)
-        except Exception as error:  # noqa: BLE001 - a plugin's handler may raise anything
+        except BaseException as error:  # noqa: BLE001 - a plugin's handler may raise anything
             if not failed.is_set():
                 failed.set()
                 kind = type(handler).__qualname__
-                logs.LOGGER.error("a handler on the root logger, %s, failed", kind, exc_info=error)
+                logs.LOGGER.error("a handler on %s, %s, failed", place, kind, exc_info=error)
             return False
 
     handler.handle = contained  # type: ignore[method-assign] # `logging` calls it by this name

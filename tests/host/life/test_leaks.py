@@ -7,7 +7,7 @@ import threading
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from lva.host.life.leaks import Leaks, find_leaks
+from lva.host.life.leaks import Leaks, find_leaks, lasting_leaks
 from tests.support import running_host
 
 WORKER = """
@@ -130,3 +130,24 @@ async def test_a_task_put_into_another_nursery_is_found(tmp_path, autojump_clock
         assert any("escaped" in task for task in receipt.plugins[0].leaked_tasks)
         assert receipt.plugins[0].state == "abandoned"
         assert receipt.exit_code == 4
+
+
+async def test_a_thread_that_stays_is_waited_for_once(tmp_path, autojump_clock):
+    """The kind: what a stop does for each plugin, and then for all, must not take its time from the rest."""
+    async with running_host(tmp_path, {"p": WORKER, "q": WORKER}) as host:
+        module = host.module("p")
+        thread = threading.Thread(target=module.work, name="worker")
+        thread.start()
+        module.entered.wait(10)
+        lives = [*host.host.lives.values()]
+        try:
+            begun = trio.current_time()
+            (first,) = (await lasting_leaks(lives))["p"].threads
+            waited = trio.current_time()
+            assert waited > begun
+            assert (await lasting_leaks(lives))["p"].threads == [first]
+            assert trio.current_time() == waited
+        finally:
+            module.release.set()
+            thread.join()
+        assert not any(leaks.threads for leaks in (await lasting_leaks(lives)).values())

@@ -36,6 +36,11 @@ class RaisingHandler(logging.Handler):
         raise RuntimeError("handler")
 
 
+class ExitingHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        raise SystemExit(3)
+
+
 class RaisingFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         raise RuntimeError("filter")
@@ -48,6 +53,10 @@ class RaisingLogger(logging.Logger):
 
 def raising_factory(*_: Any, **__: Any) -> logging.LogRecord:
     raise RuntimeError("factory")
+
+
+def exiting_factory(*_: Any, **__: Any) -> logging.LogRecord:
+    raise SystemExit(3)
 
 
 def _configured(tmp_path: Path) -> None:
@@ -98,6 +107,15 @@ ACTS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "the handler closed": (lambda _: logging.root.handlers[0].close(), ""),
     "a handler that raises": (lambda _: logging.root.addHandler(RaisingHandler()), ""),
+    "a handler that exits": (lambda _: logging.root.addHandler(ExitingHandler()), ""),
+    "a handler of all plugins' records": (
+        lambda _: logging.getLogger("lva.plugin").addHandler(RaisingHandler()),
+        "",
+    ),
+    "a record factory that exits": (
+        lambda _: logging.setLogRecordFactory(exiting_factory),
+        "record factory",
+    ),
     "a record factory": (
         lambda _: logging.setLogRecordFactory(raising_factory),
         "record factory",
@@ -132,6 +150,7 @@ def test_an_act_is_put_back_and_said_once(
         (logging.root, "filters"),
         (own_logger("cam"), "propagate"),
         (logging.getLogger("lva"), "propagate"),
+        (logging.getLogger("lva.plugin"), "handlers"),
     ):
         value = getattr(owner, name)
         monkeypatch.setattr(owner, name, value[:] if isinstance(value, list) else value)
