@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -220,7 +221,7 @@ class ProcessHandler(logging.Handler):
         self._take = take
 
     def createLock(self) -> None:  # noqa: N802 - logging's name
-        self.lock = None
+        self.lock: threading.RLock | None = None
 
     def handle(self, record: logging.LogRecord) -> bool:
         self._take(record)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, Final
 
 import trio
@@ -133,24 +132,21 @@ class Host:
         with trio.CancelScope(shield=True), a_limiter_for_each():
             async with trio.open_nursery() as nursery:
                 self.lives.live_in(nursery)
-                turns = {self.lives.make(loaded): trio.Event() for loaded in self._loaded}
-                self.lives.connect()
+                self.lives.begin_all(self._loaded)
                 self._loaded = ()  # what is reloaded must not stay
-                for life, turn in turns.items():
-                    self.lives.begin(life, turn)
                 task_status.started()
-                await wait_any(partial(self._start_each, turns), self.stop.requested.wait)
+                await wait_any(self._start_each, self.stop.requested.wait)
                 await self.stop.requested.wait()
                 await self._stop_plugins()
                 self.receipt = self.account()
                 self.stopped.set()
 
-    async def _start_each(self, turns: Mapping[PluginLife, trio.Event]) -> None:
+    async def _start_each(self) -> None:
         """Start one after the other; one that is slow no longer holds up the rest."""
         if self._go is not None:
             await self._go.wait()
-        for life, turn in turns.items():
-            turn.set()
+        for life in self.lives.values():
+            life.turn.set()
             with trio.move_on_after(self._settings.slow_start):
                 await life.state.wait_value(lambda state: state not in BEGINNING)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import trio
@@ -72,7 +72,7 @@ class Lives(Mapping[str, PluginLife]):
         if not self.stopped.is_set():
             self.do(work, name=name)
 
-    def make(self, loaded: LoadedPlugin, record: Record | None = None) -> PluginLife:
+    def _make(self, loaded: LoadedPlugin, record: Record | None = None) -> PluginLife:
         """Make the life of a plugin; it gets points once they are connected.
 
         Raises:
@@ -84,7 +84,7 @@ class Lives(Mapping[str, PluginLife]):
         life.record.watchers = self.watchers
         return life
 
-    def connect(self) -> None:
+    def _connect(self) -> None:
         """Let each event's points go to the lives that there are now."""
         assert self._losses is not None
         found = []
@@ -97,9 +97,20 @@ class Lives(Mapping[str, PluginLife]):
         for delivery in self._publisher.connect(found):
             self.do(delivery.mailbox.write_behind, name=f"{delivery.what} (spool)")
 
-    def begin(self, life: PluginLife, turn: trio.Event | None = None) -> None:
-        """Begin a life, once its turn has come."""
-        self.do(self._supervise, life, turn, name=f"{life.name} (supervisor)")
+    def begin_all(self, plugins: Iterable[LoadedPlugin]) -> None:
+        """Make the first life of each plugin, and begin it: each waits for its turn.
+
+        Raises:
+            ConfigurationError: A spool cannot be opened.
+        """
+        for loaded in plugins:
+            self._make(loaded)
+        self._connect()
+        for life in self._lives.values():
+            self._begin(life)
+
+    def _begin(self, life: PluginLife) -> None:
+        self.do(self._supervise, life, name=f"{life.name} (supervisor)")
 
     def begin_next(self, loaded: LoadedPlugin, record: Record, reason: str) -> PluginLife:
         """Begin another life of a plugin whose last one is over and has left nothing behind.
@@ -107,16 +118,17 @@ class Lives(Mapping[str, PluginLife]):
         Raises:
             ConfigurationError: Its spool cannot be opened.
         """
-        life = self.make(loaded, record)
-        self.connect()
+        life = self._make(loaded, record)
+        self._connect()
         record.begin_life(reason)
-        self.begin(life)
+        life.turn.set()
+        self._begin(life)
         return life
 
-    async def _supervise(self, life: PluginLife, turn: trio.Event | None) -> None:
+    async def _supervise(self, life: PluginLife) -> None:
         """Contain even a bug of the host itself, so that the other plugins still stop in order."""
         try:
-            await life.supervise(turn)
+            await life.supervise()
         except Exception:
             LOGGER.critical(
                 "bug in the host: the supervisor of %s failed", life.name, exc_info=True

@@ -76,7 +76,7 @@ NOT_OURS = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 CATCH_UP, LOOK_AGAIN, SETTLING = 2.0, 0.25, 0.002
 PARAMETERS = {"series", "since", "until", "tag", "limit", "before"}
 MAX_LIMIT = 1000
-MAX_ID = 2**53  # beyond what the file can hold, and exact as a float
+MAX_ID = 2**53 - 1  # beyond what the file can hold; above it, floats are not exact
 
 
 class Config(BaseModel):
@@ -243,7 +243,7 @@ class Query:
     def __init__(self, args: Any) -> None:
         if unknown := sorted(set(args) - PARAMETERS):
             raise BadRequest(f"Unknown parameter {unknown[0]!r}; available: {sorted(PARAMETERS)}.")
-        self.limit: int = int(_number(args, "limit", 100, at_least=1, at_most=MAX_LIMIT))
+        self.limit: int = _integer(args, "limit", 100, at_least=1, at_most=MAX_LIMIT)
         conditions: list[tuple[str, tuple[Any, ...]]] = []
         if series := args.get("series"):
             conditions.append(("series = ?", (series,)))
@@ -252,8 +252,8 @@ class Query:
                 conditions.append((f"time {operator} ?", (_number(args, name, 0),)))
         self.continues: bool = "before" in args
         if self.continues:
-            before = _number(args, "before", 0, at_least=0, at_most=MAX_ID)
-            conditions.append(("id < ?", (int(before),)))
+            before = _integer(args, "before", 0, at_least=0, at_most=MAX_ID)
+            conditions.append(("id < ?", (before,)))
         for tag in args.getlist("tag"):
             name, colon, value = tag.partition(":")
             if not colon:
@@ -284,6 +284,13 @@ class Query:
             }
             for id_, series, at, tags, fields in rows
         ]
+
+
+def _integer(args: Any, name: str, default: int, at_least: int, at_most: int) -> int:
+    number = float(_number(args, name, default, at_least, at_most))
+    if not number.is_integer():
+        raise BadRequest(f"{name} must be an integer, not {args[name]!r}.")
+    return int(number)
 
 
 def _number(

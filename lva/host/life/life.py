@@ -88,6 +88,7 @@ class PluginLife:
         files: The files that it was made from.
         stop_begun: When its stop was begun, in Trio time.
         stop_seconds: How long that took.
+        turn: Set once its first attempt may begin.
         ended: Set when the life is over and everything that could be released is.
     """
 
@@ -108,6 +109,7 @@ class PluginLife:
         self.files: SourceFiles = SourceFiles(loaded.files)
         self.stop_begun: float | None = None
         self.stop_seconds: float | None = None
+        self.turn: trio.Event = trio.Event()
         self.ended: trio.Event = trio.Event()
         self._patience = Patience()
         self.deliveries: dict[PluginClass, Delivery] = self.record.deliveries.of(
@@ -173,19 +175,15 @@ class PluginLife:
         """Return the thread of its asyncio loop, while it has one. Any thread may call."""
         return self._runtime.loop_thread()
 
-    async def supervise(self, turn: trio.Event | None = None) -> None:
-        """Be the plugin's supervisor task until it is stopped or has failed.
+    async def supervise(self) -> None:
+        """Be the plugin's supervisor task, from its turn on, until it is stopped or has failed.
 
-        Args:
-            turn: Awaited before the first attempt.
-
-        Cancellation is by `stop`. Whatever happens, an `initialize()` that was entered gets its
+        Cancellation is by `begin_stop`. Whatever happens, an `initialize()` that was entered gets its
         `close()`, and everything the plugin holds in the host is released.
         """
         try:
             with self._scope:
-                if turn is not None:
-                    await turn.wait()
+                await self.turn.wait()
                 while await self._one_attempt():
                     await trio.sleep(self._restarts.seconds_left)
                     self.record.restarts += 1

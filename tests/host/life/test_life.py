@@ -1157,14 +1157,13 @@ async def test_a_turn_that_comes_together_with_the_stop_is_not_taken(autojump_cl
     from lva.host.routing import RouteTable
     from lva.host.runtimes.runtime import TrioRuntime
 
-    turn = trio.Event()
     async with trio.open_nursery() as nursery:
         settings = {"state_dir": Path()}
         services = Services(RouteTable(), lambda *_: True, list, settings, 2.0, StubRandom())
         life = PluginLife(loaded_plugin("q", BackgroundOnly), TrioRuntime("q", nursery), services)
-        nursery.start_soon(life.supervise, turn)
+        nursery.start_soon(life.supervise)
         await trio.testing.wait_all_tasks_blocked()
-        turn.set()
+        life.turn.set()
         life.begin_stop(trio.current_time() + 10)
         await life.ended.wait()
     assert [step.state.value for step in life.record.history] == ["loaded", "stopping", "stopped"]
