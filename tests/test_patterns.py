@@ -67,6 +67,7 @@ WORST: dict[str, list[str]] = {
     r"LUNA_VIDEO_AGENT_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)_(PROTO|PORT|ADDR))": [
         "_", "a_", "SERVICE_PORT_", "PORT_1_TCP_", "PORT_1",
     ],
+    r"<([A-Za-z_]\w*):(\w+)>": ["<", "<a", "<a:", "a:"],
     "(tcp|udp|sctp)://": ["tcp:", "tcp", "a"],
     rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+": ["a", " "],
     r"\A\s*<(?:!doctype\s+html|html)\b": [" ", "<", "<!doctype ", " <"],
