@@ -32,6 +32,7 @@ from lva.settings import Settings
 from lva.web.bodies import stream_for_plugin
 from lva.web.complete import complete
 from lva.web.exchange import LOGGER, SCOPE_KEY, Body, Exchange, Scope, Send
+from lva.web.plain_results import plain
 from lva.web.problems import Problem
 from lva.web.request import ServiceRequest
 from lva.web.requests import Web
@@ -193,17 +194,17 @@ class _WebApplication(QuartTrio):
         return await result if inspect.isawaitable(result) else result
 
     async def _encoded(self, handler: Callable[..., Any], request: Any, **variables: Any) -> Any:
-        """Call a handler on the plugin's own loop, and encode there what it returned, if that is JSON."""
+        """Call a handler on the plugin's own loop, and do there what runs code of what it returned."""
         result = handler(request, **variables)
         if inspect.isawaitable(result):
             result = await result
         if isinstance(result, PluginResponse):
-            return _plugin_response(result)
-        if isinstance(result, list | dict):
-            return self.json.response(result)
-        if isinstance(result, tuple) and result and isinstance(result[0], list | dict):
-            return (self.json.response(result[0]), *result[1:])
-        return result
+            result = _plugin_response(result)
+        elif isinstance(result, list | dict):
+            result = self.json.response(result)
+        elif isinstance(result, tuple) and result and isinstance(result[0], list | dict):
+            result = (self.json.response(result[0]), *result[1:])
+        return plain(result)
 
     async def _response(self, result: Any) -> Response | WerkzeugResponse:
         """Turn what a handler returned into a response, here, where its errors are the plugin's."""

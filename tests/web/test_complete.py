@@ -659,6 +659,23 @@ TRACED = """
             note("the items of a body")
             return super().items()
 
+    class Word(str):
+        def lower(self):
+            note("a header in small letters")
+            return super().lower()
+
+        def encode(self, *args):
+            note("a text as bytes")
+            return super().encode(*args)
+
+        title = __str__ = lower
+
+    async def headers(request):
+        return pluginHTTPResponse(body=Word("text"), headers={Word("X-A"): Word("1")})
+
+    async def headers_of_a_tuple(request):
+        return Word("text"), 200, {Word("X-A"): Word("1")}
+
     async def raises(request):
         raise NoisyError
 
@@ -689,6 +706,7 @@ TRACED = """
 
     ROUTES = [(f"/{handler.__name__}", handler) for handler in (
         raises, raises_a_group, raises_with_a_cause, stream, logs, plugin_response, plain, with_status,
+        headers, headers_of_a_tuple,
     )]
 """
 
@@ -708,9 +726,13 @@ async def test_code_of_its_objects_runs_in_the_plugin_s_own_thread(tmp_path, tol
             assert (await client.get("/plain")).json() == {"b": 2}
             answer = await client.get("/with_status")
             assert (answer.status_code, answer.json()) == (201, {"c": 3})
+            for path in ("/headers", "/headers_of_a_tuple"):
+                answer = await client.get(path)
+                assert (answer.text, answer.headers["x-a"]) == ("text", "1")
     ran = [item for item in told.items if item[0] == "ran"]
     assert {what for _, what, _ in ran} == {
         "the text of an error", "an argument of a record", "the items of a body",
+        "a header in small letters", "a text as bytes",
     }  # fmt: skip
     assert {thread for *_, thread in ran} == {"p (asyncio loop)"}
     failures = [record for record in lines.records if "exception" in record]
