@@ -67,8 +67,8 @@ def suggestion(wrong: str, known: Iterable[str], cutoff: float = 0.6) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: ``1 point``, ``2 points``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    """Return a number with its noun, for people: ``1 point``, ``2,000 points``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def listing(names: Iterable[str]) -> str:

@@ -9,8 +9,8 @@ from typing import Any, Final
 import trio
 from trio_util import wait_any
 
+from lva.errors import counted
 from lva.host.changes import Changes
-from lva.host.delivery.mailbox import number_of
 from lva.host.delivery.publisher import Publisher
 from lva.host.life.leaks import lasting_leaks
 from lva.host.life.life import PluginLife, Services
@@ -186,7 +186,7 @@ class Host:
                 "waiting up to %.0f s for %s; a second Ctrl-C or SIGTERM ends the service now",
                 max(0.0, deadline - trio.current_time()),
                 ", ".join(
-                    f"{name}: {number_of(count)}" for name, count in waiting.items() if count
+                    f"{name}: {counted(count, 'point')}" for name, count in waiting.items() if count
                 ),
             )
 

@@ -36,6 +36,7 @@ from lva import (
     PluginApp,
     RetryLaterError,
 )
+from lva.errors import counted
 from lva.user_paths import absolute
 
 TOO_LONG = "a line of more than max_bytes fits into no file"
@@ -122,7 +123,7 @@ class File(BaseEventPlugin):
             raise PermanentDeliveryError(f"{output.name}: {TOO_LONG}")
         if rejected or cause is not None:
             raise PartialDeliveryError(
-                f"{output.name}: {cause or TOO_LONG}; {len(rejected)} points rejected,"
+                f"{output.name}: {cause or TOO_LONG}; {counted(len(rejected), 'point')} rejected,"
                 f" {len(lines) - written} to be written again",
                 failed=[point for point, _ in lines[written:]],
                 rejected=rejected,

@@ -44,6 +44,7 @@ from lva import (
     RetryLaterError,
     __version__,
 )
+from lva.errors import counted
 from lva.http_replies import beginning, not_about_points, one_line, retry_after, root_of
 
 BINARY: Final = "application/x-protobuf"
@@ -228,7 +229,7 @@ class Otlp(BaseEventPlugin):
                 after = 0.0
         failed = [point for piece in waiting for point in piece]
         if failed or rejected:
-            why = f"{len(rejected)} points rejected, {len(failed)} to be sent again"
+            why = f"{counted(len(rejected), 'point')} rejected, {len(failed)} to be sent again"
             raise PartialDeliveryError(
                 f"{why}; the last: {cause}" if cause else why,
                 failed=failed,

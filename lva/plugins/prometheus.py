@@ -154,6 +154,12 @@ METRICS: Final = (
         "Points in calls of handleEvent() that returned.",
     ),
     Family(
+        "lva_plugin_points_filtered_total",
+        "counter",
+        _CLASS,
+        "Points that the filter of the settings left out; they are not among the accepted.",
+    ),
+    Family(
         "lva_plugin_points_rejected_total",
         "counter",
         _CLASS,
@@ -484,7 +490,7 @@ class _Samples:
 
     def add_delivery(self, labels: Sequence[str], delivery: Mapping[str, Any]) -> None:
         ledger = delivery["ledger"]
-        for count in ("accepted", "delivered", "rejected", "recovered"):
+        for count in ("accepted", "filtered", "delivered", "rejected", "recovered"):
             self.add(f"lva_plugin_points_{count}_total", labels, ledger[count])
         for count in ("queued", "in_flight", "kept"):
             self.add(f"lva_plugin_points_{count}", labels, ledger[count])

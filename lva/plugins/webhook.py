@@ -43,6 +43,7 @@ from lva import (
     PluginApp,
     RetryLaterError,
 )
+from lva.errors import counted
 from lva.http_replies import beginning, not_about_points, one_line, retry_after, root_of
 from lva.user_paths import absolute
 
@@ -170,7 +171,8 @@ class Webhook(BaseEventPlugin):
             cause, after = error, error.after or 0.0
         if cause is not None:
             raise PartialDeliveryError(
-                f"{len(rejected)} points rejected, {len(unsent)} to be sent again; the last: {cause}",
+                f"{counted(len(rejected), 'point')} rejected, {len(unsent)} to be sent again;"
+                f" the last: {cause}",
                 failed=[point for point, _ in unsent],
                 rejected=rejected,
                 after=after,

@@ -755,7 +755,7 @@ async def test_only_a_point_that_is_too_large_alone_is_rejected(tmp_path, receiv
     points = [*numbered(40), MonitoringPoint("heavy", START, {}, {"n": -1}), *numbered(60, 40)]
     async with sink(tmp_path, receiver.url, gzip=False) as host:
         ledger = await settled(host, points)
-        assert "1 points rejected, 0 to be sent again" in last_error(host)
+        assert "1 point rejected, 0 to be sent again" in last_error(host)
         requests = len(receiver.requests)
         await settled(host, numbered(100))
     assert (ledger.delivered, ledger.rejected, ledger.retries) == (200, 1, 0)

@@ -11,10 +11,10 @@ from typing import TypeAlias
 import trio
 
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin
-from lva.errors import ConfigurationError
+from lva.errors import ConfigurationError, counted
 from lva.host.delivery.dead_letters import DeadLetters
 from lva.host.delivery.delivery import Delivery
-from lva.host.delivery.mailbox import REMOVED, Ledger, number_of
+from lva.host.delivery.mailbox import REMOVED, Ledger
 from lva.host.delivery.spool import SpoolFile, open_spool
 from lva.host.process.threads import in_thread
 from lva.host.runtimes.runtime import Patience
@@ -151,7 +151,7 @@ class Deliveries:
             await delivery.keep()
         dropped = delivery.drop_rest(reason)
         if dropped:
-            self._logger.error("not delivered, dropped: %s", number_of(dropped))
+            self._logger.error("not delivered, dropped: %s", counted(dropped, "point"))
 
     def total(self) -> Ledger:
         """Return the account of all its points: the sums over its event classes, past ones included."""

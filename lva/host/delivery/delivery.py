@@ -16,6 +16,7 @@ import trio
 from trio_util import wait_any
 
 from lva.contract import PartialDeliveryError, PermanentDeliveryError, RetryLaterError
+from lva.errors import counted
 from lva.host.delivery.dead_letters import DeadLetters
 from lva.host.delivery.intake import Handling, Intake, handling
 from lva.host.delivery.losses import CUT, REFUSED, Losses
@@ -29,7 +30,6 @@ from lva.host.delivery.mailbox import (
     Ledger,
     Mailbox,
     MemoryMailbox,
-    number_of,
 )
 from lva.host.delivery.outages import worth_a_traceback
 from lva.host.delivery.spool import SpooledMailbox, SpoolFile
@@ -463,10 +463,10 @@ class Delivery:
         self._show(TRIED, batch)
         if left and batch.attempts - batch.unblamed >= self._settings.max_attempts:
             self._drop(batch, ATTEMPTS, range(left))
-            attempts = f"{number_of(left)} dropped after {batch.attempts} attempts"
+            attempts = f"{counted(left, 'point')} dropped after {batch.attempts} attempts"
             self._log_failure(why, attempts, "drop", error)
         elif left:
-            self._log_failure(why, f"{number_of(left)} to be tried again", "retry", error)
+            self._log_failure(why, f"{counted(left, 'point')} to be tried again", "retry", error)
         else:
             self._log_failure(why, "not to be tried again", "reject", error)
         answered = isinstance(error, PartialDeliveryError | PermanentDeliveryError)

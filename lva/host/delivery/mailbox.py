@@ -29,11 +29,6 @@ _TOGETHER: Final = 100
 SIZE_OF: Final[Callable[[Any], int]] = attrgetter("size")
 
 
-def number_of(count: int) -> str:
-    """Return a number of points for people: ``"1 point"``, ``"2,000 points"``."""
-    return f"{count:,} point{'' if count == 1 else 's'}"
-
-
 def size_of(points: Sequence[Any]) -> int:
     """Return the size of points in memory, in bytes."""
     if len(points) == 1:  # as most publishers do, and cheaper without an iterator

@@ -8,11 +8,11 @@ from typing import Any, Final, TypeAlias
 
 import trio
 
-from lva.errors import listing, suggestion
+from lva.errors import counted, listing, suggestion
 from lva.events import EVENT_TYPES, EventType
 from lva.host.delivery.delivery import Delivery
 from lva.host.delivery.intake import Intake, handling
-from lva.host.delivery.mailbox import Mailbox, number_of, size_of
+from lva.host.delivery.mailbox import Mailbox, size_of
 from lva.host.delivery.tap import PUBLISHED, Taps
 from lva.host.process import forks
 from lva.logs import service_logger
@@ -116,7 +116,9 @@ class Publisher:
                 else:
                     mailbox.cross(batch)
         except trio.RunFinishedError:
-            LOGGER.warning("published after the end of the service: %s", number_of(len(batch)))
+            LOGGER.warning(
+                "published after the end of the service: %s", counted(len(batch), "point")
+            )
             return False
         # Looked at last: what closed in between has refused the points. A plugin that has failed is no
         # reason for others to stop publishing.

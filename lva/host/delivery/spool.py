@@ -25,9 +25,9 @@ from typing import Any, Final, TypeAlias
 
 import trio
 
-from lva.errors import ConfigurationError
+from lva.errors import ConfigurationError, counted
 from lva.host.delivery.clock import PLAUSIBLE, STEP, Clock, told
-from lva.host.delivery.mailbox import DAMAGED, OVERFLOW, Batch, Bounds, Mailbox, number_of
+from lva.host.delivery.mailbox import DAMAGED, OVERFLOW, Batch, Bounds, Mailbox
 from lva.host.process.threads import in_thread
 from lva.logs import brief, service_logger
 from lva.points import MonitoringPoint
@@ -484,7 +484,7 @@ class SpooledMailbox(Mailbox):
             self.ledger.recovered += count
         self.ledger.accepted = self.ledger.queued = self.ledger.recovered
         if self.ledger.recovered:
-            self._logger.info("left from the last run: %s", number_of(self.ledger.recovered))
+            self._logger.info("left from the last run: %s", counted(self.ledger.recovered, "point"))
 
     # Accepting
 
@@ -683,7 +683,7 @@ class SpooledMailbox(Mailbox):
                 "segment %d of the spool cannot be read: %s; %s dropped",
                 segment.number,
                 why,
-                number_of(lost),
+                counted(lost, "point"),
             )
 
     def _lose(self, segment: Segment, count: int) -> int:
@@ -858,7 +858,7 @@ class SpooledMailbox(Mailbox):
         ledger.kept = ledger.queued + ledger.in_flight - queued - in_flight
         ledger.queued, ledger.in_flight = queued, in_flight
         if ledger.kept:
-            self._logger.info("kept for the next run: %s", number_of(ledger.kept))
+            self._logger.info("kept for the next run: %s", counted(ledger.kept, "point"))
 
     def _unsettled(self, batches: Sequence[Batch]) -> dict[Segment, list[Any]]:
         """Return what each segment that is not on disk as it now is should have there."""
