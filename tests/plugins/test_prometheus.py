@@ -247,8 +247,8 @@ async def test_each_plugin_is_shown(tmp_path):
     assert one(seen, "lva_plugin_tasks", plugin="sink", runtime="trio") == 1
     assert one(seen, "lva_plugin_tasks", plugin="sink", runtime="asyncio") == 0
     for count, value in {
-        "accepted_total": 15, "delivered_total": 10, "rejected_total": 5, "recovered_total": 0, "filtered_total": 0,
-        "queued": 0, "in_flight": 0, "kept": 0,
+        "accepted_total": 15, "delivered_total": 10, "rejected_total": 5, "recovered_total": 0,
+        "filtered_total": 0, "queued": 0, "in_flight": 0, "kept": 0,
     }.items():  # fmt: skip
         assert one(seen, f"lva_plugin_points_{count}", **one_of) == value
     assert set(select(seen, "lva_plugin_points_dropped_total", **one_of).values()) == {0}
