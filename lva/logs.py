@@ -65,7 +65,7 @@ class Output:
     """Where everything that is logged ends: who listens, and the writer.
 
     Args:
-        level: The least severe level of what the service itself says.
+        level: The minimum level of what the service itself says.
         form: Makes a line.
         writer: Takes the lines.
         limits: How much plugins may log.
@@ -252,7 +252,7 @@ def set_up(level: str, form: str, writer: Writes | None = None) -> Output:
     """Write what the process logs to standard error in the chosen form.
 
     Args:
-        level: The least severe level that is written.
+        level: The minimum level that is written.
         form: ``text`` or ``json``.
         writer: Where to instead.
     """

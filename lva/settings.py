@@ -159,7 +159,7 @@ class PluginSettings(_Table):
     max_attempts: Count = Field(
         10,
         description="Calls that a batch gets before its points are dropped; those that ended"
-        " because the receiver is away do not count.",
+        " because the receiver is unreachable do not count.",
     )
     max_age: PositiveSeconds = Field(
         7 * 86_400.0, description="Points that wait for longer than this are dropped."

@@ -32,7 +32,9 @@ class RedisCounter(BaseEventPlugin):
         self.client = redis.from_url(
             self.config.url.get_secret_value(), socket_connect_timeout=5, socket_timeout=5
         )
-        await self.client.ping()  # raises if Redis is away: the host tries again after a back-off
+        await (
+            self.client.ping()
+        )  # raises if Redis is unreachable: the host tries again after a back-off
 
     async def handleEvent(self, points: list[MonitoringPoint], logger: logging.Logger) -> None:
         counts = Counter(str(p.tags["route"]) for p in points if p.series == "requests")
@@ -43,7 +45,7 @@ class RedisCounter(BaseEventPlugin):
                     pipe.hincrby(self.config.key, route, count)
                 await pipe.execute()
         except NoConnectionError as error:
-            raise RetryLaterError(f"Redis is away: {error}") from error
+            raise RetryLaterError(f"Redis is unreachable: {error}") from error
 
     async def close(self) -> None:
         if self.client is not None:

@@ -42,7 +42,7 @@ class Thermal(BaseBackgroundPlugin):
         self.one_at_a_time = trio.CapacityLimiter(1)
 
     async def call(self, function: Any, *args: Any) -> Any:
-        """Call the library in a thread; a stop waits for the call, so no thread is left behind in it."""
+        """Call the library in a thread; a stop waits for the call, so no thread is abandoned in it."""
         return await trio.to_thread.run_sync(function, *args, limiter=self.one_at_a_time)
 
     async def initialize(self) -> None:

@@ -106,7 +106,7 @@ class Blocking:
     Attributes:
         name: What is called, as a dotted name.
         advice: What to do instead, with gaps for the words of a style.
-        level: Whether it holds the event loop up for certain, or for long only now and then.
+        level: Whether it blocks the event loop for certain, or for long only now and then.
     """
 
     name: str
@@ -116,7 +116,7 @@ class Blocking:
     def told(self, style: RuntimeName) -> str:
         """Return what it does to its event loop, and the advice."""
         effect = "the whole service" if style == "trio" else "its plugin's event loop"
-        return f"holds up {effect}; {self.advice.format(**_WORDS[style])}"
+        return f"blocks {effect}; {self.advice.format(**_WORDS[style])}"
 
 
 def blocking(call: ast.Call, name: str, lines: Iterable[str]) -> Blocking | None:

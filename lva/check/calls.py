@@ -75,7 +75,7 @@ def call_problems(
     Args:
         source: The file.
         package: All files of the plugin, by their paths.
-        style: Where its coroutines run. A call that blocks on asyncio holds up its own plugin only, and so is
+        style: Where its coroutines run. A call that blocks on asyncio blocks its own plugin only, and so is
             reported as a warning.
     """
     foreign = _foreign(source)
@@ -213,7 +213,7 @@ def _not_awaited(source: Source, function: Function) -> Iterator[Problem]:
             and not inner.node.decorator_list
         )
         if name in _COROUTINES or is_coroutine:
-            text = f"{ast.unparse(call.func)}() is a coroutine and not awaited, so it does not run"
+            text = f"{ast.unparse(call.func)}() is a coroutine and not awaited, so it never runs"
             yield Problem(text, source.path, call.lineno, "not-awaited")
 
 

@@ -73,7 +73,7 @@ def tap(
     Without PLUGIN, all points as they are published; with it, those that it publishes, and what
     becomes of those on their way to it. Never slows their delivery down: what is left out is told.
 
-    Exit codes: 0 the end; 1 refused; 2 wrong usage; 3 no service answers.
+    Exit codes: 0 success; 1 refused; 2 wrong usage; 3 no service answers.
     """
     from lva.client.tapping import note, parsed, shown, tapped_lines
 
@@ -112,7 +112,7 @@ def top(target: Target) -> None:
 
     Keys: q quits, the arrows scroll. Without a terminal, prints how things are and ends.
 
-    Exit codes: 0 the end; 1 refused; 2 wrong usage; 3 no service answers.
+    Exit codes: 0 success; 1 refused; 2 wrong usage; 3 no service answers.
     """
     from lva.client.top import print_once, run_live
 

@@ -97,15 +97,15 @@ def _requests(model: Model, width: int, plain: bool) -> list[Text]:
 #: The columns of the plugins' table: title, width (None: the rest), how it is aligned, and from which
 #: width of the screen on there is room for it.
 _COLUMNS: Final[Sequence[tuple[str, int | None, JustifyMethod, int]]] = (
-    ("PLUGIN", 26, "left", 0),
+    ("PLUGIN", 22, "left", 0),
     ("STATE", 12, "left", 0),
     ("FOR", 7, "left", 0),
-    ("LAST 15 MINUTES", 20, "left", 118),
+    ("LAST 15 MINUTES", 20, "left", 120),
     ("RATE", 8, "right", 0),
-    ("QUEUE", 8, "left", 96),
-    ("WAIT", 5, "right", 0),
-    ("LOST", 5, "right", 0),
-    ("REST", 4, "right", 86),
+    ("FILL", 8, "left", 98),
+    ("QUEUE", 5, "right", 0),
+    ("DROPPED", 7, "right", 0),
+    ("RESTARTS", 8, "right", 88),
     ("LOOP", 4, "right", 86),
     ("WHY", None, "left", 140),
 )

@@ -59,7 +59,7 @@ def _table(plugins: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for title in ("PLUGIN", "STATE", "FOR"):
         table.add_column(title, no_wrap=True)
-    for title in ("RESTARTS", "DELIVERED", "WAITING", "LOST"):
+    for title in ("RESTARTS", "DELIVERED", "QUEUE", "DROPPED"):
         table.add_column(title, justify="right", no_wrap=True)
     now = time.time()
     for plugin in plugins:

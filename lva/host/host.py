@@ -142,7 +142,7 @@ class Host:
                 self.stopped.set()
 
     async def _start_each(self) -> None:
-        """Start one after the other; one that is slow no longer holds up the rest."""
+        """Start one after the other; one that is slow no longer delays the rest."""
         if self._go is not None:
             await self._go.wait()
         for life in self.lives.values():
@@ -197,7 +197,7 @@ class Host:
         await self.lives[name].drain(deadline)
 
     async def _stop_each(self, lives: Sequence[PluginLife], deadline: float) -> None:
-        """Stop one after the other; one that takes more than its share no longer holds up the rest."""
+        """Stop one after the other; one that takes more than its share no longer delays the rest."""
         patience = max(0.0, deadline - trio.current_time()) / (2 * max(1, len(lives)))
         for life in lives:
             life.begin_stop(deadline)

@@ -26,7 +26,7 @@ class PluginReceipt(NamedTuple):
     Attributes:
         stop_seconds: How long its stop took; None if it was not stopped by the end of the service.
         lives: How many lives it had.
-        abandoned: How many of them ended with something left behind.
+        abandoned: How many of them ended with something leaked.
         restarts: Attempts after the first, of all lives.
         points: The sums of its classes' ledgers.
         leaked_processes: What it had started and not ended, each with its command line and how it was ended.

@@ -27,7 +27,7 @@ async def watch(host: Host) -> None:
     """Reload each plugin when one of its files was saved, until the host is to stop.
 
     A broken file is logged, and the plugin goes on as it is until the file is saved again. A plugin that
-    an operator has stopped is left alone.
+    an operator has stopped is not touched.
     """
     seen: dict[str, Hashable] = {}
     settled: dict[str, Hashable] = {}

@@ -106,7 +106,9 @@ class BatchSender(BaseBackgroundPlugin):
 
     async def initialize(self) -> None:
         self.client = httpx.AsyncClient(timeout=self.config.timeout, trust_env=False)
-        await self.post([])  # raises while the collector is away: then the host tries again later
+        await self.post(
+            []
+        )  # raises while the collector is unreachable: then the host tries again later
 
     async def start(self) -> None:
         while True:
@@ -132,7 +134,7 @@ class BatchSender(BaseBackgroundPlugin):
         """Post one list: the points, and one about the traffic itself.
 
         Raises:
-            RetryLaterError: The collector is away, for which the points are not to blame.
+            RetryLaterError: The collector is unreachable, for which the points are not to blame.
             httpx.HTTPStatusError: It refused the list.
         """
         assert self.client is not None

@@ -169,7 +169,7 @@ METRICS: Final = (
         "lva_plugin_points_dropped_total",
         "counter",
         ("plugin", "class", "reason"),
-        "Points that were given up, by reason.",
+        "Points that were dropped, by reason.",
     ),
     Family(
         "lva_plugin_points_recovered_total",
@@ -208,7 +208,7 @@ METRICS: Final = (
         "lva_plugin_circuit",
         "gauge",
         ("plugin", "class", "state"),
-        "1 for the state of the circuit, 0 for all others; open: the receiver is left alone.",
+        "1 for the state of the circuit, 0 for all others; open: delivery is paused.",
     ),
 )
 #: Labels that have a meaning already.

@@ -208,7 +208,7 @@ class RabbitMQ(BaseEventPlugin, BaseBackgroundPlugin):
         """Send the points, in order, and wait for the confirms. Cancelled, it may have sent some.
 
         Raises:
-            RetryLaterError: None was confirmed: the server is away, stalls, or refuses them.
+            RetryLaterError: None was confirmed: the server is unreachable, stalls, or refuses them.
             PartialDeliveryError: Some were not confirmed, for the same reasons; or are too large, or went
                 to no queue.
         """

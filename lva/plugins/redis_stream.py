@@ -171,7 +171,7 @@ class RedisStream(BaseEventPlugin, BaseBackgroundPlugin):
         """Append the points, in order. Without all the replies it may have appended some.
 
         Raises:
-            RetryLaterError: The server is away, or takes nothing for a reason of its own.
+            RetryLaterError: The server is unreachable, or takes nothing for a reason of its own.
             PartialDeliveryError: It refused some.
         """
         if self._awaited in points:

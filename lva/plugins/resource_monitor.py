@@ -98,7 +98,7 @@ class ResourceMonitor(BaseBackgroundPlugin):
 class Lag:
     """How late a task was woken that wants to be woken regularly.
 
-    When the loop was held up for long, the times at which it should have been woken meanwhile count, too,
+    When the loop was blocked for long, the times at which it should have been woken meanwhile count, too,
     each with what was left to wait then. Otherwise one long wait would be one sample among many short
     ones, while most of what wanted to run at that time had to wait.
 

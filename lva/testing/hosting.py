@@ -221,7 +221,7 @@ async def _come_to(run: Trial, wanted: State) -> None:
 
 
 def _dropped(run: Trial) -> list[Problem]:
-    """Return the points that were given up after all attempts: nobody else would see that in a test."""
+    """Return the points that were dropped after all attempts: nobody else would see that in a test."""
     calls = [call.error for call in run.probe.calls if call.error and "handleEvent" in call.what]
     return [
         Problem(

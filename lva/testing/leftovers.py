@@ -163,7 +163,7 @@ async def left_since(
     """
     found = _found(before, root, origins, world)
     if found:
-        gc.collect()  # what nobody holds is closed sooner or later, and is not left behind
+        gc.collect()  # what nobody holds is closed sooner or later, and is not leaked
     looks = 0
     while found and (looks < _LOOKS or (looks < _MOST_LOOKS and threads_work())):
         looks += 1
@@ -179,11 +179,11 @@ def host_leftovers(host: Host) -> list[Problem]:
     found = []
     for life in host.lives.values():
         if paths := [route.template for route in host.routes.of(life.name)]:
-            found.append(Problem("G7", f"left behind: the route {', '.join(paths)}"))
+            found.append(Problem("G7", f"leaked: the route {', '.join(paths)}"))
         for cls, delivery in life.deliveries.items():
             ledger = delivery.ledger
             if not delivery.mailbox.closed.is_set():
-                found.append(Problem("G7", f"left behind: the open channel of {cls.__name__}"))
+                found.append(Problem("G7", f"leaked: the open channel of {cls.__name__}"))
             if ledger.queued or ledger.in_flight:
                 found.append(
                     Problem(
@@ -223,7 +223,7 @@ def _found(before: Snapshot, root: str, origins: Origins, world: World | None) -
 
 
 def _left(kind: str, what: str, place: Place | None) -> Problem:
-    return Problem("G7", f"left behind: the {kind} {what}", place, _HINTS[kind])
+    return Problem("G7", f"leaked: the {kind} {what}", place, _HINTS[kind])
 
 
 def _of_trio(task: trio.lowlevel.Task) -> bool:

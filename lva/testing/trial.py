@@ -273,12 +273,12 @@ def _how_it_ended(run: Trial) -> list[Problem]:
     problems = []
     cut_short = run.probe.plan.cancel is not None and run.probe.plan.cancel[0] == CLOSE
     for text in run.receipt.problems:
-        if cut_short and "left behind, now ended" in text:
+        if cut_short and "leaked, now ended" in text:
             continue  # on asyncio the host does what a `close()` does not come to
         if "addRoute(" in text and "is stopping" in text and "was being cancelled" in text:
             continue  # on asyncio a stop may come between a call and its first step
         place = parsed_place(text, run.root)
-        if "left behind" in text or text.startswith("it left"):
+        if "leaked" in text or "is abandoned" in text:
             problems.append(Problem("G7", text, place, "end it in close()"))
         elif "ignored its cancellation" in text or "although cancelled" in text:
             hint = "do not swallow cancellation: re-raise it, and shield nothing without a deadline"
@@ -357,7 +357,7 @@ def _ledgers(run: Trial) -> list[Problem]:
 
 
 def crash_problem(run: Trial, doing: str) -> Problem:
-    """Return why a plugin does not run, as a problem."""
+    """Return why a plugin is not running, as a problem."""
     error = _logged_crash(run) or next(
         (
             call.error

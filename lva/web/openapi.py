@@ -35,7 +35,7 @@ SERVICE_TAG: Final = "the service"
 ANY_SEGMENT: Final = "^[^/]{1,}$"
 
 _DESCRIPTION: Final = (
-    "What this service answers right now: its own resources, and the routes of its plugins, which come and"
+    "What this service serves right now: its own resources, and the routes of its plugins, which come and"
     " go with them. Where there is GET there is also HEAD; OPTIONS answers 204 everywhere, with the verbs"
     " in the header Allow. Other verbs are answered with 405, unknown paths with 404. Errors of the service"
     " are problem documents (RFC 9457)."
@@ -64,15 +64,15 @@ _RESPONSES: Final[Mapping[str, Schema]] = {
         "content": {MEDIA_TYPE: {"schema": ref("Problem")}},
     },
     # Without a content, since there may be none, and only the plugin knows of which type it is.
-    "FromPlugin": {"description": "Whatever the plugin answers.", "headers": _HEADERS},
+    "FromPlugin": {"description": "The plugin's response.", "headers": _HEADERS},
     "PluginError": {
-        "description": "Whatever the plugin answers. Errors that it raises are problem documents.",
+        "description": "The plugin's response. Errors that it raises are problem documents.",
         "headers": _HEADERS,
         "content": _MAYBE_PROBLEM,
     },
     "Unavailable": {
         "description": "The plugin is not running, or the service is overloaded: Retry-After says when"
-        " to try again. Or the plugin's own answer.",
+        " to try again. Or the plugin's own response.",
         "headers": {
             **_HEADERS,
             "Retry-After": {"description": "In seconds.", "schema": {"type": "integer"}},

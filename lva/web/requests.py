@@ -1,7 +1,7 @@
-"""All HTTP requests: how many at once, each in a task that can be left behind.
+"""All HTTP requests: how many at once, each in a task that can be abandoned.
 
 Each request is handled in a task of the service's own nursery, so that a handler that ignores its
-cancellation is left behind instead of keeping the server from stopping. The server's task meanwhile
+cancellation is abandoned instead of keeping the server from stopping. The server's task meanwhile
 feeds it the body and watches for the client going away.
 """
 
@@ -22,7 +22,7 @@ from lva.web.failures import HandlerFailures
 from lva.web.gathering import Gathering, Publish
 from lva.web.problems import Problem
 
-#: How long, in seconds, a cancelled request may take to end before it is left behind: at most, and which part
+#: How long, in seconds, a cancelled request may take to end before it is abandoned: at most, and which part
 #: of `shutdown_timeout`, since in a stop others wait for it.
 _GRACE: Final = 1.0
 _GRACE_SHARE: Final = 0.04
@@ -84,7 +84,7 @@ class Requests:
         self._gathering = Gathering(publish, nursery)
 
     async def handle(self, asgi: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request; when cancelled, cancel it, and leave it behind if it does not end."""
+        """Handle one request; when cancelled, cancel it, and abandon it if it does not end."""
         exchange = asgi[SCOPE_KEY] = Exchange(
             asgi, send, self._collect, self._observe, self._limits, self._failures
         )

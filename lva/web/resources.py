@@ -136,7 +136,7 @@ class Resources:
 
 
 async def _in_thread(make: Callable[[], Response]) -> Response:
-    """Make what may take longer than the event loop should be held: routes can be many."""
+    """Make what may take longer than the event loop should be blocked: routes can be many."""
     return await trio.to_thread.run_sync(make, abandon_on_cancel=True)
 
 

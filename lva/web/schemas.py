@@ -446,5 +446,5 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         "This document",
         {200: Answer("As of now: routes come and go with their plugins.", "Document")},
     ),
-    ("/docs", "GET"): Operation("This document for people", {200: Answer("A page.", None, _HTML)}),
+    ("/docs", "GET"): Operation("API documentation", {200: Answer("A page.", None, _HTML)}),
 }

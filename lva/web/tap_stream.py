@@ -37,7 +37,7 @@ MOST_LINES: Final = 1000
 LINES: Final = 100
 #: Seconds between two looks at what has gathered.
 INTERVAL: Final = 0.1
-#: Most points looked at each time, so that the event loop is never held for long.
+#: Most points looked at each time, so that the event loop is never blocked for long.
 LOOKS: Final = 2000
 #: Longest text of a tag or a field, and most of them, before they are cut.
 LONGEST: Final = 500

@@ -380,7 +380,7 @@ WRONG = [
           background("async def start(self):\n    open('/dev/null').close()  # <-"), "warning"),
     fault("sqlite", "blocking", "sqlite3.connect() blocks",
           background("async def start(self):\n    sqlite3.connect('x')  # <-", "import sqlite3"), "warning"),
-    fault("sleep on asyncio", "blocking", "holds up its plugin's event loop; use `await asyncio.sleep()`",
+    fault("sleep on asyncio", "blocking", "blocks its plugin's event loop; use `await asyncio.sleep()`",
           on_asyncio("async def start(self):\n    time.sleep(1)  # <-", "import time"), "warning"),
     # the wrong runtime, and lost coroutines
     fault("asyncio on Trio", "runtime", "asyncio.sleep() does not work in Trio style",

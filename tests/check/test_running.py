@@ -46,7 +46,7 @@ class Forgets(BaseBackgroundPlugin):
 
 @pytest.fixture(autouse=True)
 def plugins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """The current directory, with a directory for plugins; no module is left behind."""
+    """The current directory, with a directory for plugins; no module is abandoned."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "plugins").mkdir()
     before = list(sys.meta_path)

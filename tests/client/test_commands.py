@@ -139,7 +139,7 @@ def test_status_of_a_service_that_is_ready(service: ServiceProcess) -> None:
     assert done.exit_code == 0
     first, _, header, *rows = done.stdout.splitlines()
     assert re.fullmatch(rf"ready  lva \S+ at {service.url}", first)
-    assert header.split() == ["PLUGIN", "STATE", "FOR", "RESTARTS", "DELIVERED", "WAITING", "LOST"]
+    assert header.split() == ["PLUGIN", "STATE", "FOR", "RESTARTS", "DELIVERED", "QUEUE", "DROPPED"]
     assert [row.split()[:2] for row in rows] == [["history", "running"], ["source", "running"]]
     assert "\x1b" not in done.stdout
 

@@ -1385,7 +1385,7 @@ async def test_a_task_that_is_left_sees_its_cancellation_and_not_a_broken_connec
         part = await host.receipt_of("p")
     assert told.items == ["connected", "CancelledError"]
     (problem,) = part.problems
-    assert "left behind, now ended" in problem
+    assert "leaked, now ended" in problem
 
 
 async def test_a_cancellation_that_is_swallowed_is_repeated(tmp_path, told):

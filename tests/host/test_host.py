@@ -491,7 +491,7 @@ async def test_a_thread_that_a_plugin_left_is_named(tmp_path, autojump_clock, ca
         assert re.fullmatch(r"forgotten \(at .*/p\.py:\d+\)", thread)
         assert receipt.exit_code == 4
         assert not other.leaked_threads
-        assert "left behind after its close: thread forgotten" in caplog.text
+        assert "leaked after its close: thread forgotten" in caplog.text
 
 
 async def test_a_thread_left_in_a_library_is_named_by_the_task_that_called_it(tmp_path):

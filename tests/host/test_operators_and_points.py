@@ -1,4 +1,4 @@
-"""What an operator does, and sees, while points wait for a receiver that is away."""
+"""What an operator does, and sees, while points wait for a receiver that is unreachable."""
 
 from __future__ import annotations
 

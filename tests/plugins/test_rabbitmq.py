@@ -119,7 +119,7 @@ async def settled(host: RunningHost, count: int) -> None:
 
 
 async def clean_receipt(host: RunningHost) -> PluginReceipt:
-    """Stop; nothing went wrong and nothing was left behind."""
+    """Stop; nothing went wrong and nothing was abandoned."""
     part = await host.receipt_of("rabbitmq")
     assert (part.state, part.problems, part.leaked_tasks, part.leaked_threads) == (
         "stopped", [], [], [],

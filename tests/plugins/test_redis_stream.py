@@ -121,7 +121,7 @@ def received() -> list[int]:
 
 
 async def clean_end(host: RunningHost, **points: int) -> None:
-    """Stop the host; nothing is lost, left behind or wrong."""
+    """Stop the host; nothing is lost, abandoned or wrong."""
     receipt = await host.stop()
     (part,) = [part for part in receipt.plugins if part.name == NAME]
     assert (part.state, [*part.problems], [*part.leaked_tasks]) == ("stopped", [], [])

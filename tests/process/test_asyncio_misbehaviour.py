@@ -238,8 +238,8 @@ CLOSED_BADLY = Outcome("running", "stopped", problems=True, receipt=(r"Culprit.c
 CUT_SHORT = Outcome("running", "abandoned", problems=True, log="was cut short",
                     receipt=(rf"waiting at {HERE} in .*, and was cut short",))  # fmt: skip
 #: What close() left, and the host has ended.
-ENDED = Outcome("running", "stopped", problems=True, log="left behind",
-                receipt=(r"close\(\) left behind, now ended: ",))  # fmt: skip
+ENDED = Outcome("running", "stopped", problems=True, log="abandoned",
+                receipt=(r"close\(\) leaked, now ended: ",))  # fmt: skip
 #: What nothing could end.
 STUCK = Outcome("running", "abandoned", problems=True, leaks=True, log="abandoned", receipt=(HERE,))
 #: What has the loop and does not give it back.
@@ -252,7 +252,7 @@ def crashes(*receipt: str, log: str = "trouble on purpose") -> Outcome:
 
 
 def ended(what: str) -> Outcome:
-    """Return what becomes of a culprit that has left something behind."""
+    """Return what becomes of a culprit that has leaked something."""
     return replace(ENDED, receipt=(*ENDED.receipt, what))
 
 

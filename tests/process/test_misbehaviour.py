@@ -89,7 +89,7 @@ class Culprit(Misdeeds, %s):
 STYLE = Style(CULPRIT)
 STUBBORN = ("swallow", "shield")
 
-#: A plugin that failed by itself and was closed is not unclean; one that had to be left behind is.
+#: A plugin that failed by itself and was closed is not unclean; one that had to be abandoned is.
 FAILED = Outcome("failed", "failed", 1, ("trouble on purpose",))
 TOO_LONG = Outcome("failed", "failed", 1, ("took longer than 0.8 s",), log="took longer than 0.8 s")
 UNHARMED = Outcome("running", "stopped")

@@ -185,7 +185,7 @@ def test_a_request_that_cannot_be_ended_fits_into_the_shortest_stop(tmp_path: Pa
         service.wait_until_ready()
         with in_background(service, "/never"):
             service.wait_for("^never has begun$")
-            assert service.stop() == 4, "left behind, rather than killed by the watchdog"
+            assert service.stop() == 4, "abandoned, rather than killed by the watchdog"
     assert service.receipt_of("routes")["state"] == "abandoned"
 
 

@@ -401,7 +401,7 @@ async def initialize(self):
     threading.Thread(target=time.sleep, args=(1.5,), name="pump", daemon=True).start()  # !
 """,
         "G7",
-        "left behind: the thread pump",
+        "leaked: the thread pump",
     ),
     background(
         "leaves_an_abandoned_thread",
@@ -422,7 +422,7 @@ async def initialize(self):
     self.socket = socket.socket()  # !
 """,
         "G7",
-        "left behind: the socket",
+        "leaked: the socket",
     ),
     background(
         "leaves_a_listener",
@@ -431,7 +431,7 @@ async def initialize(self):
     (self.listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")  # !
 """,
         "G7",
-        "left behind: the socket",
+        "leaked: the socket",
     ),
     background(
         "leaves_a_file",
@@ -440,7 +440,7 @@ async def initialize(self):
     self.file = open(Path(self.app.settings["state_dir"]) / "notes", "w")  # !
 """,
         "G7",
-        "left behind: the file",
+        "leaked: the file",
     ),
     background(
         "leaves_a_socket_when_it_is_stopped_early",
@@ -457,7 +457,7 @@ async def close(self):
         item.close()
 """,
         "G7",
-        "left behind: the socket",
+        "leaked: the socket",
     ),
     background(
         "leaves_a_file_when_its_close_is_cut_short",
@@ -473,7 +473,7 @@ async def close(self):
         self.file.close()
 """,
         "G7",
-        "left behind: the file",
+        "leaked: the file",
     ),
     background(
         "opens_a_file_in_each_attempt",
@@ -488,7 +488,7 @@ async def close(self):
         self.files[0].close()
 """,
         "G7",
-        "left behind: the file",
+        "leaked: the file",
     ),
     Plugin(
         "leaves_the_connections_of_its_client",
@@ -496,7 +496,7 @@ async def close(self):
         + SINK.replace("await self.client.aclose()", "pass")
         + "    async def handleEvent(self, points, logger):\n        await self.post(points)\n",
         "G7",
-        "left behind: the socket",
+        "leaked: the socket",
         event=True,
         world=True,
     ),
@@ -788,7 +788,7 @@ async def start(self):
     self.task = asyncio.create_task(asyncio.sleep(3600))  # !
 """,
         "G7",
-        "left behind, now ended",
+        "leaked, now ended",
     ),
     on_asyncio(
         "asyncio_leaves_a_server",

@@ -147,7 +147,7 @@ def test_a_task_that_is_leaked(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(attempt, "lasting_leaks", nothing)
     monkeypatch.setattr("lva.host.host.lasting_leaks", nothing)
     assert leaks.lasting_leaks is not attempt.lasting_leaks
-    says(contract.check_plugin(BACKGROUND), "G7", "left behind: the task")
+    says(contract.check_plugin(BACKGROUND), "G7", "leaked: the task")
 
 
 def test_a_cancellation_that_is_swallowed(monkeypatch: pytest.MonkeyPatch):
@@ -157,7 +157,7 @@ def test_a_cancellation_that_is_swallowed(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_route_that_stays(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(RouteTable, "remove", lambda self, owner: None)
-    says(contract.check_plugin(BACKGROUND), "G7", "left behind: the route /mine")
+    says(contract.check_plugin(BACKGROUND), "G7", "leaked: the route /mine")
 
 
 def test_a_state_that_is_wrong(monkeypatch: pytest.MonkeyPatch):

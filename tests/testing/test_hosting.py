@@ -78,7 +78,7 @@ async def test_a_file_that_does_not_load(autojump_clock: Any):
 
 async def test_what_is_left_fails_the_test(autojump_clock: Any):
     leaking = PUMP.replace('self.addRoute("/pump", self.get)', 'self.file = open("/dev/null")')
-    with pytest.raises(AssertionError, match="left behind: the file /dev/null"):
+    with pytest.raises(AssertionError, match="leaked: the file /dev/null"):
         async with running_plugin(leaking) as host:
             module, plugin = host.module, host.plugin
     assert module.Pump

@@ -1,4 +1,4 @@
-"""G7: a thread that is left behind is found and named."""
+"""G7: a thread that is leaked is found and named."""
 
 import threading
 

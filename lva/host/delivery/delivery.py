@@ -554,7 +554,7 @@ class Delivery:
             self._buried.append((reason, [batch[index] for index in indices]))
 
     async def bury(self) -> None:
-        """Write the points that were given up to the dead letters."""
+        """Write the dropped points to the dead letters."""
         buried, self._buried = self._buried, []
         if self._dead_letters is not None and buried:
             cut = self._dead_letters.cut

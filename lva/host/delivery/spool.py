@@ -2,7 +2,8 @@
 
 Points go to the plugin straight from memory. Whatever has not been delivered by the next group commit is
 written then, in segments, and deleted by the first commit after its delivery; so a plugin that keeps up
-costs the disk nearly nothing. While the receiver is away, small segments that follow one another become one.
+costs the disk nearly nothing. While the receiver is unreachable, small
+segments that follow one another become one.
 After a crash the segments that are still there are delivered again, in
 order, before what is new: at least once.
 """
@@ -791,7 +792,7 @@ class SpooledMailbox(Mailbox):
     def _join(self, segment: Segment) -> bool:
         """Make a stored segment part of the one before it, if both are small and nothing of them is taken.
 
-        A receiver that is away for long, while a few points come at a time, would leave one for each commit:
+        A receiver that is unreachable for long, while few points come at a time, would leave one a commit:
         that costs memory, and time at the next start.
         """
         tail = self._tail

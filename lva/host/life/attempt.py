@@ -339,9 +339,7 @@ class Attempt:
         if not await self._patience.wait(ending.done, self._settings.stop_timeout, share=1 / 2):
             self._abandon(self._runtime.not_ended())
         elif ending.value:
-            self._record.note_problem(
-                "close()", f"left behind, now ended: {'; '.join(ending.value)}"
-            )
+            self._record.note_problem("close()", f"leaked, now ended: {'; '.join(ending.value)}")
 
     async def _close(self, member: Plugin) -> None:
         """Call `close()` once, in its time limit."""

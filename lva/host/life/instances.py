@@ -58,7 +58,7 @@ class Instances:
         else:
             made = Constructed(make())
         if made is None:
-            why = f"took longer than {limit:g} s, in a thread that is left behind"
+            why = f"took longer than {limit:g} s, in a thread that is abandoned"
             return Crash(what, why, stuck=True)
         self.unfinished = None
         if made.error is not None:

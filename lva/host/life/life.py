@@ -349,7 +349,7 @@ class PluginLife:
         self.record.move(state, f"{self.record.last_error}{because}", quiet=True)
 
     def _log_crash(self, crash: Crash, consequence: str) -> None:
-        # That what it connects to is away is what initialize() is tried again for.
+        # That what it connects to is unreachable is what initialize() is tried again for.
         traced = not crash.during_startup or worth_a_traceback(crash.error, self.logger)
         self.logger.error(
             "crashed: %s %s%s",
@@ -374,7 +374,7 @@ class PluginLife:
         self._routes.set_gate(self.owner, self.record.ending.gate_after)
         unfinished = self._instances.unfinished
         if unfinished is not None and self.state.value is not State.ABANDONED:
-            why = f"{unfinished} did not return; its thread is left behind"
+            why = f"{unfinished} did not return; its thread is abandoned"
             self.record.abandon(why, task_tree(self))
         if self.state.value is State.STOPPING:
             self.record.move(State.STOPPED, self._how_ended)

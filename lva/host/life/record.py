@@ -112,7 +112,7 @@ class Record:
         ending: What comes after the life that is now.
         lives: How many lives there have been, with this one.
         restarts: Attempts after the first, of all lives: what the host tried again by itself.
-        abandoned: How many lives ended with something of the plugin left behind.
+        abandoned: How many lives ended with something of the plugin leaked.
         last_error_at: When something failed last, in Unix seconds.
         problems: What went wrong at the ends of its lives; the newest.
         leaks: What was alive of it when that was last looked for.
@@ -231,7 +231,7 @@ class Record:
         found, left = await end_children(self.name, most)
         if found:
             self.leaked_processes += found
-            self.note_problem("close()", f"left behind, now ended: {'; '.join(found)}")
+            self.note_problem("close()", f"leaked, now ended: {'; '.join(found)}")
         if left:
             self.abandon(f"a process of it does not end: {'; '.join(left)}", task_tree(plugin))
 
@@ -239,6 +239,6 @@ class Record:
         """Log and keep what of the plugin is still alive after its close."""
         if leaks and leaks != self.leaks:
             self.leaks = leaks
-            self.logger.error("left behind after its close: %s", leaks)
+            self.logger.error("leaked after its close: %s", leaks)
             if self.state.value is not State.ABANDONED:
-                self.abandon(f"it left {leaks} behind", task_tree(plugin))
+                self.abandon(f"it leaked {leaks}", task_tree(plugin))

@@ -80,7 +80,7 @@ class SourceFiles:
 
 
 class Looks:
-    """Looks at files in threads of its own, of which one that a file system does not let go is left alone."""
+    """Looks at files in threads of its own, of which one that a file system does not let go is abandoned."""
 
     def __init__(self) -> None:
         self._limiter = trio.CapacityLimiter(4)

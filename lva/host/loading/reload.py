@@ -58,7 +58,7 @@ async def load_beside(
     Args:
         old: The plugin as it runs.
         settings: The service's settings, as they were at its start.
-        limit: For how many seconds, at most, the import may run. Past it, its thread is left behind.
+        limit: For how many seconds, at most, the import may run. Past it, its thread is abandoned.
         give_up: Set when there is no more time for it.
 
     Raises:
@@ -99,7 +99,7 @@ async def load_beside(
     with trio.move_on_after(limit):
         await wait_any(done.wait, give_up.wait)
     if not outcome:
-        # The thread is left behind; what it still does is undone again when it returns.
+        # The thread is abandoned; what it still does is undone again when it returns.
         _put(old.name, running)
         why = "the service is stopping" if give_up.is_set() else f"took longer than {limit:g} s"
         raise ConfigurationError([f"plugin {old.name!r}: {old.path}: importing it: {why}"])

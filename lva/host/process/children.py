@@ -1,6 +1,6 @@
 """Child processes that a plugin leaves: found, named, and ended.
 
-A process that outlives its plugin is left behind, even if that was the purpose: nobody would end it.
+A process that outlives its plugin is abandoned, even if that was the purpose: nobody would end it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Keeps plugins from changing what belongs to the whole process, and names the one that did.
 
 State of the process has no owner: that it has changed shows, but not who did it. So it is looked at often,
-and noted which plugins ran in between. Where that was one alone, it is named; else all that are known are.
+and noted which plugins ran in between. Where that was one alone, it is named; else all known ones are named.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ async def in_thread(work: Callable[[], T], limiter: trio.CapacityLimiter) -> T:
     """Do short work that blocks in a worker thread, and wait for it; a cancellation does not end that.
 
     When the system has no thread left, as after a plugin has used them up, it is done at once instead: better
-    that the event loop is held up than that points are lost.
+    that the event loop is blocked than that points are lost.
 
     Args:
         work: What is to be done.

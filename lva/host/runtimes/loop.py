@@ -2,7 +2,7 @@
 
 Knows asyncio and threads, not Trio: what happens on the loop is reported through two callbacks. The loop
 is the standard one, or uvloop's, with five methods watched: those that make tasks, connections, servers
-and subprocesses, so that what plugin code and its libraries leave behind can be ended and named; and
+and subprocesses, so that what plugin code and its libraries leak can be ended and named; and
 the exception handler, so that what nobody retrieves is known.
 """
 
@@ -39,7 +39,7 @@ RETRIEVAL_GRACE: Final = 0.25
 HELD_GRACE: Final = 60.0
 #: A task that ignores its cancellation is cancelled again after this many seconds, and again.
 RECANCEL: Final = 1.0
-#: How long, in seconds, what `close()` left may take to end by itself before it counts as left behind.
+#: How long, in seconds, what `close()` left may take to end by itself before it counts as leaked.
 LINGER: Final = 0.1
 #: How many tasks are named; the rest are counted.
 _MOST_NAMED: Final = 20
@@ -208,10 +208,10 @@ class LoopThread:
             await self._no_task.wait()
 
     async def settle(self, started: list[asyncio.Task[None]]) -> list[str]:
-        """End everything that is left of an attempt, after `close()`; return what was left behind.
+        """End everything that is left of an attempt, after `close()`; return what was leaked.
 
         Args:
-            started: The calls of `start()` that still run; they are cancelled, but not left behind.
+            started: The calls of `start()` that still run; they are cancelled, but not leaked.
 
         Each task gets `RECANCEL` to clean up before it is cancelled once more, also one that `close()`
         has cancelled, and the connections that it may need for that stay open. Does not return while a

@@ -28,7 +28,7 @@ from lva.host.runtimes.loop import RECANCEL, LoopThread
 from lva.host.watch.clock import enter_plugin
 from lva.logs import current_plugin
 
-#: How long, in seconds, an `__init__` may hold up the event loop before it is waited for in the
+#: How long, in seconds, an `__init__` may block the event loop before it is waited for in the
 #: background. Nearly all return sooner, and then no task switch is needed.
 _BRIEFLY = 0.02
 _HOST_DIR: Final = str(HOST_DIR)
@@ -83,7 +83,7 @@ class Patience:
 
 
 class Call:
-    """One call of plugin code, which can be left behind.
+    """One call of plugin code, which can be abandoned.
 
     Attributes:
         what: What is called, for messages: ``"history.close"``.
@@ -258,7 +258,7 @@ class TrioRuntime(Runtime):
     ) -> Constructed | None:
         """Call a class in a worker thread, since an `__init__` cannot be cancelled.
 
-        A thread that does not return is left behind.
+        A thread that does not return is abandoned.
         """
         result: list[Constructed] = []
         finished = threading.Lock()
@@ -425,7 +425,7 @@ class AsyncioRuntime(Runtime):
     """Runs a plugin on an asyncio loop in a daemon thread of its own.
 
     The thread starts when the first instance is made and ends after the last `close()`. Code that holds
-    it up, or ignores its cancellation, is left behind with it.
+    it up, or ignores its cancellation, is abandoned with it.
 
     Args:
         plugin: The plugin's name.
@@ -481,7 +481,7 @@ class AsyncioRuntime(Runtime):
             call = self._active = self.call(what, construct)
         except (OSError, RuntimeError) as error:  # no descriptors or no thread left for a loop
             return Constructed(error=error)
-        # A stop that comes now must not make a constructor that is nearly done one that was left behind.
+        # A stop that comes now must not make a constructor that is nearly done one that was abandoned.
         with trio.move_on_after(min(timeout, _BRIEFLY), shield=True):
             await call.done.wait()
         if not call.done.is_set():

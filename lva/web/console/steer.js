@@ -80,7 +80,7 @@ export function tokenForm(why, done, cancel) {
 
 const VERBS = {
   start: { label: "Start", done: "is started" },
-  stop: { label: "Stop", done: "is stopped", sure: "It gets no more points and its routes answer 404 until it is started." },
+  stop: { label: "Stop", done: "is stopped", sure: "It gets no more points and its routes answer 503 until it is started." },
   restart: { label: "Restart", done: "is restarted", sure: "Its points wait meanwhile; its routes answer 503." },
   reload: { label: "Reload", done: "runs its new code", sure: "Its file is read anew. If it is broken, the old code goes on." },
 };

@@ -1,4 +1,4 @@
-// What a plugin is to be looked at for although it is running: points that are dropped, a receiver that is away,
+// What a plugin is to be looked at for although it is running: points that are dropped, a receiver that is unreachable,
 // requests that fail.
 
 import { count, lasted } from "./dom.js";

@@ -850,7 +850,7 @@ async def test_a_batch_of_old_and_new_points_loses_the_old_ones_only(autojump_cl
         assert it.ledger.dropped == {"max_age": 2}
 
 
-# A receiver that is away
+# A receiver that is unreachable
 
 
 async def test_attempts_for_which_the_receiver_is_to_blame_do_not_count(autojump_clock):
