@@ -238,7 +238,7 @@ CLOSED_BADLY = Outcome("running", "stopped", problems=True, receipt=(r"Culprit.c
 CUT_SHORT = Outcome("running", "abandoned", problems=True, log="was cut short",
                     receipt=(rf"waiting at {HERE} in .*, and was cut short",))  # fmt: skip
 #: What close() left, and the host has ended.
-ENDED = Outcome("running", "stopped", problems=True, log="abandoned",
+ENDED = Outcome("running", "stopped", problems=True, log="leaked",
                 receipt=(r"close\(\) leaked, now ended: ",))  # fmt: skip
 #: What nothing could end.
 STUCK = Outcome("running", "abandoned", problems=True, leaks=True, log="abandoned", receipt=(HERE,))
