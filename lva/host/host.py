@@ -171,6 +171,7 @@ class Host:
             # What something that was abandoned has started since.
             left = self.stop.deadline - trio.current_time()
             await life.record.end_children(left, life)
+            await life.record.end_children_of_import(left, life)
         for name, leaks in (await lasting_leaks([*self.lives.values()])).items():
             self.lives[name].record.note_leaks(leaks, self.lives[name])
 

@@ -151,6 +151,9 @@ def test_a_process_that_is_left_is_named_and_ended(
         write_plugin(tmp_path / "plugins", way, plugin(style, body), PREAMBLE)
     bystander = plugin(style, "subprocess.run(['true'])")
     write_plugin(tmp_path / "plugins", "bystander", bystander, PREAMBLE)
+    at_import = f"note(subprocess.Popen(['sleep', '97']).pid)\n{plugin(style, 'pass')}"
+    write_plugin(tmp_path / "plugins", "at_import", at_import, PREAMBLE)
+    ways = {**ways, "at_import": ("", "sleep 97", "SIGTERM")}
     with ServiceProcess(tmp_path, [*ways, "bystander"], "shutdown_timeout = 30") as service:
         service.wait_until_ready()
         service.wait_until(lambda: all((tmp_path / f"{way}.pid").exists() for way in ways))

@@ -20,6 +20,7 @@ from lva.host.life.footprint import Footprint
 from lva.host.life.leaks import Leaks
 from lva.host.life.tasks import TaskNode, task_tree
 from lva.host.process.children import end_children
+from lva.host.process.starts import importing
 from lva.host.routing import Gate, Owner
 from lva.host.runtimes.runtime import now
 from lva.logs import plugin_logger
@@ -228,10 +229,17 @@ class Record:
             most: How long SIGTERM may take to work, in seconds.
             plugin: The life that is over.
         """
-        found, left = await end_children(self.name, most)
+        await self._end_children(self.name, "close()", most, plugin)
+
+    async def end_children_of_import(self, most: float, plugin: Footprint) -> None:
+        """End what the plugin's file has started while it was imported, as `end_children` does."""
+        await self._end_children(importing(self.name), "the import", most, plugin)
+
+    async def _end_children(self, name: str, phase: str, most: float, plugin: Footprint) -> None:
+        found, left = await end_children(name, most)
         if found:
             self.leaked_processes += found
-            self.note_problem("close()", f"leaked, now ended: {'; '.join(found)}")
+            self.note_problem(phase, f"leaked, now ended: {'; '.join(found)}")
         if left:
             self.abandon(f"a process of it does not end: {'; '.join(left)}", task_tree(plugin))
 

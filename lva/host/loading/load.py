@@ -38,6 +38,7 @@ from lva.host.loading.finder import (
 )
 from lva.host.plugin_modules import PACKAGE
 from lva.host.process.guard import kept_by
+from lva.host.process.starts import imported
 from lva.host.process.state import closed_descriptors
 from lva.logs import brief, service_logger
 from lva.settings import PluginSettings, Settings
@@ -223,7 +224,7 @@ def load_plugin(name: str, settings: Settings, finder: PluginFinder) -> LoadedPl
     place = finder.locate(name)
     path = place.path
     problems: list[Problem] = []
-    with kept_by(name), _signals_kept(path), _descriptors_kept(path):
+    with kept_by(name), imported(name), _signals_kept(path), _descriptors_kept(path):
         module = _import(finder, place)
     own = _own_modules(module)
     classes = _plugin_classes(own, path, problems)

@@ -17,7 +17,8 @@ import os
 import subprocess
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from multiprocessing.process import BaseProcess
 from typing import Any, Final
 
@@ -85,6 +86,30 @@ def take_processes(plugin: str) -> list[Any]:
     return [noted[1] for noted in taken if noted is not None]
 
 
+#: Whose file is being imported.
+_importing: ContextVar[str | None] = ContextVar("lva_importing", default=None)
+
+
+def importing(plugin: str) -> str:
+    """Return under which name processes are noted that a plugin's file starts while it is imported."""
+    return f"{plugin} (import)"
+
+
+@contextlib.contextmanager
+def imported(plugin: str) -> Iterator[None]:
+    """Note the processes that are started inside as those of a plugin's file."""
+    install()
+    token = _importing.set(importing(plugin))
+    try:
+        yield
+    finally:
+        _importing.reset(token)
+
+
+def _starter() -> str | None:
+    return current_plugin.get() or _importing.get()
+
+
 def mark_of(plugin: str) -> str:
     """Return what stands in the environment of the processes that a plugin starts."""
     return f"{_SERVICE} {plugin}"
@@ -92,7 +117,7 @@ def mark_of(plugin: str) -> str:
 
 def note_process(pid: int, plugin: str | None = None) -> None:
     """Note that a plugin, or the one whose code runs now, has started a process."""
-    plugin = plugin or current_plugin.get()
+    plugin = plugin or _starter()
     if plugin is None or pid <= 0 or forks.in_child:
         return  # in a child, locks of threads that are not there may be held for ever
     import psutil  # takes a moment, and most plugins start nothing
@@ -210,7 +235,7 @@ def _noting_worker(start: Callable[[BaseProcess], None]) -> Any:
 def _noting_fork(fork: Callable[[], Any]) -> Any:
     def noting() -> Any:
         result = fork()
-        plugin = current_plugin.get()
+        plugin = _starter()
         pid = result[0] if isinstance(result, tuple) else result
         if pid:
             note_process(pid)
@@ -225,7 +250,7 @@ def _noting_spawn(spawn: Callable[..., int]) -> Any:
     def noting(
         path: Any, argv: Any, env: Mapping[Any, Any] | None, /, *args: Any, **options: Any
     ) -> int:
-        if (plugin := current_plugin.get()) is not None:
+        if (plugin := _starter()) is not None:
             env = {**(os.environ if env is None else env), VARIABLE: mark_of(plugin)}
         pid = spawn(path, argv, env, *args, **options)
         note_process(pid)
@@ -236,7 +261,7 @@ def _noting_spawn(spawn: Callable[..., int]) -> Any:
 
 def _noting_system(system: Callable[[Any], int]) -> Any:
     def noting(command: Any) -> int:
-        if current_plugin.get() is None:
+        if _starter() is None:
             return system(command)
         # The same, by what knows whom it starts: what the shell leaves in the background is nobody's child.
         code = subprocess.Popen(command, shell=True, close_fds=False).wait()  # noqa: S602 - a shell is asked for
@@ -247,7 +272,7 @@ def _noting_system(system: Callable[[Any], int]) -> Any:
 
 def _noting_program(fork_exec: Callable[..., int]) -> Any:
     def noting(*args: Any) -> int:
-        plugin = current_plugin.get()
+        plugin = _starter()
         if plugin is None or _is_helper(args[0]):
             return fork_exec(*args)
         given = args[_ENVIRONMENT]
