@@ -22,7 +22,7 @@ LOGGER: Final = service_logger("lva.admin")
 
 #: What each action does; `GET /` and the documentation list them.
 ACTIONS: Final = {
-    "/plugins/<name>/start": "start a plugin that was stopped or has given up",
+    "/plugins/<name>/start": "start a plugin that was stopped or has failed",
     "/plugins/<name>/stop": "stop it; points wait for its next start",
     "/plugins/<name>/restart": "stop it and start it anew",
     "/plugins/<name>/reload": "load its file anew and start it with that; a broken file changes nothing",

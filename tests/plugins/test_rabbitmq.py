@@ -295,7 +295,7 @@ async def test_what_was_not_published_is_not_acknowledged(tmp_path, server, queu
 
 
 async def test_what_comes_while_the_service_stops_stays_in_the_queue(tmp_path, server, queue):
-    """A slow sink holds up the stop, in which no points are taken any more."""
+    """A slow sink delays the stop, in which no points are taken any more."""
     slow = """
         class Slow(BaseEventPlugin):
             eventName = "monitoring_event"
