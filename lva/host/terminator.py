@@ -87,7 +87,10 @@ class Terminator:
         self._orders.put(_Order(at, code, message, dump))
         if self._for_c is not None and at < self._last_resort_at:
             self._last_resort_at = at
-            faulthandler.dump_traceback_later(seconds + _LAST_RESORT, exit=True, file=self._for_c)
+            with contextlib.suppress(RuntimeError):  # no thread is left for it; the order stands
+                faulthandler.dump_traceback_later(
+                    seconds + _LAST_RESORT, exit=True, file=self._for_c
+                )
 
     def _run(self) -> None:
         order: _Order | None = self._orders.get()
