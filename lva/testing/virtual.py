@@ -34,7 +34,7 @@ THREAD_PATIENCE: Final = 0.15
 #: are no ones that sleep.
 WORK_PATIENCE: Final = 10.0
 #: The same for an asyncio loop that does not come to rest.
-LOOP_PATIENCE: Final = 0.25
+LOOP_PATIENCE: Final = 1.0
 #: How much slower than real time virtual time passes while a real server owes an answer.
 OWED_PACE: Final = 4.0
 #: How many steps a cancelled task may take in a row before time goes on without it.
