@@ -29,7 +29,7 @@ not_as_root = pytest.mark.skipif(os.geteuid() == 0, reason="root can read everyt
 
 @pytest.fixture(autouse=True)
 def clean_slate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No settings but the test's, and no plugin module abandoned."""
+    """No settings but the test's, and no plugin module of another test."""
     for name in list(os.environ):
         if name.upper().startswith(ENV_PREFIX):
             monkeypatch.delenv(name)

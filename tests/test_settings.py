@@ -32,7 +32,7 @@ class Cam(BaseEventPlugin):
 
 @pytest.fixture(autouse=True)
 def clean_slate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No settings but the test's, and no plugin module abandoned."""
+    """No settings but the test's, and no plugin module of another test."""
     for name in list(os.environ):
         if name.upper().startswith(ENV_PREFIX):
             monkeypatch.delenv(name)
