@@ -46,7 +46,7 @@ def test_the_first_are_whole_then_they_are_counted(lines: Lines, clock: Clock) -
     assert output.report_suppressed() is None
     last = lines.records[-1]
     assert (last["plugin"], last["level"]) == ("cam", "WARNING")
-    assert last["message"] == "1234 more log records suppressed: too many in 10 s"
+    assert last["message"] == "1,234 more log records suppressed: too many in 10 s"
     own_logger("cam").info("again")
     assert lines.messages[-1] == "again"
 

@@ -189,7 +189,8 @@ def actors(tmp_path: Path, names: Sequence[str], where: str, style: str = "trio"
         at_import = "act()\n" if where == "import" else ""
         source = act + at_import + ACTOR % (style, where)
         write_plugin(tmp_path / "plugins", name, source, TOP)
-    return ServiceProcess(tmp_path, ["witness", *names])
+    write_plugin(tmp_path / "plugins", "spare", BARE + "    pass\n")
+    return ServiceProcess(tmp_path, ["witness", *names, "spare"])
 
 
 def said_by(service: ServiceProcess, name: str) -> list[str]:
@@ -258,6 +259,8 @@ def test_while_it_runs(tmp_path: Path, subtests: pytest.Subtests) -> None:
     names = [*CODE]
     with actors(tmp_path, names, "running") as service:
         service.wait_until_ready()
+        # A change of a plugin's state is looked after: from then on, nobody who has started runs.
+        assert service.request("POST", "/plugins/spare/stop").status_code == 200
         for name in names:
             assert service.request("POST", f"/act/{name}").status_code == 204
             service.wait_for(f'"lva.plugin.{name}", "message": "changed ')
