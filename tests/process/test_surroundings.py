@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from pathlib import Path
 
@@ -137,3 +138,89 @@ def test_a_body_that_is_no_utf_8_is_the_client_s_mistake(tmp_path: Path) -> None
         assert answer.status_code == 400, answer.text
         assert service.stop() == 0
     assert not [record for record in service.records if "exception" in record]
+
+
+def in_namespace(*command: str) -> list[str]:
+    """Return a command that runs in namespaces of its own; that takes no privileges."""
+    return ["unshare", *command]
+
+
+def test_a_user_without_a_name_or_a_home_is_told_to_set_the_state_directory(tmp_path: Path) -> None:
+    """Kind: containers that choose the user. What needs no state directory works."""
+    without = ["env", "-u", "HOME", "-u", "LUNA_VIDEO_AGENT_STATE_DIR", sys.executable, "-m", "lva"]
+    user = in_namespace("--user", "--map-user=54321", *without)
+    with ServiceProcess(tmp_path, ["history"], command=[*user, "run"]) as service:
+        assert service.wait() == 2
+    assert "state_dir" in service.output
+    assert "Traceback" not in service.output
+    with ServiceProcess(tmp_path, ["history"], command=[*user, "plugins"]) as plugins:
+        assert plugins.wait() == 0
+
+
+FILLER = """
+    from pathlib import Path
+
+    class Filler(BaseBackgroundPlugin):
+        async def initialize(self):
+            self.path = Path(self.app.settings["state_dir"], "filler")
+            self.addRoute("/full", self.full)
+            self.addRoute("/free", self.free)
+
+        async def full(self, request):
+            with open(self.path, "wb", buffering=0) as file:
+                try:
+                    while file.write(b"x" * 4096):
+                        pass
+                except OSError as error:
+                    return str(error)
+
+        async def free(self, request):
+            self.path.unlink()
+            return "freed"
+"""
+
+
+def test_history_goes_on_after_a_full_disk(tmp_path: Path) -> None:
+    """Kind: a file of the service's that cannot be written now. Points wait; none is lost."""
+    write_plugin(tmp_path / "plugins", "filler", FILLER)
+    (tmp_path / "state").mkdir(mode=0o700)
+    mounted = f"mount -t tmpfs -o size=1m,mode=700 tmpfs {tmp_path}/state"
+    command = in_namespace(
+        "--user", "--map-root-user", "--mount", "sh", "-c",
+        f"{mounted} && exec {sys.executable} -m lva run",
+    )  # fmt: skip
+    toml = "[plugins.history]\nflush_interval = 0\nretry_initial = 0.05\nretry_max = 0.05\n"
+    with ServiceProcess(
+        tmp_path, ["history", "filler"], toml + "circuit_failures = 100000\n", command=command
+    ) as service:
+        service.wait_until_ready()
+        assert "No space left" in service.get("/full").text
+
+        def waits() -> bool:
+            service.get("/livez")
+            return "full" in (service.plugin("history")["last_error"] or "")
+
+        service.wait_until(waits)
+        assert service.get("/free").text == "freed"
+        service.wait_until(lambda: service.plugin("history")["ledger"]["queued"] == 0)
+        assert service.stop() == 0
+    points = service.receipt_of("history")["points"]
+    assert (points["dropped"], points["rejected"]) == ({}, 0)
+
+
+def test_history_begins_a_new_file_when_its_own_is_removed(tmp_path: Path) -> None:
+    """Kind: files of the service's that somebody removes while it runs."""
+    with ServiceProcess(
+        tmp_path, ["history"], "[plugins.history]\nflush_interval = 0\n"
+    ) as service:
+        service.wait_until_ready()
+        for path in (tmp_path / "state").glob("history.sqlite3*"):
+            path.unlink()
+
+        def there() -> bool:
+            service.get("/readyz?after")
+            return bool(service.get("/history/points?series=requests").json()["points"])
+
+        service.wait_until(there)
+        assert (tmp_path / "state" / "history.sqlite3").exists()
+        assert service.stop() == 0
