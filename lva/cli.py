@@ -80,12 +80,18 @@ def run(config: Path | None, watch: bool, **options: Any) -> None:
     Exit codes: 0 clean; 2 wrong settings or plugin files; 3 a critical plugin failed;
     4 a plugin was abandoned or points were lost; 70 ended by the watchdog.
     """
-    from lva.signals import Signals  # late: the other commands need no server
+    from lva.host.receipt import EXIT_KILLED  # late, as the next: the other commands need no server
+    from lva.needed_threads import NoThreadError
+    from lva.signals import Signals
 
     signals = Signals()
-    with signals.handled():
-        overrides = {key: value for key, value in options.items() if value not in (None, ())}
-        sys.exit(_reporting_problems(lambda: _run(overrides, config, watch, signals)))
+    overrides = {key: value for key, value in options.items() if value not in (None, ())}
+    try:
+        with signals.handled():
+            sys.exit(_reporting_problems(lambda: _run(overrides, config, watch, signals)))
+    except NoThreadError as error:
+        click.echo(f"lva: {error}; nothing was started", err=True)
+        sys.exit(EXIT_KILLED)
 
 
 def _run(overrides: dict[str, Any], config: Path | None, watch: bool, signals: Any) -> int:

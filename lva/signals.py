@@ -22,6 +22,7 @@ import trio
 from lva.host.process.state import Piece, own_descriptors
 from lva.host.receipt import EXIT_UNCLEAN
 from lva.logs import service_logger
+from lva.needed_threads import start_needed
 
 LOGGER: Final = service_logger("lva.service")
 
@@ -63,9 +64,13 @@ class Signals:
 
     @contextlib.contextmanager
     def handled(self) -> Iterator[None]:
-        """Handle the signals inside, and as before afterwards. In the main thread."""
+        """Handle the signals inside, and as before afterwards. In the main thread.
+
+        Raises:
+            NoThreadError: There is no thread to hear them in.
+        """
         self._open_pipe()
-        threading.Thread(target=self._hear, name="lva-signals", daemon=True).start()
+        start_needed(threading.Thread(target=self._hear, name="lva-signals", daemon=True))
         before = {number: signal.signal(number, self._handle) for number in _ours()}
         harmless = {number: signal.signal(number, _do_nothing) for number in _deadly()}
         try:

@@ -25,6 +25,7 @@ from typing import Final
 
 from lva.log_writer import Descriptor
 from lva.logs import flush
+from lva.needed_threads import start_needed
 
 #: How long, in seconds, standard error may be full before the rest is given up.
 _WRITE_PATIENCE: Final = 0.5
@@ -60,10 +61,14 @@ class Terminator:
         self._thread = threading.Thread(target=self._run, name="lva-terminator", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread.
+
+        Raises:
+            NoThreadError: There is none left.
+        """
         self._stderr = Descriptor()  # while it is sure to be the right one
         self._for_c = _without_waiting(self._stderr.number())
-        self._thread.start()
+        start_needed(self._thread)
 
     def kill_after(self, seconds: float, code: int, message: str) -> None:
         """Past `seconds`, dump all stacks and exit with `code`.

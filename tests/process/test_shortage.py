@@ -55,6 +55,21 @@ def test_more_clients_than_file_descriptors(tmp_path: Path, clients: list[socket
     assert [record["message"].partition(":")[0] for record in said] == ["new connections wait"]
 
 
+@pytest.mark.parametrize(
+    ("stack", "thread"), [(64, "lva-signals"), (9, "lva-terminator")], ids=["none", "one"]
+)
+def test_no_thread_for_the_service_itself(tmp_path: Path, stack: int, thread: str) -> None:
+    """Kind: what is short is what the service cannot do without. One line says so, and no traceback.
+
+    Threads have stacks of so many GiB, in an address space of twelve.
+    """
+    with limited(tmp_path, f"ulimit -s {stack << 20}; ulimit -v {12 << 20}") as service:
+        assert service.wait() == 70
+    (said,) = [line for line in service.lines if line.startswith("lva: ")]
+    assert said.startswith(f"lva: no thread is left for {thread}; raise the limit")
+    assert "Traceback" not in service.output
+
+
 def test_few_threads(tmp_path: Path, clients: list[socket.socket]) -> None:
     """What needs a thread and gets none is tried again, as after any failure; nothing else fails."""
     with limited(tmp_path, FEW_THREADS) as service:

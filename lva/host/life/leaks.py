@@ -83,7 +83,7 @@ async def lasting_leaks(lives: Sequence[Footprint]) -> dict[str, Leaks]:
         with trio.CancelScope(shield=True):
             await trio.sleep(_LOOK)
         # Threads end in real time, which the event loop's may not be.
-        time.sleep(max(0.0, look + _LOOK - time.monotonic()))  # noqa: ASYNC251
+        time.sleep(max(0.0, look + _LOOK - time.monotonic()))  # noqa: ASYNC251 - what is left of one short look
     _lasting.update(alive)
     return find_leaks(lives)
 
