@@ -912,10 +912,11 @@ async def test_what_comes_during_a_commit_that_fails_stays_behind_what_was_there
     async with opened(path, limit=100) as box, trio.open_nursery() as nursery:
         box.offer(numbered(50))
         with no_room_beyond(4096):
-            nursery.start_soon(box._commit)
-            await trio.testing.wait_all_tasks_blocked()
-            assert box._writing.locked()
-            box.offer(numbered(30, 50))
+            async with box._thread:  # for which the write waits, so that it is under way for sure
+                nursery.start_soon(box._commit)
+                await trio.testing.wait_all_tasks_blocked()
+                assert box._writing.locked()
+                box.offer(numbered(30, 50))
             async with box._writing:
                 pass
         assert stored_points(box) == 0
