@@ -28,7 +28,7 @@ from lva.sources import (
     CONFIG_VARIABLE,
     DEFAULT_FILE,
     ENV_PREFIX,
-    Source,
+    SettingsSource,
     over,
     read_environment,
     read_file,
@@ -412,7 +412,7 @@ def load_settings(
     environment = read_environment(Settings.model_fields)
     sources = [
         replace(source, values=_fold_tables(source.values))
-        for source in (Source("command line", dict(overrides or {})), environment, file)
+        for source in (SettingsSource("command line", dict(overrides or {})), environment, file)
     ]
     merged: dict[str, Any] = {}
     for source in sources:
@@ -451,7 +451,7 @@ def _without_wrong(merged: Mapping[str, Any], error: ValidationError) -> Setting
         return None
 
 
-def explain(error: ErrorDetails, sources: Sequence[Source]) -> str:
+def explain(error: ErrorDetails, sources: Sequence[SettingsSource]) -> str:
     """Turn one of pydantic's errors into a message that names the key and where it was set."""
     keys = error["loc"]
     if not keys:

@@ -30,7 +30,7 @@ _LINK_PART: Final = re.compile(
 
 
 @dataclass(frozen=True)
-class Source:
+class SettingsSource:
     """One place that settings come from.
 
     Attributes:
@@ -58,7 +58,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Environment(Source):
+class Environment(SettingsSource):
     """The `LUNA_VIDEO_AGENT_*` variables.
 
     Attributes:
@@ -171,7 +171,7 @@ def warn_of_service_links() -> None:
         )
 
 
-def read_file(config_file: Path | None) -> Source:
+def read_file(config_file: Path | None) -> SettingsSource:
     """Read the settings file: the one given, or named by the environment, or the usual one if any.
 
     Raises:
@@ -187,10 +187,10 @@ def read_file(config_file: Path | None) -> Source:
             if "admin_token" in values and os.fstat(file.fileno()).st_mode & stat.S_IROTH:
                 why = "everybody may read the admin_token in it"
                 raise ConfigurationError([f"{path}: {why}; run: chmod o-r {path}"])
-            return Source(str(path), values)
+            return SettingsSource(str(path), values)
     except FileNotFoundError:
         if named is None:
-            return Source(str(path), {})
+            return SettingsSource(str(path), {})
         raise ConfigurationError([f"{path}: there is no such settings file"]) from None
     except OSError as error:
         raise ConfigurationError([f"{path}: cannot be read: {error.strerror}"]) from error

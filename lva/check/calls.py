@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from lva.check.blocking import Blocking, blocking
-from lva.check.source import Function, Source, calls, dotted, in_package
+from lva.check.source import Function, PluginSource, calls, dotted, in_package
 from lva.contract import RuntimeName
 from lva.errors import Problem, hint
 from lva.events import EVENT_TYPES
@@ -68,7 +68,7 @@ _ENDERS: Final = frozenset(("sys.exit", "exit", "quit"))
 
 
 def call_problems(
-    source: Source, style: RuntimeName, package: Mapping[Path, Source]
+    source: PluginSource, style: RuntimeName, package: Mapping[Path, PluginSource]
 ) -> Iterator[Problem]:
     """Yield the calls of a file that are wrong where they are.
 
@@ -90,7 +90,7 @@ def call_problems(
         yield from _unknown_events(source, function)
 
 
-def _foreign(source: Source) -> set[Function]:
+def _foreign(source: PluginSource) -> set[Function]:
     """Return the coroutines that the file runs on event loops of its own, in threads of its own."""
     pending: list[Function] = []
     for function in source.functions:
@@ -116,7 +116,10 @@ def _foreign(source: Source) -> set[Function]:
 
 
 def _blocks(
-    source: Source, function: Function, style: RuntimeName, package: Mapping[Path, Source]
+    source: PluginSource,
+    function: Function,
+    style: RuntimeName,
+    package: Mapping[Path, PluginSource],
 ) -> Iterator[Problem]:
     for call in calls(function):
         found = _known(source, call, function)
@@ -140,15 +143,18 @@ def _blocks(
 
 
 def _blocking_problem(
-    source: Source, call: ast.Call, text: str, found: Blocking, style: RuntimeName
+    source: PluginSource, call: ast.Call, text: str, found: Blocking, style: RuntimeName
 ) -> Problem:
     level = found.level if style == "trio" else "warning"
     return Problem(text, source.path, call.lineno, "blocking", level)
 
 
 def _below(
-    source: Source, function: Function, seen: set[Function], package: Mapping[Path, Source]
-) -> Iterator[tuple[Source, ast.Call, Blocking]]:
+    source: PluginSource,
+    function: Function,
+    seen: set[Function],
+    package: Mapping[Path, PluginSource],
+) -> Iterator[tuple[PluginSource, ast.Call, Blocking]]:
     """Yield the blocking calls that a plain function leads to, each with its file."""
     for call in calls(function):
         found = _known(source, call, function)
@@ -160,14 +166,14 @@ def _below(
             yield from _below(*inner, seen, package)
 
 
-def _known(source: Source, call: ast.Call, function: Function) -> Blocking | None:
+def _known(source: PluginSource, call: ast.Call, function: Function) -> Blocking | None:
     name = source.resolve(call.func, function)
     return blocking(call, name, source.lines) if name else None
 
 
 def _runs_at_once(
-    source: Source, call: ast.Call, function: Function, package: Mapping[Path, Source]
-) -> tuple[Source, Function] | None:
+    source: PluginSource, call: ast.Call, function: Function, package: Mapping[Path, PluginSource]
+) -> tuple[PluginSource, Function] | None:
     """Return the plain function of the plugin that a call runs at once, with its file."""
     inner = source.local(call.func, function)
     found = (source, inner) if inner is not None else None
@@ -178,7 +184,9 @@ def _runs_at_once(
     return found
 
 
-def _belongs_elsewhere(source: Source, function: Function, style: RuntimeName) -> Iterator[Problem]:
+def _belongs_elsewhere(
+    source: PluginSource, function: Function, style: RuntimeName
+) -> Iterator[Problem]:
     """Look for asyncio in Trio style, and for Trio in asyncio style."""
     if any("sniffio" in name for name in source.imports.values()):
         return  # it looks for itself where it runs
@@ -198,7 +206,7 @@ def _belongs_elsewhere(source: Source, function: Function, style: RuntimeName) -
             yield Problem(text, source.path, call.lineno, "runtime")
 
 
-def _not_awaited(source: Source, function: Function) -> Iterator[Problem]:
+def _not_awaited(source: PluginSource, function: Function) -> Iterator[Problem]:
     """Look for statements that make a coroutine and throw it away."""
     for node in function.body:
         if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Call):
@@ -217,7 +225,7 @@ def _not_awaited(source: Source, function: Function) -> Iterator[Problem]:
             yield Problem(text, source.path, call.lineno, "not-awaited")
 
 
-def _swallows(source: Source, function: Function) -> Iterator[Problem]:
+def _swallows(source: PluginSource, function: Function) -> Iterator[Problem]:
     """Look for `except` clauses that keep Trio's cancellation from getting through."""
     for node in function.body:
         if not isinstance(node, ast.Try) or not _awaits(node.body):
@@ -241,7 +249,7 @@ def _awaits(body: list[ast.stmt]) -> bool:
     return any(isinstance(item, ast.Await | ast.AsyncFor | ast.AsyncWith) for item in nodes)
 
 
-def _caught(source: Source, handler: ast.ExceptHandler, function: Function) -> str | None:
+def _caught(source: PluginSource, handler: ast.ExceptHandler, function: Function) -> str | None:
     """Return how a handler catches Trio's Cancelled, if it does."""
     if handler.type is None:
         return "except:"
@@ -253,7 +261,7 @@ def _caught(source: Source, handler: ast.ExceptHandler, function: Function) -> s
     return None
 
 
-def _forbidden(source: Source, function: Function) -> Iterator[Problem]:
+def _forbidden(source: PluginSource, function: Function) -> Iterator[Problem]:
     """Look for what takes something away from the service."""
     for call in calls(function):
         name = source.resolve(call.func, function) or ""
@@ -275,7 +283,7 @@ def _forbidden(source: Source, function: Function) -> Iterator[Problem]:
             yield Problem(text, source.path, call.lineno, "thread", "warning")
 
 
-def _unknown_events(source: Source, function: Function) -> Iterator[Problem]:
+def _unknown_events(source: PluginSource, function: Function) -> Iterator[Problem]:
     """Look for points that are published as an event that there is not."""
     for call in calls(function):
         if not call.args or dotted(call.func) != "self.app.publish":
@@ -286,7 +294,7 @@ def _unknown_events(source: Source, function: Function) -> Iterator[Problem]:
             yield Problem(text, source.path, call.lineno, "event-name")
 
 
-def _is_daemon(source: Source, call: ast.Call) -> bool:
+def _is_daemon(source: PluginSource, call: ast.Call) -> bool:
     if any(keyword.arg in ("daemon", None) for keyword in call.keywords):
         return True
     return any(".daemon = True" in line for line in source.lines)

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from lva.check.source import Class, Function, Source, calls
+from lva.check.source import Class, Function, PluginSource, calls
 from lva.contract import RuntimeName
 from lva.errors import Problem, suggestion
 from lva.host.routing import VERBS
@@ -38,7 +38,7 @@ _SLIPS: Final = {
 }
 
 
-def contract_problems(source: Source, style: RuntimeName) -> Iterator[Problem]:
+def contract_problems(source: PluginSource, style: RuntimeName) -> Iterator[Problem]:
     """Yield what is wrong with the plugin and handler classes of a file.
 
     Args:
@@ -102,7 +102,7 @@ def signature_problem(
     return None
 
 
-def _methods(source: Source, cls: Class, kinds: set[str]) -> Iterator[Problem]:
+def _methods(source: PluginSource, cls: Class, kinds: set[str]) -> Iterator[Problem]:
     used = {node.attr for node in ast.walk(source.tree) if isinstance(node, ast.Attribute)}
     for name, (_, kind) in METHODS.items():
         function = cls.methods.get(name)
@@ -117,7 +117,7 @@ def _methods(source: Source, cls: Class, kinds: set[str]) -> Iterator[Problem]:
         yield from method_problems(source, function, name)
 
 
-def method_problems(source: Source, function: Function, name: str) -> Iterator[Problem]:
+def method_problems(source: PluginSource, function: Function, name: str) -> Iterator[Problem]:
     """Yield what keeps the host from calling a method of `METHODS`, or from awaiting what it returns.
 
     Args:
@@ -150,7 +150,7 @@ def _is_constant(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant)
 
 
-def _constructor(source: Source, cls: Class) -> Iterator[Problem]:
+def _constructor(source: PluginSource, cls: Class) -> Iterator[Problem]:
     function = cls.methods.get("__init__")
     if function is None:
         return
@@ -162,7 +162,7 @@ def _constructor(source: Source, cls: Class) -> Iterator[Problem]:
             yield _at(source, node, text, "constructor")
 
 
-def constructor_problems(source: Source, function: Function) -> Iterator[Problem]:
+def constructor_problems(source: PluginSource, function: Function) -> Iterator[Problem]:
     """Yield what keeps a plugin's `__init__` from making an instance that the host can use."""
     assert function.owner is not None
     if function.is_async:
@@ -199,7 +199,7 @@ def _hands_on_the_app(call: ast.Call, function: Function) -> bool:
     )
 
 
-def _misspelt(source: Source, cls: Class) -> Iterator[Problem]:
+def _misspelt(source: PluginSource, cls: Class) -> Iterator[Problem]:
     """Look for names of the contract written in another way, which are then just any names."""
     taken = {name for one in source.lineage(cls) for name in one.names}
     used = {node.attr for node in ast.walk(source.tree) if isinstance(node, ast.Attribute)}
@@ -217,7 +217,7 @@ def _misspelt(source: Source, cls: Class) -> Iterator[Problem]:
 
 
 def _what_is_there(
-    source: Source, cls: Class, kinds: set[str], style: RuntimeName
+    source: PluginSource, cls: Class, kinds: set[str], style: RuntimeName
 ) -> Iterator[Problem]:
     """Look for what this kind of plugin does not have."""
     names = {name for one in source.lineage(cls) for name in one.names}
@@ -234,7 +234,7 @@ def _what_is_there(
                 yield _at(source, node, text, "attribute")
 
 
-def _points(source: Source, cls: Class) -> Iterator[Problem]:
+def _points(source: PluginSource, cls: Class) -> Iterator[Problem]:
     """Look for points that are changed in place."""
     for name in ("handleEvent", "flushPointToMonitoring"):
         function = cls.methods.get(name)
@@ -275,7 +275,7 @@ def _changed(node: ast.AST) -> str | None:
     return None
 
 
-def _verbs(source: Source, cls: Class) -> Iterator[Problem]:
+def _verbs(source: PluginSource, cls: Class) -> Iterator[Problem]:
     """Look at a handler class: verbs in small letters, called with the request."""
     lower = [verb.lower() for verb in VERBS]
     for name, function in cls.methods.items():
@@ -299,7 +299,7 @@ def _verbs(source: Source, cls: Class) -> Iterator[Problem]:
             yield _at(source, cls.node, text, "verb")
 
 
-def verb_problems(source: Source, function: Function) -> Iterator[Problem]:
+def verb_problems(source: PluginSource, function: Function) -> Iterator[Problem]:
     """Yield what keeps the host from calling a handler class's method for a verb."""
     # Variables of the path come by name; which there are, only the route says.
     names = [item.arg for item in function.node.args.args[2:]]
@@ -319,6 +319,6 @@ def _is_self_attribute(node: ast.AST, name: str) -> bool:
     )
 
 
-def _at(source: Source, node: ast.AST, text: str, code: str, level: str = "error") -> Problem:
+def _at(source: PluginSource, node: ast.AST, text: str, code: str, level: str = "error") -> Problem:
     line: int = getattr(node, "lineno", 1)
     return Problem(text, source.path, line, code, "warning" if level == "warning" else "error")

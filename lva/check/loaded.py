@@ -19,7 +19,7 @@ from lva.check.contract import (
     method_problems,
     verb_problems,
 )
-from lva.check.source import Function, Source
+from lva.check.source import Function, PluginSource
 from lva.contract import BaseBackgroundHandler, BaseBackgroundPlugin, BaseEventPlugin
 from lva.errors import Problem
 from lva.host.routing import VERBS
@@ -37,7 +37,7 @@ def loaded_problems(classes: Iterable[type], modules: Iterable[ModuleType]) -> I
         classes: The plugin's concrete classes.
         modules: Its modules; their handler classes are looked at too.
     """
-    sources: dict[str, Source | None] = {}
+    sources: dict[str, PluginSource | None] = {}
     suspects = [*_of_plugins(classes), *_of_handlers(modules)]
     for function, name in dict.fromkeys(suspects):
         path = function.__code__.co_filename
@@ -51,7 +51,7 @@ def loaded_problems(classes: Iterable[type], modules: Iterable[ModuleType]) -> I
                 yield problem
 
 
-def _problems(source: Source, function: Function, name: str) -> Iterator[Problem]:
+def _problems(source: PluginSource, function: Function, name: str) -> Iterator[Problem]:
     """Yield what is wrong with a function that the host would call by this name."""
     if name in METHODS:
         return method_problems(source, function, name)
@@ -113,14 +113,14 @@ def _takes(cls: type, name: str, function: FunctionType, given: Sequence[str]) -
     return True
 
 
-def _source(path: str) -> Source | None:
+def _source(path: str) -> PluginSource | None:
     try:
-        return Source(Path(path), Path(path).read_bytes())
+        return PluginSource(Path(path), Path(path).read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return None  # changed since it was imported, or nested too deeply: it shows when it runs
 
 
-def _in(source: Source, function: FunctionType) -> Function | None:
+def _in(source: PluginSource, function: FunctionType) -> Function | None:
     code = function.__code__
     for inner in source.functions:
         first = min([inner.node.lineno, *(item.lineno for item in inner.node.decorator_list)])

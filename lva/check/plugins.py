@@ -14,10 +14,10 @@ from lva import luna
 from lva.check.calls import call_problems
 from lva.check.contract import contract_problems
 from lva.check.routes import Adding, addings, route_problems
-from lva.check.source import Source
+from lva.check.source import PluginSource
 from lva.contract import RuntimeName
 from lva.errors import Problem
-from lva.host.loading.finder import PLUGIN_NAME, Place, PluginFileError, PluginFinder
+from lva.host.loading.finder import PLUGIN_NAME, PluginFileError, PluginFinder, PluginLocation
 from lva.host.loading.load import (
     SHIPPED_DIR,
     LoadedPlugin,
@@ -29,7 +29,7 @@ from lva.settings import Settings
 
 
 @dataclass
-class Report:
+class CheckReport:
     """What was found out about one plugin.
 
     Attributes:
@@ -46,7 +46,7 @@ class Report:
     file: Path | None = None
     problems: list[Problem] = field(default_factory=list)
     loaded: LoadedPlugin | None = None
-    sources: list[Source] = field(default_factory=list)
+    sources: list[PluginSource] = field(default_factory=list)
     directory: Path | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -89,7 +89,7 @@ class Report:
 
 def check_plugins(
     targets: Sequence[str], settings: Settings, settings_file: Path | None = None
-) -> list[Report]:
+) -> list[CheckReport]:
     """Look at plugins as the host would load them, and at their source.
 
     Their modules are executed, as the service does before it starts; no instance is made, and nothing is
@@ -115,21 +115,21 @@ def check_plugins(
     return reports
 
 
-def sources_of(place: Place) -> Iterator[Source | Problem]:
+def sources_of(place: PluginLocation) -> Iterator[PluginSource | Problem]:
     """Yield a plugin's files, read as text; a problem for one that is not Python."""
     paths = [place.path]
     if place.path.name == "__init__.py":
         paths = sorted(place.path.parent.rglob("*.py"))
     for path in paths:
         try:
-            yield Source(path, path.read_bytes())
+            yield PluginSource(path, path.read_bytes())
         except SyntaxError as error:
             yield Problem(str(error.msg), path, error.lineno, "syntax")
         except (OSError, ValueError, RecursionError, MemoryError) as error:
             yield Problem(f"cannot be read: {error}", path)
 
 
-def addings_of(sources: Iterable[Source], plugin: str) -> list[Adding]:
+def addings_of(sources: Iterable[PluginSource], plugin: str) -> list[Adding]:
     """Return the routes that a plugin's files add."""
     return [adding for source in sources for adding in addings(source, plugin)]
 
@@ -142,7 +142,7 @@ def _finder(settings: Settings, directory: Path | None) -> PluginFinder:
     return finder_for(settings, directory)
 
 
-def kind_by_text(sources: Iterable[Source]) -> str | None:
+def kind_by_text(sources: Iterable[PluginSource]) -> str | None:
     """Return a plugin's kind as far as its source tells: a base class from elsewhere leaves it open."""
     kinds = {
         kind for source in sources for cls in source.classes.values() for kind in source.kinds(cls)
@@ -150,7 +150,7 @@ def kind_by_text(sources: Iterable[Source]) -> str | None:
     return "+".join(sorted(kinds - {"handler"}, reverse=True)) or None
 
 
-def runtime_by_text(sources: Iterable[Source]) -> RuntimeName | None:
+def runtime_by_text(sources: Iterable[PluginSource]) -> RuntimeName | None:
     """Return a plugin's style as far as its source tells."""
     for source in sources:
         for cls in source.classes.values():
@@ -159,19 +159,19 @@ def runtime_by_text(sources: Iterable[Source]) -> RuntimeName | None:
     return None
 
 
-def _located(target: str) -> Report:
+def _located(target: str) -> CheckReport:
     """Return an empty report for a name or a path."""
     path = Path(target)
     if PLUGIN_NAME.fullmatch(target.removesuffix(".py")) and not path.is_file():
-        return Report(target.removesuffix(".py"))
+        return CheckReport(target.removesuffix(".py"))
     path = path.absolute()
     if path.name == "__init__.py":
         path = path.parent
-    return Report(path.stem if path.suffix == ".py" else path.name, directory=path.parent)
+    return CheckReport(path.stem if path.suffix == ".py" else path.name, directory=path.parent)
 
 
 def _check(
-    report: Report, finder: PluginFinder, settings: Settings, settings_file: Path | None
+    report: CheckReport, finder: PluginFinder, settings: Settings, settings_file: Path | None
 ) -> None:
     unread: list[Problem] = []
     try:
@@ -179,7 +179,7 @@ def _check(
             place = finder.locate(report.name)
             report.file = place.path
             found = list(sources_of(place))
-            report.sources = [item for item in found if isinstance(item, Source)]
+            report.sources = [item for item in found if isinstance(item, PluginSource)]
             unread = [item for item in found if isinstance(item, Problem)]
         with _arguments_of(report.name):
             report.loaded = load_plugin(report.name, settings, finder)
@@ -225,7 +225,7 @@ def _arguments_of(name: str) -> Iterator[None]:
         sys.argv = before
 
 
-def _check_routes(reports: Sequence[Report], settings: Settings) -> None:
+def _check_routes(reports: Sequence[CheckReport], settings: Settings) -> None:
     from lva.web.paths import RESOURCES
 
     own = {report.name: addings_of(report.sources, report.name) for report in reports}
@@ -245,7 +245,7 @@ def _routes_of_others(names: Iterable[str], settings: Settings) -> dict[str, lis
         if name not in names and PLUGIN_NAME.fullmatch(name):
             try:
                 found = sources_of(finder.locate(name))
-                sources = [item for item in found if isinstance(item, Source)]
+                sources = [item for item in found if isinstance(item, PluginSource)]
                 routes[name] = addings_of(sources, name)
             except PluginFileError:
                 continue  # it is not what was asked about
@@ -293,7 +293,7 @@ def toml_line(text: str, table: str, key: str) -> int | None:
     return found
 
 
-def _not_ignored(problems: Iterable[Problem], sources: Iterable[Source]) -> Iterator[Problem]:
+def _not_ignored(problems: Iterable[Problem], sources: Iterable[PluginSource]) -> Iterator[Problem]:
     """Leave out what a comment lets pass."""
     by_path = {source.path: source for source in sources}
     for problem in problems:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from werkzeug.routing import Map, Rule
 
 from lva.check.contract import signature_problem
-from lva.check.source import Class, Function, Source, calls, dotted
+from lva.check.source import Class, Function, PluginSource, calls, dotted
 from lva.errors import Problem
 from lva.host.routing import VERBS, Gate, Owner, RouteRefusedError, RouteTable
 
@@ -29,7 +29,7 @@ class Adding:
         sure: Whether it happens each time that the function is called.
     """
 
-    source: Source
+    source: PluginSource
     function: Function
     call: ast.Call
     path: str | None
@@ -43,7 +43,7 @@ class Adding:
         return self.call.args[position] if len(self.call.args) > position else None
 
 
-def addings(source: Source, plugin: str) -> list[Adding]:
+def addings(source: PluginSource, plugin: str) -> list[Adding]:
     """Return the calls of `self.addRoute()` and `self.app.addRoute()` in a plugin's file."""
     found = []
     for function in source.functions:
@@ -63,7 +63,7 @@ def addings(source: Source, plugin: str) -> list[Adding]:
     return sorted(found, key=lambda adding: adding.call.lineno)
 
 
-def _text_of(node: ast.expr, source: Source, function: Function, plugin: str) -> str | None:
+def _text_of(node: ast.expr, source: PluginSource, function: Function, plugin: str) -> str | None:
     """Return a path that is written down, or made of texts that are and the plugin's name."""
     if not isinstance(node, ast.JoinedStr):
         return source.text_of(node, function)
@@ -200,7 +200,7 @@ def _named(function: Function) -> list[str]:
     return [item.arg for item in (*arguments.args[2:], *arguments.kwonlyargs)]
 
 
-def _inherits(source: Source, cls: Class) -> bool:
+def _inherits(source: PluginSource, cls: Class) -> bool:
     """Return whether a class has bases from elsewhere, about which nothing is known."""
     return any(
         base not in (None, "object") and base not in source.classes

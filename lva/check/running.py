@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from lva.check.plugins import Report
+from lva.check.plugins import CheckReport
 from lva.errors import ConfigurationError, Problem
 from lva.host.loading.load import table_of
 from lva.host.plugin_modules import PACKAGE
@@ -29,7 +29,7 @@ POINTS_LIMIT: Final = 30.0
 _MAX_POINTS: Final = 64 * 1024 * 1024
 
 
-def run_contract(report: Report, settings: Settings) -> None:
+def run_contract(report: CheckReport, settings: Settings) -> None:
     """Put a loaded plugin through the life-cycle contract, and add what is wrong to its report.
 
     It is started, stopped, cancelled at every step, crashed and restarted, in virtual time, with the
@@ -54,7 +54,7 @@ def _reasons(steps: Sequence[Step]) -> str:
     return "; ".join(dict.fromkeys(step.message for step in steps))
 
 
-def send_points(report: Report, settings: Settings, points: Sequence[MonitoringPoint]) -> None:
+def send_points(report: CheckReport, settings: Settings, points: Sequence[MonitoringPoint]) -> None:
     """Publish points to a loaded event plugin in the real host, in real time and once.
 
     They go where its configuration says. What was not delivered is added to the report.
@@ -121,7 +121,7 @@ def _point(line: str) -> MonitoringPoint:
 
 
 async def _send(
-    report: Report, settings: Settings, points: Sequence[MonitoringPoint]
+    report: CheckReport, settings: Settings, points: Sequence[MonitoringPoint]
 ) -> tuple[dict[str, Any], str]:
     from lva.testing import running_plugin
     from lva.testing.report import GUARANTEES
@@ -138,20 +138,22 @@ async def _send(
         return dict(status["ledger"]), str(status["last_error"] or "")
 
 
-def _room(report: Report) -> int:
+def _room(report: CheckReport) -> int:
     """Return how many points the plugin's buffer takes."""
     assert report.loaded is not None
     return report.loaded.settings.buffer_limit
 
 
-def _source(report: Report) -> str | os.PathLike[str]:
+def _source(report: CheckReport) -> str | os.PathLike[str]:
     """Return what the kit finds the plugin by: its file, or the name of an installed one."""
     assert report.loaded is not None
     inside = report.loaded.module.partition(".")[0] == PACKAGE
     return report.loaded.path if inside else report.name
 
 
-def _configured(report: Report, settings: Settings) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+def _configured(
+    report: CheckReport, settings: Settings
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """Return the plugin's configuration, and the host's keys that the settings have for it."""
     table = table_of(report.name, settings)
     return table.config, table.model_dump(exclude={"config", "from_"}, exclude_unset=True)

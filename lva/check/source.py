@@ -95,7 +95,7 @@ class Class:
         return self.node.name
 
 
-class Source:
+class PluginSource:
     """One file.
 
     Args:
@@ -353,8 +353,8 @@ class Source:
 
 
 def in_package(
-    package: Mapping[Path, Source], source: Source, name: str
-) -> tuple[Source, Function] | None:
+    package: Mapping[Path, PluginSource], source: PluginSource, name: str
+) -> tuple[PluginSource, Function] | None:
     """Return a function of a package by the dotted name that an import gives it, with its file.
 
     Args:

@@ -15,7 +15,7 @@ _TROUBLE: Final = {"failed": 0, "abandoned": 0, "backoff": 1, "initializing": 1}
 
 
 @dataclass(slots=True)
-class Plugin:
+class PluginRow:
     """One plugin's row.
 
     Attributes:
@@ -63,7 +63,7 @@ class Model:
     draining: bool = False
     service: dict[str, Any] = field(default_factory=dict)
     series: dict[str, deque[Any]] = field(default_factory=dict)
-    plugins: dict[str, Plugin] = field(default_factory=dict)
+    plugins: dict[str, PluginRow] = field(default_factory=dict)
     timeline: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_TIMELINE))
     _columns: list[str] = field(default_factory=list)
 
@@ -76,7 +76,7 @@ class Model:
         elif name == "transition":
             self._transition(data)
 
-    def by_trouble(self) -> list[Plugin]:
+    def by_trouble(self) -> list[PluginRow]:
         """Return the plugins, those first that need somebody to look at them."""
         return sorted(self.plugins.values(), key=lambda plugin: plugin.trouble)
 
@@ -94,7 +94,7 @@ class Model:
         self.series = {name: deque(data["series"][name], maxlen=_STEPS) for name in SERIES}
         self._columns = data["columns"]
         self.plugins = {
-            item["name"]: Plugin(
+            item["name"]: PluginRow(
                 item, self._row(item["row"]), deque(item["spark"], maxlen=_SPARKS), item["reason"]
             )
             for item in data["plugins"]

@@ -13,7 +13,7 @@ from rich.text import Text
 from lva.client.words import STATE_STYLES, age, clean, count, gauge, milliseconds, spark
 
 if TYPE_CHECKING:
-    from lva.client.model import Model, Plugin
+    from lva.client.model import Model, PluginRow
 
 #: Lines besides the plugins and the changes: service, two gaps, four of requests, heads, keys.
 _FIXED: Final = 10
@@ -111,7 +111,7 @@ _COLUMNS: Final[Sequence[tuple[str, int | None, JustifyMethod, int]]] = (
 )
 
 
-def _plugins(model: Model, plugins: Iterable[Plugin], width: int, plain: bool) -> Table:
+def _plugins(model: Model, plugins: Iterable[PluginRow], width: int, plain: bool) -> Table:
     """Return the plugins' table, with as many columns as there is room for."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", width=width)
     shown = [least <= width for *_, least in _COLUMNS]
@@ -131,7 +131,7 @@ def _plugins(model: Model, plugins: Iterable[Plugin], width: int, plain: bool) -
     return table
 
 
-def _row(model: Model, plugin: Plugin, plain: bool) -> list[Text]:
+def _row(model: Model, plugin: PluginRow, plain: bool) -> list[Text]:
     row = plugin.row
     state = clean(row["state"])
     style = STATE_STYLES.get(state, "")
@@ -153,7 +153,7 @@ def _row(model: Model, plugin: Plugin, plain: bool) -> list[Text]:
     ]
 
 
-def _why(plugin: Plugin) -> str:
+def _why(plugin: PluginRow) -> str:
     """Return what is to be known of a plugin that is not running, drops points, or blocked an event loop."""
     if plugin.row["state"] != "running":
         return clean(plugin.reason or "")

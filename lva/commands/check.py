@@ -20,7 +20,7 @@ from lva.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from lva.check.plugins import Report
+    from lva.check.plugins import CheckReport
     from lva.errors import Problem
     from lva.points import MonitoringPoint
     from lva.settings import Settings
@@ -96,7 +96,10 @@ def _points(path: Path) -> list[MonitoringPoint]:
 
 
 def _run(
-    reports: Sequence[Report], settings: Settings, run: bool, points: list[MonitoringPoint] | None
+    reports: Sequence[CheckReport],
+    settings: Settings,
+    run: bool,
+    points: list[MonitoringPoint] | None,
 ) -> None:
     """Do what `--run` and `--points` ask for, with those plugins that can be loaded."""
     if not run and points is None:
@@ -144,7 +147,7 @@ def _expanded(targets: Sequence[str], settings: Settings) -> list[str]:
 def _plugins_in(directory: Path) -> list[str]:
     """Return the paths of a directory's plugins, without files that only help them."""
     from lva.check.plugins import kind_by_text, sources_of
-    from lva.check.source import Source
+    from lva.check.source import PluginSource
     from lva.host.loading.finder import PluginFinder
 
     finder = PluginFinder([directory.absolute()], installed=())
@@ -152,7 +155,7 @@ def _plugins_in(directory: Path) -> list[str]:
     for name in sorted(finder.available()):
         place = finder.locate(name)
         sources = list(sources_of(place))
-        read = [source for source in sources if isinstance(source, Source)]
+        read = [source for source in sources if isinstance(source, PluginSource)]
         if kind_by_text(read) is not None or len(read) < len(sources):
             file = directory / place.path.relative_to(directory.absolute())
             names.append(str(file.parent if file.name == "__init__.py" else file))
@@ -174,7 +177,7 @@ def _settings_problems(settings: Settings) -> list[str]:
     return settings_problems(settings, finder_for(settings))
 
 
-def _print_json(reports: Sequence[Report], wrong: Sequence[str]) -> None:
+def _print_json(reports: Sequence[CheckReport], wrong: Sequence[str]) -> None:
     print_json(
         {
             "ok": not wrong and all(report.ok for report in reports),
@@ -184,7 +187,7 @@ def _print_json(reports: Sequence[Report], wrong: Sequence[str]) -> None:
     )
 
 
-def _print(reports: Sequence[Report], wrong: Sequence[str]) -> None:
+def _print(reports: Sequence[CheckReport], wrong: Sequence[str]) -> None:
     for text in wrong:
         click.echo(f"settings: error: {printable(text)}")
     for report in reports:
@@ -204,7 +207,7 @@ def _print(reports: Sequence[Report], wrong: Sequence[str]) -> None:
     )
 
 
-def _line(report: Report, problem: Problem) -> str:
+def _line(report: CheckReport, problem: Problem) -> str:
     """Return a problem as compilers write theirs, so that editors find the place."""
     place = report.name
     if problem.file is not None:
@@ -214,7 +217,7 @@ def _line(report: Report, problem: Problem) -> str:
     return f"{printable(place)}: {problem.level}: {text} [{problem.code}]"
 
 
-def _result(report: Report) -> str:
+def _result(report: CheckReport) -> str:
     counts = {
         level: sum(problem.level == level for problem in report.problems)
         for level in ("error", "warning")

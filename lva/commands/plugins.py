@@ -19,8 +19,8 @@ from lva.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from lva.check.plugins import Report
-    from lva.host.loading.finder import Place, PluginFinder
+    from lva.check.plugins import CheckReport
+    from lva.host.loading.finder import PluginFinder, PluginLocation
     from lva.settings import Settings
 
 
@@ -99,11 +99,11 @@ def _listed(settings: Settings) -> Iterator[dict[str, Any]]:
 
 
 def _described(
-    name: str, enabled: bool, finder: PluginFinder, report: Report | None
+    name: str, enabled: bool, finder: PluginFinder, report: CheckReport | None
 ) -> dict[str, Any]:
     """Describe a plugin; one that is not enabled from its source alone."""
     from lva.check.plugins import kind_by_text, runtime_by_text, sources_of
-    from lva.check.source import Source
+    from lva.check.source import PluginSource
     from lva.host.loading.finder import PluginFileError
 
     row = _row(name, enabled)
@@ -118,7 +118,7 @@ def _described(
     row |= {"file": str(place.path), "origin": _origin_of(place)}
     sources = []
     for item in sources_of(place):
-        if isinstance(item, Source):
+        if isinstance(item, PluginSource):
             sources.append(item)
         elif report is None:
             row["problems"].append(str(item))
@@ -132,7 +132,7 @@ def _described(
     return row
 
 
-def _origin_of(place: Place) -> str:
+def _origin_of(place: PluginLocation) -> str:
     from lva.host.loading.load import SHIPPED_DIR
 
     if place.distribution is not None:

@@ -176,7 +176,7 @@ class History(BaseEventPlugin, BaseBackgroundPlugin):
 
         A first page has all that was published before it was asked for, unless that takes too long.
         """
-        query = Query(request.args)
+        query = HistoryQuery(request.args)
         if not query.continues:
             await self._caught_up()
         try:
@@ -209,7 +209,7 @@ class History(BaseEventPlugin, BaseBackgroundPlugin):
         stands = any(delivery["circuit"] != "closed" for delivery in own["deliveries"])
         return ledger["accepted"], ledger["accepted"] - (0 if stands else waiting)
 
-    async def _read(self, query: Query) -> list[dict[str, Any]]:
+    async def _read(self, query: HistoryQuery) -> list[dict[str, Any]]:
         reader = self._reader
         assert reader is not None
         if await self._in_thread(self._read_limit, reader.is_stale):
@@ -229,7 +229,7 @@ class History(BaseEventPlugin, BaseBackgroundPlugin):
         return await trio.to_thread.run_sync(work, limiter=limiter)
 
 
-class Query:
+class HistoryQuery:
     """What /history/points was asked for.
 
     Args:

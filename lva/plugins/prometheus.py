@@ -301,9 +301,11 @@ class Prometheus(BaseEventPlugin, BaseBackgroundPlugin):
             body = gzip.compress(body, compresslevel=1)
         return pluginHTTPResponse(body=body, headers=headers)
 
-    def _snapshot(self) -> "Snapshot":
+    def _snapshot(self) -> "ScrapeSnapshot":
         """Take everything as of one moment. Called in the worker thread that renders."""
-        return trio.from_thread.run_sync(lambda: Snapshot(self._tally.copy(), self.app.plugins()))
+        return trio.from_thread.run_sync(
+            lambda: ScrapeSnapshot(self._tally.copy(), self.app.plugins())
+        )
 
 
 class Durations:
@@ -393,7 +395,7 @@ class Tally:
         return other
 
 
-class Snapshot(NamedTuple):
+class ScrapeSnapshot(NamedTuple):
     """What a scrape shows of the service: the counts, and each plugin's description."""
 
     tally: Tally
@@ -403,7 +405,7 @@ class Snapshot(NamedTuple):
 class TakeSnapshot(Protocol):
     """Takes everything as of one moment."""
 
-    def __call__(self) -> Snapshot: ...
+    def __call__(self) -> ScrapeSnapshot: ...
 
 
 class ServiceCollector:

@@ -13,7 +13,7 @@ from typing import Final, Self
 import trio
 
 from lva.testing.places import Place, frame_place
-from lva.testing.report import Problem
+from lva.testing.report import Breach
 
 #: How long, in seconds, one step of a plugin may block the event loop.
 BLOCK_LIMIT: Final = 0.05
@@ -24,7 +24,7 @@ _ASYNCIO_HINT: Final = "await instead; what can only block goes into asyncio.to_
 
 
 @dataclass(slots=True)
-class Block:
+class BlockingCode:
     """A step that took too long.
 
     Attributes:
@@ -37,10 +37,10 @@ class Block:
     place: Place | None
     own_loop: bool = False
 
-    def problem(self, limit: float) -> Problem:
+    def problem(self, limit: float) -> Breach:
         """Return the block as a problem."""
         whose = "its own event loop" if self.own_loop else "the event loop of the whole service"
-        return Problem(
+        return Breach(
             "loop",
             f"one step blocked {whose} for {self.seconds * 1000:.0f} ms; at most {limit * 1000:.0f} ms"
             " are allowed",
@@ -50,7 +50,7 @@ class Block:
 
 
 @dataclass(slots=True)
-class _Step:
+class _RunningStep:
     began: float
     waited: float
     thread: int
@@ -73,11 +73,11 @@ class BlockWatch(trio.abc.Instrument):
     def __init__(self, root: str, limit: float = BLOCK_LIMIT) -> None:
         self._root = root
         self._limit = limit
-        self._steps: dict[int, _Step] = {}
+        self._steps: dict[int, _RunningStep] = {}
         self._over = threading.Event()
         self._local = threading.local()
         self._opened: list[int] = []
-        self.blocks: list[Block] = []
+        self.blocks: list[BlockingCode] = []
 
     def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self._watch, name="lva-testing", daemon=True)
@@ -91,17 +91,17 @@ class BlockWatch(trio.abc.Instrument):
         for descriptor in self._opened:
             os.close(descriptor)
 
-    def confirmed(self) -> list[Problem]:
+    def confirmed(self) -> list[Breach]:
         """Return the blocks that happened more than once at the same line: once may be an import."""
         times = Counter((block.place, block.own_loop) for block in self.blocks)
-        worst: dict[tuple[Place | None, bool], Block] = {}
+        worst: dict[tuple[Place | None, bool], BlockingCode] = {}
         for block in self.blocks:
             key = (block.place, block.own_loop)
             if times[key] > 1 and (key not in worst or block.seconds > worst[key].seconds):
                 worst[key] = block
         return [block.problem(self._limit) for block in worst.values()]
 
-    def all(self) -> list[Problem]:
+    def all(self) -> list[Breach]:
         """Return every block."""
         return [block.problem(self._limit) for block in self.blocks]
 
@@ -115,7 +115,7 @@ class BlockWatch(trio.abc.Instrument):
 
     def begin(self) -> None:
         """Begin to measure a step of this thread."""
-        self._steps[threading.get_ident()] = _Step(
+        self._steps[threading.get_ident()] = _RunningStep(
             time.perf_counter(), self._waited(), threading.get_ident()
         )
 
@@ -126,7 +126,7 @@ class BlockWatch(trio.abc.Instrument):
             return
         blocked = wall - (self._waited() - step.waited)
         if blocked >= self._limit and step.place is not None:
-            self.blocks.append(Block(blocked, step.place, own_loop))
+            self.blocks.append(BlockingCode(blocked, step.place, own_loop))
 
     def forget(self) -> None:
         """Forget this thread's step, of which nobody will tell the end: the watch is taken off the run."""

@@ -12,7 +12,7 @@ from typing import Any, Final, Self, TextIO
 from lva.host.loading.load import LoadedPlugin
 from lva.logs import CHATTY, current_plugin, plugin_logger, secret_texts
 from lva.testing.places import Place, error_place
-from lva.testing.report import Problem
+from lva.testing.report import Breach
 
 #: What every record has; anything else is an extra, which JSON logs show.
 _PLAIN: Final = {*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName"}
@@ -118,7 +118,7 @@ def secrets_of(loaded: LoadedPlugin) -> set[str]:
     return set().union(*(secret_texts(config) for config in configs.values()))
 
 
-def leaked_secrets(log: CapturedLog, name: str, root: str, secrets: Iterable[str]) -> list[Problem]:
+def leaked_secrets(log: CapturedLog, name: str, root: str, secrets: Iterable[str]) -> list[Breach]:
     """Return where a plugin wrote a secret, to the log or by printing.
 
     Args:
@@ -135,7 +135,7 @@ def leaked_secrets(log: CapturedLog, name: str, root: str, secrets: Iterable[str
             own = record.name == plugin_logger(name).name
             who = "the plugin" if own else f"the logger {record.name!r}"
             problems.append(
-                Problem(
+                Breach(
                     "secret",
                     f"{who} wrote a secret of the configuration to the log, at level {record.levelname}",
                     Place(record.pathname, record.lineno, record.funcName or "")
@@ -146,7 +146,7 @@ def leaked_secrets(log: CapturedLog, name: str, root: str, secrets: Iterable[str
             )
     if any(secret in log.printed for secret in secrets):
         problems.append(
-            Problem("secret", "the plugin printed a secret of the configuration", None, "")
+            Breach("secret", "the plugin printed a secret of the configuration", None, "")
         )
     return list(dict.fromkeys(problems))
 

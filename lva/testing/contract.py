@@ -12,7 +12,7 @@ import trio
 
 from lva.points import MonitoringPoint
 from lva.testing.blocks import BLOCK_LIMIT
-from lva.testing.deliveries import Deliveries, marked, numbered_points
+from lva.testing.deliveries import DeliveryCheck, marked, numbered_points
 from lva.testing.lifecycle import LifeCycle
 from lva.testing.report import Report
 from lva.testing.runs import Config, Runs
@@ -104,7 +104,7 @@ def check_event_contract(
         points = marked(points)
     with subject_of(source) as subject:
         runs = Runs(subject, config, settings, block_limit, make_world)
-        return Deliveries(runs, points, ordered).run()
+        return DeliveryCheck(runs, points, ordered).run()
 
 
 def _check_outside() -> None:

@@ -15,7 +15,7 @@ from lva.host.life.life import ENDED, State
 from lva.points import MonitoringPoint
 from lva.testing.places import Place
 from lva.testing.probe import HANDLE, InjectedError, Plan, worth_stopping_at
-from lva.testing.report import Problem, Report
+from lva.testing.report import Breach, Report
 from lva.testing.runs import Runs
 from lva.testing.trial import Trial, crash_problem
 from lva.testing.work import WORK, leave_to_work
@@ -76,7 +76,7 @@ def marked(points: Iterable[MonitoringPoint]) -> list[MonitoringPoint]:
     ]
 
 
-class Deliveries:
+class DeliveryCheck:
     """Checks one event plugin's deliveries.
 
     Args:
@@ -127,7 +127,7 @@ class Deliveries:
         if first.world is not None and first.world.own_clock:
             return
 
-        async def act(run: Trial) -> list[Problem]:
+        async def act(run: Trial) -> list[Breach]:
             run.host.publisher.publish("monitoring_event", self._points)
             return await leave_to_work(run)
 
@@ -157,7 +157,7 @@ class Deliveries:
         sending = _Sending(self._points, behaviour, inside, again)
         plan = Plan(around=sending.handle, cancel=None if cancel is None else (HANDLE, cancel))
 
-        async def whole(run: Trial) -> list[Problem]:
+        async def whole(run: Trial) -> list[Breach]:
             sending.world = run.world
             if run.world is not None and inside is None:
                 run.world.behaviour = behaviour
@@ -166,7 +166,7 @@ class Deliveries:
                 return [problem]
             if not run.life.deliveries:
                 text = "there is no event plugin in it, so it gets no points; leave this check out"
-                return [Problem("load", text)]
+                return [Breach("load", text)]
             await sending.publish(run, pause)
             return list(await (act or self._until_settled)(run, sending))
 
@@ -178,7 +178,7 @@ class Deliveries:
             lambda run: self._books(run, sending, behaviour, cancel is not None),
         )
 
-    async def _until_settled(self, run: Trial, sending: _Sending) -> list[Problem]:
+    async def _until_settled(self, run: Trial, sending: _Sending) -> list[Breach]:
         """Wait until every point has found its end, or for as long as an ill world is borne."""
         behaviour = sending.intended
         endless = behaviour in {Behaviour.FAIL, Behaviour.HANG}
@@ -192,10 +192,10 @@ class Deliveries:
                     return [problem]
         if not endless and _unsettled(run) and run.life.state.value not in ENDED:
             text = f"after {limit:g} s {_unsettled(run)} of {len(self._points)} points are not delivered"
-            return [Problem("G5", f"{text}; {_last_error(run)}", sending.place)]
+            return [Breach("G5", f"{text}; {_last_error(run)}", sending.place)]
         return []
 
-    async def _stop_amid(self, run: Trial, _sending: _Sending) -> list[Problem]:
+    async def _stop_amid(self, run: Trial, _sending: _Sending) -> list[Breach]:
         await trio.sleep(1.0)
         run.host.stop.request("while the outside world hangs")
         await run.host.stopped.wait()
@@ -205,7 +205,7 @@ class Deliveries:
 
     def _books(
         self, run: Trial, sending: _Sending, behaviour: Behaviour, cancelled: bool
-    ) -> Iterable[Problem]:
+    ) -> Iterable[Breach]:
         yield from sending.problems
         yield from sending.changed()
         well = behaviour is Behaviour.SUCCEED
@@ -214,14 +214,14 @@ class Deliveries:
             name = f"{cls.__name__}.handleEvent()"
             if (came := ledger.accepted + ledger.refused + ledger.filtered) < sending.published:
                 text = f"{sending.published} points were published, but only {came} came to {cls.__name__}"
-                yield Problem("G5", text)
+                yield Breach("G5", text)
             if well and ledger.delivered < ledger.accepted and not run.problems:
                 lost = ledger.accepted - ledger.delivered
                 why = "rejected" if ledger.rejected else "lost"
                 text = f"{name}: {lost} of {ledger.accepted} points were {why} although all is well"
-                yield Problem("G5", f"{text}; {_last_error(run)}", sending.place)
+                yield Breach("G5", f"{text}; {_last_error(run)}", sending.place)
             elif ledger.rejected and behaviour in {Behaviour.SOMETIMES, Behaviour.FAIL}:
-                yield Problem(
+                yield Breach(
                     "G5",
                     f"{name}: {ledger.rejected} points were rejected for ever for a failure that passes",
                     sending.place,
@@ -229,7 +229,7 @@ class Deliveries:
                     " raise RetryLaterError, or let the error through",
                 )
             elif behaviour is Behaviour.SOMETIMES and ledger.lost and not run.problems:
-                yield Problem(
+                yield Breach(
                     "G5",
                     f"{name}: {ledger.lost} points were dropped although the outside world failed only now"
                     f" and then; {_last_error(run)}",
@@ -240,7 +240,7 @@ class Deliveries:
         if self._ordered or _one_at_a_time(run):
             yield from sending.disorder()
 
-    def _arrivals(self, run: Trial, sending: _Sending, world: World) -> Iterable[Problem]:
+    def _arrivals(self, run: Trial, sending: _Sending, world: World) -> Iterable[Breach]:
         arrived = list(dict.fromkeys(world.arrived))
         for cls, delivery in run.life.deliveries.items():
             ledger = delivery.ledger
@@ -248,7 +248,7 @@ class Deliveries:
             others = max(0, ledger.accepted + ledger.refused + ledger.filtered - sending.published)
             claimed = ledger.delivered - others
             if claimed > len(arrived):
-                yield Problem(
+                yield Breach(
                     "G5",
                     f"{cls.__name__}.handleEvent() returned for {claimed} points, but only"
                     f" {len(arrived)} have arrived",
@@ -257,7 +257,7 @@ class Deliveries:
                 )
         if self._ordered and arrived != sorted(arrived):
             number = next(b for a, b in pairwise(arrived) if b < a)
-            yield Problem(
+            yield Breach(
                 "G3", f"point {number} arrived after one that was published later", sending.place
             )
 
@@ -283,7 +283,7 @@ class _Sending:
         self._calls = 0
         self._handed: dict[str, list[int]] = {}
         self.world: World | None = None
-        self.problems: list[Problem] = []
+        self.problems: list[Breach] = []
         self.place: Place | None = None
 
     async def publish(self, run: Trial, pause: float) -> None:
@@ -311,7 +311,7 @@ class _Sending:
             ids = {id(point) for point in points}
             if any(id(point) not in ids for point in (*error.failed, *error.rejected)):
                 self.problems.append(
-                    Problem(
+                    Breach(
                         "G5",
                         "PartialDeliveryError names points that are not the very objects that were handed"
                         " over; so the whole batch is sent again",
@@ -337,11 +337,11 @@ class _Sending:
         if unknown or (self._again and calls == 1):
             raise InjectedError("the points have arrived, but nobody knows")
 
-    def changed(self) -> Iterable[Problem]:
+    def changed(self) -> Iterable[Breach]:
         """Return whether the plugin has changed a point, which all plugins share."""
         for point, values in zip(self._points, self._values, strict=True):
             if _values(point) != values:
-                yield Problem(
+                yield Breach(
                     "G2",
                     "it changed a point that all plugins share",
                     self.place,
@@ -349,12 +349,12 @@ class _Sending:
                 )
                 return
 
-    def disorder(self) -> Iterable[Problem]:
+    def disorder(self) -> Iterable[Breach]:
         """Return whether points were handed over out of order, repetitions apart."""
         for handed in self._handed.values():
             first = list(dict.fromkeys(handed))
             if first != sorted(first):
-                yield Problem("G3", "points were handed over out of order")
+                yield Breach("G3", "points were handed over out of order")
                 return
 
 
@@ -372,7 +372,7 @@ async def _for_ever() -> None:
     await asyncio.Event().wait()
 
 
-async def _until_it_runs(run: Trial) -> Problem | None:
+async def _until_it_runs(run: Trial) -> Breach | None:
     state = await run.wait_for(State.RUNNING, State.BACKOFF, *ENDED)
     return None if state is State.RUNNING else crash_problem(run, "it does not start")
 
@@ -382,11 +382,11 @@ def _unsettled(run: Trial) -> int:
     return sum(ledger.queued + ledger.in_flight for ledger in ledgers)
 
 
-def _unbalanced(run: Trial) -> Problem | None:
+def _unbalanced(run: Trial) -> Breach | None:
     for cls, delivery in run.life.deliveries.items():
         if not delivery.ledger.balanced:
             text = f"the ledger of {cls.__name__} does not balance: {delivery.ledger.as_dict()}"
-            return Problem("G5", text)
+            return Breach("G5", text)
     return None
 
 

@@ -21,7 +21,7 @@ from lva.testing.blocks import BLOCK_LIMIT, BlockWatch
 from lva.testing.captured import CapturedLog, leaked_secrets, secrets_of
 from lva.testing.deliveries import numbered_points
 from lva.testing.places import error_place
-from lva.testing.report import Problem, Report, failed
+from lva.testing.report import Breach, Report, failed
 from lva.testing.runs import Config
 from lva.testing.subject import Source, Subject, subject_of
 from lva.testing.trial import Trial, crash_problem, root_of, trial
@@ -220,11 +220,11 @@ async def _come_to(run: Trial, wanted: State) -> None:
         raise AssertionError(f"the plugin {run.loaded.name} {failed('start', problem)}") from cause
 
 
-def _dropped(run: Trial) -> list[Problem]:
+def _dropped(run: Trial) -> list[Breach]:
     """Return the points that were dropped after all attempts: nobody else would see that in a test."""
     calls = [call.error for call in run.probe.calls if call.error and "handleEvent" in call.what]
     return [
-        Problem(
+        Breach(
             "G5",
             f"{count} points for {cls.__name__} were dropped, each attempt failed: {delivery.last_error}",
             error_place(calls[-1]) if calls else None,
@@ -235,10 +235,10 @@ def _dropped(run: Trial) -> list[Problem]:
     ]
 
 
-def _failed_handlers(log: CapturedLog) -> list[Problem]:
+def _failed_handlers(log: CapturedLog) -> list[Breach]:
     """Return the exceptions that handlers of routes did not handle, which their clients got as status 500."""
     return [
-        Problem(
+        Breach(
             "route",
             record.getMessage(),
             error_place(record.exc_info[1]) if record.exc_info and record.exc_info[1] else None,
@@ -249,7 +249,7 @@ def _failed_handlers(log: CapturedLog) -> list[Problem]:
     ]
 
 
-def _assert_well(subject: Subject, problems: Iterable[Problem]) -> None:
+def _assert_well(subject: Subject, problems: Iterable[Breach]) -> None:
     steps = [failed("in this test", problem) for problem in problems]
     if steps:
         raise AssertionError(str(Report(subject.shown, subject.name, steps)))

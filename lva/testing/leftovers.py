@@ -22,7 +22,7 @@ from lva.host.process import starts
 from lva.host.runtimes.runtime import waiting_at
 from lva.testing.blocks import SCHEDULE
 from lva.testing.places import Place, frame_place, parsed_place
-from lva.testing.report import Problem
+from lva.testing.report import Breach
 from lva.testing.virtual import threads_work
 from lva.testing.world import World
 
@@ -152,7 +152,7 @@ def snapshot() -> Snapshot:
 
 async def left_since(
     before: Snapshot, root: str, origins: Origins, world: World | None = None
-) -> list[Problem]:
+) -> list[Breach]:
     """Return what is there that was not there before, once what is about to end has had a moment.
 
     Args:
@@ -174,19 +174,19 @@ async def left_since(
     return found
 
 
-def host_leftovers(host: Host) -> list[Problem]:
+def host_leftovers(host: Host) -> list[Breach]:
     """Return what a host still holds for plugins that have ended: routes and points."""
     found = []
     for life in host.lives.values():
         if paths := [route.template for route in host.routes.of(life.name)]:
-            found.append(Problem("G7", f"leaked: the route {', '.join(paths)}"))
+            found.append(Breach("G7", f"leaked: the route {', '.join(paths)}"))
         for cls, delivery in life.deliveries.items():
             ledger = delivery.ledger
             if not delivery.mailbox.closed.is_set():
-                found.append(Problem("G7", f"leaked: the open channel of {cls.__name__}"))
+                found.append(Breach("G7", f"leaked: the open channel of {cls.__name__}"))
             if ledger.queued or ledger.in_flight:
                 found.append(
-                    Problem(
+                    Breach(
                         "G5",
                         f"at the end, {ledger.queued + ledger.in_flight} points of {cls.__name__} are in"
                         " no final place",
@@ -195,7 +195,7 @@ def host_leftovers(host: Host) -> list[Problem]:
     return found
 
 
-def _found(before: Snapshot, root: str, origins: Origins, world: World | None) -> list[Problem]:
+def _found(before: Snapshot, root: str, origins: Origins, world: World | None) -> list[Breach]:
     problems = []
     ours = {trio.lowlevel.current_task()}
     for task in all_tasks():
@@ -222,8 +222,8 @@ def _found(before: Snapshot, root: str, origins: Origins, world: World | None) -
     return problems
 
 
-def _left(kind: str, what: str, place: Place | None) -> Problem:
-    return Problem("G7", f"leaked: the {kind} {what}", place, _HINTS[kind])
+def _left(kind: str, what: str, place: Place | None) -> Breach:
+    return Breach("G7", f"leaked: the {kind} {what}", place, _HINTS[kind])
 
 
 def _of_trio(task: trio.lowlevel.Task) -> bool:

@@ -9,7 +9,7 @@ import trio
 
 from lva.host.life.life import ENDED, State
 from lva.testing.probe import CLOSE, INITIALIZE, MOST_CHECKPOINTS, START, Plan, worth_stopping_at
-from lva.testing.report import Problem, Report
+from lva.testing.report import Breach, Report
 from lva.testing.runs import Runs
 from lva.testing.trial import Trial, crash_problem
 from lva.testing.work import PATIENCE, WORK, crashed_by_itself, leave_to_work, some_minutes
@@ -76,7 +76,7 @@ class LifeCycle:
         return long
 
 
-async def _work_and_stop(run: Trial) -> list[Problem]:
+async def _work_and_stop(run: Trial) -> list[Breach]:
     state = await run.wait_for(*_SETTLED)
     if state is not State.RUNNING:
         return [crash_problem(run, "it does not start")]
@@ -84,18 +84,18 @@ async def _work_and_stop(run: Trial) -> list[Problem]:
     return crashed_by_itself(run)
 
 
-async def _work(run: Trial) -> list[Problem]:
+async def _work(run: Trial) -> list[Breach]:
     await run.wait_for(*_SETTLED)
     return await leave_to_work(run)
 
 
-async def _stop_at_once(run: Trial) -> list[Problem]:
+async def _stop_at_once(run: Trial) -> list[Breach]:
     run.host.stop.request("at once")
     await run.host.stopped.wait()
     return []
 
 
-async def _until_stopped(run: Trial) -> list[Problem]:
+async def _until_stopped(run: Trial) -> list[Breach]:
     """Wait for the stop at a checkpoint; a plugin may also not come to that checkpoint this time."""
     await run.wait_for(State.RUNNING, State.STOPPING, *ENDED)
     with some_minutes():
@@ -103,25 +103,25 @@ async def _until_stopped(run: Trial) -> list[Problem]:
     return []
 
 
-async def _restart(run: Trial) -> list[Problem]:
+async def _restart(run: Trial) -> list[Breach]:
     """Wait for the attempt after one that the kit has let fail."""
     await run.wait_for(State.BACKOFF, *ENDED)
     return await _runs_again(run)
 
 
-async def _runs_again(run: Trial) -> list[Problem]:
+async def _runs_again(run: Trial) -> list[Breach]:
     if run.life.state.value in ENDED:
         policy = run.life.settings
         if policy.restart == "never" or not policy.max_restarts:
             return []
         why = run.life.record.last.reason
-        return [Problem("G6", f"after a failure of the kit's it is not started again: {why}")]
+        return [Breach("G6", f"after a failure of the kit's it is not started again: {why}")]
     await run.wait_for(State.INITIALIZING, *ENDED)
     state = await run.wait_for(*_SETTLED)
     if state is State.RUNNING:
         return []
     return [
-        Problem(
+        Breach(
             "start",
             f"it does not start a second time: {run.life.record.last_error}",
             crash_problem(run, "").place,
@@ -131,7 +131,7 @@ async def _runs_again(run: Trial) -> list[Problem]:
     ]
 
 
-async def _crash_and_restart(run: Trial) -> list[Problem]:
+async def _crash_and_restart(run: Trial) -> list[Breach]:
     await run.wait_for(*_SETTLED)
     await trio.sleep(_A_MOMENT / 2)
     before = _paths(run)
@@ -143,7 +143,7 @@ async def _crash_and_restart(run: Trial) -> list[Problem]:
         if missing := before - _paths(run):
             hint = "add routes in initialize(), so that each attempt has them"
             text = f"after a restart the route {', '.join(sorted(missing))} is gone"
-            problems.append(Problem("G8", text, None, hint))
+            problems.append(Breach("G8", text, None, hint))
     return problems
 
 
@@ -158,7 +158,7 @@ async def _crash(run: Trial) -> None:
         await run.wait_for(State.BACKOFF, *ENDED)
 
 
-async def _stop_in_backoff(run: Trial) -> list[Problem]:
+async def _stop_in_backoff(run: Trial) -> list[Breach]:
     await run.wait_for(*_SETTLED)
     await _crash(run)
     run.host.stop.request("during the back-off")
@@ -166,7 +166,7 @@ async def _stop_in_backoff(run: Trial) -> list[Problem]:
     return []
 
 
-async def _stop_in_close(run: Trial) -> list[Problem]:
+async def _stop_in_close(run: Trial) -> list[Breach]:
     await run.wait_for(*_SETTLED)
     token = trio.lowlevel.current_trio_token()
 
@@ -181,7 +181,7 @@ async def _stop_in_close(run: Trial) -> list[Problem]:
     return []
 
 
-async def _stop_twice(run: Trial) -> list[Problem]:
+async def _stop_twice(run: Trial) -> list[Breach]:
     await run.wait_for(*_SETTLED)
     run.host.stop.request("once")
     run.host.stop.request("twice")
@@ -190,5 +190,5 @@ async def _stop_twice(run: Trial) -> list[Problem]:
     run.host.stop.request("a third time")
     await trio.lowlevel.checkpoint()
     if receipt is not run.host.receipt:
-        return [Problem("G9", "a second stop led to a second receipt")]
+        return [Breach("G9", "a second stop led to a second receipt")]
     return []

@@ -30,8 +30,8 @@ GUARANTEES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong.
+class Breach:
+    """One thing by which a plugin breaks its contract.
 
     Attributes:
         guarantee: Which guarantee is broken: ``"G1"``; or one of ``load``, ``start``, ``loop``, ``await``,
@@ -102,7 +102,7 @@ def skipped(name: str, guarantee: str, why: str) -> Step:
     return Step(name, full_name(guarantee), message=why, skipped=True)
 
 
-def failed(name: str, problem: Problem) -> Step:
+def failed(name: str, problem: Breach) -> Step:
     """Return a step that showed a problem."""
     place = problem.place
     return Step(

@@ -17,14 +17,14 @@ from lva.testing.blocks import BlockWatch
 from lva.testing.captured import CapturedLog, leaked_secrets, secrets_of
 from lva.testing.places import Place
 from lva.testing.probe import CLOSE, HANDLE, START, Plan
-from lva.testing.report import Problem, Report, failed, passed, skipped
+from lva.testing.report import Breach, Report, failed, passed, skipped
 from lva.testing.subject import Subject
 from lva.testing.trial import Trial, crash_problem, root_of, trial
 from lva.testing.world import World
 
 #: A plugin's configuration, or what makes it for a world.
 Config = Mapping[str, Any] | Callable[[Any], Mapping[str, Any]] | None
-Act = Callable[[Trial], Awaitable[Iterable[Problem]]]
+Act = Callable[[Trial], Awaitable[Iterable[Breach]]]
 
 
 class Runs:
@@ -59,7 +59,7 @@ class Runs:
         self._make_world = make_world
         self._watch: BlockWatch | None = None
         self._said: set[tuple[str, str, Place | None]] = set()
-        self._secrets: list[Problem] = []
+        self._secrets: list[Breach] = []
         self._on_asyncio = False
 
     @property
@@ -86,7 +86,7 @@ class Runs:
         guarantee: str,
         act: Act,
         plan: Plan | None = None,
-        after: Callable[[Trial], Iterable[Problem]] = lambda _run: (),
+        after: Callable[[Trial], Iterable[Breach]] = lambda _run: (),
     ) -> Trial | None:
         """Run the plugin once, do something to it, and report how it bore that.
 
@@ -121,7 +121,7 @@ class Runs:
         """Report a step that shows nothing."""
         self.report.steps.append(skipped(name, guarantee, why))
 
-    async def _once(self, plan: Plan, act: Act, clock: MockClock) -> Trial | list[Problem]:
+    async def _once(self, plan: Plan, act: Act, clock: MockClock) -> Trial | list[Breach]:
         async with AsyncExitStack() as stack:
             world = None if self._make_world is None else self._make_world()
             if world is not None:
@@ -150,7 +150,7 @@ class Runs:
             self._secrets += leaked_secrets(log, loaded.name, root_of(loaded), secrets_of(loaded))
             return run
 
-    def _note(self, name: str, guarantee: str, problems: Iterable[Problem]) -> None:
+    def _note(self, name: str, guarantee: str, problems: Iterable[Breach]) -> None:
         """Add a step to the report; what was said before is not said again."""
         problems = list(problems)
         if not problems:
@@ -181,13 +181,13 @@ def _stopper(run: Trial, plan: Plan, token: trio.lowlevel.TrioToken) -> Callable
     return stop_soon if run.loaded.runtime == "asyncio" else stop
 
 
-def _load_problem(text: str) -> Problem:
+def _load_problem(text: str) -> Breach:
     """Return what a configuration error says as a problem, with the line that it names."""
     for word in text.replace("\n", " ").split():
         file, _, line = word.rstrip(":,").rpartition(":")
         if file.endswith(".py") and line.isdigit():
-            return Problem("load", text, Place(file, int(line)))
-    return Problem("load", text)
+            return Breach("load", text, Place(file, int(line)))
+    return Breach("load", text)
 
 
 def _without_numbers(text: str) -> str:

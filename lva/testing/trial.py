@@ -31,7 +31,7 @@ from lva.testing.captured import CapturedLog
 from lva.testing.leftovers import Origins, host_leftovers, left_since, snapshot
 from lva.testing.places import coroutine_place, error_place, parsed_place
 from lva.testing.probe import CLOSE, INITIALIZE, InjectedError, Plan, Probe
-from lva.testing.report import Problem
+from lva.testing.report import Breach
 from lva.testing.unawaited import Unawaited
 from lva.testing.virtual import VirtualLoop, VirtualTime
 from lva.testing.world import World
@@ -76,7 +76,7 @@ class Trial:
     world: World | None = None
     log: CapturedLog | None = None
     worked: float = 0.0
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Breach] = field(default_factory=list)
 
     @property
     def life(self) -> PluginLife:
@@ -258,7 +258,7 @@ async def _stop(run: Trial) -> None:
         await host.stopped.wait()
     if not host.stopped.is_set():
         run.problems.append(
-            Problem("G4", f"the host has not stopped within {limit:g} s of being told to")
+            Breach("G4", f"the host has not stopped within {limit:g} s of being told to")
         )
     for _ in range(5):
         await trio.lowlevel.checkpoint()  # what the host started ends by itself now
@@ -268,7 +268,7 @@ async def _stop(run: Trial) -> None:
         run.problems += _ledgers(run)
 
 
-def _how_it_ended(run: Trial) -> list[Problem]:
+def _how_it_ended(run: Trial) -> list[Breach]:
     """Return what the receipt says of a bad end."""
     problems = []
     cut_short = run.probe.plan.cancel is not None and run.probe.plan.cancel[0] == CLOSE
@@ -279,13 +279,13 @@ def _how_it_ended(run: Trial) -> list[Problem]:
             continue  # on asyncio a stop may come between a call and its first step
         place = parsed_place(text, run.root)
         if "leaked" in text or "is abandoned" in text:
-            problems.append(Problem("G7", text, place, "end it in close()"))
+            problems.append(Breach("G7", text, place, "end it in close()"))
         elif "ignored its cancellation" in text or "although cancelled" in text:
             hint = "do not swallow cancellation: re-raise it, and shield nothing without a deadline"
-            problems.append(Problem("G4", text, place, hint))
+            problems.append(Breach("G4", text, place, hint))
         elif "took longer than" in text:
             problems.append(
-                Problem("G4", text, place, "give waits in close() a deadline of their own")
+                Breach("G4", text, place, "give waits in close() a deadline of their own")
             )
         else:
             call = next((c for c in run.probe.calls if c.error and text.startswith(c.what)), None)
@@ -294,14 +294,14 @@ def _how_it_ended(run: Trial) -> list[Problem]:
             )
             closing = ".close()" in text
             hint = "close() must cope with an initialize() that got half-way" if closing else ""
-            problems.append(Problem("G1" if closing else "G6", text, place, hint))
+            problems.append(Breach("G1" if closing else "G6", text, place, hint))
     if run.life.state.value is State.ABANDONED and not problems:
         reason = run.life.record.last.reason
-        problems.append(Problem("G4", f"abandoned: {reason}", parsed_place(reason, run.root)))
+        problems.append(Breach("G4", f"abandoned: {reason}", parsed_place(reason, run.root)))
     return problems
 
 
-def _calls_account(run: Trial) -> list[Problem]:
+def _calls_account(run: Trial) -> list[Breach]:
     """Compare how often each class was initialized and closed, and whether that was in turn."""
     problems = []
     probe = run.probe
@@ -312,7 +312,7 @@ def _calls_account(run: Trial) -> list[Problem]:
         if own := next((call for call in closed if call.caller is not None), None):
             hint = "the host calls it, once; what is needed elsewhere goes into a method of its own"
             text = f"{name}.close() was called by the plugin itself"
-            problems.append(Problem("G1", text, own.caller, hint))
+            problems.append(Breach("G1", text, own.caller, hint))
             continue  # the rest follows from it
         overridden = getattr(cls.close, "__wrapped__", None) is not None
         if (
@@ -321,7 +321,7 @@ def _calls_account(run: Trial) -> list[Problem]:
             and run.life.state.value is not State.ABANDONED
         ):
             problems.append(
-                Problem(
+                Breach(
                     "G1",
                     f"{name}.initialize() was entered {len(entered)} times, {name}.close() {len(closed)}",
                 )
@@ -329,34 +329,32 @@ def _calls_account(run: Trial) -> list[Problem]:
         if run.loaded.runtime == "trio":
             early = [other for call in closed for other in call.others if other.endswith("start()")]
             problems += [
-                Problem("G1", f"{name}.close() was called while {other} still ran")
+                Breach("G1", f"{name}.close() was called while {other} still ran")
                 for other in early
             ]
     return problems
 
 
-def _illegal_states(run: Trial) -> list[Problem]:
+def _illegal_states(run: Trial) -> list[Breach]:
     problems = []
     states = run.states
     for old, new in pairwise(states):
         if new not in TRANSITIONS[old]:
-            problems.append(
-                Problem("G8", f"an illegal change of state: {old.value} -> {new.value}")
-            )
+            problems.append(Breach("G8", f"an illegal change of state: {old.value} -> {new.value}"))
     if states[-1] not in {State.STOPPED, State.FAILED, State.ABANDONED}:
-        problems.append(Problem("G8", f"the plugin ended in the state {states[-1].value}"))
+        problems.append(Breach("G8", f"the plugin ended in the state {states[-1].value}"))
     return problems
 
 
-def _ledgers(run: Trial) -> list[Problem]:
+def _ledgers(run: Trial) -> list[Breach]:
     return [
-        Problem("G5", f"the ledger of {cls.__name__} does not balance: {delivery.ledger.as_dict()}")
+        Breach("G5", f"the ledger of {cls.__name__} does not balance: {delivery.ledger.as_dict()}")
         for cls, delivery in run.life.deliveries.items()
         if not delivery.ledger.balanced
     ]
 
 
-def crash_problem(run: Trial, doing: str) -> Problem:
+def crash_problem(run: Trial, doing: str) -> Breach:
     """Return why a plugin is not running, as a problem."""
     error = _logged_crash(run) or next(
         (
@@ -368,7 +366,7 @@ def crash_problem(run: Trial, doing: str) -> Problem:
     )
     place = None if error is None else error_place(error)
     reason = run.life.record.last_error or run.life.record.last.reason
-    return Problem("start", f"{doing}: {reason}", place or parsed_place(reason, run.root))
+    return Breach("start", f"{doing}: {reason}", place or parsed_place(reason, run.root))
 
 
 def _logged_crash(run: Trial) -> BaseException | None:
@@ -379,7 +377,7 @@ def _logged_crash(run: Trial) -> BaseException | None:
     return None
 
 
-def _with_places(run: Trial) -> list[Problem]:
+def _with_places(run: Trial) -> list[Breach]:
     """Return the problems; one of a task that does not end gets its line, if the host did not know it."""
     alive = [task for task in all_tasks() if task.context.get(current_plugin) == run.loaded.name]
     places = [coroutine_place(task.coro, run.root) for task in alive]
@@ -443,5 +441,5 @@ def _raise_ended() -> NoReturn:
     raise _EndedByForceError
 
 
-def _without_repetitions(problems: list[Problem]) -> list[Problem]:
+def _without_repetitions(problems: list[Breach]) -> list[Breach]:
     return list(dict.fromkeys(problems))

@@ -6,7 +6,7 @@ import warnings
 from typing import Any, Final, Self
 
 from lva.testing.places import Place
-from lva.testing.report import Problem
+from lva.testing.report import Breach
 
 _WORDS: Final = "was never awaited"
 
@@ -22,7 +22,7 @@ class Unawaited:
     """
 
     def __init__(self, root: str) -> None:
-        self.problems: list[Problem] = []
+        self.problems: list[Breach] = []
         self._root = root
         self._kept = warnings.catch_warnings()
 
@@ -50,5 +50,5 @@ class Unawaited:
             return
         text = f"{message}, so what it is to do is never done"
         self.problems.append(
-            Problem("await", text, Place(filename, lineno), "write `await` before the call")
+            Breach("await", text, Place(filename, lineno), "write `await` before the call")
         )

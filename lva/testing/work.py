@@ -11,7 +11,7 @@ from typing import Final
 import trio
 
 from lva.host.life.life import ENDED, State
-from lva.testing.report import Problem
+from lva.testing.report import Breach
 from lva.testing.trial import Trial, crash_problem
 
 #: How long, in virtual seconds, a plugin is left to its work.
@@ -37,13 +37,13 @@ def some_minutes() -> Iterator[None]:
             timer.join()
 
 
-async def leave_to_work(run: Trial) -> list[Problem]:
+async def leave_to_work(run: Trial) -> list[Breach]:
     """Wait some minutes, or until the running plugin crashes; return that crash, which is its own doing.
 
     How long it has worked is then in `Trial.worked`.
     """
     began = trio.current_time()
-    problems: list[Problem] = []
+    problems: list[Breach] = []
     with some_minutes():
         while run.life.state.value not in ENDED and not problems:
             state = await run.wait_for(State.BACKOFF, *ENDED, within=math.inf)
@@ -54,7 +54,7 @@ async def leave_to_work(run: Trial) -> list[Problem]:
     return problems
 
 
-def crashed_by_itself(run: Trial) -> list[Problem]:
+def crashed_by_itself(run: Trial) -> list[Breach]:
     """Return a crash that is the plugin's own doing, if there was one."""
     error = run.life.record.last_error
     if error is None or _HAS_ENDED in error:

@@ -18,7 +18,7 @@ import trio
 from lva.logs import service_logger
 from lva.settings import ENV_PREFIX, MIN_TOKEN_LENGTH, Settings
 from lva.web.buckets import Buckets
-from lva.web.problems import Problem
+from lva.web.problems import HttpProblem
 
 LOGGER: Final = service_logger("lva.admin")
 
@@ -73,7 +73,7 @@ class Access:
         """
         try:
             self._check(request)
-        except Problem as problem:
+        except HttpProblem as problem:
             self._log_refusal(request, problem)
             raise
         who = client(request)
@@ -99,7 +99,7 @@ class Access:
             return False
         try:
             self._check(request)
-        except Problem as problem:
+        except HttpProblem as problem:
             if problem.status == 403:
                 return False
             raise
@@ -107,7 +107,7 @@ class Access:
 
     def _check(self, request: Any) -> None:
         if self.off:
-            raise Problem(403, self._no_token(), "admin_token_not_set")
+            raise HttpProblem(403, self._no_token(), "admin_token_not_set")
         _check_origin(request)
         if self._token is not None:
             self._check_token(request, self._token)
@@ -141,7 +141,7 @@ class Access:
         self._log_refusal(request, problem)
         raise problem
 
-    def _log_refusal(self, request: Any, problem: Problem) -> None:
+    def _log_refusal(self, request: Any, problem: HttpProblem) -> None:
         """Log that a request was refused, now and then, and how many wrong tokens there were since."""
         now = trio.current_time()
         if now >= self._quiet_until:
@@ -172,7 +172,7 @@ def _check_origin(request: Any) -> None:
     origin = request.headers.get("Origin")
     foreign = origin is not None and _authority(origin) != request.headers.get("Host", "").lower()
     if foreign or site not in {"same-origin", "none"}:
-        raise Problem(403, "Web pages of other origins may not do this.", "foreign_origin")
+        raise HttpProblem(403, "Web pages of other origins may not do this.", "foreign_origin")
 
 
 def _authority(origin: str) -> str:
@@ -186,7 +186,7 @@ def _authority(origin: str) -> str:
 def _check_direct(request: Any) -> None:
     """Refuse what a proxy has brought here from elsewhere."""
     if any(name in request.headers for name in _PROXY_HEADERS):
-        raise Problem(
+        raise HttpProblem(
             403,
             f"Through a proxy this needs an admin token, and the service has none; set {TOKEN_VARIABLE}.",
             "admin_token_not_set",
@@ -197,7 +197,7 @@ def _check_host(request: Any) -> None:
     """Refuse what reached the loopback interface by a name that leads here by a trick."""
     host = request.headers.get("Host", "")
     if not is_local_name(host):
-        raise Problem(
+        raise HttpProblem(
             403,
             f"Under the host name {_name(host)!r} this needs an admin token, and the service has none; use"
             f" localhost, or set {TOKEN_VARIABLE}.",
@@ -234,10 +234,12 @@ def _bearer(request: Any) -> bytes | None:
     return str(token).strip().encode("latin-1", "replace")
 
 
-def _unauthorized(detail: str) -> Problem:
-    return Problem(401, detail, headers={"WWW-Authenticate": 'Bearer realm="lva"'})
+def _unauthorized(detail: str) -> HttpProblem:
+    return HttpProblem(401, detail, headers={"WWW-Authenticate": 'Bearer realm="lva"'})
 
 
-def _too_often(what: str, wait: float) -> Problem:
+def _too_often(what: str, wait: float) -> HttpProblem:
     seconds = math.ceil(wait)
-    return Problem(429, f"{what}; try again in {seconds} s.", headers={"Retry-After": str(seconds)})
+    return HttpProblem(
+        429, f"{what}; try again in {seconds} s.", headers={"Retry-After": str(seconds)}
+    )

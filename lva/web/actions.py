@@ -16,7 +16,7 @@ from lva.host.routing import Gate, Owner
 from lva.logs import brief, redact, service_logger
 from lva.web.access import Access, client
 from lva.web.pages import json_response, plugin_page
-from lva.web.problems import Problem
+from lva.web.problems import HttpProblem
 
 LOGGER: Final = service_logger("lva.admin")
 
@@ -60,15 +60,15 @@ class Actions:
             raise
         except UnknownPluginError as error:
             outcome = "unknown plugin"
-            raise Problem(404, f"{error}; see /plugins", "unknown_plugin") from error
+            raise HttpProblem(404, f"{error}; see /plugins", "unknown_plugin") from error
         except ActionRefusedError as error:
             outcome = f"refused: {error}"
-            raise Problem(409, redact(str(error)), "action_refused") from error
+            raise HttpProblem(409, redact(str(error)), "action_refused") from error
         except ConfigurationError as error:
             outcome = f"refused: {error.problems[0].splitlines()[0]}"
             problems = [redact(problem) for problem in error.problems]
             detail = f"The plugin's file or settings are wrong: {'; '.join(problems)}"
-            raise Problem(422, detail, "plugin_refused", problems=problems) from error
+            raise HttpProblem(422, detail, "plugin_refused", problems=problems) from error
         except Exception as error:
             outcome = f"failed: {brief(error)}"
             raise

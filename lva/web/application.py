@@ -33,7 +33,7 @@ from lva.web.bodies import stream_for_plugin
 from lva.web.complete import complete
 from lva.web.exchange import LOGGER, SCOPE_KEY, Body, Exchange, Scope, Send
 from lva.web.plain_results import plain
-from lva.web.problems import Problem
+from lva.web.problems import HttpProblem
 from lva.web.request import ServiceRequest
 from lva.web.requests import Web
 
@@ -86,7 +86,7 @@ class _WebApplication(QuartTrio):
         exchange: Exchange = request.scope[SCOPE_KEY]  # type: ignore[typeddict-item] # our own key
         try:
             response: Any = await self._serve(exchange, request)
-        except Problem as problem:
+        except HttpProblem as problem:
             exchange.error_code = problem.error_code
             response = problem.response(exchange.request_id)
         for function in request_context._after_request_functions:  # noqa: SLF001 - as Quart does
@@ -104,7 +104,7 @@ class _WebApplication(QuartTrio):
     async def _serve(self, exchange: Exchange, request: Any) -> Any:
         match = await self._match(request.path)
         if match is None or match.route.owner.gate is Gate.GONE:
-            raise Problem(404, f"There is nothing at {request.path!r}.")
+            raise HttpProblem(404, f"There is nothing at {request.path!r}.")
         route = match.route
         exchange.template = route.template
         if not route.verbs:  # an operator has stopped the plugin, or just started it again
@@ -139,7 +139,9 @@ class _WebApplication(QuartTrio):
         allow = {"Allow": ", ".join(route.allowed)}
         if method == "OPTIONS":
             return partial(_options, allow)
-        raise Problem(405, f"{method} is not possible here; {allow['Allow']} are.", headers=allow)
+        raise HttpProblem(
+            405, f"{method} is not possible here; {allow['Allow']} are.", headers=allow
+        )
 
     async def _serve_plugin(
         self, exchange: Exchange, handler: Callable[..., Any], request: Any, match: Match
@@ -166,7 +168,7 @@ class _WebApplication(QuartTrio):
             if owner.across is None:
                 stream_for_plugin(name, response)
             return response
-        except Problem:
+        except HttpProblem:
             raise
         except BaseException as error:
             cancelled, own = split_cancelled(error)
@@ -214,12 +216,12 @@ class _WebApplication(QuartTrio):
 
     def _plugin_problem(
         self, exchange: Exchange, name: str, match: Match, request: Any, error: BaseException
-    ) -> Problem:
+    ) -> HttpProblem:
         if isinstance(error, HTTPException) and error.code is not None:
-            return Problem(error.code, error.description or error.name, headers=_allow(error))
+            return HttpProblem(error.code, error.description or error.name, headers=_allow(error))
         what = f"the handler of {request.method} {match.route.template}"
         exchange.failures.log(name, what, error)
-        return Problem(500, f"Plugin {name!r} failed to handle the request; its log says why.")
+        return HttpProblem(500, f"Plugin {name!r} failed to handle the request; its log says why.")
 
     async def handle_exception(self, error: Exception) -> Response:
         """Answer what failed outside of a handler: a malformed request, or a bug of the service."""
@@ -227,10 +229,10 @@ class _WebApplication(QuartTrio):
 
         exchange: Exchange = request.scope[SCOPE_KEY]  # type: ignore[typeddict-item] # our own key
         if isinstance(error, HTTPException) and error.code is not None:
-            problem = Problem(error.code, error.description or error.name)
+            problem = HttpProblem(error.code, error.description or error.name)
         else:
             LOGGER.error("bug in the service: %s", brief(error), exc_info=error)
-            problem = Problem(500, "The service failed to handle the request.")
+            problem = HttpProblem(500, "The service failed to handle the request.")
         exchange.error_code = problem.error_code
         return problem.response(exchange.request_id)
 
@@ -261,9 +263,9 @@ class _NoSessions(SessionInterface):
         return self._none
 
 
-def _unavailable(name: str, retry_after: Callable[[], float]) -> Problem:
+def _unavailable(name: str, retry_after: Callable[[], float]) -> HttpProblem:
     seconds = math.ceil(retry_after())
-    return Problem(
+    return HttpProblem(
         503,
         f"Plugin {name!r}, which serves this, is not running; try again in {seconds} s.",
         error_code="plugin_unavailable",
@@ -271,8 +273,8 @@ def _unavailable(name: str, retry_after: Callable[[], float]) -> Problem:
     )
 
 
-def _stopped(name: str) -> Problem:
-    return Problem(
+def _stopped(name: str) -> HttpProblem:
+    return HttpProblem(
         503,
         f"Plugin {name!r}, which serves this, was stopped by an operator.",
         error_code="plugin_stopped",

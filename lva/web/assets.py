@@ -20,7 +20,7 @@ from quart_trio.wrappers import TrioResponse
 
 from lva.web import bundle
 from lva.web.access import is_local_name
-from lva.web.problems import Problem
+from lva.web.problems import HttpProblem
 
 ROOT: Final = Path(__file__).parent / "console"
 PAGE: Final = "index.html"
@@ -76,7 +76,7 @@ async def part(request: Any, part: str) -> Response:
     place, _, name = part.partition("/")
     found = assets().get(name) if place == build() and name != PAGE else None
     if found is None:
-        raise Problem(404, f"The console has no part {part!r}; load the page again.")
+        raise HttpProblem(404, f"The console has no part {part!r}; load the page again.")
     return _send(request, found, "public, max-age=31536000, immutable")
 
 

@@ -21,7 +21,7 @@ from lva.connections import ABORT
 from lva.host.host import Host
 from lva.host.life.life import Transition
 from lva.web.assets import build
-from lva.web.problems import Problem
+from lva.web.problems import HttpProblem
 from lva.web.streams import FAREWELL, RETRY_AFTER, stream_headers
 from lva.web.telemetry import COLUMNS, STEP, STEPS, Telemetry
 
@@ -121,14 +121,14 @@ class EventStreams:
             Problem: There are too many streams, or the service is stopping.
         """
         if self._closing.is_set():
-            raise Problem(
+            raise HttpProblem(
                 503, "The service is stopping.", "not_ready", {"Retry-After": RETRY_AFTER}
             )
         if request.method == "HEAD":
             return TrioResponse(b"", headers=_HEADERS)
         self._forget_ended()
         if len(self._readers) >= self._most:
-            raise Problem(
+            raise HttpProblem(
                 503,
                 f"{self._most} streams are open, which is what max_event_streams allows;"
                 " close a console, or try again later.",

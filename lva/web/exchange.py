@@ -26,7 +26,7 @@ from lva.points import (
 from lva.settings import Settings
 from lva.web.failures import HandlerFailures
 from lva.web.framing import BadResponseError, Framing
-from lva.web.problems import CLIENT_CLOSED_REQUEST, MEDIA_TYPE, Problem, default_code
+from lva.web.problems import CLIENT_CLOSED_REQUEST, MEDIA_TYPE, HttpProblem, default_code
 
 LOGGER: Final = service_logger("lva.web")
 REQUEST_ID_HEADER: Final = b"luna-request-id"
@@ -89,7 +89,7 @@ class Exchange:
         self._feeding = trio.CancelScope()
         self._sending = False
         self._cancel_wanted = False
-        self.unavailable: Callable[[], Problem] | None = None
+        self.unavailable: Callable[[], HttpProblem] | None = None
         self.done: trio.Event = trio.Event()
         self.completed: bool = False
         self.gone = False
@@ -209,13 +209,13 @@ class Exchange:
         # The traceback of a response that is no valid one would show the service's lines only.
         self.failures.log(name, what, failure, traced=not isinstance(failure, BadResponseError))
 
-    def _failed(self) -> Problem:
+    def _failed(self) -> HttpProblem:
         name = None if self._owner is None else self._owner.name
         if name is None:
-            return Problem(500, "The service failed to handle the request.")
-        return Problem(500, f"Plugin {name!r} failed to handle the request; its log says why.")
+            return HttpProblem(500, "The service failed to handle the request.")
+        return HttpProblem(500, f"Plugin {name!r} failed to handle the request; its log says why.")
 
-    async def answer(self, problem: Problem) -> None:
+    async def answer(self, problem: HttpProblem) -> None:
         """Send a problem document without the web framework's help."""
         self.error_code = problem.error_code
         body = problem.body(self.request_id)
@@ -245,7 +245,7 @@ class Exchange:
                         return
                 if in_time.cancelled_caught:
                     self._refuse(
-                        Problem(408, f"The request's body did not arrive within {limit:g} s.")
+                        HttpProblem(408, f"The request's body did not arrive within {limit:g} s.")
                     )
             else:
                 body.set_complete()
@@ -262,14 +262,14 @@ class Exchange:
             data = message.get("body", b"")
             size += len(data)
             if size > limit:
-                self._refuse(Problem(413, f"The request's body is larger than {limit} bytes."))
+                self._refuse(HttpProblem(413, f"The request's body is larger than {limit} bytes."))
                 return False
             body.append(data)
             if not message.get("more_body", False):
                 body.set_complete()
                 return False
 
-    def _refuse(self, problem: Problem) -> None:
+    def _refuse(self, problem: HttpProblem) -> None:
         """End the handling with this answer, unless it is being answered already."""
         if self._status is not None:
             return

@@ -13,7 +13,7 @@ from lva.host.host import Host
 from lva.host.life.life import PluginLife
 from lva.host.status import full_statuses
 from lva.logs import masked
-from lva.web.problems import Problem
+from lva.web.problems import HttpProblem
 
 #: What only those see who may see details; null for others.
 DETAILS: Final = ("file", "reason", "last_error")
@@ -50,7 +50,7 @@ def life_of(host: Host, name: str) -> PluginLife:
     life = host.lives.get(name)
     if life is None:
         hint = suggestion(name, host.lives) or "; see /plugins"
-        raise Problem(404, f"No active plugin is named {name!r}{hint}", "unknown_plugin")
+        raise HttpProblem(404, f"No active plugin is named {name!r}{hint}", "unknown_plugin")
     return life
 
 

@@ -25,7 +25,7 @@ _PHRASES: Final = {
 }
 
 
-class Problem(Exception):  # noqa: N818 - the RFC's word
+class HttpProblem(Exception):  # noqa: N818 - the RFC's word
     """An error to answer a request with.
 
     Args:

@@ -20,7 +20,7 @@ from lva.settings import Settings
 from lva.web.exchange import SCOPE_KEY, Body, Exchange, Observe, Receive, Scope, Send
 from lva.web.failures import HandlerFailures
 from lva.web.gathering import Gathering, Publish
-from lva.web.problems import Problem
+from lva.web.problems import HttpProblem
 
 #: How long, in seconds, a cancelled request may take to end before it is abandoned: at most, and which part
 #: of `shutdown_timeout`, since in a stop others wait for it.
@@ -120,7 +120,7 @@ class Requests:
         try:
             responder = self._web.open(asgi, exchange.send)
         except Exception as error:
-            problem = Problem(400, f"The request is malformed: {brief(error)}.")
+            problem = HttpProblem(400, f"The request is malformed: {brief(error)}.")
             return _NoBody(), partial(exchange.answer, problem)
         return responder.body, responder.respond
 
@@ -136,7 +136,7 @@ class _NoBody:
 
 
 def _refuse(exchange: Exchange) -> tuple[Body, Callable[[], Awaitable[None]]]:
-    problem = Problem(
+    problem = HttpProblem(
         503,
         "The service handles as many requests as it can; try again shortly.",
         error_code="overloaded",

@@ -29,7 +29,7 @@ from lva.web.pages import (
     without_details,
 )
 from lva.web.paths import OBSERVING, RESOURCES, TAPPING
-from lva.web.problems import Problem
+from lva.web.problems import HttpProblem
 
 
 class Resources:
@@ -91,7 +91,7 @@ class Resources:
         """As `Access.sees_details`; but who asks whether the service is ready is told that in any case."""
         try:
             return self._access.sees_details(request)
-        except Problem:
+        except HttpProblem:
             return False
 
     async def version(self, _request: Any) -> Response:
@@ -140,5 +140,5 @@ async def _in_thread(make: Callable[[], Response]) -> Response:
     return await trio.to_thread.run_sync(make, abandon_on_cancel=True)
 
 
-def _not_ready(detail: str, reasons: Mapping[str, str]) -> Problem:
-    return Problem(503, detail, "not_ready", reasons=reasons)
+def _not_ready(detail: str, reasons: Mapping[str, str]) -> HttpProblem:
+    return HttpProblem(503, detail, "not_ready", reasons=reasons)

@@ -27,7 +27,7 @@ from lva.web.access import Access
 from lva.web.exchange import SCOPE_KEY, Exchange
 from lva.web.pages import life_of
 from lva.web.paths import TAPPING
-from lva.web.problems import Problem
+from lva.web.problems import HttpProblem
 from lva.web.streams import FAREWELL, RETRY_AFTER, stream_headers
 
 #: How many may look at once.
@@ -55,7 +55,7 @@ PARAMETERS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class TapQuery:
     """What a reader wants to see.
 
     Attributes:
@@ -118,9 +118,9 @@ class TapStreams:
             life_of(self._host, query.plugin)
         retry = {"Retry-After": RETRY_AFTER}
         if self._closing.is_set():
-            raise Problem(503, "The service is stopping.", "not_ready", retry)
+            raise HttpProblem(503, "The service is stopping.", "not_ready", retry)
         if len(self._host.publisher.taps) >= MOST_TAPS:
-            raise Problem(
+            raise HttpProblem(
                 503, f"{MOST_TAPS} taps are open, which is the most.", "too_many_streams", retry
             )
         abort = request.scope.get("state", {}).get(ABORT, _nothing)
@@ -130,7 +130,7 @@ class TapStreams:
         response.timeout = None
         return response
 
-    async def _lines(self, query: Query, abort: Callable[[], None]) -> AsyncIterator[bytes]:
+    async def _lines(self, query: TapQuery, abort: Callable[[], None]) -> AsyncIterator[bytes]:
         if len(self._host.publisher.taps) >= MOST_TAPS:  # others were opened at the same moment
             yield _line({"at": _now(), "end": f"{MOST_TAPS} taps are open, which is the most"})
             return
@@ -144,7 +144,7 @@ class TapStreams:
                 if self._closing.is_set() and not self._aborts:
                     self._all_gone.set()
 
-    async def _follow(self, tap: Tap, query: Query) -> AsyncIterator[bytes]:
+    async def _follow(self, tap: Tap, query: TapQuery) -> AsyncIterator[bytes]:
         meter = Meter(query.rate, trio.current_time())
         while not self._closing.is_set():
             with trio.move_on_after(INTERVAL):
@@ -201,7 +201,7 @@ class Meter:
             self.missed = self.unsent = 0
 
 
-def parse_query(args: Any) -> Query:
+def parse_query(args: Any) -> TapQuery:
     """Return what the query of a request asks for.
 
     Raises:
@@ -219,14 +219,14 @@ def parse_query(args: Any) -> Query:
     rate = args.get("rate", str(LINES))
     if not (rate.isascii() and rate.isdigit() and len(rate) < 9 and 1 <= int(rate) <= MOST_LINES):
         raise _malformed(f"rate is 1 to {MOST_LINES}, not {rate!r}")
-    return Query(args.get("plugin"), frozenset(args.getlist("series")), tags, int(rate))
+    return TapQuery(args.get("plugin"), frozenset(args.getlist("series")), tags, int(rate))
 
 
-def _malformed(why: str) -> Problem:
-    return Problem(400, f"The query is malformed: {why}.")
+def _malformed(why: str) -> HttpProblem:
+    return HttpProblem(400, f"The query is malformed: {why}.")
 
 
-def _selected(passages: Any, query: Query, meter: Meter) -> Iterator[bytes]:
+def _selected(passages: Any, query: TapQuery, meter: Meter) -> Iterator[bytes]:
     """Go through the lines of the points that are wanted, within the limits."""
     for passage in passages:
         seen = passage.points[: meter.looks]

@@ -100,7 +100,7 @@ def percentiles(buckets: Mapping[int, int], shares: Iterable[float]) -> list[flo
 
 
 @dataclass(slots=True)
-class _Step:
+class _TelemetryStep:
     """The requests that ended within one step."""
 
     at: float  # Unix seconds
@@ -315,8 +315,8 @@ class Telemetry:
             return "points"
         return "requests" if life.owner.routes or life.name in self._served else None
 
-    def _new_step(self) -> _Step:
-        return _Step(self._clock(), trio.current_time())
+    def _new_step(self) -> _TelemetryStep:
+        return _TelemetryStep(self._clock(), trio.current_time())
 
     def _row(self, life: PluginLife, ledger: Ledger | None) -> Row:
         meter = self._meters.get(life.name)

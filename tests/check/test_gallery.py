@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from lva.check.codes import CODES
-from lva.check.plugins import Report, check_plugins
+from lva.check.plugins import CheckReport, check_plugins
 from lva.host.loading import load as loading
 from lva.settings import Settings
 
@@ -31,7 +31,7 @@ def no_modules_left() -> Iterator[None]:
         del sys.modules[name]
 
 
-def check_source(tmp_path: Path, source: str, **tables: Any) -> Report:
+def check_source(tmp_path: Path, source: str, **tables: Any) -> CheckReport:
     """Write one plugin file and check it."""
     path = tmp_path / "cam.py"
     path.write_text(textwrap.dedent(source).lstrip("\n"))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lva.check.plugins import Report, check_plugins, toml_line
+from lva.check.plugins import CheckReport, check_plugins, toml_line
 from lva.host.loading import load as loading
 from lva.host.loading.load import SHIPPED_DIR
 from lva.settings import Settings
@@ -48,12 +48,12 @@ def plugins(tmp_path: Path) -> Path:
     return directory
 
 
-def check(plugins: Path, *targets: str, **settings: Any) -> list[Report]:
+def check(plugins: Path, *targets: str, **settings: Any) -> list[CheckReport]:
     options: dict[str, Any] = {"plugins_dir": (plugins,), "active_plugins": (), **settings}
     return check_plugins(targets, Settings(**options), options.pop("file", None))
 
 
-def told(report: Report) -> list[str]:
+def told(report: CheckReport) -> list[str]:
     return [f"{problem.level} {problem}" for problem in report.problems]
 
 

@@ -19,7 +19,7 @@ from lva.web import access
 from lva.web.access import Access
 from lva.web.actions import ACTIONS, Actions
 from lva.web.buckets import Buckets
-from lva.web.problems import Problem
+from lva.web.problems import HttpProblem
 from lva.web.resources import Resources
 from tests.support import RunningHost, running_host
 from tests.telling import serving
@@ -199,10 +199,10 @@ async def test_wrong_tokens_are_told_of_wherever_they_are_sent(tmp_path, caplog,
         headers=wrong, method="GET", path="/plugins/p/log", scope={"client": ("192.0.2.7", 1)}
     )
     for check in (settings.check_details, settings.sees_details) * 3:
-        with pytest.raises(Problem):
+        with pytest.raises(HttpProblem):
             check(request)
     await trio.sleep(11)
-    with pytest.raises(Problem):
+    with pytest.raises(HttpProblem):
         settings.check_action(request)
     start = "GET /plugins/p/log from 192.0.2.7 was refused: This is not the admin token."
     end = " (6 wrong tokens since the last such record)"

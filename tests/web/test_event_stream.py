@@ -19,7 +19,7 @@ from lva.connections import ABORT
 from lva.host.life.life import State
 from lva.host.watch.uses import Block, LoopUses
 from lva.web.event_stream import EventStreams
-from lva.web.problems import Problem
+from lva.web.problems import HttpProblem
 from lva.web.telemetry import Telemetry
 from tests.support import RunningHost, ServiceProcess, running_host, write_plugin
 
@@ -270,7 +270,7 @@ async def test_a_reader_that_does_not_keep_up_is_cut_off(
         it = Streams(host, most=2)
         nursery.start_soon(it.streams.run)
         slow, quick = await it.open(), await it.open()
-        with pytest.raises(Problem):
+        with pytest.raises(HttpProblem):
             await it.open()
         async with aclosing(quick):
             for _ in range(30):
@@ -297,7 +297,7 @@ async def test_who_does_not_take_the_last_event_is_cut_off_soon(
         while not it.aborted:
             await trio.sleep(0.01)
         assert trio.current_time() - begun < 0.6
-        with pytest.raises(Problem) as refused:
+        with pytest.raises(HttpProblem) as refused:
             await it.open()
     assert events[-1].startswith(b"event: bye\ndata: {")
     assert b'"reason":"because"' in events[-1]
@@ -312,7 +312,7 @@ async def test_a_stream_that_never_began_takes_no_place(
     async with running_host(tmp_path, {}) as host:
         it = Streams(host, most=1)
         await it.open()
-        with pytest.raises(Problem):
+        with pytest.raises(HttpProblem):
             await it.open()
         it.over.set()
         assert await it.open()

@@ -16,7 +16,7 @@ from werkzeug.datastructures import MultiDict
 
 from lva import MonitoringPoint
 from lva.host.delivery.tap import Passage
-from lva.web.problems import Problem
+from lva.web.problems import HttpProblem
 from lva.web.tap_stream import (
     LONGEST,
     LOOKS,
@@ -24,7 +24,7 @@ from lva.web.tap_stream import (
     MOST_VALUES,
     SILENCE,
     Meter,
-    Query,
+    TapQuery,
     _rendered,
     _selected,
     parse_query,
@@ -32,7 +32,7 @@ from lva.web.tap_stream import (
 from tests.support import ServiceProcess, numbered, write_plugin
 
 
-def query(text: str) -> Query:
+def query(text: str) -> TapQuery:
     """Return what a query string asks for."""
     pairs = [tuple(part.split("=", 1)) for part in text.split("&") if part]
     return parse_query(MultiDict(pairs))
@@ -76,7 +76,7 @@ def test_points_are_filtered(
     ],
 )
 def test_a_malformed_query_is_refused_with_the_reason(text: str, why: str) -> None:
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(HttpProblem) as caught:
         query(text)
     assert caught.value.status == 400
     assert why in caught.value.detail
@@ -85,19 +85,19 @@ def test_a_malformed_query_is_refused_with_the_reason(text: str, why: str) -> No
 # What is left out
 
 
-def sent(passages: list[Passage], wanted: Query, meter: Meter) -> list[int]:
+def sent(passages: list[Passage], wanted: TapQuery, meter: Meter) -> list[int]:
     return [json.loads(line)["fields"]["n"] for line in _selected(passages, wanted, meter)]
 
 
 def test_no_more_is_sent_than_the_rate_allows_and_the_rest_is_counted() -> None:
     meter = Meter(10, now=0.0)
     flood = [Passage(0.0, "published", None, numbered(25))]
-    assert sent(flood, Query(rate=10), meter) == list(range(10))
+    assert sent(flood, TapQuery(rate=10), meter) == list(range(10))
     assert meter.unsent == 15
     meter.refill(0.5)
-    assert len(sent(flood, Query(rate=10), meter)) == 5
+    assert len(sent(flood, TapQuery(rate=10), meter)) == 5
     meter.refill(100.0)
-    assert len(sent(flood, Query(rate=10), meter)) == 10
+    assert len(sent(flood, TapQuery(rate=10), meter)) == 10
     (note,) = meter.notes(100.0)
     assert json.loads(note)["over_rate"] == 15 + 20 + 15
     assert json.loads(note)["left_out"] == 50
@@ -106,7 +106,7 @@ def test_no_more_is_sent_than_the_rate_allows_and_the_rest_is_counted() -> None:
 def test_no_more_is_looked_at_than_the_event_loop_can_bear() -> None:
     meter = Meter(1000, now=0.0)
     flood = [Passage(0.0, "published", None, numbered(LOOKS - 1)) for _ in range(3)]
-    assert sent(flood, Query(series=frozenset({"none"})), meter) == []
+    assert sent(flood, TapQuery(series=frozenset({"none"})), meter) == []
     assert meter.missed == 3 * (LOOKS - 1) - LOOKS
     meter.refill(0.1)
     assert meter.looks == LOOKS

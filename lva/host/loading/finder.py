@@ -47,7 +47,7 @@ class PluginFileError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PluginLocation:
     """Where a plugin was found.
 
     Attributes:
@@ -133,7 +133,7 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
                 found |= {path.parent.name for path in directory.glob("*/__init__.py")}
         return found - {"__init__", "__main__"}
 
-    def locate(self, name: str) -> Place:
+    def locate(self, name: str) -> PluginLocation:
         """Return where the plugin is.
 
         Raises:
@@ -154,7 +154,7 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
             raise PluginFileError(Problem(f"found twice: {both}; {todo}", code="name"))
         return candidates[0]
 
-    def places(self, name: str) -> list[Place]:
+    def places(self, name: str) -> list[PluginLocation]:
         """Return everything of that name: files, packages, entry points, and the second instance of a plugin.
 
         Raises:
@@ -164,9 +164,9 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
         copies = () if source is None else self._places(source)
         return [*self._places(name), *(_instance(name, place) for place in copies)]
 
-    def _places(self, name: str) -> list[Place]:
+    def _places(self, name: str) -> list[PluginLocation]:
         places = [
-            Place(Path(path), directory, f"{PACKAGE}.{name}")
+            PluginLocation(Path(path), directory, f"{PACKAGE}.{name}")
             for directory in self._directories
             for path in (f"{directory}/{name}.py", f"{directory}/{name}/__init__.py")
             if os.path.lexists(path)  # of a string, since most are not there
@@ -176,10 +176,10 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
                 found = find(plugin)
                 if isinstance(found, Problem):
                     raise PluginFileError(found)
-                places.append(Place(*found, plugin.value, plugin.distribution))
+                places.append(PluginLocation(*found, plugin.value, plugin.distribution))
         return _without_doubles(places)
 
-    def refusal(self, place: Place) -> Problem | None:
+    def refusal(self, place: PluginLocation) -> Problem | None:
         """Return why the plugin's file is refused, if it is, without running it."""
         try:
             self._read(place.path, place.directory)
@@ -187,7 +187,7 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
             return error.problems[0]
         return None
 
-    def load(self, place: Place) -> ModuleType:
+    def load(self, place: PluginLocation) -> ModuleType:
         """Import a plugin's module, with all that it imports of its own package, after checks.
 
         Raises:
@@ -310,7 +310,7 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
             self.warnings.append(str(why))
 
 
-def _without_doubles(places: Sequence[Place]) -> list[Place]:
+def _without_doubles(places: Sequence[PluginLocation]) -> list[PluginLocation]:
     """Return the places, without files of plugin directories that are reached by another way too.
 
     What an installed package brings stays: by its name, other code imports it.
@@ -336,7 +336,7 @@ def _identity(path: Path) -> object:
     return (status.st_dev, status.st_ino)
 
 
-def _instance(name: str, place: Place) -> Place:
+def _instance(name: str, place: PluginLocation) -> PluginLocation:
     """Return the place of a second instance of a plugin: the same file as a module of its own."""
     package = place.module.rpartition(".")[0]
     module = f"{place.module}_as_{name}" if place.distribution else f"{package}.{name}"

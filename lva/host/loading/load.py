@@ -31,9 +31,9 @@ from lva.host.delivery.spool import open_spool
 from lva.host.loading.configuration import PluginClass, configs_of, place_of, with_defaults
 from lva.host.loading.finder import (
     PLUGIN_NAME,
-    Place,
     PluginFileError,
     PluginFinder,
+    PluginLocation,
     plugin_line,
 )
 from lva.host.plugin_modules import PACKAGE
@@ -291,7 +291,7 @@ def _descriptors_kept(path: Path) -> Iterator[None]:
         raise PluginFileError(Problem(why, path, code="import"))
 
 
-def _import(finder: PluginFinder, place: Place) -> ModuleType:
+def _import(finder: PluginFinder, place: PluginLocation) -> ModuleType:
     try:
         return finder.load(place)
     except (PluginFileError, KeyboardInterrupt):

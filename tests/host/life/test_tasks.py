@@ -17,7 +17,7 @@ from lva.host.routing import RouteTable
 from lva.log_records import entry_of, text_form
 from lva.settings import Settings
 from lva.web.access import Access
-from lva.web.problems import Problem
+from lva.web.problems import HttpProblem
 from lva.web.resources import Resources
 from tests.support import journal, running_host
 
@@ -209,7 +209,7 @@ async def test_the_resource_shows_it(tmp_path, autojump_clock):
         assert answer["plugin"] == "family"
         assert answer["at"].endswith("+00:00")
         assert answer["tasks"] == task_tree(host.life("family"))
-        with pytest.raises(Problem) as caught:
+        with pytest.raises(HttpProblem) as caught:
             await resources.tasks(request, "famly")
     assert caught.value.status == 404
 
