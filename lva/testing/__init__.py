@@ -13,7 +13,7 @@ from lva.points import MonitoringPoint
 from lva.testing import contract
 from lva.testing.blocks import BLOCK_LIMIT
 from lva.testing.captured import CapturedLog
-from lva.testing.deliveries import numbered_points
+from lva.testing.delivery_check import numbered_points
 from lva.testing.hosting import LvaHost, running_plugin
 from lva.testing.report import Report, Step
 from lva.testing.runs import Config

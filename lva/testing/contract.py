@@ -12,7 +12,7 @@ import trio
 
 from lva.points import MonitoringPoint
 from lva.testing.blocks import BLOCK_LIMIT
-from lva.testing.deliveries import DeliveryCheck, marked, numbered_points
+from lva.testing.delivery_check import DeliveryCheck, marked, numbered_points
 from lva.testing.lifecycle import LifeCycle
 from lva.testing.report import Report
 from lva.testing.runs import Config, Runs

@@ -19,7 +19,7 @@ from lva.host.receipt import PluginReceipt
 from lva.points import MonitoringPoint
 from lva.testing.blocks import BLOCK_LIMIT, BlockWatch
 from lva.testing.captured import CapturedLog, leaked_secrets, secrets_of
-from lva.testing.deliveries import numbered_points
+from lva.testing.delivery_check import numbered_points
 from lva.testing.places import error_place
 from lva.testing.report import Breach, Report, failed
 from lva.testing.runs import Config
