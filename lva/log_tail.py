@@ -7,8 +7,11 @@ import threading
 from collections import Counter, deque
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
+from typing_extensions import TypedDict
+
+from lva.documents import documented
 from lva.log_records import Entry
 from lva.logs import hearing
 
@@ -18,6 +21,18 @@ CHARACTERS: Final = 64_000
 #: Most characters of one record's message, and of its traceback: of the end, which says what was raised.
 _MESSAGE: Final = 2_000
 _TRACEBACK: Final = 16_000
+
+
+@documented
+class LogRecord(TypedDict):
+    """A log record."""
+
+    at: float
+    """In Unix seconds."""
+    level: str
+    logger: str
+    message: str
+    traceback: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +50,7 @@ class Told:
         """How many characters it has."""
         return len(self.message) + len(self.traceback or "")
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> LogRecord:
         """Return it as JSON has it."""
         return {
             "at": round(self.at, 3),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Final, Literal, TypeAlias, get_args
 
 import trio
 from trio_util import wait_any
@@ -30,6 +30,9 @@ LOGGER: Final = service_logger("lva.host")
 _LOOK_AGAIN: Final = 0.05
 #: How long, in seconds, after a reload what it replaced is freed.
 _OVER: Final = 1.0
+
+
+Verb: TypeAlias = Literal["start", "stop", "restart", "reload"]
 
 
 class UnknownPluginError(LookupError):
@@ -123,9 +126,9 @@ class Changes:
         """
         await self._do(name, "reload", partial(self._reload, reason=reason))
 
-    def possible(self, name: str) -> list[str]:
+    def possible(self, name: str) -> list[Verb]:
         """Return the actions that would not be refused now."""
-        return [verb for verb in _VERBS if self._why_not(name, verb) is None]
+        return [verb for verb in get_args(Verb) if self._why_not(name, verb) is None]
 
     async def done(self, name: str) -> None:
         """Wait until no action on the plugin is under way."""
@@ -281,6 +284,3 @@ class Changes:
         finally:
             del self._under_way[name]
             action.done.set()
-
-
-_VERBS: Final = ("start", "stop", "restart", "reload")

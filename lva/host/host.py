@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import trio
 from trio_util import wait_any
@@ -22,7 +22,7 @@ from lva.host.process import forks, starts
 from lva.host.process.limiters import a_limiter_for_each
 from lva.host.receipt import Receipt, exit_code, plugin_receipt
 from lva.host.routing import RouteTable
-from lva.host.status import statuses
+from lva.host.status import PluginStatus, statuses
 from lva.host.stop import Stop
 from lva.host.watch.loop_watch import LoopWatch
 from lva.host.watch.pulse import Watched
@@ -221,7 +221,7 @@ class Host:
             code = exit_code(plugins, self.stop.critical, self.stop.failed)
         return Receipt(reason or self.stop.reason, code, self.stop.seconds(), plugins)
 
-    def describe(self) -> list[dict[str, Any]]:
+    def describe(self) -> list[PluginStatus]:
         """Describe every plugin, all as of this moment. In the host's thread only.
 
         Only whether their files have changed is as of the last look, which this begins anew.

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from lva.host.delivery.mailbox import Ledger
+from typing_extensions import TypedDict
+
+from lva.documents import Count, documented
+from lva.host.delivery.mailbox import Ledger, LedgerCounts
 from lva.logs import redact
 
 if TYPE_CHECKING:
@@ -20,18 +23,45 @@ EXIT_KILLED: Final = 70
 _NOTHING: Final = Ledger()
 
 
-class PluginReceipt(NamedTuple):
-    """How one plugin ended.
+@documented
+class PluginEnd(TypedDict):
+    """How one plugin ended."""
 
-    Attributes:
-        stop_seconds: How long its stop took; None if it was not stopped by the end of the service.
-        lives: How many lives it had.
-        abandoned: How many of them ended with something leaked.
-        restarts: Attempts after the first, of all lives.
-        points: The sums of its classes' ledgers.
-        leaked_processes: What it had started and not ended, each with its command line and how it was ended.
-        problems: What went wrong at its close, for people.
-    """
+    name: str
+    state: str
+    reason: str
+    stop_seconds: float | None
+    """How long its stop took; null if it was not stopped by the end of the service."""
+    lives: Count
+    """How many lives it had."""
+    abandoned: Count
+    """How many of them ended with something leaked."""
+    restarts: Count
+    """Attempts after the first, of all lives."""
+    points: LedgerCounts
+    """The sums of its classes' ledgers."""
+    leaked_tasks: list[str]
+    leaked_threads: list[str]
+    leaked_processes: list[str]
+    """What it had started and not ended, each with its command line and how it was ended."""
+    problems: list[str]
+    """What went wrong at its close."""
+
+
+@documented
+class Account(TypedDict):
+    """The one account of a stop."""
+
+    reason: str
+    """Why the service stopped."""
+    exit_code: int
+    seconds: float
+    """From the request to stop until then."""
+    plugins: list[PluginEnd]
+
+
+class PluginReceipt(NamedTuple):
+    """How one plugin ended; see `PluginEnd`. Texts may hold secrets, which `Receipt.as_dict` hides."""
 
     name: str
     state: str
@@ -40,7 +70,7 @@ class PluginReceipt(NamedTuple):
     lives: int
     abandoned: int
     restarts: int
-    points: dict[str, Any]
+    points: LedgerCounts
     leaked_tasks: Sequence[str]
     leaked_threads: Sequence[str]
     leaked_processes: Sequence[str]
@@ -50,7 +80,7 @@ class PluginReceipt(NamedTuple):
     def lost(self) -> int:
         """Points that were accepted and neither delivered nor rejected."""
         points = self.points
-        return int(sum(points["dropped"].values()) + points["queued"] + points["in_flight"])
+        return sum(points["dropped"].values()) + points["queued"] + points["in_flight"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +98,7 @@ class Receipt:
     seconds: float
     plugins: Sequence[PluginReceipt]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Account:
         """Return the receipt as it is logged: plain values for JSON."""
         return {
             "reason": self.reason,
@@ -114,7 +144,7 @@ def plugin_receipt(life: PluginLife) -> PluginReceipt:
     )
 
 
-def total_points(life: PluginLife) -> dict[str, Any]:
+def total_points(life: PluginLife) -> LedgerCounts:
     """Return the plugin's ledger: the sums over its event classes, of all its lives."""
     return (life.record.deliveries.total() if life.record.deliveries else _NOTHING).as_dict()
 

@@ -4,21 +4,174 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
+from typing_extensions import TypedDict
+
+from lva.contract import RuntimeName
+from lva.documents import Count, Time, documented, one_of
+from lva.host.delivery.delivery import CircuitState
+from lva.host.delivery.mailbox import LedgerCounts
 from lva.host.life.leaks import count_tasks
+from lva.host.life.record import State
+from lva.host.loading.load import Kind, PluginClass
 from lva.host.receipt import total_points
+from lva.host.watch.uses import Blocked
 from lva.logs import redact
 
 if TYPE_CHECKING:
     from lva.host.delivery.delivery import Delivery, Histogram
     from lva.host.life.life import PluginLife
     from lva.host.life.record import Record
-    from lva.host.loading.load import PluginClass
     from lva.host.watch.uses import LoopUses
 
 
-def full_statuses(lives: Iterable[PluginLife], loop_uses: LoopUses | None) -> list[dict[str, Any]]:
+StateName: TypeAlias = Annotated[str, one_of(state.value for state in State)]
+
+
+@documented
+class RouteStatus(TypedDict):
+    """A route of a plugin."""
+
+    path: str
+    methods: list[str]
+
+
+@documented
+class Tasks(TypedDict):
+    """Tasks by event loop."""
+
+    trio: Count
+    """On the service's."""
+    asyncio: Count
+    """On the plugin's own."""
+
+
+@documented
+class Buckets(TypedDict):
+    """How many values fell into each bucket."""
+
+    bounds: list[float]
+    """The buckets' upper bounds."""
+    counts: list[Count]
+    """One more than there are bounds: of all larger values."""
+    sum: float
+    """Of all values."""
+
+
+#: This member's name is a keyword.
+_OfClass = TypedDict("_OfClass", {"class": str})
+
+
+@documented
+class DeliveryStatus(_OfClass):
+    """The way of points to one event class."""
+
+    event: str
+    ledger: LedgerCounts
+    batch_sizes: Buckets
+    """Points in each call of handleEvent()."""
+    handle_seconds: Buckets
+    """Seconds that each call took."""
+    circuit: CircuitState
+    """open: no calls until the next probe; probing: one call is under way."""
+    next_probe: float | None
+    """Seconds until one call probes the receiver, while the circuit is open."""
+    spool_bytes: Count
+    """Bytes of points that wait on disk."""
+
+
+@documented
+class LoopBlock(TypedDict):
+    """A moment in which nothing else could run."""
+
+    of: Blocked
+    """What was blocked: the service's event loop, the plugin's own, or a thread of a request."""
+    at: Time
+    seconds: float
+    """How long it took."""
+    where: str
+    """The line."""
+    stack: list[str]
+    """How it got there."""
+
+
+@documented
+class LoopUse(TypedDict):
+    """What a plugin uses of the service's event loop, and what it blocked."""
+
+    share: float
+    """Of its time, over the last minute; from 0 to 1."""
+    cpu_share: float | None
+    """Processor time per second of its own thread; null on Trio."""
+    blocks: Count
+    """How often it has blocked an event loop or a thread for too long."""
+    last_block: LoopBlock | None
+    """Needs the token."""
+    blocked_for: float | None
+    """For how many seconds it has blocked something by now, if it does."""
+
+
+@documented
+class PluginStatus(TypedDict):
+    """An active plugin. What the admin token is needed for is null without it."""
+
+    name: str
+    classes: list[str]
+    """The names of its classes."""
+    kind: Kind
+    runtime: RuntimeName
+    file: str | None
+    """The file it was loaded from. Needs the token."""
+    sha256: str
+    file_changed: bool
+    """Whether that file is another one now, or gone."""
+    state: StateName
+    since: Time
+    """When that state began."""
+    reason: str | None
+    """Why it is in that state. Needs the token."""
+    lives: Count
+    """Each start, restart or reload by an operator begins another."""
+    restarts: Count
+    """Attempts after the first of each life."""
+    critical: bool
+    """Whether its failure ends the service."""
+    routes: list[RouteStatus]
+    """What it serves."""
+    tasks: Tasks
+    """How many of it run."""
+    loop: LoopUse | None
+    """Null if nobody watches the event loop."""
+    ledger: LedgerCounts | None
+    """Null for a plugin that takes no points."""
+    deliveries: list[DeliveryStatus]
+    """For each event class."""
+    last_error: str | None
+    """What failed last. Needs the token."""
+    last_error_at: Time | None
+    """When that was."""
+
+
+@documented
+class StateChange(TypedDict):
+    """A change of state."""
+
+    state: StateName
+    at: Time
+    reason: str | None
+    """Needs the token."""
+
+
+@documented
+class FullStatus(PluginStatus):
+    """A status with the history, which is long."""
+
+    history: list[StateChange]
+    """The last hundred changes of its state."""
+
+
+def full_statuses(lives: Iterable[PluginLife], loop_uses: LoopUses | None) -> list[FullStatus]:
     """Return what `GET /plugins` shows: the statuses with the histories, which are long."""
     lives = list(lives)
     return [
@@ -27,7 +180,7 @@ def full_statuses(lives: Iterable[PluginLife], loop_uses: LoopUses | None) -> li
     ]
 
 
-def statuses(lives: Iterable[PluginLife], loop_uses: LoopUses | None) -> list[dict[str, Any]]:
+def statuses(lives: Iterable[PluginLife], loop_uses: LoopUses | None) -> list[PluginStatus]:
     """Describe plugins, all as of one moment. In Trio's thread only.
 
     Args:
@@ -36,16 +189,10 @@ def statuses(lives: Iterable[PluginLife], loop_uses: LoopUses | None) -> list[di
     """
     lives = list(lives)
     tasks = count_tasks(lives)
-    return [
-        {
-            **_status(life, tasks[life.name]),
-            "loop": None if loop_uses is None else _loop(life.name, loop_uses),
-        }
-        for life in lives
-    ]
+    return [_status(life, tasks[life.name], loop_uses) for life in lives]
 
 
-def _status(life: PluginLife, trio_tasks: int) -> dict[str, Any]:
+def _status(life: PluginLife, trio_tasks: int, loop_uses: LoopUses | None) -> PluginStatus:
     loaded = life.loaded
     failed_at, last_error = max(
         (item.last_error_at, item.last_error or "") for item in _failing(life)
@@ -70,6 +217,7 @@ def _status(life: PluginLife, trio_tasks: int) -> dict[str, Any]:
             if route.verbs
         ],
         "tasks": {"trio": trio_tasks, "asyncio": life.asyncio_tasks()},
+        "loop": None if loop_uses is None else _loop(life.name, loop_uses),
         "ledger": total_points(life) if life.is_event_plugin else None,
         "deliveries": [_delivery(cls, item) for cls, item in life.deliveries.items()],
         "last_error": redact(last_error) if last_error else None,
@@ -82,7 +230,7 @@ def _failing(life: PluginLife) -> list[Record | Delivery]:
     return [life.record, *life.deliveries.values()]
 
 
-def _loop(plugin: str, uses: LoopUses) -> dict[str, Any]:
+def _loop(plugin: str, uses: LoopUses) -> LoopUse:
     use = uses.of(plugin)
     block, going_on = use.last_block, uses.longest_open(plugin)
     processor = uses.processor_share(plugin)
@@ -103,7 +251,7 @@ def _loop(plugin: str, uses: LoopUses) -> dict[str, Any]:
     }
 
 
-def _delivery(cls: PluginClass, delivery: Delivery) -> dict[str, Any]:
+def _delivery(cls: PluginClass, delivery: Delivery) -> DeliveryStatus:
     return {
         "class": cls.__name__,
         "event": cls.eventName,  # type: ignore[union-attr] # only event classes have deliveries
@@ -120,8 +268,7 @@ def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 1)
 
 
-def _histogram(histogram: Histogram) -> dict[str, Any]:
-    """Return the buckets' upper bounds and counts, of which there is one more: of all larger values."""
+def _histogram(histogram: Histogram) -> Buckets:
     return {
         "bounds": list(histogram.bounds),
         "counts": list(histogram.counts),
@@ -129,7 +276,7 @@ def _histogram(histogram: Histogram) -> dict[str, Any]:
     }
 
 
-def _history(life: PluginLife) -> list[dict[str, Any]]:
+def _history(life: PluginLife) -> list[StateChange]:
     return [
         {"state": step.state.value, "at": timestamp(step.at), "reason": redact(step.reason)}
         for step in life.record.history

@@ -98,7 +98,7 @@ class LvaHost:
     @property
     def status(self) -> dict[str, Any]:
         """What `/plugins/NAME` shows of the plugin."""
-        return self._run.host.describe()[0]
+        return dict(self._run.host.describe()[0])
 
     def publish(
         self, points: Iterable[MonitoringPoint] | int, event: str = "monitoring_event"

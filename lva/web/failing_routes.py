@@ -8,13 +8,35 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
+
+from typing_extensions import TypedDict
+
+from lva.documents import Count, documented
 
 #: Most routes that are told, those that failed last.
 MOST: Final = 20
 
 #: A route's template, and the plugin that serves it; None for the service's own.
 Route: TypeAlias = tuple[str, str | None]
+
+
+@documented
+class FailingRoute(TypedDict):
+    """A route that failed in the last fifteen minutes."""
+
+    route: str
+    """Its template."""
+    plugin: str | None
+    """Whose it is; null for the service's own."""
+    requests: Count
+    failed: Count
+    recent: Count
+    """Of the failed, those of the last minute."""
+    error: str
+    """The error code of the newest failure."""
+    at: float
+    """When that was, in Unix seconds."""
 
 
 @dataclass(slots=True)
@@ -59,7 +81,7 @@ class FailingRoutes:
         kept = {route for step in self._steps for route in step.failed}
         self._last = {route: last for route, last in self._last.items() if route in kept}
 
-    def told(self) -> list[dict[str, Any]]:
+    def told(self) -> list[FailingRoute]:
         """Return the routes that failed, the one that did so last first."""
         newest_first = sorted(self._last.items(), key=lambda item: -item[1][0])[:MOST]
         steps = list(self._steps)

@@ -3,32 +3,46 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Any, NotRequired
 
 from quart import Response
 from quart_trio.wrappers import TrioResponse
 
+from lva.documents import documented
 from lva.errors import suggestion
+from lva.host.changes import Verb
 from lva.host.host import Host
 from lva.host.life.life import PluginLife
-from lva.host.status import full_statuses
+from lva.host.status import FullStatus, full_statuses
 from lva.logs import masked
 from lva.web.problems import HttpProblem
 
-#: What only those see who may see details; null for others.
-DETAILS: Final = ("file", "reason", "last_error")
+
+@documented
+class PluginPage(FullStatus):
+    """An active plugin. What the admin token is needed for is null or left out without it."""
+
+    actions: list[Verb]
+    """What would not be refused now."""
+    settings: NotRequired[dict[str, Any]]
+    """The host's keys of its table; of one plugin only."""
+    config: NotRequired[dict[str, Any]]
+    """For each class its configuration, secrets masked; of one plugin only."""
 
 
-async def plugins_page(host: Host) -> list[dict[str, Any]]:
+async def plugins_page(host: Host) -> list[PluginPage]:
     """Describe every plugin, in activation order."""
     await host.look_at_files()
     return [
-        {**status, "actions": host.changes.possible(status["name"])}
+        {
+            **status,  # type: ignore[typeddict-item] # mypy wants those that one plugin's page has, too
+            "actions": host.changes.possible(status["name"]),
+        }
         for status in full_statuses(host.lives.values(), host.loop_uses)
     ]
 
 
-async def plugin_page(host: Host, name: str) -> dict[str, Any]:
+async def plugin_page(host: Host, name: str) -> PluginPage:
     """Describe one plugin, with its settings and its configuration, secrets masked."""
     await host.look_at_files(name)
     life = host.lives[name]
@@ -54,13 +68,15 @@ def life_of(host: Host, name: str) -> PluginLife:
     return life
 
 
-def without_details(page: dict[str, Any]) -> dict[str, Any]:
+def without_details(page: PluginPage) -> PluginPage:
     """Return a page for those who may not see details: no errors, reasons, paths, configuration."""
-    shown = {key: value for key, value in page.items() if key not in {"settings", "config"}}
-    shown.update(dict.fromkeys(DETAILS))
+    shown = page.copy()
+    shown["file"] = shown["reason"] = shown["last_error"] = None
     shown["history"] = [{**step, "reason": None} for step in page["history"]]
-    if page["loop"] is not None:
-        shown["loop"] = {**page["loop"], "last_block": None}
+    if (loop := page["loop"]) is not None:
+        shown["loop"] = {**loop, "last_block": None}
+    shown.pop("settings", None)
+    shown.pop("config", None)
     return shown
 
 

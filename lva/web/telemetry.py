@@ -10,17 +10,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import trio
+from typing_extensions import TypedDict
 
+from lva.contract import RuntimeName
+from lva.documents import documented
 from lva.host.delivery.delivery import Delivery
 from lva.host.delivery.mailbox import Ledger
 from lva.host.host import Host
 from lva.host.life.life import PluginLife, Transition
+from lva.host.loading.load import Kind
 from lva.host.watch.uses import WHAT
 from lva.logs import redact
-from lva.web.failing_routes import FailingRoutes
+from lva.web.failing_routes import FailingRoute, FailingRoutes
 from lva.web.paths import PROBES
 
 #: Seconds that one value of the series stands for.
@@ -67,7 +71,68 @@ SERIES: Final = ("at", "requests", "client_errors", "server_errors", "p50", "p95
 #: The columns from `accepted` to `fill` of a plugin that takes no points.
 _NO_POINTS: Final = (None,) * 7
 
-Row = tuple[Any, ...]
+#: A plugin's values by `COLUMNS`.
+Row: TypeAlias = tuple[Any, ...]
+#: A step's values by `SERIES`.
+Sample: TypeAlias = tuple[float | None, ...]
+
+#: This member's name is a keyword.
+_From = TypedDict("_From", {"from": str})
+
+
+@documented
+class Change(_From):
+    """A plugin's change of state."""
+
+    at: float
+    """In Unix seconds."""
+    plugin: str
+    state: str
+    reason: str | None
+    """Null for those who may not see details."""
+
+
+@documented
+class Tick(TypedDict):
+    """What is new since the last second."""
+
+    sample: Sample
+    rows: dict[str, Row]
+    """Of the plugins of which something changed."""
+    sparks: dict[str, float]
+    """The newest value of each spark line that changed."""
+    new_spark: bool
+    """Whether that value is another one than the second before."""
+    failing: list[FailingRoute]
+
+
+@documented
+class PluginAbout(TypedDict):
+    """What there is to know of a plugin at first."""
+
+    name: str
+    kind: Kind
+    runtime: RuntimeName
+    critical: bool
+    unit: str | None
+    """What its throughput counts; null if there is nothing to count."""
+    reason: str | None
+    """Null for those who may not see details."""
+    row: Row
+    spark: list[float]
+    """Oldest first."""
+
+
+@documented
+class NewestBlock(TypedDict):
+    """The newest time that a plugin blocked an event loop."""
+
+    at: float
+    """In Unix seconds."""
+    seconds: float
+    where: str
+    what: str
+    """What was blocked, for people."""
 
 
 def bucket_of(seconds: float) -> int:
@@ -110,7 +175,7 @@ class _TelemetryStep:
     server_errors: int = 0
     latencies: dict[int, int] = field(default_factory=dict)
 
-    def values(self, now: float) -> tuple[float | None, ...]:
+    def values(self, now: float) -> Sample:
         """Return rates per second and percentiles in milliseconds, by `SERIES`."""
         elapsed = max(now - self.begun, 1e-3)
         middle = percentiles(self.latencies, (0.5, 0.95, 0.99))
@@ -179,7 +244,7 @@ class Telemetry:
         log_count: Callable[[str], int] = lambda _name: 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.timeline: deque[dict[str, Any]] = deque(maxlen=TIMELINE)
+        self.timeline: deque[Change] = deque(maxlen=TIMELINE)
         self._rows: dict[str, Row] = {}
         self._host = host
         self._ignored = frozenset(ignored)
@@ -189,7 +254,7 @@ class Telemetry:
         self._meters: dict[str, _Meter] = {}
         self._lost: dict[str, deque[int]] = {}
         self._failing = FailingRoutes(STEPS, _RECENT_STEPS, clock)
-        self._steps: deque[tuple[float | None, ...]] = deque(maxlen=STEPS)
+        self._steps: deque[Sample] = deque(maxlen=STEPS)
         self._open = self._new_step()
         self._steps_of_spark = 0
 
@@ -220,9 +285,9 @@ class Telemetry:
         if plugin is not None:
             self._served[plugin] = self._served.get(plugin, 0) + 1
 
-    def note(self, plugin: str, before: str, step: Transition) -> dict[str, Any]:
+    def note(self, plugin: str, before: str, step: Transition) -> Change:
         """Keep a plugin's change of state; return it as it is told."""
-        told = {
+        told: Change = {
             "at": round(step.at, 3),
             "plugin": plugin,
             "from": before,
@@ -232,7 +297,7 @@ class Telemetry:
         self.timeline.append(told)
         return told
 
-    def sample(self) -> dict[str, Any]:
+    def sample(self) -> Tick:
         """Take a sample, once a second; return what is new: the members of a `tick`."""
         now = trio.current_time()
         if new_spark := self._steps_of_spark == STEPS_PER_SPARK:
@@ -266,7 +331,7 @@ class Telemetry:
             "failing": self.failing(),
         }
 
-    def failing(self) -> list[dict[str, Any]]:
+    def failing(self) -> list[FailingRoute]:
         """Return the routes that failed in the last fifteen minutes, the newest failure first."""
         return self._failing.told()
 
@@ -275,7 +340,7 @@ class Telemetry:
         steps = [*self._steps, self._open.values(trio.current_time())]
         return dict(zip(SERIES, map(list, zip(*steps, strict=True)), strict=True))
 
-    def plugins(self) -> list[dict[str, Any]]:
+    def plugins(self) -> list[PluginAbout]:
         """Return what there is to know of each plugin, in activation order."""
         return [
             {
@@ -291,7 +356,7 @@ class Telemetry:
             for name, life in self._host.lives.items()
         ]
 
-    def blocks(self) -> dict[str, dict[str, Any]]:
+    def blocks(self) -> dict[str, NewestBlock]:
         """Return the newest block of each plugin that blocked an event loop in the last minute."""
         uses = self._host.loop_uses
         if uses is None:

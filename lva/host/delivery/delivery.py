@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 import trio
 from trio_util import wait_any
@@ -69,6 +69,9 @@ BATCH_SIZES: Final = (1, 10, 100, 1000, 10_000, 100_000)
 DURATIONS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0)
 
 
+CircuitState: TypeAlias = Literal["closed", "open", "probing"]
+
+
 class Circuit:
     """Leaves a dead receiver alone, and probes it with one call at a time.
 
@@ -93,7 +96,7 @@ class Circuit:
         self._pause = pause
 
     @property
-    def state(self) -> str:
+    def state(self) -> CircuitState:
         """``closed``: calls pass; ``open``: none does; ``probing``: one does."""
         if self._open_until is None:
             return "closed"

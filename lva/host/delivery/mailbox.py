@@ -17,7 +17,9 @@ from operator import attrgetter
 from typing import Any, Final
 
 import trio
+from typing_extensions import TypedDict
 
+from lva.documents import Count, documented
 from lva.host.delivery.inbox import Inbox
 
 #: A chunk costs more than a point. So points join the last chunk within this time, in seconds, of its first,
@@ -48,23 +50,40 @@ REMOVED: Final = "class_removed"
 ENDS: Final = frozenset({SHUTDOWN, FAILED, REMOVED})
 
 
+@documented
+class LedgerCounts(TypedDict):
+    """What became of the points since the service started.
+
+    accepted = delivered + rejected + dropped + queued + in_flight + kept.
+    """
+
+    accepted: Count
+    """Entered the channel, those from an earlier run included."""
+    delivered: Count
+    """Were in a call of handleEvent() that returned."""
+    rejected: Count
+    """Were called wrong for ever."""
+    dropped: dict[str, Count]
+    """Will not be delivered, by reason."""
+    queued: Count
+    """Wait in the channel."""
+    in_flight: Count
+    """Are in a call, or wait for their next attempt."""
+    kept: Count
+    """Are left in the spool for the next run."""
+    recovered: Count
+    """Of the accepted, those that an earlier run had left."""
+    refused: Count
+    """Came when no more were taken; not among the accepted."""
+    filtered: Count
+    """Were not for the plugin, by its settings; not among the accepted."""
+    retries: Count
+    """Calls that were repeated attempts."""
+
+
 @dataclass(slots=True)
 class Ledger:
-    """What became of the points of one event plugin; all counts since the service started.
-
-    Attributes:
-        accepted: Points that entered the plugin's channel, those from an earlier run included.
-        delivered: Points whose `handleEvent` call returned.
-        rejected: Points that the plugin called wrong for ever.
-        dropped: Points that will not be delivered, by reason.
-        queued: Points waiting in the channel.
-        in_flight: Points in a `handleEvent` call, or waiting for their next attempt.
-        kept: Points left in the spool for the next run.
-        recovered: Of the accepted points, those that an earlier run had left in the spool.
-        refused: Points that came when the plugin took no more, at its end; not among the accepted.
-        filtered: Points that were not for this plugin, by its settings; not among the accepted.
-        retries: Calls that were repeated attempts.
-    """
+    """The account of one event plugin's points, since the service started; see `LedgerCounts`."""
 
     accepted: int = 0
     delivered: int = 0
@@ -121,7 +140,7 @@ class Ledger:
         if count > 0:
             self.dropped[DAMAGED] += count
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> LedgerCounts:
         """Return the counts for status pages and the receipt."""
         return {
             "accepted": self.accepted,

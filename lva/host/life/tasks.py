@@ -6,10 +6,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Final, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
+from typing_extensions import TypedDict
 
+from lva.contract import RuntimeName
+from lva.documents import documented
 from lva.host.life.leaks import trio_tasks_of
 from lva.host.runtimes.loop import frames_of, lines_of
 from lva.logs import redact
@@ -23,20 +26,17 @@ DEEPEST: Final = 30
 _TRIO_DIR: Final = f"{Path(trio.__file__).parent}{os.sep}"
 
 
+@documented
 class TaskNode(TypedDict):
-    """One task, for JSON.
-
-    Attributes:
-        name: As Trio or asyncio has it.
-        runtime: ``trio`` or ``asyncio``.
-        where: The innermost lines of what it waits at or runs, the innermost first.
-        children: The tasks that it has started.
-    """
+    """A task."""
 
     name: str
-    runtime: str
+    """As Trio or asyncio has it."""
+    runtime: RuntimeName
     where: str
+    """What it waits at or runs, the innermost line first."""
     children: list[TaskNode]
+    """Those that it has started."""
 
 
 class _Row(NamedTuple):
@@ -59,7 +59,7 @@ def task_tree(life: Footprint) -> list[TaskNode]:
     return tree
 
 
-def _node(name: str, runtime: str, where: str) -> TaskNode:
+def _node(name: str, runtime: RuntimeName, where: str) -> TaskNode:
     # A plugin may have named its task after what it connects to.
     return {"name": redact(name), "runtime": runtime, "where": where, "children": []}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 #: Takes an event, points, and the plugin that they come from.
 Publish = Callable[[str, Iterable[Any], str], bool]
-Describe = Callable[[], list[dict[str, Any]]]
+Describe = Callable[[], Sequence[Mapping[str, Any]]]
 AddRoute = Callable[["PluginView", str, RouteHandler, "Iterable[str] | None"], None]
 
 
@@ -64,7 +64,7 @@ class PluginView:
 
     def plugins(self) -> list[dict[str, Any]]:
         """See `lva.contract.PluginApp.plugins`."""
-        return self._in_trio(self._describe)
+        return [dict(status) for status in self._in_trio(self._describe)]
 
     def _in_trio(self, step: Callable[[], T]) -> T:
         if threading.get_ident() == self._thread:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, get_args
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from lva import luna
 from lva.check.loaded import loaded_problems
@@ -54,6 +54,8 @@ __all__ = [
 ]
 
 LOGGER: Final = service_logger("lva.service")
+
+Kind: TypeAlias = Literal["event", "background", "event+background"]
 
 SHIPPED_DIR: Final = HOST_DIR.parent / "plugins"
 _NO_TABLE: Final = PluginSettings()
@@ -92,14 +94,11 @@ class LoadedPlugin:
         return self.classes[0].__module__
 
     @property
-    def kind(self) -> str:
-        """``event``, ``background`` or ``event+background``."""
-        kinds = [
-            kind
-            for kind, base in (("event", BaseEventPlugin), ("background", BaseBackgroundPlugin))
-            if any(issubclass(cls, base) for cls in self.classes)
-        ]
-        return "+".join(kinds)
+    def kind(self) -> Kind:
+        """Which kinds of classes it has."""
+        event = any(issubclass(cls, BaseEventPlugin) for cls in self.classes)
+        background = any(issubclass(cls, BaseBackgroundPlugin) for cls in self.classes)
+        return "event+background" if event and background else "event" if event else "background"
 
 
 def load_plugins(settings: Settings) -> list[LoadedPlugin]:

@@ -1,0 +1,23 @@
+"""What the types of JSON documents are made of: the API document's schemas are derived from them.
+
+Such a type is a `TypedDict` with `@documented`; the text below a member is its description.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Final, TypeAlias
+
+from pydantic import ConfigDict, Field, with_config
+
+#: Lets the text below each member of a `TypedDict` be its description.
+documented: Final = with_config(ConfigDict(use_attribute_docstrings=True))
+
+Count: TypeAlias = Annotated[int, Field(ge=0)]
+#: A time in ISO 8601, in UTC.
+Time: TypeAlias = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+
+def one_of(values: Iterable[str]) -> Any:
+    """Say in the `Annotated` type of a text which values there are."""
+    return Field(json_schema_extra={"enum": [*values]})
