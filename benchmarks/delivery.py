@@ -61,8 +61,8 @@ from opentelemetry.sdk._logs.export import (
 from opentelemetry.sdk.resources import Resource
 
 from lva import MonitoringPoint
-from lva.host.delivery.mailbox import Ledger
-from lva.host.delivery.spool import Row, SpoolFile
+from lva.host.delivery.ledger import Ledger
+from lva.host.delivery.spool_file import Row, SpoolFile
 from lva.host.host import Host
 from lva.host.loading.load import load_plugins
 from lva.settings import PluginSettings, Settings

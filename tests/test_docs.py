@@ -29,7 +29,7 @@ from lva.check.codes import CODES
 from lva.cli import main
 from lva.events import EVENT_TYPES
 from lva.host import receipt
-from lva.host.delivery.mailbox import ATTEMPTS, FAILED, OVERFLOW, REMOVED, SHUTDOWN
+from lva.host.delivery.ledger import ATTEMPTS, FAILED, OVERFLOW, REMOVED, SHUTDOWN
 from lva.host.delivery.tap import STEPS
 from lva.host.life.life import State
 from lva.host.loading.load import load_plugins

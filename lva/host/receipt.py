@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from typing_extensions import TypedDict
 
 from lva.documents import Count, documented
-from lva.host.delivery.mailbox import Ledger, LedgerCounts
+from lva.host.delivery.ledger import Ledger, LedgerCounts
 from lva.logs import redact
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing_extensions import TypedDict
 
 from lva.contract import RuntimeName
 from lva.documents import Count, Time, documented, one_of
-from lva.host.delivery.delivery import CircuitState
-from lva.host.delivery.mailbox import LedgerCounts
+from lva.host.delivery.circuit import CircuitState
+from lva.host.delivery.ledger import LedgerCounts
 from lva.host.life.leaks import count_tasks
 from lva.host.life.record import State
 from lva.host.loading.load import Kind, PluginClass

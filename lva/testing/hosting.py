@@ -13,7 +13,7 @@ import httpx
 import trio
 
 from lva.errors import ConfigurationError
-from lva.host.delivery.mailbox import ATTEMPTS, Ledger
+from lva.host.delivery.ledger import ATTEMPTS, Ledger
 from lva.host.life.life import ENDED, State
 from lva.host.receipt import PluginReceipt
 from lva.points import MonitoringPoint

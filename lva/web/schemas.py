@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, get_args
 
 from lva.contract import RuntimeName
-from lva.host.delivery.mailbox import AGE, ATTEMPTS, DAMAGED, FAILED, OVERFLOW, SHUTDOWN
+from lva.host.delivery.ledger import AGE, ATTEMPTS, DAMAGED, FAILED, OVERFLOW, SHUTDOWN
 from lva.host.delivery.tap import STEPS
 from lva.host.life.life import State
 from lva.host.watch.uses import Blocked

@@ -18,7 +18,7 @@ from typing_extensions import TypedDict
 from lva.contract import RuntimeName
 from lva.documents import documented
 from lva.host.delivery.delivery import Delivery
-from lva.host.delivery.mailbox import Ledger
+from lva.host.delivery.ledger import Ledger
 from lva.host.host import Host
 from lva.host.life.life import PluginLife, Transition
 from lva.host.loading.load import Kind

@@ -29,7 +29,8 @@ from hypothesis import strategies as st
 
 from lva import luna
 from lva.errors import ConfigurationError
-from lva.host.delivery.mailbox import Bounds, MemoryMailbox
+from lva.host.delivery.mailbox import MemoryMailbox
+from lva.host.delivery.queue import Bounds
 from lva.host.life.life import State
 from lva.host.loading.load import load_plugins
 from lva.host.runtimes import loop as loops

@@ -11,8 +11,9 @@ import pytest
 import trio
 
 from lva.host.delivery.clock import Clock
-from lva.host.delivery.mailbox import Bounds
-from lva.host.delivery.spool import Row, SpooledMailbox, SpoolFile
+from lva.host.delivery.queue import Bounds
+from lva.host.delivery.spool import SpooledMailbox
+from lva.host.delivery.spool_file import Row, SpoolFile
 from tests.support import numbered
 
 IN_2000 = 946_684_800.0

@@ -33,7 +33,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 import lva
 from lva import MonitoringPoint
 from lva.errors import ConfigurationError
-from lva.host.delivery.mailbox import Ledger
+from lva.host.delivery.ledger import Ledger
 from lva.host.life.life import State
 from lva.host.loading.load import load_plugins
 from lva.plugins import otlp

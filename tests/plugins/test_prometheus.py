@@ -33,8 +33,8 @@ from werkzeug.datastructures import Headers, MultiDict
 
 from lva import MonitoringPoint
 from lva.errors import ConfigurationError
-from lva.host.delivery import mailbox
-from lva.host.delivery.delivery import Circuit
+from lva.host.delivery import ledger
+from lva.host.delivery.circuit import Circuit
 from lva.host.life.life import State
 from lva.host.loading.load import load_plugins
 from lva.host.watch.uses import Block, LoopUses
@@ -295,7 +295,7 @@ async def test_a_plugin_in_trouble_is_shown_as_it_is(tmp_path):
 def test_nothing_that_the_host_tells_is_unknown() -> None:
     reasons = {
         value
-        for name, value in vars(mailbox).items()
+        for name, value in vars(ledger).items()
         if name.isupper() and not name.startswith("_") and isinstance(value, str)
     }
     assert set(prometheus.REASONS) == reasons

@@ -14,8 +14,8 @@ from lva.contract import BaseBackgroundPlugin, BaseEventPlugin
 from lva.errors import ConfigurationError, counted
 from lva.host.delivery.dead_letters import DeadLetters
 from lva.host.delivery.delivery import Delivery
-from lva.host.delivery.mailbox import REMOVED, Ledger
-from lva.host.delivery.spool import SpoolFile, open_spool
+from lva.host.delivery.ledger import REMOVED, Ledger
+from lva.host.delivery.spool_file import SpoolFile, open_spool
 from lva.host.process.threads import in_thread
 from lva.host.runtimes.runtime import Patience
 from lva.logs import plugin_logger

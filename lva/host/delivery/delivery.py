@@ -6,42 +6,31 @@ import logging
 import random
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 import trio
-from trio_util import wait_any
 
 from lva.contract import PartialDeliveryError, PermanentDeliveryError, RetryLaterError
 from lva.errors import counted
+from lva.host.delivery.circuit import DRAINING_DELAY, Circuit, sleep_until
 from lva.host.delivery.dead_letters import DeadLetters
 from lva.host.delivery.intake import Handling, Intake, handling
+from lva.host.delivery.ledger import AGE, ATTEMPTS, ENDS, FAILED, Ledger
 from lva.host.delivery.losses import CUT, REFUSED, Losses
-from lva.host.delivery.mailbox import (
-    AGE,
-    ATTEMPTS,
-    ENDS,
-    FAILED,
-    Batch,
-    Bounds,
-    Ledger,
-    Mailbox,
-    MemoryMailbox,
-)
+from lva.host.delivery.mailbox import Mailbox, MemoryMailbox
 from lva.host.delivery.outages import worth_a_traceback
-from lva.host.delivery.spool import SpooledMailbox, SpoolFile
+from lva.host.delivery.queue import Batch, Bounds
+from lva.host.delivery.spool import SpooledMailbox
+from lva.host.delivery.spool_file import SpoolFile
 from lva.host.delivery.tap import DELIVERED, DROPPED, REJECTED, Taps
 from lva.host.delivery.tap import FAILED as TRIED
 from lva.host.runtimes.runtime import Call, Patience, Runtime, now
 from lva.logs import brief
 from lva.settings import PluginSettings
 
-#: Longest delay before another attempt, in seconds, while a stop waits for the points.
-_DRAINING_DELAY: Final = 0.2
-#: The same after a receiver asked for a longer pause.
+#: Longest delay in seconds, while a stop waits for the points, after a receiver asked for a longer pause.
 _DRAINING_PAUSE: Final = 1.0
 #: How long, in seconds, a failure like the last one is only counted and not logged again.
 _LOG_INTERVAL: Final = 10.0
@@ -67,114 +56,6 @@ class Histogram:
 
 BATCH_SIZES: Final = (1, 10, 100, 1000, 10_000, 100_000)
 DURATIONS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0)
-
-
-CircuitState: TypeAlias = Literal["closed", "open", "probing"]
-
-
-class Circuit:
-    """Leaves a dead receiver alone, and probes it with one call at a time.
-
-    Args:
-        threshold: After how many failures in a row it opens.
-        pause: For how many seconds.
-        rng: Shortens pauses by up to half, so that many services do not probe at once.
-    """
-
-    def __init__(self, threshold: int, pause: float, rng: random.Random) -> None:
-        self._threshold = threshold
-        self._pause = pause
-        self._rng = rng
-        self._failures = 0
-        self._open_until: float | None = None
-        self._probing = False
-        self._changed = trio.Event()
-
-    def set_limits(self, threshold: int, pause: float) -> None:
-        """Change after how many failures it opens, and for how many seconds."""
-        self._threshold = threshold
-        self._pause = pause
-
-    @property
-    def state(self) -> CircuitState:
-        """``closed``: calls pass; ``open``: none does; ``probing``: one does."""
-        if self._open_until is None:
-            return "closed"
-        return "probing" if self._probing else "open"
-
-    @property
-    def probes_at(self) -> float | None:
-        """When the next call probes the receiver, in Trio time; None while calls pass."""
-        return self._open_until
-
-    @asynccontextmanager
-    async def admission(self, hurry: trio.Event) -> AsyncIterator[None]:
-        """Wait until a call may be made, and enclose it; with `hurry` set, wait only briefly."""
-        while self._open_until is not None and not await self._may_probe(self._open_until, hurry):
-            pass
-        probes = self._open_until is not None
-        self._probing = self._probing or probes
-        try:
-            yield
-        finally:
-            if probes:
-                self._probing = False
-                self._tell()
-
-    async def _may_probe(self, time: float, hurry: trio.Event) -> bool:
-        """Wait for the time, or for a change of the state; return whether to probe now."""
-        changed = self._changed
-        if self._probing:
-            await changed.wait()
-        else:
-            await wait_any(changed.wait, partial(_sleep_until, time, hurry))
-        return not changed.is_set() and not self._probing
-
-    @property
-    def seconds_left(self) -> float | None:
-        """How long it is until the next probe; None if it is closed."""
-        if self._open_until is None:
-            return None
-        return max(0.0, self._open_until - trio.current_time())
-
-    def probe_at_once(self) -> None:
-        """If it is open, let the next call be the probe without a wait: there is reason to hope."""
-        if self._open_until is not None:
-            self._open_until = trio.current_time()
-            self._tell()
-
-    def succeeded(self) -> bool:
-        """Note that the receiver answered; return whether that closed the circuit."""
-        was_open = self._open_until is not None
-        self._failures = 0
-        if was_open:
-            self._open_until = None
-            self._tell()
-        return was_open
-
-    def failed(self) -> bool:
-        """Note a failure; return whether that opened the circuit."""
-        self._failures += 1
-        was_open = self._open_until is not None
-        if self._failures >= self._threshold:
-            pause = self._pause / 2 + self._rng.uniform(0, self._pause / 2)
-            self._open_until = trio.current_time() + pause
-            self._tell()
-        return self._open_until is not None and not was_open
-
-    def _tell(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
-
-
-async def _sleep_until(
-    time: float, hurry: trio.Event, brief_delay: float = _DRAINING_DELAY
-) -> None:
-    """Sleep until a time, but only briefly once there is hurry."""
-    with trio.move_on_at(time) as whole:
-        await hurry.wait()
-    if not whole.cancelled_caught:
-        await trio.sleep(min(brief_delay, max(0.0, time - trio.current_time())))
 
 
 @dataclass(slots=True)
@@ -572,9 +453,9 @@ class Delivery:
         bound = min(settings.retry_max, settings.retry_initial * 2.0 ** min(batch.attempts - 1, 60))
         delay = min(max(batch.least_delay, self._rng.uniform(0, bound)), settings.max_age)
         # Nobody knows how long the stop lasts. Not to try would be to lose the points for certain.
-        brief_delay = min(max(batch.least_delay, _DRAINING_DELAY), _DRAINING_PAUSE)
+        brief_delay = min(max(batch.least_delay, DRAINING_DELAY), _DRAINING_PAUSE)
         batch.least_delay = 0.0
-        await _sleep_until(trio.current_time() + delay, self.mailbox.closed, brief_delay)
+        await sleep_until(trio.current_time() + delay, self.mailbox.closed, brief_delay)
 
     async def keep(self) -> None:
         """Leave what is not delivered to the next run, as far as there is a place for it."""

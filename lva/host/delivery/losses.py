@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-from lva.host.delivery.mailbox import AGE, ATTEMPTS, DAMAGED, OVERFLOW
+from lva.host.delivery.ledger import AGE, ATTEMPTS, DAMAGED, OVERFLOW
 
 #: How long, in seconds, from one line of the log to the next; and how long without a loss until it is over.
 INTERVAL: Final = 10.0

@@ -17,7 +17,7 @@ from trio_util import AsyncValue, wait_any
 
 from lva.contract import RouteHandler
 from lva.host.delivery.delivery import Delivery
-from lva.host.delivery.mailbox import FAILED, SHUTDOWN
+from lva.host.delivery.ledger import FAILED, SHUTDOWN
 from lva.host.delivery.outages import worth_a_traceback
 from lva.host.life.attempt import Attempt, Means, TooLateError
 from lva.host.life.crash import Crash

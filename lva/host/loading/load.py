@@ -27,7 +27,7 @@ from lva.contract import BaseBackgroundPlugin, BaseEventPlugin, Plugin, RuntimeN
 from lva.errors import ConfigurationError, Problem, hint, listing
 from lva.events import EVENT_TYPES
 from lva.host import HOST_DIR
-from lva.host.delivery.spool import open_spool
+from lva.host.delivery.spool_file import open_spool
 from lva.host.loading.configuration import PluginClass, configs_of, place_of, with_defaults
 from lva.host.loading.finder import (
     PLUGIN_NAME,

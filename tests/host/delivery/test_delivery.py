@@ -22,7 +22,8 @@ from trio.testing import wait_all_tasks_blocked
 from lva import MonitoringPoint, PartialDeliveryError, PermanentDeliveryError, RetryLaterError
 from lva.host.delivery.dead_letters import DeadLetters
 from lva.host.delivery.delivery import Delivery
-from lva.host.delivery.mailbox import Bounds, Mailbox, MemoryMailbox
+from lva.host.delivery.mailbox import Mailbox, MemoryMailbox
+from lva.host.delivery.queue import Bounds
 from lva.host.life.life import State
 from lva.host.runtimes.runtime import Patience, TrioRuntime
 from lva.settings import PluginSettings

@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 
 from lva import MonitoringPoint
 from lva.errors import ConfigurationError
-from lva.host.delivery.mailbox import Batch, Bounds
-from lva.host.delivery.spool import VERSION, Row, SpooledMailbox, SpoolFile, decode, encode
+from lva.host.delivery.queue import Batch, Bounds
+from lva.host.delivery.spool import SpooledMailbox
+from lva.host.delivery.spool_file import VERSION, Row, SpoolFile, decode, encode
 from lva.host.life.life import State
 from lva.host.loading.load import load_plugins
 from tests.support import (
