@@ -11,15 +11,13 @@ import hypercorn.protocol
 import hypercorn.trio.run
 import trio
 from hypercorn.events import Closed, RawData
-from hypercorn.protocol.h2 import H2Protocol
-from hypercorn.protocol.http_stream import HTTPStream
-from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.typing import ConnectionState
 
 from lva.accepting import Acceptor
 from lva.connection_errors import ConnectionErrors
 from lva.host.process.forks import hide
+from lva.http2 import Http2
 from lva.idle import IdleConnections, IdleWatch
 
 #: Under this key of the ASGI scope's `state` is what cuts the connection off at once.
@@ -87,38 +85,10 @@ class Connection(TCPServer):
 
     async def _close(self) -> None:
         self.idle_task.end()
-        await super()._close()
-
-
-class _Streams(dict[int, HTTPStream | WSStream]):
-    """The streams of an HTTP/2 connection; one that is over takes what still comes, and forgets it."""
-
-    def __missing__(self, number: int) -> _Over:
-        return _Over()
-
-
-class _Over:
-    """An HTTP/2 stream whose response was complete before its request was."""
-
-    async def handle(self, _event: object) -> None:
-        """Forget it."""
-
-
-class Http2(H2Protocol):
-    """Hypercorn's HTTP/2, without two of its faults.
-
-    A client may go on sending after an early response, and a response ends when the connection does, also
-    if the client never took all of it.
-    """
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.streams: _Streams = _Streams()
-
-    async def release(self) -> None:
-        """Let those go on who wait for the client to take what is buffered: it will not."""
-        for buffer in [*self.stream_buffers.values()]:
-            await buffer.close()
+        # Not by `send_eof`: while that waits for its turn, the stream is busy for who sends a response.
+        with contextlib.suppress(OSError):
+            self.stream.socket.shutdown(trio.socket.SHUT_WR)
+        await self.stream.aclose()
 
 
 @contextlib.contextmanager

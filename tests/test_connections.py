@@ -8,11 +8,14 @@ from typing import Any
 import httpx
 import trio
 import trio.testing
+from hypercorn.config import Config
+from hypercorn.events import Closed, RawData
 from hypercorn.trio import serve
+from hypercorn.trio.worker_context import WorkerContext
 from trio.testing import MockClock
 
 from lva.connection_errors import ConnectionErrors
-from lva.connections import ABORT, our_connections
+from lva.connections import ABORT, Connection, our_connections
 from lva.idle import IdleConnections, IdleWatch
 from lva.serve import address_of, hypercorn_config, listen
 from lva.settings import Settings
@@ -177,3 +180,27 @@ async def test_a_connection_is_cut_off_under_a_client_that_does_not_read() -> No
             over.set()
         await client.aclose()
     assert ends == ["disconnected"]
+
+
+async def test_who_sends_a_response_while_the_connection_is_closed_is_not_told_that_it_is_busy() -> (
+    None
+):
+    """Kind: an error of the server's own that is put down to the plugin whose response it is."""
+    config, told = Config(), []
+    ours, theirs = trio.socket.socketpair()
+    errors = ConnectionErrors(lambda _points: None)
+    connection = Connection(
+        errors, IdleConnections(), None, config, WorkerContext(None), {}, trio.SocketStream(ours)
+    )
+
+    class Protocol:
+        async def handle(self, event: object) -> None:
+            told.append(type(event))
+
+    connection.protocol = Protocol()  # type: ignore[assignment] # as much of one as is used here
+    with theirs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection._close)
+            for _ in range(3):
+                nursery.start_soon(connection.protocol_send, RawData(b"x"))
+    assert set(told) <= {Closed}

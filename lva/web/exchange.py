@@ -25,7 +25,7 @@ from lva.points import (
 )
 from lva.settings import Settings
 from lva.web.failures import HandlerFailures
-from lva.web.framing import BadResponseError, Framing
+from lva.web.framing import BadResponseError, Framing, sendable
 from lva.web.problems import CLIENT_CLOSED_REQUEST, MEDIA_TYPE, HttpProblem, default_code
 
 LOGGER: Final = service_logger("lva.web")
@@ -284,7 +284,8 @@ class Exchange:
         if kind == "http.response.start":
             if self._status is not None:
                 return
-            headers = [*message["headers"], (REQUEST_ID_HEADER, self.request_id.encode())]
+            headers = sendable(message["status"], message["headers"])
+            headers.append((REQUEST_ID_HEADER, self.request_id.encode()))
             self._framing = Framing(self._asgi["method"], message["status"], headers)
             self._status = message["status"]
             message["headers"] = headers

@@ -13,11 +13,22 @@ from typing import Final
 _is_name: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 _has_control: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
 _is_length: Final = re.compile(rb"[0-9]{1,20}").fullmatch
+#: Statuses of responses without a body, for which a length would be that of another response.
 _BODILESS: Final = frozenset({204, 304})
 
 
 class BadResponseError(ValueError):
     """A response that HTTP does not allow. Whoever made it is to blame."""
+
+
+def sendable(status: int, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return headers without a Content-Length where the status leaves no body to have one.
+
+    Frameworks set that of the body that a handler gave. HTTP forbids it with 204; to clients of HTTP/2 it is
+    an error; and caches would note the wrong one of 304.
+    """
+    bodiless = status in _BODILESS
+    return [item for item in headers if not (bodiless and item[0].lower() == b"content-length")]
 
 
 class Framing:

@@ -18,9 +18,11 @@ import h2.config
 import h2.connection
 import h2.events
 import pytest
+from h2.settings import SettingCodes
+from hyperframe.frame import SettingsFrame
 
 from tests.process import moments
-from tests.process.frames import HANDSHAKE, anything
+from tests.process.frames import HANDSHAKE, PREFACE, anything
 from tests.support import ServiceProcess, write_plugin
 
 pytestmark = pytest.mark.process
@@ -29,6 +31,8 @@ UPLOAD = 500_000
 AT_ONCE = 40
 
 ECHO = """
+from quart import Response
+
 async def echo(request):
     return {"size": len(await request.get_data())}
 
@@ -39,10 +43,34 @@ def count_requests(task):
 async def requests(request):
     return {"tasks": count_requests(trio.lowlevel.current_root_task())}
 
+async def parts():
+    yield b"abc"
+    await trio.sleep(0)
+    yield b"def"
+
+async def broken():
+    yield b"abc"
+    await trio.sleep(0)
+    raise RuntimeError("broken midway")
+
+ENDS = {
+    "short": lambda: pluginHTTPResponse(body=b"abcdef", headers={"Content-Length": "100"}),
+    "long": lambda: pluginHTTPResponse(body=b"abcdef", headers={"Content-Length": "1"}),
+    "short_stream": lambda: Response(parts(), headers={"Content-Length": "100"}),
+    "long_stream": lambda: Response(parts(), headers={"Content-Length": "5"}),
+    "broken": broken,
+    "no_content": lambda: pluginHTTPResponse(statusCode=204, body=b"abcdef"),
+    "not_modified": lambda: pluginHTTPResponse(statusCode=304, body=b"abcdef"),
+}
+
+async def ends(request, how):
+    return ENDS[how]()
+
 class Echo(BaseBackgroundPlugin):
     async def initialize(self):
         self.addRoute("/echo", echo, methods={"post"})
         self.addRoute("/requests", requests)
+        self.addRoute("/ends/<how>", ends)
 """
 
 
@@ -65,12 +93,15 @@ def connect(service: ServiceProcess) -> socket.socket:
 class Http2Client:
     """One HTTP/2 connection over clear text, begun with prior knowledge."""
 
-    def __init__(self, service: ServiceProcess) -> None:
+    def __init__(self, service: ServiceProcess, settings: dict[int, int] | None = None) -> None:
         self._socket = connect(service)
         self._state = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
         self._state.initiate_connection()
+        self._state.update_settings(settings or {})
         self.statuses: dict[int, int] = {}
+        self.heads: dict[int, dict[bytes, bytes]] = {}
         self.over: set[int] = set()
+        self.reset: set[int] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -80,6 +111,15 @@ class Http2Client:
 
     def request(self, method: str, path: str, body: int = 0) -> int:
         """Send a request with a body of zeros, as flow control lets it; return the response's status."""
+        return self.statuses[self.wait(self.begin(method, path, body))]
+
+    @property
+    def table_size(self) -> int:
+        """How many bytes of header fields the service has said it refers to."""
+        return int(self._state.decoder.header_table_size)
+
+    def begin(self, method: str, path: str, body: int = 0) -> int:
+        """Send a request; return its stream."""
         stream = self._state.get_next_available_stream_id()
         names = (":method", ":path", ":scheme", ":authority")
         head = list(zip(names, (method, path, "http", "x"), strict=True))
@@ -94,9 +134,13 @@ class Http2Client:
             else:
                 self._receive()
         self._send()
+        return stream
+
+    def wait(self, stream: int) -> int:
+        """Wait until a stream is over; return it."""
         while stream not in self.over:
             self._receive()
-        return self.statuses[stream]
+        return stream
 
     def _send(self) -> None:
         self._socket.sendall(self._state.data_to_send())
@@ -106,9 +150,14 @@ class Http2Client:
         assert data, "the connection was closed"
         for event in self._state.receive_data(data):
             if isinstance(event, h2.events.ResponseReceived):
+                self.heads[event.stream_id] = dict(event.headers)
                 self.statuses[event.stream_id] = int(dict(event.headers)[b":status"])
+            elif isinstance(event, h2.events.DataReceived):
+                self._state.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             elif isinstance(event, h2.events.StreamEnded | h2.events.StreamReset):
                 self.over.add(event.stream_id)
+                if isinstance(event, h2.events.StreamReset):
+                    self.reset.add(event.stream_id)
         self._send()
 
 
@@ -123,6 +172,61 @@ def test_an_http2_upload_that_is_answered_early_costs_nobody_anything(
         assert client.request("POST", "/echo", 9000) == 200
     assert service.get("/livez").status_code == 200
     assert not [record for record in service.records if "exception" in record]
+
+
+@pytest.mark.parametrize("how", ["short", "long", "short_stream", "long_stream", "broken"])
+def test_an_http2_response_that_is_cut_off_ends_for_the_client_and_no_other_does(
+    how: str, service: ServiceProcess
+) -> None:
+    """In HTTP/1.1 the connection is closed; here it has other streams, which go on."""
+    with Http2Client(service) as client:
+        other = client.begin("GET", "/openapi.json")
+        cut_off = client.wait(client.begin("GET", f"/ends/{how}"))
+        assert client.statuses[cut_off] == 200
+        client.wait(other)
+        assert client.request("GET", "/livez") == 200
+        assert client.reset == {cut_off}
+
+
+@pytest.mark.parametrize(("how", "status"), [("no_content", 204), ("not_modified", 304)])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_response_without_a_body_announces_none(
+    method: str, how: str, status: int, service: ServiceProcess
+) -> None:
+    """A handler may give it one: clients of HTTP/2 take the length of what does not come for an error."""
+    with Http2Client(service) as client:
+        stream = client.wait(client.begin(method, f"/ends/{how}"))
+        assert client.statuses[stream] == status
+        assert b"content-length" not in client.heads[stream]
+    assert service.request(method, f"/ends/{how}").headers.get("Content-Length") is None
+
+
+def test_a_frame_that_is_too_large_is_refused_by_its_head(service: ServiceProcess) -> None:
+    """Kind: what a client makes the service keep. The frame need not come, so nothing of it is kept."""
+    with connect(service) as client:
+        client.sendall(PREFACE + SettingsFrame(0).serialize() + b"\xff\xff\xff\0\0\0\0\0\1")
+        while client.recv(65_536):
+            pass
+
+
+def test_a_client_does_not_decide_how_much_the_service_keeps_of_header_fields(
+    service: ServiceProcess,
+) -> None:
+    """Kind: what a client makes the service keep. Each response has a field that none had before."""
+    with Http2Client(service, {SettingCodes.HEADER_TABLE_SIZE: 2**31}) as client:
+        for _ in range(2):
+            assert client.request("GET", "/livez") == 200
+        assert client.table_size == 4096
+
+
+@pytest.mark.soak
+def test_an_http2_connection_lasts_for_as_many_requests_as_a_client_makes(
+    service: ServiceProcess,
+) -> None:
+    """A server that wants to close a connection must finish the requests that it has accepted."""
+    with Http2Client(service) as client:
+        for _ in range(2500):
+            assert client.request("GET", "/livez") == 200
 
 
 def failed_connections(service: ServiceProcess) -> float:
