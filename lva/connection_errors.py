@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from lva.errors import counted
 from lva.host.runtimes.runtime import split_cancelled
 from lva.logs import brief, service_logger
 from lva.points import CONNECTION_ERRORS, SERVICE, MonitoringPoint
@@ -69,7 +70,7 @@ class ConnectionErrors:
                 exc_info=error,
             )
         elif news:
-            LOGGER.error("%d more clients were not served: %s", news, kind)
+            LOGGER.error("not served: %s: %s", counted(news, "more client"), kind)
 
 
 def _first(error: BaseException) -> BaseException:

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
+from lva.errors import counted
+
 if TYPE_CHECKING:
     import trio
     from pydantic import BaseModel
@@ -201,7 +203,7 @@ class BaseRequestMonitoringPlugin(BaseEventPlugin):
                 cause = error
         if cause is not None:
             raise PartialDeliveryError(
-                f"{len(failed) + len(rejected)} of {len(points)} points failed,"
+                f"{len(failed) + len(rejected)} of {counted(len(points), 'point')} failed,"
                 f" the last with {type(cause).__name__}: {cause}",
                 failed=failed,
                 rejected=rejected,

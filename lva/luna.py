@@ -28,6 +28,7 @@ from lva.contract import (
     RuntimeName,
     pluginHTTPResponse,
 )
+from lva.errors import counted
 from lva.points import MonitoringPoint
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class BaseRequestMonitoringPlugin(BaseEventPlugin):
                 (rejected if wrong else failed).append(point)
         if cause is not None:
             raise PartialDeliveryError(
-                f"{len(failed) + len(rejected)} of {len(points)} points failed,"
+                f"{len(failed) + len(rejected)} of {counted(len(points), 'point')} failed,"
                 f" the last with {type(cause).__name__}: {cause}",
                 failed=failed,
                 rejected=rejected,

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,43 @@ def test_pages_use_the_glossary() -> None:
 def test_terms_that_were_given_up_are_found(text: str) -> None:
     """The check itself sees such a term, over a line break as well."""
     assert given_up(text)
+
+
+#: Nouns that are counted in texts. Limits in bytes or seconds are never 1.
+COUNTED = (
+    r"(more )?(points|requests|records|tasks|threads|times|steps|lines|batches|messages|problems|plugins"
+    r"|clients|segments|files|attempts)\b"
+)
+
+
+def uncounted(source: str) -> list[tuple[int, str]]:
+    """Return the places in Python code where a number stands before a plural that is written out."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.JoinedStr):
+            found += [
+                (node.lineno, f"{ast.unparse(number)}{after.value}")
+                for number, after in pairwise(node.values)
+                if isinstance(number, ast.FormattedValue)
+                and isinstance(after, ast.Constant)
+                and re.match(" " + COUNTED, str(after.value))
+            ]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found += [(node.lineno, match[0]) for match in re.finditer("%d " + COUNTED, node.value)]
+    return found
+
+
+def test_numbers_agree_with_their_nouns() -> None:
+    """The kind: ``1 points``. A number before a noun is written by `lva.errors.counted`."""
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {text}: use lva.errors.counted"
+        for path in SOURCES
+        for line, text in uncounted(path.read_text())
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("code", ['f"{n} points left"', 'f"of {len(x)} more tasks"', '"%d times"'])
+def test_a_number_before_a_plural_is_found(code: str) -> None:
+    """The check itself sees it, in f-strings and in texts that `logging` formats."""
+    assert uncounted(code)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from lva.check.plugins import CheckReport
-from lva.errors import ConfigurationError, Problem
+from lva.errors import ConfigurationError, Problem, counted
 from lva.host.loading.load import table_of
 from lva.host.plugin_modules import PACKAGE
 from lva.points import MonitoringPoint
@@ -40,9 +40,11 @@ def run_contract(report: CheckReport, settings: Settings) -> None:
     config, table = _configured(report, settings)
     found = check_plugin(_source(report), config, table)
     tried = len(found.steps) - len(found.skipped)
-    report.notes.append(f"{tried - len(found.failures)} of {tried} steps passed")
+    report.notes.append(f"{tried - len(found.failures)} of {counted(tried, 'step')} passed")
     if found.skipped:
-        report.notes.append(f"{len(found.skipped)} steps skipped: {_reasons(found.skipped)}")
+        report.notes.append(
+            f"{counted(len(found.skipped), 'step')} skipped: {_reasons(found.skipped)}"
+        )
     for step in found.failures:
         hint = f"; {step.hint}" if step.hint else ""
         text = f"{step.guarantee}: {step.message}, at the step: {step.name}{hint}"
@@ -65,12 +67,12 @@ def send_points(report: CheckReport, settings: Settings, points: Sequence[Monito
         report.problems.append(Problem(str(error).strip(), report.file, None, "points-sent"))
         return
     lost = len(points) - ledger["delivered"] - ledger["rejected"]
-    report.notes.append(f"{ledger['delivered']} of {len(points)} points delivered")
+    report.notes.append(f"{ledger['delivered']} of {counted(len(points), 'point')} delivered")
     if lost or ledger["rejected"]:
         why = f"; the last error was: {last_error}" if last_error else ""
         text = (
-            f"of {len(points)} points {ledger['rejected']} were rejected, and {lost} neither delivered nor"
-            f" rejected within {POINTS_LIMIT:g} s{why}"
+            f"of {counted(len(points), 'point')} {ledger['rejected']} rejected and {lost} neither delivered"
+            f" nor rejected within {POINTS_LIMIT:g} s{why}"
         )
         report.problems.append(
             Problem(text, report.file, None, "points-sent", "error" if lost else "warning")
@@ -105,7 +107,7 @@ def read_points(path: Path) -> list[MonitoringPoint]:
     if problems:
         more = len(problems) - 10
         raise ConfigurationError(
-            problems[:10] + ([f"{path}: {more} more lines"] if more > 0 else [])
+            problems[:10] + ([f"{path}: {counted(more, 'more line')}"] if more > 0 else [])
         )
     return points
 

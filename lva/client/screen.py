@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lva.client.words import STATE_STYLES, age, clean, count, gauge, milliseconds, spark
+from lva.errors import counted
 
 if TYPE_CHECKING:
     from lva.client.model import Model, PluginRow
@@ -158,7 +159,7 @@ def _why(plugin: PluginRow) -> str:
     if plugin.row["state"] != "running":
         return clean(plugin.reason or "")
     if dropping := plugin.row.get("dropping"):
-        return f"{count(dropping)} points dropped in the last minute"
+        return f"{counted(dropping, 'point')} dropped in the last minute"
     if plugin.row.get("probe_at") is not None:
         return "circuit open"
     if plugin.block is None:
@@ -182,7 +183,9 @@ def _change(model: Model, item: dict[str, object], width: int) -> Text:
 
 def _footer(scrolled: int, visible: int, plugins: int, width: int) -> Text:
     rows = (
-        f"{scrolled + 1} to {scrolled + visible} of {plugins} plugins" if visible < plugins else ""
+        f"{scrolled + 1} to {scrolled + visible} of {counted(plugins, 'plugin')}"
+        if visible < plugins
+        else ""
     )
     return _apart(Text("q quit   ↑↓ scroll", "dim"), rows, width)
 

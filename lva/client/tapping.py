@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from lva.client.asking import answer_of, refusal
 from lva.client.target import EXIT_NO_SERVICE, FailedError, Target
 from lva.client.words import clean, pairs
+from lva.errors import counted
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -90,7 +91,7 @@ def note(item: dict[str, Any], rate: int) -> str:
     """Return what a line about points that were left out says, for people; nothing if none were."""
     reasons = []
     if over := item["over_rate"]:
-        reasons.append(f"{over} points left out (more than --rate {rate})")
+        reasons.append(f"{counted(over, 'point')} left out (more than --rate {rate})")
     if unseen := item["not_looked_at"]:
-        reasons.append(f"{unseen} points not looked at (too many, or read too slowly)")
+        reasons.append(f"{counted(unseen, 'point')} not looked at (too many, or read too slowly)")
     return ", ".join(reasons)

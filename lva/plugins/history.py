@@ -31,6 +31,7 @@ from lva import (
     RetryLaterError,
     query_parameter,
 )
+from lva.errors import counted
 from lva.user_paths import absolute
 
 T = TypeVar("T")
@@ -140,7 +141,9 @@ class History(BaseEventPlugin, BaseBackgroundPlugin):
             self._handled.set()
             self._handled = trio.Event()
         if trimmed:
-            logger.info("the file reached %d bytes: the oldest %d points went", limit, trimmed)
+            logger.info(
+                "the file reached %d bytes: oldest removed: %s", limit, counted(trimmed, "point")
+            )
 
     async def close(self) -> None:
         if self._reader is None or self._writer is None:

@@ -40,6 +40,7 @@ from lva import (
     RetryLaterError,
 )
 from lva.contract import RuntimeName
+from lva.errors import counted
 
 #: How long, in seconds, `close()` waits for an acknowledgement under way, for the server's good-bye, and
 #: for what is left of a connection that had to be cut.
@@ -235,7 +236,7 @@ class RabbitMQ(BaseEventPlugin, BaseBackgroundPlugin):
         self._unconfirmed = bool(failed)
         if failed or rejected:
             raise PartialDeliveryError(
-                f"{self._server}: {len(failed)} points were not confirmed, {len(rejected)} can never be"
+                f"{self._server}: {counted(len(failed), 'point')} not confirmed, {len(rejected)} can never be"
                 f" sent; for one: {cause}",
                 failed=failed,
                 rejected=rejected,
@@ -389,8 +390,8 @@ class RabbitMQ(BaseEventPlugin, BaseBackgroundPlugin):
                     break
             if not self._unconfirmed:
                 raise RuntimeError(
-                    f"{len(points)} points did not come back through this plugin's own channel within"
-                    f" {HAND_OVER_LIMIT:g} s; their messages stay in the queue"
+                    f"{counted(len(points), 'point')} did not come back through this plugin's own channel"
+                    f" within {HAND_OVER_LIMIT:g} s; still in the queue"
                 )
         self._awaited = None
 

@@ -42,6 +42,7 @@ from lva import (
     RetryLaterError,
 )
 from lva.contract import RuntimeName
+from lva.errors import counted
 
 Entry: TypeAlias = tuple[bytes, Mapping[bytes, bytes]]
 
@@ -188,7 +189,7 @@ class RedisStream(BaseEventPlugin, BaseBackgroundPlugin):
             with suppress(RedisError, OSError):
                 await self._server.connection_pool.disconnect(inuse_connections=False)
             why = refusals[-1][1]
-            message = f"{len(refusals)} points were refused; the last: {why}"
+            message = f"{counted(len(refusals), 'point')} refused; the last: {why}"
             if len(refusals) == len(points) and is_state(why):
                 raise RetryLaterError(message) from why
             after = 0.0 if is_state(why) else None
@@ -288,8 +289,8 @@ class RedisStream(BaseEventPlugin, BaseBackgroundPlugin):
                 await self._came_back.wait()
         except TimeoutError:
             self.logger.warning(
-                "%d points did not come back through this plugin's channel: they stay pending",
-                len(points),
+                "%s did not come back through this plugin's channel and will stay pending",
+                counted(len(points), "point"),
             )
             return False
         return True
@@ -298,8 +299,8 @@ class RedisStream(BaseEventPlugin, BaseBackgroundPlugin):
         """Log entries that are no points, copy them to `dead_letter`; return those that are done."""
         id_, _, why = malformed[0]
         self.logger.warning(
-            "%d entries of %s are no points; the first is %s: %s",
-            len(malformed), self.config.consume, id_.decode(), why,
+            "entries of %s that are not points: %d; the first is %s: %s",
+            self.config.consume, len(malformed), id_.decode(), why,
         )  # fmt: skip
         ids = [id_ for id_, _, _ in malformed]
         if not self.config.dead_letter:

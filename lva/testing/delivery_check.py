@@ -11,6 +11,7 @@ from typing import Any, Final
 import trio
 
 from lva.contract import PartialDeliveryError
+from lva.errors import counted
 from lva.host.life.life import ENDED, State
 from lva.points import MonitoringPoint
 from lva.testing.places import Place
@@ -191,7 +192,8 @@ class DeliveryCheck:
                 if problem := _unbalanced(run):
                     return [problem]
         if not endless and _unsettled(run) and run.life.state.value not in ENDED:
-            text = f"after {limit:g} s {_unsettled(run)} of {len(self._points)} points are not delivered"
+            sent = counted(len(self._points), "point")
+            text = f"after {limit:g} s not delivered: {_unsettled(run)} of {sent}"
             return [Breach("G5", f"{text}; {_last_error(run)}", sending.place)]
         return []
 
@@ -213,17 +215,20 @@ class DeliveryCheck:
             ledger = delivery.ledger
             name = f"{cls.__name__}.handleEvent()"
             if (came := ledger.accepted + ledger.refused + ledger.filtered) < sending.published:
-                text = f"{sending.published} points were published, but only {came} came to {cls.__name__}"
+                published = counted(sending.published, "point")
+                text = f"{published} published, but only {came} came to {cls.__name__}"
                 yield Breach("G5", text)
             if well and ledger.delivered < ledger.accepted and not run.problems:
                 lost = ledger.accepted - ledger.delivered
-                why = "rejected" if ledger.rejected else "lost"
-                text = f"{name}: {lost} of {ledger.accepted} points were {why} although all is well"
+                why = "rejected" if ledger.rejected else "dropped"
+                accepted = counted(ledger.accepted, "point")
+                text = f"{name}: {lost} of {accepted} {why} although all is well"
                 yield Breach("G5", f"{text}; {_last_error(run)}", sending.place)
             elif ledger.rejected and behaviour in {Behaviour.SOMETIMES, Behaviour.FAIL}:
                 yield Breach(
                     "G5",
-                    f"{name}: {ledger.rejected} points were rejected for ever for a failure that passes",
+                    f"{name}: {counted(ledger.rejected, 'point')} rejected for ever for a failure that"
+                    " passes",
                     sending.place,
                     "raise PermanentDeliveryError only when the points themselves are wrong; otherwise"
                     " raise RetryLaterError, or let the error through",
@@ -231,8 +236,8 @@ class DeliveryCheck:
             elif behaviour is Behaviour.SOMETIMES and ledger.lost and not run.problems:
                 yield Breach(
                     "G5",
-                    f"{name}: {ledger.lost} points were dropped although the outside world failed only now"
-                    f" and then; {_last_error(run)}",
+                    f"{name}: {counted(ledger.lost, 'point')} dropped although the outside world failed only"
+                    f" now and then; {_last_error(run)}",
                     sending.place,
                 )
         if run.world is not None:
@@ -250,8 +255,8 @@ class DeliveryCheck:
             if claimed > len(arrived):
                 yield Breach(
                     "G5",
-                    f"{cls.__name__}.handleEvent() returned for {claimed} points, but only"
-                    f" {len(arrived)} have arrived",
+                    f"{cls.__name__}.handleEvent() returned for {counted(claimed, 'point')}, but only"
+                    f" {len(arrived)} arrived",
                     sending.place,
                     _CLAIM_HINT,
                 )

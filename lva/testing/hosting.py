@@ -12,7 +12,7 @@ from typing import Any, Final
 import httpx
 import trio
 
-from lva.errors import ConfigurationError
+from lva.errors import ConfigurationError, counted
 from lva.host.delivery.ledger import ATTEMPTS, Ledger
 from lva.host.life.life import ENDED, State
 from lva.host.receipt import PluginReceipt
@@ -226,7 +226,8 @@ def _dropped(run: Trial) -> list[Breach]:
     return [
         Breach(
             "G5",
-            f"{count} points for {cls.__name__} were dropped, each attempt failed: {delivery.last_error}",
+            f"{counted(count, 'point')} for {cls.__name__} dropped, each attempt failed:"
+            f" {delivery.last_error}",
             error_place(calls[-1]) if calls else None,
             'if that is meant, tolerate=["G5"]',
         )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from lva.errors import counted
 from lva.testing.places import Place
 
 #: The names of the guarantees, as in the documentation.
@@ -177,8 +178,8 @@ class Report:
     def __str__(self) -> str:
         failures = self.failures
         if not failures:
-            passed = f"{self.source}: {len(self.steps) - len(self.skipped)} steps passed"
+            passed = f"{self.source}: {counted(len(self.steps) - len(self.skipped), 'step')} passed"
             count = f", {len(self.skipped)} skipped" if self.skipped else ""
             return "\n".join([passed + count, *(f"  {step}" for step in self.skipped)])
-        count = f"{len(failures)} problem{'s' if len(failures) > 1 else ''}"
+        count = counted(len(failures), "problem")
         return "\n\n".join([f"{self.source} breaks its contract ({count})", *map(str, failures)])

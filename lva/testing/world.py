@@ -15,6 +15,7 @@ import h11
 import httpx
 import trio
 
+from lva.errors import counted
 from lva.points import MonitoringPoint
 
 #: The text by which a point is known wherever it arrives.
@@ -150,7 +151,7 @@ class World:
         if self.behaviour is Behaviour.PARTLY and self._calls % 3:
             half = len(numbers) // 2
             self.arrived += numbers[:half]
-            raise WorldError(f"the outside world took {half} of {len(numbers)} points")
+            raise WorldError(f"the outside world took {half} of {counted(len(numbers), 'point')}")
         self.arrived += numbers
         return False
 

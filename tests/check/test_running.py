@@ -127,7 +127,7 @@ def test_points_arrive_where_the_configuration_says(plugins: Path, tmp_path: Pat
     configure(tmp_path, path=str(tmp_path / "out"))
     result = check("plugins/sink.py", "plugins/cam.py", "--points", sample(tmp_path, 2500))
     assert result.exit_code == 0, result.output
-    assert "sink: 2500 of 2500 points delivered" in result.output
+    assert "sink: 2500 of 2,500 points delivered" in result.output
     assert (tmp_path / "out").read_text().split() == [str(n) for n in range(2500)]
 
 
@@ -135,7 +135,7 @@ def test_points_arrive_where_the_configuration_says(plugins: Path, tmp_path: Pat
     ("fail", "code", "said"),
     [
         ("error", 1, "3 neither delivered nor rejected within 0.3 s; the last error was: "),
-        ("reject", 0, "of 3 points 3 were rejected, and 0 neither delivered nor rejected"),
+        ("reject", 0, "of 3 points 3 rejected and 0 neither delivered nor rejected"),
     ],
 )
 def test_points_that_are_not_delivered(

@@ -74,7 +74,7 @@ def test_what_came_before_the_clock_was_set_is_as_old_as_it_is(
     machine.at = NOW  # NTP
     assert ages(path, machine) == [pytest.approx(60)]
     assert (
-        "the clock was set forward by 9761 days; the points of 1 segments are as old as"
+        "the clock was set forward by 9761 days; the age of the points in 1 segment is unchanged"
         in caplog.text
     )
     caplog.clear()
@@ -115,7 +115,7 @@ def test_another_boot_counts_from_now_what_no_clock_knew(
     store(path, machine)
     machine.restart(NOW)
     assert ages(path, machine) == [0]
-    assert "1 segments came before the clock was set; their age counts from now" in caplog.text
+    assert "1 segment from before the clock was set; the age of their points counts" in caplog.text
 
 
 def test_points_of_a_boot_with_a_right_clock_stay_as_old_as_they_are(path: Path) -> None:

@@ -212,7 +212,7 @@ async def test_only_refused_points_are_sent_again(tmp_path, redis):
         (delivery,) = host.life(NAME).deliveries.values()
         host.publish(numbered(5))
         await until(lambda: delivery.ledger.delivered == 2)
-        assert "3 points were refused; the last: The stream has exhausted" in delivery.last_error
+        assert "3 points refused; the last: The stream has exhausted" in delivery.last_error
         redis.client.delete("points")
         await until(lambda: delivery.ledger.delivered == 5)
         assert numbers(redis) == [2, 3, 4]
@@ -449,7 +449,10 @@ async def test_an_entry_that_is_no_point_holds_up_nothing(tmp_path, redis, dead_
         await until(lambda: len(journal) == 4 and pending(redis) == 0)
         assert received() == [0, 1, 2, 3]
         await clean_end(host)
-    assert f"1 entries of in are no points; the first is {bad.decode()}: KeyError" in caplog.text
+    assert (
+        f"entries of in that are not points: 1; the first is {bad.decode()}: KeyError"
+        in caplog.text
+    )
     if dead_letter:
         ((_, fields),) = redis.client.xrange("dead")
         assert fields == {

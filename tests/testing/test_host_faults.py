@@ -74,7 +74,7 @@ def test_a_close_that_is_skipped(monkeypatch: pytest.MonkeyPatch):
         """Do not call it."""
 
     monkeypatch.setattr(Attempt, "_close", skip)
-    says(contract.check_plugin(BACKGROUND), "G1", "entered 1 times, P.close() 0")
+    says(contract.check_plugin(BACKGROUND), "G1", "entered 1 time, P.close() 0")
 
 
 def test_a_close_that_is_called_twice(monkeypatch: pytest.MonkeyPatch):
@@ -85,7 +85,7 @@ def test_a_close_that_is_called_twice(monkeypatch: pytest.MonkeyPatch):
         await close(self, member)
 
     monkeypatch.setattr(Attempt, "_close", twice)
-    says(contract.check_plugin(BACKGROUND), "G1", "entered 1 times, P.close() 2")
+    says(contract.check_plugin(BACKGROUND), "G1", "entered 1 time, P.close() 2")
 
 
 def test_a_close_while_start_still_runs(monkeypatch: pytest.MonkeyPatch):
@@ -115,7 +115,7 @@ def test_a_point_that_is_lost_without_a_trace(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
         MemoryMailbox, "offer", lambda self, points, size: offer(self, points[:-1], size)
     )
-    says(contract.check_event_contract(EVENT), "G5", "points were published, but only")
+    says(contract.check_event_contract(EVENT), "G5", "points published, but only")
 
 
 def test_points_out_of_order(monkeypatch: pytest.MonkeyPatch):
@@ -128,7 +128,7 @@ def test_points_out_of_order(monkeypatch: pytest.MonkeyPatch):
 
 def test_points_that_are_never_given_up(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Delivery, "drop_rest", lambda self, reason: 0)
-    says(contract.check_event_contract(EVENT), "G5", "are in no final place")
+    says(contract.check_event_contract(EVENT), "G5", "in no final place at the end")
 
 
 def test_a_task_that_is_leaked(monkeypatch: pytest.MonkeyPatch):

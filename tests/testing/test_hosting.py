@@ -103,7 +103,7 @@ FAILING = PUMP.replace('return {"pumping": True}', 'raise ZeroDivisionError("dry
         (
             "publish",
             "G5",
-            "3 points for Gauge were dropped, each attempt failed",
+            "3 points for Gauge dropped, each attempt failed",
             "self.gauges.read",
         ),
         (

@@ -356,9 +356,9 @@ class Delivery:
         answered = isinstance(error, PartialDeliveryError | PermanentDeliveryError)
         if not answered and self.circuit.failed():
             self._logger.warning(
-                "%s failed %d times in a row: circuit open; next probe in %.0f s",
+                "%s failed %s in a row: circuit open; next probe in %.0f s",
                 self.what,
-                self._settings.circuit_failures,
+                counted(self._settings.circuit_failures, "time"),
                 self.circuit.seconds_left,
             )
         elif answered:

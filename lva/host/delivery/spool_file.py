@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from lva.errors import ConfigurationError
+from lva.errors import ConfigurationError, counted
 from lva.host.delivery.clock import PLAUSIBLE, STEP, Clock, told
 from lva.logs import service_logger
 from lva.points import MonitoringPoint
@@ -128,10 +128,9 @@ class SpoolFile:
             damaged = connection.execute(_DELETE_UNSOUND).rowcount
             if damaged:
                 LOGGER.error(
-                    "spool %s: %d segments are so damaged that nobody knows how many points they had;"
-                    " they were deleted",
+                    "spool %s: deleted: %s, so damaged that the number of points is unknown",
                     self.path,
-                    damaged,
+                    counted(damaged, "segment"),
                 )
         except BaseException:
             connection.close()
@@ -187,10 +186,9 @@ class SpoolFile:
             age = "UPDATE segments SET since = ? WHERE since < ?"
             if unknown := connection.execute(age, (now, PLAUSIBLE)).rowcount:
                 LOGGER.warning(
-                    "spool %s: the points of %d segments came before the clock was set; their age counts"
-                    " from now",
+                    "spool %s: %s from before the clock was set; the age of their points counts from now",
                     self.path,
-                    unknown,
+                    counted(unknown, "segment"),
                 )
 
     def _follow_the_clock(self, connection: sqlite3.Connection) -> None:
@@ -203,10 +201,10 @@ class SpoolFile:
         move = "UPDATE segments SET since = since + ? WHERE number >= ?"
         moved = connection.execute(move, (jump, self._first)).rowcount
         LOGGER.warning(
-            "spool %s: the clock was set %s; the points of %d segments are as old as before",
+            "spool %s: the clock was set %s; the age of the points in %s is unchanged",
             self.path,
             told(jump),
-            moved,
+            counted(moved, "segment"),
         )
 
     def _set_aside(self, why: str) -> None:
@@ -298,7 +296,7 @@ def _checked(count: int, crc: Any, body: Any) -> list[MonitoringPoint]:
         raise ValueError("its checksum is wrong")
     points = decode(body)
     if len(points) != count:
-        raise ValueError(f"it has {len(points)} points instead of {count}")
+        raise ValueError(f"it has {counted(len(points), 'point')} instead of {count}")
     return points
 
 

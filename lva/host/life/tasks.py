@@ -13,6 +13,7 @@ from typing_extensions import TypedDict
 
 from lva.contract import RuntimeName
 from lva.documents import documented
+from lva.errors import counted
 from lva.host.life.leaks import trio_tasks_of
 from lva.host.runtimes.loop import frames_of, lines_of
 from lva.logs import redact
@@ -55,7 +56,7 @@ def task_tree(life: Footprint) -> list[TaskNode]:
     rows = [*_trio_rows(life), *_asyncio_rows(life)]
     tree = _planted(rows[:MOST_TASKS])
     if (more := len(rows) - MOST_TASKS) > 0:
-        tree.append(_node(f"{more} more tasks", life.loaded.runtime, "not shown"))
+        tree.append(_node(counted(more, "more task"), life.loaded.runtime, "not shown"))
     return tree
 
 

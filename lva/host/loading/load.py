@@ -24,7 +24,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 from lva import luna
 from lva.check.loaded import loaded_problems
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin, Plugin, RuntimeName
-from lva.errors import ConfigurationError, Problem, hint, listing
+from lva.errors import ConfigurationError, Problem, counted, hint, listing
 from lva.events import EVENT_TYPES
 from lva.host import HOST_DIR
 from lva.host.delivery.spool_file import open_spool
@@ -169,7 +169,7 @@ def settings_problems(settings: Settings, finder: PluginFinder) -> list[str]:
     ]
     problems += _unused_tables(settings, finder)
     return problems + [
-        f"plugin {name!r}: named {count} times in active_plugins; name it once"
+        f"plugin {name!r}: named {counted(count, 'time')} in active_plugins; name it once"
         for name, count in Counter(map(_stem, settings.active_plugins)).items()
         if count > 1
     ]

@@ -22,6 +22,7 @@ from typing import Any, Final, Protocol
 
 import trio
 
+from lva.errors import counted
 from lva.logs import current_plugin
 
 #: Modules whose signal handlers are the service's.
@@ -67,7 +68,7 @@ def refuse(count: int) -> None:
         PointsInChildError: Always.
     """
     raise PointsInChildError(
-        f"{count} points were published in a forked child process and are refused: nothing that happens there"
+        f"refused: {counted(count, 'point')} published in a forked child process; nothing that happens there"
         " reaches the service; hand them to the parent, for example through a multiprocessing.Queue"
     )
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import CellType, FrameType
 from typing import Any, Final, NamedTuple
 
+from lva.errors import counted
 from lva.host import HOST_DIR
 from lva.host.process.forks import keep_from_children
 from lva.host.process.starts import note_process
@@ -236,7 +237,7 @@ class LoopThread:
             handle.cancel()
             self._judge(failed, 0)
         if (more := self._reports - MOST_REPORTS) > 0:
-            self._on_failure(f"{more} more tasks or callbacks", self._reported[-1])
+            self._on_failure(f"further tasks or callbacks ({more})", self._reported[-1])
         self._reports = 0
         return named
 
@@ -638,7 +639,7 @@ def _full_name(task: asyncio.Task[Any]) -> str:
 
 def _first(described: list[str]) -> list[str]:
     more = len(described) - _MOST_NAMED
-    return [*described[:_MOST_NAMED], f"{more} more tasks"] if more > 0 else described
+    return [*described[:_MOST_NAMED], counted(more, "more task")] if more > 0 else described
 
 
 def lines_of(frames: Iterable[FrameType]) -> str:

@@ -45,6 +45,11 @@ export function count(value) {
   return Math.abs(value) < 1e6 ? whole.format(value) : short(value);
 }
 
+/** A number with its noun: "1 point", "2,000 points". */
+export function counted(value, noun) {
+  return `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
+}
+
 /** A measured value with about three digits. */
 export function short(value) {
   if (value === null || value === undefined) return "–";

@@ -1,6 +1,6 @@
 // Hand-drawn pictures: spark lines, gauges, the ledger as a flow, histograms. All SVG or plain boxes.
 
-import { count, h, percent, short, svg } from "./dom.js";
+import { count, counted, h, percent, short, svg } from "./dom.js";
 
 const SPARK = { width: 112, height: 24 };
 
@@ -126,7 +126,7 @@ export const flowInWords = (ledger) =>
   h(
     "p",
     { class: "hidden" },
-    `${count(ledger.accepted)} points accepted: ` + places(ledger).map(([label, points]) => `${count(points)} ${label}`).join(", "),
+    `${counted(ledger.accepted, "point")} accepted: ` + places(ledger).map(([label, points]) => `${count(points)} ${label}`).join(", "),
   );
 
 /** A histogram as rows: the bucket, a bar, the count. */

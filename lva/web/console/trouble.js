@@ -1,7 +1,7 @@
 // What a plugin is to be looked at for although it is running: points that are dropped, a receiver that is unreachable,
 // requests that fail.
 
-import { count, lasted } from "./dom.js";
+import { counted, lasted } from "./dom.js";
 
 /** How full a queue is when that is said. */
 const FULL = 0.9;
@@ -9,12 +9,12 @@ const FULL = 0.9;
 /** The troubles of a plugin, the worst first: [{kind, text}]; `kind` is bad or warn. */
 export function troubles(plugin, failing, at) {
   const found = [];
-  if (plugin.dropping > 0) found.push({ kind: "bad", text: `${count(plugin.dropping)} points dropped in the last minute` });
+  if (plugin.dropping > 0) found.push({ kind: "bad", text: `${counted(plugin.dropping, "point")} dropped in the last minute` });
   const now = failing.filter(({ recent }) => recent > 0);
   if (now.length) {
     const failed = now.reduce((total, { recent }) => total + recent, 0);
     const where = now.length === 1 ? now[0].route : `${now.length} routes`;
-    found.push({ kind: "bad", text: `${count(failed)} ${failed === 1 ? "request" : "requests"} to ${where} failed in the last minute` });
+    found.push({ kind: "bad", text: `${counted(failed, "request")} to ${where} failed in the last minute` });
   }
   if (plugin.probe_at !== null && plugin.probe_at !== undefined) {
     const left = plugin.probe_at - at;

@@ -416,7 +416,7 @@ async def test_a_row_that_does_not_even_tell_its_points_is_deleted_and_reported(
         assert await take_all(box) == [0, 1, 2, 3, 4, 10, 11, 12, 13, 14]
         assert box.ledger.balanced
     assert rows(path) == [(1, 5), (3, 5)]
-    assert f"spool {path}: 1 segments are so damaged" in caplog.text
+    assert f"spool {path}: deleted: 1 segment, so damaged" in caplog.text
 
 
 # Written behind
