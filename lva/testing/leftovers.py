@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import trio
 
+from lva.errors import counted
 from lva.host.life.leaks import all_tasks
 from lva.host.process import starts
 from lva.host.runtimes.runtime import waiting_at
@@ -36,7 +37,8 @@ _LOOK: Final = 0.002
 #: Most looks at a thread that works, or waits for a processor, and so may be about to end.
 _MOST_LOOKS: Final = 1000
 _FD_DIR: Final = next((path for path in ("/proc/self/fd", "/dev/fd") if Path(path).is_dir()), None)
-_HINTS: Final = {
+#: What to do about each kind of thing that was leaked.
+HINTS: Final = {
     "task": "let tasks end when they are cancelled: no bare except around an await, no shield",
     "thread": "tell the thread to end, and join it, in close()",
     "socket": "close it in close(), in a finally if something else there may be cancelled",
@@ -184,12 +186,11 @@ def host_leftovers(host: Host) -> list[Breach]:
             ledger = delivery.ledger
             if not delivery.mailbox.closed.is_set():
                 found.append(Breach("G7", f"leaked: the open channel of {cls.__name__}"))
-            if ledger.queued or ledger.in_flight:
+            if unsettled := ledger.queued + ledger.in_flight:
                 found.append(
                     Breach(
                         "G5",
-                        f"at the end, {ledger.queued + ledger.in_flight} points of {cls.__name__} are in"
-                        " no final place",
+                        f"in no final place at the end: {counted(unsettled, 'point')} of {cls.__name__}",
                     )
                 )
     return found
@@ -223,7 +224,7 @@ def _found(before: Snapshot, root: str, origins: Origins, world: World | None) -
 
 
 def _left(kind: str, what: str, place: Place | None) -> Breach:
-    return Breach("G7", f"leaked: the {kind} {what}", place, _HINTS[kind])
+    return Breach("G7", f"leaked: the {kind} {what}", place, HINTS[kind])
 
 
 def _of_trio(task: trio.lowlevel.Task) -> bool:

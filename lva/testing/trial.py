@@ -18,6 +18,7 @@ import httpx
 import trio
 from trio.testing import MockClock
 
+from lva.errors import counted
 from lva.host.host import Host
 from lva.host.life.leaks import all_tasks
 from lva.host.life.life import TRANSITIONS, PluginLife, State
@@ -28,7 +29,7 @@ from lva.logs import current_plugin
 from lva.settings import Settings
 from lva.testing.blocks import BlockWatch
 from lva.testing.captured import CapturedLog
-from lva.testing.leftovers import Origins, host_leftovers, left_since, snapshot
+from lva.testing.leftovers import HINTS, Origins, host_leftovers, left_since, snapshot
 from lva.testing.places import coroutine_place, error_place, parsed_place
 from lva.testing.probe import CLOSE, INITIALIZE, InjectedError, Plan, Probe
 from lva.testing.report import Breach
@@ -162,11 +163,7 @@ async def trial(
                     await run.client.aclose()
                     await _stop(run)
                     left = await left_since(before, root, origins, world)
-                    known = {problem.guarantee for problem in run.problems} & {"G4", "G7"}
-                    # A task that the host has found is not to be named twice.
-                    run.problems += [
-                        item for item in left if not known or "the task" not in item.message
-                    ]
+                    run.problems = _merged(run.problems, left)
                     run.problems = _with_places(run)
                     await _end_by_force(run)
                 nursery.cancel_scope.cancel()
@@ -279,7 +276,10 @@ def _how_it_ended(run: Trial) -> list[Breach]:
             continue  # on asyncio a stop may come between a call and its first step
         place = parsed_place(text, run.root)
         if "leaked" in text or "is abandoned" in text:
-            problems.append(Breach("G7", text, place, "end it in close()"))
+            thread = "leaked thread" in text
+            problems.append(
+                Breach("G7", text, place, HINTS["thread"] if thread else "end it in close()")
+            )
         elif "ignored its cancellation" in text or "although cancelled" in text:
             hint = "do not swallow cancellation: re-raise it, and shield nothing without a deadline"
             problems.append(Breach("G4", text, place, hint))
@@ -323,7 +323,8 @@ def _calls_account(run: Trial) -> list[Breach]:
             problems.append(
                 Breach(
                     "G1",
-                    f"{name}.initialize() was entered {len(entered)} times, {name}.close() {len(closed)}",
+                    f"{name}.initialize() was entered {counted(len(entered), 'time')},"
+                    f" {name}.close() {len(closed)}",
                 )
             )
         if run.loaded.runtime == "trio":
@@ -439,6 +440,23 @@ def _stops_waiting(task: Any) -> bool:
 
 def _raise_ended() -> NoReturn:
     raise _EndedByForceError
+
+
+def _merged(known: list[Breach], left: list[Breach]) -> list[Breach]:
+    """Add what the kit has found to what the host has said; nothing is named twice.
+
+    Only the kit knows which line of the plugin has started a thread that is elsewhere now.
+    """
+    ended_badly = any(item.guarantee in {"G4", "G7"} for item in known)
+    merged = list(known)
+    for item in left:
+        named = f"{item.message.removeprefix('leaked: the ')} (at "
+        same = [n for n, other in enumerate(merged) if named in other.message]
+        for n in same:
+            merged[n] = replace(merged[n], place=merged[n].place or item.place)
+        if not same and not (ended_badly and "the task" in item.message):
+            merged.append(item)
+    return merged
 
 
 def _without_repetitions(problems: list[Breach]) -> list[Breach]:

@@ -401,7 +401,7 @@ async def initialize(self):
     threading.Thread(target=time.sleep, args=(1.5,), name="pump", daemon=True).start()  # !
 """,
         "G7",
-        "leaked: the thread pump",
+        "leaked thread pump",
     ),
     background(
         "leaves_an_abandoned_thread",
@@ -898,7 +898,7 @@ async def handleEvent(self, points, logger):  # !
         await self.post(self.waiting)
 """,
         "G5",
-        "returned for 24 points, but only 0 have arrived",
+        "returned for 24 points, but only 0 arrived",
     ),
     sink(
         "keeps_points_until_there_are_ten",
@@ -912,7 +912,7 @@ async def handleEvent(self, points, logger):  # !
         self.waiting = []
 """,
         "G5",
-        "returned for 24 points, but only 20 have arrived",
+        "returned for 24 points, but only 20 arrived",
     ),
     sink(
         "fires_and_forgets",
@@ -1077,7 +1077,7 @@ async def handleEvent(self, points, logger):  # !
     raise PermanentDeliveryError("I do not like them")
 """,
         "G5",
-        "points were rejected although all is well",
+        "points rejected although all is well",
     ),
     event(
         "handle_event_hangs",
