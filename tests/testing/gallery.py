@@ -875,7 +875,7 @@ async def handleEvent(self, points, logger):  # !
         logger.warning("the sink is down")
 """,
         "G5",
-        "have arrived",
+        "arrived",
     ),
     sink(
         "does_not_look_at_the_status",
@@ -885,7 +885,7 @@ async def handleEvent(self, points, logger):  # !
     await self.client.post(self.config["url"], json=documents)
 """,
         "G5",
-        "have arrived",
+        "arrived",
     ),
     sink(
         "returns_before_it_has_sent",
@@ -925,7 +925,7 @@ async def try_to_post(self, points):
         await self.post(points)
 """,
         "G5",
-        "have arrived",
+        "arrived",
     ),
     sink(
         "forgets_the_last_point",
@@ -934,7 +934,7 @@ async def handleEvent(self, points, logger):  # !
     await self.post(points[:-1])
 """,
         "G5",
-        "have arrived",
+        "arrived",
     ),
     sink(
         "takes_a_cancellation_for_success",
@@ -944,7 +944,7 @@ async def handleEvent(self, points, logger):  # !
         await self.post(points)
 """,
         "G5",
-        "have arrived",
+        "arrived",
     ),
     sink(
         "gives_points_up_for_a_failure_that_passes",
@@ -968,7 +968,7 @@ async def handleEvent(self, points, logger):  # !
         raise PartialDeliveryError("some failed") from error
 """,
         "G5",
-        "have arrived",
+        "arrived",
     ),
     sink(
         "names_copies_of_failed_points",

@@ -347,7 +347,9 @@ class Delivery:
         self._show(TRIED, batch)
         if left and batch.attempts - batch.unblamed >= self._settings.max_attempts:
             self._drop(batch, ATTEMPTS, range(left))
-            attempts = f"{counted(left, 'point')} dropped after {batch.attempts} attempts"
+            attempts = (
+                f"{counted(left, 'point')} dropped after {counted(batch.attempts, 'attempt')}"
+            )
             self._log_failure(why, attempts, "drop", error)
         elif left:
             self._log_failure(why, f"{counted(left, 'point')} to be tried again", "retry", error)
