@@ -569,7 +569,7 @@ async def test_a_batch_is_dropped_after_max_attempts_and_the_next_begins_anew(
         assert calls.batches == [[0, 1, 2, 3]] * limit + [[4]] * limit
         assert it.ledger.dropped == {"max_attempts": 4}
         assert it.ledger.delivered == 1
-    assert f"4 points dropped after {limit} attempts" in caplog.text
+    assert f"4 points dropped after {limit} attempt{'s' * (limit > 1)}\n" in caplog.text
 
 
 def partly(failed: Any = (), rejected: Any = (), copies: bool = False) -> Any:
