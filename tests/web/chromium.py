@@ -55,22 +55,27 @@ class Watched:
         expected: What of the console's messages is no complaint, as patterns.
     """
 
-    def __init__(self, page: Page, host: str) -> None:
+    def __init__(self, page: Page, url: str) -> None:
         self.page = page
+        self.begin(url)
+        page.on("console", self._hear)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: self._look(request.url))
+        page.set_default_timeout(10_000)
+
+    def begin(self, url: str) -> None:
+        """Forget what was noted; from now on, only the host of `url` may be asked."""
+        self._host = urlsplit(url).netloc
         self.expected: list[str] = []
         self.complaints: list[str] = []
         self.foreign: list[str] = []
-        page.on("console", self._hear)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("request", lambda request: self._look(request.url, host))
-        page.set_default_timeout(10_000)
 
     def _hear(self, message: Any) -> None:
         if message.type in {"error", "warning"}:
             self.complaints.append(message.text)
 
-    def _look(self, url: str, host: str) -> None:
-        if urlsplit(url).netloc != host:
+    def _look(self, url: str) -> None:
+        if urlsplit(url).netloc != self._host:
             self.foreign.append(url)
 
     def check(self) -> None:
@@ -88,7 +93,7 @@ class Watched:
 def watched_page(browser: Browser, url: str, **options: Any) -> Iterator[Watched]:
     """Open a new page in a context of its own; check it at the end."""
     context = browser.new_context(base_url=url, **options)
-    watched = Watched(context.new_page(), urlsplit(url).netloc)
+    watched = Watched(context.new_page(), url)
     try:
         yield watched
         watched.check()

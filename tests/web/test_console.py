@@ -103,10 +103,21 @@ def down(service: ServiceProcess) -> Iterator[None]:
         hold.unlink()
 
 
-@pytest.fixture
-def watched(browser: Browser, service: ServiceProcess) -> Iterator[Watched]:
+@pytest.fixture(scope="module")
+def shared(browser: Browser, service: ServiceProcess) -> Iterator[Watched]:
+    """The page of this file: a new one takes a second of a processor, to load it again a fifth of that."""
     with watched_page(browser, service.url) as watched:
         yield watched
+
+
+@pytest.fixture
+def watched(shared: Watched, service: ServiceProcess) -> Iterator[Watched]:
+    """The page, as somebody finds it who has never been here."""
+    shared.page.goto("/docs")
+    shared.page.evaluate("localStorage.clear(), sessionStorage.clear()")
+    shared.begin(service.url)
+    yield shared
+    shared.check()
 
 
 @pytest.fixture
@@ -216,44 +227,42 @@ def test_numbers_follow_the_requests(page: Page, service: ServiceProcess) -> Non
     expect(row(page, "sink").locator("td.rate")).not_to_contain_text(re.compile("^0points"))
 
 
-def test_a_lost_connection_is_said_and_comes_back(browser: Browser, tmp_path: Path) -> None:
+def test_a_lost_connection_is_said_and_comes_back(watched: Watched, tmp_path: Path) -> None:
     with ServiceProcess(tmp_path, ["history"]) as first:
         first.wait_until_ready()
         url = first.url
-        with watched_page(browser, url) as watched:
-            watched.expected = ["ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED", "503"]
-            page = watched.page
-            page.goto("/")
+        watched.begin(url)
+        watched.expected = ["ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED", "503"]
+        page = watched.page
+        page.goto(f"{url}/")
+        expect(page.locator("#connection")).to_have_text("live")
+        first.stop()
+        expect(page.locator("#notice")).to_contain_text(
+            re.compile(r"The service stopped at [\d:]{8}: received SIGTERM\. What you see is as of")
+        )
+        for _ in range(2):  # it stays, however often the page tries again
+            page.get_by_role("button", name="Try now").click()
+            expect(page.locator("#connection")).to_have_text("stopped")
+            expect(page.locator("#notice")).to_contain_text("The service stopped at")
+        again = {"LUNA_VIDEO_AGENT_BIND": httpx.URL(url).netloc.decode()}
+        with ServiceProcess(tmp_path, ["history"], env=again) as second:
+            second.wait_until_ready()
+            page.evaluate("dispatchEvent(new Event('online'))")  # as when the cable is back
             expect(page.locator("#connection")).to_have_text("live")
-            first.stop()
+            expect(page.locator("#notice")).to_be_hidden()
+            expect(heading(page)).to_have_text("Ready: the one plugin is running")
+            second.signal(signal.SIGKILL)
             expect(page.locator("#notice")).to_contain_text(
-                re.compile(
-                    r"The service stopped at [\d:]{8}: received SIGTERM\. What you see is as of"
-                )
+                "No connection: the connection was lost"
             )
-            for _ in range(2):  # it stays, however often the page tries again
-                page.get_by_role("button", name="Try now").click()
-                expect(page.locator("#connection")).to_have_text("stopped")
-                expect(page.locator("#notice")).to_contain_text("The service stopped at")
-            again = {"LUNA_VIDEO_AGENT_BIND": httpx.URL(url).netloc.decode()}
-            with ServiceProcess(tmp_path, ["history"], env=again) as second:
-                second.wait_until_ready()
-                page.evaluate("dispatchEvent(new Event('online'))")  # as when the cable is back
-                expect(page.locator("#connection")).to_have_text("live")
-                expect(page.locator("#notice")).to_be_hidden()
-                expect(heading(page)).to_have_text("Ready: the one plugin is running")
-                second.signal(signal.SIGKILL)
-                expect(page.locator("#notice")).to_contain_text(
-                    "No connection: the connection was lost"
-                )
-            # Now by itself, as after a reboot of the machine.
-            with ServiceProcess(tmp_path, ["history"], env=again) as third:
-                expect(page.locator("#connection")).to_have_text("live", timeout=15_000)
-                third.stop()
+        # Now by itself, as after a reboot of the machine.
+        with ServiceProcess(tmp_path, ["history"], env=again) as third:
+            expect(page.locator("#connection")).to_have_text("live", timeout=15_000)
+            third.stop()
 
 
 def test_the_first_screen_names_who_blocks_the_loop_and_the_line(
-    browser: Browser, tmp_path: Path
+    watched: Watched, tmp_path: Path
 ) -> None:
     holder = """
         import time
@@ -267,13 +276,13 @@ def test_the_first_screen_names_who_blocks_the_loop_and_the_line(
     write_plugin(tmp_path / "plugins", "holder", holder)
     with ServiceProcess(tmp_path, ["history", "holder"]) as service:
         service.wait_until_ready()
-        with watched_page(browser, service.url) as watched:
-            page = watched.page
-            page.goto("/")
-            expect(row(page, "holder")).to_contain_text(
-                re.compile(r"blocked the event loop for 2\d\d ms at .*holder\.py:\d+ in start")
-            )
-            expect(row(page, "history")).not_to_contain_text("blocked")
+        watched.begin(service.url)
+        page = watched.page
+        page.goto(f"{service.url}/")
+        expect(row(page, "holder")).to_contain_text(
+            re.compile(r"blocked the event loop for 2\d\d ms at .*holder\.py:\d+ in start")
+        )
+        expect(row(page, "history")).not_to_contain_text("blocked")
 
 
 SLOW = """
@@ -296,44 +305,42 @@ BOOM = """
 
 
 def test_plugins_with_problems_come_first_and_errors_have_an_owner(
-    browser: Browser, tmp_path: Path
+    watched: Watched, tmp_path: Path
 ) -> None:
     """Kind: a plugin that is running and needs somebody all the same."""
     for name, source in (("slow", SLOW), ("boom", BOOM), ("sink", SINK)):
         write_plugin(tmp_path / "plugins", name, source)
     with ServiceProcess(tmp_path, ["sink", "history", "boom", "slow"]) as service:
         service.wait_until_ready()
-        with watched_page(browser, service.url) as watched:
-            page = watched.page
-            page.goto("/")
-            expect(heading(page)).to_have_text("Ready: all 4 plugins running")
-            expect(page.get_by_role("region", name="Failing routes")).to_be_hidden()
-            for n in range(5):
-                assert service.get(f"/boom/{n}").status_code == 500
-            expect(heading(page)).to_have_text("Ready: all 4 plugins running, 2 with problems")
-            expect(page).to_have_title("LVA: ready (2 with problems)")
-            why = page.locator(".why")
-            expect(why).to_contain_text("5 requests to /boom/<int:n> failed in the last minute")
-            expect(why).to_contain_text(
-                "points dropped in the last minute; circuit open; next probe"
-            )
-            expect(page.locator(".plugins tbody th a")).to_have_text(
-                ["boom", "slow", "sink", "history"]
-            )
-            expect(row(page, "boom").locator(".state-bad")).to_be_attached()
-            expect(row(page, "sink").locator(".state-running")).to_be_attached()
-            expect(page.locator("#said")).to_contain_text("slow: ")
-            (failing,) = page.get_by_role("region", name="Failing routes").locator("tbody tr").all()
-            expect(failing).to_contain_text(re.compile(r"/boom/<int:n>.*boom.*5.*100 %"))
-            expect(failing).to_contain_text("internal_server_error")
-            expect(page.get_by_role("link", name="API documentation")).to_be_visible()
-            expect(page.get_by_role("link", name="Metrics")).to_be_hidden()
-            assert violations(page) == []
-            page.goto("/#/plugins/slow")
-            expect(page.locator(".plugin > .reason")).to_contain_text("circuit open")
-            error = page.get_by_role("region", name="Last error").locator(".message")
-            expect(error).to_contain_text(re.compile(r"^[\d:]{8} slow.*RetryLaterError: full"))
-            expect(page.get_by_role("region", name="Settings")).to_contain_text("event_loop")
+        watched.begin(service.url)
+        page = watched.page
+        page.goto(f"{service.url}/")
+        expect(heading(page)).to_have_text("Ready: all 4 plugins running")
+        expect(page.get_by_role("region", name="Failing routes")).to_be_hidden()
+        for n in range(5):
+            assert service.get(f"/boom/{n}").status_code == 500
+        expect(heading(page)).to_have_text("Ready: all 4 plugins running, 2 with problems")
+        expect(page).to_have_title("LVA: ready (2 with problems)")
+        why = page.locator(".why")
+        expect(why).to_contain_text("5 requests to /boom/<int:n> failed in the last minute")
+        expect(why).to_contain_text("points dropped in the last minute; circuit open; next probe")
+        expect(page.locator(".plugins tbody th a")).to_have_text(
+            ["boom", "slow", "sink", "history"]
+        )
+        expect(row(page, "boom").locator(".state-bad")).to_be_attached()
+        expect(row(page, "sink").locator(".state-running")).to_be_attached()
+        expect(page.locator("#said")).to_contain_text("slow: ")
+        (failing,) = page.get_by_role("region", name="Failing routes").locator("tbody tr").all()
+        expect(failing).to_contain_text(re.compile(r"/boom/<int:n>.*boom.*5.*100 %"))
+        expect(failing).to_contain_text("internal_server_error")
+        expect(page.get_by_role("link", name="API documentation")).to_be_visible()
+        expect(page.get_by_role("link", name="Metrics")).to_be_hidden()
+        assert violations(page) == []
+        page.goto(f"{service.url}/#/plugins/slow")
+        expect(page.locator(".plugin > .reason")).to_contain_text("circuit open")
+        error = page.get_by_role("region", name="Last error").locator(".message")
+        expect(error).to_contain_text(re.compile(r"^[\d:]{8} slow.*RetryLaterError: full"))
+        expect(page.get_by_role("region", name="Settings")).to_contain_text("event_loop")
 
 
 # One plugin
@@ -441,15 +448,14 @@ def test_a_theme_can_be_chosen_and_is_kept(page: Page) -> None:
     assert page.evaluate(ground) != light
 
 
-@pytest.mark.parametrize("path", ["/", "/#/plugins/sink", "/#/plugins/cam"])
-def test_nothing_is_wider_than_a_phone(
-    browser: Browser, service: ServiceProcess, path: str
-) -> None:
+def test_nothing_is_wider_than_a_phone(browser: Browser, service: ServiceProcess) -> None:
     with watched_page(browser, service.url, viewport=PHONE, has_touch=True) as watched:
-        watched.page.goto(path)
-        expect(heading(watched.page)).not_to_be_empty()
-        expect(watched.page.locator("svg.spark, .log").first).to_be_visible()
-        assert watched.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+        page = watched.page
+        for path, name in (("/", "Ready"), ("/#/plugins/sink", "sink"), ("/#/plugins/cam", "cam")):
+            page.goto(path)
+            expect(heading(page)).to_contain_text(name)
+            expect(page.locator("svg.spark, .log").first).to_be_visible()
+            assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], path
 
 
 @pytest.mark.soak
@@ -552,73 +558,74 @@ def test_a_file_that_changed_is_seen_and_reloaded_and_a_broken_one_is_not(
 
 
 def test_from_another_machine_over_plain_http_the_browser_has_nothing_to_complain_of(
-    browser: Browser, service: ServiceProcess
+    watched: Watched, service: ServiceProcess
 ) -> None:
-    with watched_page(browser, service.url.replace("127.0.0.1", ELSEWHERE)) as watched:
-        watched.page.goto("/")
-        expect(heading(watched.page)).to_contain_text("eady")
+    url = service.url.replace("127.0.0.1", ELSEWHERE)
+    watched.begin(url)
+    watched.page.goto(f"{url}/")
+    expect(heading(watched.page)).to_contain_text("eady")
 
 
 def test_where_no_token_can_help_the_pages_say_so_and_offer_nothing(
-    browser: Browser, tmp_path: Path
+    watched: Watched, tmp_path: Path
 ) -> None:
     write_plugin(tmp_path / "plugins", "down", DOWN)
     env = {"LUNA_VIDEO_AGENT_BIND": "0.0.0.0:0"}
     with ServiceProcess(tmp_path, ["down"], DOWN_TABLE, env) as service:
         service.wait_until(lambda: service.plugin("down")["state"] == "backoff")
-        with watched_page(browser, service.url) as watched:
-            page = watched.page
-            page.goto("/")
-            off = page.get_by_text("are off: the service has no admin token")
-            expect(off).to_be_visible()
-            expect(page.get_by_role("button", name="Enter token")).to_be_hidden()
-            expect(page.locator(".why")).not_to_contain_text("admin token")
-            page.goto("/#/plugins/down")
-            expect(off).to_be_visible()
-            expect(page.get_by_role("region", name="Code")).to_be_visible()
-            expect(buttons(page, "down").get_by_role("button")).to_have_count(0)
-            assert violations(page) == []
+        watched.begin(service.url)
+        page = watched.page
+        page.goto(f"{service.url}/")
+        off = page.get_by_text("are off: the service has no admin token")
+        expect(off).to_be_visible()
+        expect(page.get_by_role("button", name="Enter token")).to_be_hidden()
+        expect(page.locator(".why")).not_to_contain_text("admin token")
+        page.goto(f"{service.url}/#/plugins/down")
+        expect(off).to_be_visible()
+        expect(page.get_by_role("region", name="Code")).to_be_visible()
+        expect(buttons(page, "down").get_by_role("button")).to_have_count(0)
+        assert violations(page) == []
         assert service.request("POST", "/plugins/down/stop").status_code == 403
 
 
 def test_the_token_is_asked_for_refused_if_wrong_and_kept_in_the_tab_only(
-    browser: Browser, tmp_path: Path
+    watched: Watched, tmp_path: Path
 ) -> None:
     token = "t0ken-that-is-long-enough"
     write_plugin(tmp_path / "plugins", "down", DOWN)
     env = {"LUNA_VIDEO_AGENT_ADMIN_TOKEN": token}
     with ServiceProcess(tmp_path, ["down"], DOWN_TABLE, env) as service:
         service.wait_until(lambda: service.plugin("down")["state"] == "backoff")
-        with watched_page(browser, service.url) as watched:
-            watched.expected = ["401"]
-            page = watched.page
-            page.goto("/")
-            expect(heading(page)).to_contain_text("Not ready")
-            expect(page.locator(".why")).to_contain_text("enter the admin token to see the reason")
-            assert "database" not in page.content()
-            page.goto("/#/plugins/down")
-            expect(page.get_by_text("to those who enter the admin token")).to_be_visible()
-            expect(page.get_by_role("region", name="Log")).to_be_hidden()
-            buttons(page, "down").get_by_role("button", name="Restart").click()
-            page.get_by_role("button", name="Restart down").click()
-            field = page.get_by_label("This takes the admin token of the service:")
-            expect(field).to_be_focused()
-            field.fill("not-the-token-at-all")
-            field.press("Enter")
-            again = page.get_by_label("That token was refused. Try another one:")
-            expect(again).to_be_focused()
-            expect(again).to_be_empty()
-            again.fill(token)
-            again.press("Enter")
-            expect(page.locator("p.outcome")).to_have_text("down is restarted.")
-            expect(page.get_by_role("group", name="Newest log records")).to_be_visible()
-            expect(page.get_by_label("Traceback", exact=True)).to_contain_text("no database")
-            assert page.evaluate("Object.keys(localStorage)") == []
-            assert page.evaluate("Object.values(sessionStorage)") == [token]
-            assert page.context.cookies() == []
-            assert token not in page.content()
-            page.get_by_role("button", name="Forget token").click()
-            expect(page.get_by_text("to those who enter the admin token")).to_be_visible()
-            expect(page.locator("main")).not_to_contain_text("database")
-            assert "database" not in page.content()
+        watched.begin(service.url)
+        watched.expected = ["401"]
+        page = watched.page
+        page.goto(f"{service.url}/")
+        expect(heading(page)).to_contain_text("Not ready")
+        expect(page.locator(".why")).to_contain_text("enter the admin token to see the reason")
+        assert "database" not in page.content()
+        page.goto(f"{service.url}/#/plugins/down")
+        expect(page.get_by_text("to those who enter the admin token")).to_be_visible()
+        expect(page.get_by_role("region", name="Log")).to_be_hidden()
+        buttons(page, "down").get_by_role("button", name="Restart").click()
+        page.get_by_role("button", name="Restart down").click()
+        field = page.get_by_label("This takes the admin token of the service:")
+        expect(field).to_be_focused()
+        field.fill("not-the-token-at-all")
+        field.press("Enter")
+        again = page.get_by_label("That token was refused. Try another one:")
+        expect(again).to_be_focused()
+        expect(again).to_be_empty()
+        again.fill(token)
+        again.press("Enter")
+        expect(page.locator("p.outcome")).to_have_text("down is restarted.")
+        expect(page.get_by_role("group", name="Newest log records")).to_be_visible()
+        expect(page.get_by_label("Traceback", exact=True)).to_contain_text("no database")
+        assert page.evaluate("Object.keys(localStorage)") == []
+        assert page.evaluate("Object.values(sessionStorage)") == [token]
+        assert page.context.cookies() == []
+        assert token not in page.content()
+        page.get_by_role("button", name="Forget token").click()
+        expect(page.get_by_text("to those who enter the admin token")).to_be_visible()
+        expect(page.locator("main")).not_to_contain_text("database")
+        assert "database" not in page.content()
         assert token not in service.output
