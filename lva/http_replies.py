@@ -3,7 +3,7 @@
 A receiver that refuses points is one thing; a wrong address, a missing key or a proxy's page is another, and
 then the points are to be kept::
 
-    if not reply.is_success:
+    if not reply.is_success or is_page(reply.text):
         raise refusal(reply.status_code, reply.headers, reply.text, receiver=self.url)
 
 Nothing here depends on an HTTP client, but for `beginning`, which is for httpx.
@@ -25,13 +25,23 @@ from lva.contract import PermanentDeliveryError, RetryLaterError
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["beginning", "not_about_points", "one_line", "refusal", "retry_after", "root_of"]
+__all__ = [
+    "beginning",
+    "is_page",
+    "not_about_points",
+    "one_line",
+    "refusal",
+    "retry_after",
+    "root_of",
+]
 
 #: Longest time, in seconds, that a receiver's Retry-After is heeded, unless another is given.
 LONGEST_PAUSE: Final = 300.0
 #: Statuses, besides 5xx, after which the same points may well be taken later.
 _LATER: Final = frozenset({408, 425, 429})
-#: Statuses that tell of keys, proxies and addresses.
+#: The only statuses that may be about the points: they are malformed, there already, too large, unacceptable.
+_OF_POINTS: Final = frozenset({400, 409, 413, 422})
+#: What else statuses tell of: keys, proxies and addresses.
 _CHECK: Final = {
     401: "check the credentials",
     403: "check the credentials, and what they allow",
@@ -39,7 +49,14 @@ _CHECK: Final = {
     405: "check url",
     407: "the proxy wants credentials",
 }
-_PAGE: Final = re.compile(r"\A\s*<(?:!doctype\s+html|html)\b", re.IGNORECASE)
+_PAGE: Final = re.compile(
+    r"\A(?>\s|\ufeff|<\?xml[^>]*>|<!--(?:(?!-->).)*-->)*+<(?:!doctype\s+html|html)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+#: What a page is called.
+_PAGE_TYPES: Final = ("text/html", "application/xhtml+xml")
+#: How messages name one.
+_A_PAGE: Final = " (a page, which no receiver of points sends; check url)"
 #: What servers say, in clear text, to a request that is not in TLS as they want it.
 _WANTS_TLS: Final = re.compile(
     r"HTTP request to an HTTPS|HTTP request was sent to HTTPS|speaking plain HTTP|requires TLS",
@@ -59,7 +76,7 @@ def refusal(
     """Return the error that `handleEvent` or `flushPointToMonitoring` is to raise for a reply.
 
     Args:
-        status: The reply's status, which is none of success.
+        status: The reply's status; one of success only if the text is a page.
         headers: Its headers, found whatever their case.
         text: Its body, or the beginning of it.
         receiver: What the message calls the receiver; without secrets.
@@ -76,13 +93,14 @@ def refusal(
 
 
 def not_about_points(status: int, headers: Mapping[str, str], text: str = "") -> str | None:
-    """Return a remark if a reply, not of success, says nothing of the points; None if it refuses them.
+    """Return a remark if a reply says nothing of the points; None if it refuses them.
 
-    Not about the points are: 5xx, 408, 425, 429; 401, 403, 404, 405, 407; redirects; a page (HTML), but
-    for 413; and what servers say to a request in clear text at a port for TLS.
+    Only 400, 409, 413 and 422 may refuse points; all other statuses tell of keys, addresses, proxies, or of a
+    server that is busy. Not about the points either are a page (HTML), but for 413, and what servers say to a
+    request in clear text at a port for TLS.
 
     Args:
-        status: The reply's status.
+        status: The reply's status; one of success only if the text is a page.
         headers: Its headers, found whatever their case.
         text: Its body, or the beginning of it.
 
@@ -93,15 +111,26 @@ def not_about_points(status: int, headers: Mapping[str, str], text: str = "") ->
         return ""
     if status in _CHECK:
         return f" ({_CHECK[status]})"
+    if status < 300:
+        return _A_PAGE
     if status < 400:
         return " (a redirect; check url)"
+    if status not in _OF_POINTS:
+        return " (check url, and what the receiver serves there)"
     if _WANTS_TLS.search(text[:_SEARCHED]) and not text.lstrip().startswith("{"):
         return " (it wants TLS; write https in url)"
-    if status != 413 and (
-        headers.get("Content-Type", "").startswith("text/html") or _PAGE.match(text)
-    ):
-        return " (a page, which no receiver of points sends; check url)"
+    if status != 413 and (headers.get("Content-Type", "").startswith(_PAGE_TYPES) or is_page(text)):
+        return _A_PAGE
     return None
+
+
+def is_page(text: str) -> bool:
+    """Return whether a reply's body is a page (HTML): a server of something else may call that success.
+
+    Args:
+        text: The body, or the beginning of it.
+    """
+    return _PAGE.match(text[:_SEARCHED]) is not None
 
 
 def retry_after(headers: Mapping[str, str], most: float = LONGEST_PAUSE) -> float | None:

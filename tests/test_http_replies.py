@@ -17,6 +17,7 @@ ELSEWHERE = {
     "Tomcat": "Bad Request\nThis combination of host and port requires TLS.\r\n",
     "HAProxy": "<html><body><h1>400 Bad request</h1>\nYour browser sent an invalid request.\n</body></html>",
     "a page": "\n <!DOCTYPE HTML PUBLIC '-//W3C//DTD HTML 4.01//EN'>",
+    "a page behind other things": "\ufeff<?xml version='1.0'?>\n<!-- a\n-b -->\n<!--> --><HTML lang=en>",
 }
 
 
@@ -36,7 +37,9 @@ def test_what_does_not_come_from_the_receiver_is_not_about_points(server: str) -
         (400, {}, "unable to parse 'x'", False),
         (400, {"Content-Type": "text/html; charset=utf-8"}, "", True),
         (413, {"Content-Type": "text/html"}, "<html>413 Request Entity Too Large", False),
-        (422, {}, "", False), (409, {}, "", False), (410, {}, "", False), (415, {}, "", False),
+        (422, {}, "", False), (409, {}, "", False), (200, {}, "<html>", True), (402, {}, "", True),
+        (406, {}, "", True), (410, {}, "", True), (411, {}, "", True), (415, {}, "", True),
+        (421, {}, "", True), (426, {}, "", True), (431, {}, "", True), (497, {}, "", True),
         (301, {}, "", True), (401, {}, "", True), (403, {}, "", True), (404, {}, "", True),
         (405, {}, "", True), (407, {}, "", True), (408, {}, "", True), (425, {}, "", True),
         (429, {}, "", True), (500, {}, "", True), (503, {}, "", True), (599, {}, "", True),

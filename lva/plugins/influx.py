@@ -26,7 +26,7 @@ from lva import (
     PluginApp,
     RetryLaterError,
 )
-from lva.http_replies import beginning, not_about_points, one_line, retry_after, root_of
+from lva.http_replies import beginning, is_page, not_about_points, one_line, retry_after, root_of
 
 Entry: TypeAlias = tuple[MonitoringPoint, bytes]
 
@@ -202,7 +202,7 @@ class Influx(BaseEventPlugin):
         entries, rejected, why = await encode(points, self.config)
         waiting = pieces(entries, self._most_bytes)[::-1]
         until = trio.current_time() + SEARCH_TIME
-        settled = False
+        settled = blamed = False
         after: float | None = None
         while waiting and trio.current_time() < until:
             part = waiting.pop()
@@ -217,6 +217,11 @@ class Influx(BaseEventPlugin):
                 waiting.append(part)
                 why, after = str(error), error.after or 0.0
                 break
+            if refused is not None and not (settled or blamed):
+                # Whoever says the same of no points at all, says nothing of these.
+                if await self._post([]) == refused:
+                    raise RetryLaterError(f"{refused.text}, whether there are points or not")
+                blamed = True
             if refused is not None and len(part) > 1:
                 if refused.too_large:
                     waiting += self._halves(part)[::-1]
@@ -254,6 +259,8 @@ class Influx(BaseEventPlugin):
     async def _post(self, lines: Sequence[bytes]) -> Refused | None:
         """Write lines; return what the server has against them, which is nothing if it took them.
 
+        Some servers have something against no lines.
+
         Raises:
             RetryLaterError: The server is not there, is busy, or does not serve such requests.
         """
@@ -272,13 +279,13 @@ class Influx(BaseEventPlugin):
         except httpx.HTTPError as error:
             why = f"no answer from {self.config.url}: {root_of(error)!r}"
             raise RetryLaterError(why) from None
-        if reply.is_success:
+        if reply.is_success and not is_page(text):
             return None
         status = reply.status_code
         remark = CHECK.get(status) or not_about_points(status, reply.headers, text)
         # VictoriaMetrics says 400 for a path that it does not have.
         if status in {400, 413, 422} and remark is None and "unsupported path" not in text:
-            return Refused(f"{status} {one_line(text)}", status == 413) if lines else None
+            return Refused(f"{status} {one_line(text)}", status == 413)
         why = f"{self.config.url} answers {status} {one_line(text)}".rstrip() + (remark or "")
         raise RetryLaterError(why, after=retry_after(reply.headers))
 

@@ -45,7 +45,7 @@ from lva import (
     __version__,
 )
 from lva.errors import counted
-from lva.http_replies import beginning, not_about_points, one_line, retry_after, root_of
+from lva.http_replies import beginning, is_page, not_about_points, one_line, retry_after, root_of
 
 BINARY: Final = "application/x-protobuf"
 #: The statuses after which OTLP allows a request to be sent again.
@@ -61,6 +61,8 @@ CHECK: Final = {
 MOST_BYTES: Final = 2 * 1024 * 1024
 #: Most bytes of an answer that are read.
 MOST_ANSWER: Final = 64 * 1024
+#: In how many bytes of it a page is known as one.
+MOST_PAGE: Final = 4096
 #: Headers that are the plugin's own.
 OWN_HEADERS: Final = frozenset(
     {
@@ -321,15 +323,17 @@ class Otlp(BaseEventPlugin):
             why = f"no answer from {self._target}: {root_of(error)!r}"
             raise RetryLaterError(why) from None
         kind = reply.headers.get("Content-Type", "")
-        if reply.is_success and not kind.startswith("text/html"):
+        page = kind.startswith("text/html") or is_page(body[:MOST_PAGE].decode(errors="replace"))
+        if reply.is_success and not page:
             return body
         status = reply.status_code
         text = message(body, kind)
         why = f"{self._target} answers {status} {text}".rstrip()
-        if reply.is_success:
-            raise RetryLaterError(f"{why} (a page; check url)")
-        remark = CHECK.get(status) or not_about_points(status, reply.headers, text)
-        if remark is not None and (400 <= status < 500 or status in RETRYABLE):
+        if page and status != 413:
+            remark: str | None = " (a page; check url)"
+        else:
+            remark = CHECK.get(status) or not_about_points(status, reply.headers, text)
+        if remark is not None and (page or status < 500 or status in RETRYABLE):
             raise RetryLaterError(why + remark, after=retry_after(reply.headers))
         raise TooLargeError(why) if status == 413 else PermanentDeliveryError(why)
 

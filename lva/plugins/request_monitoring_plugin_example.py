@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import httpx
 from pydantic import BaseModel, Field
 
-from lva import BaseRequestMonitoringPlugin, MonitoringPoint, PluginApp
-from lva.http_replies import refusal
+from lva import BaseRequestMonitoringPlugin, MonitoringPoint, PluginApp, RetryLaterError
+from lva.http_replies import is_page, refusal
 
 
 class Config(BaseModel):
@@ -34,18 +34,19 @@ class RequestMonitoringPlugin(BaseRequestMonitoringPlugin):
         # The collector is this service's own: no proxy from the environment comes between.
         self.session = httpx.AsyncClient(timeout=self.config.timeout, trust_env=False)
         reply = await self.session.post(self.config.url, params={"bucket": self.config.bucket})
-        if reply.status_code != httpx.codes.CONFLICT:  # it exists already
-            reply.raise_for_status()
+        exists = reply.status_code == httpx.codes.CONFLICT
+        if not exists and (not reply.is_success or is_page(reply.text)):
+            raise refusal(reply.status_code, reply.headers, reply.text, receiver=self.config.url)
 
     async def flushPointToMonitoring(self, point: MonitoringPoint, logger: logging.Logger) -> None:
         assert self.session is not None
-        reply = await self.session.post(
-            f"{self.config.url}/{self.config.bucket}/objects",
-            json={"tags": point.tags, "fields": point.fields},
-        )
-        if not reply.is_success and not reply.is_server_error:
+        url = f"{self.config.url}/{self.config.bucket}/objects"
+        try:
+            reply = await self.session.post(url, json={"tags": point.tags, "fields": point.fields})
+        except httpx.RequestError as error:
+            raise RetryLaterError(f"no answer from {url}: {error!r}") from error
+        if not reply.is_success or is_page(reply.text):
             raise refusal(reply.status_code, reply.headers, reply.text, receiver=self.config.url)
-        reply.raise_for_status()
         logger.debug("sent a point of %s: %d", point.series, reply.status_code)
 
     async def close(self) -> None:

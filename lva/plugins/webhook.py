@@ -44,7 +44,7 @@ from lva import (
     RetryLaterError,
 )
 from lva.errors import counted
-from lva.http_replies import beginning, not_about_points, one_line, retry_after, root_of
+from lva.http_replies import beginning, is_page, not_about_points, one_line, retry_after, root_of
 from lva.user_paths import absolute
 
 #: A point and its JSON.
@@ -54,6 +54,8 @@ HEAD, TAIL = b'{"points":[', b"]}"
 #: How much of an answer's text is read, in bytes and in seconds, and how many characters are shown.
 READ_BYTES, READ_SECONDS, SHOWN = 4096, 1.0, 200
 MOST_REDIRECTS = 5
+#: Whoever calls fewer bytes than this too large says nothing of the point in them.
+LEAST_TOO_LARGE = 1024
 HEADER_NAME = re.compile(
     r"(?!(?:webhook-.*|content-(?:type|length|encoding)|transfer-encoding|connection)\Z)"
     r"[!#$%&'*+.^_`|~0-9a-z-]+",
@@ -118,6 +120,19 @@ class Config(BaseModel):
         raise ValueError("a secret is made with: openssl rand -base64 32")
 
 
+class TooLargeError(PermanentDeliveryError):
+    """The receiver takes no body of this size.
+
+    Args:
+        message: What it says.
+        size: That of the body, in bytes.
+    """
+
+    def __init__(self, message: str, size: int) -> None:
+        super().__init__(message)
+        self.size: int = size
+
+
 class Webhook(BaseEventPlugin):
     """Posts each batch, in pieces if need be, and tells the host what became of each point."""
 
@@ -149,18 +164,23 @@ class Webhook(BaseEventPlugin):
         rejected: list[MonitoringPoint] = []
         cause: Exception | None = None
         after: float | None = None
+        most = self._piece_bytes
         try:
             with trio.move_on_after(self.config.timeout) as limit:
                 while unsent:
-                    piece = first_piece(unsent, self._piece_bytes)
+                    piece = first_piece(unsent, most)
                     try:
-                        if not await self._accepted(piece):
-                            continue  # with a smaller piece
+                        await self._send(piece)
+                        self._keep_size(most)
                     except PermanentDeliveryError as error:
+                        if isinstance(error, TooLargeError) and len(piece) > 1:
+                            most = error.size // 2
+                            continue
                         if len(piece) == len(points):
                             raise
                         rejected += [point for point, _ in piece]
                         cause = error
+                        most = self._piece_bytes  # one point makes no others' pieces smaller
                     del unsent[: len(piece)]
             if limit.cancelled_caught:
                 seconds = f"{self.config.timeout:g} s"
@@ -178,11 +198,21 @@ class Webhook(BaseEventPlugin):
                 after=after,
             ) from cause
 
-    async def _accepted(self, piece: Sequence[Item]) -> bool:
-        """Post a piece of a batch; return False if it is too large and can be divided.
+    def _keep_size(self, most: int) -> None:
+        """Make no larger pieces from now on than one that was accepted after others were too large."""
+        if most < self._piece_bytes:
+            self._piece_bytes = most
+            self.logger.info(
+                "%s takes no large requests; at most %d bytes are sent from now on",
+                self._receiver, most,
+            )  # fmt: skip
+
+    async def _send(self, piece: Sequence[Item]) -> None:
+        """Post a piece of a batch.
 
         Raises:
-            RetryLaterError: The receiver cannot be reached, or cannot take it now.
+            RetryLaterError: The receiver cannot be reached, cannot take it now, or is another one.
+            TooLargeError: It takes no piece of this size.
             PermanentDeliveryError: It is wrong for ever.
         """
         body = HEAD + b",".join(text for _, text in piece) + TAIL
@@ -190,16 +220,13 @@ class Webhook(BaseEventPlugin):
             reply, text = await self._post(body)
         except httpx.RequestError as error:
             raise RetryLaterError(f"{self._receiver}: {root_of(error)!r}") from error
-        if reply.is_success:
-            return True
-        if reply.status_code == 413 and len(piece) > 1:
-            self._piece_bytes = len(body) // 2
-            self.logger.info(
-                "%s takes no %d bytes; at most %d are sent from now on",
-                self._receiver, len(body), self._piece_bytes,
-            )  # fmt: skip
-            return False
+        if reply.is_success and not is_page(text):
+            return
         message = f"{self._receiver} answered {reply.status_code} {text}".rstrip()
+        if reply.status_code == 413:
+            if len(body) >= LEAST_TOO_LARGE or len(piece) > 1:
+                raise TooLargeError(message, len(body))
+            raise RetryLaterError(f"{message} (to {len(body)} bytes; check url)")
         remark = not_about_points(reply.status_code, reply.headers, text)
         if reply.next_request is not None:
             remark = f" (a redirect to {origin(reply.next_request.url)}, not followed; change url)"

@@ -752,13 +752,31 @@ async def test_a_path_that_victoria_metrics_does_not_have_loses_no_points(tmp_pa
 
 
 async def test_what_was_settled_stays_settled_when_the_server_goes_away(tmp_path, stand_in):
-    statuses = [204, 400, 204, 503, 204]
+    statuses = [204, 400, 204, 204, 503, 204]
     stand_in.answer = lambda _: (statuses.pop(0), {}, b"")
     async with sink(tmp_path, stand_in.url) as host:
         ledger = await settled(host, numbered(10))
     assert (ledger.delivered, ledger.rejected, ledger.retries) == (10, 0, 1)
     sizes = [len(request.body.splitlines()) for request in stand_in.requests]
-    assert sizes == [0, 10, 5, 5, 5]
+    assert sizes == [0, 10, 0, 5, 5, 5]
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+async def test_who_says_the_same_of_no_points_at_all_says_nothing_of_them(
+    tmp_path, stand_in, status
+):
+    """Kind: a refusal by somebody who is not the receiver, in words that could be anybody's."""
+    statuses = [204, *[status] * 4, 204]
+
+    def answer(_: Request) -> Answer:
+        now = statuses.pop(0)
+        return now, {}, b"" if now == 204 else b"Bad Request"
+
+    stand_in.answer = answer
+    async with sink(tmp_path, stand_in.url, table={"max_attempts": 1}) as host:
+        ledger = await settled(host, numbered(10))
+        assert f"{status} Bad Request, whether there are points or not" in last_error(host)
+    assert (ledger.delivered, ledger.rejected, ledger.retries) == (10, 0, 2)
 
 
 async def test_large_points_go_out_in_requests_that_get_through(tmp_path, stand_in):
@@ -792,6 +810,8 @@ class Virtual:
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
         self.times.append(trio.current_time())
+        if not request.content:  # which writes nothing, to ask whose fault a refusal is
+            return httpx.Response(204)
         await trio.sleep(self.seconds)
         status, headers = self.answers.pop(0) if self.answers else self.otherwise
         return httpx.Response(status, headers=headers)

@@ -24,6 +24,9 @@ TLS: Answer = (
     b"Client sent an HTTP request to an HTTPS server.\n",
 )
 PAGE: Answer = (400, {"Content-Type": "text/html"}, b"<html><h1>400 Bad request</h1></html>")
+PAGE_OF_SUCCESS: Answer = (200, {"Content-Type": "text/html"}, b"<!DOCTYPE html><h1>It works!</h1>")
+PAGE_OF_FAILURE: Answer = (500, {"Content-Type": "text/html"}, b"<html><h1>500 Oops</h1></html>")
+REDIRECT: Answer = (302, {"Location": "/login"}, b"")
 GOOD: Answer = (200, {}, b"")
 
 
@@ -56,16 +59,21 @@ def ledger(host: RunningHost, name: str) -> Any:
     return delivery.ledger
 
 
-@pytest.mark.parametrize("answer", [TLS, PAGE], ids=["tls", "page"])
+@pytest.mark.parametrize(
+    "answer",
+    [TLS, PAGE, PAGE_OF_SUCCESS, PAGE_OF_FAILURE, REDIRECT],
+    ids=["tls", "page", "page of success", "page of failure", "redirect"],
+)
 @pytest.mark.parametrize("name", SINKS)
 async def test_points_are_kept_until_the_receiver_is_the_right_one(
     tmp_path: Any, receiver: StandIn, name: str, answer: Answer
 ) -> None:
-    """Kind: a status of refusal from somebody who is not the receiver, from the start and later."""
+    """Kind: whatever somebody says who is not the receiver, from the start and later; success, too."""
+    status = str(answer[0])
     receiver.answer = lambda _: answer
     async with running_host(tmp_path, {name: None}, table(name, receiver.url), wait=False) as host:
         if name != "webhook":  # which asks nothing when it initializes
-            await until(lambda: "400" in host.host.not_ready().get(name, ""))
+            await until(lambda: status in host.host.not_ready().get(name, ""))
         receiver.answer = lambda _: GOOD
         await host.wait_until_running(20)
         receiver.requests.clear()
@@ -76,7 +84,7 @@ async def test_points_are_kept_until_the_receiver_is_the_right_one(
         attempts = account.retries
         assert attempts <= len(receiver.requests) <= attempts + 2
         (delivery,) = host.life(name).deliveries.values()
-        assert "400" in delivery.last_error
+        assert status in delivery.last_error
         receiver.answer = lambda _: GOOD
         await until(lambda: account.delivered == 20)
         assert (account.rejected, account.lost) == (0, 0)

@@ -368,7 +368,7 @@ async def test_what_may_pass_is_tried_again_and_is_not_the_batch_s_fault(tmp_pat
 
 
 async def test_what_tells_of_keys_and_addresses_is_not_the_batch_s_fault(tmp_path, receiver):
-    statuses = [401, 403, 404, 405, 407]
+    statuses = [401, 402, 403, 404, 405, 406, 407, 410, 411, 413, 415, 421, 426, 431, 451, 497]
     receiver.answers = [Answer(status, body=b"no such thing") for status in statuses]
     async with webhook(tmp_path, receiver.url) as host:
         for status in statuses:
@@ -378,7 +378,7 @@ async def test_what_tells_of_keys_and_addresses_is_not_the_batch_s_fault(tmp_pat
 
 
 async def test_what_is_refused_for_good_is_rejected_with_the_reason(tmp_path, receiver):
-    statuses = [400, 409, 410, 413, 415, 422]
+    statuses = [400, 409, 422]
     receiver.answers = [Answer(status, body=b"no\n  such\x00 thing") for status in statuses]
     async with webhook(tmp_path, receiver.url, {"batch_size": 1}) as host:
         for _ in statuses[1:]:
@@ -528,6 +528,18 @@ async def test_a_batch_that_is_too_large_is_halved_until_it_fits_and_the_size_is
         await call(host, numbered(100, 100))
     assert receiver.accepted == list(range(200))
     assert all(len(request.body) <= 1000 for request in receiver.requests[before:])
+
+
+async def test_who_takes_nothing_of_any_size_makes_no_later_request_smaller(tmp_path, receiver):
+    """Kind: what somebody else in the receiver's place says, and what is made of it for good."""
+    async with webhook(tmp_path, receiver.url, {"max_attempts": 1}) as host:
+        receiver.limit = 0
+        with pytest.raises(RetryLaterError, match="answered 413 .*check url"):
+            await call(host, numbered(100))
+        assert len(receiver.requests) < 10
+        receiver.limit = 1 << 30
+        await call(host, numbered(100))
+    assert receiver.requests[-1].numbers == [*range(100)]
 
 
 async def test_a_point_that_is_too_large_alone_is_rejected_alone(tmp_path, receiver):
