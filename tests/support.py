@@ -23,6 +23,9 @@ import trio
 import trio.testing
 
 from lva import MonitoringPoint
+from lva.host.delivery.delivery import Shared
+from lva.host.delivery.losses import Losses
+from lva.host.delivery.tap import Taps
 from lva.host.host import Host
 from lva.host.life.life import PluginLife, State
 from lva.host.loading.load import LoadedPlugin, load_plugins
@@ -389,3 +392,12 @@ class StubRandom(random.Random):
         assert a == 0
         self.bounds.append(b)
         return b * self.share
+
+
+def without_a_host(rng: random.Random | None = None) -> Shared:
+    """Return what deliveries have in common where no host tells of their losses."""
+
+    def start(work: Callable[[], Awaitable[None]], name: str) -> None:
+        pass
+
+    return Shared(rng or StubRandom(), Taps(), Losses(start, trio.Event(), trio.Event()), start)

@@ -188,9 +188,7 @@ class Changes:
         why = self._in_the_way(life)
         try:
             if why is None:
-                await life.record.deliveries.open_spools(
-                    loaded.classes, loaded.settings, self._settings.state_dir
-                )
+                await life.record.deliveries.open_spools(loaded.classes, loaded.settings)
                 why = self._in_the_way(life)  # which may have changed meanwhile
             if why is not None:
                 life.record.deliveries.close_spools()

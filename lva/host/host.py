@@ -77,6 +77,7 @@ class Host:
             publish=self.publisher.publish,
             describe=self.describe,
             settings=settings.public(),
+            state_dir=settings.state_dir,
             slow_start=settings.slow_start,
             rng=rng or random.Random(),  # noqa: S311 - jitter, not cryptography
         )

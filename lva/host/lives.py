@@ -8,6 +8,8 @@ from typing import Any, Final
 import trio
 
 from lva.host.contained import Bugs
+from lva.host.delivery.deliveries import Deliveries
+from lva.host.delivery.delivery import Shared
 from lva.host.delivery.losses import Losses
 from lva.host.delivery.publisher import Publisher
 from lva.host.life.life import Ending, PluginLife, Services
@@ -41,7 +43,12 @@ class Lives(Mapping[str, PluginLife]):
         self.services: Services = services
         self.stop: Stop = stop
         self._publisher = publisher
-        self._losses: Losses | None = None
+        self._shared = Shared(
+            services.rng,
+            publisher.taps,
+            Losses(self._do_meanwhile, stop.requested, self.stopped),
+            self._do_meanwhile,
+        )
         self._lives: dict[str, PluginLife] = {}
         self._nursery: trio.Nursery | None = None
 
@@ -57,7 +64,6 @@ class Lives(Mapping[str, PluginLife]):
     def live_in(self, nursery: trio.Nursery) -> None:
         """Say where the tasks of the lives go: a nursery that tolerates tasks which never end."""
         self._nursery = nursery
-        self._losses = Losses(self._do_meanwhile, self.stop.requested, self.stopped)
 
     def do(self, work: Callable[..., Awaitable[None]], *args: Any, name: str) -> None:
         """Do something in a task of the host's own, which goes on when who asked for it does not.
@@ -79,21 +85,20 @@ class Lives(Mapping[str, PluginLife]):
             ConfigurationError: Its spool cannot be opened.
         """
         assert self._nursery is not None
+        if record is None:
+            deliveries = Deliveries(loaded.name, self._shared, self.services.state_dir)
+            record = Record(loaded.name, deliveries, self.watchers)
         life = PluginLife(loaded, _runtime(loaded, self._nursery), self.services, record)
         self._lives[loaded.name] = life
-        life.record.watchers = self.watchers
         return life
 
     def _connect(self) -> None:
         """Let each event's points go to the lives that there are now."""
-        assert self._losses is not None
-        found = []
-        for life in self._lives.values():
-            for cls, delivery in life.deliveries.items():
-                delivery.intake.start = self._do_meanwhile
-                delivery.report_losses(self._losses)
-                event = cls.eventName  # type: ignore[union-attr] # only event classes have deliveries
-                found.append((event, delivery))
+        found = [
+            (cls.eventName, delivery)  # type: ignore[union-attr] # only event classes have deliveries
+            for life in self._lives.values()
+            for cls, delivery in life.deliveries.items()
+        ]
         for delivery in self._publisher.connect(found):
             self.do(delivery.mailbox.write_behind, name=f"{delivery.what} (spool)")
 

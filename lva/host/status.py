@@ -20,7 +20,8 @@ from lva.host.watch.uses import Blocked
 from lva.logs import redact
 
 if TYPE_CHECKING:
-    from lva.host.delivery.delivery import Delivery, Histogram
+    from lva.host.delivery.delivery import Delivery
+    from lva.host.delivery.histogram import Histogram
     from lva.host.life.life import PluginLife
     from lva.host.life.record import Record
     from lva.host.watch.uses import LoopUses

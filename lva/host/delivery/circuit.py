@@ -17,7 +17,7 @@ CircuitState: TypeAlias = Literal["closed", "open", "probing"]
 
 
 class Circuit:
-    """Leaves a dead receiver alone, and probes it with one call at a time.
+    """Keeps calls from a receiver that fails, and probes it with one call at a time.
 
     Args:
         threshold: After how many failures in a row it opens.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ import trio
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin
 from lva.errors import ConfigurationError, counted
 from lva.host.delivery.dead_letters import DeadLetters
-from lva.host.delivery.delivery import Delivery
+from lva.host.delivery.delivery import Delivery, Shared
 from lva.host.delivery.ledger import REMOVED, Ledger
 from lva.host.delivery.spool_file import SpoolFile, open_spool
 from lva.host.process.threads import in_thread
@@ -29,26 +28,25 @@ class Deliveries:
 
     Args:
         plugin: The plugin's name.
+        shared: What they have in common with those of other plugins.
+        state_dir: Where spools and dead letters are.
 
     Attributes:
         past: The accounts of event classes that a reload removed.
     """
 
-    def __init__(self, plugin: str) -> None:
+    def __init__(self, plugin: str, shared: Shared, state_dir: Path) -> None:
         self.past: dict[tuple[str, str], Ledger] = {}
         self._name = plugin
+        self._shared = shared
+        self._state_dir = state_dir
         self._logger = plugin_logger(plugin)
         self._deliveries: dict[tuple[str, str], Delivery] = {}
         self._spools: dict[tuple[str, str], SpoolFile | None] = {}
         self._thread = trio.CapacityLimiter(1)
 
     def of(
-        self,
-        classes: Iterable[PluginClass],
-        settings: PluginSettings,
-        patience: Patience,
-        rng: random.Random,
-        state_dir: Path,
+        self, classes: Iterable[PluginClass], settings: PluginSettings, patience: Patience
     ) -> dict[PluginClass, Delivery]:
         """Return what delivers to each event class of a life that begins.
 
@@ -58,49 +56,39 @@ class Deliveries:
             classes: The plugin's classes.
             settings: The plugin's.
             patience: The life's.
-            rng: Source of the jitter.
-            state_dir: Where spools and dead letters are.
 
         Raises:
             ConfigurationError: A spool cannot be opened.
         """
         return {
-            cls: self._delivery(cls, settings, patience, rng, state_dir)
+            cls: self._delivery(cls, settings, patience)
             for cls in classes
             if issubclass(cls, BaseEventPlugin)
         }
 
     def _delivery(
-        self,
-        cls: type[BaseEventPlugin],
-        settings: PluginSettings,
-        patience: Patience,
-        rng: random.Random,
-        state_dir: Path,
+        self, cls: type[BaseEventPlugin], settings: PluginSettings, patience: Patience
     ) -> Delivery:
-        dead_letters = _dead_letters(state_dir, self._name, cls, settings)
-
+        dead_letters = _dead_letters(self._state_dir, self._name, cls, settings)
         key = (cls.__name__, cls.eventName)
 
         def spool() -> SpoolFile | None:
             if key in self._spools:
                 return self._spools.pop(key)
-            return open_spool(state_dir, self._name, cls, settings)
+            return open_spool(self._state_dir, self._name, cls, settings)
 
         delivery = self._deliveries.get(key)
         if delivery is not None:
             delivery.carry_on(settings, patience, spool, dead_letters)
             return delivery
         what = f"{self._name}.{cls.__name__}.handleEvent"
-        delivery = Delivery(what, settings, self._logger, rng, patience, spool(), dead_letters)
+        delivery = Delivery(what, settings, self._shared, patience, spool(), dead_letters)
         if (past := self.past.pop(key, None)) is not None:
             delivery.resume(past)
         self._deliveries[key] = delivery
         return delivery
 
-    async def open_spools(
-        self, classes: Iterable[PluginClass], settings: PluginSettings, state_dir: Path
-    ) -> None:
+    async def open_spools(self, classes: Iterable[PluginClass], settings: PluginSettings) -> None:
         """Open the spools that a next life has to open again, in a thread; `of` takes them.
 
         Raises:
@@ -113,7 +101,7 @@ class Deliveries:
                 key = (cls.__name__, cls.eventName)
                 delivery = self._deliveries.get(key)
                 if delivery is None or delivery.mailbox.closed.is_set():
-                    work = partial(open_spool, state_dir, self._name, cls, settings)
+                    work = partial(open_spool, self._state_dir, self._name, cls, settings)
                     self._spools[key] = await in_thread(work, self._thread)
         except ConfigurationError:
             self.close_spools()
@@ -147,7 +135,7 @@ class Deliveries:
         if delivery.given_up:
             return
         with trio.CancelScope(shield=True):
-            await delivery.bury()
+            await delivery.settlement.bury()
             await delivery.keep()
         dropped = delivery.drop_rest(reason)
         if dropped:

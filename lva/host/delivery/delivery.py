@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import random
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,55 +14,40 @@ from lva.contract import PartialDeliveryError, PermanentDeliveryError, RetryLate
 from lva.errors import counted
 from lva.host.delivery.circuit import DRAINING_DELAY, Circuit, sleep_until
 from lva.host.delivery.dead_letters import DeadLetters
+from lva.host.delivery.histogram import BATCH_SIZES, DURATIONS, Histogram
 from lva.host.delivery.intake import Handling, Intake, handling
 from lva.host.delivery.ledger import AGE, ATTEMPTS, ENDS, FAILED, Ledger
 from lva.host.delivery.losses import CUT, REFUSED, Losses
 from lva.host.delivery.mailbox import Mailbox, MemoryMailbox
-from lva.host.delivery.outages import worth_a_traceback
+from lva.host.delivery.outages import FailureLog
 from lva.host.delivery.queue import Batch, Bounds
+from lva.host.delivery.settlement import Settlement
 from lva.host.delivery.spool import SpooledMailbox
 from lva.host.delivery.spool_file import SpoolFile
-from lva.host.delivery.tap import DELIVERED, DROPPED, REJECTED, Taps
-from lva.host.delivery.tap import FAILED as TRIED
+from lva.host.delivery.tap import Taps
 from lva.host.runtimes.runtime import Call, Patience, Runtime, now
-from lva.logs import brief
+from lva.logs import brief, own_logger, plugin_logger
 from lva.settings import PluginSettings
 
 #: Longest delay in seconds, while a stop waits for the points, after a receiver asked for a longer pause.
 _DRAINING_PAUSE: Final = 1.0
-#: How long, in seconds, a failure like the last one is only counted and not logged again.
-_LOG_INTERVAL: Final = 10.0
 
 
-class Histogram:
-    """How often values of each size were seen, in Prometheus' manner.
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all deliveries of a host have in common.
 
-    Args:
-        bounds: The upper bounds of the buckets, rising; one without a bound follows.
+    Attributes:
+        rng: Source of the jitter.
+        taps: Those who look at points as they pass.
+        losses: Tells of dropped points.
+        start: Starts a task of the host's, given its work and its name.
     """
 
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self.bounds: Sequence[float] = bounds
-        self.counts: list[int] = [0] * (len(bounds) + 1)
-        self.sum: float = 0.0
-
-    def observe(self, value: float) -> None:
-        """Count a value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
-
-
-BATCH_SIZES: Final = (1, 10, 100, 1000, 10_000, 100_000)
-DURATIONS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0)
-
-
-@dataclass(slots=True)
-class _Logged:
-    """The last failure of a kind that was logged, and how many like it were not."""
-
-    why: str
-    quiet_until: float
-    unlogged: int = 0
+    rng: random.Random
+    taps: Taps
+    losses: Losses
+    start: Callable[[Callable[[], Awaitable[None]], str], None]
 
 
 class Delivery:
@@ -76,54 +59,67 @@ class Delivery:
     Args:
         what: ``"NAME.Class.handleEvent"``, for messages.
         settings: Limits and retry delays.
-        logger: The plugin's logger, which `handleEvent` gets too.
-        rng: Source of the jitter.
+        shared: What it has in common with all others.
         patience: Bounds the wait for a call that was cancelled.
         spool: The file that points outlive the process in; None for memory.
         dead_letters: Where points that are given up are written; None for nowhere.
+
+    Attributes:
+        intake: Which of the points that are published it gets.
+        settlement: What becomes of them.
+        finished: Set once the mailbox is closed and every point of it is settled.
+        given_up: Whether `drop_rest` was called, after which nothing is delivered.
     """
 
     def __init__(
         self,
         what: str,
         settings: PluginSettings,
-        logger: logging.Logger,
-        rng: random.Random,
+        shared: Shared,
         patience: Patience,
         spool: SpoolFile | None = None,
         dead_letters: DeadLetters | None = None,
     ) -> None:
-        self.mailbox: Mailbox = _mailbox(settings, logger, spool)
-        #: Which of the points that are published it gets.
-        self.intake: Intake = Intake(what, settings, logger)
-        self.circuit: Circuit = Circuit(settings.circuit_failures, settings.circuit_pause, rng)
+        plugin = what.partition(".")[0]
+        self.what: str = what
         self.batch_sizes: Histogram = Histogram(BATCH_SIZES)
         self.durations: Histogram = Histogram(DURATIONS)
         self.last_error: str | None = None
         self.last_error_at: float = 0.0
-        #: Set once the mailbox is closed and every point of it is settled.
         self.finished: trio.Event = trio.Event()
-        #: Whether `drop_rest` was called, after which nothing is delivered.
         self.given_up: bool = False
-        #: Those who look at points as they pass.
-        self.taps: Taps = Taps()
-        self.what: str = what
-        self._plugin = what.partition(".")[0]
         self._settings = settings
-        self._logger = logger
-        self._own_logger = logging.getLogger(logger.name)
-        self._rng = rng
+        self._logger = plugin_logger(plugin)
+        self._own_logger = own_logger(plugin)
+        self._rng = shared.rng
         self._patience = patience
-        self._dead_letters = dead_letters
-        self._lost: Callable[[], None] | None = None
-        self._buried: list[tuple[str, list[Any]]] = []
+        self._lost = shared.losses.watch(what, self._logger, self._losses)
+        self._failures = FailureLog(what, self._logger)
+        self.intake: Intake = Intake(what, settings, shared.start)
+        self.circuit: Circuit = Circuit(
+            settings.circuit_failures, settings.circuit_pause, shared.rng
+        )
+        self.settlement: Settlement = Settlement(
+            self._open(spool), plugin, shared.taps, dead_letters
+        )
         self._batches: list[Batch] = []  # what is under way, oldest first
         self._idle: list[Batch] = []  # of these, what no worker has
         self._gathering = trio.Lock()
-        self._logged: dict[str, _Logged] = {}
         self._paused = False
         self._calls = 0
         self._quiet = trio.Event()
+
+    def _open(self, spool: SpoolFile | None) -> Mailbox:
+        bounds, enough = _bounds(self._settings)
+        if spool is None:
+            return MemoryMailbox(bounds, enough, self._lost)
+        most = self._settings.spool_bytes
+        return SpooledMailbox(spool, bounds, enough, most, self._logger, self._lost)
+
+    @property
+    def mailbox(self) -> Mailbox:
+        """Where its points wait."""
+        return self.settlement.mailbox
 
     @property
     def ledger(self) -> Ledger:
@@ -151,9 +147,14 @@ class Delivery:
         Raises:
             ConfigurationError: The spool cannot be opened.
         """
-        if self.mailbox.closed.is_set():
+        closed = self.mailbox.closed.is_set()
+        spool = open_spool() if closed else None
+        self._settings = settings
+        self._patience = patience
+        self.settlement.dead_letters = dead_letters
+        if closed:
             ledger = self.ledger
-            self.mailbox = _mailbox(settings, self._logger, open_spool())
+            self.settlement.mailbox = self._open(spool)
             self.resume(ledger)
             self.finished = trio.Event()
             self.given_up = False
@@ -162,35 +163,26 @@ class Delivery:
         self.intake.set(settings)
         self.circuit.set_limits(settings.circuit_failures, settings.circuit_pause)
         self.circuit.probe_at_once()
-        self._settings = settings
-        self._patience = patience
-        self._dead_letters = dead_letters
         self._paused = False
-
-    def report_losses(self, losses: Losses) -> None:
-        """Let points that are dropped from now on, or were found to be, be reported in the log."""
-        if self._lost is None:
-            self._lost = losses.watch(self.what, self._logger, self._losses)
-        self.mailbox.lost = self._lost
-        if self._losses().total():
-            self._lost()
-
-    def _losses(self) -> Counter[str]:
-        """Return how many points were dropped, by reason; but for ends, which are reported by themselves."""
-        cut = 0 if self._dead_letters is None else self._dead_letters.cut
-        return Counter(
-            {
-                **{reason: n for reason, n in self.ledger.dropped.items() if reason not in ENDS},
-                REFUSED: self.ledger.refused,
-                CUT: cut,
-            }
-        )
 
     def resume(self, ledger: Ledger) -> None:
         """Go on with an earlier account of the same points, now that the mailbox is there, and new."""
         if self.mailbox.outlasts:  # else what the spool has kept stays there
             ledger.take_back(self.ledger.recovered)
         self.mailbox.ledger = ledger
+        if self._losses().total():
+            self._lost()
+
+    def _losses(self) -> Counter[str]:
+        """Return how many points were dropped, by reason; but for ends, which are reported by themselves."""
+        dead_letters = self.settlement.dead_letters
+        return Counter(
+            {
+                **{reason: n for reason, n in self.ledger.dropped.items() if reason not in ENDS},
+                REFUSED: self.ledger.refused,
+                CUT: 0 if dead_letters is None else dead_letters.cut,
+            }
+        )
 
     async def pause(self) -> None:
         """Begin no more calls until the plugin's next life; return when none is under way."""
@@ -243,7 +235,7 @@ class Delivery:
                     async with self.circuit.admission(self.mailbox.closed):
                         self._expire(batch)
                         stuck = await self._deliver(batch, runtime, handle) if batch else None
-                    await self.bury()
+                    await self.settlement.bury()
                     if stuck is not None or self._may_leave(batch):
                         return stuck
                     if batch:
@@ -280,7 +272,7 @@ class Delivery:
         """Drop the points of the batch that are too old."""
         expired = batch.older_than(trio.current_time() - self._settings.max_age)
         if expired:
-            self._drop(batch, AGE, range(expired))
+            self.settlement.drop(batch, AGE, expired)
 
     async def _deliver(
         self, batch: Batch, runtime: Runtime, handle: Callable[..., Awaitable[Any]]
@@ -320,12 +312,14 @@ class Delivery:
             self._quiet.set()
             self.durations.observe(trio.current_time() - begun)
             if call.returned:
-                self._show(DELIVERED, batch)
-                self._settle(batch, delivered=len(batch))
+                self.settlement.deliver(batch)
                 if self.circuit.succeeded():
                     self._logger.info("%s works again", self.what)
             else:
-                self._settle_as_told(batch, call.error)
+                self.settlement.deliver_partly(batch, call.error)
+                if (pause := _pause_asked_for(call.error)) is not None:
+                    batch.unblamed += 1
+                    batch.least_delay = pause
             batch.stuck = not ended
         if not ended:
             return call
@@ -344,17 +338,17 @@ class Delivery:
         self.last_error = f"{self.what} {why}"
         self.last_error_at = now()
         left = len(batch)
-        self._show(TRIED, batch)
+        self.settlement.show_failed(batch)
         if left and batch.attempts - batch.unblamed >= self._settings.max_attempts:
-            self._drop(batch, ATTEMPTS, range(left))
+            self.settlement.drop(batch, ATTEMPTS, left)
             attempts = (
                 f"{counted(left, 'point')} dropped after {counted(batch.attempts, 'attempt')}"
             )
-            self._log_failure(why, attempts, "drop", error)
+            self._failures.note(why, attempts, "drop", error)
         elif left:
-            self._log_failure(why, f"{counted(left, 'point')} to be tried again", "retry", error)
+            self._failures.note(why, f"{counted(left, 'point')} to be tried again", "retry", error)
         else:
-            self._log_failure(why, "not to be tried again", "reject", error)
+            self._failures.note(why, "not to be tried again", "reject", error)
         answered = isinstance(error, PartialDeliveryError | PermanentDeliveryError)
         if not answered and self.circuit.failed():
             self._logger.warning(
@@ -365,89 +359,6 @@ class Delivery:
             )
         elif answered:
             self.circuit.succeeded()
-
-    def _log_failure(self, why: str, outcome: str, kind: str, error: BaseException | None) -> None:
-        """Log a failure: the first of its kind, with its traceback if worth it, then one in a while."""
-        now = trio.current_time()
-        last = self._logged.get(kind)
-        new = last is None or last.why != why
-        if last is not None and not new and now < last.quiet_until:
-            last.unlogged += 1
-            return
-        traced = new and worth_a_traceback(error, self._logger)
-        more = f" ({last.unlogged} more like it were not logged)" if last and last.unlogged else ""
-        self._logged[kind] = _Logged(why, now + _LOG_INTERVAL)
-        self._logger.warning(
-            "%s %s; %s%s",
-            self.what,
-            why,
-            outcome,
-            more,
-            exc_info=error if traced else None,
-            extra={"phase": "handleEvent"},
-        )
-
-    def _settle_as_told(self, batch: Batch, error: BaseException | None) -> None:
-        """Account for what an error says of the points."""
-        if isinstance(error, PartialDeliveryError):
-            self._settle_partly(batch, error)
-        elif isinstance(error, PermanentDeliveryError):
-            self._reject(batch, range(len(batch)))
-        if error is not None and _later(error):
-            batch.unblamed += 1
-            batch.least_delay = _asked_for(error)
-
-    def _settle_partly(self, batch: Batch, error: PartialDeliveryError) -> None:
-        """Keep the failed points for the next attempt, in order; settle the rest."""
-        own = {id(point) for point in batch}
-        rejected, failed = _ids(error, "rejected"), _ids(error, "failed")
-        if rejected is None or failed is None or not failed | rejected <= own:
-            # Copies were named, or nothing that can be read: better to repeat a point than lose one.
-            rejected, failed = (rejected or set()) & own, own
-        self._reject(batch, [n for n, point in enumerate(batch) if id(point) in rejected])
-        again = [n for n, point in enumerate(batch) if id(point) in failed]
-        self._show(DELIVERED, batch, _others(batch, again) if again else None)
-        self._settle(batch, again, delivered=len(batch) - len(again))
-
-    def _settle(self, batch: Batch, again: Sequence[int] = (), delivered: int = 0) -> None:
-        self.ledger.delivered += delivered
-        self.ledger.in_flight -= len(batch) - len(again)
-        self.mailbox.settle(batch, again)
-
-    def _reject(self, batch: Batch, indices: Sequence[int]) -> None:
-        self._show(REJECTED, batch, indices)
-        self._bury_later("rejected", batch, indices)
-        self.ledger.rejected += len(indices)
-        self._settle(batch, _others(batch, indices))
-
-    def _drop(self, batch: Batch, reason: str, indices: Sequence[int]) -> None:
-        """Give up points of a batch."""
-        self._show(DROPPED, batch, indices)
-        self._bury_later(reason, batch, indices)
-        self.ledger.dropped[reason] += len(indices)
-        self._settle(batch, _others(batch, indices))
-        self.mailbox.lost()
-
-    def _show(self, step: str, batch: Batch, indices: Sequence[int] | None = None) -> None:
-        """Show points of the batch, or all of them, to those who look at points as they pass."""
-        if self.taps:
-            points = tuple(batch) if indices is None else tuple(batch[index] for index in indices)
-            if points:
-                self.taps.offer(step, self._plugin, points)
-
-    def _bury_later(self, reason: str, batch: Batch, indices: Sequence[int]) -> None:
-        if self._dead_letters is not None and indices:
-            self._buried.append((reason, [batch[index] for index in indices]))
-
-    async def bury(self) -> None:
-        """Write the dropped points to the dead letters."""
-        buried, self._buried = self._buried, []
-        if self._dead_letters is not None and buried:
-            cut = self._dead_letters.cut
-            with trio.CancelScope(shield=True):
-                await self._dead_letters.write(buried)
-            if self._dead_letters.cut > cut:
-                self.mailbox.lost()
 
     async def _back_off(self, batch: Batch) -> None:
         """Wait before the next attempt; once the mailbox is closed, only briefly: time is short."""
@@ -472,36 +383,21 @@ class Delivery:
         in_flight = sum(map(len, self._batches))
         for batch in self._batches:
             if batch:
-                self.ledger.dropped[FAILED if batch.stuck else reason] += len(batch)
-                self._settle(batch)
+                self.settlement.drop_at_end(batch, FAILED if batch.stuck else reason)
         self._batches = []
         return in_flight + self.mailbox.drop_rest(reason)
 
 
-def _ids(error: PartialDeliveryError, attribute: str) -> set[int] | None:
-    """Return which points an error names; None if it cannot be read, as a plugin may derive its own."""
-    points = getattr(error, attribute, None)
-    return {id(point) for point in points} if isinstance(points, list | tuple) else None
+def _pause_asked_for(error: BaseException | None) -> float | None:
+    """Return for how many seconds the receiver asked for no calls, as what failed is not to blame.
 
-
-def _later(error: BaseException) -> bool:
-    """Return whether an error says that what failed is not to blame."""
-    partly = isinstance(error, PartialDeliveryError) and getattr(error, "after", None) is not None
-    return partly or isinstance(error, RetryLaterError)
-
-
-def _asked_for(error: BaseException) -> float:
-    """Return for how many seconds the receiver asked for no calls. A plugin may have said anything."""
+    None: it did not ask. A plugin may have said anything.
+    """
     after = getattr(error, "after", None)
+    partly = isinstance(error, PartialDeliveryError) and after is not None
+    if not partly and not isinstance(error, RetryLaterError):
+        return None
     return after if isinstance(after, int | float) and after > 0 else 0.0
-
-
-def _others(batch: Batch, indices: Sequence[int]) -> Sequence[int]:
-    """Return all other indices of the batch."""
-    if len(indices) == len(batch):
-        return ()
-    named = set(indices)
-    return [index for index in range(len(batch)) if index not in named]
 
 
 def _bounds(settings: PluginSettings) -> tuple[Bounds, int]:
@@ -509,10 +405,3 @@ def _bounds(settings: PluginSettings) -> tuple[Bounds, int]:
     drop_oldest = settings.overflow == "drop_oldest"
     bounds = Bounds(settings.buffer_limit, settings.buffer_bytes, drop_oldest)
     return bounds, min(settings.batch_size, settings.buffer_limit)
-
-
-def _mailbox(settings: PluginSettings, logger: logging.Logger, spool: SpoolFile | None) -> Mailbox:
-    bounds, enough = _bounds(settings)
-    if spool is None:
-        return MemoryMailbox(bounds, enough)
-    return SpooledMailbox(spool, bounds, enough, settings.spool_bytes, logger)

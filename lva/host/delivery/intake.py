@@ -8,7 +8,6 @@ accepted.
 from __future__ import annotations
 
 import fnmatch
-import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from typing import Any, Final, TypeAlias
 
 import trio
 
+from lva.logs import plugin_logger
 from lva.settings import PluginSettings
 
 #: For how long, in seconds, points that a class publishes while it handles others are counted for the log.
@@ -107,20 +107,23 @@ class Intake:
     Args:
         what: ``"NAME.Class.handleEvent"``, for messages.
         settings: Those of the plugin.
-        logger: Its logger.
+        start: Starts a task of the host's, given its work and its name.
 
     Attributes:
         plugin: The plugin's name.
         filter: The operator's, if there is one.
-        start: Starts a task of the host's, given its work and its name; None while there is no host.
     """
 
-    def __init__(self, what: str, settings: PluginSettings, logger: logging.Logger) -> None:
+    def __init__(
+        self,
+        what: str,
+        settings: PluginSettings,
+        start: Callable[[Callable[[], Awaitable[None]], str], None],
+    ) -> None:
         self.filter: Filter | None
-        self.start: Callable[[Callable[[], Awaitable[None]], str], None] | None = None
         self.plugin: str = what.partition(".")[0]
         self._what = what
-        self._logger = logger
+        self._start = start
         self._own = 0  # published in its own calls, roughly: only the log tells it
         self._warned = False
         self._token = trio.lowlevel.current_trio_token()
@@ -150,16 +153,12 @@ class Intake:
         if not self._warned:
             self._warned = True
             with suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(self._begin_to_count)
-
-    def _begin_to_count(self) -> None:
-        if self.start is not None:
-            self.start(self._warn, f"{self._what} (own points)")
+                self._token.run_sync_soon(self._start, self._warn, f"{self._what} (own points)")
 
     async def _warn(self) -> None:
         """Warn of a class that publishes while it handles points; once."""
         await trio.sleep(COUNTED_FOR)
-        self._logger.warning(
+        plugin_logger(self.plugin).warning(
             "%s publishes points while it handles some: %.0f a second; %s",
             self._what,
             self._own / COUNTED_FOR,

@@ -46,7 +46,6 @@ class Losses:
         self._start = start
         self._stopping = stopping
         self._over = over
-        self._token = trio.lowlevel.current_trio_token()
 
     def watch(
         self, what: str, logger: logging.Logger, counts: Callable[[], Counter[str]]
@@ -69,13 +68,13 @@ class Losses:
             return found
 
         told = _Told(what, logger, untold)
-        return partial(self._notice, told)
+        return partial(self._notice, told, trio.lowlevel.current_trio_token())
 
-    def _notice(self, told: _Told) -> None:
+    def _notice(self, told: _Told, token: trio.lowlevel.TrioToken) -> None:
         if not told.noticed:
             told.noticed = True
             with suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(self._begin, told)
+                token.run_sync_soon(self._begin, told)
 
     def _begin(self, told: _Told) -> None:
         self._start(partial(told.tell, self._over), f"{told.what} (losses)")

@@ -40,15 +40,15 @@ class Mailbox(ABC):
     Args:
         bounds: On what waits in memory.
         enough: How many waiting points `wait_for_enough` waits for.
+        lost: Called after points were dropped or refused.
     """
 
-    def __init__(self, bounds: Bounds, enough: int) -> None:
+    def __init__(self, bounds: Bounds, enough: int, lost: Callable[[], object] = int) -> None:
         self.ledger: Ledger = Ledger()
         #: Set once no more points are accepted.
         self.closed: trio.Event = trio.Event()
         self.books: Books = Books()
-        #: Called after points were dropped or refused.
-        self.lost: Callable[[], object] = int
+        self.lost: Callable[[], object] = lost
         self._accepts = True  # as `closed` says, but cheaper to ask for each point
         self._bounds = bounds
         self._enough = enough
@@ -234,20 +234,19 @@ class Mailbox(ABC):
     #: Whether points that are not delivered are left to the next run of the service.
     outlasts: bool = False
 
-    @abstractmethod
-    async def write_behind(self) -> None:
+    async def write_behind(self) -> None:  # noqa: B027 - there may be nothing to write
         """Write what is accepted to where it outlives the process, until the mailbox's end."""
 
-    @abstractmethod
     async def keep(self, batches: Sequence[Batch]) -> None:
         """Close, and leave what is not delivered to the next run, as far as there is a place for it."""
+        self.close()
 
 
 class MemoryMailbox(Mailbox):
     """A mailbox that ends with the process."""
 
-    def __init__(self, bounds: Bounds, enough: int) -> None:
-        super().__init__(bounds, enough)
+    def __init__(self, bounds: Bounds, enough: int, lost: Callable[[], object] = int) -> None:
+        super().__init__(bounds, enough, lost)
         self._queue = Queue(bounds)
         self._now = trio.lowlevel.current_clock().current_time  # cheaper than `trio.current_time`
 
@@ -288,9 +287,3 @@ class MemoryMailbox(Mailbox):
             self.ledger.queued = 0
             self._drop(reason, dropped)
         return dropped
-
-    async def write_behind(self) -> None:
-        pass
-
-    async def keep(self, batches: Sequence[Batch]) -> None:
-        self.close()

@@ -56,7 +56,6 @@ class Publisher:
         new = []
         for event, delivery in deliveries:
             found[event].append((delivery.mailbox, delivery.intake))
-            delivery.taps = self.taps
             if delivery.mailbox not in before:
                 new.append(delivery)
         self._ways = {name: (EVENT_TYPES[name], tuple(found[name])) for name in EVENT_TYPES}

@@ -104,6 +104,7 @@ class SpooledMailbox(Mailbox):
         enough: As for `Mailbox`.
         max_stored: Most bytes on disk; past them whole segments are dropped.
         logger: The plugin's logger.
+        lost: As for `Mailbox`.
     """
 
     outlasts = True
@@ -115,8 +116,9 @@ class SpooledMailbox(Mailbox):
         enough: int,
         max_stored: int,
         logger: logging.Logger,
+        lost: Callable[[], object] = int,
     ) -> None:
-        super().__init__(bounds, enough)
+        super().__init__(bounds, enough, lost)
         self._file = file
         self._max_stored = max_stored
         self._logger = logger

@@ -10,6 +10,7 @@ import logging
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import trio
@@ -59,6 +60,7 @@ class Services:
         publish: Hands points to all plugins.
         describe: Describes all plugins.
         settings: What plugins see of the service's settings.
+        state_dir: Where spools and dead letters are.
         slow_start: After how many seconds a start is reported as slow.
         rng: Source of the jitter.
     """
@@ -67,6 +69,7 @@ class Services:
     publish: Publish
     describe: Describe
     settings: Mapping[str, Any]
+    state_dir: Path
     slow_start: float
     rng: random.Random
 
@@ -78,7 +81,7 @@ class PluginLife:
         loaded: The checked plugin.
         runtime: Where its code runs.
         services: What it uses of the service.
-        record: What this life has from those before it, and leaves to the next; new for the first.
+        record: What this life has from those before it, and leaves to the next.
 
     Attributes:
         record: The plugin's state, and what else outlives this life.
@@ -97,9 +100,9 @@ class PluginLife:
         loaded: LoadedPlugin,
         runtime: Runtime,
         services: Services,
-        record: Record | None = None,
+        record: Record,
     ) -> None:
-        self.record: Record = Record(loaded.name) if record is None else record
+        self.record: Record = record
         self.loaded = loaded
         self.name: str = loaded.name
         self.package: str = package_of(loaded.module)
@@ -113,11 +116,7 @@ class PluginLife:
         self.ended: trio.Event = trio.Event()
         self._patience = Patience()
         self.deliveries: dict[PluginClass, Delivery] = self.record.deliveries.of(
-            loaded.classes,
-            loaded.settings,
-            self._patience,
-            services.rng,
-            services.settings["state_dir"],
+            loaded.classes, loaded.settings, self._patience
         )
         self.owner: Owner = self.record.owner
         self.owner.retry_after = self._retry_after

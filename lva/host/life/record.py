@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from trio_util import AsyncValue
@@ -106,6 +106,8 @@ class Record:
 
     Args:
         name: The plugin's name.
+        deliveries: What delivers points to its event classes.
+        watchers: Told of each change of state.
 
     Attributes:
         state: The plugin's state now.
@@ -119,11 +121,9 @@ class Record:
         leaks: What was alive of it when that was last looked for.
         leaked_processes: What it started, did not end, and was ended for it; the newest.
         owner: Of its routes; these stay, at 503, from one life to the next.
-        deliveries: What delivers points to its event classes.
-        watchers: Told of each change of state.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, deliveries: Deliveries, watchers: Iterable[Watcher] = ()) -> None:
         self.name: str = name
         self.logger: logging.Logger = plugin_logger(name)
         self.state: AsyncValue[State] = AsyncValue(State.LOADED)
@@ -140,8 +140,8 @@ class Record:
         self.leaks: Leaks = Leaks()
         self.leaked_processes: deque[str] = deque(maxlen=_PROBLEMS)
         self.owner: Owner = Owner(name)
-        self.watchers: Sequence[Watcher] = ()
-        self.deliveries: Deliveries = Deliveries(name)
+        self.deliveries: Deliveries = deliveries
+        self.watchers: Iterable[Watcher] = watchers
 
     @property
     def last_error(self) -> str | None:

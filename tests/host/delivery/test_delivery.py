@@ -27,7 +27,7 @@ from lva.host.delivery.queue import Bounds
 from lva.host.life.life import State
 from lva.host.runtimes.runtime import Patience, TrioRuntime
 from lva.settings import PluginSettings
-from tests.support import StubRandom, journal, numbered, run_virtual, running_host
+from tests.support import StubRandom, journal, numbered, run_virtual, running_host, without_a_host
 
 LOGGER = logging.getLogger("lva.plugin.p")
 
@@ -425,8 +425,7 @@ async def delivering(
         made = Delivery(
             "p.P.handleEvent",
             PluginSettings(**given_settings),
-            LOGGER,
-            rng or StubRandom(),
+            without_a_host(rng),
             Patience(),
             dead_letters=dead_letters,
         )
@@ -1257,7 +1256,7 @@ async def test_what_there_was_no_room_or_time_for_is_no_dead_letter(tmp_path):
         await wait_all_tasks_blocked()
         await it.cancel()
         it.delivery.drop_rest("shutdown")
-        await it.delivery.bury()
+        await it.delivery.settlement.bury()
         assert it.ledger.dropped == {"overflow": 3, "shutdown": 2}
         assert not path.exists()
 

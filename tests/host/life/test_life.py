@@ -25,6 +25,7 @@ from tests.support import (
     run_virtual,
     running,
     running_host,
+    without_a_host,
 )
 
 RECORDER = """
@@ -1153,14 +1154,17 @@ def test_a_stop_at_the_very_moment_of_a_crash_is_a_clean_stop(moment, ticks):
 async def test_a_turn_that_comes_together_with_the_stop_is_not_taken(autojump_clock):
     async with running([loaded_plugin("p", BackgroundOnly)]) as host:
         await host.wait_until_running()
+    from lva.host.delivery.deliveries import Deliveries
     from lva.host.life.life import PluginLife, Services
+    from lva.host.life.record import Record
     from lva.host.routing import RouteTable
     from lva.host.runtimes.runtime import TrioRuntime
 
     async with trio.open_nursery() as nursery:
-        settings = {"state_dir": Path()}
-        services = Services(RouteTable(), lambda *_: True, list, settings, 2.0, StubRandom())
-        life = PluginLife(loaded_plugin("q", BackgroundOnly), TrioRuntime("q", nursery), services)
+        services = Services(RouteTable(), lambda *_: True, list, {}, Path(), 2.0, StubRandom())
+        record = Record("q", Deliveries("q", without_a_host(), Path()))
+        loaded, runtime = loaded_plugin("q", BackgroundOnly), TrioRuntime("q", nursery)
+        life = PluginLife(loaded, runtime, services, record)
         nursery.start_soon(life.supervise)
         await trio.testing.wait_all_tasks_blocked()
         life.turn.set()
