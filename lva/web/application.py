@@ -172,12 +172,15 @@ class _WebApplication(QuartTrio):
             raise
         except BaseException as error:
             cancelled, own = split_cancelled(error)
-            if cancelled is not None:
-                raise
-            assert own is not None
-            if isinstance(own, HTTPException) and own.response is not None:
-                return own.response  # type: ignore[return-value] # what `abort(response)` was given
-            raise self._plugin_problem(exchange, name, match, request, own) from own
+            try:
+                if cancelled is not None:
+                    raise
+                assert own is not None
+                if isinstance(own, HTTPException) and own.response is not None:
+                    return own.response  # type: ignore[return-value] # what `abort(response)` was given
+                raise self._plugin_problem(exchange, name, match, request, own) from own
+            finally:
+                del cancelled, own  # or error, traceback and frame would keep one another alive
         finally:
             leave_plugin(token)
 

@@ -154,12 +154,16 @@ class Exchange:
                         nursery.start_soon(respond, name="response")
                 except BaseException as error:
                     cancelled, failure = split_cancelled(error)
-                    if cancelled is not None:
-                        raise cancelled from None
+                    try:
+                        if cancelled is not None:
+                            raise cancelled from None
+                    finally:
+                        del cancelled  # or error, traceback and frame would keep one another alive
             await self._conclude(failure)
         except Exception as error:
             self.log_failure(error)
         finally:
+            del failure
             self._leave_owner()
             self.done.set()
             if not self.completed:

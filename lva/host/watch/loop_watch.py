@@ -168,6 +168,8 @@ class LoopWatch:
         while self._clock.ended:
             self._judge(self._clock.ended.popleft())
         frames = sys._current_frames()  # noqa: SLF001 - the documented way to see stacks
+        # Or this very frame and they would keep one another alive, and all that others lead to.
+        del frames[threading.get_ident()]
         self._loops.look(self._with_loop, self._modules, frames)
         self._workers.look(self._plugins, self._modules, frames)
 
