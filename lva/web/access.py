@@ -23,10 +23,8 @@ from lva.web.problems import HttpProblem
 LOGGER: Final = service_logger("lva.admin")
 
 TOKEN_VARIABLE: Final = f"{ENV_PREFIX}ADMIN_TOKEN"
-#: Of one client: actions at once, and per second.
-ACTIONS: Final = (20, 5.0)
-#: Of one client: wrong tokens at once, and per second.
-FAILURES: Final = (5, 0.2)
+#: Of one client: actions at once, and per second; and as many wrong tokens, which are counted apart.
+LIMIT: Final = (20, 5.0)
 #: How long, in seconds, refusals are not logged again.
 _LOG_INTERVAL: Final = 10.0
 #: Headers that a proxy adds: such a request comes from elsewhere.
@@ -50,8 +48,7 @@ class Access:
         self._local = self._unix or (
             address is not None and _is_loopback(urlsplit(address).hostname)
         )
-        self._actions = Buckets(*ACTIONS)
-        self._failures = Buckets(*FAILURES)
+        self._buckets = Buckets(*LIMIT)
         self._failures_since_logged = 0
         self._quiet_until = -math.inf
 
@@ -76,10 +73,8 @@ class Access:
         except HttpProblem as problem:
             self._log_refusal(request, problem)
             raise
-        who = client(request)
-        if wait := self._actions.wait(who):
+        if wait := self._buckets.take(f"actions of {client(request)}"):
             raise _too_often("Too many actions", wait)
-        self._actions.take(who)
 
     def check_details(self, request: Any) -> None:
         """Let a request see plugins' details, or not.
@@ -127,17 +122,15 @@ class Access:
         )
 
     def _check_token(self, request: Any, token: bytes) -> None:
-        given, who = _bearer(request), client(request)
+        given = _bearer(request)
         if given is None:
             raise _unauthorized("This needs the admin token, as Authorization: Bearer TOKEN.")
         if hmac.compare_digest(_digest(given), token):
             return  # whatever others have sent from there: a proxy has one address for all
         self._failures_since_logged += 1
-        if wait := self._failures.wait(who):
+        problem = _unauthorized("This is not the admin token.")
+        if wait := self._buckets.take(f"wrong tokens of {client(request)}"):
             problem = _too_often("Too many wrong tokens", wait)
-        else:
-            self._failures.take(who)
-            problem = _unauthorized("This is not the admin token.")
         self._log_refusal(request, problem)
         raise problem
 

@@ -24,18 +24,15 @@ class Buckets:
         self._rate = rate
         self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, when
 
-    def take(self, name: str) -> None:
-        """Take a token, if there is one."""
-        tokens = self._tokens(name)
-        self._levels[name] = (max(0.0, tokens - 1), trio.current_time())
+    def take(self, name: str) -> float:
+        """Take a token and return 0; if there is none, return in how many seconds there will be one."""
+        now = trio.current_time()
+        tokens, at = self._levels.get(name, (float(self._burst), now))
+        tokens = min(self._burst, tokens + (now - at) * self._rate)
+        if tokens < 1:
+            return (1 - tokens) / self._rate
+        self._levels[name] = (tokens - 1, now)
         self._levels.move_to_end(name)
         if len(self._levels) > _NAMES:
             self._levels.popitem(last=False)
-
-    def wait(self, name: str) -> float:
-        """Return for how many seconds there will be no token; 0 if there is one."""
-        return max(0.0, 1 - self._tokens(name)) / self._rate
-
-    def _tokens(self, name: str) -> float:
-        tokens, at = self._levels.get(name, (float(self._burst), 0.0))
-        return min(self._burst, tokens + (trio.current_time() - at) * self._rate)
+        return 0.0

@@ -64,7 +64,7 @@ ASYNCIO = (
 
 
 def add_resources(host: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(access, "ACTIONS", (10_000, 1.0))
+    monkeypatch.setattr(access, "LIMIT", (10_000, 1.0))
     allowed = Access(Settings(), "http://127.0.0.1:1")
     Resources(host.host, lambda: False, allowed)
     Actions(host.host, allowed)
