@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import logging
+import os
+import ssl
 from collections.abc import Iterator
 
 import pytest
@@ -39,6 +42,26 @@ def constructors_are_waited_for(
     """
     if "autojump_clock" in request.fixturenames:
         monkeypatch.setattr(runtimes, "_BRIEFLY", 10.0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def certificates_are_read_once() -> Iterator[None]:
+    """Spare each HTTP client that a plugin makes the 20 ms in which the system's certificates are read."""
+    read = ssl.create_default_context
+    files = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+
+    @functools.cache
+    def kept(_files: tuple[str | None, ...], **where: str) -> ssl.SSLContext:
+        return read(**where)
+
+    def create(*purpose: ssl.Purpose, **options: str) -> ssl.SSLContext:
+        if purpose or not options.keys() <= {"cafile", "capath"}:
+            return read(*purpose, **options)
+        return kept(tuple(os.environ.get(name) for name in files), **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl, "create_default_context", create)
+        yield
 
 
 @pytest.fixture(autouse=True)

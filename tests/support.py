@@ -195,7 +195,7 @@ class ServiceProcess:
         self, method: str, path: str, timeout: float = 5.0, **options: Any
     ) -> httpx.Response:
         """Send a request over a connection of its own."""
-        with httpx.Client(trust_env=False, timeout=timeout) as client:
+        with httpx.Client(trust_env=False, verify=False, timeout=timeout) as client:
             return client.request(method, self.url + path, **options)
 
     def plugin(self, name: str) -> dict[str, Any]:

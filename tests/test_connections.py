@@ -175,7 +175,7 @@ async def test_a_connection_is_cut_off_under_a_client_that_does_not_read() -> No
             aborts[0]()
             while not ends:
                 await trio.sleep(0.01)
-            async with httpx.AsyncClient(trust_env=False) as other:
+            async with httpx.AsyncClient(trust_env=False, verify=False) as other:
                 assert (await other.get(f"{url}/")).text == "well"
             over.set()
         await client.aclose()

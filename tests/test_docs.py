@@ -411,7 +411,7 @@ def test_thermometers_are_put_and_watched(service: ServiceProcess) -> None:
     )
     assert service.request("PUT", "/thermometers/cellar", json={"degrees": 11.5}).status_code == 204
     with (
-        httpx.Client(trust_env=False) as client,
+        httpx.Client(trust_env=False, verify=False) as client,
         client.stream("GET", f"{service.url}/thermometers") as answer,
     ):
         lines = answer.iter_lines()

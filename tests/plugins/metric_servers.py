@@ -54,7 +54,7 @@ class _Server:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.address = f"127.0.0.1:{listener.getsockname()[1]}"
         self.url: str = f"http://{self.address}"
-        self.client = httpx.Client(base_url=self.url, trust_env=False, timeout=20)
+        self.client = httpx.Client(base_url=self.url, trust_env=False, verify=False, timeout=20)
         self._log = directory / f"{self.program}.log"
         self._command = [str(path), *self._arguments(directory)]
         self._start = start

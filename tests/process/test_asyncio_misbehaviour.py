@@ -411,7 +411,15 @@ def test_culprits_harm_only_themselves(
 
 
 @pytest.mark.parametrize(
-    "place", ["__init__", "initialize", "child", "route", "handleEvent", "close"]
+    "place",
+    [
+        "__init__",
+        "child",
+        *(
+            pytest.param(place, marks=pytest.mark.soak)
+            for place in ("initialize", "route", "handleEvent", "close")
+        ),
+    ],
 )
 def test_a_loop_that_computes_for_ever_is_left_behind(
     tmp_path: Path, place: str, subtests: pytest.Subtests

@@ -169,7 +169,7 @@ def service(tmp_path: Path) -> Iterator[ServiceProcess]:
 
 @pytest.fixture
 def client(service: ServiceProcess) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=service.url, trust_env=False, timeout=60) as client:
+    with httpx.Client(base_url=service.url, trust_env=False, verify=False, timeout=60) as client:
         yield client
 
 

@@ -141,7 +141,13 @@ def test_what_plugins_block_for_long_is_named_and_makes_the_service_not_ready(
     """A plugin that is blocked for ever is never "running" and "ready", wherever its code runs."""
     with ThreadPoolExecutor() as clients:
         for name, (_, _, route, *_) in CULPRITS.items():
-            clients.submit(httpx.get, f"{service.url}/{name}/{route}", timeout=60, trust_env=False)
+            clients.submit(
+                httpx.get,
+                f"{service.url}/{name}/{route}",
+                timeout=60,
+                trust_env=False,
+                verify=False,
+            )
         service.wait_until(lambda: reasons(service).keys() == CULPRITS.keys())
         why = reasons(service)
         statuses = {name: service.plugin(name) for name in CULPRITS}

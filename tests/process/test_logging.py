@@ -187,7 +187,9 @@ def test_closed_standard_streams_change_nothing(tmp_path: Path, redirect: str) -
 
 def _client(path: Path) -> httpx.Client:
     return httpx.Client(
-        transport=httpx.HTTPTransport(uds=str(path)), base_url="http://lva", timeout=20
+        transport=httpx.HTTPTransport(uds=str(path), verify=False),
+        base_url="http://lva",
+        timeout=20,
     )
 
 

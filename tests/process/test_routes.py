@@ -618,7 +618,7 @@ def test_routes_follow_the_plugins_life(tmp_path: Path) -> None:
         assert service.get("/life/first").status_code == 200
 
         with (
-            httpx.Client(trust_env=False) as client,
+            httpx.Client(trust_env=False, verify=False) as client,
             client.stream("GET", f"{service.url}/version"),
         ):
             assert service.request("POST", "/life/crash").status_code == 200

@@ -149,7 +149,7 @@ def test_a_signal_is_heard_whatever_a_plugin_does_to_its_process(
 def test_an_idle_service_stops_long_before_its_limit(tmp_path: Path) -> None:
     with routes(tmp_path, "") as service:  # the default limit is 25 s
         service.wait_until_ready()
-        with httpx.Client(base_url=service.url, trust_env=False) as idle:
+        with httpx.Client(base_url=service.url, trust_env=False, verify=False) as idle:
             idle.get("/quick")  # a connection that stays open and asks for nothing more
             told = time.monotonic()
             assert service.stop() == 0

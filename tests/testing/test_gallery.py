@@ -47,7 +47,13 @@ def test_a_wrong_plugin_is_caught(plugin: Plugin):
 def test_a_right_plugin_passes(plugin: Plugin):
     report = check(plugin)
     assert report.ok, str(report)
-    if plugin.event:  # its life is looked at as well
-        arguments = {**plugin.arguments}
-        arguments.pop("ordered", None)
-        contract.check_plugin(plugin.source, **arguments).raise_if_failed()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    "plugin", [plugin for plugin in RIGHT if plugin.event], ids=lambda plugin: plugin.name
+)
+def test_a_right_event_plugin_lives_well(plugin: Plugin):
+    arguments = {**plugin.arguments}
+    arguments.pop("ordered", None)
+    contract.check_plugin(plugin.source, **arguments).raise_if_failed()

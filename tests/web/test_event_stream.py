@@ -84,7 +84,7 @@ class Events:
 @contextmanager
 def listening(service: ServiceProcess) -> Iterator[Events]:
     with (
-        httpx.Client(trust_env=False, timeout=10) as client,
+        httpx.Client(trust_env=False, verify=False, timeout=10) as client,
         client.stream("GET", f"{service.url}/events") as response,
     ):
         yield Events(response)

@@ -171,7 +171,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess
 def tapped(service: ServiceProcess, text: str) -> Iterator[Iterator[Any]]:
     """Yield the objects of a stream."""
     with (
-        httpx.Client(trust_env=False, timeout=10) as client,
+        httpx.Client(trust_env=False, verify=False, timeout=10) as client,
         client.stream("GET", f"{service.url}/tap?{text}") as answer,
     ):
         assert answer.status_code == 200, answer.read()
@@ -235,7 +235,7 @@ def test_readers_are_few_and_make_room_when_they_leave(service: ServiceProcess) 
 def can_tap(service: ServiceProcess) -> bool:
     """Return whether there is room for another reader."""
     with (
-        httpx.Client(trust_env=False) as client,
+        httpx.Client(trust_env=False, verify=False) as client,
         client.stream("GET", f"{service.url}/tap") as answer,
     ):
         return answer.status_code == 200
