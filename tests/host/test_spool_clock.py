@@ -165,10 +165,10 @@ async def test_no_point_is_dropped_as_too_old_because_of_the_clock(
         SpoolFile(path, machine), Bounds(10), 10, 1 << 20, logging.getLogger("lva.plugin.p")
     )
     try:
-        (since,) = [segment.since for segment in box._segments]
+        (since,) = [segment.since for segment in box._backlog.segments]
         assert trio.current_time() - since == pytest.approx(0, abs=1)
     finally:
-        box._file.close()
+        box._writer.file.close()
 
 
 def test_the_real_clocks_are_there() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -99,22 +101,14 @@ class Delivery:
         self.circuit: Circuit = Circuit(
             settings.circuit_failures, settings.circuit_pause, shared.rng
         )
-        self.settlement: Settlement = Settlement(
-            self._open(spool), plugin, shared.taps, dead_letters
-        )
+        mailbox = _mailbox(settings, spool, self._logger, self._lost)
+        self.settlement: Settlement = Settlement(mailbox, plugin, shared.taps, dead_letters)
         self._batches: list[Batch] = []  # what is under way, oldest first
         self._idle: list[Batch] = []  # of these, what no worker has
         self._gathering = trio.Lock()
         self._paused = False
         self._calls = 0
         self._quiet = trio.Event()
-
-    def _open(self, spool: SpoolFile | None) -> Mailbox:
-        bounds, enough = _bounds(self._settings)
-        if spool is None:
-            return MemoryMailbox(bounds, enough, self._lost)
-        most = self._settings.spool_bytes
-        return SpooledMailbox(spool, bounds, enough, most, self._logger, self._lost)
 
     @property
     def mailbox(self) -> Mailbox:
@@ -147,14 +141,10 @@ class Delivery:
         Raises:
             ConfigurationError: The spool cannot be opened.
         """
-        closed = self.mailbox.closed.is_set()
-        spool = open_spool() if closed else None
-        self._settings = settings
-        self._patience = patience
-        self.settlement.dead_letters = dead_letters
-        if closed:
+        if self.mailbox.closed.is_set():
             ledger = self.ledger
-            self.settlement.mailbox = self._open(spool)
+            new = _mailbox(settings, open_spool(), self._logger, self._lost)
+            self.settlement.mailbox = new
             self.resume(ledger)
             self.finished = trio.Event()
             self.given_up = False
@@ -163,6 +153,9 @@ class Delivery:
         self.intake.set(settings)
         self.circuit.set_limits(settings.circuit_failures, settings.circuit_pause)
         self.circuit.probe_at_once()
+        self.settlement.dead_letters = dead_letters
+        self._settings = settings
+        self._patience = patience
         self._paused = False
 
     def resume(self, ledger: Ledger) -> None:
@@ -176,13 +169,9 @@ class Delivery:
     def _losses(self) -> Counter[str]:
         """Return how many points were dropped, by reason; but for ends, which are reported by themselves."""
         dead_letters = self.settlement.dead_letters
-        return Counter(
-            {
-                **{reason: n for reason, n in self.ledger.dropped.items() if reason not in ENDS},
-                REFUSED: self.ledger.refused,
-                CUT: 0 if dead_letters is None else dead_letters.cut,
-            }
-        )
+        dropped = {reason: n for reason, n in self.ledger.dropped.items() if reason not in ENDS}
+        cut = 0 if dead_letters is None else dead_letters.cut
+        return Counter({**dropped, REFUSED: self.ledger.refused, CUT: cut})
 
     async def pause(self) -> None:
         """Begin no more calls until the plugin's next life; return when none is under way."""
@@ -199,29 +188,24 @@ class Delivery:
             cancellation, whose points stay in flight.
         """
         self._idle = list(self._batches)
-        if self._settings.concurrency == 1:
-            stuck = await self._work(runtime, handle)
-        else:
-            stuck = await self._work_together(runtime, handle)
-        if stuck is None:
-            self.finished.set()
-        return stuck
-
-    async def _work_together(
-        self, runtime: Runtime, handle: Callable[..., Awaitable[Any]]
-    ) -> Call | None:
-        """Deliver several batches at once."""
         stuck: list[Call] = []
-        async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope:
 
             async def work() -> None:
                 if (call := await self._work(runtime, handle)) is not None:
                     stuck.append(call)
-                    nursery.cancel_scope.cancel()
+                    scope.cancel()
 
-            for _ in range(self._settings.concurrency):
-                nursery.start_soon(work)
-        return stuck[0] if stuck else None
+            if self._settings.concurrency == 1:
+                await work()
+            else:
+                async with trio.open_nursery() as nursery:
+                    for _ in range(self._settings.concurrency):
+                        nursery.start_soon(work)
+        if stuck:
+            return stuck[0]
+        self.finished.set()
+        return None
 
     async def _work(self, runtime: Runtime, handle: Callable[..., Awaitable[Any]]) -> Call | None:
         """Deliver one batch after the other."""
@@ -233,46 +217,32 @@ class Delivery:
             try:
                 while batch:
                     async with self.circuit.admission(self.mailbox.closed):
-                        self._expire(batch)
+                        expired = batch.older_than(trio.current_time() - self._settings.max_age)
+                        if expired:
+                            self.settlement.drop(batch, AGE, expired)
                         stuck = await self._deliver(batch, runtime, handle) if batch else None
                     await self.settlement.bury()
-                    if stuck is not None or self._may_leave(batch):
+                    if stuck is not None:
                         return stuck
+                    if batch and self.mailbox.outlasts and self.mailbox.closed.is_set():
+                        return None  # it is left to the next run: at the end, time is short
                     if batch:
                         await self._back_off(batch)
             finally:
                 if not batch:
-                    self._forget(batch)
-
-    def _may_leave(self, batch: Batch) -> bool:
-        """Return whether a batch that failed is left to the next run: at the end, time is short."""
-        return bool(batch) and self.mailbox.outlasts and self.mailbox.closed.is_set()
+                    # By identity: empty batches are equal.
+                    self._batches = [other for other in self._batches if other is not batch]
 
     async def _gather(self) -> Batch:
-        if self._settings.concurrency == 1:
-            return await self._gather_next()
-        async with self._gathering:
-            return await self._gather_next()
-
-    async def _gather_next(self) -> Batch:
-        settings = self._settings
-        if settings.flush_interval:
-            await self.mailbox.wait_for_points()
-            with trio.move_on_after(settings.flush_interval):
-                await self.mailbox.wait_for_enough()
-        batch = await self.mailbox.take(settings.batch_size)
-        self._batches.append(batch)
-        return batch
-
-    def _forget(self, batch: Batch) -> None:
-        # By identity: empty batches are equal.
-        self._batches = [other for other in self._batches if other is not batch]
-
-    def _expire(self, batch: Batch) -> None:
-        """Drop the points of the batch that are too old."""
-        expired = batch.older_than(trio.current_time() - self._settings.max_age)
-        if expired:
-            self.settlement.drop(batch, AGE, expired)
+        settings, mailbox = self._settings, self.mailbox
+        async with nullcontext() if settings.concurrency == 1 else self._gathering:
+            if settings.flush_interval:
+                await mailbox.wait_for_points()
+                with trio.move_on_after(settings.flush_interval):
+                    await mailbox.wait_for_enough()
+            batch = await mailbox.take(settings.batch_size)
+            self._batches.append(batch)
+            return batch
 
     async def _deliver(
         self, batch: Batch, runtime: Runtime, handle: Callable[..., Awaitable[Any]]
@@ -329,24 +299,17 @@ class Delivery:
 
     def _failed(self, batch: Batch, error: BaseException | None, in_time: bool) -> None:
         """Decide what follows from a call that did not deliver the whole batch, and log it."""
-        if error is None and in_time:
-            why = "was cancelled by its own code"
-        elif error is None:
-            why = f"took longer than {self._settings.handle_timeout:g} s"
-        else:
-            why = f"raised {brief(error)}"
+        why = _why(error, None if in_time else self._settings.handle_timeout)
         self.last_error = f"{self.what} {why}"
         self.last_error_at = now()
-        left = len(batch)
+        points = counted(len(batch), "point")
         self.settlement.show_failed(batch)
-        if left and batch.attempts - batch.unblamed >= self._settings.max_attempts:
-            self.settlement.drop(batch, ATTEMPTS, left)
-            attempts = (
-                f"{counted(left, 'point')} dropped after {counted(batch.attempts, 'attempt')}"
-            )
+        if batch and batch.attempts - batch.unblamed >= self._settings.max_attempts:
+            self.settlement.drop(batch, ATTEMPTS, len(batch))
+            attempts = f"{points} dropped after {counted(batch.attempts, 'attempt')}"
             self._failures.note(why, attempts, "drop", error)
-        elif left:
-            self._failures.note(why, f"{counted(left, 'point')} to be tried again", "retry", error)
+        elif batch:
+            self._failures.note(why, f"{points} to be tried again", "retry", error)
         else:
             self._failures.note(why, "not to be tried again", "reject", error)
         answered = isinstance(error, PartialDeliveryError | PermanentDeliveryError)
@@ -388,6 +351,13 @@ class Delivery:
         return in_flight + self.mailbox.drop_rest(reason)
 
 
+def _why(error: BaseException | None, timeout: float | None) -> str:
+    """Say what a call did that did not return; with a timeout if it took longer than that."""
+    if error is not None:
+        return f"raised {brief(error)}"
+    return "was cancelled by its own code" if timeout is None else f"took longer than {timeout:g} s"
+
+
 def _pause_asked_for(error: BaseException | None) -> float | None:
     """Return for how many seconds the receiver asked for no calls, as what failed is not to blame.
 
@@ -398,6 +368,18 @@ def _pause_asked_for(error: BaseException | None) -> float | None:
     if not partly and not isinstance(error, RetryLaterError):
         return None
     return after if isinstance(after, int | float) and after > 0 else 0.0
+
+
+def _mailbox(
+    settings: PluginSettings,
+    spool: SpoolFile | None,
+    logger: logging.Logger,
+    lost: Callable[[], object],
+) -> Mailbox:
+    bounds, enough = _bounds(settings)
+    if spool is None:
+        return MemoryMailbox(bounds, enough, lost)
+    return SpooledMailbox(spool, bounds, enough, settings.spool_bytes, logger, lost)
 
 
 def _bounds(settings: PluginSettings) -> tuple[Bounds, int]:

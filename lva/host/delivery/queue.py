@@ -47,19 +47,28 @@ class Bounds:
             return self.size_of(points[0])
         return sum(map(self.size_of, points))
 
-    def without_giants(self, points: Sequence[Any]) -> Sequence[Any]:
-        """Return the points without those that fit into nothing, and would drive out others in vain."""
-        return [point for point in points if self.size_of(point) <= self.bytes]
+    def without_giants(self, points: Sequence[Any], size: int) -> tuple[Sequence[Any], int]:
+        """Return points, and their size, without those that fit into nothing but would drive out others."""
+        if size <= self.bytes:
+            return points, size
+        points = [point for point in points if self.size_of(point) <= self.bytes]
+        return points, self.measure(points)
 
-    def fitting(self, points: Sequence[Any], room: int, bytes_room: float) -> Sequence[Any]:
-        """Return the newest of the points, or the oldest, as many as there is room for."""
+    def fitting(
+        self, points: Sequence[Any], size: int, room: int, bytes_room: float
+    ) -> tuple[Sequence[Any], int]:
+        """Return the newest of the points, or the oldest, as many as there is room for; and their size."""
+        if len(points) <= room and size <= bytes_room:
+            return points, size
         kept: list[Any] = []
+        size = 0
         for point in reversed(points) if self.drop_oldest else points:
-            bytes_room -= self.size_of(point)
-            if len(kept) >= room or bytes_room < 0:
+            size += (more := self.size_of(point))
+            if len(kept) >= room or size > bytes_room:
+                size -= more
                 break
             kept.append(point)
-        return kept[::-1] if self.drop_oldest else kept
+        return (kept[::-1] if self.drop_oldest else kept), size
 
 
 class Batch(list[Any]):
@@ -172,19 +181,14 @@ class Queue:
     def _make_room(self, points: Sequence[Any], size: int) -> tuple[Sequence[Any], int]:
         """Drop points until there is room for the new ones; return what is left of those, and its size."""
         bounds = self.bounds
-        if size > bounds.bytes:
-            points = bounds.without_giants(points)
-            size = bounds.measure(points)
+        points, size = bounds.without_giants(points, size)
         if bounds.drop_oldest:
             while (excess := self.points + len(points) - bounds.points) > 0 and self._chunks:
                 self.get(excess)
             while (excess_bytes := self.bytes + size - bounds.bytes) > 0 and self._chunks:
                 self.get(self._first_with(excess_bytes))
         room, bytes_room = bounds.points - self.points, bounds.bytes - self.bytes
-        if len(points) > room or size > bytes_room:
-            points = bounds.fitting(points, room, bytes_room)
-            size = bounds.measure(points)
-        return points, size
+        return bounds.fitting(points, size, room, bytes_room)
 
     def _first_with(self, size: float) -> int:
         """Return how many points at the head of the first chunk have this size; or all of it has less."""

@@ -65,11 +65,11 @@ async def opened(path: Path, **options: Any) -> AsyncIterator[SpooledMailbox]:
     try:
         yield box
     finally:
-        box._file.close()
+        box._writer.file.close()
 
 
 async def commit(box: SpooledMailbox) -> None:
-    assert await box._commit()
+    assert await box._writer.commit()
 
 
 async def take_all(box: SpooledMailbox, size: int = 1_000_000) -> list[int]:
@@ -91,7 +91,7 @@ def rows(path: Path) -> list[tuple[int, int]]:
 
 def stored_points(box: SpooledMailbox) -> int:
     """Return how many points are on disk now."""
-    (count,) = box._file._connection.execute(
+    (count,) = box._writer.file._connection.execute(
         "SELECT coalesce(sum(points), 0) FROM segments"
     ).fetchone()
     return int(count)
@@ -388,7 +388,7 @@ async def test_a_segment_that_is_not_what_it_was_is_dropped_and_counted(
     a_file_with(path, numbered(5), numbered(5, 5), numbered(5, 10))
     async with opened(path) as box:
         assert numbers(await box.take(5)) == [0, 1, 2, 3, 4]
-        connection = box._file._connection
+        connection = box._writer.file._connection
         connection.execute("PRAGMA writable_schema = ON")
         connection.execute("UPDATE sqlite_schema SET sql = replace(sql, 'NOT NULL', '')")
         connection.execute("PRAGMA writable_schema = RESET")
@@ -424,14 +424,14 @@ async def test_a_row_that_does_not_even_tell_its_points_is_deleted_and_reported(
 
 async def test_what_is_delivered_before_a_commit_is_never_written(path):
     async with opened(path) as box:
-        before = box._file._connection.total_changes
+        before = box._writer.file._connection.total_changes
         for n in range(0, 100, 10):
             box.offer(numbered(10, n))
             box.settle(await box.take(10))
         await commit(box)
-        assert box._file._connection.total_changes == before
+        assert box._writer.file._connection.total_changes == before
         assert box.stored_bytes == 0
-        assert box._unwritten == []
+        assert box._writer.outstanding() == []
 
 
 async def test_what_is_delivered_after_a_commit_is_deleted_by_the_next(path):
@@ -454,9 +454,9 @@ async def test_what_is_delivered_while_it_is_being_written_is_deleted_by_the_nex
         batch = await box.take(1000)
         nursery.start_soon(commit, box)
         await trio.testing.wait_all_tasks_blocked()
-        assert box._writing.locked()
+        assert box._writer.writing.locked()
         box.settle(batch)
-        async with box._writing:
+        async with box._writer.writing:
             assert stored_points(box) == 1000
         await commit(box)
         assert stored_points(box) == 0
@@ -472,7 +472,7 @@ async def test_commits_are_made_in_time_and_together(path):
         with trio.fail_after(5):
             while stored_points(box) < 100:
                 await trio.sleep(0.01)
-        assert box._file._connection.total_changes < 20, "segments, each written once"
+        assert box._writer.file._connection.total_changes < 20, "segments, each written once"
         nursery.cancel_scope.cancel()
 
 
@@ -481,7 +481,7 @@ async def test_points_wait_in_memory_as_long_as_there_is_room_and_then_on_disk(p
         for n in range(0, 200, 10):
             box.offer(numbered(10, n))
             await commit(box)
-            assert box._points_in_memory <= 50
+            assert box._backlog.points <= 50
         assert box.ledger.queued == 200
         assert box.ledger.lost == 0
         loads = count_loads(box)
@@ -491,13 +491,13 @@ async def test_points_wait_in_memory_as_long_as_there_is_room_and_then_on_disk(p
 
 def count_loads(box: SpooledMailbox) -> list[int]:
     """Count how many segments are read from now on, in the list's only item."""
-    count, load = [0], box._file.load
+    count, load = [0], box._writer.file.load
 
     def counting(number: int) -> list[MonitoringPoint]:
         count[0] += 1
         return load(number)
 
-    box._file.load = counting  # type: ignore[method-assign]
+    box._writer.file.load = counting  # type: ignore[method-assign]
     return count
 
 
@@ -509,7 +509,8 @@ async def test_segments_are_bounded_in_bytes(path):
             box.offer([MonitoringPoint("s", 1.0, {}, {"n": n, "blob": "x" * 600_000})])
         await commit(box)
         sizes = [
-            size for (size,) in box._file._connection.execute("SELECT length(body) FROM segments")
+            size
+            for (size,) in box._writer.file._connection.execute("SELECT length(body) FROM segments")
         ]
         assert max(sizes) < 2 * 1024 * 1024
         assert len(sizes) < 25
@@ -622,7 +623,7 @@ async def test_an_index_of_many_segments_reads_none_of_them(path):
         loads = count_loads(box)
         assert box.ledger.queued == box.ledger.recovered == 2000
         assert loads == [0]
-        assert box._points_in_memory == 0
+        assert box._backlog.points == 0
 
 
 # Small segments
@@ -638,14 +639,14 @@ async def trickle(box: SpooledMailbox, count: int, start: int = 0) -> None:
 @pytest.mark.parametrize("limit", [1000, 40])  # all in memory, or hardly any
 async def test_a_trickle_does_not_leave_a_segment_for_each_point(path, limit):
     async with opened(path, limit=limit) as box:
-        box._most = 50
+        box._backlog.most = 50
         await trickle(box, 500)
-        assert len(box._segments) == 10
-        assert box._points_in_memory <= limit
+        assert len(box._backlog.segments) == 10
+        assert box._backlog.points <= limit
         assert box.ledger.queued == stored_points(box) == 500
     assert [points for _, points in rows(path)] == [50] * 9 + [1] * 50
     async with opened(path, limit=limit) as box:
-        box._most = 50
+        box._backlog.most = 50
         assert await take_all(box, 30) == list(range(500))
         assert box.ledger.balanced
 
@@ -655,7 +656,7 @@ async def test_a_restart_joins_what_a_crash_left_apart(path):
     file.commit([Row(n, 1.75e9 + n / 1000, numbered(1, n)) for n in range(3000)], [])
     file.close()
     async with opened(path, limit=10_000) as box:
-        assert len(box._segments) == 3
+        assert len(box._backlog.segments) == 3
         box.offer(numbered(1, 3000))
         await commit(box)
         assert await take_all(box) == list(range(3001))
@@ -672,7 +673,7 @@ async def test_what_was_joined_is_deleted_as_a_whole_once_it_is_delivered(path):
         box.settle(await box.take(15))
         await trickle(box, 1, 20)
         assert stored_points(box) == 1
-        assert box.stored_bytes == sum(segment.size for segment in box._segments)
+        assert box.stored_bytes == sum(segment.size for segment in box._backlog.segments)
 
 
 async def test_what_is_left_of_a_joined_segment_is_kept_alone(path):
@@ -689,11 +690,11 @@ async def test_what_is_left_of_a_joined_segment_is_kept_alone(path):
 @pytest.mark.parametrize("joined", [False, True])
 async def test_of_joined_rows_only_the_damaged_one_is_lost(path, caplog, joined):
     async with opened(path, limit=10) as box:
-        box._most = 1000
+        box._backlog.most = 1000
         await trickle(box, 20)
         if joined:
-            box._runs.append(box._segments[-1].rows)
-        box._file._connection.execute("UPDATE segments SET crc = 1 WHERE number = 15")
+            box._writer.runs.append(box._backlog.segments[-1].rows)
+        box._writer.file._connection.execute("UPDATE segments SET crc = 1 WHERE number = 15")
         await trickle(box, 1, 20)
         assert await take_all(box) == [*range(14), *range(15, 21)]
         assert box.ledger.dropped == {"spool_damaged": 1}
@@ -708,10 +709,10 @@ async def test_segments_are_not_joined_when_points_of_them_are_taken_or_much_old
         await trickle(box, 1)
         batch = await box.take(1)
         await trickle(box, 2, 1)
-        assert [segment.count for segment in box._segments] == [2]
+        assert [segment.count for segment in box._backlog.segments] == [2]
         mock_clock.jump(60)
         await trickle(box, 1, 3)
-        assert [segment.count for segment in box._segments] == [2, 1]
+        assert [segment.count for segment in box._backlog.segments] == [2, 1]
         box.settle(batch)
         await commit(box)
         assert stored_points(box) == 3
@@ -719,9 +720,9 @@ async def test_segments_are_not_joined_when_points_of_them_are_taken_or_much_old
 
 async def test_a_segment_that_grows_while_it_is_being_read_is_read_again(path, monkeypatch):
     async with opened(path, limit=10) as box:
-        box._most = 1000
+        box._backlog.most = 1000
         await trickle(box, 30)
-        assert box._segments[0].points is None
+        assert box._backlog.segments[0].points is None
         box.offer(numbered(1, 30))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(commit, box)
@@ -821,7 +822,7 @@ async def test_what_the_disk_cannot_take_in_time_is_dropped_by_policy(path, over
     async with opened(path, limit=100, overflow=overflow) as box:
         for n in range(0, 250, 10):
             box.offer(numbered(10, n))
-            assert box._points_in_memory <= 100
+            assert box._backlog.points <= 100
             assert box.ledger.balanced
         assert box.ledger.dropped == {"overflow": 150}
         await commit(box)
@@ -832,12 +833,12 @@ async def test_points_in_memory_are_bounded_in_bytes_too(path):
     async with opened(path, max_bytes=10_000) as box:
         for n in range(300):
             box.offer(sized(1, n))
-            assert box._bytes_in_memory <= 10_000
+            assert box._backlog.bytes <= 10_000
         assert await take_all(box) == list(range(200, 300))
         box.offer(sized(150, 300))
         await commit(box)
         box.offer(sized(50, 450))
-        assert box._bytes_in_memory == 5_000, "what is stored was forgotten"
+        assert box._backlog.bytes == 5_000, "what is stored was forgotten"
         assert await take_all(box) == [*range(350, 500)]
 
 
@@ -880,9 +881,9 @@ async def test_a_full_disk_is_reported_and_points_wait_in_memory(path, caplog):
         with no_room_beyond(Path(f"{path}-wal").stat().st_size + 5000):
             for n in range(100, 600, 50):
                 box.offer(numbered(50, n))
-                assert not await box._commit()
+                assert not await box._writer.commit()
                 assert box.ledger.balanced
-                assert box._points_in_memory <= 500
+                assert box._backlog.points <= 500
             assert box.ledger.lost == 0, "what is stored was forgotten to make room"
             box.offer(numbered(50, 600))
             assert box.ledger.dropped == {"overflow": 50}
@@ -903,7 +904,7 @@ async def test_what_is_settled_while_the_disk_is_full_is_deleted_later(path):
         await commit(box)
         box.settle(await box.take(100))
         with no_room_beyond(Path(f"{path}-wal").stat().st_size):
-            assert not await box._commit()
+            assert not await box._writer.commit()
         assert stored_points(box) == 100
         await commit(box)
         assert stored_points(box) == 0
@@ -913,12 +914,14 @@ async def test_what_comes_during_a_commit_that_fails_stays_behind_what_was_there
     async with opened(path, limit=100) as box, trio.open_nursery() as nursery:
         box.offer(numbered(50))
         with no_room_beyond(4096):
-            async with box._thread:  # for which the write waits, so that it is under way for sure
-                nursery.start_soon(box._commit)
+            async with (
+                box._writer._thread
+            ):  # for which the write waits, so that it is under way for sure
+                nursery.start_soon(box._writer.commit)
                 await trio.testing.wait_all_tasks_blocked()
-                assert box._writing.locked()
+                assert box._writer.writing.locked()
                 box.offer(numbered(30, 50))
-            async with box._writing:
+            async with box._writer.writing:
                 pass
         assert stored_points(box) == 0
         box.offer(numbered(40, 80))
@@ -1157,10 +1160,10 @@ def test_nothing_that_was_committed_is_ever_missing(plan, limit):
         assert ledger.queued == len(model.waiting)
         assert ledger.in_flight == sum(map(len, model.in_flight))
         assert [numbers(batch) for batch in batches] == model.in_flight
-        assert box._points_in_memory <= limit + box._most
-        assert 0 <= box._points_in_memory <= len(model.waiting)
+        assert box._backlog.points <= limit + box._backlog.most
+        assert 0 <= box._backlog.points <= len(model.waiting)
         assert (box.stored_bytes == 0) == (not model.unsettled())
-        assert {*box._resident} <= {*box._segments}
+        assert {*box._backlog._resident} <= {*box._backlog.segments}
 
     def settle(batch: Batch, again: Sequence[int]) -> None:
         box.ledger.delivered += len(batch) - len(again)
@@ -1172,7 +1175,7 @@ def test_nothing_that_was_committed_is_ever_missing(plan, limit):
         box = mailbox(path, limit)
         for step, value in plan:
             if step == "publish":
-                if box._points_in_memory + value > limit:
+                if box._backlog.points + value > limit:
                     await commit(box)  # the disk keeps up: nothing is to be lost
                     model.committed()
                 box.offer(numbered(value, model.published))
@@ -1212,7 +1215,7 @@ def test_nothing_that_was_committed_is_ever_missing(plan, limit):
             elif step == "crash":
                 runs += 1
                 copy = crash(path, directory / str(runs))
-                box._file.close()
+                box._writer.file.close()
                 path = copy
                 batches.clear()
                 model.in_flight.clear()
@@ -1220,20 +1223,20 @@ def test_nothing_that_was_committed_is_ever_missing(plan, limit):
                 found = await everything(box)
                 assert found == sorted(set(found)), "the order, and once each"
                 assert set(found) >= model.on_disk, "nothing committed is missing"
-                assert min(found, default=MUCH) > model.safe_below - box._most, (
+                assert min(found, default=MUCH) > model.safe_below - box._backlog.most, (
                     "what is back is new"
                 )
                 assert max(found, default=-1) < model.published
                 model.waiting = found
                 model.committed()
             check()
-        box._file.close()
+        box._writer.file.close()
 
     async def everything(box: SpooledMailbox) -> list[int]:
         """Return the numbers that wait, without taking them."""
         found: list[int] = []
-        for segment in box._segments:
-            found += numbers(box._file.load(segment.rows)[0])
+        for segment in box._backlog.segments:
+            found += numbers(box._writer.file.load(segment.rows)[0])
         assert len(found) == box.ledger.recovered
         return found
 
@@ -1276,7 +1279,7 @@ def test_the_bounds_hold_and_what_they_cost_is_counted(plan, limit, max_stored, 
             assert ledger.accepted == published
             assert ledger.delivered == settled
             assert len(taken) + ledger.queued + ledger.lost == published
-            assert 0 <= box._points_in_memory <= limit + box._most
+            assert 0 <= box._backlog.points <= limit + box._backlog.most
             in_flight = sum(point.size for batch in batches for point in batch)
             assert box.stored_bytes <= max_stored + 3 * in_flight + 100 * len(batches)
         rest = await take_all(box)
@@ -1284,7 +1287,7 @@ def test_the_bounds_hold_and_what_they_cost_is_counted(plan, limit, max_stored, 
         assert len(taken) + len(rest) + box.ledger.lost == published
         if overflow == "drop_oldest" and box.ledger.lost and published and rest:
             assert rest[-1] == published - 1, "the newest is never dropped for an older one"
-        box._file.close()
+        box._writer.file.close()
 
     run_virtual(main)
     shutil.rmtree(directory)
