@@ -60,7 +60,7 @@ def plugin_settings() -> str:
 def resources() -> str:
     """Return the table of the service's own resources."""
     rows = [(_code(path), _sentence(text)) for path, text in RESOURCES.items()]
-    return _table(("Path", "What GET answers"), rows)
+    return _table(("Path", "Response to GET"), rows)
 
 
 def actions() -> str:

@@ -70,7 +70,7 @@ class Service:
     Attributes:
         plugins: The loaded plugins; None until they are, and once the host has them.
         host: The plugins; there once the lifespan has begun.
-        draining: Set to make `/readyz` answer 503.
+        draining: Set to make `/readyz` respond with 503.
         closing: Set when the server is about to close its connections, to end the event streams.
         stop_wanted: Set when the service should stop by itself, because a critical plugin failed.
         served: Whether `lva.serve` runs this process and so decides about signals and stopping.

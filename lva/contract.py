@@ -233,7 +233,7 @@ class BaseBackgroundPlugin(Plugin):
             handler: A `BaseBackgroundHandler` class, or a function of the request and the path's
                 variables. A plain ``def`` runs in a worker thread; asyncio style: on the loop.
             methods: Verbs for a function, ``{"get"}`` if left out. A handler class has its own.
-                HEAD (with GET) and OPTIONS are answered without being named.
+                HEAD (with GET) and OPTIONS are handled without being named.
 
         Raises:
             ValueError: The path is malformed, or the service or another plugin owns it.

@@ -82,10 +82,10 @@ def refusal(
         receiver: What the message calls the receiver; without secrets.
 
     Returns:
-        `RetryLaterError` if the reply says nothing of the points, which are then kept;
+        `RetryLaterError` if the reply says nothing of the points, which are then sent again;
         `PermanentDeliveryError` if the receiver refuses them.
     """
-    why = f"{receiver} answers {status} {one_line(text)}".rstrip()
+    why = f"{receiver} responded with {status} {one_line(text)}".rstrip()
     remark = not_about_points(status, headers, text)
     if remark is None:
         return PermanentDeliveryError(why)

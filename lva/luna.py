@@ -142,7 +142,7 @@ class RequestMonitoringPlugin(BaseRequestMonitoringPlugin):
 
 
 class HandlerExample(BaseBackgroundHandler):
-    """Answers that it is a teapot."""
+    """Says that it is a teapot."""
 
     async def get(self, request: Any) -> PluginResponse:
         return self.response(
@@ -151,7 +151,7 @@ class HandlerExample(BaseBackgroundHandler):
 
 
 def anotherHandlerExample(request: Any) -> PluginResponse:
-    """Answer with the teapot's version."""
+    """Respond with the teapot's version."""
     return pluginHTTPResponse(statusCode=200, body="T800", headers={"Content-Type": "text/plain"})
 
 

@@ -209,7 +209,7 @@ async def _serve(
             LOGGER.info("stopping: %s", service.stop_reason)
             if settings.drain_window:
                 LOGGER.info(
-                    "/readyz answers 503; listening for another %g s", settings.drain_window
+                    "/readyz responds with 503; listening for another %g s", settings.drain_window
                 )
                 await trio.sleep(settings.drain_window)
             service.closing.set()

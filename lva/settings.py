@@ -218,7 +218,7 @@ def _own_state_dir() -> Path:
 
 
 class Settings(_Table):
-    """What the service is told. Times are in seconds, sizes in bytes."""
+    """The service's settings. Times are in seconds, sizes in bytes."""
 
     active_plugins: tuple[str, ...] = Field(
         EMBEDDED_PLUGINS,
@@ -253,7 +253,7 @@ class Settings(_Table):
     drain_window: Seconds = Field(
         0.0,
         description="How long the service goes on serving, with /readyz at 503, after it was"
-        " told to stop. Part of shutdown_timeout.",
+        " asked to stop. Part of shutdown_timeout.",
     )
     state_dir: Path = Field(
         default_factory=_own_state_dir,
@@ -286,7 +286,7 @@ class Settings(_Table):
         5.0, description="Limit on a connection that sends no complete request head."
     )
     max_requests: Count = Field(
-        1000, description="Most requests handled at once; more are answered with 503."
+        1000, description="Most requests handled at once; more are refused with 503."
     )
     max_event_streams: Annotated[int, Field(ge=0, le=10_000)] = Field(
         100, description="Most open streams of /events, one for each console; 0 turns them off."

@@ -26,7 +26,7 @@ def test_what_does_not_come_from_the_receiver_is_not_about_points(server: str) -
     """Kind: a reply of somebody else, with a status that a receiver refuses points with."""
     error = refusal(400, httpx.Headers(), ELSEWHERE[server], receiver="http://there")
     assert isinstance(error, RetryLaterError)
-    assert str(error).startswith("http://there answers 400 ")
+    assert str(error).startswith("http://there responded with 400 ")
     assert "url" in str(error)
 
 

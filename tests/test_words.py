@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,26 +29,55 @@ GIVEN_UP = {
     r"0 the end": "0 success",
 }
 
+#: What was given up in texts for users alone: inside, code may be asked and answer.
+GIVEN_UP_FOR_USERS = {
+    r"\banswer(s|ed|ing)?\b": "respond, response",
+    r"\btold\b": "asked, reported, set",
+    r"\bhand(s|ed|ing)? over\b": "pass",
+}
+
 SOURCES = sorted((ROOT / "lva").rglob("*.py"))
 PAGES = sorted(
     path
     for pattern in (
         "docs/*.rst",
         "docs/sessions/*",
-        "deploy/*.yml",
-        "deploy/*.json",
+        "docs/examples/**/*.py",
+        "docs/snippets/*",
+        "docs/*.py",
+        "deploy/*",
+        "lva/scaffold/*.txt",
         "lva/web/*.html",
     )
     for path in ROOT.glob(pattern)
-) + [*sorted((ROOT / "lva/web/console").glob("*.js")), ROOT / "README.md"]
+) + [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+SCRIPTS = sorted((ROOT / "lva/web/console").glob("*.js"))
+#: The modules whose docstrings users read: in the documentation, or as the help of a command.
+DOCUMENTED = {
+    ROOT / "lva" / name
+    for name in (
+        "contract.py",
+        "luna.py",
+        "http_replies.py",
+        "points.py",
+        "query_parameters.py",
+        "client/commands.py",
+        "testing/__init__.py",
+        "testing/contract.py",
+        "testing/hosting.py",
+        "testing/report.py",
+        "testing/server_world.py",
+        "testing/world.py",
+    )
+} | set((ROOT / "lva/commands").glob("*.py"))
 
 
-def given_up(text: str) -> list[str]:
+def given_up(text: str, terms: Mapping[str, str] = GIVEN_UP) -> list[str]:
     """Return each term in a text that was given up, with its replacement; line breaks count as spaces."""
     flat = re.sub(r"\s+", " ", text)
     return [
         f"{match[0]!r}: write {instead}"
-        for pattern, instead in GIVEN_UP.items()
+        for pattern, instead in terms.items()
         for match in re.finditer(pattern, flat, re.IGNORECASE)
     ]
 
@@ -61,6 +91,33 @@ def texts(source: str) -> list[tuple[int, str]]:
     ]
 
 
+def for_users(path: Path) -> list[tuple[int, str]]:
+    """Return the texts of a Python file that users meet; docstrings if they are published."""
+    tree = ast.parse(path.read_text())
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and ast.get_docstring(node) is not None
+        and isinstance(node.body[0], ast.Expr)
+        and path not in DOCUMENTED
+    }
+    return [
+        (node.lineno, node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and id(node) not in docstrings
+        and " " in node.value  # a name is no text
+    ]
+
+
+def script_texts(source: str) -> list[str]:
+    """Return the texts in JavaScript: quoted ones, and templates without what is computed in them."""
+    found = re.findall(r'"([^"\n]*)"|`([^`]*)`', source)
+    return [re.sub(r"\$\{[^}]*\}", "…", plain or template) for plain, template in found]
+
+
 def test_python_texts_use_the_glossary() -> None:
     """The kind: log lines, messages, settings and docstrings with a coined word for a usual term."""
     assert SOURCES
@@ -70,6 +127,12 @@ def test_python_texts_use_the_glossary() -> None:
         for line, text in texts(path.read_text())
         for found in given_up(text)
     ]
+    wrong += [
+        f"{path.relative_to(ROOT)}:{line}: {found}"
+        for path in SOURCES
+        for line, text in for_users(path)
+        for found in given_up(text, GIVEN_UP_FOR_USERS)
+    ]
     assert not wrong, "\n".join(wrong)
 
 
@@ -78,8 +141,18 @@ def test_pages_use_the_glossary() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}: {found}"
         for path in PAGES
-        for found in given_up(path.read_text())
+        for found in given_up(path.read_text(), GIVEN_UP | GIVEN_UP_FOR_USERS)
     ]
+    wrong += [
+        f"{path.name}: {found}" for path in SCRIPTS for found in given_up(path.read_text())
+    ] + [
+        f"{path.name}: {found}"
+        for path in SCRIPTS
+        for text in script_texts(path.read_text())
+        for found in given_up(text, GIVEN_UP_FOR_USERS)
+    ]
+    assert PAGES
+    assert SCRIPTS
     assert not wrong, "\n".join(wrong)
 
 
@@ -92,10 +165,19 @@ def test_terms_that_were_given_up_are_found(text: str) -> None:
     assert given_up(text)
 
 
+def test_terms_for_users_are_found_in_code(tmp_path: Path) -> None:
+    """The check itself sees f-strings and scripts, and leaves docstrings and names to the code."""
+    file = tmp_path / "some.py"
+    file.write_text('"""Whoever answers."""\nanswer = f"{url} answers {status}"\n')
+    assert [line for line, text in for_users(file) if given_up(text, GIVEN_UP_FOR_USERS)] == [2]
+    script = "const answer = await ask(); say(`it answered ${answer.status}`);"
+    assert script_texts(script) == ["it answered …"]
+
+
 #: Nouns that are counted in texts. Limits in bytes or seconds are never 1.
 COUNTED = (
     r"(more )?(points|requests|records|tasks|threads|times|steps|lines|batches|messages|problems|plugins"
-    r"|clients|segments|files|attempts)\b"
+    r"|clients|segments|files|attempts|restarts)\b"
 )
 
 

@@ -1,4 +1,4 @@
-"""`batching_example` in asyncio style: points are handed over with a future in place of a Trio event."""
+"""`batching_example` in asyncio style: points are passed on with a future in place of a Trio event."""
 
 import asyncio
 import logging
@@ -43,7 +43,7 @@ class Outbox:
         await sent  # when this is cancelled, so is the future
 
     def take(self) -> list[Parcel]:
-        """Return what was handed over since the last time, but for what was cancelled."""
+        """Return what was passed on since the last time, but for what was cancelled."""
         parcels, self.parcels = self.parcels, []
         self.filled.clear()
         return [(points, sent) for points, sent in parcels if not sent.done()]
@@ -98,12 +98,12 @@ class BatchSender(BaseBackgroundPlugin):
             await self.flush()
 
     async def flush(self) -> None:
-        """Send what was handed over, and tell those who wait what came of it."""
+        """Send what was passed on, and report the outcome to those who wait."""
         parcels = outbox.take()
         error: Exception | None = None
         try:
             await self.post([point for points, _ in parcels for point in points])
-        except Exception as failure:  # noqa: BLE001 - whatever it is, those who wait are told
+        except Exception as failure:  # noqa: BLE001 - whatever it is, it is reported to those who wait
             error = failure
         for _, sent in parcels:
             if sent.done():
@@ -133,9 +133,9 @@ class BatchSender(BaseBackgroundPlugin):
             async with asyncio.timeout(self.config.timeout):
                 reply = await self.client.post(self.config.url, json=documents)
         except (httpx.TransportError, TimeoutError) as error:
-            raise RetryLaterError(f"the collector does not answer: {error!r}") from error
+            raise RetryLaterError(f"the collector does not respond: {error!r}") from error
         if reply.is_server_error:
-            raise RetryLaterError(f"the collector answered {reply.status_code}")
+            raise RetryLaterError(f"the collector responded with {reply.status_code}")
         reply.raise_for_status()
         self.reached = True
         self.sent += len(points)

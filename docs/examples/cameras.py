@@ -17,7 +17,7 @@ names: dict[int, str] = {}
 
 
 class CameraHandler(BaseBackgroundHandler):
-    """One method for each verb; other verbs are answered with 405."""
+    """One method for each verb; other verbs are refused with 405."""
 
     async def get(self, request: Any, camera: int) -> PluginResponse:
         if camera not in names:

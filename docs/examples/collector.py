@@ -40,9 +40,9 @@ class Collector(BaseEventPlugin):
             # The collector will never take this batch: do not send it again.
             raise PermanentDeliveryError(reply.text)
         reply.raise_for_status()  # any other error: the whole batch is sent again after a back-off
-        answers = reply.json()["status"]  # one word for each point, in order
-        busy = [point for point, word in zip(points, answers, strict=True) if word == "busy"]
-        wrong = [point for point, word in zip(points, answers, strict=True) if word == "wrong"]
+        words = reply.json()["status"]  # one word for each point, in order
+        busy = [point for point, word in zip(points, words, strict=True) if word == "busy"]
+        wrong = [point for point, word in zip(points, words, strict=True) if word == "wrong"]
         if busy or wrong:
             raise PartialDeliveryError(
                 f"{len(busy)} points to send again, {len(wrong)} refused",

@@ -1,4 +1,4 @@
-"""A periodic job: measures how long a server takes to answer, and publishes it."""
+"""A periodic job: measures how long a server takes to respond, and publishes it."""
 
 import time
 
@@ -37,7 +37,7 @@ class Heartbeat(BaseBackgroundPlugin):
                 await stream.aclose()
                 up = 1
             except OSError as error:
-                self.logger.warning("no answer: %s", error)
+                self.logger.warning("no response: %s", error)
         fields = {"up": up, "seconds": trio.current_time() - began}
         point = MonitoringPoint("heartbeat", time.time(), {"host": self.config.host}, fields)
         self.app.publish("monitoring_event", [point])

@@ -37,7 +37,7 @@ class HttpSink(BaseEventPlugin):
             reply = await self.client.post(self.config.url, json=documents)
         except httpx.TransportError as error:
             # The sink is away, for which these points are not to blame: this call does not count.
-            raise RetryLaterError(f"{self.config.url} does not answer: {error!r}") from error
+            raise RetryLaterError(f"{self.config.url} does not respond: {error!r}") from error
         if reply.status_code == 400:
             raise PermanentDeliveryError(reply.text)  # it will never take them
         reply.raise_for_status()  # anything else: the batch comes again after a back-off

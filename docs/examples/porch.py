@@ -33,7 +33,7 @@ class Porch(BaseBackgroundPlugin):
             self.logger.info("%d rings so far", self.rings)
 
     async def ring(self, request: Any) -> PluginResponse:
-        """Answer POST /porch/bell."""
+        """Handle POST /porch/bell."""
         now = trio.current_time()
         if now - self.last >= self.config.quiet:
             self.last = now
@@ -43,5 +43,5 @@ class Porch(BaseBackgroundPlugin):
         return pluginHTTPResponse(statusCode=204)
 
     async def show(self, request: Any) -> PluginResponse:
-        """Answer GET /porch."""
+        """Handle GET /porch."""
         return pluginHTTPResponse(body={"rings": self.rings})

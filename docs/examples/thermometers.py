@@ -56,7 +56,7 @@ class Thermometers(BaseBackgroundPlugin):
         return pluginHTTPResponse(statusCode=204)
 
     async def watch(self, request: Any) -> AsyncIterator[str]:
-        """An async generator is a streamed answer; it is cancelled when the client leaves."""
+        """An async generator is a streamed response; it is cancelled when the client leaves."""
         while True:
             yield (
                 " ".join(f"{name}={degrees:g}" for name, (_, degrees) in self.readings.items())
@@ -66,6 +66,6 @@ class Thermometers(BaseBackgroundPlugin):
                 await self.news.wait()
 
     async def close(self) -> None:
-        # The task still runs now. Left alone, it would be ended next, and named in the receipt.
+        # The task still runs now. Without this it would be ended next, and named in the receipt.
         if self.forgetting is not None:
             self.forgetting.cancel()

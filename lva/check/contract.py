@@ -282,7 +282,7 @@ def _verbs(source: PluginSource, cls: Class) -> Iterator[Problem]:
         if name in lower:
             yield from verb_problems(source, function)
         elif name.lower() in lower:
-            text = f"{function.name} answers nothing; verbs are in small letters: {name.lower()!r}"
+            text = f"{function.name} handles nothing; verbs are in small letters: {name.lower()!r}"
             yield _at(source, function.node, text, "verb")
     inherited = {name for one in source.lineage(cls) for name in one.methods}
     known = all(base is None or base.startswith(("lva.", "luna")) for base in cls.bases)

@@ -1,4 +1,4 @@
-"""Questions to a running service, and what it answers."""
+"""Questions to a running service, and its responses."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 def ask(
     target: Target, method: str, path: str, *, patience: float | None = 5.0
 ) -> tuple[int, dict[str, Any]]:
-    """Return the status and the JSON object that a request is answered with.
+    """Return the status and the JSON object of the response to a request.
 
     Raises:
-        FailedError: Nothing answers, or something else than the service.
+        FailedError: Nothing responds, or something else than the service.
     """
     import httpx
 
@@ -42,7 +42,7 @@ def answer_of(target: Target, response: httpx.Response) -> dict[str, Any]:
         answer = None
     if not isinstance(answer, dict):
         raise FailedError(
-            f"what answers at {target.address} is no LVA service, or a proxy in front of it"
+            f"what responds at {target.address} is no LVA service, or a proxy in front of it"
             f" (status {response.status_code})"
         )
     return answer

@@ -31,7 +31,7 @@ _UNBOUNDED: Final = 10_000
 def status(target: Target, as_json: bool) -> None:
     """Tell how a running service is.
 
-    Exit codes: 0 ready; 1 not ready; 2 wrong usage; 3 no service answers.
+    Exit codes: 0 ready; 1 not ready; 2 wrong usage; 3 no service responds.
     """
     from lva.client.status import read_status, show_status
 
@@ -71,9 +71,9 @@ def tap(
     """Show points as they pass through a running service.
 
     Without PLUGIN, all points as they are published; with it, those that it publishes, and what
-    becomes of those on their way to it. Never slows their delivery down: what is left out is told.
+    becomes of those on their way to it. Never slows their delivery down: what is left out is counted.
 
-    Exit codes: 0 success; 1 refused; 2 wrong usage; 3 no service answers.
+    Exit codes: 0 success; 1 refused; 2 wrong usage; 3 no service responds.
     """
     from lva.client.tapping import note, parsed, shown, tapped_lines
 
@@ -112,7 +112,7 @@ def top(target: Target) -> None:
 
     Keys: q quits, the arrows scroll. Without a terminal, prints how things are and ends.
 
-    Exit codes: 0 success; 1 refused; 2 wrong usage; 3 no service answers.
+    Exit codes: 0 success; 1 refused; 2 wrong usage; 3 no service responds.
     """
     from lva.client.top import print_once, run_live
 
@@ -127,7 +127,7 @@ def top(target: Target) -> None:
 def action(verb: str) -> click.Command:
     """Return the command for an action on a plugin."""
 
-    codes = "Exit codes: 0 done; 1 refused; 2 wrong usage; 3 no service answers."
+    codes = "Exit codes: 0 done; 1 refused; 2 wrong usage; 3 no service responds."
 
     @click.command(verb, help=f"{ACTIONS[verb]}\n\n{codes}")
     @click.argument("plugin")

@@ -34,7 +34,7 @@ async def events(target: Target) -> AsyncGenerator[Event, None]:
             problem = refusal(response.status_code, answer_of(target, response))
             raise BusyError(problem.message) if response.status_code == 503 else problem
         if not response.headers.get("content-type", "").startswith("text/event-stream"):
-            raise FailedError(f"what answers at {target.address} has no stream of events")
+            raise FailedError(f"what responds at {target.address} has no stream of events")
         async for event in _events_in(response):
             yield event
 

@@ -19,7 +19,7 @@ def read_status(target: Target) -> dict[str, Any]:
     """Return what the service says of itself.
 
     Raises:
-        FailedError: Nothing answers, or it refuses to.
+        FailedError: Nothing responds, or it refuses to.
     """
     status, ready = ask(target, "GET", "/readyz")
     if status not in {200, 503} or (status == 503 and "reasons" not in ready):

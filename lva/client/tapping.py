@@ -37,7 +37,7 @@ def tapped_lines(
         opened: Called once the service has accepted that: from then on no point is missed.
 
     Raises:
-        FailedError: Nothing answers, the service refuses, or it went away.
+        FailedError: Nothing responds, the service refuses, or it went away.
     """
     import httpx
 

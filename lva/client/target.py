@@ -85,7 +85,7 @@ class Target:
         return self.address.removeprefix("unix:") if self.address.startswith("unix:") else None
 
     def not_there(self, error: Exception) -> FailedError:
-        """Return what to say when nothing answers, or nobody that can be trusted."""
+        """Return what to say when nothing responds, or nobody that can be trusted."""
         if (why := _tls_failure(error)) is not None:
             return FailedError(
                 f"no secure connection to {self.address}: {why}; a certificate of your own authority is"
@@ -93,7 +93,7 @@ class Target:
                 EXIT_NO_SERVICE,
             )
         return FailedError(
-            f"no service answers at {self.address} ({why_not(error)}); start it with lva run, or say"
+            f"no service responds at {self.address} ({why_not(error)}); start it with lva run, or say"
             " where it is with --address",
             EXIT_NO_SERVICE,
         )

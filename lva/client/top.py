@@ -155,7 +155,7 @@ class _Top:
                 self._trouble = "the service has stopped; waiting for its next start"
             except httpx.TransportError as error:
                 why = why_not(error)
-                self._trouble = f"no answer from {self._target.address} ({why}); trying again"
+                self._trouble = f"no response from {self._target.address} ({why}); trying again"
             except BusyError as error:
                 self._trouble = f"{error}"
             except FailedError as error:

@@ -1,7 +1,7 @@
 """The documented pair: an event plugin and a background plugin that send points in batches together.
 
 The event side hands its points over and waits until they are sent, so that the host's ledger stays exact.
-The background side has the connection: it sends what was handed over and, every so often, a sign of life.
+The background side has the connection: it sends what was passed on and, every so often, a sign of life.
 """
 
 import logging
@@ -72,7 +72,7 @@ class Outbox:
             raise parcel.error
 
     def take(self) -> list[Parcel]:
-        """Return what was handed over since the last time."""
+        """Return what was passed on since the last time."""
         parcels, self.parcels = self.parcels, []
         self.filled = trio.Event()
         return parcels
@@ -117,7 +117,7 @@ class BatchSender(BaseBackgroundPlugin):
             await self.flush()
 
     async def flush(self) -> None:
-        """Send what was handed over, and tell those who wait what came of it."""
+        """Send what was passed on, and report the outcome to those who wait."""
         parcels = outbox.take()
         error: Exception | None = None
         try:
@@ -148,9 +148,9 @@ class BatchSender(BaseBackgroundPlugin):
             with trio.fail_after(self.config.timeout):
                 reply = await self.client.post(self.config.url, json=documents)
         except (httpx.TransportError, trio.TooSlowError) as error:
-            raise RetryLaterError(f"the collector does not answer: {error!r}") from error
+            raise RetryLaterError(f"the collector does not respond: {error!r}") from error
         if reply.is_server_error:
-            raise RetryLaterError(f"the collector answered {reply.status_code}")
+            raise RetryLaterError(f"the collector responded with {reply.status_code}")
         reply.raise_for_status()
         self.reached = True
         self.sent += len(points)

@@ -64,7 +64,7 @@ class Config(BaseModel):
     max_bytes: int = Field(
         64 * 1024 * 1024, ge=0, description="Bound on the file's size; with 0, it has none."
     )
-    backups: int = Field(5, ge=0, le=1000, description="How many full files are kept.")
+    backups: int = Field(5, ge=0, le=1000, description="Number of full files that are not deleted.")
     fsync: bool = Field(
         False, description="Whether points only count as delivered once they are on the disk."
     )

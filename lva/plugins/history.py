@@ -89,7 +89,9 @@ class Config(BaseModel):
     max_bytes: int = Field(
         64 * 1024 * 1024, ge=1024 * 1024, description="Bound on the file's size."
     )
-    max_age: float = Field(7 * 86_400.0, gt=0, description="Seconds that a point is kept.")
+    max_age: float = Field(
+        7 * 86_400.0, gt=0, description="Age, in seconds, at which a point is deleted."
+    )
     trim_interval: float = Field(60.0, gt=0, description="Seconds between two checks of the age.")
 
 
@@ -175,7 +177,7 @@ class History(BaseEventPlugin, BaseBackgroundPlugin):
         {"type": "integer", "minimum": 0, "maximum": MAX_ID},
     )
     async def points(self, request: Any) -> dict[str, Any]:
-        """Answer GET /NAME/points: the newest first, a page at a time.
+        """Handle GET /NAME/points: the newest first, a page at a time.
 
         A first page has all that was published before it was asked for, unless that takes too long.
         """

@@ -85,7 +85,7 @@ class Config(BaseModel):
     line_breaks: Literal["spell", "keep"] = Field(
         "spell",
         description="Whether a line break in a string field is spelled out, as a backslash and an n,"
-        " or kept; only InfluxDB does not take what follows for a line of its own.",
+        " or left as it is; only InfluxDB does not take what follows for a line of its own.",
     )
     gzip: bool = Field(True, description="Whether requests are compressed.")
     timeout: float = Field(5.0, gt=0, le=10, description="Limit on one HTTP request, in seconds.")
@@ -193,7 +193,7 @@ class Influx(BaseEventPlugin):
         self.logger.info("writing points to %s", self._target)
 
     async def handleEvent(self, points: list[MonitoringPoint], logger: logging.Logger) -> None:
-        """Write the points. Cancelled, or without an answer, it may have written some.
+        """Write the points. Cancelled, or without a response, it may have written some.
 
         Raises:
             PartialDeliveryError: Some are no lines, or are refused by the server.
@@ -274,10 +274,10 @@ class Influx(BaseEventPlugin):
                 reply = await self._client.send(request, stream=True)
                 text = (await beginning(reply, MOST_ANSWER)).decode(errors="replace")
         except trio.TooSlowError:
-            why = f"no answer from {self.config.url} within {self.config.timeout:g} s"
+            why = f"no response from {self.config.url} within {self.config.timeout:g} s"
             raise RetryLaterError(why) from None
         except httpx.HTTPError as error:
-            why = f"no answer from {self.config.url}: {root_of(error)!r}"
+            why = f"no response from {self.config.url}: {root_of(error)!r}"
             raise RetryLaterError(why) from None
         if reply.is_success and not is_page(text):
             return None
@@ -286,8 +286,8 @@ class Influx(BaseEventPlugin):
         # VictoriaMetrics says 400 for a path that it does not have.
         if status in {400, 413, 422} and remark is None and "unsupported path" not in text:
             return Refused(f"{status} {one_line(text)}", status == 413)
-        why = f"{self.config.url} answers {status} {one_line(text)}".rstrip() + (remark or "")
-        raise RetryLaterError(why, after=retry_after(reply.headers))
+        why = f"{self.config.url} responded with {status} {one_line(text)}".rstrip()
+        raise RetryLaterError(why + (remark or ""), after=retry_after(reply.headers))
 
 
 def _kind(entry: Entry) -> Any:

@@ -191,7 +191,7 @@ class Otlp(BaseEventPlugin):
         self.logger.info("sending points as %s to %s", self.config.signal, self._target)
 
     async def handleEvent(self, points: list[MonitoringPoint], logger: logging.Logger) -> None:
-        """Send the points. Cancelled, or without an answer, it may have sent them.
+        """Send the points. Cancelled, or without a response, it may have sent them.
 
         Raises:
             PartialDeliveryError: Some have no form in OTLP, or are refused. A receiver that refuses a part of
@@ -254,7 +254,7 @@ class Otlp(BaseEventPlugin):
             with trio.fail_after(self.config.timeout):
                 await self._turn.acquire()
         except trio.TooSlowError:
-            raise RetryLaterError("the request before has no answer yet") from None
+            raise RetryLaterError("the request before has no response yet") from None
         try:
             await self._send_now(points, logger)
         finally:
@@ -317,10 +317,10 @@ class Otlp(BaseEventPlugin):
                 reply = await self._client.send(built, stream=True)
                 body = await beginning(reply, MOST_ANSWER)
         except trio.TooSlowError:
-            why = f"no answer from {self._target} within {self.config.timeout:g} s"
+            why = f"no response from {self._target} within {self.config.timeout:g} s"
             raise RetryLaterError(why) from None
         except httpx.HTTPError as error:
-            why = f"no answer from {self._target}: {root_of(error)!r}"
+            why = f"no response from {self._target}: {root_of(error)!r}"
             raise RetryLaterError(why) from None
         kind = reply.headers.get("Content-Type", "")
         page = kind.startswith("text/html") or is_page(body[:MOST_PAGE].decode(errors="replace"))
@@ -328,7 +328,7 @@ class Otlp(BaseEventPlugin):
             return body
         status = reply.status_code
         text = message(body, kind)
-        why = f"{self._target} answers {status} {text}".rstrip()
+        why = f"{self._target} responded with {status} {text}".rstrip()
         if page and status != 413:
             remark: str | None = " (a page; check url)"
         else:

@@ -251,7 +251,7 @@ class Config(BaseModel):
 
 
 class Prometheus(BaseEventPlugin, BaseBackgroundPlugin):
-    """Counts requests, and answers GET /metrics.
+    """Counts requests, and serves GET /metrics.
 
     The counts are kept over restarts of the plugin: a counter that falls would be taken for a restart
     of the service.
@@ -279,7 +279,7 @@ class Prometheus(BaseEventPlugin, BaseBackgroundPlugin):
             self._tally.add(point)
 
     async def metrics(self, request: Any) -> PluginResponse:
-        """Answer GET /metrics; `name[]` in the query restricts it to samples of these names."""
+        """Handle GET /metrics; `name[]` in the query restricts it to samples of these names."""
         render = partial(
             self._render,
             request.headers.get("Accept", ""),

@@ -264,7 +264,7 @@ class RabbitMQ(BaseEventPlugin, BaseBackgroundPlugin):
             yield
         except TimeoutError:
             limit = self.config.timeout
-            raise TimeoutError(f"{self._server} did not answer within {limit:g} s") from None
+            raise TimeoutError(f"{self._server} did not respond within {limit:g} s") from None
         except (AMQPError, ChannelInvalidStateError, OSError) as error:
             raise ConnectionError(f"{self._server}: {text_of(error)}") from None
 

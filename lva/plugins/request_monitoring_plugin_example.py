@@ -44,7 +44,7 @@ class RequestMonitoringPlugin(BaseRequestMonitoringPlugin):
         try:
             reply = await self.session.post(url, json={"tags": point.tags, "fields": point.fields})
         except httpx.RequestError as error:
-            raise RetryLaterError(f"no answer from {url}: {error!r}") from error
+            raise RetryLaterError(f"no response from {url}: {error!r}") from error
         if not reply.is_success or is_page(reply.text):
             raise refusal(reply.status_code, reply.headers, reply.text, receiver=self.config.url)
         logger.debug("sent a point of %s: %d", point.series, reply.status_code)

@@ -6,7 +6,7 @@ The body is an object, so that other keys may join the one it has::
 
 * `webhook-id` is the SHA-256 of the body: a batch has the same id however often it is sent.
 * A batch that is too large goes out in pieces. A piece that was accepted is not sent again.
-* Of an answer only the beginning is read, and what it quotes of URL and headers is masked.
+* Of a response only the beginning is read, and what it quotes of URL and headers is masked.
 """
 
 import base64
@@ -222,7 +222,7 @@ class Webhook(BaseEventPlugin):
             raise RetryLaterError(f"{self._receiver}: {root_of(error)!r}") from error
         if reply.is_success and not is_page(text):
             return
-        message = f"{self._receiver} answered {reply.status_code} {text}".rstrip()
+        message = f"{self._receiver} responded with {reply.status_code} {text}".rstrip()
         if reply.status_code == 413:
             if len(body) >= LEAST_TOO_LARGE or len(piece) > 1:
                 raise TooLargeError(message, len(body))

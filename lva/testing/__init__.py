@@ -19,10 +19,9 @@ from lva.testing.report import Report, Step
 from lva.testing.runs import Config
 from lva.testing.server_world import ServerWorld
 from lva.testing.subject import Source
-from lva.testing.world import Answer, Behaviour, HttpWorld, World, WorldError, WorldRequest
+from lva.testing.world import Behaviour, HttpWorld, World, WorldError, WorldRequest, WorldResponse
 
 __all__ = [
-    "Answer",
     "Behaviour",
     "CapturedLog",
     "HttpWorld",
@@ -33,6 +32,7 @@ __all__ = [
     "World",
     "WorldError",
     "WorldRequest",
+    "WorldResponse",
     "check_event_contract",
     "check_plugin",
     "numbered_points",

@@ -39,7 +39,7 @@ def check_plugin(
         config: What `[plugins.NAME.config]` holds, or a function that makes it for a `World`.
         settings: The host's keys of `[plugins.NAME]`.
         world: Makes the outside world for each run. Without one, it is an `HttpWorld` if `config` is a
-            function: a server that answers every request with 200.
+            function: a server that responds to every request with 200.
         block_limit: How long, in real seconds, one step may block an event loop.
 
     Returns:

@@ -318,8 +318,8 @@ class _Sending:
                 self.problems.append(
                     Breach(
                         "G5",
-                        "PartialDeliveryError names points that are not the very objects that were handed"
-                        " over; so the whole batch is sent again",
+                        "PartialDeliveryError names points that are not the very objects of the call;"
+                        " so the whole batch is sent again",
                         self.place,
                     )
                 )
@@ -355,11 +355,11 @@ class _Sending:
                 return
 
     def disorder(self) -> Iterable[Breach]:
-        """Return whether points were handed over out of order, repetitions apart."""
+        """Return whether points were passed on out of order, repetitions apart."""
         for handed in self._handed.values():
             first = list(dict.fromkeys(handed))
             if first != sorted(first):
-                yield Breach("G3", "points were handed over out of order")
+                yield Breach("G3", "points were passed on out of order")
                 return
 
 

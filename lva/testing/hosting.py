@@ -38,7 +38,7 @@ class LvaHost:
 
     Attributes:
         name: The plugin's name.
-        client: Sends requests to the service: ``await host.client.get("/cameras")``. Answers that never
+        client: Sends requests to the service: ``await host.client.get("/cameras")``. Responses that never
             end cannot be read with it.
         log: What is logged and printed meanwhile.
         world: The outside world, if the kit makes it.

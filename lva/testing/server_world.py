@@ -53,14 +53,14 @@ class ServerWorld(World):
     has it,
 
     * "fails now and then": the connection is reset, and so is the next one as soon as it is made; the next
-      time the points are passed on, but the connection is reset before the answer; the third time all is
+      time the points are passed on, but the connection is reset before the response; the third time all is
       well;
     * "fails for ever": it is reset, and so is every other from then on;
     * "fails partly": half of the data is passed on, then the connection is reset; each third time all is
       well;
     * "hangs": no connection moves any more, in no direction; new ones are accepted.
 
-    While the server owes an answer, virtual time passes four times slower than real time: no time limit
+    While the server owes a response, virtual time passes four times slower than real time: no time limit
     of the plugin's is over only because the machine is busy.
 
     Args:
@@ -68,7 +68,7 @@ class ServerWorld(World):
         received: Returns what the server has taken, in order; called in a worker thread when a run is over.
             If left out, what was passed on counts as arrived, whatever the server made of it.
         clear: Empties the server; called in a worker thread before each run.
-        patience: For how many real seconds an answer is waited for; after that, it is taken that none is to
+        patience: For how many real seconds a response is waited for; after that, it is taken that none is to
             come, as to a heartbeat. Must be longer than the server lets clients wait on purpose.
 
     Attributes:
@@ -136,9 +136,9 @@ class ServerWorld(World):
         return bool(MARK.search(data))
 
     def wants_answer(self, data: bytes) -> bool:
-        """Return whether the server answers what the plugin has just sent; it is taken that it does.
+        """Return whether the server responds to what the plugin has just sent; it is taken that it does.
 
-        Derive a class and override this for heartbeats and the like, so that nobody waits for an answer.
+        Derive a class and override this for heartbeats and the like, so that nobody waits for a response.
         """
         return True
 
@@ -154,11 +154,11 @@ class ServerWorld(World):
 
     @property
     def owes(self) -> bool:
-        """Whether an answer of the server is under way."""
+        """Whether a response of the server is under way."""
         return any(link.owed > 0 and not link.stalled for link in self._links)
 
     def waited(self, seconds: float) -> None:
-        """Take note that its answers were waited for, so many real seconds."""
+        """Take note that its responses were waited for, so many real seconds."""
         for link in self._links:
             if link.owed > 0:
                 link.owed -= seconds
@@ -235,7 +235,7 @@ class ServerWorld(World):
             scope.cancel()
 
     async def _back(self, link: _Link, scope: trio.CancelScope) -> None:
-        """Pass on what the server answers, unless the world hangs."""
+        """Pass on what the server sends back, unless the world hangs."""
         assert link.server is not None
         task = trio.lowlevel.current_task()
         self._tasks.add(task)

@@ -255,7 +255,7 @@ async def _stop(run: Trial) -> None:
         await host.stopped.wait()
     if not host.stopped.is_set():
         run.problems.append(
-            Breach("G4", f"the host has not stopped within {limit:g} s of being told to")
+            Breach("G4", f"the host has not stopped within {limit:g} s of being asked to")
         )
     for _ in range(5):
         await trio.lowlevel.checkpoint()  # what the host started ends by itself now

@@ -64,7 +64,7 @@ class World:
             heartbeats would be missing, so the checks do not leave a plugin to work for minutes.
         behaviour: How it takes points; `check_event_contract` sets it.
         arrived: The numbers of the points that it took, in the order in which they came.
-        hung: How many senders wait for an answer that does not come.
+        hung: How many senders wait for a response that does not come.
         idle: How many connections are open without a request.
     """
 
@@ -110,7 +110,7 @@ class World:
 
     @property
     def owes(self) -> bool:
-        """Whether it is about to answer, but needs real time for that."""
+        """Whether it is about to respond, but needs real time for that."""
         return False
 
     def waited(self, seconds: float) -> None:
@@ -157,8 +157,8 @@ class World:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What an `HttpWorld` answers.
+class WorldResponse:
+    """What an `HttpWorld` responds with.
 
     Attributes:
         status: The HTTP status.
@@ -192,11 +192,11 @@ class HttpWorld(World):
     """An HTTP server on the loopback interface, in the same event loop as the host.
 
     It takes points in whatever form, as long as their tags or fields are in the body as text. Requests
-    without points are always answered well. What it does not take it answers with 503, or by closing the
-    connection, in turn.
+    without points always succeed. What it does not take gets 503 or a closed connection, in turn.
+
 
     Args:
-        answer: Makes the answer to a request that it takes; a 200 with ``{}`` if left out.
+        respond: Makes the response to a request that it takes; a 200 with ``{}`` if left out.
 
     Attributes:
         url: Its address, ``http://127.0.0.1:PORT``, once it is entered.
@@ -205,11 +205,11 @@ class HttpWorld(World):
 
     idle: int
 
-    def __init__(self, answer: Callable[[WorldRequest], Answer] | None = None) -> None:
+    def __init__(self, respond: Callable[[WorldRequest], WorldResponse] | None = None) -> None:
         super().__init__()
         self.url: str = ""
         self.requests: list[WorldRequest] = []
-        self._answer = answer or (lambda _request: Answer())
+        self._respond = respond or (lambda _request: WorldResponse())
         self._failures = 0
         self._manager: Any = None
         self._tasks: set[object] = set()
@@ -259,10 +259,10 @@ class HttpWorld(World):
                 return
             whole = await self._whole(connection, stream, request)
             self.requests.append(whole)
-            answer = await self._judged(whole)
-            if answer is None:
+            response = await self._judged(whole)
+            if response is None:
                 return
-            await _send(connection, stream, answer)
+            await _send(connection, stream, response)
             if h11.MUST_CLOSE in {connection.our_state, connection.their_state}:
                 return
             connection.start_next_cycle()
@@ -278,13 +278,13 @@ class HttpWorld(World):
             head.method.decode(), head.target.decode(), headers, _unpacked(headers, body)
         )
 
-    async def _judged(self, request: WorldRequest) -> Answer | None:
+    async def _judged(self, request: WorldRequest) -> WorldResponse | None:
         try:
             await self.take(request.path.encode() + b"\n" + request.body)
         except WorldError:
             self._failures += 1
-            return Answer(503) if self._failures % 2 else None
-        return self._answer(request)
+            return WorldResponse(503) if self._failures % 2 else None
+        return self._respond(request)
 
 
 async def _next(connection: h11.Connection, stream: trio.SocketStream) -> Any:
@@ -296,12 +296,14 @@ async def _next(connection: h11.Connection, stream: trio.SocketStream) -> Any:
     return event
 
 
-async def _send(connection: h11.Connection, stream: trio.SocketStream, answer: Answer) -> None:
-    body = b"" if answer.status == 204 else answer.body
-    headers = {"Content-Type": "application/json", **(answer.headers or {})}
-    if answer.status != 204:
+async def _send(
+    connection: h11.Connection, stream: trio.SocketStream, response: WorldResponse
+) -> None:
+    body = b"" if response.status == 204 else response.body
+    headers = {"Content-Type": "application/json", **(response.headers or {})}
+    if response.status != 204:
         headers["Content-Length"] = str(len(body))
-    head = h11.Response(status_code=answer.status, headers=list(headers.items()))
+    head = h11.Response(status_code=response.status, headers=list(headers.items()))
     parts = [connection.send(head), connection.send(h11.Data(data=body))]
     parts.append(connection.send(h11.EndOfMessage()))
     await stream.send_all(b"".join(part for part in parts if part))

@@ -36,8 +36,8 @@ ANY_SEGMENT: Final = "^[^/]{1,}$"
 
 _DESCRIPTION: Final = (
     "What this service serves right now: its own resources, and the routes of its plugins, which come and"
-    " go with them. Where there is GET there is also HEAD; OPTIONS answers 204 everywhere, with the verbs"
-    " in the header Allow. Other verbs are answered with 405, unknown paths with 404. Errors of the service"
+    " go with them. Where there is GET there is also HEAD; OPTIONS gives 204 everywhere, with the verbs"
+    " in the header Allow. Other verbs are refused with 405, unknown paths with 404. Errors of the service"
     " are problem documents (RFC 9457)."
 )
 #: The name of the security scheme.

@@ -17,7 +17,7 @@ PROBES: Final = frozenset({"/livez", "/readyz"})
 #: What each resource is for; `GET /` and the documentation list them.
 RESOURCES: Final = {
     "/": "the console, for browsers; else this index",
-    "/livez": "200 while the event loop answers",
+    "/livez": "200 while the event loop responds",
     "/readyz": "200 while every active plugin runs and the service is not stopping, else 503",
     "/version": "versions of the service, Python and what it is built on",
     "/plugins": "every active plugin with its state, routes and ledger",

@@ -343,7 +343,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         {200: Answer("The index; to browsers, the console.", "Index", or_else=[_HTML])},
     ),
     ("/livez", "GET"): Operation(
-        "Whether the event loop answers",
+        "Whether the event loop responds",
         {200: Answer("It does.", "Alive")},
         "For liveness probes: says nothing of the plugins.",
     ),
@@ -428,8 +428,8 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
                 "Too many look already, or the service is stopping.", "Problem", MEDIA_TYPE
             ),
         },
-        "Delivery is never slowed down: what there is no time or room for is left out, counted, and told in"
-        " a line of its own, at most once a second. Such a line comes after 15 seconds of silence, too."
+        "Delivery is never slowed down: what there is no time or room for is left out, counted, and reported"
+        " in a line of its own, at most once a second. Such a line comes after 15 seconds of silence, too."
         " The last line says why the stream ends.",
         [
             {

@@ -101,7 +101,7 @@ def test_where_nothing_listens_the_commands_say_so(arguments: list[str]) -> None
     done = lva(*arguments, "--address", f"127.0.0.1:{port}")
     assert done.exit_code == 3
     expected = (
-        f"lva: no service answers at http://127.0.0.1:{port} (connection refused); start it with"
+        f"lva: no service responds at http://127.0.0.1:{port} (connection refused); start it with"
     )
     assert done.stderr.startswith(expected)
     assert done.stdout == ""
@@ -110,7 +110,7 @@ def test_where_nothing_listens_the_commands_say_so(arguments: list[str]) -> None
 def test_a_socket_that_is_not_there_is_named(tmp_path: Path) -> None:
     done = lva("status", "--address", f"unix:{tmp_path}/lva.sock")
     assert done.exit_code == 3
-    assert f"no service answers at unix:{tmp_path}/lva.sock (no such file" in done.stderr
+    assert f"no service responds at unix:{tmp_path}/lva.sock (no such file" in done.stderr
 
 
 def test_what_is_no_service_is_told_apart() -> None:

@@ -63,7 +63,7 @@ def test_a_crash_is_seen_as_it_happens_and_q_gives_the_terminal_back(tmp_path: P
             rows = text.splitlines()
             head = next(n for n, line in enumerate(rows) if line.startswith("PLUGIN"))
             assert rows[head + 1].split()[:2] == ["frail", "failed"]
-            assert "camera 7 does not answer; that is more than 1 restarts" in text
+            assert "camera 7 does not answer; that is more than 1 restart in" in text
             assert "\x1b[1m\x1b[31m" in terminal.coloured
             terminal.press("q")
             text = terminal.wait_for("ended with 0")

@@ -645,9 +645,11 @@ async def test_points_wait_for_a_server_and_a_database_that_come_later(tmp_path)
         async with sink(tmp_path, server.url, wait=False) as host:
             host.publish(numbered(5))
             await host.wait_for("influx", State.BACKOFF, within=20)
-            assert f"no answer from {server.url}" in host.life("influx").record.history[-1].reason
+            assert f"no response from {server.url}" in host.life("influx").record.history[-1].reason
             server.start()
-            await until(lambda: "answers 404" in host.life("influx").record.history[-1].reason)
+            await until(
+                lambda: "responded with 404" in host.life("influx").record.history[-1].reason
+            )
             assert (
                 "whether the bucket or db exists" in host.life("influx").record.history[-1].reason
             )
@@ -689,7 +691,7 @@ async def test_a_server_that_stalls_is_given_up_and_asked_again(tmp_path):
             server.pause()
             host.publish([point(1)])
             await until(lambda: ledger.retries)
-            assert "no answer" in last_error(host)
+            assert "no response" in last_error(host)
             server.resume()
             await until(lambda: ledger.delivered == 2)
         assert len(server.points("requests")) == 2
@@ -704,16 +706,16 @@ async def test_a_wrong_password_may_be_mended(tmp_path, caplog):
         ada = {"username": "ada", "password": "lovelace-pass"}
         async with sink(tmp_path, server.url, wait=False, **ada) as host:
             host.publish([point()])
-            await until(lambda: "answers 401" in reason(host))
+            await until(lambda: "responded with 401" in reason(host))
             assert "check token, or username and password" in reason(host)
             server.query("SET PASSWORD FOR ada = 'lovelace-pass'", **root)
-            await until(lambda: "answers 403" in reason(host))
+            await until(lambda: "responded with 403" in reason(host))
             server.query("GRANT WRITE ON lva TO ada", **root)
             await host.wait_for("influx", State.RUNNING, within=20)
             await until(lambda: ledger_of(host).delivered == 1)
             shown = repr(host.life("influx").record.history) + repr(host.plugin("influx").config)
         assert server.query("SELECT * FROM requests", **root)
-    assert "answers 401" in caplog.text
+    assert "responded with 401" in caplog.text
     assert "lovelace" not in caplog.text + shown
 
 

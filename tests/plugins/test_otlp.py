@@ -561,7 +561,7 @@ async def test_points_are_not_sent_again_when_it_is(tmp_path, receiver, status):
     )
     async with sink(tmp_path, receiver.url) as host:
         ledger = await settled(host, numbered(3))
-        assert f"/v1/logs answers {status} said so" in last_error(host)
+        assert f"/v1/logs responded with {status} said so" in last_error(host)
         await settled(host, numbered(2))
     assert (ledger.delivered, ledger.rejected, ledger.retries) == (2, 3, 0)
     assert [*map(has_points, receiver.requests)] == [False, True, False, True]
@@ -578,7 +578,7 @@ async def test_points_wait_while_a_request_without_any_is_refused_too(
     async with sink(tmp_path, receiver.url, signal=signal, table=table) as host:
         ledger = await settled(host, numbered(3))
         error = last_error(host)
-    assert f"answers {status} unsupported path, whether there are points or not" in error
+    assert f"responded with {status} unsupported path, whether there are points or not" in error
     assert (ledger.delivered, ledger.rejected, ledger.retries) == (3, 0, 3)
 
 
@@ -594,7 +594,9 @@ async def test_points_wait_while_a_page_answers(tmp_path, receiver):
     receiver.answer = lambda _: answers.pop(0)
     async with sink(tmp_path, receiver.url, table={"max_attempts": 1}) as host:
         ledger = await settled(host, numbered(3))
-        assert "answers 200 <!-- --><html> Who are you? (a page; check url)" in last_error(host)
+        assert "responded with 200 <!-- --><html> Who are you? (a page; check url)" in last_error(
+            host
+        )
     assert (ledger.delivered, ledger.retries) == (3, 3)
 
 
@@ -607,7 +609,7 @@ async def test_the_message_of_an_error_is_shown(tmp_path, receiver):
     )
     async with sink(tmp_path, receiver.url) as host:
         await settled(host, numbered(1))
-        assert "answers 400 bad cameras" in last_error(host)
+        assert "responded with 400 bad cameras" in last_error(host)
 
 
 @pytest.mark.parametrize("signal", ["logs", "metrics"])
@@ -675,7 +677,7 @@ async def test_points_wait_for_a_receiver_that_comes_later(tmp_path):
     async with sink(tmp_path, f"http://127.0.0.1:{port}", wait=False) as host:
         host.publish(numbered(5))
         await host.wait_for("otlp", State.BACKOFF, within=20)
-        assert "no answer from" in (host.life("otlp").record.history[-1].reason or "")
+        assert "no response from" in (host.life("otlp").record.history[-1].reason or "")
         with standing_in(port) as receiver:
             receiver.answer = lambda _: (200, {}, b"")
             await host.wait_for("otlp", State.RUNNING, within=20)
@@ -694,7 +696,7 @@ async def test_wrong_headers_are_known_before_the_first_point(tmp_path, receiver
         await until(lambda: ledger_of(host).delivered == 2)
         history = repr(host.life("otlp").record.history)
         shown = history + repr(host.plugin("otlp").config)
-    assert "answers 401 who are you?" in history
+    assert "responded with 401 who are you?" in history
     for request in receiver.requests:
         assert request.headers["Authorization"] == "Bearer open-sesame"
         assert request.headers["X-Scope"] == "the-cave"

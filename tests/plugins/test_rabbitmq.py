@@ -588,7 +588,7 @@ def test_a_server_that_stalls_is_noticed_and_waited_for(server, queue, service):
         deliver_another(sender, 200)
         server.pause()
         sender.wait_until(lambda: "no confirm within 1 s" in str(sender.plugin("rabbitmq")))
-        sender.wait_until(lambda: "did not answer within 1 s" in reason(sender))
+        sender.wait_until(lambda: "did not respond within 1 s" in reason(sender))
         # Who sends nothing notices by the heartbeats that do not come.
         reader.wait_until(lambda: "fell silent" in str(reader.plugin("rabbitmq")["history"]))
         assert reason(reader)

@@ -372,7 +372,9 @@ async def test_what_tells_of_keys_and_addresses_is_not_the_batch_s_fault(tmp_pat
     receiver.answers = [Answer(status, body=b"no such thing") for status in statuses]
     async with webhook(tmp_path, receiver.url) as host:
         for status in statuses:
-            with pytest.raises(RetryLaterError, match=rf"answered {status} no such thing \(.+\)$"):
+            with pytest.raises(
+                RetryLaterError, match=rf"responded with {status} no such thing \(.+\)$"
+            ):
                 await call(host, numbered(1))
         await call(host, numbered(1))
 
@@ -382,11 +384,11 @@ async def test_what_is_refused_for_good_is_rejected_with_the_reason(tmp_path, re
     receiver.answers = [Answer(status, body=b"no\n  such\x00 thing") for status in statuses]
     async with webhook(tmp_path, receiver.url, {"batch_size": 1}) as host:
         for _ in statuses[1:]:
-            with pytest.raises(PermanentDeliveryError, match=r"answered \d+ no such thing$"):
+            with pytest.raises(PermanentDeliveryError, match=r"responded with \d+ no such thing$"):
                 await call(host, numbered(1))
         points = await settled(host, numbered(1))
         (delivery,) = host.life("webhook").deliveries.values()
-        assert "answered 422 no such thing" in delivery.last_error
+        assert "responded with 422 no such thing" in delivery.last_error
     assert (points["rejected"], points["retries"]) == (1, 0)
     assert len(receiver.requests) == len(statuses)
 
@@ -534,7 +536,7 @@ async def test_who_takes_nothing_of_any_size_makes_no_later_request_smaller(tmp_
     """Kind: what somebody else in the receiver's place says, and what is made of it for good."""
     async with webhook(tmp_path, receiver.url, {"max_attempts": 1}) as host:
         receiver.limit = 0
-        with pytest.raises(RetryLaterError, match="answered 413 .*check url"):
+        with pytest.raises(RetryLaterError, match="responded with 413 .*check url"):
             await call(host, numbered(100))
         assert len(receiver.requests) < 10
         receiver.limit = 1 << 30
@@ -624,7 +626,7 @@ async def test_a_redirect_is_an_error_that_says_where_to(tmp_path, receiver):
     async with webhook(tmp_path, receiver.url) as host:
         with pytest.raises(RetryLaterError) as caught:
             await call(host, numbered(1))
-    assert "answered 301" in str(caught.value)
+    assert "responded with 301" in str(caught.value)
     assert "redirect to https://new.example:8443, not followed; change url" in str(caught.value)
     assert "sesame" not in str(caught.value)
     assert len(receiver.requests) == 1
@@ -702,7 +704,9 @@ async def test_an_endless_answer_is_read_and_shown_only_in_part(tmp_path, receiv
     receiver.answers = [Answer(400, body=b"first words ", after_head=endless)]
     async with webhook(tmp_path, receiver.url) as host:
         monkeypatch.setattr(host.module("webhook"), "READ_SECONDS", 1000)
-        with pytest.raises(PermanentDeliveryError, match="answered 400 first words x") as caught:
+        with pytest.raises(
+            PermanentDeliveryError, match="responded with 400 first words x"
+        ) as caught:
             await call(host, numbered(1))
         assert len(str(caught.value)) < 300
 
@@ -849,9 +853,9 @@ def test_secrets_are_shown_nowhere(tmp_path):
             assert service.stop() in {0, 4}
             shown = service.output + "".join(pages)
         assert receiver.requests[0].headers["authorization"] == "Bearer sesame-open"
-    assert "answered 400 no: " in shown
-    assert "answered 500 no: " in shown
-    assert "answered" in pages[1]
+    assert "responded with 400 no: " in shown
+    assert "responded with 500 no: " in shown
+    assert "responded with" in pages[1]
     assert service.receipt_of("webhook")["state"] == "stopped"
     for secret in ("T00001", "B00002", "querykey", "sesame", "qwertyuiop", SECRET[6:]):
         assert secret not in shown, secret

@@ -123,7 +123,7 @@ def test_points_out_of_order(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
         MemoryMailbox, "offer", lambda self, points, size: offer(self, points[::-1], size)
     )
-    says(contract.check_event_contract(EVENT), "G3", "handed over out of order")
+    says(contract.check_event_contract(EVENT), "G3", "passed on out of order")
 
 
 def test_points_that_are_never_given_up(monkeypatch: pytest.MonkeyPatch):

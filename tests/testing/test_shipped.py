@@ -16,12 +16,12 @@ import pytest
 import lva
 from lva import BaseEventPlugin, MonitoringPoint
 from lva.testing import (
-    Answer,
     Behaviour,
     HttpWorld,
     Report,
     ServerWorld,
     World,
+    WorldResponse,
     check_event_contract,
     check_plugin,
     numbered_points,
@@ -104,8 +104,8 @@ def before_rabbitmq(server: Any) -> World:
     return RabbitWorld(("127.0.0.1", server.port), clear=take, received=take, patience=20)
 
 
-def answered(answer: Answer) -> Callable[[], World]:
-    return lambda: HttpWorld(lambda _request: answer)
+def responding(response: WorldResponse) -> Callable[[], World]:
+    return lambda: HttpWorld(lambda _request: response)
 
 
 #: Prometheus shows a point by its route.
@@ -118,16 +118,16 @@ ROUTES = [
 SECRET = "hunter2-hunter2"
 CASES = {
     "background_plugin_example": Case(event=False),
-    "batching_example": Case(lambda world: {"url": world.url}, answered(Answer())),
+    "batching_example": Case(lambda world: {"url": world.url}, responding(WorldResponse())),
     "file": Case(lambda world: {"path": str(world.path)}, Written),
     "history": Case(None, Kept),
     "influx": Case(
         lambda world: {"url": world.url, "bucket": "b", "org": "o", "token": SECRET},
-        answered(Answer(204)),
+        responding(WorldResponse(204)),
     ),
     "otlp": Case(
         lambda world: {"url": world.url, "headers": {"Authorization": SECRET}},
-        answered(Answer(body=b"", headers={"Content-Type": "application/x-protobuf"})),
+        responding(WorldResponse(body=b"", headers={"Content-Type": "application/x-protobuf"})),
     ),
     "prometheus": Case(None, Scraped, ROUTES),
     "rabbitmq": Case(
@@ -144,9 +144,11 @@ CASES = {
         before_redis,
         server="redis",
     ),
-    "request_monitoring_plugin_example": Case(lambda world: {"url": world.url}, answered(Answer())),
+    "request_monitoring_plugin_example": Case(
+        lambda world: {"url": world.url}, responding(WorldResponse())
+    ),
     "resource_monitor": Case(event=False),
-    "webhook": Case(lambda world: {"url": f"{world.url}/{SECRET}"}, answered(Answer())),
+    "webhook": Case(lambda world: {"url": f"{world.url}/{SECRET}"}, responding(WorldResponse())),
 }
 
 

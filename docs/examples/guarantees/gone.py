@@ -1,4 +1,4 @@
-"""G8: as long as this plugin does not run, the service is not ready, and says why."""
+"""G8: as long as this plugin is not running, the service is not ready, and says why."""
 
 from lva import BaseBackgroundPlugin
 

@@ -7,4 +7,4 @@ from lva import BaseBackgroundPlugin
 
 class Waits(BaseBackgroundPlugin):
     async def close(self) -> None:
-        await trio.sleep_forever()  # stands for a server that never answers
+        await trio.sleep_forever()  # stands for a server that never responds

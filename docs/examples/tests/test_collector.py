@@ -5,23 +5,23 @@ import json
 import trio
 
 from lva.testing import (
-    Answer,
     Behaviour,
     HttpWorld,
     WorldRequest,
+    WorldResponse,
     check_event_contract,
     check_plugin,
 )
 
 
-def answer(request: WorldRequest) -> Answer:
-    """Answer as the collector does: with a word for each point."""
+def respond(request: WorldRequest) -> WorldResponse:
+    """Respond as the collector does: with a word for each point."""
     points = json.loads(request.body)
-    return Answer(body=json.dumps({"status": ["ok"] * len(points)}).encode())
+    return WorldResponse(body=json.dumps({"status": ["ok"] * len(points)}).encode())
 
 
 def collector() -> HttpWorld:
-    return HttpWorld(answer)
+    return HttpWorld(respond)
 
 
 def config(world: HttpWorld) -> dict[str, str]:

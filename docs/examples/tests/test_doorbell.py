@@ -9,8 +9,8 @@ def test_it_keeps_the_contract():
 
 async def test_it_rings(lva_host, autojump_clock):
     async with lva_host("plugins/doorbell.py") as host:
-        answer = await host.client.get("/doorbell")
-        assert answer.text == "ding dong\n"
+        response = await host.client.get("/doorbell")
+        assert response.text == "ding dong\n"
         host.crash()  # a task of the plugin fails
         await host.wait_for("backoff")
         assert (await host.client.get("/doorbell")).status_code == 503

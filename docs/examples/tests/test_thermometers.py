@@ -9,8 +9,8 @@ def test_it_keeps_the_contract():
 
 async def test_a_reading_becomes_a_point(lva_host, autojump_clock):
     async with lva_host("plugins/thermometers.py", {"silence": 30}) as host:
-        answer = await host.client.put("/thermometers/cellar", json={"degrees": 11.5})
-        assert answer.status_code == 204
+        response = await host.client.put("/thermometers/cellar", json={"degrees": 11.5})
+        assert response.status_code == 204
         assert host.plugin.readings["cellar"][1] == 11.5
-        answer = await host.client.put("/thermometers/attic", json={"degrees": "warm"})
-        assert answer.status_code == 400
+        response = await host.client.put("/thermometers/attic", json={"degrees": "warm"})
+        assert response.status_code == 400

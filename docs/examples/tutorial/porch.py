@@ -36,7 +36,7 @@ class Porch(BaseBackgroundPlugin):
         self.app.publish("monitoring_event", [point])
 
     async def show(self, request: Any) -> PluginResponse:
-        """Answer GET /porch."""
+        """Handle GET /porch."""
         return pluginHTTPResponse(body={"rounds": self.rounds})
 
     async def close(self) -> None:

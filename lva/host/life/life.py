@@ -17,6 +17,7 @@ import trio
 from trio_util import AsyncValue, wait_any
 
 from lva.contract import RouteHandler
+from lva.errors import counted
 from lva.host.delivery.delivery import Delivery
 from lva.host.delivery.ledger import FAILED, SHUTDOWN
 from lva.host.delivery.outages import worth_a_traceback
@@ -332,7 +333,7 @@ class PluginLife:
         counts = not crash.during_startup or settings.startup_error_behavior == "error"
         delay = self._restarts.plan(attempt.running_since, counts)
         if delay is None:
-            most = f"{settings.max_restarts} restarts in {settings.restart_window:g} s"
+            most = f"{counted(settings.max_restarts, 'restart')} in {settings.restart_window:g} s"
             self._give_up(State.FAILED, crash, f"; that is more than {most}")
             return False
         self._routes.set_gate(self.owner, Gate.WAITING)

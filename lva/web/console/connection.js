@@ -65,7 +65,7 @@ export class Connection {
       const response = await answer;
       if (response.ok) await this.#read(response.body, abort);
       else if (response.status === 401) return this.#refused();
-      else why = (await response.json().catch(() => null))?.detail ?? `the service answered ${response.status}`;
+      else why = (await response.json().catch(() => null))?.detail ?? `the service responded with ${response.status}`;
     } catch {
       // Said below: why a fetch failed is not told to scripts.
     }

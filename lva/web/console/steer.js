@@ -18,7 +18,7 @@ const bearer = (value) => (value ? { Authorization: `Bearer ${value}` } : {});
 /** An answer that is no success: its status and problem document. */
 export class Refused extends Error {
   constructor(status, problem) {
-    super(problem?.detail ?? `The service answered ${status}.`);
+    super(problem?.detail ?? `The service responded with ${status}.`);
     this.status = status;
     this.problems = problem?.problems ?? [];
   }
@@ -80,8 +80,8 @@ export function tokenForm(why, done, cancel) {
 
 const VERBS = {
   start: { label: "Start", done: "is started" },
-  stop: { label: "Stop", done: "is stopped", sure: "It gets no more points and its routes answer 503 until it is started." },
-  restart: { label: "Restart", done: "is restarted", sure: "Its points wait meanwhile; its routes answer 503." },
+  stop: { label: "Stop", done: "is stopped", sure: "It gets no more points and its routes respond with 503 until it is started." },
+  restart: { label: "Restart", done: "is restarted", sure: "Its points wait meanwhile; its routes respond with 503." },
   reload: { label: "Reload", done: "runs its new code", sure: "Its file is read anew. If it is broken, the old code goes on." },
 };
 
