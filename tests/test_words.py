@@ -27,6 +27,7 @@ GIVEN_UP = {
     r"what it may be|any other\"|document for people": "Type, default, API documentation",
     r"no plugin is like that|look again\"|it has no task\b": "No match., Refresh, No tasks.",
     r"0 the end": "0 success",
+    r'"title": "Waiting"': "Queue, as the console and the commands have it",
 }
 
 #: What was given up in texts for users alone: inside, code may be asked and answer.
