@@ -227,7 +227,7 @@ class Changes:
         if life.owner.calls:
             return f"plugin {life.name!r} is not started: a handler of its last life has not ended"
         # Once the service stops, only a sink that is between two lives is worth another: for its points.
-        last_points = life.record.ending is Ending.HANDOVER and life.takes_points
+        last_points = life.record.ending is Ending.HANDOVER and life.record.deliveries.open
         if self._lives.stop.requested.is_set() and not last_points:
             return f"plugin {life.name!r} is not started: the service is stopping"
         return None

@@ -12,8 +12,9 @@ from lva.host.delivery.deliveries import Deliveries
 from lva.host.delivery.delivery import Shared
 from lva.host.delivery.losses import Losses
 from lva.host.delivery.publisher import Publisher
-from lva.host.life.life import Ending, PluginLife, Services
+from lva.host.life.life import Ending, PluginLife
 from lva.host.life.record import Record, State, Watcher
+from lva.host.life.view import Services
 from lva.host.loading.load import LoadedPlugin
 from lva.host.runtimes.runtime import AsyncioRuntime, Runtime, TrioRuntime
 from lva.host.stop import Stop
@@ -142,7 +143,7 @@ class Lives(Mapping[str, PluginLife]):
             self.stop.request(f"the supervisor of plugin {life.name!r} failed")
             self.stop.gave_up.set()
         finally:
-            life.note_end()
+            life.ended.set()
         if life.record.ending is Ending.FOR_GOOD:
             self.look_at_end(life)
 

@@ -15,6 +15,7 @@ from lva.host.delivery.mailbox import MemoryMailbox
 from lva.host.life import attempt, leaks
 from lva.host.life.attempt import Attempt
 from lva.host.life.life import PluginLife, State, Transition
+from lva.host.life.restarts import Restarts
 from lva.host.routing import RouteTable
 from lva.host.runtimes.runtime import TrioCall, TrioRuntime
 from lva.testing import contract
@@ -172,9 +173,5 @@ def test_a_state_that_is_wrong(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_plugin_that_is_not_started_again(monkeypatch: pytest.MonkeyPatch):
-    def give_up(self: PluginLife, crash: Any, running_since: Any) -> bool:
-        self._give_up(State.FAILED, crash, "")
-        return False
-
-    monkeypatch.setattr(PluginLife, "_decide", give_up)
+    monkeypatch.setattr(Restarts, "after", lambda *_: (State.FAILED, ""))
     says(contract.check_plugin(BACKGROUND), "G6", "is not started again")

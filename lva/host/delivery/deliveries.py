@@ -126,6 +126,27 @@ class Deliveries:
         """Whether points are, or were, delivered to the plugin."""
         return bool(self._deliveries or self.past)
 
+    @property
+    def open(self) -> bool:
+        """Whether one of them takes points."""
+        return any(not each.mailbox.closed.is_set() for each in self._deliveries.values())
+
+    def close(self) -> None:
+        """Take no more points; those that wait can still be delivered."""
+        for delivery in self._deliveries.values():
+            delivery.mailbox.close()
+
+    async def all_delivered(self) -> None:
+        """Wait until they are closed, and every point is delivered or left to the next run."""
+        for delivery in list(self._deliveries.values()):
+            await delivery.finished.wait()
+
+    async def pause(self) -> None:
+        """Begin no more calls until the plugin's next life; return when none is under way."""
+        async with trio.open_nursery() as nursery:
+            for delivery in self._deliveries.values():
+                nursery.start_soon(delivery.pause)
+
     async def give_up(self, reason: str) -> None:
         """Take no more points, and give up those that wait, but for what its spool keeps; once."""
         for delivery in list(self._deliveries.values()):

@@ -17,6 +17,7 @@ from lva.host.life.instances import Instances, Plugin
 from lva.host.life.leaks import Leaks, lasting_leaks
 from lva.host.life.record import Record, State
 from lva.host.life.tasks import TaskNode, task_tree
+from lva.host.life.view import Door, TooLateError
 from lva.host.loading.load import PluginClass
 from lva.host.routing import Gate, RouteRefusedError, RouteTable
 from lva.host.runtimes.runtime import (
@@ -41,10 +42,6 @@ _HINTS: Final = {
 _CLOSE_GRACE: Final = 1.0
 
 
-class TooLateError(RuntimeError):
-    """A route was to be added while the attempt ends."""
-
-
 @dataclass(frozen=True, slots=True)
 class Means:
     """What every attempt of one life works with.
@@ -58,6 +55,7 @@ class Means:
         routes: The service's routes.
         patience: How long the host waits for its code.
         slow_start: After how many seconds a start is reported as slow.
+        door: Where the classes add routes.
     """
 
     settings: PluginSettings
@@ -68,6 +66,7 @@ class Means:
     routes: RouteTable
     patience: Patience
     slow_start: float
+    door: Door
 
 
 class Attempt:
@@ -90,6 +89,8 @@ class Attempt:
         self.running_since: float | None = None
         self.reported: BaseException | None = None
         self._means = means
+        self._door = means.door
+        self._door.too_late = False
         self._plugin = plugin
         self._settings = means.settings
         self._members = means.instances.members
@@ -114,6 +115,7 @@ class Attempt:
         if (crash := await self._means.instances.make()) is not None:
             return crash
         body = self.body = self._runtime.begin(self._live)
+        self._door.open = True
         if (crash := await self._until_initialized(body)) is not None:
             return crash
         if self._deliveries:
@@ -285,7 +287,8 @@ class Attempt:
 
         Not to be interrupted: it waits with `Patience` only.
         """
-        self.closing = True
+        self.closing = self._door.too_late = True
+        self._door.open = False
         waiting = self._record.state.value is State.BACKOFF
         gate = Gate.WAITING if waiting else self._record.ending.gate_after
         self._routes.set_gate(self._record.owner, gate)

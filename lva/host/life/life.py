@@ -7,31 +7,25 @@ crash leads to a back-off and another attempt; a stop, wherever it comes, leads 
 from __future__ import annotations
 
 import logging
-import random
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import trio
 from trio_util import AsyncValue, wait_any
 
-from lva.contract import RouteHandler
-from lva.errors import counted
 from lva.host.delivery.delivery import Delivery
 from lva.host.delivery.ledger import FAILED, SHUTDOWN
 from lva.host.delivery.outages import worth_a_traceback
-from lva.host.life.attempt import Attempt, Means, TooLateError
+from lva.host.life.attempt import Attempt, Means
 from lva.host.life.crash import Crash
 from lva.host.life.instances import Instances
 from lva.host.life.record import ENDED, TRANSITIONS, Ending, Record, State, Transition
 from lva.host.life.restarts import Restarts
 from lva.host.life.tasks import task_tree
-from lva.host.life.view import Describe, PluginView, Publish
+from lva.host.life.view import Door, PluginView, Services
 from lva.host.loading.files import SourceFiles
 from lva.host.loading.load import LoadedPlugin, PluginClass
 from lva.host.plugin_modules import package_of
-from lva.host.routing import Gate, Owner, RouteTable
+from lva.host.routing import Gate, Owner
 from lva.host.runtimes.loop import LoopThread
 from lva.host.runtimes.runtime import Patience, Runtime
 from lva.logs import brief
@@ -50,29 +44,6 @@ __all__ = [
 
 #: How long, in seconds, requests may take to end by themselves before an operator's change.
 _REQUESTS_GRACE: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What plugins and their lives use of the service.
-
-    Attributes:
-        routes: The service's routes.
-        publish: Hands points to all plugins.
-        describe: Describes all plugins.
-        settings: What plugins see of the service's settings.
-        state_dir: Where spools and dead letters are.
-        slow_start: After how many seconds a start is reported as slow.
-        rng: Source of the jitter.
-    """
-
-    routes: RouteTable
-    publish: Publish
-    describe: Describe
-    settings: Mapping[str, Any]
-    state_dir: Path
-    slow_start: float
-    rng: random.Random
 
 
 class PluginLife:
@@ -125,9 +96,12 @@ class PluginLife:
         runtime.failed = self._task_failed
         self._runtime = runtime
         self._routes = services.routes
-        self._instances = Instances(
-            loaded, runtime, {cls: self._view(cls, services) for cls in loaded.classes}
-        )
+        door = Door(record, services.routes)
+        views = {
+            cls: PluginView(self.name, loaded.configs[cls], services, door)
+            for cls in loaded.classes
+        }
+        self._instances = Instances(loaded, runtime, views)
         self._means = Means(
             settings=loaded.settings,
             instances=self._instances,
@@ -137,23 +111,13 @@ class PluginLife:
             routes=services.routes,
             patience=self._patience,
             slow_start=services.slow_start,
+            door=door,
         )
         self._attempt: Attempt | None = None
         self._scope = trio.CancelScope()
         self._restarts = Restarts(loaded.settings, services.rng)
         self._how_ended = "closed"
         self._told_to_end = False
-
-    def _view(self, cls: PluginClass, services: Services) -> PluginView:
-        return PluginView(
-            self.name,
-            self.loaded.configs[cls],
-            services.settings,
-            services.publish,
-            services.describe,
-            self._add_route,
-            self._check_alive,
-        )
 
     # What others ask of a life
 
@@ -215,9 +179,7 @@ class PluginLife:
         Batches have `stop_timeout` for that, requests a moment; what takes longer is cancelled later.
         """
         with trio.move_on_after(self.settings.stop_timeout):
-            async with trio.open_nursery() as nursery:
-                for delivery in self.deliveries.values():
-                    nursery.start_soon(delivery.pause)
+            await self.record.deliveries.pause()
         self.owner.gate = ending.gate_before
         with trio.move_on_after(min(_REQUESTS_GRACE, self.settings.stop_timeout)):
             await self.owner.idle().wait()
@@ -240,10 +202,6 @@ class PluginLife:
         if self.state.value is not State.STOPPING and self.state.value not in ENDED:
             self.record.move(State.STOPPING, reason)
         self._scope.cancel()
-
-    def note_end(self) -> None:
-        """Note that the life is over, and tell who waits for that."""
-        self.ended.set()
 
     async def give_up_points(self) -> None:
         """Accept no more points, and give up those that nobody will deliver; once.
@@ -268,21 +226,11 @@ class PluginLife:
         self._routes.set_gate(self.owner, Gate.GONE)
         await self.give_up_points()
 
-    @property
-    def takes_points(self) -> bool:
-        """Whether the channel of an event class is open."""
-        return any(not delivery.mailbox.closed.is_set() for delivery in self.deliveries.values())
-
     async def drain(self, deadline: float) -> None:
         """Accept no more points and deliver those that wait, until the deadline (Trio time)."""
-        for delivery in self.deliveries.values():
-            delivery.mailbox.close()
+        self.record.deliveries.close()
         with trio.move_on_at(deadline):
-            await wait_any(self._all_delivered, self._delivers_no_more)
-
-    async def _all_delivered(self) -> None:
-        for delivery in self.deliveries.values():
-            await delivery.finished.wait()
+            await wait_any(self.record.deliveries.all_delivered, self._delivers_no_more)
 
     async def _delivers_no_more(self) -> None:
         alive = {State.RUNNING, State.INITIALIZING}
@@ -293,10 +241,12 @@ class PluginLife:
     async def _one_attempt(self) -> bool:
         """Live once; return whether to try again, after a back-off."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        self.record.move(State.INITIALIZING, self._why_now())
+        why = "starting" if self._attempt is None else "restarting"
+        if self._attempt is not None and self.record.last_error:
+            why += f"; before, {self.record.last_error}"
+        self.record.move(State.INITIALIZING, why)
         self._routes.mark_stale(self.owner)
-        attempt = Attempt(self._means, self)
-        self._attempt = attempt
+        attempt = self._attempt = Attempt(self._means, self)
         try:
             crash = await attempt.run()
             # A stop that came together with the crash goes first.
@@ -305,60 +255,27 @@ class PluginLife:
             await attempt.wind_up()
         return again and self.state.value is State.BACKOFF
 
-    def _why_now(self) -> str:
-        if self._attempt is None:
-            return "starting"
-        return (
-            f"restarting; before, {self.record.last_error}"
-            if self.record.last_error
-            else "restarting"
-        )
-
     # After an attempt
 
     def _decide(self, crash: Crash, attempt: Attempt) -> bool:
         """Log a crash; choose between back-off and giving up; return whether to try again."""
         attempt.reported = crash.error
-        self.record.last_error = f"{crash.phase} {crash.why}"
-        settings = self.settings
-        if crash.stuck:
-            self._give_up(State.ABANDONED, crash, "")
-            return False
-        if crash.hopeless:
-            self._give_up(State.FAILED, crash, "")
-            return False
-        if settings.restart == "never":
-            self._give_up(State.FAILED, crash, "; its restart policy is 'never'")
-            return False
-        counts = not crash.during_startup or settings.startup_error_behavior == "error"
-        delay = self._restarts.plan(attempt.running_since, counts)
-        if delay is None:
-            most = f"{counted(settings.max_restarts, 'restart')} in {settings.restart_window:g} s"
-            self._give_up(State.FAILED, crash, f"; that is more than {most}")
-            return False
-        self._routes.set_gate(self.owner, Gate.WAITING)
-        self._log_crash(crash, f"; next attempt in {delay:.1f} s")
-        self.record.move(
-            State.BACKOFF, f"{self.record.last_error}; next attempt in {delay:.1f} s", quiet=True
-        )
-        return True
-
-    def _give_up(self, state: State, crash: Crash, because: str) -> None:
-        self._routes.set_gate(self.owner, Gate.GONE)
-        self._log_crash(crash, f"{because}; the plugin is not started again")
-        self.record.move(state, f"{self.record.last_error}{because}", quiet=True)
-
-    def _log_crash(self, crash: Crash, consequence: str) -> None:
+        what = self.record.last_error = f"{crash.phase} {crash.why}"
+        state, because = self._restarts.after(crash, attempt.running_since)
+        again = state is State.BACKOFF
+        self._routes.set_gate(self.owner, Gate.WAITING if again else Gate.GONE)
         # That what it connects to is unreachable is what initialize() is tried again for.
         traced = not crash.during_startup or worth_a_traceback(crash.error, self.logger)
         self.logger.error(
-            "crashed: %s %s%s",
-            crash.phase,
-            crash.why,
-            consequence,
+            "crashed: %s%s%s",
+            what,
+            because,
+            "" if again else "; the plugin is not started again",
             exc_info=crash.error if traced else None,
             extra={"phase": crash.phase},
         )
+        self.record.move(state, f"{what}{because}", quiet=True)
+        return again
 
     async def _end_runtime(self) -> None:
         """End the place where the plugin ran, once no more attempts follow."""
@@ -380,7 +297,7 @@ class PluginLife:
             self.record.move(State.STOPPED, self._how_ended)
         if self.stop_begun is not None:
             self.stop_seconds = trio.current_time() - self.stop_begun
-        self.note_end()
+        self.ended.set()
 
     def _task_failed(self, where: str, error: BaseException) -> None:
         if self._attempt is None:
@@ -392,23 +309,3 @@ class PluginLife:
         if self.state.value is State.BACKOFF:
             return max(1.0, self._restarts.seconds_left)
         return 1.0
-
-    def _add_route(
-        self,
-        view: PluginView,
-        path: str,
-        handler: RouteHandler,
-        methods: Iterable[str] | None = None,
-    ) -> None:
-        self._check_alive(path)
-        self._routes.add(self.owner, path, handler, methods, view)
-
-    def _check_alive(self, path: str) -> None:
-        """Refuse a route outside of `initialize()` to `close()`. Any thread may call."""
-        attempt = self._attempt
-        if attempt is None or attempt.body is None or attempt.closing:
-            kind = TooLateError if attempt is not None and attempt.closing else RuntimeError
-            raise kind(
-                f"addRoute({path!r}): plugin {self.name!r} is {self.state.value.value}; add routes in"
-                " initialize() or later, while it runs"
-            )

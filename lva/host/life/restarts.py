@@ -7,6 +7,9 @@ from collections import deque
 
 import trio
 
+from lva.errors import counted
+from lva.host.life.crash import Crash
+from lva.host.life.record import State
 from lva.settings import PluginSettings
 
 
@@ -30,16 +33,32 @@ class Restarts:
         """How long it takes until the next attempt."""
         return max(0.0, self._next_at - trio.current_time())
 
-    def plan(self, running_since: float | None, counts: bool) -> float | None:
-        """Note a crash, and plan the next attempt.
+    def after(self, crash: Crash, running_since: float | None) -> tuple[State, str]:
+        """Decide what follows a crash; plan the next attempt if there is one.
 
         Args:
+            crash: The crash.
             running_since: Since when the plugin ran, in Trio time; None if it did not.
-            counts: Whether the restart counts against `max_restarts`.
 
         Returns:
-            In how many seconds the next attempt is due; None if there were too many restarts.
+            The state, which is BACKOFF if there is another attempt; and why, as the end of a sentence.
         """
+        settings = self._settings
+        if crash.stuck:
+            return State.ABANDONED, ""
+        if crash.hopeless:
+            return State.FAILED, ""
+        if settings.restart == "never":
+            return State.FAILED, "; its restart policy is 'never'"
+        counts = not crash.during_startup or settings.startup_error_behavior == "error"
+        delay = self._plan(running_since, counts)
+        if delay is None:
+            most = counted(settings.max_restarts, "restart")
+            return State.FAILED, f"; that is more than {most} in {settings.restart_window:g} s"
+        return State.BACKOFF, f"; next attempt in {delay:.1f} s"
+
+    def _plan(self, running_since: float | None, counts: bool) -> float | None:
+        """Return in how many seconds the next attempt is due; None if there were too many that count."""
         now, settings = trio.current_time(), self._settings
         while self._counted and self._counted[0] <= now - settings.restart_window:
             self._counted.popleft()

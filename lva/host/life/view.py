@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
 from lva.contract import PluginContext, RouteHandler
+from lva.host.life.record import Record
+from lva.host.routing import RouteTable
 from lva.logs import own_logger
 
 if TYPE_CHECKING:
@@ -21,50 +26,105 @@ T = TypeVar("T")
 #: Takes an event, points, and the plugin that they come from.
 Publish = Callable[[str, Iterable[Any], str], bool]
 Describe = Callable[[], Sequence[Mapping[str, Any]]]
-AddRoute = Callable[["PluginView", str, RouteHandler, "Iterable[str] | None"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What plugins and their lives use of the service.
+
+    Attributes:
+        routes: The service's routes.
+        publish: Hands points to all plugins.
+        describe: Describes all plugins.
+        settings: What plugins see of the service's settings.
+        state_dir: Where spools and dead letters are.
+        slow_start: After how many seconds a start is reported as slow.
+        rng: Source of the jitter.
+    """
+
+    routes: RouteTable
+    publish: Publish
+    describe: Describe
+    settings: Mapping[str, Any]
+    state_dir: Path
+    slow_start: float
+    rng: random.Random
+
+
+class TooLateError(RuntimeError):
+    """A route was to be added while the attempt ends."""
+
+
+class Door:
+    """Through it the classes of one life add routes: from `initialize()` until the attempt is wound up.
+
+    Args:
+        record: The plugin's.
+        routes: The service's routes.
+
+    Attributes:
+        open: Whether routes may be added.
+        too_late: Whether they may not any more in this attempt.
+    """
+
+    def __init__(self, record: Record, routes: RouteTable) -> None:
+        self.open: bool = False
+        self.too_late: bool = False
+        self._record = record
+        self._routes = routes
+
+    def check(self, path: str) -> None:
+        """Refuse a route, unless the door is open. Any thread may call."""
+        if not self.open:
+            raise (TooLateError if self.too_late else RuntimeError)(
+                f"addRoute({path!r}): plugin {self._record.name!r} is {self._record.state.value.value};"
+                " add routes in initialize() or later, while it runs"
+            )
+
+    def add(
+        self, view: PluginView, path: str, handler: RouteHandler, methods: Iterable[str] | None
+    ) -> None:
+        """Add a route. In Trio's thread only."""
+        self.check(path)
+        self._routes.add(self._record.owner, path, handler, methods, view)
 
 
 class PluginView:
     """Implements `lva.contract.PluginApp` for one class of one plugin.
 
     Made in the host's Trio task, whose thread is then the one where calls need no crossing.
+
+    Args:
+        name: The plugin's name.
+        config: The class's.
+        services: What it uses of the service.
+        door: Where it adds routes.
     """
 
-    def __init__(
-        self,
-        name: str,
-        config: Any,
-        settings: Mapping[str, Any],
-        publish: Publish,
-        describe: Describe,
-        add_route: AddRoute,
-        check_alive: Callable[[str], None],
-    ) -> None:
+    def __init__(self, name: str, config: Any, services: Services, door: Door) -> None:
         self.ctx: PluginContext = SimpleNamespace(logger=own_logger(name))
         self.config = config
-        self.settings = settings
+        self.settings: Mapping[str, Any] = services.settings
         self.name = name
-        self._publish = publish
-        self._describe = describe
-        self._add_route = add_route
-        self._check_alive = check_alive
+        self._services = services
+        self._door = door
         self._token = trio.lowlevel.current_trio_token()
         self._thread = threading.get_ident()
 
     def publish(self, eventName: str, points: Iterable[MonitoringPoint]) -> bool:
         """See `lva.contract.PluginApp.publish`."""
-        return self._publish(eventName, points, self.name)
+        return self._services.publish(eventName, points, self.name)
 
     def addRoute(
         self, path: str, handler: RouteHandler, methods: Iterable[str] | None = None
     ) -> None:
         """See `lva.contract.BaseBackgroundPlugin.addRoute`."""
-        self._check_alive(path)  # here too: in `__init__` the loop may be waiting for this thread
-        self._in_trio(partial(self._add_route, self, path, handler, methods))
+        self._door.check(path)  # here too: in `__init__` the loop may be waiting for this thread
+        self._in_trio(partial(self._door.add, self, path, handler, methods))
 
     def plugins(self) -> list[dict[str, Any]]:
         """See `lva.contract.PluginApp.plugins`."""
-        return [dict(status) for status in self._in_trio(self._describe)]
+        return [dict(status) for status in self._in_trio(self._services.describe)]
 
     def _in_trio(self, step: Callable[[], T]) -> T:
         if threading.get_ident() == self._thread:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lva import BaseBackgroundPlugin
+from lva.errors import counted
 from lva.host.life.life import ENDED, TRANSITIONS, State
 from lva.host.runtimes import runtime as runtimes
 from tests.support import (
@@ -676,7 +677,7 @@ async def test_quarantine_after_more_than_max_restarts_in_the_window(
         life = host.life("p")
         assert life.record.restarts == limit
         assert Counter(journal) == {"initialize": limit + 1, "close": limit + 1}
-        assert f"that is more than {limit} restarts in 60 s" in life.record.last.reason
+        assert f"that is more than {counted(limit, 'restart')} in 60 s" in life.record.last.reason
         assert "the camera is gone" in life.record.last.reason
         assert host.host.not_ready().keys() == {"p"}
 
@@ -1155,8 +1156,9 @@ async def test_a_turn_that_comes_together_with_the_stop_is_not_taken(autojump_cl
     async with running([loaded_plugin("p", BackgroundOnly)]) as host:
         await host.wait_until_running()
     from lva.host.delivery.deliveries import Deliveries
-    from lva.host.life.life import PluginLife, Services
+    from lva.host.life.life import PluginLife
     from lva.host.life.record import Record
+    from lva.host.life.view import Services
     from lva.host.routing import RouteTable
     from lva.host.runtimes.runtime import TrioRuntime
 
