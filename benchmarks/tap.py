@@ -35,11 +35,11 @@ from delivery import (
 
 from lva.settings import Settings
 from lva.web.access import Access
-from lva.web.tap_stream import MOST_LINES, Query, TapStreams
+from lva.web.tap_stream import MOST_LINES, TapQuery, TapStreams
 
 Beside = Callable[[], AbstractAsyncContextManager[None]]
-EVERYTHING = Query(rate=MOST_LINES)
-NOTHING_OF_IT = Query(series=frozenset({"none"}), rate=MOST_LINES)
+EVERYTHING = TapQuery(rate=MOST_LINES)
+NOTHING_OF_IT = TapQuery(series=frozenset({"none"}), rate=MOST_LINES)
 
 
 @asynccontextmanager
@@ -48,7 +48,7 @@ async def nobody() -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def reader(streams: TapStreams, query: Query) -> AsyncIterator[None]:
+async def reader(streams: TapStreams, query: TapQuery) -> AsyncIterator[None]:
     """Have somebody look, while inside."""
 
     async def read() -> None:

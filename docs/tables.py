@@ -32,9 +32,8 @@ from lva.settings import (
     Settings,
     keys_of,
 )
-from lva.web.actions import ACTIONS
 from lva.web.complete import CompleteRequest
-from lva.web.paths import RESOURCES
+from lva.web.resources import RESOURCES
 
 
 def host_floors() -> str:
@@ -59,14 +58,16 @@ def plugin_settings() -> str:
 
 def resources() -> str:
     """Return the table of the service's own resources."""
-    rows = [(_code(path), _sentence(text)) for path, text in RESOURCES.items()]
-    return _table(("Path", "Response to GET"), rows)
+    return _table(("Path", "Response to GET"), _resources("GET"))
+
+
+def _resources(verb: str) -> list[tuple[str, str]]:
+    return [(_code(item.path), _sentence(item.summary)) for item in RESOURCES if item.verb == verb]
 
 
 def actions() -> str:
     """Return the table of what operators can do to plugins."""
-    rows = [(_code(path), _sentence(text)) for path, text in ACTIONS.items()]
-    return _table(("Path", "What POST does"), rows)
+    return _table(("Path", "What POST does"), _resources("POST"))
 
 
 def events() -> str:

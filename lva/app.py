@@ -36,14 +36,10 @@ from lva.sources import warn_of_service_links
 from lva.terminal import tell_receipt
 from lva.web import assets
 from lva.web.access import Access
-from lva.web.actions import Actions
 from lva.web.application import web_application
-from lva.web.event_stream import EventStreams
-from lva.web.observing import UNOBSERVED, Observing
 from lva.web.requests import Requests
 from lva.web.resources import Resources
-from lva.web.tap_stream import TapStreams
-from lva.web.telemetry import Telemetry
+from lva.web.streams import Shutdown
 
 LOGGER: Final = service_logger("lva.service")
 
@@ -70,8 +66,7 @@ class Service:
     Attributes:
         plugins: The loaded plugins; None until they are, and once the host has them.
         host: The plugins; there once the lifespan has begun.
-        draining: Set to make `/readyz` respond with 503.
-        closing: Set when the server is about to close its connections, to end the event streams.
+        shutdown: How far its stop is, and why it stops.
         stop_wanted: Set when the service should stop by itself, because a critical plugin failed.
         served: Whether `lva.serve` runs this process and so decides about signals and stopping.
         watch: Whether plugins are reloaded when their files are saved.
@@ -87,8 +82,7 @@ class Service:
     ) -> None:
         self.settings = settings
         self.host: Host | None = None
-        self.draining: trio.Event = trio.Event()
-        self.closing: trio.Event = trio.Event()
+        self.shutdown: Shutdown = Shutdown()
         self.stop_wanted: trio.Event = trio.Event()
         self.served = False
         self.watch = False
@@ -97,7 +91,6 @@ class Service:
         self.address: str | None = None
         self.terminator: Terminator = Terminator(self.last_words)
         self.deadline: float | None = None
-        self.stop_reason: str = "the server stopped"
         self.plugins: Sequence[LoadedPlugin] | None = plugins
         self.connection_errors: ConnectionErrors = ConnectionErrors(self._publish)
         self.start_failure: int | None = None
@@ -170,30 +163,16 @@ class Service:
         self.guard = guard = ProcessGuard(host.watched, self.own_state)
         self.plugins = None  # or the classes of a plugin that is reloaded would stay
         access = Access(settings, self.address)
-        Resources(host, self.draining.is_set, access)
-        Actions(host, access)
-        telemetry = Telemetry(host, UNOBSERVED, self._tail.count)
-        streams = EventStreams(
-            telemetry,
-            host,
-            settings.max_event_streams,
-            self.draining.is_set,
-            self.closing,
-            lambda: self.stop_reason,
-            access.sees_details,
-            has_token=access.has_token,
-        )
-        Observing(host, access, streams, self._tail)
-        taps = TapStreams(host, self.closing, access)
+        own = Resources(host, access, self.shutdown, self._tail, settings.max_event_streams)
         web = web_application(host.routes, settings)
         if not self.served:
             self.terminator.start()
         async with trio.open_nursery() as nursery:
             self._requests = Requests(
-                web, host.publisher.publish, settings, nursery, telemetry.observe
+                web, host.publisher.publish, settings, nursery, own.telemetry.observe
             )
-            nursery.start_soon(_contained, streams.run, name="event streams")
-            nursery.start_soon(_contained, taps.run, name="taps")
+            nursery.start_soon(_contained, own.events.run, name="event streams")
+            nursery.start_soon(_contained, own.taps.run, name="taps")
             nursery.start_soon(_contained, assets.prepare, name="console")
             if self.served:  # else the process, and its state, is another's
                 host.lives.watchers.append(guard.note_transition)
@@ -241,12 +220,12 @@ class Service:
         await host.stop.gave_up.wait()
         if host.stop.requested.is_set() and not host.stop.failed:
             return  # it failed while it was being stopped
-        self.stop_reason = (
+        self.shutdown.reason = (
             f"critical plugin {host.stop.critical!r} failed"
             if host.stop.critical is not None
             else "the plugin host failed"
         )
-        self.draining.set()
+        self.shutdown.draining.set()
         self.stop_wanted.set()
         if not self.served and self.settings is not None:
             # A foreign server cannot be told to stop, so the process is ended from here.
@@ -254,19 +233,19 @@ class Service:
 
     async def _stop(self, host: Host, settings: Settings, force: bool = False) -> None:
         """Stop the plugins, log the receipt, and see to it that the process can end."""
-        self.draining.set()
-        self.closing.set()
+        self.shutdown.draining.set()
+        self.shutdown.closing.set()
         now = trio.current_time()
         deadline = self.deadline
         if deadline is None and self.served and not self.stop_wanted.is_set():
             host.stop.failed = True  # nobody asked for this stop: the server has failed
-            self.stop_reason = "the HTTP server failed"
+            self.shutdown.reason = "the HTTP server failed"
         if deadline is None:
             deadline = now + settings.shutdown_timeout
             self.terminator.kill_after(
                 settings.shutdown_timeout, EXIT_KILLED, "the stop took longer than shutdown_timeout"
             )
-        host.stop.request(self.stop_reason, deadline - settings.shutdown_timeout * _RESERVE)
+        host.stop.request(self.shutdown.reason, deadline - settings.shutdown_timeout * _RESERVE)
         await host.stopped.wait()
         receipt = host.receipt
         assert receipt is not None

@@ -191,7 +191,7 @@ async def _serve(
 
     def stop(number: int) -> None:
         _arm(service.terminator, settings)
-        service.stop_reason = f"received {signal.Signals(number).name}"
+        service.shutdown.reason = f"received {signal.Signals(number).name}"
         token.run_sync_soon(signalled.set)
 
     signals.on_first = stop
@@ -202,17 +202,17 @@ async def _serve(
 
         async def shutdown_trigger() -> None:
             await signalled.wait()
-            service.draining.set()
+            service.shutdown.draining.set()
             service.deadline = trio.current_time() + settings.shutdown_timeout
             if signals.received is None:  # a critical plugin failed
                 _arm(service.terminator, settings)
-            LOGGER.info("stopping: %s", service.stop_reason)
+            LOGGER.info("stopping: %s", service.shutdown.reason)
             if settings.drain_window:
                 LOGGER.info(
                     "/readyz responds with 503; listening for another %g s", settings.drain_window
                 )
                 await trio.sleep(settings.drain_window)
-            service.closing.set()
+            service.shutdown.closing.set()
 
         with our_connections(service.connection_errors), signals.heard_beside_trio():
             await hypercorn_serve(

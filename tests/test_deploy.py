@@ -19,11 +19,12 @@ from lva.cli import main
 from lva.host.life.life import State
 from lva.plugins.prometheus import METRICS
 from lva.settings import ENV_PREFIX, Settings, load_settings
-from lva.web.paths import RESOURCES
+from lva.web.resources import RESOURCES
 from tests.support import ServiceProcess
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
+PATHS = {item.path for item in RESOURCES}
 UNIT = (DEPLOY / "lva.service").read_text()
 NGINX = (DEPLOY / "nginx.conf").read_text()
 CONTAINER = (DEPLOY / "Containerfile").read_text()
@@ -198,7 +199,7 @@ def test_the_pod_fits_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     assert readiness["httpGet"]["path"] == "/readyz"
     for probe in ("livenessProbe", "startupProbe"):
         assert container[probe]["httpGet"]["path"] == "/livez"
-    assert {"/readyz", "/livez"} <= set(RESOURCES)
+    assert {"/readyz", "/livez"} <= PATHS
     (port,) = container["ports"]
     assert settings.bind.endswith(f":{port['containerPort']}")
     assert manifest("Service")["spec"]["ports"][0]["targetPort"] == port["name"]
@@ -226,7 +227,7 @@ def test_the_proxy_fits_the_service() -> None:
     statements = re.sub(r"[{}]", ";", without_comments)
     assert all("\n" not in statement.strip() for statement in statements.split(";"))
     (streams,) = re.findall(r"location ~ \^/\(([\w|]+)\)\$ \{([^}]*)\}", NGINX)
-    assert {f"/{name}" for name in streams[0].split("|")} <= set(RESOURCES)
+    assert {f"/{name}" for name in streams[0].split("|")} <= PATHS
     assert re.search(r"proxy_buffering +off;", streams[1])
     limits = Settings(active_plugins=())
     body = re.findall(r"client_max_body_size (\d+)m;", NGINX)[0]

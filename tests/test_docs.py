@@ -39,9 +39,9 @@ from lva.plugins import batching_example, file, history, influx, otlp, webhook
 from lva.settings import ENV_PREFIX, PluginSettings, Settings, keys_of
 from lva.testing.blocks import BLOCK_LIMIT
 from lva.testing.virtual import LOOP_PATIENCE, SOCKET_PATIENCE, THREAD_PATIENCE
-from lva.web.actions import ACTIONS
 from lva.web.complete import CompleteRequest
-from lva.web.paths import RESOURCES
+from lva.web.resource import Resource
+from lva.web.resources import RESOURCES
 from tests.support import ServiceProcess, clean_environment, host_settings, running
 
 ROOT = Path(__file__).parent.parent
@@ -112,14 +112,10 @@ def test_every_public_name_is_in_the_reference(name: str) -> None:
     assert re.search(rf"^\.\. auto\w+:: lva\.{re.escape(name)}\b", page("reference"), re.MULTILINE)
 
 
-@pytest.mark.parametrize("path", RESOURCES)
-def test_every_resource_is_documented(path: str) -> None:
-    assert row(page("operating"), f"``{path}``")
-
-
-@pytest.mark.parametrize("path", ACTIONS)
-def test_every_action_is_documented(path: str) -> None:
-    assert row(page("live"), f"``{path}``")
+@pytest.mark.parametrize("resource", RESOURCES, ids=lambda item: f"{item.verb} {item.path}")
+def test_every_resource_is_documented(resource: Resource) -> None:
+    there = page("operating" if resource.verb == "GET" else "live")
+    assert row(there, f"``{resource.path}``")
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:

@@ -226,12 +226,12 @@ def _arguments_of(name: str) -> Iterator[None]:
 
 
 def _check_routes(reports: Sequence[CheckReport], settings: Settings) -> None:
-    from lva.web.paths import RESOURCES
+    from lva.web.resources import RESOURCES
 
     own = {report.name: addings_of(report.sources, report.name) for report in reports}
     if not any(own.values()):
         return
-    found = route_problems(own, _routes_of_others(own, settings), RESOURCES)
+    found = route_problems(own, _routes_of_others(own, settings), [item.path for item in RESOURCES])
     for report in reports:
         # Two targets may have one name, and a problem is told once.
         report.problems += _not_ignored(found.pop(report.name, ()), report.sources)

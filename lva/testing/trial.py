@@ -37,10 +37,10 @@ from lva.testing.unawaited import Unawaited
 from lva.testing.virtual import VirtualLoop, VirtualTime
 from lva.testing.world import World
 from lva.web.access import Access
-from lva.web.actions import Actions
 from lva.web.application import web_application
 from lva.web.requests import Requests
 from lva.web.resources import Resources
+from lva.web.streams import Shutdown
 
 #: How long, in seconds of the run's own time, the host may take to stop beyond `shutdown_timeout`.
 _OVERTIME: Final = 5.0
@@ -232,8 +232,7 @@ async def _start(
     """Put host and web layer together, as the service does."""
     host = Host(settings, [loaded], random.Random(0))  # noqa: S311 - jitter that repeats itself
     access = Access(settings, BASE_URL)
-    Resources(host, host.stop.requested.is_set, access)
-    Actions(host, access)
+    Resources(host, access, Shutdown(draining=host.stop.requested))
     requests = Requests(
         web_application(host.routes, settings), host.publisher.publish, settings, nursery
     )

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any, Final
 
 import trio
 from quart import Response
 
 from lva.errors import ConfigurationError
-from lva.host.changes import ActionRefusedError, UnknownPluginError
+from lva.host.changes import ActionRefusedError, UnknownPluginError, Verb
 from lva.host.host import Host
-from lva.host.routing import Gate, Owner
 from lva.logs import brief, redact, service_logger
 from lva.web.access import Access, client
 from lva.web.pages import json_response, plugin_page
@@ -20,17 +17,9 @@ from lva.web.problems import HttpProblem
 
 LOGGER: Final = service_logger("lva.admin")
 
-#: What each action does; `GET /` and the documentation list them.
-ACTIONS: Final = {
-    "/plugins/<name>/start": "start a plugin that was stopped or has failed",
-    "/plugins/<name>/stop": "stop it; points wait for its next start",
-    "/plugins/<name>/restart": "stop it and start it anew",
-    "/plugins/<name>/reload": "load its file anew and start it with that; a broken file changes nothing",
-}
-
 
 class Actions:
-    """Answers the paths of the actions.
+    """Acts for those who may.
 
     Args:
         host: The plugins.
@@ -40,20 +29,13 @@ class Actions:
     def __init__(self, host: Host, access: Access) -> None:
         self._host = host
         self._access = access
-        owner = Owner(None, Gate.OPEN)
-        for path in ACTIONS:
-            verb = path.rpartition("/")[2]
-            act: Callable[[str], Awaitable[None]] = getattr(host.changes, verb)
-            host.routes.add(owner, path, partial(self._answer, verb, act), {"post"})
 
-    async def _answer(
-        self, verb: str, act: Callable[[str], Awaitable[None]], request: Any, name: str
-    ) -> Response:
+    async def act(self, verb: Verb, request: Any, name: str) -> Response:
         """Do it, log who did, and describe the plugin as it is then."""
         self._access.check_action(request)
         outcome = "failed"
         try:
-            await act(name)
+            await getattr(self._host.changes, verb)(name)
             outcome = "done"
         except trio.Cancelled:
             outcome = "cut short: the client left"  # the action itself goes on

@@ -17,12 +17,12 @@ import trio
 from quart import Response
 from quart_trio.wrappers import TrioResponse
 
-from lva.connections import ABORT
 from lva.host.host import Host
 from lva.host.life.life import Transition
+from lva.web.access import Access
 from lva.web.assets import build
 from lva.web.problems import HttpProblem
-from lva.web.streams import FAREWELL, RETRY_AFTER, stream_headers
+from lva.web.streams import FAREWELL, RETRY_AFTER, Shutdown, abort_of, stream_headers
 from lva.web.telemetry import COLUMNS, STEP, STEPS, Telemetry
 
 #: Seconds between two ticks.
@@ -60,34 +60,24 @@ class EventStreams:
     Args:
         telemetry: What is told.
         host: The plugins; changes of their states are told as they happen.
+        access: Decides who may see reasons, which hold error messages.
+        shutdown: How far the stop of the service is.
         most: How many streams may be open at once.
-        draining: Tells whether the service has been asked to stop.
-        closing: Set when the server is about to close its connections.
-        stop_reason: Tells why.
-        sees_details: Tells whether whoever sent a request may see reasons, which hold error messages.
-        has_token: Whether there is a token that lets people see them.
     """
 
     def __init__(
         self,
         telemetry: Telemetry,
         host: Host,
+        access: Access,
+        shutdown: Shutdown,
         most: int,
-        draining: Callable[[], bool],
-        closing: trio.Event,
-        stop_reason: Callable[[], str],
-        sees_details: Callable[[Any], bool],
-        *,
-        has_token: bool,
     ) -> None:
         self._telemetry = telemetry
         self._host = host
+        self._access = access
+        self._shutdown = shutdown
         self._most = most
-        self._draining = draining
-        self._closing = closing
-        self._stop_reason = stop_reason
-        self._sees_details = sees_details
-        self._has_token = has_token
         self._readers: set[_Reader] = set()
         self._started = time.time()
         self._hello: _Event | None = None
@@ -98,9 +88,9 @@ class EventStreams:
         """Send a tick each second until the server closes its connections; then say goodbye."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tick_on)
-            await self._closing.wait()
+            await self._shutdown.closing.wait()
             nursery.cancel_scope.cancel()
-        self._publish(_rendered("bye", {"at": self._now(), "reason": self._stop_reason()}))
+        self._publish(_rendered("bye", {"at": self._now(), "reason": self._shutdown.reason}))
         for reader in self._readers:
             reader.events.close()
         with trio.move_on_after(FAREWELL):
@@ -120,7 +110,7 @@ class EventStreams:
         Raises:
             Problem: There are too many streams, or the service is stopping.
         """
-        if self._closing.is_set():
+        if self._shutdown.closing.is_set():
             raise HttpProblem(
                 503, "The service is stopping.", "not_ready", {"Retry-After": RETRY_AFTER}
             )
@@ -136,8 +126,7 @@ class EventStreams:
                 {"Retry-After": RETRY_AFTER},
             )
         sender, receiver = trio.open_memory_channel[bytes](_BACKLOG)
-        abort = request.scope.get("state", {}).get(ABORT, _nothing)
-        reader = _Reader(self._sees_details(request), sender, abort, is_over)
+        reader = _Reader(self._access.sees_details(request), sender, abort_of(request), is_over)
         sender.send_nowait(self._greeting().seen_by(reader))
         self._readers.add(reader)
         response = TrioResponse(self._body(reader, receiver), headers=_HEADERS)
@@ -201,10 +190,14 @@ class EventStreams:
             self._readers.discard(reader)
 
     def _about(self) -> dict[str, Any]:
-        return {"at": self._now(), "ready": self._is_ready(), "draining": self._draining()}
+        return {"at": self._now(), "ready": self._is_ready(), "draining": self._draining}
+
+    @property
+    def _draining(self) -> bool:
+        return self._shutdown.draining.is_set()
 
     def _is_ready(self) -> bool:
-        return not self._draining() and not self._host.not_ready()
+        return not self._draining and not self._host.not_ready()
 
     def _greeting(self) -> _Event:
         """Return the `hello`, rendered at most once between two changes."""
@@ -219,7 +212,7 @@ class EventStreams:
                     "version": version("lva"),
                     "build": build(),
                     "started": round(self._started, 3),
-                    "admin_token": self._has_token,
+                    "admin_token": self._access.has_token,
                 },
                 "step": STEP,
                 "window": STEP * STEPS,
@@ -269,7 +262,3 @@ def _rendered(name: str, data: dict[str, Any]) -> _Event:
 
 def _frame(name: str, data: dict[str, Any]) -> bytes:
     return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
-
-
-def _nothing() -> None:
-    """Stand in where the server has no way to cut a connection off."""

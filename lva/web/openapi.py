@@ -25,8 +25,9 @@ from werkzeug.routing import (
 from lva import __version__
 from lva.host.routing import Gate, Route
 from lva.query_parameters import query_parameters_of
-from lva.web.problems import MEDIA_TYPE
-from lva.web.schemas import OPERATIONS, SCHEMAS, Answer, Operation, Schema, ref
+from lva.web.problems import MEDIA_TYPE, Problem
+from lva.web.resource import Answer, Resource
+from lva.web.schemas import Schema, reference, schemas_of
 
 #: The tag of the service's own resources. No plugin can have this name: it has a space.
 SERVICE_TAG: Final = "the service"
@@ -55,13 +56,13 @@ _REQUEST_ID: Final[Schema] = {
     "schema": {"type": "string"},
 }
 _HEADERS: Final[Schema] = {"Luna-Request-Id": {"$ref": "#/components/headers/Luna-Request-Id"}}
-_MAYBE_PROBLEM: Final[Schema] = {MEDIA_TYPE: {"schema": ref("Problem")}, "*/*": {}}
+_MAYBE_PROBLEM: Final[Schema] = {MEDIA_TYPE: {"schema": reference(Problem)}, "*/*": {}}
 _RESPONSES: Final[Mapping[str, Schema]] = {
     "Error": {
         "description": "Any error: a malformed request, a body that is too large or too slow, an"
         " overloaded service.",
         "headers": _HEADERS,
-        "content": {MEDIA_TYPE: {"schema": ref("Problem")}},
+        "content": {MEDIA_TYPE: {"schema": reference(Problem)}},
     },
     # Without a content, since there may be none, and only the plugin knows of which type it is.
     "FromPlugin": {"description": "The plugin's response.", "headers": _HEADERS},
@@ -82,12 +83,20 @@ _RESPONSES: Final[Mapping[str, Schema]] = {
 }
 
 
-def document(routes: Iterable[Route]) -> dict[str, Any]:
+def document(routes: Iterable[Route], resources: Iterable[Resource] = ()) -> dict[str, Any]:
     """Return the API document of these routes, as JSON values. Any thread may call it.
+
+    Args:
+        routes: The routes.
+        resources: What is known of those of the service.
 
     Routes whose owner has ended are left out. Where two routes differ in nothing but the kind of a
     variable, which OpenAPI does not know, they share a path; the variable is then either.
     """
+    own = {(item.path, item.verb): item for item in resources}
+    kinds = [
+        answer.kind for item in own.values() for answer in item.answers.values() if answer.kind
+    ]
     paths: dict[str, Schema] = {}
     known: dict[str, str] = {}  # the path by its shape
     tags: dict[str, None] = {SERVICE_TAG: None}
@@ -102,7 +111,7 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
             parameters = _renamed(parameters, taken)
         item = paths.setdefault(taken, {})
         for verb in route.verbs:
-            operation = _operation(route, verb, parameters)
+            operation = _operation(route, verb, parameters, own)
             earlier = item.get(verb.lower())
             item[verb.lower()] = operation if earlier is None else _merged(earlier, operation)
     _name_operations(paths)
@@ -118,7 +127,7 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
         "tags": [_tag(name) for name in tags],
         "paths": paths,
         "components": {
-            "schemas": {**SCHEMAS, "Document": {"type": "object", "required": ["openapi"]}},
+            "schemas": schemas_of([Problem, *kinds]),
             "responses": _RESPONSES,
             "parameters": {"Luna-Request-Id": _REQUEST_ID},
             "securitySchemes": {TOKEN: _TOKEN},
@@ -202,11 +211,16 @@ def _merged(one: Schema, other: Schema) -> Schema:
     }
 
 
-def _operation(route: Route, verb: str, parameters: Sequence[Schema]) -> Schema:
-    own = OPERATIONS.get((route.template, verb)) if route.owner.name is None else None
+def _operation(
+    route: Route,
+    verb: str,
+    parameters: Sequence[Schema],
+    resources: Mapping[tuple[str, str], Resource],
+) -> Schema:
+    own = resources.get((route.template, verb)) if route.owner.name is None else None
     what = _of_plugin(route, verb) if own is None else _of_service(own)
-    declared = [item.as_dict() for item in query_parameters_of(route.verbs[verb])]
-    asked = [*parameters, *(declared if own is None else own.parameters)]
+    declared = query_parameters_of(route.verbs[verb]) if own is None else own.parameters
+    asked = [*parameters, *(item.as_dict() for item in declared)]
     return {
         "tags": [route.owner.name or SERVICE_TAG],
         **what,
@@ -216,17 +230,17 @@ def _operation(route: Route, verb: str, parameters: Sequence[Schema]) -> Schema:
     }
 
 
-def _of_service(operation: Operation) -> Schema:
-    texts = [operation.description, operation.needs]
+def _of_service(resource: Resource) -> Schema:
+    texts = [resource.description, resource.needs]
     return {
-        "summary": operation.summary,
+        "summary": f"{resource.summary[0].upper()}{resource.summary[1:]}",
         "description": "\n\n".join(filter(None, texts)),
         # Without it, for those whom a service trusts that listens on the loopback interface only.
-        **({"security": [{TOKEN: []}, {}]} if operation.needs else {}),
+        **({"security": [{TOKEN: []}, {}]} if resource.needs else {}),
         "responses": {
             **{
                 str(status): _response(answer)
-                for status, answer in sorted(operation.answers.items())
+                for status, answer in sorted(resource.answers.items())
             },
             "default": _response_ref("Error"),
         },
@@ -234,7 +248,7 @@ def _of_service(operation: Operation) -> Schema:
 
 
 def _response(answer: Answer) -> Schema:
-    first: Schema = {} if answer.schema is None else {"schema": ref(answer.schema)}
+    first: Schema = {} if answer.kind is None else {"schema": reference(answer.kind)}
     content = {answer.media_type: first, **{media_type: {} for media_type in answer.or_else}}
     return {"description": answer.meaning, "headers": _HEADERS, "content": content}
 

@@ -6,10 +6,14 @@ import json
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+from pydantic import Field
 from quart import Response
 from quart_trio.wrappers import TrioResponse
+from typing_extensions import TypedDict
+
+from lva.documents import documented
 
 MEDIA_TYPE: Final = "application/problem+json"
 #: Not in any RFC, but what web servers log when the client went away before it got an answer.
@@ -23,6 +27,39 @@ _PHRASES: Final = {
     422: "Unprocessable Content",
     CLIENT_CLOSED_REQUEST: "Client Closed Request",
 }
+
+
+@documented
+class Problem(TypedDict):
+    """An error (RFC 9457)."""
+
+    type: str
+    """Always about:blank: the status says what kind of error it is."""
+    title: str
+    """The status in words."""
+    status: Annotated[int, Field(ge=400, le=599)]
+    detail: str
+    """What happened and what to do, for people."""
+    error_code: str
+    """Stable and short, for programs."""
+    request_id: str | None
+    """The id of the request, as in the log."""
+
+
+@documented
+class NotReady(Problem):
+    """Why requests should go elsewhere."""
+
+    reasons: dict[str, str]
+    """By plugin, or under service."""
+
+
+@documented
+class Refused(Problem):
+    """A file or settings that a plugin cannot be loaded from."""
+
+    problems: list[str]
+    """All that is wrong."""
 
 
 class HttpProblem(Exception):  # noqa: N818 - the RFC's word
@@ -53,16 +90,15 @@ class HttpProblem(Exception):  # noqa: N818 - the RFC's word
 
     def body(self, request_id: str | None) -> bytes:
         """Return the document."""
-        document = {
+        document: Problem = {
             "type": "about:blank",
             "title": _phrase(self.status),
             "status": self.status,
             "detail": self.detail,
             "error_code": self.error_code,
             "request_id": request_id,
-            **self.extra,
         }
-        return json.dumps(document).encode() + b"\n"
+        return json.dumps({**document, **self.extra}).encode() + b"\n"
 
     def response(self, request_id: str | None) -> Response:
         """Return the document as a Quart response."""

@@ -11,24 +11,25 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 import trio
+from pydantic import Field
 from quart import Response
 from quart_trio.wrappers import TrioResponse
+from typing_extensions import TypedDict
 
-from lva.connections import ABORT
+from lva.documents import Count, documented, one_of
 from lva.errors import suggestion
-from lva.host.delivery.tap import Passage, Tap
+from lva.host.delivery.tap import STEPS, Passage, Tap
 from lva.host.host import Host
-from lva.host.routing import Gate, Owner
 from lva.points import MonitoringPoint
+from lva.query_parameters import QueryParameter
 from lva.web.access import Access
 from lva.web.exchange import SCOPE_KEY, Exchange
 from lva.web.pages import life_of
-from lva.web.paths import TAPPING
 from lva.web.problems import HttpProblem
-from lva.web.streams import FAREWELL, RETRY_AFTER, stream_headers
+from lva.web.streams import FAREWELL, RETRY_AFTER, abort_of, stream_headers
 
 #: How many may look at once.
 MOST_TAPS: Final = 8
@@ -45,13 +46,79 @@ MOST_VALUES: Final = 100
 #: After so many seconds without a line one comes that says nothing, so that the stream looks alive.
 SILENCE: Final = 15.0
 _HEADERS: Final = stream_headers("application/jsonl")
-PARAMETERS: Final = {
-    "plugin": "The points that this plugin publishes, and what becomes of those on their way to it; all"
-    " that are published, if left out.",
-    "series": "Only points of this series; may be repeated.",
-    "tag": "NAME:VALUE; only points with this tag. May be repeated: all have to match.",
-    "rate": "Most points per second.",
-}
+_TEXT: Final = {"type": "string"}
+PARAMETERS: Final = (
+    QueryParameter(
+        "plugin",
+        "The points that this plugin publishes, and what becomes of those on their way to it; all that are"
+        " published, if left out.",
+        _TEXT,
+    ),
+    QueryParameter(
+        "series",
+        "Only points of this series; may be repeated.",
+        {"type": "array", "items": _TEXT},
+    ),
+    QueryParameter(
+        "tag",
+        "NAME:VALUE; only points with this tag. May be repeated: all have to match.",
+        {"type": "array", "items": {"type": "string", "pattern": "^[^:]+:"}},
+    ),
+    QueryParameter(
+        "rate",
+        "Most points per second.",
+        {"type": "integer", "minimum": 1, "maximum": MOST_LINES, "default": LINES},
+    ),
+)
+_NAMES: Final = [parameter.name for parameter in PARAMETERS]
+
+
+@documented
+class TappedPoint(TypedDict):
+    """A point, and what has happened to it."""
+
+    at: float
+    """When it did, in Unix seconds."""
+    step: Annotated[
+        str,
+        one_of(STEPS),
+        Field(description=" ".join(f"{step}: {meaning}." for step, meaning in STEPS.items())),
+    ]
+    plugin: str | None
+    """Who has published it (null: the service), or was to take it."""
+    series: str
+    time: float
+    """The point's own, in Unix seconds."""
+    tags: dict[str, str | float]
+    """Long texts are cut."""
+    fields: dict[str, str | float]
+    """Long texts are cut."""
+
+
+@documented
+class LeftOut(TypedDict):
+    """How many points were left out since the last such line."""
+
+    at: float
+    left_out: Count
+    """All of them."""
+    over_rate: Count
+    """Wanted, but more than the rate allows."""
+    not_looked_at: Count
+    """Too many to look at, or the reader was too slow."""
+
+
+@documented
+class End(TypedDict):
+    """The last line."""
+
+    at: float
+    end: str
+    """Why the stream ends."""
+
+
+#: A line of the stream.
+Tapped: TypeAlias = TappedPoint | LeftOut | End
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +160,6 @@ class TapStreams:
         self._access = access
         self._aborts: dict[Tap, Callable[[], None]] = {}
         self._all_gone = trio.Event()
-        for path in TAPPING:
-            host.routes.add(Owner(None, Gate.OPEN), path, self.open)
 
     async def run(self) -> None:
         """Wait until the server closes its connections; then cut off those that do not read."""
@@ -123,10 +188,9 @@ class TapStreams:
             raise HttpProblem(
                 503, f"{MOST_TAPS} taps are open, which is the most.", "too_many_streams", retry
             )
-        abort = request.scope.get("state", {}).get(ABORT, _nothing)
         exchange: Exchange = request.scope[SCOPE_KEY]
         exchange.endless = True
-        response = TrioResponse(self._lines(query, abort), headers=_HEADERS)
+        response = TrioResponse(self._lines(query, abort_of(request)), headers=_HEADERS)
         response.timeout = None
         return response
 
@@ -196,8 +260,14 @@ class Meter:
         left_out = self.missed + self.unsent
         if (left_out and now - self._told >= 1) or now - self._spoken >= SILENCE:
             self._told = self._spoken = now
-            note = {"at": _now(), "left_out": left_out, "over_rate": self.unsent}
-            yield _line({**note, "not_looked_at": self.missed})
+            yield _line(
+                {
+                    "at": _now(),
+                    "left_out": left_out,
+                    "over_rate": self.unsent,
+                    "not_looked_at": self.missed,
+                }
+            )
             self.missed = self.unsent = 0
 
 
@@ -208,8 +278,8 @@ def parse_query(args: Any) -> TapQuery:
         Problem: 400; it has a parameter that there is not, or a value that is none.
     """
     for name in args:
-        if name not in PARAMETERS:
-            raise _malformed(f"there is no parameter {name!r}{suggestion(name, PARAMETERS)}")
+        if name not in _NAMES:
+            raise _malformed(f"there is no parameter {name!r}{suggestion(name, _NAMES)}")
     tags = {}
     for text in args.getlist("tag"):
         name, colon, value = text.partition(":")
@@ -261,13 +331,9 @@ def _cut(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
-def _line(value: Mapping[str, Any]) -> bytes:
+def _line(value: Tapped) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode() + b"\n"
 
 
 def _now() -> float:
     return round(time.time(), 3)
-
-
-def _nothing() -> None:
-    """Stand in where the server has no way to cut a connection off."""

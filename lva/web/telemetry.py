@@ -25,7 +25,6 @@ from lva.host.loading.load import Kind
 from lva.host.watch.uses import WHAT
 from lva.logs import redact
 from lva.web.failing_routes import FailingRoute, FailingRoutes
-from lva.web.paths import PROBES
 
 #: Seconds that one value of the series stands for.
 STEP: Final = 5.0
@@ -232,7 +231,7 @@ class Telemetry:
 
     Args:
         host: The plugins.
-        ignored: Templates of routes whose requests say nothing about the service, as those of its console.
+        ignored: Templates of routes whose requests say nothing about the service, as probes and its console.
         log_count: Tells how many records a plugin has logged.
         clock: Tells Unix seconds.
     """
@@ -261,7 +260,7 @@ class Telemetry:
     def observe(
         self, template: str, plugin: str | None, status: int, error: str | None, seconds: float
     ) -> None:
-        """Count a request that has ended, unless it is a probe: those tell of the prober.
+        """Count a request that has ended, unless its route is ignored.
 
         Args:
             template: The path of its route.
@@ -270,7 +269,7 @@ class Telemetry:
             error: The error code, if it failed.
             seconds: How long it took.
         """
-        if template in self._ignored or template in PROBES:
+        if template in self._ignored:
             return
         step = self._open
         step.requests += 1

@@ -16,6 +16,7 @@ from lva.host.status import full_statuses
 from lva.settings import Settings
 from lva.web.access import Access
 from lva.web.resources import Resources
+from lva.web.streams import Shutdown
 from tests.support import journal, numbered, running_host
 from tests.test_docs import page
 
@@ -208,7 +209,7 @@ async def test_the_pages_show_the_same_and_the_history(tmp_path, autojump_clock)
     async with running_host(tmp_path, {"asker": ASKER, "sink": SINK}) as host:
         await wait_all_tasks_blocked()
         host.host.routes = RouteTable()
-        resources = Resources(host.host, lambda: False, Access(Settings(), "unix:/lva.sock"))
+        resources = Resources(host.host, Access(Settings(), "unix:/lva.sock"), Shutdown())
         request = SimpleNamespace(headers={}, scope={})
         listed = json.loads(await (await resources.plugins(request)).get_data())["plugins"]
         one = json.loads(await (await resources.plugin(request, "sink")).get_data())

@@ -17,10 +17,10 @@ from lva.host.life.life import State
 from lva.settings import Settings
 from lva.web import access
 from lva.web.access import Access
-from lva.web.actions import ACTIONS, Actions
 from lva.web.buckets import Buckets
 from lva.web.problems import HttpProblem
-from lva.web.resources import Resources
+from lva.web.resources import RESOURCES, Resources
+from lva.web.streams import Shutdown
 from tests.support import RunningHost, running_host
 from tests.telling import serving
 
@@ -52,8 +52,7 @@ async def service(
     async with running_host(tmp_path, sources, tables, wait=False) as host:
         await host.wait_for("p", State.RUNNING)
         allowed = Access(Settings(admin_token=token), address)
-        Resources(host.host, lambda: False, allowed)
-        Actions(host.host, allowed)
+        Resources(host.host, allowed, Shutdown())
         async with serving(host) as client:
             yield host, client
 
@@ -79,7 +78,7 @@ async def test_actions_on_the_loopback_interface_need_no_token(tmp_path):
         assert (answer.status_code, answer.json()["error_code"]) == (404, "unknown_plugin")
 
 
-@pytest.mark.parametrize("path", ACTIONS)
+@pytest.mark.parametrize("path", [item.path for item in RESOURCES if item.verb == "POST"])
 async def test_actions_are_posts_and_listed(tmp_path, path):
     async with service(tmp_path, LOOPBACK) as (_, client):
         answer = await client.get(path.replace("<name>", "p"))

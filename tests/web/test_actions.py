@@ -13,12 +13,12 @@ import pytest
 import trio
 
 from lva.host.life.life import State
-from lva.host.routing import RouteTable
 from lva.settings import Settings
 from lva.web import access
 from lva.web.access import Access
 from lva.web.actions import Actions
 from lva.web.resources import Resources
+from lva.web.streams import Shutdown
 from tests.host.loading.test_reload import counts, functions_and_classes, points_of, rewrite, until
 from tests.process.moments import LONG
 from tests.support import journal, numbered, running_host
@@ -66,8 +66,7 @@ ASYNCIO = (
 def add_resources(host: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(access, "LIMIT", (10_000, 1.0))
     allowed = Access(Settings(), "http://127.0.0.1:1")
-    Resources(host.host, lambda: False, allowed)
-    Actions(host.host, allowed)
+    Resources(host.host, allowed, Shutdown())
 
 
 class Load:
@@ -253,7 +252,7 @@ async def test_the_audit_log_says_how_an_action_ended(error, outcome, caplog):
         await trio.sleep_forever()
 
     changes = SimpleNamespace(start=restart, stop=restart, restart=restart, reload=restart)
-    host = SimpleNamespace(routes=RouteTable(), changes=changes)
+    host = SimpleNamespace(changes=changes)
     actions = Actions(host, SimpleNamespace(check_action=lambda _request: None))
     request = SimpleNamespace(scope={"client": ("127.0.0.1", 1)})
     caplog.set_level("INFO", "lva.admin")
@@ -261,6 +260,6 @@ async def test_the_audit_log_says_how_an_action_ended(error, outcome, caplog):
     with trio.CancelScope() as client:
         client.cancel()
         with expected:
-            await actions._answer("restart", restart, request, "cam")
+            await actions.act("restart", request, "cam")
     (record,) = [item for item in caplog.records if item.name == "lva.admin"]
     assert record.outcome == outcome

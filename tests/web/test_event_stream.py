@@ -20,6 +20,7 @@ from lva.host.life.life import State
 from lva.host.watch.uses import Block, LoopUses
 from lva.web.event_stream import EventStreams
 from lva.web.problems import HttpProblem
+from lva.web.streams import Shutdown
 from lva.web.telemetry import Telemetry
 from tests.support import RunningHost, ServiceProcess, running_host, write_plugin
 
@@ -233,20 +234,22 @@ class Streams:
     """Event streams whose readers are read by the test, in virtual time, without a server."""
 
     def __init__(self, host: RunningHost, most: int = 10, details: bool = True) -> None:
-        self.closing = trio.Event()
+        shutdown = Shutdown(reason="because")
+        self.closing = shutdown.closing
         self.aborted = 0
         self.over = trio.Event()
         self.details = details
+        self.has_token = True
         self.streams = EventStreams(
             Telemetry(host.host),
             host.host,
+            self,  # type: ignore[arg-type] # what decides who may see details
+            shutdown,
             most,
-            lambda: False,
-            self.closing,
-            lambda: "because",
-            lambda _request: self.details,
-            has_token=True,
         )
+
+    def sees_details(self, _request: object) -> bool:
+        return self.details
 
     def _abort(self) -> None:
         self.aborted += 1

@@ -26,8 +26,9 @@ from lva.host.routing import Gate, Owner, RouteTable
 from lva.settings import ENV_PREFIX
 from lva.web.docs import docs_page
 from lva.web.openapi import SERVICE_TAG, document, path_of
-from lva.web.paths import RESOURCES
-from lva.web.schemas import OPERATIONS, SCHEMAS
+from lva.web.problems import NotReady
+from lva.web.resources import RESOURCES
+from lva.web.schemas import schemas_of
 from tests.support import ServiceProcess, host_settings, running_host, write_plugin
 from tests.web.chromium import chromium, violations, watched_page
 
@@ -131,7 +132,7 @@ async def test_every_verb_of_every_route_is_in_the_document(tmp_path: Path) -> N
         tmp_path, {"p": ROUTES, "background_plugin_example": None}
     ) as service:
         table = routes_of(service)
-        found = operations(document(table))
+        found = operations(document(table, RESOURCES))
         expected = {(route.template, verb) for route in table for verb in route.verbs}
         assert len(expected) >= len(RESOURCES) + 8
         assert set(found) == expected
@@ -146,11 +147,17 @@ async def test_what_the_service_answers_itself_is_described_and_nothing_else(
     async with running_service(tmp_path, {}) as service:
         table = routes_of(service)
         own = {(route.template, verb) for route in table for verb in route.verbs}
-        text = json.dumps(document(table))
-    assert own == set(OPERATIONS)
-    assert {template for template, _ in own} >= set(RESOURCES)
-    named = set(re.findall(r"#/components/schemas/(\w+)", text))
-    assert named == {*SCHEMAS, "Document"}
+        found = document(table, RESOURCES)
+    assert own == {(item.path, item.verb) for item in RESOURCES}
+    named = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(found)))
+    assert named == set(found["components"]["schemas"])
+
+
+def test_a_schema_describes_what_a_type_inherits() -> None:
+    """pydantic itself reads the descriptions of a type's own members only."""
+    members = schemas_of([NotReady])["NotReady"]["properties"]
+    assert members["reasons"]["description"] == "By plugin, or under service."
+    assert members["error_code"]["description"] == "Stable and short, for programs."
 
 
 async def test_routes_come_and_go_with_their_plugin(tmp_path: Path) -> None:
@@ -341,7 +348,7 @@ def test_the_document_is_one(service: ServiceProcess) -> None:
 @pytest.mark.process
 @pytest.mark.parametrize(
     ("path", "verb"),
-    [(path, verb) for path, verb in OPERATIONS if verb == "GET" and path not in STREAMS],
+    [(item.path, "GET") for item in RESOURCES if item.verb == "GET" and item.path not in STREAMS],
 )
 def test_an_answer_is_as_described(service: ServiceProcess, path: str, verb: str) -> None:
     found = service.get("/openapi.json").json()
@@ -370,7 +377,7 @@ def test_without_the_token_a_plugin_is_described_with_less(tmp_path: Path) -> No
         found = process.get("/openapi.json").json()
         for headers in ({}, {"Authorization": "Bearer a-token-for-tests-only"}):
             answer = process.get("/plugins/history", headers=headers)
-            check(found, "Plugin", answer.json())
+            check(found, "PluginPage", answer.json())
             assert (answer.json()["file"] is None) is not bool(headers)
             assert ("settings" in answer.json()) is bool(headers)
         for path in ("/tap", "/plugins/history/log", "/plugins/history/tasks"):

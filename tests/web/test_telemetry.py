@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lva.host.life.life import State, Transition
 from lva.logs import keep_secret
+from lva.web.resources import RESOURCES
 from lva.web.telemetry import (
     COLUMNS,
     SPARKS,
@@ -312,7 +313,9 @@ async def test_a_readiness_probe_that_says_no_is_no_failed_request(
 ) -> None:
     """Kind: an answer of the service about itself, counted as a failure of its own."""
     async with running_host(tmp_path, {}) as host:
-        telemetry = Telemetry(host.host, clock=Seconds())
+        telemetry = Telemetry(
+            host.host, (item.path for item in RESOURCES if not item.plotted), clock=Seconds()
+        )
         telemetry.observe("/readyz", None, 503, "not_ready", 0.001)
         telemetry.observe("/x", "cam", 500, "internal_server_error", 0.001)
         series = telemetry.series()

@@ -19,6 +19,7 @@ from lva.settings import Settings
 from lva.web.access import Access
 from lva.web.problems import HttpProblem
 from lva.web.resources import Resources
+from lva.web.streams import Shutdown
 from tests.support import journal, running_host
 
 FAMILY = """
@@ -203,7 +204,7 @@ async def test_the_resource_shows_it(tmp_path, autojump_clock):
     async with running_host(tmp_path, {"family": FAMILY}) as host:
         await wait_all_tasks_blocked()
         host.host.routes = RouteTable()
-        resources = Resources(host.host, lambda: False, Access(Settings(), "unix:/lva.sock"))
+        resources = Resources(host.host, Access(Settings(), "unix:/lva.sock"), Shutdown())
         request = SimpleNamespace(headers={}, scope={})
         answer = json.loads(await (await resources.tasks(request, "family")).get_data())
         assert answer["plugin"] == "family"
