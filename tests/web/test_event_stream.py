@@ -129,8 +129,14 @@ def free(service: ServiceProcess) -> None:
 
 @pytest.mark.process
 def test_the_first_event_is_all_there_is(service: ServiceProcess) -> None:
+    def is_counted() -> bool:
+        """A request is counted when it has ended, which is after its response has come."""
+        with listening_at_last(service) as events:
+            return sum(events.next()[1]["series"]["client_errors"]) > 0
+
     service.get("/nothing")
-    with listening(service) as events:
+    service.wait_until(is_counted)
+    with listening_at_last(service) as events:
         assert events.response.headers["content-type"] == "text/event-stream"
         assert events.response.headers["cache-control"] == "no-store"
         name, hello = events.next()
@@ -146,7 +152,6 @@ def test_the_first_event_is_all_there_is(service: ServiceProcess) -> None:
         row = dict(zip(hello["columns"], plugin["row"], strict=True))
         assert row["state"] == "running"
         assert row["log"] > 0
-    assert sum(hello["series"]["client_errors"]) > 0
     assert len({len(values) for values in hello["series"].values()}) == 1
     steps = [(step["plugin"], step["state"]) for step in hello["timeline"]]
     assert steps[:2] == [("history", "initializing"), ("history", "running")]
