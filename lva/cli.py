@@ -16,7 +16,7 @@ from lva.commands.check import check
 from lva.commands.new import new
 from lva.commands.plugins import plugins
 from lva.errors import SYNONYMS, ConfigurationError
-from lva.standard_streams import fill_closed, print_whole_lines
+from lva.standard_streams import Commands
 
 if TYPE_CHECKING:
     from lva.settings import Settings
@@ -24,12 +24,10 @@ if TYPE_CHECKING:
 THREADS_GRACE: Final = 0.5
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lva")
 def main() -> None:
     """LVA: a video agent service whose work is done by plugins."""
-    fill_closed()
-    print_whole_lines()
 
 
 for _command in (plugins, check, new, *COMMANDS):

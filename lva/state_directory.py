@@ -52,22 +52,21 @@ def owned(path: Path, bind: str = "an unknown address") -> Iterator[None]:
 
 
 def _make_private(path: Path) -> None:
+    todo = "set state_dir, or LUNA_VIDEO_AGENT_STATE_DIR, to a directory of the service's own"
     if not path.is_absolute():
         why = f"user {os.geteuid()} has no home directory for {path}"
-        todo = "set state_dir, or LUNA_VIDEO_AGENT_STATE_DIR, to a directory of the service's own"
         raise ConfigurationError([f"state_dir: {why}; {todo}"])
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = path.stat()
         if status.st_mode & stat.S_ISVTX or status.st_uid != os.geteuid():
-            why = "is shared, or belongs to somebody else; choose a directory of the service's own"
-            raise ConfigurationError([f"state_dir: {path}: {why}"])
+            why = "is shared, or belongs to somebody else"
+            raise ConfigurationError([f"state_dir: {path}: {why}; {todo}"])
         if status.st_mode & 0o077:
             path.chmod(0o700)
     except OSError as error:
-        raise ConfigurationError(
-            [f"state_dir: {path}: cannot be made private to the service: {error.strerror}"]
-        ) from error
+        why = f"cannot be made private to the service ({error.strerror})"
+        raise ConfigurationError([f"state_dir: {path}: {why}; {todo}"]) from error
 
 
 def _lock(path: Path) -> int:

@@ -154,9 +154,10 @@ def _write(contents: Mapping[Path, str]) -> None:
             with path.open("x", encoding="utf-8") as file:
                 os.fchmod(file.fileno(), 0o644)
                 file.write(text)
-            click.echo(f"wrote {path}")
     except OSError as error:
-        raise click.UsageError(f"{error.filename}: {error.strerror}") from error
+        raise click.UsageError(f"{error.filename or path}: {error.strerror}") from error
+    for path in contents:
+        click.echo(f"wrote {path}")
 
 
 def _tell(name: str, target: Path, test: Path, root: Path | None) -> None:
