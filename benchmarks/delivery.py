@@ -327,7 +327,7 @@ async def spool() -> None:
             for item in lists:
                 host.publisher.publish("monitoring_event", item)
                 await trio.lowlevel.checkpoint()
-            while mailbox._unwritten or mailbox._writing.locked():
+            while mailbox._writer.outstanding() or mailbox._writer.writing.locked():
                 await trio.sleep(0.001)
             written["onto the disk, receiver away"].append(POINTS / (time.perf_counter() - begun))
             written["bytes of a point"].append(mailbox.stored_bytes / POINTS)
