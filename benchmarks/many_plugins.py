@@ -36,7 +36,7 @@ import trio.testing
 
 from lva import BaseBackgroundPlugin
 from lva.host.host import Host
-from lva.host.life.life import State
+from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from lva.logs import set_up
 from lva.settings import Settings

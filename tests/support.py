@@ -27,7 +27,8 @@ from lva.host.delivery.delivery import Shared
 from lva.host.delivery.losses import Losses
 from lva.host.delivery.tap import Taps
 from lva.host.host import Host
-from lva.host.life.life import PluginLife, State
+from lva.host.life.life import PluginLife
+from lva.host.life.states import State
 from lva.host.loading.load import LoadedPlugin, load_plugins
 from lva.host.receipt import PluginReceipt, Receipt
 from lva.host.runtimes import runtime as runtimes

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from lva.cli import main
-from lva.host.life.life import State
+from lva.host.life.states import State
 from lva.plugins.prometheus import METRICS
 from lva.settings import ENV_PREFIX, Settings, load_settings
 from lva.web.resources import RESOURCES
@@ -350,6 +350,6 @@ def test_the_dashboard_is_whole() -> None:
 
 
 def _states() -> list[str]:
-    from lva.host.life.life import State
+    from lva.host.life.states import State
 
     return [state.value for state in State]

@@ -31,7 +31,7 @@ from lva.events import EVENT_TYPES
 from lva.host import receipt
 from lva.host.delivery.ledger import ATTEMPTS, FAILED, OVERFLOW, REMOVED, SHUTDOWN
 from lva.host.delivery.tap import STEPS
-from lva.host.life.life import State
+from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from lva.host.runtimes.loop import HELD_GRACE, LINGER, RETRIEVAL_GRACE
 from lva.luna import MODULES

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from lva import MonitoringPoint
-from lva.host.life.life import State
+from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from lva.host.receipt import EXIT_UNCLEAN
 from tests.support import host_settings, running

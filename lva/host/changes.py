@@ -16,8 +16,8 @@ from trio_util import wait_any
 
 from lva.errors import ConfigurationError, suggestion
 from lva.host.life.leaks import Leaks, find_leaks
-from lva.host.life.life import Ending, PluginLife, State
-from lva.host.life.record import BEGINNING
+from lva.host.life.life import PluginLife
+from lva.host.life.states import BEGINNING, Ending, State
 from lva.host.lives import Lives
 from lva.host.loading.load import LoadedPlugin
 from lva.host.loading.reload import collect_old_code, load_beside

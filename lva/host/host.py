@@ -14,7 +14,7 @@ from lva.host.changes import Changes
 from lva.host.delivery.publisher import Publisher
 from lva.host.life.leaks import lasting_leaks
 from lva.host.life.life import PluginLife
-from lva.host.life.record import BEGINNING, State
+from lva.host.life.states import BEGINNING, State
 from lva.host.life.view import Services
 from lva.host.lives import Lives
 from lva.host.loading.files import Looks

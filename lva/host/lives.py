@@ -12,8 +12,9 @@ from lva.host.delivery.deliveries import Deliveries
 from lva.host.delivery.delivery import Shared
 from lva.host.delivery.losses import Losses
 from lva.host.delivery.publisher import Publisher
-from lva.host.life.life import Ending, PluginLife
-from lva.host.life.record import Record, State, Watcher
+from lva.host.life.life import PluginLife
+from lva.host.life.record import Record, Watcher
+from lva.host.life.states import Ending, State
 from lva.host.life.view import Services
 from lva.host.loading.load import LoadedPlugin
 from lva.host.runtimes.runtime import AsyncioRuntime, Runtime, TrioRuntime

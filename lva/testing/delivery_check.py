@@ -12,7 +12,7 @@ import trio
 
 from lva.contract import PartialDeliveryError
 from lva.errors import counted
-from lva.host.life.life import ENDED, State
+from lva.host.life.states import ENDED, State
 from lva.points import MonitoringPoint
 from lva.testing.places import Place
 from lva.testing.probe import HANDLE, InjectedError, Plan, worth_stopping_at

@@ -14,7 +14,7 @@ import trio
 
 from lva.errors import ConfigurationError, counted
 from lva.host.delivery.ledger import ATTEMPTS, Ledger
-from lva.host.life.life import ENDED, State
+from lva.host.life.states import ENDED, State
 from lva.host.receipt import PluginReceipt
 from lva.points import MonitoringPoint
 from lva.testing.blocks import BLOCK_LIMIT, BlockWatch

@@ -7,7 +7,7 @@ from typing import Final
 
 import trio
 
-from lva.host.life.life import ENDED, State
+from lva.host.life.states import ENDED, State
 from lva.testing.probe import CLOSE, INITIALIZE, MOST_CHECKPOINTS, START, Plan, worth_stopping_at
 from lva.testing.report import Breach, Report
 from lva.testing.runs import Runs

@@ -21,7 +21,8 @@ from trio.testing import MockClock
 from lva.errors import counted
 from lva.host.host import Host
 from lva.host.life.leaks import all_tasks
-from lva.host.life.life import TRANSITIONS, PluginLife, State
+from lva.host.life.life import PluginLife
+from lva.host.life.states import TRANSITIONS, State
 from lva.host.loading.load import LoadedPlugin
 from lva.host.receipt import PluginReceipt
 from lva.host.runtimes.loop import loop_base

@@ -10,7 +10,7 @@ from typing import Final
 
 import trio
 
-from lva.host.life.life import ENDED, State
+from lva.host.life.states import ENDED, State
 from lva.testing.report import Breach
 from lva.testing.trial import Trial, crash_problem
 

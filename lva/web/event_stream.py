@@ -18,7 +18,7 @@ from quart import Response
 from quart_trio.wrappers import TrioResponse
 
 from lva.host.host import Host
-from lva.host.life.life import Transition
+from lva.host.life.states import Transition
 from lva.web.access import Access
 from lva.web.assets import build
 from lva.web.problems import HttpProblem

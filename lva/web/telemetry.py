@@ -20,7 +20,8 @@ from lva.documents import documented
 from lva.host.delivery.delivery import Delivery
 from lva.host.delivery.ledger import Ledger
 from lva.host.host import Host
-from lva.host.life.life import PluginLife, Transition
+from lva.host.life.life import PluginLife
+from lva.host.life.states import Transition
 from lva.host.loading.load import Kind
 from lva.host.watch.uses import WHAT
 from lva.logs import redact

@@ -31,7 +31,7 @@ from lva import luna
 from lva.errors import ConfigurationError
 from lva.host.delivery.mailbox import MemoryMailbox
 from lva.host.delivery.queue import Bounds
-from lva.host.life.life import State
+from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from lva.host.runtimes import loop as loops
 from tests.log_lines import names_plugin

@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from lva.errors import ConfigurationError
 from lva.host.changes import ActionRefusedError, UnknownPluginError
-from lva.host.life.life import TRANSITIONS, State
+from lva.host.life.states import TRANSITIONS, State
 from tests.support import RunningHost, journal, numbered, running_host
 
 BACKGROUND = """

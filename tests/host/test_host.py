@@ -11,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from lva import MonitoringPoint
 from lva.host.host import Host
-from lva.host.life.life import State, Transition
+from lva.host.life.states import State, Transition
 from lva.host.loading.load import load_plugins
 from lva.host.receipt import PluginReceipt, Receipt
 from tests.support import (

@@ -14,7 +14,7 @@ import trio
 
 from lva.errors import ConfigurationError
 from lva.host.life.leaks import find_leaks
-from lva.host.life.life import State
+from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from tests.host.loading.test_installed import install, site
 from tests.support import JOURNALLED, host_settings, journal, numbered, running, write_plugin

@@ -10,7 +10,7 @@ from typing import Any
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from lva.host.life.life import State, Transition
+from lva.host.life.states import State, Transition
 from lva.host.routing import RouteTable
 from lva.host.status import full_statuses
 from lva.settings import Settings

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trio
 
-from lva.host.life.life import State
+from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from tests.plugins.test_examples import Collector, collecting
 from tests.support import RunningHost, host_settings, numbered, running_host

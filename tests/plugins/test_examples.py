@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from lva import MonitoringPoint
-from lva.host.life.life import State
+from lva.host.life.states import State
 from lva.host.routing import Gate
 from tests.support import running_host
 

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lva import MonitoringPoint, PartialDeliveryError, PermanentDeliveryError, RetryLaterError
-from lva.host.life.life import State
+from lva.host.life.states import State
 from lva.plugins import file as module
 from tests.support import RunningHost, ServiceProcess, numbered, running_host, write_plugin
 

@@ -16,7 +16,7 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import BadRequest, ServiceUnavailable
 
 from lva import MonitoringPoint
-from lva.host.life.life import State
+from lva.host.life.states import State
 from tests.support import RunningHost, numbered, running_host
 
 

@@ -23,7 +23,7 @@ from trio.testing import MockClock
 from lva import MonitoringPoint
 from lva.errors import ConfigurationError
 from lva.host.delivery.ledger import Ledger
-from lva.host.life.life import State
+from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from lva.plugins import influx
 from lva.plugins.influx import Config, encode, to_line

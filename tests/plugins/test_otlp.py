@@ -34,7 +34,7 @@ import lva
 from lva import MonitoringPoint
 from lva.errors import ConfigurationError
 from lva.host.delivery.ledger import Ledger
-from lva.host.life.life import State
+from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from lva.plugins import otlp
 from lva.plugins.otlp import BOUNDS, Config, Logs

@@ -35,7 +35,7 @@ from lva import MonitoringPoint
 from lva.errors import ConfigurationError
 from lva.host.delivery import ledger
 from lva.host.delivery.circuit import Circuit
-from lva.host.life.life import State
+from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from lva.host.watch.uses import Block, LoopUses
 from lva.plugins import prometheus

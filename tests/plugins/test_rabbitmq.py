@@ -18,7 +18,7 @@ import trio
 from pydantic import ValidationError
 
 from lva import MonitoringPoint
-from lva.host.life.life import State
+from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from lva.host.receipt import PluginReceipt
 from lva.testing import Behaviour, ServerWorld, numbered_points

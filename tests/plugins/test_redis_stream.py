@@ -16,7 +16,7 @@ import trio
 
 from lva import MonitoringPoint
 from lva.errors import ConfigurationError
-from lva.host.life.life import State
+from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from lva.plugins import redis_stream
 from tests.plugins.redis_server import RedisServer

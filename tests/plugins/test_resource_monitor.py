@@ -14,7 +14,7 @@ import trio
 
 from lva import MonitoringPoint
 from lva.errors import ConfigurationError
-from lva.host.life.life import State
+from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from lva.plugins.resource_monitor import Lag
 from tests.support import (

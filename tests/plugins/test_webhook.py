@@ -34,7 +34,7 @@ from lva import (
     RetryLaterError,
 )
 from lva.errors import ConfigurationError
-from lva.host.life.life import State
+from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from lva.plugins import webhook as module
 from tests.support import RunningHost, ServiceProcess, host_settings, numbered, running_host

@@ -14,8 +14,9 @@ from lva.host.delivery.delivery import Delivery
 from lva.host.delivery.mailbox import MemoryMailbox
 from lva.host.life import attempt, leaks
 from lva.host.life.attempt import Attempt
-from lva.host.life.life import PluginLife, State, Transition
+from lva.host.life.life import PluginLife
 from lva.host.life.restarts import Restarts
+from lva.host.life.states import State, Transition
 from lva.host.routing import RouteTable
 from lva.host.runtimes.runtime import TrioCall, TrioRuntime
 from lva.testing import contract

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import trio
 
-from lva.host.life.life import State
+from lva.host.life.states import State
 from lva.settings import Settings
 from lva.web import access
 from lva.web.access import Access

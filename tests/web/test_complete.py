@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from lva import logs
-from lva.host.life.life import State
+from lva.host.life.states import State
 from tests.log_lines import kept_lines, names_plugin
 from tests.support import running_host
 from tests.telling import ASYNCIO_STYLE, PATIENCE, Told, listening, serving

@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from lva.connections import ABORT
-from lva.host.life.life import State
+from lva.host.life.states import State
 from lva.host.watch.uses import Block, LoopUses
 from lva.web.event_stream import EventStreams
 from lva.web.problems import HttpProblem

@@ -20,7 +20,7 @@ from playwright.sync_api import expect
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 
 from lva.app import Service, create_app
-from lva.host.life.life import State
+from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from lva.host.routing import Gate, Owner, RouteTable
 from lva.settings import ENV_PREFIX

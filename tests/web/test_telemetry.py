@@ -11,7 +11,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lva.host.life.life import State, Transition
+from lva.host.life.states import State, Transition
 from lva.logs import keep_secret
 from lva.web.resources import RESOURCES
 from lva.web.telemetry import (

@@ -15,7 +15,8 @@ from lva.host.life.crash import Crash
 from lva.host.life.footprint import Footprint
 from lva.host.life.instances import Instances, Plugin
 from lva.host.life.leaks import Leaks, lasting_leaks
-from lva.host.life.record import Record, State
+from lva.host.life.record import Record
+from lva.host.life.states import State
 from lva.host.life.tasks import TaskNode, task_tree
 from lva.host.life.view import Door, TooLateError
 from lva.host.loading.load import PluginClass

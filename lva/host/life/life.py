@@ -18,8 +18,9 @@ from lva.host.delivery.outages import worth_a_traceback
 from lva.host.life.attempt import Attempt, Means
 from lva.host.life.crash import Crash
 from lva.host.life.instances import Instances
-from lva.host.life.record import ENDED, TRANSITIONS, Ending, Record, State, Transition
+from lva.host.life.record import Record
 from lva.host.life.restarts import Restarts
+from lva.host.life.states import ENDED, Ending, State
 from lva.host.life.tasks import task_tree
 from lva.host.life.view import Door, PluginView, Services
 from lva.host.loading.files import SourceFiles
@@ -30,17 +31,6 @@ from lva.host.runtimes.loop import LoopThread
 from lva.host.runtimes.runtime import Patience, Runtime
 from lva.logs import brief
 from lva.settings import PluginSettings
-
-__all__ = [
-    "ENDED",
-    "TRANSITIONS",
-    "Crash",
-    "Ending",
-    "PluginLife",
-    "Services",
-    "State",
-    "Transition",
-]
 
 #: How long, in seconds, requests may take to end by themselves before an operator's change.
 _REQUESTS_GRACE: Final = 1.0

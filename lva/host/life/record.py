@@ -7,94 +7,26 @@ what is meant to go on is here.
 
 from __future__ import annotations
 
-import enum
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Final
 
 from trio_util import AsyncValue
 
 from lva.host.delivery.deliveries import Deliveries
 from lva.host.life.footprint import Footprint
 from lva.host.life.leaks import Leaks
+from lva.host.life.states import TRANSITIONS, Ending, State, Transition
 from lva.host.life.tasks import TaskNode, task_tree
 from lva.host.process.children import end_children
 from lva.host.process.starts import importing
-from lva.host.routing import Gate, Owner
+from lva.host.routing import Owner
 from lva.host.runtimes.runtime import now
 from lva.logs import plugin_logger
 
-
-class State(enum.Enum):
-    """Where a plugin is in its life."""
-
-    LOADED = "loaded"
-    INITIALIZING = "initializing"
-    RUNNING = "running"
-    BACKOFF = "backoff"
-    STOPPING = "stopping"
-    STOPPED = "stopped"
-    FAILED = "failed"
-    ABANDONED = "abandoned"
-
-
-# By identity: `Enum` hashes the name, in Python code, for each look into a set.
-State.__hash__ = object.__hash__  # type: ignore[method-assign] # meant so
-
-#: The states that may follow each state. Anything else is a bug of the host.
-TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
-    State.LOADED: frozenset({State.INITIALIZING, State.STOPPING}),
-    State.INITIALIZING: frozenset(
-        {State.RUNNING, State.BACKOFF, State.FAILED, State.STOPPING, State.ABANDONED}
-    ),
-    State.RUNNING: frozenset({State.BACKOFF, State.FAILED, State.STOPPING, State.ABANDONED}),
-    State.BACKOFF: frozenset({State.INITIALIZING, State.STOPPING, State.ABANDONED}),
-    State.STOPPING: frozenset({State.STOPPED, State.ABANDONED}),
-    # From here an operator leads to the next life, or leaves what has failed at that.
-    State.FAILED: frozenset({State.ABANDONED, State.LOADED, State.STOPPED}),
-    State.STOPPED: frozenset({State.ABANDONED, State.LOADED}),
-    State.ABANDONED: frozenset({State.LOADED}),
-}
-#: States in which a life has not yet shown what becomes of it.
-BEGINNING: Final = frozenset({State.LOADED, State.INITIALIZING})
-#: States that end a life.
-ENDED: Final = frozenset({State.STOPPED, State.FAILED, State.ABANDONED})
 #: How many problems the receipt lists of one plugin: the newest.
 _PROBLEMS: Final = 20
-
-
-class Ending(enum.Enum):
-    """What comes after a life."""
-
-    FOR_GOOD = "for good"  # nothing: the service stops, or the plugin was given up
-    PAUSE = "pause"  # an operator stopped it: its points wait for a start, its routes answer 503
-    HANDOVER = "handover"  # the next life: points and routes wait for it
-
-    @property
-    def gate_before(self) -> Gate:
-        """What a request finds while the life ends."""
-        return Gate.HELD if self is Ending.HANDOVER else Gate.WAITING
-
-    @property
-    def gate_after(self) -> Gate:
-        """What a request finds once the life has ended."""
-        return _GATE_AFTER[self]
-
-
-_GATE_AFTER: Final = {
-    Ending.FOR_GOOD: Gate.GONE,
-    Ending.PAUSE: Gate.STOPPED,
-    Ending.HANDOVER: Gate.HELD,
-}
-
-
-class Transition(NamedTuple):
-    """A change of state: to what, when (Unix seconds) and why."""
-
-    state: State
-    at: float
-    reason: str
 
 
 #: Told of a plugin's change of state: its name, the state before, and the change. Must not raise.

@@ -9,7 +9,7 @@ import trio
 
 from lva.errors import counted
 from lva.host.life.crash import Crash
-from lva.host.life.record import State
+from lva.host.life.states import State
 from lva.settings import PluginSettings
 
 

@@ -8,27 +8,24 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found] # the stubs leave it out; `signal` is made of it
 import contextlib
-import inspect
-import reprlib
 import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, TypeAlias
 
 from lva import luna
 from lva.check.loaded import loaded_problems
-from lva.contract import BaseBackgroundPlugin, BaseEventPlugin, Plugin, RuntimeName
+from lva.contract import BaseBackgroundPlugin, BaseEventPlugin, RuntimeName
 from lva.errors import ConfigurationError, Problem, counted, hint, listing
-from lva.events import EVENT_TYPES
 from lva.host import HOST_DIR
 from lva.host.delivery.spool_file import open_spool
-from lva.host.loading.configuration import PluginClass, configs_of, place_of, with_defaults
+from lva.host.loading.classes import check_event_loop, collecting, plugin_classes, runtime_of
+from lva.host.loading.configuration import PluginClass, configs_of, with_defaults
 from lva.host.loading.finder import (
     PLUGIN_NAME,
     PluginFileError,
@@ -226,18 +223,18 @@ def load_plugin(name: str, settings: Settings, finder: PluginFinder) -> LoadedPl
     with kept_by(name), imported(name), _signals_kept(path), _descriptors_kept(path):
         module = _import(finder, place)
     own = _own_modules(module)
-    classes = _plugin_classes(own, path, problems)
+    classes = plugin_classes(own, path, problems)
     problems += loaded_problems(classes, own)
     table = table_of(name, settings)
     configs: Mapping[PluginClass, Any] = {}
     runtime: RuntimeName = "trio"
-    with _collecting(problems):
+    with collecting(problems):
         table = with_defaults(table, classes, path)
-    with _collecting(problems):
+    with collecting(problems):
         configs = configs_of(name, classes, table.config, path)
-    with _collecting(problems):
-        runtime = _runtime_of(classes, path)
-        _check_event_loop(table, runtime)
+    with collecting(problems):
+        runtime = runtime_of(classes, path)
+        check_event_loop(table, runtime)
     if problems:
         raise PluginFileError(*problems)
     files = {
@@ -246,15 +243,6 @@ def load_plugin(name: str, settings: Settings, finder: PluginFinder) -> LoadedPl
         if source.__name__ in finder.digests  # a directory without __init__.py has no file
     }
     return LoadedPlugin(name, path, files[path], classes, table, configs, runtime, files)
-
-
-@contextlib.contextmanager
-def _collecting(problems: list[Problem]) -> Iterator[None]:
-    """Note the problems of one check, and go on to the next."""
-    try:
-        yield
-    except PluginFileError as error:
-        problems += error.problems
 
 
 @contextlib.contextmanager
@@ -268,14 +256,14 @@ def _signals_kept(path: Path) -> Iterator[None]:
         return
     before = [*map(_signal.getsignal, _SIGNALS)]
     yield
-    after = [*map(_signal.getsignal, _SIGNALS)]
-    if after == before:
+    taken = []
+    for number, handler in zip(_SIGNALS, before, strict=True):
+        if _signal.getsignal(number) != handler:
+            signal.signal(number, handler)
+            taken.append(signal.Signals(number).name)
+    if not taken:
         return
-    was = dict(zip(_SIGNALS, before, strict=True))
-    taken = [number for number, now in zip(_SIGNALS, after, strict=True) if now != was[number]]
-    for number in taken:
-        signal.signal(number, was[number])
-    names = listing(signal.Signals(number).name for number in taken)
+    names = listing(taken)
     why = f"sets a handler for {names}; signals are the service's: to clean up at the end, define close()"
     raise PluginFileError(Problem(why, path, code="signal"))
 
@@ -334,110 +322,3 @@ def _own_modules(module: ModuleType) -> list[ModuleType]:
         below = f"{module.__name__}."
         own += [value for key, value in list(sys.modules.items()) if key.startswith(below)]
     return own
-
-
-def _plugin_classes(
-    own: Sequence[ModuleType], path: Path, problems: list[Problem]
-) -> tuple[PluginClass, ...]:
-    """Return the concrete plugin classes that these modules define.
-
-    With them those that are abstract by mistake, so that the rest of them is looked at too.
-    """
-    found: dict[PluginClass, None] = {}
-    for source in own:
-        for value in list(vars(source).values()):
-            if (
-                inspect.isclass(value)
-                and value.__module__ == source.__name__
-                and issubclass(value, BaseEventPlugin | BaseBackgroundPlugin)
-            ):
-                found[value] = None
-    meant = []
-    for cls in found:
-        before = len(problems)
-        with _collecting(problems):
-            _check_class(cls, [*found], path)
-        if not inspect.isabstract(cls) or len(problems) > before:
-            meant.append(cls)
-    if not meant:
-        why = (
-            "no plugin class in it; define a class derived from BaseEventPlugin or"
-            " BaseBackgroundPlugin in this very file"
-        )
-        problems.append(Problem(why, path, code="class"))
-    return tuple(meant)
-
-
-def _runtime_of(classes: Sequence[PluginClass], path: Path) -> RuntimeName:
-    """Return where the classes of a file run, on which they have to agree."""
-    chosen = {cls.__name__: _style(cls, path) for cls in classes}
-    if len(set(chosen.values())) > 1:
-        said = " and ".join(f"{cls} is {style}-style" for cls, style in chosen.items())
-        why = (
-            f"{said}; the classes of one file share one runtime: give them all the same,"
-            " or put them into two files"
-        )
-        raise PluginFileError(Problem(why, path, code="runtime"))
-    return next(iter(chosen.values()), "trio")
-
-
-def _style(cls: type, path: Path) -> RuntimeName:
-    """Return what a class, or the bases it was derived from, say of its runtime."""
-    bases = [base for base in cls.__bases__ if issubclass(base, Plugin)]
-    inherited = {base: _style(base, path) for base in bases if base is not Plugin}
-    own: RuntimeName | None = vars(cls).get("runtime")
-    if own is not None and own not in get_args(RuntimeName):
-        why = (
-            f"class {cls.__name__} has the unknown runtime {reprlib.repr(own)}"
-            f"{hint(str(own), get_args(RuntimeName))}"
-        )
-        raise PluginFileError(Problem(why, *place_of(cls, path), "runtime"))
-    mixed = len(set(inherited.values())) > 1 if own is None else own == "trio"
-    if mixed and "asyncio" in inherited.values():
-        said = [f"{base.__name__} is {style}-style" for base, style in inherited.items()]
-        said += [f"it sets runtime = {own!r} itself"] if own is not None else []
-        why = (
-            f"class {cls.__name__} mixes both styles of plugin: {', '.join(said)}; import all"
-            ' bases from lva and set runtime = "asyncio" on the class, or import them all from'
-            " luna_plugins"
-        )
-        raise PluginFileError(Problem(why, *place_of(cls, path), "runtime"))
-    return own if own is not None else next(iter(inherited.values()), "trio")
-
-
-def _check_event_loop(table: PluginSettings, runtime: RuntimeName) -> None:
-    """Refuse a choice of event loop that cannot be had."""
-    if table.event_loop == "uvloop" and runtime == "trio":
-        raise PluginFileError(
-            "event_loop = 'uvloop' is for asyncio-style plugins; this one is Trio-style"
-        )
-    if table.event_loop == "uvloop" and find_spec("uvloop") is None:
-        raise PluginFileError(
-            "event_loop = 'uvloop', but uvloop is not installed; run: pip install 'lva[uvloop]'"
-        )
-
-
-def _check_class(cls: PluginClass, siblings: Sequence[PluginClass], path: Path) -> None:
-    if inspect.isabstract(cls):
-        missing = cls.__abstractmethods__
-        declares_its_own = any(name in vars(cls) for name in missing)
-        is_a_base = any(other is not cls and issubclass(other, cls) for other in siblings)
-        if not declares_its_own and not is_a_base:
-            why = f"class {cls.__name__} does not define {listing(missing)}, which its base class requires"
-            raise PluginFileError(Problem(why, *place_of(cls, path), "abstract"))
-        return
-    if issubclass(cls, BaseEventPlugin):
-        _check_event(cls, path)
-
-
-def _check_event(cls: type[BaseEventPlugin], path: Path) -> None:
-    event: object = getattr(cls, "eventName", None)
-    if isinstance(event, str) and event in EVENT_TYPES:
-        return
-    said = "sets no eventName"
-    if event is not None:
-        said = f"has the unknown eventName {reprlib.repr(event)}"
-    # Names of other products' events are alike by their ending; only a slip of the pen is one.
-    todo = hint(event if isinstance(event, str) else "", EVENT_TYPES, cutoff=0.8)
-    why = f"class {cls.__name__} {said}{todo}"
-    raise PluginFileError(Problem(why, *place_of(cls, path), "event-name"))

@@ -24,7 +24,7 @@ from lva.host.delivery.dead_letters import DeadLetters
 from lva.host.delivery.delivery import Delivery
 from lva.host.delivery.mailbox import Mailbox, MemoryMailbox
 from lva.host.delivery.queue import Bounds
-from lva.host.life.life import State
+from lva.host.life.states import State
 from lva.host.runtimes.runtime import Patience, TrioRuntime
 from lva.settings import PluginSettings
 from tests.support import StubRandom, journal, numbered, run_virtual, running_host, without_a_host

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from lva import MonitoringPoint
-from lva.host.life.record import State
+from lva.host.life.states import State
 from tests.support import RunningHost, numbered, running_host
 
 STUCK = """

@@ -25,7 +25,7 @@ from lva.errors import ConfigurationError
 from lva.host.delivery.queue import Batch, Bounds
 from lva.host.delivery.spool import SpooledMailbox
 from lva.host.delivery.spool_file import VERSION, Row, SpoolFile, decode, encode
-from lva.host.life.life import State
+from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from tests.support import (
     ServiceProcess,

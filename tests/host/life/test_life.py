@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from lva import BaseBackgroundPlugin
 from lva.errors import counted
-from lva.host.life.life import ENDED, TRANSITIONS, State
+from lva.host.life.states import ENDED, TRANSITIONS, State
 from lva.host.runtimes import runtime as runtimes
 from tests.support import (
     StubRandom,

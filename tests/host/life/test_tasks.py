@@ -11,7 +11,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from lva.host.life import tasks
-from lva.host.life.life import State
+from lva.host.life.states import State
 from lva.host.life.tasks import task_tree
 from lva.host.routing import RouteTable
 from lva.log_records import entry_of, text_form

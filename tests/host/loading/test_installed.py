@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from lva.errors import ConfigurationError
-from lva.host.life.life import State
+from lva.host.life.states import State
 from lva.host.loading import load as loading
 from lva.host.loading.installed import installed_plugins
 from lva.host.loading.load import LoadedPlugin, load_plugins

@@ -22,7 +22,7 @@ import trio
 
 from lva.errors import ConfigurationError
 from lva.host.changes import ActionRefusedError
-from lva.host.life.life import State
+from lva.host.life.states import State
 from lva.host.loading import files as sourcefiles
 from lva.host.loading import reload as reloading
 from lva.host.loading.files import Looks, SourceFiles

@@ -10,7 +10,7 @@ import trio
 from trio._core._thread_cache import THREAD_CACHE
 
 from lva.errors import ConfigurationError
-from lva.host.life.life import State
+from lva.host.life.states import State
 from lva.host.process.threads import in_thread
 from tests.support import RunningHost, journal, numbered, running_host
 
