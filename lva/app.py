@@ -11,6 +11,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -272,7 +273,7 @@ class Service:
             failed = "event loop" if self.start_failure is None else "start of the service"
             self._tell(self.host.account(f"the {failed} failed", code))
 
-    def last_words(self, code: int) -> str | int:
+    def last_words(self, code: int, why: str, seconds: float) -> str | int:
         """Kill what plugins started, and return the receipt, for a terminator that ends the process.
 
         Once a receipt has been told, its exit code is returned instead: there is only one.
@@ -287,9 +288,15 @@ class Service:
                 self._telling.release()
         if self.host is None:
             return json.dumps(
-                {"receipt": {"reason": "ended before the plugins started", "exit_code": code}}
+                {
+                    "receipt": {
+                        "reason": f"ended before the plugins started: {why}",
+                        "exit_code": code,
+                    }
+                }
             )
-        return json.dumps({"receipt": self.host.account("ended by the watchdog", code).as_dict()})
+        receipt = self.host.account(f"ended by the watchdog: {why}", code)
+        return json.dumps({"receipt": replace(receipt, seconds=seconds).as_dict()})
 
 
 async def _contained(work: Callable[[], Any]) -> None:

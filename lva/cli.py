@@ -76,7 +76,7 @@ def run(config: Path | None, watch: bool, **options: Any) -> None:
 
     Options override the LUNA_VIDEO_AGENT_* environment, which overrides the settings file.
     Exit codes: 0 clean; 2 wrong settings or plugin files; 3 a critical plugin failed;
-    4 a plugin was abandoned or points were lost; 70 ended by the watchdog.
+    4 a plugin was abandoned or points were dropped; 70 ended by the watchdog.
     """
     from lva.host.receipt import EXIT_KILLED  # late, as the next: the other commands need no server
     from lva.needed_threads import NoThreadError

@@ -62,7 +62,7 @@ def _table(receipt: Receipt) -> str:
     )
     for column in ("plugin", "ended", "stop s", "restarts"):
         table.add_column(column)
-    for column in ("accepted", "delivered", "rejected", "lost", "leaked"):
+    for column in ("accepted", "delivered", "rejected", "dropped", "leaked"):
         table.add_column(column, justify="right")
     for plugin in receipt.plugins:
         seconds = "" if plugin.stop_seconds is None else f"{plugin.stop_seconds:.2f}"

@@ -13,13 +13,13 @@ ROOT = Path(__file__).parents[1]
 #: What was given up, as a pattern, and what to write instead.
 GIVEN_UP = {
     r"left alone": "circuit open, paused, or not changed",
-    r"left behind": "leaked (after a close), or abandoned",
+    r"left (something )?behind": "leaked (after a close), or abandoned",
     r"(found|known) are": "available:",
     r"plugins? (do|does) not run\b": "not running",
     r"\bis no point\b(?! )": "not a point",
     r"hold(s|ing)? up (the|its|a) (\w+ )?(event )?loop|holds the event loop": "blocks the event loop",
     r"event loop (is|was) held": "the event loop is blocked",
-    r"points (that )?were given up": "dropped",
+    r"points (that )?were given up|points were lost|\blost points": "dropped",
     r"(receiver|collector|database|Redis|server) (is|are|was) away": "unreachable",
     r"receivers? that (is|are) away": "unreachable",
     r"least severe": "minimum level",

@@ -45,18 +45,20 @@ class Terminator:
     """Ends the process at the time it was last told.
 
     Args:
-        report: Called with the exit code in the terminator's thread; returns the last words, a receipt,
-            or the exit code that was told already.
+        report: Called in the terminator's thread with the exit code, with why the process ends, and with for how
+            many seconds that has been coming; returns the last words, a receipt, or the exit code that was told
+            already.
 
     Its methods may be called from any thread and from signal handlers.
     """
 
-    def __init__(self, report: Callable[[int], str | int]) -> None:
+    def __init__(self, report: Callable[[int, str, float], str | int]) -> None:
         self._report = report
         # A SimpleQueue may be put to from a signal handler, unlike anything with a Python lock.
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
         self._stderr: Descriptor
         self._for_c: int | None = None
+        self._armed_at: float | None = None
         self._last_resort_at = math.inf
         self._thread = threading.Thread(target=self._run, name="lva-terminator", daemon=True)
 
@@ -88,7 +90,10 @@ class Terminator:
         self._orders.put(None)
 
     def _order(self, seconds: float, code: int, message: str, dump: bool) -> None:
-        at = time.monotonic() + seconds
+        now = time.monotonic()
+        if self._armed_at is None:
+            self._armed_at = now
+        at = now + seconds
         self._orders.put(_Order(at, code, message, dump))
         if self._for_c is not None and at < self._last_resort_at:
             self._last_resort_at = at
@@ -114,7 +119,9 @@ class Terminator:
             flush(_WRITE_PATIENCE)  # what was logged before comes first
             if order.message:
                 self._write(f"lva: {order.message}\n")
-                words = self._report(code)
+                words = self._report(
+                    code, order.message, time.monotonic() - (self._armed_at or 0.0)
+                )
                 if isinstance(words, int):
                     code = words
                 else:

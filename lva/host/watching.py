@@ -42,6 +42,9 @@ async def watch(host: Host) -> None:
         except Exception:
             LOGGER.exception("the reload of plugin %s failed", name)
 
+    LOGGER.info(
+        "watching files, to reload a plugin when one of its own is saved: %s", ", ".join(host.lives)
+    )
     async with trio.open_nursery() as nursery:
         while not host.stop.requested.is_set():
             files = {

@@ -13,8 +13,8 @@ PRELUDE = """
     import os, sys, threading, time
     from lva.host.terminator import Terminator
 
-    def report(code):
-        return f"last words {code}"
+    def report(code, why, seconds):
+        return f"last words {code}: {why} {seconds:.0f}"
 
     terminator = Terminator(report)
     terminator.start()
@@ -48,14 +48,14 @@ def test_past_its_time_it_reports_dumps_all_stacks_and_exits():
     assert code == 70
     assert seconds < 15
     lines = said.splitlines()
-    assert lines[:2] == ["lva: the stop took too long", "last words 70"]
+    assert lines[:2] == ["lva: the stop took too long", "last words 70: the stop took too long 0"]
     assert "in stubborn" in said
     assert said.count("most recent call first") >= 3
 
 
 def test_exit_after_tells_no_stacks_and_without_a_message_nothing():
     code, said, _ = run("terminator.exit_after(0, 4, 'a second signal'); time.sleep(60)")
-    assert (code, said) == (4, "lva: a second signal\nlast words 4\n")
+    assert (code, said) == (4, "lva: a second signal\nlast words 4: a second signal 0\n")
     code, said, _ = run("terminator.exit_after(0, 3); time.sleep(60)")
     assert (code, said) == (3, "")
 

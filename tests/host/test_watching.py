@@ -33,8 +33,9 @@ async def rest() -> None:
     await trio.sleep(3 * INTERVAL)
 
 
-async def test_what_was_saved_is_reloaded(tmp_path):
+async def test_what_was_saved_is_reloaded(tmp_path, caplog):
     async with watched(tmp_path, {"a": OLD, "b": OLD}) as host:
+        await until(lambda: "when one of its own is saved: a, b" in caplog.text)
         rewrite(tmp_path, "a", NEW)
         await until(lambda: version(host, "a") == 2)
         await rest()

@@ -185,4 +185,10 @@ def test_no_process_outlives_a_service_that_its_watchdog_ends(tmp_path: Path) ->
         service.wait_until((tmp_path / "blocks.pid").exists)
         pid = int((tmp_path / "blocks.pid").read_text())
         assert service.stop() == 70
+        assert service.receipt["reason"] == (
+            "ended by the watchdog: the stop took longer than shutdown_timeout"
+        )
+        assert service.receipt["seconds"] >= 1, (
+            "from the signal on, though the plugins were never asked"
+        )
         service.wait_until(lambda: has_ended(pid))
