@@ -43,6 +43,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def pictures(session: nox.Session) -> None:
+    """Take the documentation's pictures of the console anew; needs Debian's Chromium, and twelve minutes."""
+    session.install("-e", ".[test]")
+    session.run("python", "docs/pictures.py", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Run every benchmark."""
     session.install("-e", ".[bench]")

@@ -1,0 +1,188 @@
+"""Takes the pictures of the documentation: ``python docs/pictures.py [MINUTES]``, twelve unless given.
+
+A real service runs with plugins that have trouble on purpose and gets requests for so long; Debian's Chromium
+takes pictures of it. Needs the extra ``test``, and port 5240.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import httpx
+from playwright.sync_api import Browser, Page, sync_playwright
+
+IMAGES = Path(__file__).parent / "images"
+URL = "http://127.0.0.1:5240"
+
+PLUGINS = {
+    "cameras": '''
+import random
+
+import trio
+from lva import BaseBackgroundPlugin
+from werkzeug.exceptions import NotFound
+
+
+class Cameras(BaseBackgroundPlugin):
+    async def initialize(self):
+        self.addRoute("/cameras/<int:camera>", self.frame)
+
+    async def frame(self, request, camera):
+        """The newest frame of a camera."""
+        await trio.sleep(random.expovariate(200))
+        if camera > 95:
+            raise NotFound(f"There is no camera {camera}.")
+        if camera == 7:
+            raise OSError("camera 7 does not respond")
+        return {"camera": camera}
+''',
+    "detector": """
+import random
+
+import trio
+from lva import BaseBackgroundPlugin
+
+
+class Detector(BaseBackgroundPlugin):
+    async def start(self):
+        for _ in range(random.randint(100, 300)):
+            sum(range(100_000))
+            await trio.sleep(0.2)
+        raise RuntimeError("the model gave no result")
+""",
+    "warehouse": """
+import random
+import time
+
+import trio
+from lva import BaseEventPlugin, PermanentDeliveryError
+
+
+class Warehouse(BaseEventPlugin):
+    eventName = "monitoring_event"
+    host_settings = {"series": ["requests"], "max_attempts": 1, "circuit_failures": 1000}
+
+    async def handleEvent(self, points, logger):
+        await trio.sleep(random.expovariate(100))
+        chance = random.random()
+        if chance < 0.01:
+            time.sleep(0.18)
+        if chance > 0.985:
+            raise PermanentDeliveryError("the warehouse does not know this shelf")
+        if chance > 0.97:
+            raise OSError("the warehouse is busy")
+""",
+    "alerts": """
+from lva import BaseEventPlugin
+
+
+class Alerts(BaseEventPlugin):
+    eventName = "monitoring_event"
+    host_settings = {"series": ["requests"], "buffer_limit": 8000}
+
+    async def initialize(self):
+        raise ConnectionRefusedError("no response from the pager at 10.1.2.3:8443")
+
+    async def handleEvent(self, points, logger):
+        pass
+""",
+}
+SETTINGS = """
+plugins_dir = ["plugins"]
+active_plugins = ["history", "resource_monitor", "prometheus", "cameras", "warehouse", "detector", "alerts"]
+
+[plugins.detector]
+max_restarts = 100
+backoff_initial = 20
+backoff_max = 60
+
+[plugins.alerts]
+max_restarts = 100
+backoff_initial = 120
+backoff_max = 300
+"""
+
+
+def requests(over: threading.Event) -> None:
+    """Send requests, at a rate that rises and falls, to existing cameras and to others."""
+    begin = time.monotonic()
+    with httpx.Client(base_url=URL, trust_env=False) as client:
+        while not over.is_set():
+            passed = time.monotonic() - begin
+            client.get(f"/cameras/{random.randint(1, 100)}")
+            rate = 20 + 12 * math.sin(passed / 60) + 6 * math.sin(passed / 23)
+            time.sleep(random.expovariate(rate))
+
+
+def take(page: Page, path: str, name: str, height: int) -> None:
+    """Photograph what stands in a window of this height, once it stands."""
+    page.goto(URL + path)
+    page.wait_for_timeout(3000)  # the next two events
+    page.screenshot(
+        path=IMAGES / name, clip={"x": 0, "y": 0, "width": width(page), "height": height}
+    )
+
+
+def width(page: Page) -> int:
+    """Return the width of a page's window."""
+    assert page.viewport_size is not None
+    return page.viewport_size["width"]
+
+
+def pictures(browser: Browser) -> None:
+    """Take all of them."""
+    desk = browser.new_page(viewport={"width": 1200, "height": 1400}, color_scheme="light")
+    take(desk, "/", "console.png", 1010)
+    dark = browser.new_page(viewport={"width": 1200, "height": 1400}, color_scheme="dark")
+    take(dark, "/#/plugins/warehouse", "console-plugin.png", 930)
+    phone = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="light")
+    take(phone, "/", "console-phone.png", 844)
+    api = browser.new_page(viewport={"width": 1080, "height": 620}, color_scheme="light")
+    api.goto(f"{URL}/docs")
+    restart = api.locator("details", has_text="/plugins/{name}/restart").first
+    restart.evaluate(
+        "node => { node.open = true; node.scrollIntoView(); window.scrollBy(0, -180); }"
+    )
+    api.screenshot(path=IMAGES / "api-docs.png")
+
+
+def main() -> None:
+    minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 12.0
+    with tempfile.TemporaryDirectory(prefix="lva-") as place:
+        root = Path(place)
+        (root / "plugins").mkdir()
+        for name, text in PLUGINS.items():
+            (root / "plugins" / f"{name}.py").write_text(text.lstrip())
+        (root / "lva.toml").write_text(f'state_dir = "{place}/state"\n{SETTINGS}')
+        with (root / "log").open("w") as log:
+            service = subprocess.Popen(
+                ["lva", "run", "--config", "lva.toml"], cwd=place, stderr=log
+            )
+        time.sleep(3)
+        over = threading.Event()
+        traffic = threading.Thread(target=requests, args=(over,))
+        traffic.start()
+        try:
+            time.sleep(60 * minutes)
+            with sync_playwright() as playwright:
+                chromium = shutil.which("chromium")
+                pictures(
+                    playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+                )
+        finally:
+            over.set()
+            traffic.join()
+            service.terminate()
+            service.wait()
+
+
+if __name__ == "__main__":
+    main()
