@@ -45,9 +45,8 @@ class Terminator:
     """Ends the process at the time it was last told.
 
     Args:
-        report: Called in the terminator's thread with the exit code, with why the process ends, and with for how
-            many seconds that has been coming; returns the last words, a receipt, or the exit code that was told
-            already.
+        report: Called in the terminator's thread with the exit code, why the process ends and the seconds
+            since the first order; returns the last words, a receipt, or the exit code that was told already.
 
     Its methods may be called from any thread and from signal handlers.
     """

@@ -131,7 +131,7 @@ def test_c_code_that_keeps_the_interpreter_s_lock_does_not_stop_it():
 
 def test_a_report_that_fails_does_not_keep_it_from_exiting():
     code, said, _ = run("""
-        def broken(code):
+        def broken(code, why, seconds):
             raise ValueError("no words")
 
         terminator._report = broken
@@ -177,7 +177,7 @@ def test_orders_may_come_from_signal_handlers():
 
 def test_an_exit_code_that_was_told_already_is_kept_and_nothing_is_told_again():
     code, said, _ = run("""
-        terminator._report = lambda code: 0
+        terminator._report = lambda code, why, seconds: 0
         terminator.exit_after(0, 4, "a second signal")
         time.sleep(60)
     """)

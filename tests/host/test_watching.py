@@ -34,6 +34,7 @@ async def rest() -> None:
 
 
 async def test_what_was_saved_is_reloaded(tmp_path, caplog):
+    caplog.set_level("INFO")
     async with watched(tmp_path, {"a": OLD, "b": OLD}) as host:
         await until(lambda: "when one of its own is saved: a, b" in caplog.text)
         rewrite(tmp_path, "a", NEW)
