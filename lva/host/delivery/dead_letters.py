@@ -7,7 +7,9 @@ import json
 import logging
 import math
 import os
+import stat
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any, Final
 
 import trio
 
+from lva.host.delivery.losses import CUT, UNWRITTEN
 from lva.host.process.threads import in_thread
 from lva.logs import brief
 
@@ -30,39 +33,49 @@ class DeadLetters:
     Args:
         path: The file; the one before it has ``.1`` at its end.
         max_bytes: Most bytes of both together. What is older goes.
-        logger: Told of what cannot be written.
-
-    Attributes:
-        cut: How many letters were deleted to make room for newer ones.
+        logger: Told why letters cannot be written.
     """
 
     def __init__(self, path: Path, max_bytes: int, logger: logging.Logger) -> None:
-        self.cut: int = 0
         self._path = path
         self._max_bytes = max_bytes // _FILES
         self._logger = logger
         self._limiter = trio.CapacityLimiter(1)
         self._quiet_until = -math.inf
 
-    async def write(self, given_up: Sequence[tuple[str, Sequence[Any]]]) -> None:
-        """Append points under their reasons. A failure is logged: there is nowhere else to go."""
-        count = sum(len(points) for _, points in given_up)
+    async def write(self, given_up: Sequence[tuple[str, Sequence[Any]]]) -> Counter[str]:
+        """Append points under their reasons. A failure is logged: there is nowhere else to go.
+
+        Returns:
+            How many letters were lost: `CUT` to make room for newer ones, or `UNWRITTEN`.
+        """
+        lost: Counter[str] = Counter()
+        lines: list[bytes] = []
+        left = sum(len(points) for _, points in given_up)
         try:
             at = round(time.time(), 3)
-            lines = [_line(reason, at, point) for reason, points in given_up for point in points]
-            fitting = [line for line in lines if len(line) <= self._max_bytes]
-            if (count := len(fitting)) < len(lines):
-                self._log_failure(len(lines) - count, "larger than dead_letters_bytes allows")
-            await in_thread(partial(self._append, fitting), self._limiter)
+            every = [_line(reason, at, point) for reason, points in given_up for point in points]
+            lines = [line for line in every if len(line) <= self._max_bytes]
+            if len(lines) < len(every):
+                lost[UNWRITTEN] += len(every) - len(lines)
+                self._log_failure("some are larger than dead_letters_bytes allows")
+            left = len(lines)
+            await in_thread(partial(self._append, lines, lost), self._limiter)
         except Exception as error:  # noqa: BLE001 - logged; what is given up must not stop the rest
-            self._log_failure(count, brief(error))
+            lost[UNWRITTEN] += len(lines) or left
+            self._log_failure(brief(error))
+        return lost
 
-    def _append(self, lines: list[bytes]) -> None:
+    def _append(self, lines: list[bytes], lost: Counter[str]) -> None:
         """Move lines to the file, and to a new one when it is full."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # A link may lead anywhere, and a pipe without a reader would be waited for.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
         while lines:
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            descriptor = os.open(self._path, flags, 0o600)
             with open(descriptor, "ab", buffering=0) as file:  # noqa: PTH123 - a descriptor
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise OSError(errno.EINVAL, "it is no file", str(self._path))
                 size = file.tell()
                 count = _how_many(lines, self._max_bytes - size)
                 data = b"".join(lines[:count])
@@ -73,15 +86,15 @@ class DeadLetters:
             if lines:
                 before = Path(f"{self._path}.1")
                 if before.exists():
-                    self.cut += before.read_bytes().count(b"\n")
+                    lost[CUT] += before.read_bytes().count(b"\n")
                 self._path.replace(before)
 
-    def _log_failure(self, count: int, why: str) -> None:
-        """Log what could not be written, now and then."""
+    def _log_failure(self, why: str) -> None:
+        """Log why letters could not be written, now and then; how many it were is told with the losses."""
         now = trio.current_time()
         if now >= self._quiet_until:
             self._quiet_until = now + _LOG_INTERVAL
-            self._logger.error("%d dead letters could not be written: %s", count, why)
+            self._logger.error("dead letters cannot be written: %s", why)
 
 
 def _line(reason: str, at: float, point: Any) -> bytes:

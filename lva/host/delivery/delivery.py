@@ -19,7 +19,7 @@ from lva.host.delivery.dead_letters import DeadLetters
 from lva.host.delivery.histogram import BATCH_SIZES, DURATIONS, Histogram
 from lva.host.delivery.intake import Handling, Intake, handling
 from lva.host.delivery.ledger import AGE, ATTEMPTS, ENDS, FAILED, Ledger
-from lva.host.delivery.losses import CUT, REFUSED, Losses
+from lva.host.delivery.losses import REFUSED, Losses
 from lva.host.delivery.mailbox import Mailbox, MemoryMailbox
 from lva.host.delivery.outages import FailureLog
 from lva.host.delivery.queue import Batch, Bounds
@@ -168,10 +168,9 @@ class Delivery:
 
     def _losses(self) -> Counter[str]:
         """Return how many points were dropped, by reason; but for ends, which are reported by themselves."""
-        dead_letters = self.settlement.dead_letters
         dropped = {reason: n for reason, n in self.ledger.dropped.items() if reason not in ENDS}
-        cut = 0 if dead_letters is None else dead_letters.cut
-        return Counter({**dropped, REFUSED: self.ledger.refused, CUT: cut})
+        letters = self.settlement.lost_letters
+        return Counter({**dropped, REFUSED: self.ledger.refused, **letters})
 
     async def pause(self) -> None:
         """Begin no more calls until the plugin's next life; return when none is under way."""

@@ -15,9 +15,10 @@ from lva.host.delivery.ledger import AGE, ATTEMPTS, DAMAGED, OVERFLOW
 
 #: How long, in seconds, from one line of the log to the next; and how long without a loss until it is over.
 INTERVAL: Final = 10.0
-#: Points that came when the plugin took no more, and dead letters that made room for newer ones.
+#: Points that came when the plugin took no more; dead letters that made room for newer ones, or failed.
 REFUSED: Final = "refused"
 CUT: Final = "dead_letters"
+UNWRITTEN: Final = "dead_letters_unwritten"
 _WHY: Final = {
     OVERFLOW: "the buffer is full",
     ATTEMPTS: "each attempt failed",
@@ -25,6 +26,7 @@ _WHY: Final = {
     DAMAGED: "the spool is damaged",
     REFUSED: "the plugin takes no more",
     CUT: "the file is full, the oldest dead letters are deleted",
+    UNWRITTEN: "dead letters cannot be written",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
@@ -25,6 +26,9 @@ class Settlement:
         plugin: The plugin's name.
         taps: Those who look at points as they pass.
         dead_letters: Where points that are given up are written; None for nowhere.
+
+    Attributes:
+        lost_letters: How many dead letters were lost, by reason.
     """
 
     def __init__(
@@ -34,6 +38,7 @@ class Settlement:
         self.dead_letters: DeadLetters | None = dead_letters
         self._plugin = plugin
         self._taps = taps
+        self.lost_letters: Counter[str] = Counter()
         self._to_bury: list[tuple[str, list[Any]]] = []
 
     @property
@@ -82,10 +87,10 @@ class Settlement:
         """Write the dropped points to the dead letters. Cannot be cancelled."""
         buried, self._to_bury = self._to_bury, []
         if self.dead_letters is not None and buried:
-            cut = self.dead_letters.cut
             with trio.CancelScope(shield=True):
-                await self.dead_letters.write(buried)
-            if self.dead_letters.cut > cut:
+                lost = await self.dead_letters.write(buried)
+            if lost:
+                self.lost_letters += lost
                 self.mailbox.lost()
 
     def _settle(self, batch: Batch, again: Sequence[int] = ()) -> None:

@@ -22,6 +22,7 @@ from trio.testing import wait_all_tasks_blocked
 from lva import MonitoringPoint, PartialDeliveryError, PermanentDeliveryError, RetryLaterError
 from lva.host.delivery.dead_letters import DeadLetters
 from lva.host.delivery.delivery import Delivery
+from lva.host.delivery.losses import UNWRITTEN
 from lva.host.delivery.mailbox import Mailbox, MemoryMailbox
 from lva.host.delivery.queue import Bounds
 from lva.host.life.states import State
@@ -1234,7 +1235,7 @@ async def test_points_that_grew_too_old_are_written_down_at_once(tmp_path):
     table = {"max_age": 0.1, "retry_initial": 0.2, "flush_interval": 0.15}
     async with delivering(calls, StubRandom(), DeadLetters(path, 1 << 20, LOGGER), **table) as it:
         it.offer(numbered(1))
-        await until(path.exists)
+        await until(lambda: path.exists() and path.stat().st_size)
         assert letters(path) == [("max_age", 0)], "gone in the queue"
         it.delivery.mailbox.close()
         await it.delivery.finished.wait()
@@ -1242,7 +1243,7 @@ async def test_points_that_grew_too_old_are_written_down_at_once(tmp_path):
     table["flush_interval"] = 0
     async with delivering(calls, StubRandom(), DeadLetters(path, 1 << 20, LOGGER), **table) as it:
         it.offer(numbered(1, 1))
-        await until(path.exists)
+        await until(lambda: path.exists() and path.stat().st_size)
         assert letters(path) == [("max_age", 1)], "gone in a back-off"
 
 
@@ -1282,9 +1283,10 @@ async def test_dead_letters_are_bounded_and_the_newest_whole_lines_are_left(tmp_
 async def test_a_point_larger_than_the_dead_letters_is_left_out(tmp_path, caplog):
     path = tmp_path / "p.jsonl"
     written = DeadLetters(path, 4000, LOGGER)
-    await written.write([("rejected", [*numbered(1), *sized(3000, start=1), *numbered(1, 2)])])
+    given_up = [("rejected", [*numbered(1), *sized(3000, start=1), *numbered(1, 2)])]
+    assert await written.write(given_up) == {UNWRITTEN: 1}
     assert letters(path) == [("rejected", 0), ("rejected", 2)]
-    assert "1 dead letters could not be written: larger than" in caplog.text
+    assert "dead letters cannot be written: some are larger than" in caplog.text
 
 
 async def test_dead_letters_that_cannot_be_written_are_reported_now_and_then(tmp_path, caplog):
@@ -1293,10 +1295,10 @@ async def test_dead_letters_that_cannot_be_written_are_reported_now_and_then(tmp
     written = DeadLetters(tmp_path / "dead" / "p.jsonl", 1 << 20, LOGGER)
     async with delivering(calls, None, written, batch_size=1) as it:
         it.offer(numbered(10))
-        await until(lambda: it.ledger.rejected == 10)
+        await until(lambda: it.delivery._losses()[UNWRITTEN] == 10)
     lines = [record.message for record in caplog.records if "dead letters" in record.message]
     assert len(lines) == 1
-    assert lines[0].startswith("1 dead letters could not be written: ")
+    assert lines[0].startswith("dead letters cannot be written: ")
 
 
 async def test_a_disk_that_fills_up_leaves_no_half_line_behind(tmp_path, caplog):
@@ -1307,12 +1309,12 @@ async def test_a_disk_that_fills_up_leaves_no_half_line_behind(tmp_path, caplog)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50, hard))
     try:
-        await written.write([("rejected", numbered(3, 3))])
+        assert await written.write([("rejected", numbered(3, 3))]) == {UNWRITTEN: 3}
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.stat().st_size == size
-    assert "3 dead letters could not be written: OSError" in caplog.text
-    await written.write([("rejected", numbered(1, 6))])
+    assert "dead letters cannot be written: OSError" in caplog.text
+    assert not await written.write([("rejected", numbered(1, 6))])
     assert letters(path) == [("rejected", n) for n in (0, 1, 2, 6)]
 
 

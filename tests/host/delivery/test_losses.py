@@ -6,7 +6,9 @@ Whatever the reason: a full buffer, age, attempts, a plugin that takes no more, 
 from __future__ import annotations
 
 import logging
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +147,35 @@ async def test_dead_letters_that_make_room_for_newer_ones_are_a_loss(
     assert level == "WARNING"
     assert f"dropped: {100 - left} (dead_letters: the file is full" in text
     assert f"no longer dropped: {100 - left} (" in last
+
+
+def link(path: Path) -> None:
+    path.symlink_to("/dev/null")
+
+
+@pytest.mark.parametrize("stands_there", [Path.mkdir, os.mkfifo, link])
+async def test_what_stands_in_the_place_of_the_dead_letters_holds_nothing_up(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    stands_there: Callable[[Path], object],
+) -> None:
+    """Kind: a path of ours that leads elsewhere: not written to, not waited for, said with the number."""
+    monkeypatch.setattr("lva.host.delivery.losses.INTERVAL", 0.05)
+    caplog.set_level(logging.INFO)
+    path = tmp_path / "state" / "dead_letters" / "sink.Sink.jsonl"
+    path.parent.mkdir(parents=True)
+    stands_there(path)
+    source = FAILING.format("PermanentDeliveryError('no')")
+    async with running_host(tmp_path, {"sink": source}, {"sink": {"dead_letters": True}}) as host:
+        host.publish(numbered(3))
+        with trio.fail_after(10):
+            while len(told(caplog)) < 2:
+                await trio.sleep(0.01)
+        path.rmdir() if path.is_dir() else path.unlink()
+        host.publish(numbered(2))
+        assert (await host.stop()).exit_code == 0
+    assert len(path.read_text().splitlines()) == 2
+    (_, text), (_, last) = told(caplog)
+    assert "dropped: 3 (dead_letters_unwritten: dead letters cannot be written)" in text
+    assert "no longer dropped: 3 (" in last
