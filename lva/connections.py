@@ -17,6 +17,7 @@ from hypercorn.typing import ConnectionState
 from lva.accepting import Acceptor
 from lva.connection_errors import ConnectionErrors
 from lva.host.process.forks import hide
+from lva.http1 import Http1
 from lva.http2 import Http2
 from lva.idle import IdleConnections, IdleWatch
 
@@ -101,15 +102,15 @@ def our_connections(errors: ConnectionErrors) -> Iterator[None]:
     # Hypercorn takes no classes for these; it looks the names up there.
     server: Any = hypercorn.trio.run
     protocols: Any = hypercorn.protocol
-    before = server.TCPServer, server.trio, protocols.H2Protocol
+    before = server.TCPServer, server.trio, protocols.H11Protocol, protocols.H2Protocol
     idle = IdleConnections()
     server.TCPServer = partial(Connection, errors, idle)
     server.trio = _TrioWith(serve_listeners=Acceptor(errors, idle).serve)
-    protocols.H2Protocol = Http2
+    protocols.H11Protocol, protocols.H2Protocol = Http1, Http2
     try:
         yield
     finally:
-        server.TCPServer, server.trio, protocols.H2Protocol = before
+        server.TCPServer, server.trio, protocols.H11Protocol, protocols.H2Protocol = before
 
 
 class _TrioWith:

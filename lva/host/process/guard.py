@@ -16,7 +16,7 @@ import trio
 from lva.errors import listing
 from lva.host.process.logs import logging_pieces
 from lva.host.process.state import Change, Piece, ProcessState
-from lva.host.watch.clock import entered
+from lva.host.watch.clock import noting_who_ran
 from lva.host.watch.pulse import Watched, processor_times
 from lva.logs import current_plugin, plugin_logger, service_logger
 
@@ -48,7 +48,7 @@ def kept_by(plugin: str) -> Iterator[None]:
             plugin_logger(plugin).warning("changed %s", change.text)
 
 
-class ProcessGuard(trio.abc.Instrument):
+class ProcessGuard:
     """Watches the state of the process that `run` is called in.
 
     Args:
@@ -64,24 +64,20 @@ class ProcessGuard(trio.abc.Instrument):
         self._plugins = plugins
         self._more = more
         self._state: ProcessState | None = None
-        self._ran: set[str | None] = entered
+        self._ran: set[str | None] = set()
         self._used: Mapping[str, tuple[int, float]] = {}
         self._told: set[tuple[str, str]] = set()
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""
         self._state = ProcessState((*logging_pieces(), *self._more))
-        trio.lowlevel.add_instrument(self)
-        try:
-            while True:
-                self.look()
-                await trio.sleep(PERIOD)
-        finally:
-            trio.lowlevel.remove_instrument(self)
-            self._state = None
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self._ran.add(task.context.get(current_plugin))
+        with noting_who_ran() as self._ran:
+            try:
+                while True:
+                    self.look()
+                    await trio.sleep(PERIOD)
+            finally:
+                self._state = None
 
     def note_transition(self, _name: str, _before: str, _transition: object) -> None:
         """Look at a change of a plugin's state; a `Watcher`."""

@@ -8,9 +8,10 @@ for too long, what was known just before it began can be compared with what is k
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import Token
 from time import perf_counter
 from typing import Final, NamedTuple
@@ -102,6 +103,7 @@ class StepClock(trio.abc.Instrument):
         if now >= self._due:
             now = self._look_back(now)
         self.running = (now, task)
+        ran.add(task.context.get(current_plugin))
 
     def before_io_wait(self, timeout: float) -> None:
         """Begin to wait for events."""
@@ -169,7 +171,7 @@ def _plugin_of(task: trio.lowlevel.Task | None) -> str | None:
 
 def enter_plugin(name: str) -> Token[str | None]:
     """Note that the code that the current task runs from here on is a plugin's."""
-    entered.add(name)
+    ran.add(name)
     if _clock is not None:
         _clock.split()
     return current_plugin.set(name)
@@ -187,15 +189,46 @@ def install(clock: StepClock) -> None:
     global _clock
     trio.lowlevel.add_instrument(clock)
     _clock = clock
+    if _names is not None:
+        trio.lowlevel.remove_instrument(_names)
 
 
 def remove(clock: StepClock) -> None:
     """Let it stamp no more."""
     global _clock
+    if _names is not None:
+        trio.lowlevel.add_instrument(_names)
     _clock = None
     trio.lowlevel.remove_instrument(clock)
 
 
+@contextlib.contextmanager
+def noting_who_ran() -> Iterator[set[str | None]]:
+    """Note which plugins run on the event loop, also while no clock stamps it.
+
+    Yields:
+        Whose code has run; None is the service. Clear it to begin anew.
+    """
+    global _names
+    _names = names = _Names()
+    if _clock is None:
+        trio.lowlevel.add_instrument(names)
+    try:
+        yield ran
+    finally:
+        _names = None
+        if _clock is None:
+            trio.lowlevel.remove_instrument(names)
+
+
+class _Names(trio.abc.Instrument):
+    """Stands in for the clock: notes whose each step is, and nothing else."""
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        ran.add(task.context.get(current_plugin))
+
+
 _clock: StepClock | None = None
-#: The plugins that were entered since somebody has cleared it.
-entered: Final[set[str | None]] = set()
+_names: _Names | None = None
+#: The plugins whose code ran since somebody has cleared it.
+ran: Final[set[str | None]] = set()

@@ -18,7 +18,16 @@ import trio
 from lva.host.loading.load import finder_for, load_plugin
 from lva.host.process.guard import ProcessGuard, kept_by
 from lva.host.process.state import Piece, ProcessState
-from lva.host.watch.clock import enter_plugin, leave_plugin
+from lva.host.watch.clock import (
+    StepClock,
+    enter_plugin,
+    install,
+    leave_plugin,
+    noting_who_ran,
+    remove,
+)
+from lva.host.watch.readings import own_reader
+from lva.logs import current_plugin
 from tests.support import host_settings, write_plugin
 
 
@@ -168,3 +177,31 @@ def test_a_thread_that_loads_a_plugin_anew_puts_nothing_back(
         assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
     finally:
         gc.set_debug(0)
+
+
+async def test_who_ran_is_known_with_a_clock_and_without_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The clock notes it in passing; before it is installed, and after, a hook of its own does."""
+    clock = StepClock(10.0, own_reader().read, lambda: None)
+
+    async def plugin() -> None:
+        current_plugin.set("cam")
+        await trio.lowlevel.checkpoint()
+
+    async def names() -> list[str | None]:
+        ran.clear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(plugin)
+        return [name for name in ran if name is not None]
+
+    with noting_who_ran() as ran:
+        assert await names() == ["cam"]
+        install(clock)
+        assert await names() == ["cam"]
+        remove(clock)
+        assert await names() == ["cam"]
+        install(clock)
+    assert await names() == ["cam"]
+    remove(clock)
+    assert await names() == []
