@@ -5,6 +5,7 @@ The tests hold every response against these, with no member left undescribed.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from types import UnionType
 from typing import Any, Final, get_args
@@ -16,6 +17,8 @@ from typing_extensions import get_original_bases, is_typeddict
 Schema = dict[str, Any]
 
 _REF: Final = "#/components/schemas/{model}"
+#: pydantic parses the types' source for their descriptions, and Python 3.11 fails when two threads parse.
+_one_parses: Final = threading.Lock()
 
 
 class _Untitled(GenerateJsonSchema):
@@ -47,9 +50,10 @@ def schemas_of(kinds: Iterable[Any]) -> Mapping[str, Schema]:
 
 
 def _schema(kind: Any) -> Schema:
-    schema = TypeAdapter(kind).json_schema(
-        mode="serialization", ref_template=_REF, schema_generator=_Untitled
-    )
+    with _one_parses:
+        schema = TypeAdapter(kind).json_schema(
+            mode="serialization", ref_template=_REF, schema_generator=_Untitled
+        )
     for base in filter(is_typeddict, get_original_bases(kind)):
         # pydantic reads the descriptions of a type's own members only.
         for name, inherited in _schema(base)["properties"].items():

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -558,3 +559,10 @@ def test_the_page_works_in_a_browser_for_everybody(service: ServiceProcess) -> N
             assert violations(page) == []
         page.set_viewport_size({"width": 360, "height": 740})
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_the_schemas_are_derived_in_any_number_of_threads_at_once():
+    """Kind: requests for the document at the same time; Python 3.11 fails when two threads parse source."""
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: schemas_of([NotReady]), range(40)))
+    assert all(schemas == found[0] for schemas in found)
