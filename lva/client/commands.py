@@ -29,7 +29,7 @@ _UNBOUNDED: Final = 10_000
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @targeted
 def status(target: Target, as_json: bool) -> None:
-    """Tell how a running service is.
+    """Show the status of a running service.
 
     Exit codes: 0 ready; 1 not ready; 2 wrong usage; 3 no service responds.
     """

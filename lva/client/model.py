@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -22,6 +22,9 @@ class PluginRow:
         about: What does not change: name, kind, unit.
         row: What does, by the names of the columns.
         spark: Its rates, oldest first.
+        reason: Why it is in its state.
+        block: How it blocked an event loop in the last minute, if it has.
+        failing: How many requests to its routes failed in the last minute.
     """
 
     about: dict[str, Any]
@@ -29,6 +32,7 @@ class PluginRow:
     spark: deque[float]
     reason: str | None = None
     block: dict[str, Any] | None = None
+    failing: int = 0
 
     @property
     def name(self) -> str:
@@ -40,7 +44,8 @@ class PluginRow:
         """How much it needs somebody to look at it; 0 most."""
         row = self.row
         full = (row.get("fill") or 0) >= 0.8
-        trouble = full or row.get("dropping") or row.get("probe_at") is not None
+        waits = row.get("probe_at") is not None
+        trouble = full or waits or row.get("dropping") or self.failing
         return _TROUBLE.get(row["state"], 2 if trouble else 3)
 
 
@@ -100,7 +105,7 @@ class Model:
             for item in data["plugins"]
         }
         self.timeline = deque(data["timeline"], maxlen=_TIMELINE)
-        self._note_blocks(data)
+        self._note_trouble(data)
 
     def _tick(self, data: dict[str, Any]) -> None:
         self._about(data)
@@ -120,13 +125,16 @@ class Model:
         for name, row in data["rows"].items():
             if name in self.plugins:
                 self.plugins[name].row = self._row(row)
-        self._note_blocks(data)
+        self._note_trouble(data)
 
-    def _note_blocks(self, data: dict[str, Any]) -> None:
-        """Note who blocked an event loop in the last minute."""
+    def _note_trouble(self, data: dict[str, Any]) -> None:
+        """Note who blocked an event loop in the last minute, and whose requests failed."""
         blocks = data.get("blocks", {})
+        failing = Counter[str]()
+        for route in data.get("failing", ()):
+            failing[route["plugin"]] += route["recent"]
         for name, plugin in self.plugins.items():
-            plugin.block = blocks.get(name)
+            plugin.block, plugin.failing = blocks.get(name), failing[name]
 
     def _transition(self, data: dict[str, Any]) -> None:
         self.timeline.append(data)

@@ -155,11 +155,13 @@ def _row(model: Model, plugin: PluginRow, plain: bool) -> list[Text]:
 
 
 def _why(plugin: PluginRow) -> str:
-    """Return what is to be known of a plugin that is not running, drops points, or blocked an event loop."""
+    """Return what is to be known of a plugin: why it is not running, what fails, how it blocked a loop."""
     if plugin.row["state"] != "running":
         return clean(plugin.reason or "")
     if dropping := plugin.row.get("dropping"):
         return f"{counted(dropping, 'point')} dropped in the last minute"
+    if plugin.failing:
+        return f"{counted(plugin.failing, 'request')} failed in the last minute"
     if plugin.row.get("probe_at") is not None:
         return "circuit open"
     if plugin.block is None:

@@ -206,15 +206,22 @@ def test_those_in_trouble_come_first() -> None:
     assert next(line for line in lines if line.startswith("dead")).rstrip().endswith("crashed")
 
 
-def test_who_drops_points_or_has_a_circuit_open_comes_first_and_says_so() -> None:
+def test_who_drops_points_or_fails_requests_or_has_a_circuit_open_comes_first_and_says_so() -> None:
     """Kind: a running plugin that needs somebody all the same."""
-    model = known(
-        ("hello", hello(plugin("a"), plugin("b", dropping=7, dropped=9), plugin("c", probe_at=NOW)))
-    )
-    lines = [line for line in drawn(model, width=160) if line.startswith(("a ", "b ", "c "))]
-    assert [line[0] for line in lines] == ["b", "c", "a"]
+    rows = [plugin("a"), plugin("b", dropping=7, dropped=9), plugin("c", probe_at=NOW), plugin("d")]
+    failing = [
+        {"plugin": "d", "recent": 1},
+        {"plugin": "d", "recent": 0},
+        {"plugin": None, "recent": 2},
+    ]
+    model = known(("hello", hello(*rows, failing=failing)))
+    lines = [line for line in drawn(model, width=160) if line.startswith(("a ", "b ", "c ", "d "))]
+    assert [line[0] for line in lines] == ["b", "c", "d", "a"]
     assert lines[0].rstrip().endswith("7 points dropped in the last minute")
     assert lines[1].rstrip().endswith("circuit open")
+    assert lines[2].rstrip().endswith("1 request failed in the last minute")
+    model.take("tick", tick(failing=[]))
+    assert not model.plugins["d"].failing
 
 
 def test_what_counts_nothing_has_no_rate() -> None:
