@@ -143,7 +143,10 @@ class LogWriter:
 
     def write(self, line: str, keep: bool = False) -> None:
         """Take a line; see `Writes`."""
-        data = self._encoded(line)
+        self.take(self._encoded(line), keep)
+
+    def take(self, data: bytes, keep: bool = False) -> None:
+        """Take bytes as they are; all or nothing of them is dropped."""
         if self._direct:
             self.descriptor.write_within(data, PATIENCE)
             return
@@ -236,9 +239,10 @@ class LogWriter:
 _writers: weakref.WeakSet[LogWriter] = weakref.WeakSet()
 
 
-def _flush_all() -> None:
+def flush_all(seconds: float = PATIENCE) -> None:
+    """Wait until all writers have written everything, each for at most so long."""
     for writer in list(_writers):
-        writer.flush()
+        writer.flush(seconds)
 
 
 def _begin_all_in_child() -> None:
@@ -246,5 +250,5 @@ def _begin_all_in_child() -> None:
         writer.begin_in_child()
 
 
-atexit.register(_flush_all)
+atexit.register(flush_all)
 os.register_at_fork(after_in_child=_begin_all_in_child)

@@ -30,9 +30,9 @@ from lva.log_records import (
     plugin_of,
     text_form,
 )
-from lva.log_writer import PATIENCE, STDERR, Descriptor, LogWriter, Writes
+from lva.log_writer import PATIENCE, STDERR, Descriptor, LogWriter, Writes, flush_all
 from lva.masking import keep_secret, masked, redact, secret_texts
-from lva.standard_streams import print_whole_lines
+from lva.standard_streams import hand_over, print_whole_lines
 from lva.stray_errors import log_them
 
 __all__ = [
@@ -263,6 +263,7 @@ def set_up(level: str, form: str, writer: Writes | None = None) -> Output:
     if writer is None:
         writer = LogWriter(Descriptor(), _loss, _report_suppressed)
         writer.start()
+        hand_over(writer)
     chosen = json_form if form == "json" else chosen
     _output = Output(number, chosen, writer, LogLimits(), tables)
     root = logging.getLogger()
@@ -290,7 +291,7 @@ def flush(seconds: float = PATIENCE) -> None:
     """Wait until what was logged is written, for at most so long."""
     if _output is not None:
         _output.report_suppressed(everything=True)
-        _output.writer.flush(seconds)
+    flush_all(seconds)
 
 
 def _report_suppressed() -> float | None:

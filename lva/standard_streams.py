@@ -10,6 +10,9 @@ from typing import Any, Final, TextIO
 
 import click
 
+from lva.errors import counted
+from lva.log_writer import Descriptor, LogWriter
+
 #: The exit code of a command whose output cannot be written: EX_IOERR of sysexits.h.
 EXIT_UNWRITTEN: Final = 74
 
@@ -79,6 +82,49 @@ class _Lenient(io.FileIO):
             return super().write(data)
         except OSError:
             return memoryview(data).nbytes
+
+
+class _Handed(io.RawIOBase):
+    """A file whose bytes a writer takes, so that whoever prints never waits for a reader."""
+
+    def __init__(self, writer: LogWriter, number: int) -> None:
+        self._writer = writer
+        self._number = number
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._number
+
+    def isatty(self) -> bool:
+        return os.isatty(self._number)
+
+    def write(self, data: Any, /) -> int:
+        self._writer.take(bytes(data))
+        return memoryview(data).nbytes
+
+
+def hand_over(log: LogWriter) -> None:
+    """Let what plugins print be written by threads, for which nobody waits; for the service.
+
+    Args:
+        log: Writes to standard error.
+    """
+    if _is_ours(sys.stdout):
+        out = LogWriter(Descriptor(1), _loss)
+        out.start()  # before a plugin prints: the thread would count as the plugin's
+        sys.stdout = _text_of(_Handed(out, 1), sys.stdout)
+    if _is_ours(sys.stderr):
+        sys.stderr = _text_of(_Handed(log, 2), sys.stderr)
+
+
+def _is_ours(stream: TextIO) -> bool:
+    return isinstance(getattr(getattr(stream, "buffer", None), "raw", None), _Output | _Lenient)
+
+
+def _loss(count: int) -> str:
+    return f"lva: {counted(count, 'printed line')} dropped: nobody read standard output"
 
 
 def _text_of(raw: io.RawIOBase, before: TextIO | None) -> TextIO:

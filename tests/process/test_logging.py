@@ -117,6 +117,8 @@ def test_the_receipt_is_written_at_every_level_and_a_flood_is_cut_short(tmp_path
 
 
 TALKER = """
+    import sys
+
     class Talker(BaseBackgroundPlugin):
         async def initialize(self):
             self.addRoute("/talk", self.talk)
@@ -124,6 +126,8 @@ TALKER = """
         async def talk(self, request):
             for number in range(400):
                 self.app.ctx.logger.warning("%d %s", number, "x" * 5000)
+                print("printed", "x" * 5000)
+                print("printed", "x" * 5000, file=sys.stderr)
             return "talked"
 """
 
@@ -142,12 +146,12 @@ def _environment(tmp_path: Path, port_file: Path) -> dict[str, str]:
 
 
 def test_nobody_waits_for_a_log_that_nobody_reads(tmp_path: Path) -> None:
-    """The kind: standard error that is full. The log may lose lines; nothing else may wait."""
+    """The kind: standard streams that are full. What is logged and printed may be dropped; nothing waits."""
     write_plugin(tmp_path / "plugins", "talker", TALKER)
     path = tmp_path / "lva.sock"
     reader, writer = os.pipe()
     process = subprocess.Popen(
-        _command(tmp_path, ""), cwd=tmp_path, env=_environment(tmp_path, path), stderr=writer
+        _command(tmp_path, ">&2"), cwd=tmp_path, env=_environment(tmp_path, path), stderr=writer
     )
     os.close(writer)
     try:
@@ -164,9 +168,9 @@ def test_nobody_waits_for_a_log_that_nobody_reads(tmp_path: Path) -> None:
         os.close(reader)
 
 
-@pytest.mark.parametrize("redirect", ["2>&-", "0>&- 1>&- 2>&-"])
-def test_closed_standard_streams_change_nothing(tmp_path: Path, redirect: str) -> None:
-    """The kind: descriptors that are closed at the start, whose numbers other files would get."""
+@pytest.mark.parametrize("redirect", ["0>&- 1>&- 2>&-", ">/dev/full 2>&-", "2>/dev/full"])
+def test_closed_and_full_standard_streams_change_nothing(tmp_path: Path, redirect: str) -> None:
+    """The kind: descriptors that take nothing, and closed ones, whose numbers other files would get."""
     write_plugin(tmp_path / "plugins", "talker", TALKER)
     path = tmp_path / "lva.sock"
     process = subprocess.Popen(
@@ -178,6 +182,8 @@ def test_closed_standard_streams_change_nothing(tmp_path: Path, redirect: str) -
             target = Path(f"/proc/{process.pid}/fd/{number}").readlink()
             assert "socket" not in str(target)
             assert str(tmp_path) not in str(target)
+        with _client(path) as client:
+            assert client.get("/talk").text == "talked"
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
     finally:
