@@ -256,14 +256,14 @@ def _signals_kept(path: Path) -> Iterator[None]:
         return
     before = [*map(_signal.getsignal, _SIGNALS)]
     yield
-    taken = []
-    for number, handler in zip(_SIGNALS, before, strict=True):
-        if _signal.getsignal(number) != handler:
-            signal.signal(number, handler)
-            taken.append(signal.Signals(number).name)
-    if not taken:
+    after = [*map(_signal.getsignal, _SIGNALS)]
+    if after == before:
         return
-    names = listing(taken)
+    pairs = zip(_SIGNALS, before, after, strict=True)
+    taken = [(number, handler) for number, handler, now in pairs if now != handler]
+    for number, handler in taken:
+        signal.signal(number, handler)
+    names = listing(signal.Signals(number).name for number, _ in taken)
     why = f"sets a handler for {names}; signals are the service's: to clean up at the end, define close()"
     raise PluginFileError(Problem(why, path, code="signal"))
 
