@@ -105,7 +105,7 @@ def check_event_loop(table: PluginSettings, runtime: RuntimeName) -> None:
         )
     if table.event_loop == "uvloop" and find_spec("uvloop") is None:
         raise PluginFileError(
-            "event_loop = 'uvloop', but uvloop is not installed; install it where the service runs"
+            "event_loop = 'uvloop', but uvloop is not installed: pip install '/path/to/lva[uvloop]'"
         )
 
 
