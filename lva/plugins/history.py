@@ -2,7 +2,7 @@
 
 It is meant for looking at what the service just did, on a machine without a monitoring system. The file
 is bounded in size and age; the oldest points go first. While it cannot be written, as on a full disk, points
-wait; when it was moved away or removed, another one begins.
+wait; when it was moved away, removed or truncated, another one begins, and a damaged one is set aside.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeAlias, TypeVar
@@ -338,10 +339,13 @@ class Store:
         self._logger = logger
         self._connection: sqlite3.Connection | None = None
         self._files: Files = ()
+        self._log_size = 0
 
     def is_stale(self) -> bool:
-        """Return whether there is no connection, or the file or what belongs to it was moved or removed."""
-        return self._connection is None or self._files != files_of(self._path)
+        """Return whether there is no connection, or file or log were moved away, removed or truncated."""
+        if self._connection is None or self._files != files_of(self._path):
+            return True
+        return not size_of(self._path) or size_of(log_of(self._path)) < self._log_size
 
     def use(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Return what comes of work with the connection.
@@ -353,20 +357,42 @@ class Store:
             if self.is_stale():
                 if self._connection is not None:
                     self._logger.warning(
-                        "%s was moved away or removed: opening it anew", self._path
+                        "%s was moved away, removed or truncated: opening it anew", self._path
                     )
                     self._save()
                     self.close()
                 self._connection = self._open(self._path)
                 self._files = files_of(self._path)
             assert self._connection is not None
-            return work(self._connection)
+            done = work(self._connection)
+            self._log_size = size_of(log_of(self._path))  # SQLite never makes it smaller
+            return done
         except sqlite3.DatabaseError as error:
-            if (code := primary_code(error)) not in FILE_ERRORS:
+            if (code := primary_code(error)) not in FILE_ERRORS and "no such table" not in str(
+                error
+            ):
                 raise
+            was_ours = self._connection is not None
             if code != sqlite3.SQLITE_FULL:
                 self.close()  # opening it again may help
+            if was_ours and code in NOT_OURS:
+                self._set_aside(error)
             raise FileError(f"{self._path}: {error}") from error
+
+    def _set_aside(self, error: sqlite3.Error) -> None:
+        """Move the file, which is damaged, out of the way, unless that was done already."""
+        if files_of(self._path)[0] != self._files[0]:
+            return
+        stamp = f".damaged-{time.strftime('%Y%m%dT%H%M%S')}"
+        for suffix in ("", "-wal", "-shm"):
+            with suppress(OSError):
+                Path(f"{self._path}{suffix}").rename(f"{self._path}{stamp}{suffix}")
+        self._logger.error(
+            "%s is damaged (%s): it was set aside with %s at the end of its name",
+            self._path,
+            error,
+            stamp,
+        )
 
     def _save(self) -> None:
         """Move what only stands in SQLite's log to the file, wherever they are now."""
@@ -379,8 +405,22 @@ class Store:
     def close(self) -> None:
         """Close the connection; `use` makes another."""
         connection, self._connection = self._connection, None
+        self._log_size = 0
         if connection is not None:
             connection.close()
+
+
+def log_of(path: Path) -> Path:
+    """Return where SQLite has its log of a file."""
+    return Path(f"{path}-wal")
+
+
+def size_of(path: Path) -> int:
+    """Return the size of a file in bytes; 0 if it is not there."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def files_of(path: Path) -> Files:
@@ -418,7 +458,7 @@ def open_database(path: Path, setting: str) -> sqlite3.Connection:
         setting: What is set to have it elsewhere.
 
     Raises:
-        ValueError: It is something else than this plugin's file.
+        FileError: It is something else than this plugin's file.
         sqlite3.OperationalError: It cannot be opened.
     """
     connection = sqlite3.connect(path, check_same_thread=False, timeout=5.0)
@@ -436,7 +476,7 @@ def open_database(path: Path, setting: str) -> sqlite3.Connection:
         if isinstance(error, sqlite3.Error) and primary_code(error) in FILE_ERRORS - NOT_OURS:
             raise
         why = f"{path} cannot be used as a history ({error}); move it away, or set {setting}"
-        raise ValueError(why) from error
+        raise FileError(why) from error
     except BaseException:
         connection.close()
         raise

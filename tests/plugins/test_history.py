@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator
@@ -396,7 +398,7 @@ async def test_files_that_are_removed_under_it_are_noticed(
             part.rename(f"{part}.old") if moved else part.unlink()
         await stored(host, numbered(2, 2))
         assert seen(await ask(host)) == found
-    assert "was moved away or removed" in caplog.text
+    assert "was moved away, removed or truncated" in caplog.text
     with sqlite3.connect(path) as connection:
         rows = connection.execute("SELECT count(*) FROM points").fetchone()
     connection.close()
@@ -415,3 +417,70 @@ async def test_a_question_after_the_files_are_gone_is_answered_from_a_new_one(tm
             await ask(host)
         path.rmdir()
         assert seen(await ask(host)) == []
+
+
+def truncated(path: Path) -> None:
+    """Cut off SQLite's log, in which the points are."""
+    os.truncate(f"{path}-wal", 0)
+
+
+def overwritten(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        part = Path(f"{path}{suffix}")
+        with part.open("r+b") as file:
+            file.write(b"\xa5" * part.stat().st_size)
+
+
+@pytest.mark.parametrize("spoil", [truncated, overwritten])
+async def test_a_file_that_is_spoiled_under_it_costs_nothing_that_comes_later(tmp_path, spoil):
+    """Kind: a file that goes bad while it is open: points are neither dropped nor delivered into nothing."""
+    path = tmp_path / "state" / "history.sqlite3"
+    table = {
+        "retry_initial": 0.001,
+        "retry_max": 0.001,
+        "max_attempts": 2,
+        "circuit_failures": 10_000,
+    }
+    tables = {"history": {"flush_interval": 0, **table}}
+    async with running_host(tmp_path, {"history": None}, tables, wait=False) as host:
+        await host.wait_for("history", State.RUNNING, within=20)
+        await stored(host, numbered(2))
+        spoil(path)
+        await stored(host, numbered(2, 2))
+        assert seen(await ask(host))[:2] == [3, 2]
+        assert (await host.stop()).exit_code == 0
+    connection = sqlite3.connect(path)
+    rows = connection.execute("SELECT fields FROM points ORDER BY id DESC").fetchall()
+    assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    connection.close()
+    assert [json.loads(text)["n"] for (text,) in rows][:2] == [3, 2]
+    assert bool([*path.parent.glob("*.damaged-*")]) == (spoil is overwritten)
+
+
+async def test_points_wait_while_the_file_is_somebody_else_s(tmp_path):
+    """Kind: a file that cannot be used now: no attempt of a batch counts."""
+    path = tmp_path / "state" / "history.sqlite3"
+    table = {
+        "retry_initial": 0.001,
+        "retry_max": 0.001,
+        "max_attempts": 2,
+        "circuit_failures": 10_000,
+    }
+    tables = {"history": {"flush_interval": 0, **table}}
+    async with running_host(tmp_path, {"history": None}, tables, wait=False) as host:
+        await host.wait_for("history", State.RUNNING, within=20)
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{path}{suffix}").unlink()
+        path.write_bytes(b"a letter" * 1000)
+        host.publish(numbered(2))
+        (delivery,) = host.life("history").deliveries.values()
+        with trio.fail_after(20):
+            while delivery.ledger.retries < 5:
+                await trio.sleep(0.002)
+        assert "cannot be used as a history" in delivery.last_error
+        with pytest.raises(ServiceUnavailable, match="cannot be used as a history"):
+            await ask(host)
+        assert path.read_bytes() == b"a letter" * 1000
+        path.unlink()
+        assert sorted(seen(await ask(host))) == [0, 1]
+        assert (delivery.ledger.lost, delivery.ledger.rejected) == (0, 0)
