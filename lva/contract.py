@@ -184,31 +184,48 @@ class BaseRequestMonitoringPlugin(BaseEventPlugin):
         Raises:
             PartialDeliveryError: Some points failed; its cause is the last point's error.
         """
-        failed: list[MonitoringPoint] = []
-        rejected: list[MonitoringPoint] = []
-        cause: Exception | None = None
-        after: float | None = None
-        for number, point in enumerate(points):
+        outcomes: list[Exception | None] = []
+        for point in points:
             try:
                 await self.flushPointToMonitoring(point, logger)
+                outcomes.append(None)
             except RetryLaterError as error:
-                failed += points[number:]
-                cause, after = error, error.after or 0.0
+                outcomes += [error] * (len(points) - len(outcomes))
                 break
-            except PermanentDeliveryError as error:
-                rejected.append(point)
-                cause = error
             except Exception as error:  # noqa: BLE001 - whatever the author's code raises
-                failed.append(point)
-                cause = error
-        if cause is not None:
-            raise PartialDeliveryError(
-                f"{len(failed) + len(rejected)} of {counted(len(points), 'point')} failed,"
-                f" the last with {type(cause).__name__}: {cause}",
-                failed=failed,
-                rejected=rejected,
-                after=after,
-            ) from cause
+                outcomes.append(error)
+        raise_failures(points, outcomes)
+
+
+def raise_failures(points: Sequence[MonitoringPoint], outcomes: Sequence[object]) -> None:
+    """Say which points of a batch failed, if any did.
+
+    Args:
+        points: The batch.
+        outcomes: For each point what sending it raised; anything else if it was sent.
+
+    Raises:
+        PartialDeliveryError: Some points failed; its cause is the last point's error.
+    """
+    failures = [
+        (point, error)
+        for point, error in zip(points, outcomes, strict=True)
+        if isinstance(error, BaseException)
+    ]
+    if failures:
+        cause = failures[-1][1]
+        later = [error for _, error in failures if isinstance(error, RetryLaterError)]
+        raise PartialDeliveryError(
+            f"{len(failures)} of {counted(len(points), 'point')} failed,"
+            f" the last with {type(cause).__name__}: {cause}",
+            failed=[point for point, error in failures if not _is_permanent(error)],
+            rejected=[point for point, error in failures if _is_permanent(error)],
+            after=max((error.after or 0.0 for error in later), default=None),
+        ) from cause
+
+
+def _is_permanent(error: BaseException) -> bool:
+    return isinstance(error, PermanentDeliveryError)
 
 
 class BaseBackgroundPlugin(Plugin):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from abc import abstractmethod
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -20,15 +19,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from lva import contract
 from lva.contract import (
     BaseBackgroundHandler,
-    PartialDeliveryError,
-    PermanentDeliveryError,
     PluginApp,
     PluginResponse,
-    RetryLaterError,
     RuntimeName,
     pluginHTTPResponse,
 )
-from lva.errors import counted
 from lva.points import MonitoringPoint
 
 if TYPE_CHECKING:
@@ -60,14 +55,8 @@ class BaseBackgroundPlugin(contract.BaseBackgroundPlugin):
     runtime: ClassVar[RuntimeName] = "asyncio"
 
 
-class BaseRequestMonitoringPlugin(BaseEventPlugin):
+class BaseRequestMonitoringPlugin(contract.BaseRequestMonitoringPlugin, BaseEventPlugin):
     """`lva.BaseRequestMonitoringPlugin`, asyncio-style: the points of a batch are flushed concurrently."""
-
-    eventName = "monitoring_event"
-
-    @abstractmethod
-    async def flushPointToMonitoring(self, point: MonitoringPoint, logger: logging.Logger) -> None:
-        """Send one point to the monitoring system; raising makes the host try it again."""
 
     async def handleEvent(self, points: list[MonitoringPoint], logger: logging.Logger) -> None:
         """Flush all points at once; report the ones that failed, so that only those are retried.
@@ -80,25 +69,7 @@ class BaseRequestMonitoringPlugin(BaseEventPlugin):
             *(self.flushPointToMonitoring(point, logger) for point in points),
             return_exceptions=True,
         )
-        failed: list[MonitoringPoint] = []
-        rejected: list[MonitoringPoint] = []
-        cause: BaseException | None = None
-        after: float | None = None
-        for point, outcome in zip(points, outcomes, strict=True):
-            if isinstance(outcome, BaseException):
-                cause = outcome
-                if isinstance(outcome, RetryLaterError):
-                    after = max(after or 0.0, outcome.after or 0.0)
-                wrong = isinstance(outcome, PermanentDeliveryError)
-                (rejected if wrong else failed).append(point)
-        if cause is not None:
-            raise PartialDeliveryError(
-                f"{len(failed) + len(rejected)} of {counted(len(points), 'point')} failed,"
-                f" the last with {type(cause).__name__}: {cause}",
-                failed=failed,
-                rejected=rejected,
-                after=after,
-            ) from cause
+        contract.raise_failures(points, outcomes)
 
 
 # The documented examples, for files that build on them.

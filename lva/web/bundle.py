@@ -1,7 +1,8 @@
 """The console as one page: its style sheets and modules stand inside, so that it is there in one round trip.
 
 The modules stay files that one can read and change one by one. Each becomes a function that is called once,
-after those that it imports: of what JavaScript's modules can do, just that.
+after those that it imports: of what JavaScript's modules can do, just that. Modules with addresses would need
+a policy that allows scripts of this origin, where plugins serve what they like.
 """
 
 from __future__ import annotations
