@@ -11,7 +11,7 @@ import trio
 
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin
 from lva.host.delivery.delivery import Delivery
-from lva.host.life.crash import Crash
+from lva.host.life.crash import Crash, why_over
 from lva.host.life.footprint import Footprint
 from lva.host.life.instances import Instances, Plugin
 from lva.host.life.leaks import Leaks, lasting_leaks
@@ -34,11 +34,6 @@ from lva.settings import PluginSettings
 
 #: The states at the end of an attempt that nobody asked to end.
 _NOT_BY_ORDER: Final = frozenset({State.BACKOFF, State.FAILED, State.ABANDONED})
-#: What to do about errors that say too little.
-_HINTS: Final = {
-    "no running event loop": ' (for asyncio code, write `runtime = "asyncio"` on the class)',
-    "signal only works in main thread": " (signals are the service's; to clean up, define close())",
-}
 #: How long, in seconds, a `close()` that was cut short may take to end.
 _CLOSE_GRACE: Final = 1.0
 
@@ -164,16 +159,11 @@ class Attempt:
             phase = "a task in its nursery"
         else:
             phase = self._phase
-        if first is not None:
-            why = f"raised {brief(first)}"
-        elif not body.returned:
-            why = "was cancelled by the plugin's own code"
-        else:
-            phase, why = "its work", "has ended"
-        why += next((hint for text, hint in _HINTS.items() if text in why), "")
+        if first is None and body.returned:
+            phase = "its work"
         return Crash(
             phase,
-            why,
+            why_over(first, body.returned),
             error,
             during_startup=self.running_since is None,
             hopeless=isinstance(first, RouteRefusedError),

@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+from lva.logs import brief
+
+#: What to do about errors that say too little.
+_HINTS: Final = {
+    "no running event loop": ' (for asyncio code, write `runtime = "asyncio"` on the class)',
+    "signal only works in main thread": " (signals are the service's; to clean up, define close())",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +33,11 @@ class Crash:
     during_startup: bool = False
     hopeless: bool = False
     stuck: bool = False
+
+
+def why_over(error: BaseException | None, returned: bool) -> str:
+    """Say why a plugin's tasks are over: with what they raised, or whether they returned."""
+    if error is None:
+        return "has ended" if returned else "was cancelled by the plugin's own code"
+    why = f"raised {brief(error)}"
+    return why + next((hint for text, hint in _HINTS.items() if text in why), "")
