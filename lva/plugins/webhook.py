@@ -45,6 +45,7 @@ from lva import (
 )
 from lva.errors import counted
 from lva.http_replies import beginning, is_page, not_about_points, one_line, retry_after, root_of
+from lva.request_sizes import RequestSizes
 from lva.user_paths import absolute
 
 #: A point and its JSON.
@@ -165,16 +166,18 @@ class Webhook(BaseEventPlugin):
         cause: Exception | None = None
         after: float | None = None
         most = self._piece_bytes
+        sizes = RequestSizes()
         try:
             with trio.move_on_after(self.config.timeout) as limit:
                 while unsent:
                     piece = first_piece(unsent, most)
                     try:
                         await self._send(piece)
-                        self._keep_size(most)
+                        sizes.taken(point for point, _ in piece)
+                        self._keep_size(sizes.learnt(self._piece_bytes))
                     except PermanentDeliveryError as error:
                         if isinstance(error, TooLargeError) and len(piece) > 1:
-                            most = error.size // 2
+                            most = sizes.refused((point for point, _ in piece), error.size)
                             continue
                         if len(piece) == len(points):
                             raise
@@ -199,7 +202,7 @@ class Webhook(BaseEventPlugin):
             ) from cause
 
     def _keep_size(self, most: int) -> None:
-        """Make no larger pieces from now on than one that was accepted after others were too large."""
+        """Make no larger pieces from now on."""
         if most < self._piece_bytes:
             self._piece_bytes = most
             self.logger.info(
