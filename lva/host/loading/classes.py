@@ -15,7 +15,7 @@ from lva.contract import BaseBackgroundPlugin, BaseEventPlugin, Plugin, RuntimeN
 from lva.errors import Problem, hint, listing
 from lva.events import EVENT_TYPES
 from lva.host.loading.configuration import PluginClass, place_of
-from lva.host.loading.finder import PluginFileError
+from lva.host.loading.source import PluginFileError
 from lva.settings import PluginSettings
 
 

@@ -1,7 +1,7 @@
 """From a name in `ACTIVE_PLUGINS` to a checked file and the plugin classes in it.
 
 Loading is a trust boundary: a file is checked, read once, hashed, and compiled from those bytes; see
-`lva.host.loading.finder`.
+`lva.host.loading.source`.
 """
 
 from __future__ import annotations
@@ -26,29 +26,15 @@ from lva.host import HOST_DIR
 from lva.host.delivery.spool_file import open_spool
 from lva.host.loading.classes import check_event_loop, collecting, plugin_classes, runtime_of
 from lva.host.loading.configuration import PluginClass, configs_of, with_defaults
-from lva.host.loading.finder import (
-    PLUGIN_NAME,
-    PluginFileError,
-    PluginFinder,
-    PluginLocation,
-    plugin_line,
-)
+from lva.host.loading.finder import PLUGIN_NAME, PluginFinder, plugin_line
+from lva.host.loading.locations import PluginLocation
+from lva.host.loading.source import PluginFileError
 from lva.host.plugin_modules import PACKAGE
 from lva.host.process.guard import kept_by
 from lva.host.process.starts import imported
 from lva.host.process.state import closed_descriptors
 from lva.logs import brief, service_logger
 from lva.settings import PluginSettings, Settings
-
-__all__ = [
-    "SHIPPED_DIR",
-    "LoadedPlugin",
-    "PluginClass",
-    "PluginFileError",
-    "PluginFinder",
-    "load_plugin",
-    "load_plugins",
-]
 
 LOGGER: Final = service_logger("lva.service")
 

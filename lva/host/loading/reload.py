@@ -19,8 +19,9 @@ from trio_util import wait_any
 
 from lva.contract import BaseEventPlugin
 from lva.errors import ConfigurationError
-from lva.host.loading.finder import PluginFileError, PluginFinder
+from lva.host.loading.finder import PluginFinder
 from lva.host.loading.load import LoadedPlugin, load_plugin, spool_problems
+from lva.host.loading.source import PluginFileError
 from lva.host.plugin_modules import PACKAGE
 from lva.logs import brief, keep_secret, own_logger
 from lva.settings import Settings
