@@ -41,6 +41,14 @@ LOGGER: Final = service_logger("lva.service")
 Kind: TypeAlias = Literal["event", "background", "event+background"]
 
 SHIPPED_DIR: Final = HOST_DIR.parent / "plugins"
+#: The extra that brings what a shipped plugin imports, by the name of the package.
+_EXTRAS: Final = {
+    "aio_pika": "rabbitmq",
+    "google": "otlp",
+    "opentelemetry": "otlp",
+    "prometheus_client": "prometheus",
+    "redis": "redis",
+}
 _NO_TABLE: Final = PluginSettings()
 #: Plain numbers, and `_signal` asked for their handlers: `signal` makes enum members of them, which takes
 #: longer than all of the import of a small file.
@@ -298,6 +306,8 @@ def _missing_module(name: str, directory: Path) -> str:
             f"; of the original service's modules there are {listing(luna.MODULES)}; a helper of your own is"
             " put beside the plugin and imported relatively: from . import NAME"
         )
+    if directory == SHIPPED_DIR and top in _EXTRAS:
+        return f"; install the extra that it needs: pip install '/path/to/lva[{_EXTRAS[top]}]'"
     return f"; install the package that provides {name!r} where the service runs"
 
 
