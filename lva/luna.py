@@ -58,6 +58,8 @@ class BaseBackgroundPlugin(contract.BaseBackgroundPlugin):
 class BaseRequestMonitoringPlugin(contract.BaseRequestMonitoringPlugin, BaseEventPlugin):
     """`lva.BaseRequestMonitoringPlugin`, asyncio-style: the points of a batch are flushed concurrently."""
 
+    runtime: ClassVar[RuntimeName] = "asyncio"
+
     async def handleEvent(self, points: list[MonitoringPoint], logger: logging.Logger) -> None:
         """Flush all points at once; report the ones that failed, so that only those are retried.
 
