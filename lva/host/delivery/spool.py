@@ -231,7 +231,10 @@ class SpooledMailbox(Mailbox):
         self._writer.stop()
         async with self._writer.writing:
             rest = self._unsettled(batches)
-            if await self._writer.finish(rest):
+            written, sound = await self._writer.finish(rest)
+            if not sound:
+                written = await self._save_from_memory(rest)
+            if written:
                 for segment in rest:
                     segment.stored = True
         for batch in batches:
@@ -245,6 +248,21 @@ class SpooledMailbox(Mailbox):
         ledger.queued, ledger.in_flight = queued, in_flight
         if ledger.kept:
             self._logger.info("kept for the next run: %s", counted(ledger.kept, "point"))
+
+    async def _save_from_memory(self, rest: dict[Segment, list[Any]]) -> bool:
+        """Write what is in memory to another file, and drop what was only in the one that is damaged."""
+        lost = 0
+        with self.books:
+            for segment in [*self._backlog.segments]:
+                if segment.points is None:
+                    lost += self._discard(segment, DAMAGED)
+                else:
+                    rest.setdefault(segment, [*segment.points[segment.taken :]])
+            for segment in rest:
+                segment.stored = False
+        if lost:
+            self._logger.error("lost with the spool, dropped: %s", counted(lost, "point"))
+        return await self._writer.write_anew(rest)
 
     def _unsettled(self, batches: Sequence[Batch]) -> dict[Segment, list[Any]]:
         """Return what each segment that is not on disk as it now is should have there."""

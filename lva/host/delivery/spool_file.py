@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import sqlite3
 import time
 import zlib
@@ -136,6 +137,8 @@ class SpoolFile:
             connection.close()
             raise
         self._files = self._files_now()
+        self._sizes = self._sizes_now()
+        self._truncated = False
         return connection
 
     def _files_now(self) -> list[tuple[int, int] | None]:
@@ -150,10 +153,16 @@ class SpoolFile:
                 found.append((status.st_dev, status.st_ino))
         return found
 
+    def _sizes_now(self) -> list[int]:
+        """Return the sizes of this file and of SQLite's log beside it, which never become smaller in use."""
+        paths = self.path, Path(f"{self.path}-wal")
+        return [path.stat().st_size if path.exists() else 0 for path in paths]
+
     def _follow(self) -> None:
         """Put the file back, with all that it holds, if it was moved away or removed, or its log was."""
-        now = self._files_now()
+        now, sizes = self._files_now(), self._sizes_now()
         if now == self._files:
+            self._truncated |= any(map(operator.lt, sizes, self._sizes))
             return
         if now[0] != self._files[0]:
             if now[0] is not None:
@@ -253,6 +262,7 @@ class SpoolFile:
                 if self._connection.in_transaction:  # SQLite may have ended it itself
                     cursor.execute("ROLLBACK")
                 raise
+        self._sizes = self._sizes_now()
         return [len(body) for body in bodies]
 
     def load(self, rows: Rows) -> tuple[list[MonitoringPoint], str]:
@@ -270,9 +280,22 @@ class SpoolFile:
                 why = str(error)
         return points, why
 
-    def close(self) -> None:
-        """Close the file, and leave no log behind."""
+    def close(self) -> bool:
+        """Close the file, and leave no log behind; return whether the next run will be able to read it."""
         self._connection.close()
+        truncated = self._truncated
+        try:
+            self._open().close()
+        except sqlite3.OperationalError:
+            pass  # it cannot be opened now, which says nothing of what is in it
+        except sqlite3.DatabaseError:
+            return False
+        return not truncated
+
+    def begin_anew(self) -> None:
+        """Set the file aside, which is closed and damaged, and begin another one."""
+        self._set_aside("truncated or overwritten")
+        self._connection = self._open()
 
 
 def _join_rows(cursor: sqlite3.Cursor, run: Rows) -> None:

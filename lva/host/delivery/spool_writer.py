@@ -123,15 +123,27 @@ class SpoolWriter:
                     self._written(zip(segments, sizes, strict=True))
             return sizes is not None
 
-    async def finish(self, rest: Mapping[Segment, Sequence[Any]]) -> bool:
-        """Write what is left in the place of what is there of it, and close the file; tell whether it worked.
+    async def finish(self, rest: Mapping[Segment, Sequence[Any]]) -> tuple[bool, bool]:
+        """Write what is left in the place of what is there of it, and close the file.
 
         To be called by who holds `writing`.
+
+        Returns:
+            Whether it was written, and whether the file is sound.
         """
         settled = [*self._settled, *(segment.rows for segment in rest)]
         sizes = await self._write(rest, settled)
-        await in_thread(self.file.close, self._thread)
-        return sizes is not None
+        return sizes is not None, await in_thread(self.file.close, self._thread)
+
+    async def write_anew(self, rest: Mapping[Segment, Sequence[Any]]) -> bool:
+        """Write what is left to another file, as the one that `finish` has closed is damaged."""
+        self._settled = []
+        try:
+            await in_thread(self.file.begin_anew, self._thread)
+        except (OSError, sqlite3.Error) as error:
+            self._log_failure(error)
+            return False
+        return all(await self.finish(rest))
 
     async def load(self, segment: Segment) -> tuple[list[Any], str]:
         """Read a segment; return its points but for those of damaged rows, and what is wrong with these."""

@@ -959,6 +959,50 @@ async def test_a_stop_over_a_full_disk_keeps_what_is_stored_and_drops_the_rest(p
         assert await take_all(box) == list(range(100))
 
 
+def truncated(path: Path) -> None:
+    """Cut off SQLite's log, in which the points are."""
+    os.truncate(f"{path}-wal", 0)
+
+
+def overwritten(path: Path) -> None:
+    for part in (path, Path(f"{path}-wal")):
+        with part.open("r+b") as file:
+            file.write(b"\xa5" * part.stat().st_size)
+
+
+@pytest.mark.parametrize("spoil", [truncated, overwritten])
+async def test_nothing_is_kept_in_a_file_that_cannot_be_read(path, spoil, caplog):
+    """Kind: a file that goes bad while it is open: what is in memory is kept all the same."""
+    box = mailbox(path)
+    box.offer(numbered(30))
+    await commit(box)
+    batch = await box.take(10)
+    box.offer(numbered(20, 30))
+    spoil(path)
+    await box.keep([batch])
+    assert "(truncated or overwritten); it was set aside" in caplog.text
+    assert (box.ledger.kept, box.ledger.lost) == (50, 0)
+    assert box.ledger.balanced
+    async with opened(path) as box:
+        assert await take_all(box) == [*range(50)]
+
+
+async def test_what_is_only_in_a_file_that_cannot_be_read_is_dropped(path):
+    """Kind: the same, past the bounds of memory: the account says so."""
+    box = mailbox(path, limit=10)
+    box.offer(numbered(10))
+    await commit(box)
+    box.offer(numbered(10, 10))
+    await commit(box)
+    overwritten(path)
+    await box.keep([])
+    assert box.ledger.kept == 10
+    assert box.ledger.dropped == {"spool_damaged": 10}
+    assert box.ledger.balanced
+    async with opened(path) as box:
+        assert len(await take_all(box)) == 10
+
+
 # In a host
 
 
