@@ -24,7 +24,7 @@ from lva.host.host import Host
 from lva.host.loading.load import LoadedPlugin, load_plugins
 from lva.host.process import starts
 from lva.host.process.guard import ProcessGuard
-from lva.host.process.state import Piece
+from lva.host.process.pieces import Piece
 from lva.host.receipt import EXIT_CONFIGURATION, EXIT_KILLED, Receipt
 from lva.host.runtimes.runtime import split_cancelled
 from lva.host.terminator import Terminator

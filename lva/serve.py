@@ -20,7 +20,8 @@ from lva.app import Service
 from lva.connections import our_connections
 from lva.errors import ConfigurationError
 from lva.host.process.forks import hide
-from lva.host.process.state import Piece, closed_descriptors
+from lva.host.process.pieces import Piece
+from lva.host.process.state import closed_descriptors
 from lva.host.receipt import EXIT_KILLED, EXIT_UNCLEAN
 from lva.host.terminator import Terminator
 from lva.logs import service_logger

@@ -19,7 +19,8 @@ from typing import Final
 
 import trio
 
-from lva.host.process.state import Piece, own_descriptors
+from lva.host.process.pieces import Piece
+from lva.host.process.state import own_descriptors
 from lva.host.receipt import EXIT_UNCLEAN
 from lva.logs import service_logger
 from lva.needed_threads import start_needed

@@ -15,7 +15,8 @@ import trio
 
 from lva.errors import listing
 from lva.host.process.logs import logging_pieces
-from lva.host.process.state import Change, Piece, ProcessState
+from lva.host.process.pieces import Piece
+from lva.host.process.state import Change, ProcessState
 from lva.host.watch.clock import noting_who_ran
 from lva.host.watch.pulse import Watched, processor_times
 from lva.logs import current_plugin, plugin_logger, service_logger

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from lva import logs, stray_errors
-from lva.host.process.state import Piece
+from lva.host.process.pieces import Piece
 from lva.log_records import PLUGIN_PREFIX
 from lva.logs import Output, ProcessHandler
 

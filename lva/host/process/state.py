@@ -6,80 +6,16 @@ fifty microseconds together, whatever was changed is put back, and said once.
 
 from __future__ import annotations
 
-import _locale
-import _signal  # type: ignore[import-not-found] # the stubs leave it out; `signal` is made of it
-import enum
-import gc
-import locale
 import os
 import reprlib
-import resource
-import signal
-import socket
-import sys
-import threading
-import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from types import FunctionType
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
-from lva.errors import listing
-from lva.host.plugin_modules import PACKAGE, is_plugin_module
+from lva.host.process.pieces import UNSET, Piece, Value, all_pieces
 
-_Value: TypeAlias = Any  # of each piece its own
-
-#: What of the environment the service and the C library go by while they run.
-_VARIABLES: Final = (
-    "TZ",
-    "TMPDIR",
-    "TEMP",
-    "TMP",
-    "HOME",
-    "LANG",
-    "LC_ALL",
-    "LC_CTYPE",
-    "LC_TIME",
-    "LC_NUMERIC",
-)
-_LIMITS: Final = (
-    "RLIMIT_AS", "RLIMIT_CORE", "RLIMIT_CPU", "RLIMIT_DATA", "RLIMIT_FSIZE", "RLIMIT_MEMLOCK",
-    "RLIMIT_NOFILE", "RLIMIT_NPROC", "RLIMIT_STACK",
-)  # fmt: skip
-#: Profilers that plugins start may have SIGPROF; see `lva.host.watch.alarm`. The other two cannot be had.
-_FREE_SIGNALS: Final = {signal.SIGPROF, signal.SIGKILL, signal.SIGSTOP}
 _SHORTENED: Final = reprlib.Repr()
 _SHORTENED.maxstring = 120
-_MOST_NAMES: Final = 5
-
-
-class _Unset(enum.Enum):
-    UNSET = "unset"
-
-
-_UNSET: Final = _Unset.UNSET
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """One piece of the state.
-
-    Attributes:
-        name: For people, as the object of "changed".
-        read: Returns its value, to be compared with `==`.
-        put_back: Makes it what `read` has returned before; raises if it cannot.
-        shown: Whether the two values tell people something.
-        detail: Says what has changed, of values that are too large to be shown.
-    """
-
-    name: str
-    read: Callable[[], _Value]
-    put_back: Callable[[_Value], object]
-    shown: bool = True
-    detail: Callable[[_Value, _Value], str] | None = None
-
-
 #: Descriptors that the service cannot do without, besides the event loop's.
 own_descriptors: Final[set[int]] = set()
 
@@ -99,7 +35,7 @@ class ProcessState:
     """
 
     def __init__(self, more: Iterable[Piece] = ()) -> None:
-        self._pieces: Sequence[Piece] = (*_table(), *more)
+        self._pieces: Sequence[Piece] = (*all_pieces(), *more)
         self._values = [*map(_read, self._pieces)]
 
     def put_back(self) -> list[Change]:
@@ -110,7 +46,7 @@ class ProcessState:
         now = [*map(_read, self._pieces)]
         return [] if _same(now, self._values) else list(self._changes(now))
 
-    def _changes(self, now: Sequence[_Value]) -> Iterator[Change]:
+    def _changes(self, now: Sequence[Value]) -> Iterator[Change]:
         for index, (piece, before, value) in enumerate(
             zip(self._pieces, self._values, now, strict=True)
         ):
@@ -143,251 +79,24 @@ def _is_open(number: int) -> bool:
     return True
 
 
-def _read(piece: Piece) -> _Value:
+def _read(piece: Piece) -> Value:
     try:
         return piece.read()
     except Exception as error:  # noqa: BLE001 - as where there is no working directory, or no list of finders
         return f"unreadable ({type(error).__name__})"
 
 
-def _same(one: _Value, other: _Value) -> bool:
+def _same(one: Value, other: Value) -> bool:
     try:
         return bool(one == other)
     except Exception:  # noqa: BLE001 - an object of a plugin may compare as it likes
         return False
 
 
-def _short(value: _Value) -> str:
-    if value is _UNSET:
+def _short(value: Value) -> str:
+    if value is UNSET:
         return "unset"
     if isinstance(value, int | float | str | tuple | set | None):
         return _SHORTENED.repr(value)
     # No repr() of what may be a plugin's
     return value.__qualname__ if isinstance(value, FunctionType | type) else type(value).__name__
-
-
-def _attribute(owner: object, name: str, shown: bool = False) -> Piece:
-    """Return a piece that is an attribute, of `sys` say; it may be missing."""
-
-    def put_back(value: object) -> None:
-        delattr(owner, name) if value is _UNSET else setattr(owner, name, value)
-
-    label = f"{getattr(owner, '__name__', owner)}.{name}"
-    return Piece(label, lambda: getattr(owner, name, _UNSET), put_back, shown)
-
-
-def _handler(number: int) -> Piece:
-    def put_back(value: _Value) -> None:
-        if value is None:
-            raise ValueError("it was set by a library in C")
-        _signal.signal(number, value)
-
-    name = f"the handler of {signal.Signals(number).name}"
-    return Piece(name, lambda: _signal.getsignal(number), put_back, shown=False)
-
-
-def _handlers() -> Iterator[Piece]:
-    for number in sorted(signal.valid_signals() - _FREE_SIGNALS):
-        if number in signal.Signals._value2member_map_:  # real-time ones have no names
-            yield _handler(int(number))
-
-
-def _timer(which: int, name: str) -> Piece:
-    return Piece(
-        f"the timer {name}",
-        lambda: _signal.getitimer(which) != (0.0, 0.0),
-        lambda _: signal.setitimer(which, 0),
-        shown=False,
-    )
-
-
-def _limit(name: str) -> Piece:
-    """Return a limit of the process; only one that is lowered counts as changed."""
-    number = getattr(resource, name)
-    first = resource.getrlimit(number)
-
-    def read() -> tuple[int, ...]:
-        now = resource.getrlimit(number)
-        return now if now == first else tuple(map(_lower, now, first))
-
-    def put_back(value: tuple[int, int]) -> None:
-        try:
-            resource.setrlimit(number, value)
-        except ValueError:  # whoever is not root cannot raise the second one again
-            most = resource.getrlimit(number)[1]
-            resource.setrlimit(number, (_lower(value[0], most), most))
-            raise
-
-    return Piece(name, read, put_back)
-
-
-def _lower(one: int, other: int) -> int:
-    if one == resource.RLIM_INFINITY:
-        return other
-    return one if other == resource.RLIM_INFINITY else min(one, other)
-
-
-def _strict_filters() -> list[_Value]:
-    """Return what turns warnings into errors, which the service's code could meet; the rest is harmless."""
-    return [item for item in warnings.filters if item[0] == "error"]
-
-
-def _put_back_filters(strict: list[_Value]) -> None:
-    kept = [item for item in warnings.filters if item[0] != "error" or item in strict]
-    warnings.filters[:] = [*(item for item in strict if item not in kept), *kept]  # type: ignore[index] # a list
-    with warnings.catch_warnings():
-        pass  # which makes the module look at its filters anew
-
-
-def _umask() -> int:
-    now = os.umask(0o077)
-    os.umask(now)
-    return now
-
-
-def _directory() -> str:
-    return os.getcwd()  # noqa: PTH109 - a string is enough
-
-
-class _Environment:
-    """The variables that the service goes by, and that none of those at the start is gone.
-
-    Plugins may add variables for libraries of theirs.
-    """
-
-    def __init__(self) -> None:
-        self._object = os.environ
-        self._first = dict(os.environ)
-        self._names = frozenset(_raw_environment())
-
-    def read(self) -> list[str]:
-        """Return the names of those that differ from the start."""
-        if os.environ is not self._object:
-            return ["os.environ itself"]
-        get, first = os.environ.get, self._first
-        changed = {name for name in _VARIABLES if get(name) != first.get(name)}
-        gone = self._names - _raw_environment().keys()
-        return sorted(changed | {os.fsdecode(name) for name in gone})
-
-    def put_back(self, _: _Value) -> None:
-        """Make them what they were."""
-        os.environ = self._object  # noqa: B003 - a plugin has set it
-        for name in self.read():
-            if name in self._first:
-                os.environ[name] = self._first[name]
-            else:
-                del os.environ[name]
-        time.tzset()
-
-
-def _raw_environment() -> dict[bytes, bytes]:
-    return os.environ._data  # type: ignore[attr-defined,no-any-return] # noqa: SLF001 - the names, without decoding each
-
-
-class _Modules:
-    """The modules that were imported when this was made, but for plugins', which come and go."""
-
-    def __init__(self) -> None:
-        self._first = dict(sys.modules)
-
-    def read(self) -> list[str]:
-        """Return the names of those that are gone or replaced."""
-        if self._first.items() <= sys.modules.items():
-            return []
-        now = sys.modules.get
-        changed = [name for name, module in self._first.items() if now(name) is not module]
-        for name in filter(self._is_a_plugin, changed):
-            del self._first[name]
-        return [name for name in changed if name in self._first]
-
-    def _is_a_plugin(self, name: str) -> bool:
-        return name == PACKAGE or is_plugin_module(getattr(self._first[name], "__dict__", {}))
-
-    def put_back(self, _: _Value) -> None:
-        """Have them all again."""
-        for name in self.read():
-            sys.modules[name] = self._first[name]
-
-
-def _names(_: _Value, now: Sequence[str]) -> str:
-    more = len(now) - _MOST_NAMES
-    return listing(now[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
-
-
-def _finders_gone(first: Sequence[_Value]) -> list[_Value]:
-    return [finder for finder in first if finder not in sys.meta_path]
-
-
-def _table() -> Iterator[Piece]:
-    """Yield all pieces. A plugin has no business with any of them, but libraries do such things."""
-    yield from _PLAIN
-    environment, modules, finders = _Environment(), _Modules(), [*sys.meta_path]
-    yield Piece("the environment", environment.read, environment.put_back, detail=_names)
-    yield Piece("sys.modules", modules.read, modules.put_back, detail=_names)
-    yield Piece(
-        "sys.meta_path",
-        lambda: _finders_gone(finders),
-        lambda _: sys.meta_path.extend(_finders_gone(finders)),
-        shown=False,
-    )
-    yield from map(_limit, _LIMITS)
-
-
-def _plain() -> Iterator[Piece]:
-    """Yield those that need not be compared with how things were at first."""
-    yield from _handlers()
-    yield Piece(
-        "the signal mask of the main thread",
-        lambda: _signal.pthread_sigmask(signal.SIG_BLOCK, ()),
-        lambda value: _signal.pthread_sigmask(signal.SIG_SETMASK, value),
-        shown=False,
-    )
-    yield _timer(signal.ITIMER_REAL, "of signal.alarm()")
-    yield _timer(signal.ITIMER_VIRTUAL, "ITIMER_VIRTUAL")
-    for name in ("excepthook", "unraisablehook", "tracebacklimit"):
-        yield _attribute(sys, name, shown=name == "tracebacklimit")
-    yield _attribute(threading, "excepthook")
-    yield Piece(
-        "the filters that make warnings errors", _strict_filters, _put_back_filters, shown=False
-    )
-
-    yield Piece("the working directory", _directory, os.chdir)
-    yield Piece("the umask", lambda: f"{_umask():03o}", lambda value: os.umask(int(value, 8)))
-    yield Piece(
-        "the locale",
-        lambda: _locale.setlocale(locale.LC_ALL, None),
-        lambda value: _locale.setlocale(locale.LC_ALL, value),
-    )
-    yield Piece("the switch interval", sys.getswitchinterval, sys.setswitchinterval)
-    yield Piece("gc.isenabled()", gc.isenabled, lambda on: gc.enable() if on else gc.disable())
-    yield Piece("gc.get_threshold()", gc.get_threshold, lambda value: gc.set_threshold(*value))
-    yield Piece("gc.get_debug()", gc.get_debug, gc.set_debug)
-    yield Piece("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit)
-    yield Piece(
-        "sys.get_int_max_str_digits()", sys.get_int_max_str_digits, sys.set_int_max_str_digits
-    )
-    yield Piece(
-        "sys.get_asyncgen_hooks()",
-        lambda: tuple(sys.get_asyncgen_hooks()),
-        lambda value: sys.set_asyncgen_hooks(*value),
-        shown=False,
-    )
-    yield Piece("the trace function", sys.gettrace, sys.settrace)
-    yield Piece("the profile function", sys.getprofile, sys.setprofile)
-    yield Piece("threading.gettrace()", threading.gettrace, threading.settrace)
-    yield Piece("threading.getprofile()", threading.getprofile, threading.setprofile)
-    yield Piece("threading.stack_size()", threading.stack_size, threading.stack_size)
-    yield Piece("socket.getdefaulttimeout()", socket.getdefaulttimeout, socket.setdefaulttimeout)
-    yield Piece(
-        "the processors it may run on",
-        lambda: os.sched_getaffinity(0),
-        lambda value: os.sched_setaffinity(0, value),
-    )
-    yield Piece(
-        "its priority",
-        lambda: os.getpriority(os.PRIO_PROCESS, 0),
-        lambda value: os.setpriority(os.PRIO_PROCESS, 0, value),
-    )
-
-
-_PLAIN: Final = tuple(_plain())

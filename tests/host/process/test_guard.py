@@ -17,7 +17,8 @@ import trio
 
 from lva.host.loading.load import finder_for, load_plugin
 from lva.host.process.guard import ProcessGuard, kept_by
-from lva.host.process.state import Piece, ProcessState
+from lva.host.process.pieces import Piece
+from lva.host.process.state import ProcessState
 from lva.host.watch.clock import (
     StepClock,
     enter_plugin,
