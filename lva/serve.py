@@ -67,7 +67,8 @@ def listen(bind: str) -> socket.socket:
             raise
         return listener
     except (OSError, ValueError) as error:  # ValueError: a name that no resolver would take
-        problem = f"bind: cannot listen on {bind}: {_why_not(error)}"
+        why = _no_socket(Path(address), error) if isinstance(address, str) else _why_not(error)
+        problem = f"bind: cannot listen on {bind}: {why}"
         raise ConfigurationError([problem]) from error
 
 
@@ -79,6 +80,18 @@ def _why_not(error: OSError | ValueError) -> str:
     if error.errno == errno.EACCES:
         return "not permitted; choose a port above 1023 with --bind"
     return error.strerror or str(error)
+
+
+def _no_socket(path: Path, error: OSError | ValueError) -> str:
+    """Say why no socket can be made at a path."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.ENOENT:
+        return f"there is no directory {path.parent}; make it, or choose another path with --bind"
+    if number in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return f"this user may not make a file in {path.parent}; choose another path with --bind"
+    if number is None or number == errno.ENAMETOOLONG:
+        return "the path is too long for a socket; choose one of at most 107 bytes with --bind"
+    return _why_not(error)
 
 
 def _listen_unix(path: str) -> socket.socket:

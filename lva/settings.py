@@ -357,7 +357,9 @@ def parse_bind(value: str) -> tuple[str, int] | str:
     """
     if value.startswith("unix:"):
         if path := value.removeprefix("unix:"):
-            return path
+            absolute(path)  # refuses what no file can be called
+            # Not made absolute: the path of a socket has to be short.
+            return str(Path(path).expanduser())
         raise ValueError("a Unix socket is given as unix:/path/to/socket")
     host, _, port = value.rpartition(":")
     if port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65_535:

@@ -5,6 +5,8 @@ path: Annotated[Path, BeforeValidator(absolute)]
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ def absolute(value: Any) -> Any:
     What is no path is left to the field's own check.
 
     Raises:
-        ValueError: It has a NUL character, or there is no such home directory.
+        ValueError: It has a NUL character or one that the locale lacks, or there is no such home directory.
     """
     if not isinstance(value, str | Path):
         return value
@@ -23,6 +25,13 @@ def absolute(value: Any) -> Any:
     if "\0" in str(path):
         raise ValueError("a path cannot hold a NUL character")
     try:
-        return path.expanduser().absolute()
+        found = path.expanduser().absolute()
+        os.fsencode(found)
     except RuntimeError as error:
         raise ValueError(f"there is no home directory for {path.parts[0]!r}") from error
+    except UnicodeEncodeError as error:
+        why = f"names of files cannot have {error.object[error.start]!r} in this locale"
+        raise ValueError(
+            f"{why} ({sys.getfilesystemencoding()}); run with LC_ALL=C.UTF-8"
+        ) from error
+    return found

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from lva.client.target import address_of_bind, find_target
 from lva.errors import ConfigurationError
 from lva.serve import listen
+from lva.settings import parse_bind
 
 
 @contextlib.contextmanager
@@ -77,6 +79,29 @@ def test_what_is_in_the_way_of_a_unix_socket_is_told(
     with there(path), pytest.raises(ConfigurationError, match=said) as problem:
         listen(f"unix:{path}")
     assert f"bind: cannot listen on unix:{path}: " in problem.value.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("below", "said"),
+    [
+        ("missing/socket", "there is no directory .*/missing; make it"),
+        ("x" * 120, "the path is too long for a socket; choose one of at most 107 bytes"),
+    ],
+)
+def test_where_no_unix_socket_can_be_made_is_told(tmp_path: Path, below: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        listen(f"unix:{tmp_path / below}")
+
+
+def test_a_unix_socket_takes_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kind: a path that the shell would have expanded, but for what stands before it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with listen("unix:~/socket") as listener:
+        assert listener.getsockname() == str(tmp_path / "socket")
+    assert address_of_bind("unix:~/socket") == f"unix:{tmp_path / 'socket'}"
+    assert find_target("unix:~/socket", None, None).address == f"unix:{tmp_path / 'socket'}"
+    with pytest.raises(ValueError, match="no home directory"):
+        parse_bind("unix:~nobody-of-that-name/socket")
 
 
 def test_a_socket_that_nobody_listens_on_any_more_is_replaced(tmp_path: Path) -> None:

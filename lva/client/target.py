@@ -212,7 +212,12 @@ def address_of_bind(bind: str) -> str:
 
 def _completed(address: str) -> str:
     if address.startswith("unix:"):
-        return address
+        from lva.settings import parse_bind
+
+        try:
+            return f"unix:{parse_bind(address)}"
+        except ValueError as error:
+            raise click.UsageError(f"--address: {error}") from error
     if "://" not in address:
         address = f"http://{address}"
     try:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import ast
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
 import lva
+from lva.settings import ENV_PREFIX
 from tests.support import ServiceProcess, write_plugin
 
 POOR = {
@@ -70,6 +72,25 @@ def test_service_and_commands_work_in_the_poorest_locale(tmp_path: Path) -> None
     assert r"Z\xe4hlt die T\xfcren, \u6249" in shell.output
     assert "EncodingWarning" not in service.output + shell.output
     assert any(record["message"] == "größe ☃" for record in service.records)
+
+
+@pytest.mark.process
+def test_a_path_that_the_locale_lacks_is_refused_in_one_line(tmp_path: Path) -> None:
+    """Kind: names of files are bytes, and the locale says which; each setting that is a path is told."""
+    toml = f"""
+        state_dir = "{tmp_path}/Türen"
+        plugins_dir = ["{tmp_path}/Fenster", "{tmp_path}/扉"]
+        bind = "unix:größe.sock"
+    """
+    service = ServiceProcess(tmp_path, [], env=POOR)
+    (tmp_path / "lva.toml").write_text(textwrap.dedent(toml), "utf-8")
+    for name in ("STATE_DIR", "PLUGINS_DIR", "BIND"):
+        del service._env[f"{ENV_PREFIX}{name}"]
+    with service:
+        assert service.wait() == 2
+    assert "Traceback" not in service.output
+    for character in "ü扉ö":
+        assert f"names of files cannot have '{character}' in this locale (ascii)" in service.output
 
 
 def test_every_text_file_is_opened_with_its_encoding() -> None:
