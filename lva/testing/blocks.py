@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections import Counter
@@ -12,6 +11,7 @@ from typing import Final, Self
 
 import trio
 
+from lva.stacks import frames_of_threads
 from lva.testing.places import Place, frame_place
 from lva.testing.report import Breach
 
@@ -138,8 +138,8 @@ class BlockWatch(trio.abc.Instrument):
             now = time.perf_counter()
             for step in list(self._steps.values()):
                 if step.place is None and now - step.began > self._limit / 2:
-                    frames = sys._current_frames()  # noqa: SLF001 - the documented way to see stacks
-                    step.place = frame_place(frames.get(step.thread), self._root)
+                    frame = frames_of_threads().get(step.thread)
+                    step.place = frame_place(frame, self._root)
 
     def _schedule(self) -> int:
         """Return where the kernel tells how long this thread has waited for a processor."""

@@ -21,6 +21,7 @@ from lva.errors import counted
 from lva.host.life.leaks import all_tasks
 from lva.host.process import starts
 from lva.host.runtimes.runtime import waiting_at
+from lva.stacks import frames_of_threads
 from lva.testing.blocks import SCHEDULE
 from lva.testing.places import Place, frame_place, parsed_place
 from lva.testing.report import Breach
@@ -204,7 +205,7 @@ def _found(before: Snapshot, root: str, origins: Origins, world: World | None) -
         if task not in before.tasks | ours and not foreign:
             where = waiting_at(task)
             problems.append(_left("task", f"{task.name} (at {where})", parsed_place(where, root)))
-    frames = sys._current_frames()  # noqa: SLF001 - the documented way to see the stacks of threads
+    frames = frames_of_threads()
     for thread in threading.enumerate():
         frame = frames.get(thread.ident or 0)
         if frame is None or thread is threading.current_thread():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import linecache
 import traceback
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 from lva.host.plugin_modules import is_plugin_module
+from lva.stacks import callers, frames_of_coroutine
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,27 +44,20 @@ def frame_place(frame: FrameType | None, root: str) -> Place | None:
         frame: The innermost frame.
         root: What the names of the plugin's files begin with.
     """
-    while frame is not None:
-        if frame.f_code.co_filename.startswith(root):
-            return Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
-        frame = frame.f_back
-    return None
+    return next(_places(callers(frame), root), None)
 
 
 def coroutine_place(coro: Any, root: str) -> Place | None:
     """Return the innermost line of a plugin at which a suspended coroutine waits."""
-    place = None
-    while coro is not None:
-        frame = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None)
-        frame = frame or getattr(coro, "ag_frame", None)
-        if frame is not None and frame.f_code.co_filename.startswith(root):
-            place = Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
-        coro = (
-            getattr(coro, "cr_await", None)
-            or getattr(coro, "gi_yieldfrom", None)
-            or getattr(coro, "ag_await", None)
-        )
-    return place
+    return next(iter([*_places(frames_of_coroutine(coro), root)][::-1]), None)
+
+
+def _places(frames: Iterable[FrameType], root: str) -> Iterator[Place]:
+    """Yield the lines of a plugin among these frames."""
+    for frame in frames:
+        code = frame.f_code
+        if code.co_filename.startswith(root):
+            yield Place(code.co_filename, frame.f_lineno, code.co_name)
 
 
 def error_place(error: BaseException) -> Place | None:

@@ -10,7 +10,6 @@ import asyncio
 import fcntl
 import math
 import selectors
-import sys
 import termios
 import threading
 import time
@@ -24,6 +23,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from lva.host.life.leaks import all_tasks
 from lva.host.runtimes.runtime import TrioRuntime
 from lva.logs import current_plugin
+from lva.stacks import frames_of_coroutine, frames_of_threads
 from lva.testing.world import World
 
 #: How long, in real seconds, a socket that a plugin waits for may take before time goes on.
@@ -224,14 +224,12 @@ _SOCKET_WAITS: Final = frozenset({"wait_readable", "wait_writable"})
 
 def outside(task: trio.lowlevel.Task) -> str | None:
     """Return what outside of Trio a task waits for: ``thread`` (or a process), ``socket`` or nothing."""
-    coro: Any = task.coro
-    while coro is not None:
-        code = getattr(coro, "cr_code", None)
-        if code in _THREAD_CODES or (code is not None and code.co_filename == _SUBPROCESS):
+    for frame in frames_of_coroutine(task.coro):
+        code = frame.f_code
+        if code in _THREAD_CODES or code.co_filename == _SUBPROCESS:
             return "thread"
-        if code is not None and code.co_name in _SOCKET_WAITS and "/trio/" in code.co_filename:
+        if code.co_name in _SOCKET_WAITS and "/trio/" in code.co_filename:
             return "socket"
-        coro = getattr(coro, "cr_await", None)
     return None
 
 
@@ -262,7 +260,7 @@ def is_sending(descriptor: int) -> bool:
 
 def _busy_executors() -> bool:
     """Return whether a thread of an asyncio loop's executor works."""
-    frames = sys._current_frames()  # noqa: SLF001 - the documented way to see the stacks of threads
+    frames = frames_of_threads()
     for thread in threading.enumerate():
         if thread.name.startswith("executor from ") and thread.ident in frames:
             code = frames[thread.ident].f_code

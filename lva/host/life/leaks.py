@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures.thread
-import sys
 import threading
 import time
 import weakref
@@ -20,6 +19,7 @@ from lva.host.loading.reload import IMPORT_THREAD
 from lva.host.process.starts import Job, jobs_of, starter_of
 from lva.host.runtimes.runtime import waiting_at
 from lva.logs import current_plugin
+from lva.stacks import callers, frames_of_threads
 
 if TYPE_CHECKING:
     from lva.host.life.footprint import Footprint
@@ -99,14 +99,14 @@ def _threads_of(roots: _Roots) -> Iterator[tuple[str, threading.Thread | Job, st
     Any thread may call.
     """
     names = {name for _, _, name in _each(roots)}
-    frames = sys._current_frames()  # noqa: SLF001 - the documented way to see the stacks of threads
+    frames = frames_of_threads()
     jobs = {job.ident: job for job in jobs_of(names)}
     for thread in threading.enumerate():
         if thread is threading.main_thread() or thread.ident not in frames:
             continue
         if thread.name.startswith(IMPORT_THREAD):
             continue  # it imports the file anew, and belongs to no life of the plugin
-        stack = list(_stack(frames[thread.ident]))
+        stack = list(callers(frames[thread.ident]))
         job = jobs.get(thread.ident)
         starter = starter_of(thread) if job is None else job.plugin
         if thread.name.startswith(f"executor from {starter}.") and _rests(stack):
@@ -232,9 +232,3 @@ def all_tasks() -> Iterator[trio.lowlevel.Task]:
         yield task
         for nursery in task.child_nurseries:
             pending.extend(nursery.child_tasks)
-
-
-def _stack(frame: FrameType | None) -> Iterator[FrameType]:
-    while frame is not None:
-        yield frame
-        frame = frame.f_back

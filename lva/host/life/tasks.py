@@ -15,8 +15,9 @@ from lva.contract import RuntimeName
 from lva.documents import documented
 from lva.errors import counted
 from lva.host.life.leaks import trio_tasks_of
-from lva.host.runtimes.loop import frames_of, lines_of
+from lva.host.runtimes.loop import lines_of
 from lva.logs import redact
+from lva.stacks import frames_of_coroutine
 
 if TYPE_CHECKING:
     from lva.host.life.footprint import Footprint
@@ -74,7 +75,7 @@ def _trio_rows(life: Footprint) -> Iterator[_Row]:
 
 def _telling(task: trio.lowlevel.Task) -> list[FrameType]:
     """Return a task's frames without Trio's and the service's own, unless there is nothing else."""
-    every = [*frames_of(task.coro)]
+    every = [*frames_of_coroutine(task.coro)]
     frames = [frame for frame in every if not frame.f_code.co_filename.startswith(_TRIO_DIR)]
     own = [frame for frame in frames if not str(frame.f_globals.get("__name__")).startswith("lva.")]
     return own or frames[-1:] or every[:1]

@@ -31,6 +31,7 @@ from lva.host.process.starts import note_process
 from lva.host.watch.pulse import PluginLoop, Pulse
 from lva.host.watch.readings import own_processor_clock
 from lva.logs import service_logger
+from lva.stacks import callers, frames_of_coroutine, frames_of_threads, line_of
 
 LOGGER: Final = service_logger("lva.host")
 
@@ -365,7 +366,7 @@ class LoopThread:
         if task is None:
             return "not started"
         runs = task is asyncio.current_task(self.loop)
-        return _place_of(self.thread) if runs else lines_of(frames_of(task.get_coro()))
+        return _place_of(self.thread) if runs else lines_of(frames_of_coroutine(task.get_coro()))
 
     def blocked_at(self) -> str | None:
         """Say which lines block the loop; None if none do, or it is not known yet. Does not wait.
@@ -470,7 +471,7 @@ class LoopThread:
         """Return, by identity, the futures in local variables; asyncio's own coroutines go first."""
         found: dict[int, str] = {}
         for task in asyncio.all_tasks(self.loop):
-            for frame in frames_of(task.get_coro()):
+            for frame in frames_of_coroutine(task.get_coro()):
                 file = frame.f_code.co_filename
                 for held in _futures(frame):
                     if file.startswith(_ASYNCIO_DIR) or id(held) not in found:
@@ -592,38 +593,17 @@ def _site(coro: Any) -> tuple[str, bool]:
     coroutine is defined.
     """
     gathers = False
-    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - cheaper than `inspect.stack` by far
-    while frame is not None and frame.f_code.co_filename.startswith(_MACHINERY):
+    for frame in callers(sys._getframe(2)):  # noqa: SLF001 - cheaper than `inspect.stack` by far
+        if not frame.f_code.co_filename.startswith(_MACHINERY):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}", gathers
         gathers = gathers or frame.f_code.co_name == "gather"
-        frame = frame.f_back
-    if frame is not None:
-        return f"{frame.f_code.co_filename}:{frame.f_lineno}", gathers
     code = getattr(coro, "cr_code", None)
     return "?" if code is None else f"{code.co_filename}:{code.co_firstlineno}", gathers
 
 
-def frames_of(coro: Any) -> Iterator[FrameType]:
-    """Yield the frames of a suspended coroutine, outermost first."""
-    while coro is not None:
-        frame = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None)
-        frame = frame or getattr(coro, "ag_frame", None)
-        if frame is not None:
-            yield frame
-        coro = (
-            getattr(coro, "cr_await", None)
-            or getattr(coro, "gi_yieldfrom", None)
-            or getattr(coro, "ag_await", None)
-        )
-
-
 def _thread_frames(thread: threading.Thread) -> list[FrameType]:
     """Return the frames of a thread, outermost first."""
-    frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - the documented way to see a stack
-    frames: list[FrameType] = []
-    while frame is not None:
-        frames.append(frame)
-        frame = frame.f_back
-    return frames[::-1]
+    return [*callers(frames_of_threads().get(thread.ident or 0))][::-1]
 
 
 def _place_of(thread: threading.Thread) -> str:
@@ -646,10 +626,7 @@ def lines_of(frames: Iterable[FrameType]) -> str:
     """Say where code is: its innermost lines, innermost first, without asyncio's and the host's own."""
     frames = list(frames)
     own = [frame for frame in frames if not frame.f_code.co_filename.startswith(_MACHINERY)]
-    lines = [
-        f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
-        for frame in own[-_STACK_LINES:] or frames[-1:]
-    ]
+    lines = [line_of(frame) for frame in own[-_STACK_LINES:] or frames[-1:]]
     return " < ".join(reversed(lines)) or "not started"
 
 

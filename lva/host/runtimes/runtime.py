@@ -27,6 +27,7 @@ from lva.host import HOST_DIR
 from lva.host.runtimes.loop import RECANCEL, LoopThread
 from lva.host.watch.clock import enter_plugin
 from lva.logs import current_plugin
+from lva.stacks import frames_of_coroutine, line_of
 
 #: How long, in seconds, an `__init__` may block the event loop before it is waited for in the
 #: background. Nearly all return sooner, and then no task switch is needed.
@@ -685,15 +686,10 @@ def waiting_at(task: trio.lowlevel.Task | None) -> str:
     """
     if task is None:
         return "not started"
-    place = "not started"
-    coro: Any = task.coro
-    own = True
-    while coro is not None:
-        frame = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None)
-        if frame is not None and "/trio/" not in frame.f_code.co_filename:
-            own = frame.f_code.co_filename.startswith(_HOST_DIR)
-            place = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
-        coro = getattr(coro, "cr_await", None) or getattr(coro, "gi_yieldfrom", None)
+    frames = [*frames_of_coroutine(task.coro)]
+    known = [frame for frame in frames if "/trio/" not in frame.f_code.co_filename][-1:]
+    own = all(frame.f_code.co_filename.startswith(_HOST_DIR) for frame in known)
+    place = line_of(known[0]) if known else "not started"
     children = [child for nursery in task.child_nurseries for child in nursery.child_tasks]
     return waiting_at(children[0]) if own and children else place
 

@@ -9,7 +9,6 @@ so, at its stack; where that thread cannot run, the alarm looks. What nobody saw
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections import deque
@@ -32,6 +31,7 @@ from lva.host.watch.reports import LONG, Culprit, OpenReport, Reporter
 from lva.host.watch.stacks import Line, owner_of, stack_of, without_callers
 from lva.host.watch.uses import LoopUses
 from lva.logs import current_plugin, service_logger
+from lva.stacks import frames_of_threads
 
 LOGGER: Final = service_logger("lva.host")
 
@@ -167,9 +167,7 @@ class LoopWatch:
         self._note_used()
         while self._clock.ended:
             self._judge(self._clock.ended.popleft())
-        frames = sys._current_frames()  # noqa: SLF001 - the documented way to see stacks
-        # Or this very frame and they would keep one another alive, and all that others lead to.
-        del frames[threading.get_ident()]
+        frames = frames_of_threads()
         self._loops.look(self._with_loop, self._modules, frames)
         self._workers.look(self._plugins, self._modules, frames)
 
@@ -200,7 +198,7 @@ class LoopWatch:
         lasted = perf_counter() - begun
         if task is None or lasted < _LOOK * self._limit:
             return
-        frame = sys._current_frames().get(self._ident)  # noqa: SLF001 - the documented way to see a stack
+        frame = frames_of_threads().get(self._ident)
         self._note_sighting(begun, frame)
         if lasted >= LONG and clock.running[0] == begun:
             plugin = task.context.get(current_plugin)
@@ -285,7 +283,7 @@ class LoopWatch:
             self._reporter.report_unknown(waited, "other threads had the interpreter")
             return
         loop = self._plugins[name].loop
-        frame = None if loop is None else sys._current_frames().get(loop.ident)  # noqa: SLF001 - the documented way to see a stack
+        frame = None if loop is None else frames_of_threads().get(loop.ident)
         stack = without_callers(stack_of(frame, self._modules), name)
         seen = stack if any(line.plugin == name for line in stack) else ()
         self._reporter.report_thread(Culprit(name, seen), stretch.begun, waited)

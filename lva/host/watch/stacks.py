@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 
 import trio
 
+from lva.stacks import callers
+
 #: Trio's own function that runs one step after the other: what is below it is no task's.
 _LOOP: Final = (str(Path(trio.__file__).parent / "_core" / "_run.py"), "unrolled_run")
 #: The module whose code the interpreter runs in between, which is no part of what is going on.
@@ -53,10 +55,11 @@ def stack_of(frame: FrameType | None, modules: Mapping[str, str]) -> list[Line]:
 
 
 def _frames(frame: FrameType | None) -> Iterator[FrameType]:
-    while frame is not None and (frame.f_code.co_filename, frame.f_code.co_name) != _LOOP:
-        if frame.f_globals.get("__name__") != _MEANWHILE:
-            yield frame
-        frame = frame.f_back
+    for each in callers(frame):
+        if (each.f_code.co_filename, each.f_code.co_name) == _LOOP:
+            return
+        if each.f_globals.get("__name__") != _MEANWHILE:
+            yield each
 
 
 def _plugin_of(frame: FrameType, modules: Mapping[str, str]) -> str | None:

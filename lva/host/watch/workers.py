@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 import trio
 
 from lva.logs import current_plugin, current_request
+from lva.stacks import callers
 
 #: The functions in whose local variables the context of a worker thread's call is found.
 _TRIO: Final = trio.to_thread.run_sync.__code__.co_filename
@@ -51,8 +52,7 @@ def calls_of_requests(frames: dict[int, FrameType]) -> dict[int, WorkerCall]:
 
 def _context(innermost: FrameType) -> Context | None:
     """Return the context of a worker thread's call; None for other threads and idle ones."""
-    frame: FrameType | None = innermost
-    while frame is not None:
+    for frame in callers(innermost):
         code = frame.f_code
         if code.co_name == "worker_fn" and code.co_filename == _TRIO:
             return _as_context(frame.f_locals.get("context"))
@@ -60,7 +60,6 @@ def _context(innermost: FrameType) -> Context | None:
             # `asyncio.to_thread` calls `functools.partial(context.run, …)`.
             work: Any = getattr(frame.f_locals.get("self"), "fn", None)
             return _as_context(getattr(getattr(work, "func", None), "__self__", None))
-        frame = frame.f_back
     return None
 
 

@@ -1,0 +1,43 @@
+"""Walks over frames: of a thread, of a suspended coroutine, of a task."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+
+def frames_of_threads() -> dict[int, FrameType]:
+    """Return the innermost frame of each thread but the one that calls, by `threading.get_ident()`."""
+    frames = sys._current_frames()  # noqa: SLF001 - the documented way to see stacks
+    # Or this very frame and they would keep one another alive, and all that others lead to.
+    del frames[threading.get_ident()]
+    return frames
+
+
+def callers(frame: FrameType | None) -> Iterator[FrameType]:
+    """Yield a frame and those that called it, the outermost last."""
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def frames_of_coroutine(coro: Any) -> Iterator[FrameType]:
+    """Yield the frames of a suspended coroutine or generator, the innermost last."""
+    while coro is not None:
+        frame = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None)
+        frame = frame or getattr(coro, "ag_frame", None)
+        if frame is not None:
+            yield frame
+        coro = (
+            getattr(coro, "cr_await", None)
+            or getattr(coro, "gi_yieldfrom", None)
+            or getattr(coro, "ag_await", None)
+        )
+
+
+def line_of(frame: FrameType) -> str:
+    """Return where a frame is, as ``file:line in function``."""
+    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
