@@ -37,7 +37,7 @@ from lva import MonitoringPoint
 from lva.app import SWITCH_INTERVAL
 from lva.host.host import Host
 from lva.host.loading.load import load_plugins
-from lva.host.runtimes.runtime import AsyncioRuntime
+from lva.host.runtimes.on_asyncio import AsyncioRuntime
 from lva.settings import PluginSettings, Settings
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
@@ -77,7 +77,7 @@ CALLER = """
 import time
 import trio
 from lva import BaseBackgroundPlugin, pluginHTTPResponse
-from lva.host.runtimes.runtime import AsyncioRuntime
+from lva.host.runtimes.on_asyncio import AsyncioRuntime
 
 async def nothing():
     pass

@@ -26,7 +26,7 @@ from lva.host.process import starts
 from lva.host.process.guard import ProcessGuard
 from lva.host.process.pieces import Piece
 from lva.host.receipt import EXIT_CONFIGURATION, EXIT_KILLED, Receipt
-from lva.host.runtimes.runtime import split_cancelled
+from lva.host.runtimes.errors import split_cancelled
 from lva.host.terminator import Terminator
 from lva.host.watching import watch
 from lva.log_tail import LogTail

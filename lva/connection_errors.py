@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from lva.errors import counted
-from lva.host.runtimes.runtime import split_cancelled
+from lva.host.runtimes.errors import split_cancelled
 from lva.logs import brief, service_logger
 from lva.points import CONNECTION_ERRORS, SERVICE, MonitoringPoint
 from lva.recurring import Recurring

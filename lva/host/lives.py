@@ -17,7 +17,9 @@ from lva.host.life.record import Record, Watcher
 from lva.host.life.states import Ending, State
 from lva.host.life.view import Services
 from lva.host.loading.load import LoadedPlugin
-from lva.host.runtimes.runtime import AsyncioRuntime, Runtime, TrioRuntime
+from lva.host.runtimes.on_asyncio import AsyncioRuntime
+from lva.host.runtimes.on_trio import TrioRuntime
+from lva.host.runtimes.runtime import Runtime
 from lva.host.stop import Stop
 from lva.logs import service_logger
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import trio
 
-from lva.host.runtimes.runtime import Patience
+from lva.host.runtimes.patience import Patience
 
 #: How many of a plugin's last waits may outlast the deadline by the least grace there is.
 _LAST_WAITS: Final = 4

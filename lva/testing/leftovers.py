@@ -20,7 +20,7 @@ import trio
 from lva.errors import counted
 from lva.host.life.leaks import all_tasks
 from lva.host.process import starts
-from lva.host.runtimes.runtime import waiting_at
+from lva.host.runtimes.calls import waiting_at
 from lva.stacks import frames_of_threads
 from lva.testing.blocks import SCHEDULE
 from lva.testing.places import Place, frame_place, parsed_place

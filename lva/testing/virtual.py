@@ -21,7 +21,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from lva.host.life.leaks import all_tasks
-from lva.host.runtimes.runtime import TrioRuntime
+from lva.host.runtimes.on_trio import TrioRuntime
 from lva.logs import current_plugin
 from lva.stacks import frames_of_coroutine, frames_of_threads
 from lva.testing.world import World

@@ -25,7 +25,7 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 
 from lva.contract import PluginResponse
 from lva.host.routing import Gate, Match, RouteTable
-from lva.host.runtimes.runtime import split_cancelled
+from lva.host.runtimes.errors import split_cancelled
 from lva.host.watch.clock import enter_plugin, leave_plugin
 from lva.logs import brief
 from lva.settings import Settings

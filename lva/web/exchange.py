@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 import trio
 
 from lva.host.routing import Owner
-from lva.host.runtimes.runtime import split_cancelled
+from lva.host.runtimes.errors import split_cancelled
 from lva.logs import current_request, service_logger
 from lva.points import (
     ERRORS,

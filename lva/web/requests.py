@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 import trio
 
-from lva.host.runtimes.runtime import Patience
+from lva.host.runtimes.patience import Patience
 from lva.logs import brief
 from lva.points import MonitoringPoint
 from lva.settings import Settings

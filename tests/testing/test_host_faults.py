@@ -18,7 +18,8 @@ from lva.host.life.life import PluginLife
 from lva.host.life.restarts import Restarts
 from lva.host.life.states import State, Transition
 from lva.host.routing import RouteTable
-from lva.host.runtimes.runtime import TrioCall, TrioRuntime
+from lva.host.runtimes.calls import TrioCall
+from lva.host.runtimes.on_trio import TrioRuntime
 from lva.testing import contract
 from lva.testing.report import Report
 

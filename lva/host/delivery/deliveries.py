@@ -16,7 +16,7 @@ from lva.host.delivery.delivery import Delivery, Shared
 from lva.host.delivery.ledger import REMOVED, Ledger
 from lva.host.delivery.spool_file import SpoolFile, open_spool
 from lva.host.process.threads import in_thread
-from lva.host.runtimes.runtime import Patience
+from lva.host.runtimes.patience import Patience
 from lva.logs import plugin_logger
 from lva.settings import PluginSettings
 

@@ -27,7 +27,9 @@ from lva.host.delivery.settlement import Settlement
 from lva.host.delivery.spool import SpooledMailbox
 from lva.host.delivery.spool_file import SpoolFile
 from lva.host.delivery.tap import Taps
-from lva.host.runtimes.runtime import Call, Patience, Runtime, now
+from lva.host.runtimes.calls import Call
+from lva.host.runtimes.patience import Patience
+from lva.host.runtimes.runtime import Runtime, now
 from lva.logs import brief, own_logger, plugin_logger
 from lva.settings import PluginSettings
 

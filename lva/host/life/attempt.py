@@ -21,14 +21,10 @@ from lva.host.life.tasks import TaskNode, task_tree
 from lva.host.life.view import Door, TooLateError
 from lva.host.loading.configuration import PluginClass
 from lva.host.routing import Gate, RouteRefusedError, RouteTable
-from lva.host.runtimes.runtime import (
-    Call,
-    Patience,
-    Runtime,
-    TrioCall,
-    awaitable,
-    without_host_frames,
-)
+from lva.host.runtimes.calls import Call, TrioCall
+from lva.host.runtimes.errors import awaitable, without_host_frames
+from lva.host.runtimes.patience import Patience
+from lva.host.runtimes.runtime import Runtime
 from lva.logs import brief
 from lva.settings import PluginSettings
 

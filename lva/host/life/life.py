@@ -29,7 +29,8 @@ from lva.host.loading.load import LoadedPlugin
 from lva.host.plugin_modules import package_of
 from lva.host.routing import Gate, Owner
 from lva.host.runtimes.loop import LoopThread
-from lva.host.runtimes.runtime import Patience, Runtime
+from lva.host.runtimes.patience import Patience
+from lva.host.runtimes.runtime import Runtime
 from lva.logs import brief
 from lva.settings import PluginSettings
 

@@ -26,7 +26,8 @@ from lva.host.delivery.losses import UNWRITTEN
 from lva.host.delivery.mailbox import Mailbox, MemoryMailbox
 from lva.host.delivery.queue import Bounds
 from lva.host.life.states import State
-from lva.host.runtimes.runtime import Patience, TrioRuntime
+from lva.host.runtimes.on_trio import TrioRuntime
+from lva.host.runtimes.patience import Patience
 from lva.settings import PluginSettings
 from tests.support import StubRandom, journal, numbered, run_virtual, running_host, without_a_host
 

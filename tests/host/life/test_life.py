@@ -1160,7 +1160,7 @@ async def test_a_turn_that_comes_together_with_the_stop_is_not_taken(autojump_cl
     from lva.host.life.record import Record
     from lva.host.life.view import Services
     from lva.host.routing import RouteTable
-    from lva.host.runtimes.runtime import TrioRuntime
+    from lva.host.runtimes.on_trio import TrioRuntime
 
     async with trio.open_nursery() as nursery:
         services = Services(RouteTable(), lambda *_: True, list, {}, Path(), 2.0, StubRandom())

@@ -1,0 +1,105 @@
+"""A plugin on the service's own Trio loop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable, Iterable
+from contextvars import copy_context
+from typing import Any
+
+import trio
+
+from lva.error_text import keep_text
+from lva.host.runtimes.calls import TrioCall
+from lva.host.runtimes.errors import awaitable
+from lva.host.runtimes.runtime import BRIEFLY, Across, Constructed, Runtime
+from lva.logs import current_plugin
+
+
+class TrioRuntime(Runtime):
+    """Runs a plugin on the service's own Trio loop.
+
+    Args:
+        plugin: The plugin's name.
+        nursery: The host's nursery; it must tolerate tasks that never end.
+    """
+
+    across: Across | None = None
+    failed: Callable[[str, BaseException], None]  # never called: a task that fails ends its nursery
+
+    def __init__(self, plugin: str, nursery: trio.Nursery) -> None:
+        self._plugin = plugin
+        self._nursery = nursery
+
+    async def construct(
+        self, what: str, make: Callable[[], Any], timeout: float
+    ) -> Constructed | None:
+        """Call a class in a worker thread, since an `__init__` cannot be cancelled.
+
+        A thread that does not return is abandoned.
+        """
+        result: list[Constructed] = []
+        finished = threading.Lock()
+        finished.acquire()
+        arrived = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+        context = copy_context()
+        context.run(current_plugin.set, self._plugin)
+
+        def work() -> None:
+            try:
+                result.append(Constructed(instance=context.run(make)))
+            except BaseException as error:
+                keep_text(error)
+                result.append(Constructed(error=error))
+            finished.release()
+
+        def deliver(_outcome: object) -> None:
+            try:
+                token.run_sync_soon(arrived.set)
+            except trio.RunFinishedError:
+                return  # the service ended without it
+
+        try:
+            context.copy().run(trio.lowlevel.start_thread_soon, work, deliver, what)
+        except RuntimeError as error:  # no thread left
+            return Constructed(error=error)
+        if not finished.acquire(timeout=BRIEFLY):
+            with trio.move_on_after(timeout):
+                await arrived.wait()
+        return result[0] if result else None
+
+    def call(self, what: str, fn: Callable[..., Awaitable[Any]], *args: Any) -> TrioCall:
+        call = TrioCall(what, self._plugin, fn, *args)
+        self._nursery.start_soon(call.run, name=f"{what} (guard)")
+        return call
+
+    def begin(self, body: Callable[..., Awaitable[Any]], *args: Any) -> TrioCall:
+        return self.call(self._plugin, body, *args)
+
+    def equip(self, members: Iterable[Any], nursery: trio.Nursery) -> None:
+        for member in members:
+            member.nursery = nursery
+
+    def run(self, what: str, fn: Callable[[], Awaitable[Any]]) -> Awaitable[Any]:
+        return awaitable(what, fn())
+
+    follow = run
+
+    async def all_done(self) -> None:
+        """Return: leaving the body's nursery waits for them."""
+
+    def settle(self) -> None:
+        """Do nothing: the nursery's end left no task."""
+
+    def end(self) -> None:
+        """Do nothing: the loop is the service's."""
+
+    def stubborn(self) -> tuple[list[str], list[str]]:
+        return [], []
+
+    def asyncio_tasks(self) -> int:
+        return 0
+
+    def loop_thread(self) -> None:
+        return None
