@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from lva import logs
-from lva.host.runtimes import runtime as runtimes
+from lva.host.runtimes.patience import Patience
 
 #: Fixtures that start RabbitMQ, which takes eight seconds.
 RABBITMQ = {"node", "rabbitmq_node"}
@@ -41,7 +41,7 @@ def constructors_are_waited_for(
     On a busy machine, an hour of it may pass before a thread has its first turn.
     """
     if "autojump_clock" in request.fixturenames:
-        monkeypatch.setattr(runtimes, "_BRIEFLY", 10.0)
+        monkeypatch.setattr(Patience, "BRIEFLY", 10.0)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -31,7 +31,7 @@ from lva.host.life.life import PluginLife
 from lva.host.life.states import State
 from lva.host.loading.load import LoadedPlugin, load_plugins
 from lva.host.receipt import PluginReceipt, Receipt
-from lva.host.runtimes import runtime as runtimes
+from lva.host.runtimes.patience import Patience
 from lva.settings import PluginSettings, Settings
 from tests.warm import WarmProcess, starts_alike, warm_environment
 
@@ -374,11 +374,11 @@ def run_virtual(main: Callable[[], Awaitable[None]]) -> None:
     Virtual time does not wait for the threads in which constructors run, so the host does, longer than
     usual: on a busy machine an hour may pass before a thread has its first turn.
     """
-    usual, runtimes._BRIEFLY = runtimes._BRIEFLY, 10.0
+    usual, Patience.BRIEFLY = Patience.BRIEFLY, 10.0
     try:
         trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     finally:
-        runtimes._BRIEFLY = usual
+        Patience.BRIEFLY = usual
 
 
 class StubRandom(random.Random):

@@ -21,7 +21,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from lva.host.life.leaks import all_tasks
-from lva.host.runtimes.on_trio import TrioRuntime
+from lva.host.process.threads import AbandonableThread
 from lva.logs import current_plugin
 from lva.stacks import frames_of_coroutine, frames_of_threads
 from lva.testing.world import World
@@ -215,7 +215,7 @@ class VirtualTime(trio.abc.Instrument):
 
 _THREAD_CODES: Final[tuple[CodeType, ...]] = (
     trio.to_thread.run_sync.__code__,
-    TrioRuntime.construct.__code__,
+    AbandonableThread.wait.__code__,
 )
 #: A subprocess is waited for through a descriptor, but may take longer than a socket.
 _SUBPROCESS: Final = trio.run_process.__code__.co_filename

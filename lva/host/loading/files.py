@@ -17,6 +17,8 @@ from typing import Final
 
 import trio
 
+from lva.host.process.threads import AbandonableThread
+
 #: A file that was written this short a time ago, in seconds, may be written again without its times showing
 #: it: clocks of file systems are coarse.
 _RECENT: Final = 2.0
@@ -87,17 +89,18 @@ class Looks:
 
     def begin(self, files: Iterable[SourceFiles]) -> threading.Event:
         """Begin to look at the files of plugins; return what is set once that is done."""
-        files, done = [*files], threading.Event()
+        files = [*files]
 
         def work() -> None:
             for each in files:
                 each.look()
 
         try:
-            trio.lowlevel.start_thread_soon(work, lambda _outcome: done.set(), _THREAD)
+            return AbandonableThread(work, _THREAD).finished
         except RuntimeError:  # no thread left
+            done = threading.Event()
             done.set()
-        return done
+            return done
 
     async def look(self, files: Iterable[SourceFiles]) -> None:
         """Look at the files of plugins; return once that is done, and after `PATIENCE` in any case."""

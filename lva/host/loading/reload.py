@@ -23,6 +23,7 @@ from lva.host.loading.finder import PluginFinder
 from lva.host.loading.load import LoadedPlugin, load_plugin, spool_problems
 from lva.host.loading.source import PluginFileError
 from lva.host.plugin_modules import PACKAGE
+from lva.host.process.threads import AbandonableThread
 from lva.logs import brief, keep_secret, own_logger
 from lva.settings import Settings
 
@@ -65,8 +66,6 @@ async def load_beside(
     Raises:
         ConfigurationError: With everything that is wrong; nothing has changed then.
     """
-    done = trio.Event()
-    outcome: list[NewCode | Exception] = []
     if old.module.partition(".")[0] != PACKAGE:
         why = "comes from an installed package, which takes a restart of the service"
         raise ConfigurationError([f"plugin {old.name!r}: {old.path}: {why}"])
@@ -74,37 +73,30 @@ async def load_beside(
         raise ConfigurationError([f"plugin {old.name!r}: an earlier import has not returned yet"])
     _importing.add(old.name)
     running = _modules_of(old.name)
-    token = trio.lowlevel.current_trio_token()
 
-    def work() -> None:
+    def work() -> NewCode | Exception:
         try:
-            outcome.append(_load_aside(old, settings, running))
+            return _load_aside(old, settings, running)
         except Exception as error:  # handed to who waits
-            outcome.append(error)
+            return error
         finally:
             _importing.discard(old.name)
 
-    def deliver(_outcome: object) -> None:
-        try:
-            token.run_sync_soon(done.set)
-        except trio.RunFinishedError:
-            return  # the service ended without it
-
     try:
-        trio.lowlevel.start_thread_soon(work, deliver, f"{IMPORT_THREAD}{old.name}")
+        thread = AbandonableThread(work, f"{IMPORT_THREAD}{old.name}")
     except RuntimeError as error:  # no thread left
         _importing.discard(old.name)
         raise ConfigurationError(
             [f"plugin {old.name!r}: {old.path}: cannot be imported now: {error}"]
         ) from error
     with trio.move_on_after(limit):
-        await wait_any(done.wait, give_up.wait)
-    if not outcome:
+        await wait_any(thread.done.wait, give_up.wait)
+    new = thread.result
+    if new is None:
         # The thread is abandoned; what it still does is undone again when it returns.
         _put(old.name, running)
         why = "the service is stopping" if give_up.is_set() else f"took longer than {limit:g} s"
         raise ConfigurationError([f"plugin {old.name!r}: {old.path}: importing it: {why}"])
-    new = outcome[0]
     if isinstance(new, ConfigurationError):
         raise new
     if isinstance(new, Exception):

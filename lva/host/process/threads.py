@@ -1,9 +1,11 @@
-"""Blocking work of the host's own, in a thread."""
+"""Work in threads: short work of the host's own, and work that may never return."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from typing import TypeVar
+from contextlib import suppress
+from typing import Generic, TypeVar
 
 import trio
 
@@ -33,3 +35,41 @@ async def in_thread(work: Callable[[], T], limiter: trio.CapacityLimiter) -> T:
         if begun:
             raise
     return work()
+
+
+class AbandonableThread(Generic[T]):
+    """A thread that begins at once, and that nobody has to wait for: nothing can end it but itself.
+
+    Args:
+        work: What it does. May not fail.
+        name: The thread's.
+
+    Attributes:
+        done: Set on the event loop once the work is done.
+        finished: Set in the thread, a little sooner.
+        result: What the work returned; None before that.
+
+    Raises:
+        RuntimeError: The system has no thread left.
+    """
+
+    def __init__(self, work: Callable[[], T], name: str) -> None:
+        self.done = trio.Event()
+        self.finished = threading.Event()
+        self.result: T | None = None
+        token = trio.lowlevel.current_trio_token()
+
+        def deliver(_outcome: object) -> None:
+            self.finished.set()
+            with suppress(trio.RunFinishedError):  # the service ended without it
+                token.run_sync_soon(self.done.set)
+
+        def run() -> None:
+            self.result = work()
+
+        trio.lowlevel.start_thread_soon(run, deliver, name)
+
+    async def wait(self, limit: float) -> None:
+        """Wait until the work is done; for so many seconds at most. A cancellation ends the wait."""
+        with trio.move_on_after(limit):
+            await self.done.wait()

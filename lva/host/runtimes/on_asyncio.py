@@ -15,7 +15,8 @@ from lva.error_text import keep_text
 from lva.host.runtimes.calls import Call, TrioCall
 from lva.host.runtimes.errors import OwnCancellationError, awaitable, without_host_frames
 from lva.host.runtimes.loop import RECANCEL, LoopThread
-from lva.host.runtimes.runtime import BRIEFLY, Across, Constructed, Runtime
+from lva.host.runtimes.patience import Patience
+from lva.host.runtimes.runtime import Across, Constructed, Runtime
 from lva.logs import current_plugin
 
 
@@ -80,7 +81,7 @@ class AsyncioRuntime(Runtime):
         except (OSError, RuntimeError) as error:  # no descriptors or no thread left for a loop
             return Constructed(error=error)
         # A stop that comes now must not make a constructor that is nearly done one that was abandoned.
-        with trio.move_on_after(min(timeout, BRIEFLY), shield=True):
+        with trio.move_on_after(min(timeout, Patience.BRIEFLY), shield=True):
             await call.done.wait()
         if not call.done.is_set():
             with trio.move_on_after(timeout):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import copy_context
 from typing import Any
@@ -10,9 +9,11 @@ from typing import Any
 import trio
 
 from lva.error_text import keep_text
+from lva.host.process.threads import AbandonableThread
 from lva.host.runtimes.calls import TrioCall
 from lva.host.runtimes.errors import awaitable
-from lva.host.runtimes.runtime import BRIEFLY, Across, Constructed, Runtime
+from lva.host.runtimes.patience import Patience
+from lva.host.runtimes.runtime import Across, Constructed, Runtime
 from lva.logs import current_plugin
 
 
@@ -38,36 +39,23 @@ class TrioRuntime(Runtime):
 
         A thread that does not return is abandoned.
         """
-        result: list[Constructed] = []
-        finished = threading.Lock()
-        finished.acquire()
-        arrived = trio.Event()
-        token = trio.lowlevel.current_trio_token()
         context = copy_context()
         context.run(current_plugin.set, self._plugin)
 
-        def work() -> None:
+        def work() -> Constructed:
             try:
-                result.append(Constructed(instance=context.run(make)))
+                return Constructed(instance=context.run(make))
             except BaseException as error:
                 keep_text(error)
-                result.append(Constructed(error=error))
-            finished.release()
-
-        def deliver(_outcome: object) -> None:
-            try:
-                token.run_sync_soon(arrived.set)
-            except trio.RunFinishedError:
-                return  # the service ended without it
+                return Constructed(error=error)
 
         try:
-            context.copy().run(trio.lowlevel.start_thread_soon, work, deliver, what)
+            thread = context.copy().run(AbandonableThread, work, what)
         except RuntimeError as error:  # no thread left
             return Constructed(error=error)
-        if not finished.acquire(timeout=BRIEFLY):
-            with trio.move_on_after(timeout):
-                await arrived.wait()
-        return result[0] if result else None
+        if not thread.finished.wait(Patience.BRIEFLY):
+            await thread.wait(timeout)
+        return thread.result
 
     def call(self, what: str, fn: Callable[..., Awaitable[Any]], *args: Any) -> TrioCall:
         call = TrioCall(what, self._plugin, fn, *args)

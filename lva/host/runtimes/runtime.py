@@ -16,10 +16,6 @@ import trio
 from lva.host.runtimes.calls import Call, TrioCall
 from lva.host.runtimes.loop import LoopThread
 
-#: How long, in seconds, an `__init__` may block the event loop before it is waited for in the
-#: background. Nearly all return sooner, and then no task switch is needed.
-BRIEFLY = 0.02
-
 
 @dataclass(frozen=True, slots=True)
 class Constructed:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from lva import BaseBackgroundPlugin
 from lva.errors import counted
 from lva.host.life.states import ENDED, TRANSITIONS, State
-from lva.host.runtimes import runtime as runtimes
+from lva.host.runtimes.patience import Patience
 from tests.support import (
     StubRandom,
     journal,
@@ -305,7 +305,7 @@ async def test_an_error_raised_by_the_clean_up_of_a_timed_out_initialize_is_logg
 
 
 async def test_a_constructor_that_hangs_is_left_behind(tmp_path, autojump_clock, monkeypatch):
-    monkeypatch.setattr(runtimes, "_BRIEFLY", 0.02)  # it never has its turn: virtual time may pass
+    monkeypatch.setattr(Patience, "BRIEFLY", 0.02)  # it never has its turn: virtual time may pass
     source = """
         release = threading.Event()
 
