@@ -111,26 +111,6 @@ class PluginLife:
         self._how_ended = "closed"
         self._told_to_end = False
 
-    # What others ask of a life
-
-    @property
-    def is_event_plugin(self) -> bool:
-        """Whether points are delivered to it, so that it stops after the background plugins."""
-        return bool(self.deliveries)
-
-    def left_running(self) -> tuple[list[str], list[str]]:
-        """Name the tasks and threads of its runtime that have not ended, once nothing more is tried."""
-        over = self.ended.is_set() or self.state.value is State.ABANDONED
-        return self._runtime.stubborn() if over else ([], [])
-
-    def asyncio_tasks(self) -> int:
-        """Count its tasks on its asyncio loop, if it has one."""
-        return self._runtime.asyncio_tasks()
-
-    def loop_thread(self) -> LoopThread | None:
-        """Return the thread of its asyncio loop, while it has one. Any thread may call."""
-        return self._runtime.loop_thread()
-
     async def supervise(self) -> None:
         """Be the plugin's supervisor task, from its turn on, until it is stopped or has failed.
 
@@ -149,87 +129,6 @@ class PluginLife:
                 await self.give_up_points()
             self._release()
 
-    def begin_stop(self, deadline: float) -> None:
-        """Begin to stop the plugin: its tasks are cancelled, then it is closed.
-
-        Args:
-            deadline: Trio time past which the plugin is abandoned.
-
-        `ended` is set once the life has ended, at most `Patience.LEAST` past the deadline for each
-        thing that has to be waited for.
-        """
-        self._patience.set_deadline(deadline)
-        self.stop_begun = trio.current_time()
-        if self.ended.is_set():
-            self.stop_seconds = 0.0
-            return
-        self._end("the service stops")
-
-    async def finish_calls(self, ending: Ending) -> None:
-        """Before an end: begin nothing new, and let the calls that are under way come to theirs.
-
-        Batches have `stop_timeout` for that, requests a moment; what takes longer is cancelled later.
-        """
-        with trio.move_on_after(self.settings.stop_timeout):
-            await self.record.deliveries.pause()
-        self.owner.gate = ending.gate_before
-        with trio.move_on_after(min(_REQUESTS_GRACE, self.settings.stop_timeout)):
-            await self.owner.idle().wait()
-
-    def begin_ending(self, ending: Ending, reason: str) -> None:
-        """Begin to end this life as an operator wants it; each step has the plugin's own limits.
-
-        Args:
-            ending: What comes after it.
-            reason: Why, for people.
-        """
-        if not self.ended.is_set():
-            self.record.ending = ending
-            if ending is Ending.PAUSE:
-                self._how_ended = reason
-            self._end(reason)
-
-    def _end(self, reason: str) -> None:
-        self._told_to_end = True
-        if self.state.value is not State.STOPPING and self.state.value not in ENDED:
-            self.record.move(State.STOPPING, reason)
-        self._scope.cancel()
-
-    async def give_up_points(self) -> None:
-        """Accept no more points, and give up those that nobody will deliver; once.
-
-        What has a spool on disk is kept there for the next run.
-        """
-        in_order = self.state.value in {State.LOADED, State.STOPPING, State.STOPPED}
-        await self.record.deliveries.give_up(SHUTDOWN if in_order else FAILED)
-
-    def set_aside(self, reason: str) -> None:
-        """After the end: let a plugin that has failed count as one that an operator has stopped."""
-        if self.state.value is State.FAILED:
-            self.record.move(State.STOPPED, reason)
-        if self.state.value is State.STOPPED:
-            self.record.ending = Ending.PAUSE
-
-    async def forgo_next(self) -> None:
-        """After the end: no other life follows, although one was to; let go of what waits for it."""
-        if self.record.paused:
-            return  # its points go on waiting
-        self.record.ending = Ending.FOR_GOOD
-        self._routes.set_gate(self.owner, Gate.GONE)
-        await self.give_up_points()
-
-    async def drain(self, deadline: float) -> None:
-        """Accept no more points and deliver those that wait, until the deadline (Trio time)."""
-        self.record.deliveries.close()
-        with trio.move_on_at(deadline):
-            await wait_any(self.record.deliveries.all_delivered, self._delivers_no_more)
-
-    async def _delivers_no_more(self) -> None:
-        alive = {State.RUNNING, State.INITIALIZING}
-        await self.state.wait_value(lambda state: state not in alive)
-
-    # One attempt
-
     async def _one_attempt(self) -> bool:
         """Live once; return whether to try again, after a back-off."""
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -246,8 +145,6 @@ class PluginLife:
         finally:
             await attempt.wind_up()
         return again and self.state.value is State.BACKOFF
-
-    # After an attempt
 
     def _decide(self, crash: Crash, attempt: Attempt) -> bool:
         """Log a crash; choose between back-off and giving up; return whether to try again."""
@@ -290,6 +187,109 @@ class PluginLife:
         if self.stop_begun is not None:
             self.stop_seconds = trio.current_time() - self.stop_begun
         self.ended.set()
+
+    # What ends it
+
+    def begin_stop(self, deadline: float) -> None:
+        """Begin to stop the plugin: its tasks are cancelled, then it is closed.
+
+        Args:
+            deadline: Trio time past which the plugin is abandoned.
+
+        `ended` is set once the life has ended, at most `Patience.LEAST` past the deadline for each
+        thing that has to be waited for.
+        """
+        self._patience.set_deadline(deadline)
+        self.stop_begun = trio.current_time()
+        if self.ended.is_set():
+            self.stop_seconds = 0.0
+            return
+        self._end("the service stops")
+
+    def begin_ending(self, ending: Ending, reason: str) -> None:
+        """Begin to end this life as an operator wants it; each step has the plugin's own limits.
+
+        Args:
+            ending: What comes after it.
+            reason: Why, for people.
+        """
+        if not self.ended.is_set():
+            self.record.ending = ending
+            if ending is Ending.PAUSE:
+                self._how_ended = reason
+            self._end(reason)
+
+    def _end(self, reason: str) -> None:
+        self._told_to_end = True
+        if self.state.value is not State.STOPPING and self.state.value not in ENDED:
+            self.record.move(State.STOPPING, reason)
+        self._scope.cancel()
+
+    async def finish_calls(self, ending: Ending) -> None:
+        """Before an end: begin nothing new, and let the calls that are under way come to theirs.
+
+        Batches have `stop_timeout` for that, requests a moment; what takes longer is cancelled later.
+        """
+        with trio.move_on_after(self.settings.stop_timeout):
+            await self.record.deliveries.pause()
+        self.owner.gate = ending.gate_before
+        with trio.move_on_after(min(_REQUESTS_GRACE, self.settings.stop_timeout)):
+            await self.owner.idle().wait()
+
+    async def drain(self, deadline: float) -> None:
+        """Accept no more points and deliver those that wait, until the deadline (Trio time)."""
+        self.record.deliveries.close()
+        with trio.move_on_at(deadline):
+            await wait_any(self.record.deliveries.all_delivered, self._delivers_no_more)
+
+    async def _delivers_no_more(self) -> None:
+        alive = {State.RUNNING, State.INITIALIZING}
+        await self.state.wait_value(lambda state: state not in alive)
+
+    async def give_up_points(self) -> None:
+        """Accept no more points, and give up those that nobody will deliver; once.
+
+        What has a spool on disk is kept there for the next run.
+        """
+        in_order = self.state.value in {State.LOADED, State.STOPPING, State.STOPPED}
+        await self.record.deliveries.give_up(SHUTDOWN if in_order else FAILED)
+
+    # After it
+
+    def set_aside(self, reason: str) -> None:
+        """After the end: let a plugin that has failed count as one that an operator has stopped."""
+        if self.state.value is State.FAILED:
+            self.record.move(State.STOPPED, reason)
+        if self.state.value is State.STOPPED:
+            self.record.ending = Ending.PAUSE
+
+    async def forgo_next(self) -> None:
+        """After the end: no other life follows, although one was to; let go of what waits for it."""
+        if self.record.paused:
+            return  # its points go on waiting
+        self.record.ending = Ending.FOR_GOOD
+        self._routes.set_gate(self.owner, Gate.GONE)
+        await self.give_up_points()
+
+    # What others ask of a life
+
+    @property
+    def is_event_plugin(self) -> bool:
+        """Whether points are delivered to it, so that it stops after the background plugins."""
+        return bool(self.deliveries)
+
+    def left_running(self) -> tuple[list[str], list[str]]:
+        """Name the tasks and threads of its runtime that have not ended, once nothing more is tried."""
+        over = self.ended.is_set() or self.state.value is State.ABANDONED
+        return self._runtime.stubborn() if over else ([], [])
+
+    def asyncio_tasks(self) -> int:
+        """Count its tasks on its asyncio loop, if it has one."""
+        return self._runtime.asyncio_tasks()
+
+    def loop_thread(self) -> LoopThread | None:
+        """Return the thread of its asyncio loop, while it has one. Any thread may call."""
+        return self._runtime.loop_thread()
 
     def _task_failed(self, where: str, error: BaseException) -> None:
         if self._attempt is None:
