@@ -6,7 +6,6 @@ Its owner holds a lock on a file in it. The operating system releases that with 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -16,14 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from lva import locks
 from lva.errors import ConfigurationError
 from lva.host.process.state import own_descriptors
 
 #: The file with the lock, and with what its owner says of itself.
 LOCK_FILE: Final = "service.lock"
 _MOST_TEXT: Final = 4096
-#: The descriptors of the locks that this process holds.
-_held: Final[set[int]] = set()
 
 
 @contextlib.contextmanager
@@ -39,16 +37,14 @@ def owned(path: Path, bind: str = "an unknown address") -> Iterator[None]:
     """
     _make_private(path)
     descriptor = _lock(path)
-    _held.add(descriptor)
     own_descriptors.add(descriptor)
     try:
         _introduce(descriptor, bind)
         yield
     finally:
-        _held.discard(descriptor)
         own_descriptors.discard(descriptor)
         with contextlib.suppress(OSError):  # a plugin may have closed it
-            os.close(descriptor)
+            locks.close(descriptor)
 
 
 def _make_private(path: Path) -> None:
@@ -75,7 +71,7 @@ def _lock(path: Path) -> int:
     descriptor = -1
     try:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locks.take(descriptor)
     except BlockingIOError as error:
         owner = _owner(descriptor)
         os.close(descriptor)
@@ -107,14 +103,3 @@ def _owner(descriptor: int) -> str:
     except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return "another service"
     return f"another service: process {pid} on {host}, which listens at {bind}, since {since}"
-
-
-def _let_go() -> None:
-    """Close the locks in a forked child: one that outlives the service must not keep them."""
-    for descriptor in _held:
-        with contextlib.suppress(OSError):
-            os.close(descriptor)
-    _held.clear()
-
-
-os.register_at_fork(after_in_child=_let_go)

@@ -40,11 +40,13 @@ def test_a_second_service_is_refused_and_told_who_has_the_directory(
 ) -> None:
     """Kind: two services that write into one directory.
 
-    Commands that only read work beside the owner. The lock ends with its process, also when that is killed
+    Commands that only read work beside the owner. Its locks end with its process, also when that is killed
     and a child that a plugin forked lives on.
     """
     write_plugin(tmp_path / "plugins", "forks", FORKS)
-    with ServiceProcess(tmp_path, ["forks"]) as owner:
+    points = tmp_path / "points.jsonl"
+    toml = f"[plugins.file.config]\npath = '{points}'"
+    with ServiceProcess(tmp_path, ["file", "forks"], toml) as owner:
         child = int(owner.wait_for(r"^child (\d+)$")[1])
         try:
             owner.wait_until_ready()
@@ -61,8 +63,8 @@ def test_a_second_service_is_refused_and_told_who_has_the_directory(
 
             owner.process.kill()
             owner.process.wait()
-            with owned(tmp_path / "state"):
-                pass
+            with owned(tmp_path / "state"), points.open() as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         finally:
             os.kill(child, signal.SIGKILL)
 

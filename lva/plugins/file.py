@@ -11,7 +11,6 @@ A line is ASCII whatever the point holds, so that all readers agree where it end
 """
 
 import errno
-import fcntl
 import json
 import logging
 import math
@@ -35,6 +34,7 @@ from lva import (
     PermanentDeliveryError,
     PluginApp,
     RetryLaterError,
+    locks,
 )
 from lva.errors import counted
 from lva.user_paths import absolute
@@ -168,7 +168,7 @@ class RotatedFile:
         if not stat.S_ISREG(os.fstat(self._fd).st_mode):
             raise UnusableError(f"{self.name} is no file; for standard output, set path to -")
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locks.take(self._fd)
         except BlockingIOError as error:
             raise UnusableError(f"{self.name} is being written by another process") from error
         if not START.startswith(os.pread(self._fd, len(START), 0)):
@@ -227,7 +227,7 @@ class RotatedFile:
         """Close the file; it can be opened again."""
         if self._fd != -1:
             fd, self._fd = self._fd, -1
-            os.close(fd)
+            locks.close(fd)
 
 
 class StandardOutput:

@@ -41,10 +41,19 @@ def look(app):
                         listening.append(name)
         except OSError:
             continue
+    locked = [name for name in os.listdir("/proc/self/fd") if holds_lock(name)]
     handlers = [str(signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGPROF)]
-    seen = {"said": said, "listening": listening, "handlers": handlers, "wakeup": signal.set_wakeup_fd(-1)}
+    wakeup = signal.set_wakeup_fd(-1)
+    seen = {"said": said, "listening": listening, "locked": locked, "handlers": handlers, "wakeup": wakeup}
     FILE.with_suffix(".part").write_text(json.dumps(seen))
     FILE.with_suffix(".part").rename(FILE)
+
+def holds_lock(number):
+    try:
+        is_ours = os.readlink(f"/proc/self/fd/{number}").startswith(str(FILE.parent.parent))
+        return is_ours and "lock:" in Path(f"/proc/self/fdinfo/{number}").read_text()
+    except OSError:  # it was the directory's own
+        return False
 
 def serve(app):
     look(app)
@@ -125,7 +134,7 @@ def test_a_signal_to_what_is_forked_ends_it_and_does_not_reach_the_service(
         source = SOURCE.format(runtime=runtime, body=PLACES[place].format(way=way))
         write_plugin(tmp_path / "plugins", name, source, PREAMBLE)
     toml = "[plugins]\n" + "".join(f"{name}.restart = 'never'\n" for name in names)
-    with ServiceProcess(tmp_path, names, toml) as service:
+    with ServiceProcess(tmp_path, ["file", *names], toml) as service:
         codes = {name: tmp_path / "plugins" / f"{name}.code" for name in names}
         service.wait_until(lambda: all(path.exists() for path in codes.values()), 30)
         assert service.get("/readyz").status_code == 200
@@ -136,7 +145,7 @@ def test_a_signal_to_what_is_forked_ends_it_and_does_not_reach_the_service(
             assert codes[name].read_text() == "15"
             seen = json.loads((tmp_path / "plugins" / f"{name}.json").read_text())
             assert "refused" in str(seen["said"])
-            assert seen["listening"] == []
+            assert seen["listening"] == seen["locked"] == []
             assert seen["handlers"] == ["0", "0"]
             assert seen["wakeup"] == -1
 
