@@ -6,7 +6,6 @@ to be awaited, and the object may be used in any thread.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +13,8 @@ from typing import Any
 
 from quart import Request
 from werkzeug.datastructures import Headers, MultiDict
-from werkzeug.exceptions import BadRequest
+
+from lva.web.json_bodies import read_json
 
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
@@ -81,12 +81,7 @@ class CompleteRequest:
         """
         if not self.body:
             return None
-        try:
-            return json.loads(self.body)
-        except ValueError as error:
-            raise BadRequest(f"The request's body is not JSON: {error}.") from error
-        except RecursionError as error:
-            raise BadRequest("The request's body is not JSON: it is nested too deeply.") from error
+        return read_json(self.body)
 
     @property
     def text(self) -> str:

@@ -7,9 +7,13 @@ from typing import Any
 from quart_trio.wrappers import TrioRequest
 from werkzeug.exceptions import BadRequest
 
+from lva.web.json_bodies import read_json
+
 
 class ServiceRequest(TrioRequest):
     """Quart's request, whose errors in reading a body are all `BadRequest`."""
+
+    _json: Any = ...
 
     async def get_data(
         self, cache: bool = True, as_text: bool = False, parse_form_data: bool = False
@@ -30,18 +34,16 @@ class ServiceRequest(TrioRequest):
         Raises:
             BadRequest: It is not JSON; with `silent`, None is returned.
         """
+        if not (force or self.is_json):
+            return None
         try:
-            return await super().get_json(force, silent, cache)
-        except (BadRequest, RecursionError) as error:
+            if not cache or self._json is ...:
+                self._json = read_json(await self.get_data(cache=cache))
+        except BadRequest:
             if silent:
                 return None
-            if isinstance(error, BadRequest):
-                raise
-            raise BadRequest("The request's body is not JSON: it is nested too deeply.") from error
-
-    def on_json_loading_failed(self, error: Exception) -> Any:
-        """Refuse it."""
-        raise BadRequest(f"The request's body is not JSON: {error}.") from error
+            raise
+        return self._json
 
     async def _load_form_data(self) -> None:
         try:

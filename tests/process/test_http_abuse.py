@@ -181,6 +181,17 @@ class Routes(BaseBackgroundPlugin):
         self.addRoute("/additions/refused", refused)
 """
 
+ASYNCIO = """
+async def read_json(request):
+    return {"read": type(request.json).__name__}
+
+class Asyncio(BaseBackgroundPlugin):
+    runtime = "asyncio"
+
+    async def initialize(self):
+        self.addRoute("/asyncio/read_json", read_json, methods={"post"})
+"""
+
 _ids = itertools.count(1)
 
 
@@ -190,10 +201,13 @@ class Abused(ServiceProcess):
     def __init__(self, tmp_path: Path, toml: str = "", **options: Any) -> None:
         write_plugin(tmp_path / "plugins", "recorder", RECORDER)
         write_plugin(tmp_path / "plugins", "routes", ROUTES)
+        write_plugin(tmp_path / "plugins", "asyncio_routes", ASYNCIO)
         self.path = tmp_path / "points"
         self.path.touch()
         table = f"\n[plugins.recorder.config]\npath = '{self.path}'\n"
-        super().__init__(tmp_path, ["recorder", "routes"], toml=toml + table, **options)
+        super().__init__(
+            tmp_path, ["recorder", "routes", "asyncio_routes"], toml=toml + table, **options
+        )
 
     def connect(self, timeout: float = 5.0, receive_buffer: int | None = None) -> socket.socket:
         host, port = self.url.removeprefix("http://").split(":")
@@ -890,6 +904,13 @@ def test_names_that_the_service_sets_are_refused(service: Abused) -> None:
 NOT_UTF8 = b"\xe9\xff"
 FORM = "application/x-www-form-urlencoded"
 PARTS = "multipart/form-data; boundary=x"
+#: UTF-16 and UTF-32, whole or broken; half characters; what only Python reads; too deep, and too long.
+NO_JSON = [
+    *('{"a": 1}'.encode(f"utf-{bits}") for bits in ("16", "16-le", "16-be", "32", "32-be")),
+    b"\xff\xfe\x00\xd8", b"\xff\xfe\0\0\xff\xff\xff\xff", b'"\xed\xa0\x80"', b'"\\ud800"',
+    b'{"a": ["\\uDfff\\ud800"]}', b'{"\\udc00": 1}', b"NaN", b"[-Infinity]", b'{"a":' * 900,
+    b"-" + b"9" * 4990, b'"\x01"', b"{} x",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -904,6 +925,11 @@ PARTS = "multipart/form-data; boundary=x"
         ("/read_json", "application/json", b"[" * 4990),
         ("/read_json", "application/json", b"9" * 4990),
         ("/read_json", "text/plain", b"\0"),
+        *(
+            (path, "application/json", body)
+            for path in ("/read_json", "/asyncio/read_json")
+            for body in NO_JSON
+        ),
         ("/read_text", "text/plain; charset=utf-16", NOT_UTF8),
         ("/read_form", FORM, b"a=" + NOT_UTF8),
         ("/read_form", f"{FORM}; charset=klingon", b"a=" + NOT_UTF8),
@@ -932,7 +958,21 @@ def test_a_body_that_cannot_be_read_is_the_clients_mistake(
         service.the_point(request_id, f"POST:{path}", 400, "bad_request")
     silently = service.request("POST", "/read_json_silently", content=body)
     assert silently.json() == {"read": "NoneType"}
-    assert not [r for r in service.records[before:] if r.get("plugin") == "routes"]
+    assert not [
+        r for r in service.records[before:] if r.get("plugin") in {"routes", "asyncio_routes"}
+    ]
+
+
+@pytest.mark.parametrize("path", ["/read_json", "/asyncio/read_json"])
+@pytest.mark.parametrize(
+    ("body", "read"),
+    [(b'\xef\xbb\xbf{"a": 1}', "dict"), (b'{"a": 1, "a": 2}', "dict"), (b'"\\ud83d\\ude00"', "str"),
+     (b'"\\\\ud800"', "str"), (b"[" * 400 + b"]" * 400, "list"), (b"9" * 4000, "int")],
+)  # fmt: skip
+def test_json_that_is_strange_is_read_the_same_way_in_both_styles(
+    path: str, body: bytes, read: str, service: Abused
+) -> None:
+    assert service.request("POST", path, content=body).json() == {"read": read}
 
 
 # Responses that HTTP does not allow
