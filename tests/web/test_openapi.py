@@ -582,3 +582,9 @@ def test_the_schemas_are_derived_in_any_number_of_threads_at_once():
         gc.set_threshold(*before)
         gc.callbacks.remove(interrupt)
     assert all(schemas == found[0] for schemas in found)
+
+
+def test_the_schemas_are_derived_once_for_all_requests():
+    """Kind: a request that anybody may send and that costs the service much, each time."""
+    found = [document([])["components"]["schemas"] for _ in range(2)]
+    assert found[0] is found[1]
