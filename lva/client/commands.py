@@ -43,11 +43,22 @@ def status(target: Target, as_json: bool) -> None:
     sys.exit(0 if found["ready"] else 1)
 
 
+def text(value: str) -> str:
+    """Return an argument for the service, which is UTF-8 whatever the locale takes its bytes for."""
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 @click.command()
-@click.argument("plugin", required=False)
-@click.option("--series", multiple=True, help="Only points of this series; may be repeated.")
+@click.argument("plugin", required=False, type=text)
 @click.option(
-    "--tag", multiple=True, metavar="NAME:VALUE", help="Only points with this tag; may be repeated."
+    "--series", multiple=True, type=text, help="Only points of this series; may be repeated."
+)
+@click.option(
+    "--tag",
+    multiple=True,
+    type=text,
+    metavar="NAME:VALUE",
+    help="Only points with this tag; may be repeated.",
 )
 @click.option(
     "--rate",
@@ -130,7 +141,7 @@ def action(verb: str) -> click.Command:
     codes = "Exit codes: 0 done; 1 refused; 2 wrong usage; 3 no service responds."
 
     @click.command(verb, help=f"{ACTIONS[verb]}\n\n{codes}")
-    @click.argument("plugin")
+    @click.argument("plugin", type=text)
     @targeted
     def command(target: Target, plugin: str) -> None:
         from lva.client.asking import ask, refusal

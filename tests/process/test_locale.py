@@ -59,7 +59,7 @@ def test_service_and_commands_work_in_the_poorest_locale(tmp_path: Path) -> None
         assert service.get("/docs").status_code == 200
         commands = [
             "plugins", "plugins --json", "check plugins/doors.py", "check --json plugins/doors.py",
-            "new fenster", f"status --address {service.url}",
+            "new fenster", f"status --address {service.url}", f"stop 扉 --address {service.url}",
         ]  # fmt: skip
         command = [sys.executable, str(tmp_path / "commands.py"), *commands]
         # A terminal that has letters, but not these; click takes one that has only ASCII to be UTF-8.
@@ -68,7 +68,9 @@ def test_service_and_commands_work_in_the_poorest_locale(tmp_path: Path) -> None
             shell.wait()
         assert service.stop() == 0
     said = [line for line in shell.lines if line.startswith("code")]
-    assert said == [f"code 0 of {command}" for command in commands], shell.output
+    assert said[:-1] == [f"code 0 of {command}" for command in commands[:-1]], shell.output
+    assert said[-1].startswith("code 1 of stop ")  # there is no such plugin
+    assert "Traceback" not in shell.output
     assert r"Z\xe4hlt die T\xfcren, \u6249" in shell.output
     assert "EncodingWarning" not in service.output + shell.output
     assert any(record["message"] == "größe ☃" for record in service.records)
