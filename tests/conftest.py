@@ -7,15 +7,27 @@ import gc
 import logging
 import os
 import ssl
+import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from lva import logs
 from lva.host.runtimes.patience import Patience
+from tests.support import BYTECODE
 
 #: Fixtures that start RabbitMQ, which takes eight seconds.
 RABBITMQ = {"node", "rabbitmq_node"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have one directory for the bytecode of what is started, for all processes that run tests."""
+    if BYTECODE not in os.environ:
+        directory = tempfile.TemporaryDirectory(prefix="lva-bytecode-")
+        os.environ[BYTECODE] = directory.name
+        config.add_cleanup(directory.cleanup)
+        config.add_cleanup(functools.partial(os.environ.__delitem__, BYTECODE))
 
 
 @pytest.hookimpl(tryfirst=True)  # before those that are not asked for are left out
@@ -51,10 +63,10 @@ def certificates_are_read_once() -> Iterator[None]:
     files = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
     @functools.cache
-    def kept(_files: tuple[str | None, ...], **where: str) -> ssl.SSLContext:
+    def kept(_files: tuple[str | None, ...], **where: Any) -> ssl.SSLContext:
         return read(**where)
 
-    def create(*purpose: ssl.Purpose, **options: str) -> ssl.SSLContext:
+    def create(*purpose: ssl.Purpose, **options: Any) -> ssl.SSLContext:
         if purpose or not options.keys() <= {"cafile", "capath"}:
             return read(*purpose, **options)
         return kept(tuple(os.environ.get(name) for name in files), **options)

@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import textwrap
 import threading
 import time
@@ -52,16 +51,16 @@ def numbered(count: int, start: int = 0) -> list[MonitoringPoint]:
     return [MonitoringPoint("numbers", 1.0, {}, {"n": n}) for n in range(start, start + count)]
 
 
-#: Where the processes that tests start keep bytecode, where Python is told not to do so beside the source: to
-#: compile all anew would be a fifth of each one's start.
-_BYTECODE: Final = tempfile.TemporaryDirectory(prefix="lva-bytecode-")
+#: Names the directory for the bytecode of processes that tests start, where Python is told to keep none beside
+#: the source: to compile all anew would be a fifth of each one's start.
+BYTECODE: Final = "LVA_TESTS_BYTECODE"
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
     """Return this process's environment without settings of the service, and with `extra`."""
     kept = {key: value for key, value in os.environ.items() if "LUNA_VIDEO_AGENT" not in key}
     if kept.pop("PYTHONDONTWRITEBYTECODE", ""):
-        kept["PYTHONPYCACHEPREFIX"] = _BYTECODE.name
+        kept["PYTHONPYCACHEPREFIX"] = os.environ[BYTECODE]
     return {**kept, "PYTHONUNBUFFERED": "1", **extra}
 
 
