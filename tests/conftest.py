@@ -15,6 +15,7 @@ import pytest
 
 from lva import logs
 from lva.host.runtimes.patience import Patience
+from tests.process.moments import LONG
 from tests.support import BYTECODE
 
 #: Fixtures that start RabbitMQ, which takes eight seconds.
@@ -32,9 +33,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before those that are not asked for are left out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put what starts RabbitMQ into the soak tier."""
+    """Put what starts RabbitMQ into the soak tier, and random examples in their long form."""
     for item in items:
-        if RABBITMQ.intersection(getattr(item, "fixturenames", ())):
+        random = LONG and getattr(getattr(item, "function", None), "is_hypothesis_test", False)
+        if random or RABBITMQ.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.soak)
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import httpx
+import hypothesis
 import trio
 import trio.testing
 
@@ -32,6 +33,7 @@ from lva.host.loading.load import LoadedPlugin, load_plugins
 from lva.host.receipt import PluginReceipt, Receipt
 from lva.host.runtimes.patience import Patience
 from lva.settings import PluginSettings, Settings
+from tests.process.moments import LONG
 from tests.warm import WarmProcess, starts_alike, warm_environment
 
 PREAMBLE = "import time\nimport threading\nimport trio\nfrom lva import *\n"
@@ -51,8 +53,8 @@ def numbered(count: int, start: int = 0) -> list[MonitoringPoint]:
     return [MonitoringPoint("numbers", 1.0, {}, {"n": n}) for n in range(start, start + count)]
 
 
-#: Names the directory for the bytecode of processes that tests start, where Python is told to keep none beside
-#: the source: to compile all anew would be a fifth of each one's start.
+#: Names the directory for the bytecode of what tests start, where Python is told to keep none next to the
+#: source: to compile all anew would be a fifth of each start.
 BYTECODE: Final = "LVA_TESTS_BYTECODE"
 
 
@@ -62,6 +64,11 @@ def clean_environment(**extra: str) -> dict[str, str]:
     if kept.pop("PYTHONDONTWRITEBYTECODE", ""):
         kept["PYTHONPYCACHEPREFIX"] = os.environ[BYTECODE]
     return {**kept, "PYTHONUNBUFFERED": "1", **extra}
+
+
+def examples(count: int) -> hypothesis.settings:
+    """Let a property be tried with so many examples, with ten times as many in the long form of the tests."""
+    return hypothesis.settings(max_examples=count * (10 if LONG else 1), deadline=None)
 
 
 class ServiceProcess:

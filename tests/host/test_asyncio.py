@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lva import luna
@@ -35,7 +35,7 @@ from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from lva.host.runtimes import loop as loops
 from tests.log_lines import names_plugin
-from tests.support import host_settings, journal, numbered, running_host, write_plugin
+from tests.support import examples, host_settings, journal, numbered, running_host, write_plugin
 from tests.telling import (
     ASYNCIO_STYLE,
     PATIENCE,
@@ -1795,7 +1795,7 @@ async def test_a_busy_loop_is_not_taken_for_a_blocked_one(tmp_path, told):
         max_size=30,
     ),
 )
-@settings(deadline=None)
+@examples(30)
 def test_a_crossing_is_a_bounded_queue_before_the_queue(limit, overflow, steps):
     async def main() -> None:
         bounds = Bounds(limit, drop_oldest=overflow == "drop_oldest", size_of=lambda _point: 0)

@@ -17,13 +17,20 @@ from typing import Any
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lva import MonitoringPoint, PartialDeliveryError, PermanentDeliveryError, RetryLaterError
 from lva.host.life.states import State
 from lva.plugins import file as module
-from tests.support import RunningHost, ServiceProcess, numbered, running_host, write_plugin
+from tests.support import (
+    RunningHost,
+    ServiceProcess,
+    examples,
+    numbered,
+    running_host,
+    write_plugin,
+)
 
 
 @asynccontextmanager
@@ -181,7 +188,7 @@ async def test_full_files_move_up_and_the_oldest_goes(tmp_path):
         assert (tmp_path / "points").stat().st_mode & 0o777 == 0o600
 
 
-@settings(max_examples=60, deadline=None)
+@examples(20)
 @given(
     st.lists(st.lists(st.integers(20, 400), max_size=12), max_size=12),
     st.integers(400, 1500),
@@ -622,7 +629,7 @@ def test_a_reader_that_reads_nothing_is_a_reason_to_come_back_later(pipe):
     assert os.read(reader, 1 << 20) == b"".join(later), "and nothing of what was to be repeated"
 
 
-@settings(max_examples=25, deadline=None)
+@examples(10)
 @given(st.lists(st.integers(1, 9000), min_size=1, max_size=8), st.randoms(use_true_random=False))
 def test_lines_are_whole_however_the_reader_dawdles(sizes, rng):
     patch = pytest.MonkeyPatch()

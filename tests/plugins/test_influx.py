@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
@@ -38,6 +38,7 @@ from tests.plugins.metric_servers import (
 from tests.support import (
     RunningHost,
     StubRandom,
+    examples,
     host_settings,
     numbered,
     run_virtual,
@@ -163,7 +164,7 @@ def has_no_form(point: MonitoringPoint) -> bool:
     )
 
 
-@settings(max_examples=500, deadline=None)
+@examples(100)
 @given(points, st.sampled_from([0, 1, 1000, 1_000_000]))
 def test_a_line_says_what_its_point_says(point, unit):
     try:
@@ -194,7 +195,7 @@ def test_a_line_says_what_its_point_says(point, unit):
         assert -2 < exact - moment * unit < unit + 2
 
 
-@settings(max_examples=300, deadline=None)
+@examples(60)
 @given(points.filter(lambda point: not has_no_form(point)))
 def test_a_server_that_reads_two_backslashes_as_one_finds_the_same_parts(point):
     series, tags, fields, _ = Reader(to_line(point, 1, r"\\n").decode(), pairs=True).read()
@@ -207,7 +208,7 @@ def test_a_server_that_reads_two_backslashes_as_one_finds_the_same_parts(point):
     assert sorted(tags) == read(key for key, value in point.tags.items() if value != "")
 
 
-@settings(max_examples=200, deadline=None)
+@examples(50)
 @given(st.lists(points, max_size=6))
 def test_no_point_disturbs_its_neighbours(batch):
     async def main() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceRequest,
@@ -50,6 +50,7 @@ from tests.support import (
     RunningHost,
     ServiceProcess,
     StubRandom,
+    examples,
     host_settings,
     numbered,
     run_virtual,
@@ -347,7 +348,7 @@ values = (
 dictionaries = st.dictionaries(texts.filter(bool), values, max_size=4)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(75)
 @given(
     st.lists(
         st.builds(

@@ -159,6 +159,7 @@ def test_the_first_screen_tells_how_the_service_is(page: Page, service: ServiceP
     expect(page.locator(".steps li").last).to_contain_text("initializing")
 
 
+@pytest.mark.soak
 def test_the_plots_are_drawn(page: Page, service: ServiceProcess) -> None:
     page.goto("/")
     service.get("/picture")
@@ -261,6 +262,7 @@ def test_a_lost_connection_is_said_and_comes_back(watched: Watched, tmp_path: Pa
             third.stop()
 
 
+@pytest.mark.soak
 def test_the_first_screen_names_who_blocks_the_loop_and_the_line(
     watched: Watched, tmp_path: Path
 ) -> None:
@@ -364,6 +366,7 @@ def test_a_plugins_page_has_all_there_is(page: Page, service: ServiceProcess) ->
     expect(page.get_by_role("region", name="Code")).to_contain_text("cam.py")
 
 
+@pytest.mark.soak
 def test_the_ledger_is_a_picture_with_words(page: Page, service: ServiceProcess) -> None:
     for _ in range(5):
         service.get("/picture")
@@ -379,6 +382,7 @@ def test_the_ledger_is_a_picture_with_words(page: Page, service: ServiceProcess)
     expect(handling.get_by_role("row").first).to_contain_text("ms")
 
 
+@pytest.mark.soak
 def test_the_log_goes_on(page: Page, service: ServiceProcess) -> None:
     page.goto("/#/plugins/cam")
     log = page.get_by_role("group", name="Newest log records")
@@ -432,6 +436,7 @@ def in_both_themes(page: Page) -> None:
     assert len(grounds) == 2
 
 
+@pytest.mark.soak
 def test_a_theme_can_be_chosen_and_is_kept(page: Page) -> None:
     page.goto("/")
     ground = "getComputedStyle(document.body).backgroundColor"
@@ -448,6 +453,7 @@ def test_a_theme_can_be_chosen_and_is_kept(page: Page) -> None:
     assert page.evaluate(ground) != light
 
 
+@pytest.mark.soak
 def test_nothing_is_wider_than_a_phone(browser: Browser, service: ServiceProcess) -> None:
     with watched_page(browser, service.url, viewport=PHONE, has_touch=True) as watched:
         page = watched.page
@@ -527,6 +533,7 @@ def test_a_plugin_is_stopped_started_and_restarted_from_its_page(
     expect(page.locator(".title .state")).to_contain_text("running")
 
 
+@pytest.mark.soak
 def test_a_file_that_changed_is_seen_and_reloaded_and_a_broken_one_is_not(
     watched: Watched, service: ServiceProcess
 ) -> None:
@@ -566,6 +573,7 @@ def test_from_another_machine_over_plain_http_the_browser_has_nothing_to_complai
     expect(heading(watched.page)).to_contain_text("eady")
 
 
+@pytest.mark.soak
 def test_where_no_token_can_help_the_pages_say_so_and_offer_nothing(
     watched: Watched, tmp_path: Path
 ) -> None:

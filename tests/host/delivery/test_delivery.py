@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
@@ -29,7 +29,15 @@ from lva.host.life.states import State
 from lva.host.runtimes.on_trio import TrioRuntime
 from lva.host.runtimes.patience import Patience
 from lva.settings import PluginSettings
-from tests.support import StubRandom, journal, numbered, run_virtual, running_host, without_a_host
+from tests.support import (
+    StubRandom,
+    examples,
+    journal,
+    numbered,
+    run_virtual,
+    running_host,
+    without_a_host,
+)
 
 LOGGER = logging.getLogger("lva.plugin.p")
 
@@ -231,7 +239,7 @@ async def test_drop_rest_counts_what_is_queued_and_closes(autojump_clock):
     overflow=st.sampled_from(["drop_oldest", "drop_newest"]),
     steps=st.lists(st.tuples(st.sampled_from(["offer", "take"]), st.integers(1, 15)), max_size=30),
 )
-@settings(deadline=None)
+@examples(30)
 def test_a_mailbox_does_what_a_plain_list_would_do(limit, overflow, steps):
     async def main() -> None:
         mailbox = memory(limit, overflow)
@@ -296,7 +304,7 @@ async def test_a_point_that_fits_nowhere_drives_out_no_other(autojump_clock):
         max_size=30,
     ),
 )
-@settings(deadline=None)
+@examples(30)
 def test_bounds_in_points_and_bytes_do_what_a_plain_list_would_do(
     limit, max_bytes, overflow, crossing, steps
 ):
@@ -1445,7 +1453,7 @@ steps = st.one_of(
     size=st.integers(1, 10),
     attempts=st.integers(1, 3),
 )
-@settings(max_examples=150, deadline=None)
+@examples(50)
 def test_every_point_is_in_exactly_one_place_at_every_moment(
     script, plan, end, overflow, flush, limit, size, attempts
 ):

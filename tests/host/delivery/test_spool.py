@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lva import MonitoringPoint
@@ -29,6 +29,7 @@ from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from tests.support import (
     ServiceProcess,
+    examples,
     host_settings,
     journal,
     numbered,
@@ -1188,7 +1189,7 @@ class Model:
 
 
 @given(plan=plans, limit=st.sampled_from([40, 200]))
-@settings(max_examples=200, deadline=None)
+@examples(50)
 def test_nothing_that_was_committed_is_ever_missing(plan, limit):
     directory = quick_directory()
     path = directory / "p.P.sqlite3"
@@ -1294,7 +1295,7 @@ def test_nothing_that_was_committed_is_ever_missing(plan, limit):
     max_stored=st.integers(500, 5000),
     overflow=st.sampled_from(["drop_oldest", "drop_newest"]),
 )
-@settings(max_examples=200, deadline=None)
+@examples(50)
 def test_the_bounds_hold_and_what_they_cost_is_counted(plan, limit, max_stored, overflow):
     directory = quick_directory()
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lva import BaseBackgroundPlugin
@@ -20,6 +20,7 @@ from lva.host.life.states import ENDED, TRANSITIONS, State
 from lva.host.runtimes.patience import Patience
 from tests.support import (
     StubRandom,
+    examples,
     journal,
     loaded_plugin,
     numbered,
@@ -1334,7 +1335,7 @@ attempts = st.lists(
     share=st.floats(0, 1),
     close_raises=st.booleans(),
 )
-@settings(max_examples=80, deadline=None)
+@examples(40)
 def test_whatever_happens_states_are_legal_and_each_initialize_has_its_close(
     scripts, stop_after, restart, behavior, share, close_raises
 ):
