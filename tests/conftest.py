@@ -20,6 +20,15 @@ from tests.support import BYTECODE
 
 #: Fixtures that start RabbitMQ, which takes eight seconds.
 RABBITMQ = {"node", "rabbitmq_node"}
+#: A test that takes longer, in seconds, has one of these markers.
+SLOW = 0.25
+REASONS = {"slow", "process", "soak"}
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Have one worker more than there are cores: the tests wait for a third of their time."""
+    named = os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS")
+    return int(named) if named else len(os.sched_getaffinity(0)) + 1
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,6 +47,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         random = LONG and getattr(getattr(item, "function", None), "is_hypothesis_test", False)
         if random or RABBITMQ.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.soak)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """On CI, name the tests that were slow and do not say why."""
+    if "CI" not in os.environ:
+        return
+    for report in terminalreporter.stats.get("passed", []):
+        if report.duration > SLOW and not REASONS.intersection(report.keywords):
+            terminalreporter.write_line(
+                f"slow without a reason: {report.duration:.2f} s {report.nodeid}"
+            )
 
 
 def pytest_collection_finish() -> None:

@@ -257,6 +257,7 @@ def test_promtool_takes_the_configuration(rules: Path) -> None:
     run(promtool, "check", "rules", rules / "alerts.yml")
 
 
+@pytest.mark.slow("starts a program")
 def test_alerts_fire_when_they_should(rules: Path) -> None:
     run(program("promtool", "prometheus"), "test", "rules", rules / "alerts_test.yml")
     tested = (rules / "alerts_test.yml").read_text()

@@ -75,6 +75,7 @@ def test_the_ported_plugin_does_what_the_original_did(service: ServiceProcess) -
     assert service.plugin("slowest_trio")["runtime"] == "trio"
 
 
+@pytest.mark.slow("talks to servers in real time")
 @pytest.mark.parametrize(
     ("answers", "ledger"),
     [
@@ -144,6 +145,7 @@ async def test_heartbeat_measures_what_answers_and_what_does_not(tmp_path: Path)
         assert (await host.receipt_of("heartbeat")).problems == []
 
 
+@pytest.mark.slow("talks to servers in real time")
 async def test_redis_counter_counts_in_redis_and_waits_for_it(tmp_path: Path) -> None:
     point = MonitoringPoint("requests", 1.0, {"route": "GET:/x"}, {})
     with RedisServer(tmp_path) as server:
@@ -174,6 +176,7 @@ async def test_partners_write_every_point_once_and_in_order(tmp_path: Path) -> N
     assert path.read_text().splitlines() == [f"numbers {{'n': {n}}}" for n in range(2500)]
 
 
+@pytest.mark.slow("talks to servers in real time")
 async def test_partners_have_a_batch_again_that_could_not_be_written(tmp_path: Path) -> None:
     async with example(tmp_path, "partners", path="/dev/full") as host:
         await host.wait_until_running()

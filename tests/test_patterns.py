@@ -118,6 +118,7 @@ def test_every_pattern_is_tried():
     assert set(used_patterns()) == set(WORST)
 
 
+@pytest.mark.slow("a million characters")
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("pattern", WORST, ids=lambda pattern: repr(pattern)[:30])
 def test_the_worst_text_takes_linear_time(pattern):

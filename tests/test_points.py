@@ -34,6 +34,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 values = st.dictionaries(st.text(min_size=1), st.text() | st.integers(-(2**63), 2**63 - 1) | finite)
 
 
+@pytest.mark.slow("random examples")
 @given(st.text(min_size=1), finite, values, values)
 def test_a_point_keeps_what_it_was_made_of(series, time, tags, fields):
     point = MonitoringPoint(series, time, tags, fields)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 import lva
 
 ROOT = Path(lva.__file__).parent
@@ -49,6 +51,7 @@ def floor(module: str) -> int:
     return FLOORS.index(room) if room in FLOORS else len(FLOORS)
 
 
+@pytest.mark.slow("every file is parsed")
 def test_no_circle_of_imports():
     TopologicalSorter({module: set(imports(path)) for module, path in FILES.items()}).prepare()
 

@@ -119,6 +119,7 @@ def script_texts(source: str) -> list[str]:
     return [re.sub(r"\$\{[^}]*\}", "…", plain or template) for plain, template in found]
 
 
+@pytest.mark.slow("every file is parsed")
 def test_python_texts_use_the_glossary() -> None:
     """The kind: log lines, messages, settings and docstrings with a coined word for a usual term."""
     assert SOURCES
@@ -199,6 +200,7 @@ def uncounted(source: str) -> list[tuple[int, str]]:
     return found
 
 
+@pytest.mark.slow("every file is parsed")
 def test_numbers_agree_with_their_nouns() -> None:
     """The kind: ``1 points``. A number before a noun is written by `lva.errors.counted`."""
     wrong = [

@@ -74,6 +74,7 @@ def test_a_comment_counts_whatever_the_lines_before_it_hold(plugins: Path, blank
 # Where plugins are
 
 
+@pytest.mark.slow("every shipped plugin is parsed")
 def test_all_that_ships_is_right() -> None:
     paths = [str(path) for path in sorted(SHIPPED_DIR.glob("*.py"))]
     reports = check_plugins(paths, Settings(active_plugins=()))

@@ -88,6 +88,7 @@ def test_run_says_that_a_right_plugin_keeps_the_contract(plugins: Path) -> None:
     assert (result.exit_code, report["problems"]) == (0, [])
 
 
+@pytest.mark.slow("what the kit waits for is in real time")
 def test_run_names_the_guarantee_and_the_line(plugins: Path) -> None:
     path = write_plugin(plugins, "forgets", FORGETS)
     assert check("plugins/forgets.py").exit_code == 0
@@ -108,6 +109,7 @@ def test_run_leaves_out_what_cannot_be_loaded(plugins: Path) -> None:
     assert "cam: not run" in result.output
 
 
+@pytest.mark.slow("what the kit waits for is in real time")
 def test_run_finds_an_installed_plugin_by_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +133,7 @@ def test_points_arrive_where_the_configuration_says(plugins: Path, tmp_path: Pat
     assert (tmp_path / "out").read_text().split() == [str(n) for n in range(2500)]
 
 
+@pytest.mark.slow("what the kit waits for is in real time")
 @pytest.mark.parametrize(
     ("fail", "code", "said"),
     [

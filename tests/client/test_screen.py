@@ -258,6 +258,7 @@ def test_scrolling_ends_at_the_last_plugin() -> None:
     assert not any(line.startswith("p000") for line in lines)
 
 
+@pytest.mark.slow("hundreds of sizes")
 def test_every_size_of_window_is_filled_and_not_exceeded() -> None:
     rng = random.Random(7)
     long = "a reason that is longer than any window could be wide " * 5

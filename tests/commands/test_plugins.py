@@ -56,6 +56,7 @@ def test_everything_that_ships_is_listed_and_right() -> None:
         assert item["runtime"] == ("asyncio" if name in {"rabbitmq", "redis_stream"} else "trio")
 
 
+@pytest.mark.slow("every shipped plugin is loaded")
 def test_a_plugin_is_described(plugins: Path) -> None:
     path = write_plugin(
         plugins,
@@ -80,6 +81,7 @@ def test_a_plugin_is_described(plugins: Path) -> None:
     assert listed("--active", "cam")["cam"] == {**expected, "enabled": True}
 
 
+@pytest.mark.slow("every shipped plugin is loaded")
 def test_what_is_not_enabled_is_not_run(plugins: Path, tmp_path: Path) -> None:
     source = f"open({str(tmp_path / 'ran')!r}, 'w').close()\nclass Cam(BaseBackgroundPlugin): ..."
     write_plugin(plugins, "cam", source)
@@ -142,6 +144,7 @@ def test_installed_plugins_are_listed(
     assert "acme_lva.doorbell" not in sys.modules
 
 
+@pytest.mark.slow("every shipped plugin is loaded")
 def test_what_is_wrong_with_the_settings_follows_the_table(tmp_path: Path) -> None:
     result = listing("--plugins-dir", "gone")
     assert result.exit_code == 0

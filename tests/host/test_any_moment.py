@@ -80,6 +80,7 @@ async def all_settled(host: RunningHost, name: str, count: int) -> Any:
     return delivery.ledger
 
 
+@pytest.mark.slow("each instruction of a run is such a moment")
 @pytest.mark.parametrize(
     "table",
     [{}, {"buffer_limit": 3}, {"spool": "disk"}],

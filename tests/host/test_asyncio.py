@@ -313,6 +313,7 @@ def collector() -> Iterator[Collector]:
         yield it
 
 
+@pytest.mark.slow("the loops of asyncio keep real time")
 async def test_the_documented_background_plugin_runs_as_it_stands(tmp_path, told):
     write_plugin(tmp_path / "plugins", "p", BACKGROUND_EXAMPLE, "")
     async with running_host(tmp_path, {"p": None}) as host, serving(host) as client:
@@ -971,6 +972,7 @@ def starting(*lines: str) -> str:
     return cases(f"\nasync def p(self):\n{body}")["p"]
 
 
+@pytest.mark.slow("the loops of asyncio keep real time")
 async def test_an_error_that_somebody_takes_is_no_crash(tmp_path, told):
     sources = cases(RETRIEVED)
     async with running_host(tmp_path, sources) as host:
@@ -1062,6 +1064,7 @@ async def test_an_error_of_a_forgotten_future_is_logged(tmp_path, told, lines):
         assert host.states("p")[-1] == "running"
 
 
+@pytest.mark.slow("the loops of asyncio keep real time")
 async def test_asyncio_s_own_waiting_takes_as_long_as_it_likes(tmp_path, told, monkeypatch):
     monkeypatch.setattr(loops, "HELD_GRACE", 0.3)
     source = starting(
@@ -1390,6 +1393,7 @@ async def test_a_task_that_is_left_sees_its_cancellation_and_not_a_broken_connec
     assert "leaked, now ended" in problem
 
 
+@pytest.mark.slow("the loops of asyncio keep real time")
 async def test_a_cancellation_that_is_swallowed_is_repeated(tmp_path, told):
     source = in_style("""
         class P(BaseBackgroundPlugin):
@@ -1544,6 +1548,7 @@ async def test_close_gets_the_connections_that_work_still(tmp_path, told):
 
 
 # What the plugin leaves open on purpose, the host closes, or else the garbage collector, with a warning.
+@pytest.mark.slow("the loops of asyncio keep real time")
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 async def test_many_restarts_leave_no_thread_and_no_descriptor(tmp_path, told):
     source = in_style("""
@@ -1705,6 +1710,7 @@ async def test_who_asks_where_a_blocked_loop_stands_does_not_wait(tmp_path, told
         host.module("p").free.set()
 
 
+@pytest.mark.slow("the loops of asyncio keep real time")
 async def test_what_a_blocked_loop_has_made_can_be_killed_while_it_goes_on(tmp_path, caplog):
     """What one thread changes and another looks at is copied as a whole, and an error there is contained."""
     before = sys.getswitchinterval()

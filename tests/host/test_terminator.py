@@ -7,7 +7,11 @@ import sys
 import textwrap
 import time
 
+import pytest
+
 from tests.support import clean_environment
+
+pytestmark = pytest.mark.slow("a process of its own is ended")
 
 PRELUDE = """
     import os, sys, threading, time

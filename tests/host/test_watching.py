@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 import trio
 
 from lva.host.watching import INTERVAL, watch
@@ -33,6 +34,7 @@ async def rest() -> None:
     await trio.sleep(3 * INTERVAL)
 
 
+@pytest.mark.slow("files have times of their own")
 async def test_what_was_saved_is_reloaded(tmp_path, caplog):
     caplog.set_level("INFO")
     async with watched(tmp_path, {"a": OLD, "b": OLD}) as host:
@@ -47,6 +49,7 @@ async def test_what_was_saved_is_reloaded(tmp_path, caplog):
         assert host.life("b").record.lives == 1
 
 
+@pytest.mark.slow("files have times of their own")
 async def test_a_broken_file_is_reported_once_and_the_next_save_mends_it(tmp_path, caplog):
     async with watched(tmp_path, {"a": OLD}) as host:
         rewrite(tmp_path, "a", "def")
@@ -60,6 +63,7 @@ async def test_a_broken_file_is_reported_once_and_the_next_save_mends_it(tmp_pat
         await until(lambda: version(host, "a") == 3)
 
 
+@pytest.mark.slow("files have times of their own")
 async def test_touched_or_missing_files_and_stopped_plugins_are_left_alone(tmp_path):
     async with watched(tmp_path, {"touched": OLD, "gone": OLD, "stopped": OLD}) as host:
         await host.host.changes.stop("stopped")
@@ -78,6 +82,7 @@ async def test_touched_or_missing_files_and_stopped_plugins_are_left_alone(tmp_p
         await until(lambda: version(host, "gone") == 2)
 
 
+@pytest.mark.slow("files have times of their own")
 async def test_a_save_during_another_action_is_not_forgotten(tmp_path):
     slow = OLD + "\n        async def close(self): await trio.sleep(1)\n"
     async with watched(tmp_path, {"a": slow}) as host:

@@ -154,6 +154,7 @@ async def test_a_list_that_was_refused_is_sent_again(tmp_path, name, collector):
     assert (part.points["delivered"], part.points["retries"]) == (3, 2)
 
 
+@pytest.mark.slow("talks to a server in real time")
 async def test_a_collector_that_does_not_answer_is_given_up_and_asked_again(
     tmp_path, name, collector
 ):
@@ -183,6 +184,7 @@ async def test_points_wait_for_a_collector_that_is_not_there_yet(tmp_path, name,
     assert (part.points["delivered"], part.problems) == (3, [])
 
 
+@pytest.mark.slow("talks to a server in real time")
 async def test_what_never_arrives_is_counted(tmp_path, name, collector):
     collector.statuses = [201, *[503] * 1000]
     async with pair(tmp_path, name, collector, max_attempts=1, shutdown_timeout=1.5) as host:
@@ -203,6 +205,7 @@ async def test_a_list_that_the_collector_calls_wrong_is_given_up(tmp_path, name,
     assert lists(collector) == [[], [0, 1, 2], [0, 1, 2]]
 
 
+@pytest.mark.slow("talks to a server in real time")
 async def test_a_call_that_was_cut_off_does_not_leave_its_points_behind(tmp_path, name, collector):
     entered, released = threading.Event(), threading.Event()
 
@@ -241,6 +244,7 @@ async def test_a_crash_of_the_background_side_loses_nothing(tmp_path, name, coll
     assert part.points["delivered"] == part.points["accepted"] == 3
 
 
+@pytest.mark.slow("talks to a server in real time")
 async def test_nothing_is_lost_while_the_collector_fails_now_and_then(tmp_path, name, collector):
     statuses = [201, *random.Random(7).choices([201, 500, 503], weights=[6, 1, 1], k=40)]
     collector.statuses = [*statuses]

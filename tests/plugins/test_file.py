@@ -86,6 +86,7 @@ values = st.dictionaries(
 any_point = st.builds(MonitoringPoint, texts, finite | st.integers(), values, values)
 
 
+@pytest.mark.slow("random examples")
 @given(any_point)
 def test_any_point_is_one_line_and_comes_back_from_it(point: MonitoringPoint) -> None:
     line = module.to_line(point)

@@ -195,6 +195,7 @@ def test_a_line_says_what_its_point_says(point, unit):
         assert -2 < exact - moment * unit < unit + 2
 
 
+@pytest.mark.slow("talks to a real server")
 @examples(60)
 @given(points.filter(lambda point: not has_no_form(point)))
 def test_a_server_that_reads_two_backslashes_as_one_finds_the_same_parts(point):
@@ -417,6 +418,7 @@ async def test_victoria_metrics_stores_what_was_published(tmp_path, victoria, db
                 assert number == pytest.approx(float(value), rel=1e-15, abs=1e-300)
 
 
+@pytest.mark.slow("talks to a real server")
 @pytest.mark.parametrize("server", ["influxdb", "victoria"])
 async def test_servers_read_random_points_as_they_were_meant(tmp_path, server, request):
     server = request.getfixturevalue(server)
@@ -593,6 +595,7 @@ async def test_nothing_is_sent_when_nothing_can_be(tmp_path, stand_in):
     assert (ledger.rejected, len(stand_in.requests)) == (1, 1)
 
 
+@pytest.mark.slow("talks to a real server")
 async def test_what_is_too_large_is_divided(tmp_path, influxdb):
     influxdb.create("large")
     batch = [point(n, text="x" * 1000) for n in range(500)]
@@ -698,6 +701,7 @@ async def test_a_server_that_stalls_is_given_up_and_asked_again(tmp_path):
         assert len(server.points("requests")) == 2
 
 
+@pytest.mark.slow("talks to a real server")
 async def test_a_wrong_password_may_be_mended(tmp_path, caplog):
     with InfluxDB(tmp_path, auth=True) as server:
         server.query("CREATE USER root WITH PASSWORD 'rootpass' WITH ALL PRIVILEGES")

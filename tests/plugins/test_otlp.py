@@ -198,6 +198,7 @@ TAGS = {"route": "GET:/<a>", "status_code": 200, "share": 0.5, "yes": True}
 FIELDS = {"text": "a\n\0é😀", "most": 2**63 - 1, "least": -(2**63), "tiny": 5e-324, "no": False}
 
 
+@pytest.mark.slow("talks to a real receiver")
 @pytest.mark.parametrize("compress", [True, False])
 async def test_a_receiver_decodes_logs_as_they_were_meant(tmp_path, agent, compress):
     points = [MonitoringPoint("doors", START + n, TAGS, {**FIELDS, "n": n}) for n in range(500)]
@@ -266,6 +267,7 @@ async def test_a_receiver_decodes_metrics_as_they_were_meant(tmp_path, agent, co
         assert int(data["as_int"]) == failed
 
 
+@pytest.mark.slow("talks to a real receiver")
 @pytest.mark.parametrize("signal", ["logs", "metrics"])
 async def test_nothing_is_lost_when_the_receiver_dies_and_comes_back(tmp_path, agent, signal):
     points = [
@@ -348,6 +350,7 @@ values = (
 dictionaries = st.dictionaries(texts.filter(bool), values, max_size=4)
 
 
+@pytest.mark.slow("talks to a real receiver")
 @examples(75)
 @given(
     st.lists(
@@ -839,6 +842,7 @@ async def test_a_receiver_that_stalls_is_given_up_and_asked_again(tmp_path, rece
     assert (ledger.delivered, ledger.retries) == (2, 1)
 
 
+@pytest.mark.slow("talks to a real receiver")
 async def test_nothing_is_lost_while_the_receiver_fails_now_and_then(tmp_path, receiver):
     statuses = [200, *[0, 503, 200, 429] * 20]
     receiver.answer = lambda _: (statuses.pop(0) if statuses else 200, {}, b"")

@@ -304,6 +304,7 @@ def test_nothing_that_the_host_tells_is_unknown() -> None:
         assert f"``{state}``" in str(Circuit.state.__doc__)
 
 
+@pytest.mark.slow("many points are counted meanwhile")
 async def test_a_scrape_is_of_one_moment(tmp_path):
     """Points are counted all the time; what one scrape says of them fits together."""
     async with running_host(tmp_path, {NAME: None}, {NAME: {"batch_size": 3}}) as host:

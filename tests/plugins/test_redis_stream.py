@@ -372,6 +372,7 @@ async def test_what_is_read_is_written_on(tmp_path, redis):
         await clean_end(host, delivered=10)
 
 
+@pytest.mark.slow("talks to a real server")
 async def test_a_backlog_is_read_no_faster_than_max_rate(tmp_path, redis):
     add(redis, numbered(100))
     config = tables(redis, consume="in", batch=10, max_rate=100)
@@ -501,6 +502,7 @@ async def test_a_consumer_survives_the_server_s_restarts_and_the_loss_of_its_gro
         await clean_end(host)
 
 
+@pytest.mark.slow("talks to a real server")
 @pytest.mark.parametrize(
     "config", [{"stream": "points"}, {"consume": "in"}], ids=["writer", "reader"]
 )
@@ -514,6 +516,7 @@ async def test_the_end_of_the_server_is_noticed_without_a_point(tmp_path, redis,
         await clean_end(host, accepted=0)
 
 
+@pytest.mark.slow("talks to a real server")
 async def test_a_server_that_comes_and_goes_does_not_use_up_the_restarts(tmp_path, redis):
     config = tables(redis, stream="points", timeout=0.2)
     config[NAME] |= {"backoff_initial": 0.01, "backoff_max": 0.01}
@@ -549,6 +552,7 @@ def test_two_services_share_a_group(tmp_path, redis):
         assert (one.stop(), two.stop()) == (0, 0)
 
 
+@pytest.mark.slow("talks to a real server")
 async def test_no_entry_is_acknowledged_that_the_service_did_not_take(tmp_path, redis):
     """At stop the channels close before the consumer does; what it reads then must stay."""
     slow = """

@@ -279,6 +279,7 @@ values = st.dictionaries(
 any_point = st.builds(MonitoringPoint, texts, finite | st.integers(), values, values)
 
 
+@pytest.mark.slow("talks to a server in real time")
 @given(any_point)
 def test_any_point_comes_back_from_its_json(point: MonitoringPoint) -> None:
     document = json.loads(module.encode(point), parse_constant=pytest.fail)
@@ -432,6 +433,7 @@ async def test_a_receiver_that_does_not_answer_in_time_is_tried_again(tmp_path, 
     assert len(receiver.requests) == 2
 
 
+@pytest.mark.slow("talks to a server in real time")
 async def test_a_stop_does_not_wait_for_a_receiver_that_does_not_answer(tmp_path, receiver):
     called = threading.Event()
 
@@ -458,6 +460,7 @@ async def test_a_stop_does_not_wait_for_a_receiver_that_does_not_answer(tmp_path
 # Retry-After
 
 
+@pytest.mark.slow("talks to a server in real time")
 @pytest.mark.parametrize(("status", "form"), [(429, "seconds"), (503, "date")])
 async def test_retry_after_is_obeyed(tmp_path, receiver, status, form):
     def later(_request: Request) -> Answer:
@@ -505,6 +508,7 @@ def test_whatever_retry_after_says_the_wait_is_bounded(value):
     assert seconds is None or 0 <= seconds <= 300
 
 
+@pytest.mark.slow("talks to a server in real time")
 async def test_a_retry_after_in_the_middle_of_a_batch_is_obeyed_too(tmp_path, receiver):
     receiver.answers = [Answer(), Answer(429, {"Retry-After": "1"})]
     async with webhook(tmp_path, receiver.url, {"max_attempts": 5}, max_bytes=1) as host:

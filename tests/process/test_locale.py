@@ -95,6 +95,7 @@ def test_a_path_that_the_locale_lacks_is_refused_in_one_line(tmp_path: Path) -> 
         assert f"names of files cannot have '{character}' in this locale (ascii)" in service.output
 
 
+@pytest.mark.slow("every file is parsed")
 def test_every_text_file_is_opened_with_its_encoding() -> None:
     """What ruff's rule misses, which goes by types that it knows."""
     root = Path(lva.__file__).parent

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
 from lva.testing import check_plugin
 
 SLOW = """
@@ -22,6 +24,7 @@ class Slow(BaseBackgroundPlugin):
 """
 
 
+@pytest.mark.slow("a file takes long on purpose")
 def test_a_file_that_takes_long_to_load_blocks_nothing(tmp_path: Path):
     """It is loaded before the event loop runs, in the service as in a check."""
     path = tmp_path / "slow.py"

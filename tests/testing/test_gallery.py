@@ -24,6 +24,7 @@ def test_the_gallery_is_large():
     assert len({plugin.name for plugin in WRONG + RIGHT}) == len(WRONG + RIGHT)
 
 
+@pytest.mark.slow("the whole contract is checked")
 @pytest.mark.parametrize("plugin", WRONG, ids=lambda plugin: plugin.name)
 def test_a_wrong_plugin_is_caught(plugin: Plugin):
     report = check(plugin)
@@ -43,6 +44,7 @@ def test_a_wrong_plugin_is_caught(plugin: Plugin):
         report.raise_if_failed()
 
 
+@pytest.mark.slow("the whole contract is checked")
 @pytest.mark.parametrize("plugin", RIGHT, ids=lambda plugin: plugin.name)
 def test_a_right_plugin_passes(plugin: Plugin):
     report = check(plugin)

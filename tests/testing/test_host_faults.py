@@ -67,6 +67,7 @@ def says(report: Report, guarantee: str, text: str) -> None:
     assert found, str(report)
 
 
+@pytest.mark.slow("the whole contract is checked")
 def test_without_a_fault_all_is_well():
     assert contract.check_plugin(BACKGROUND).ok
     assert contract.check_event_contract(EVENT).ok

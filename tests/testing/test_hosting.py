@@ -169,6 +169,7 @@ def test_a_plugin_that_gets_no_points_is_not_said_to_account_for_them():
         check_event_contract(PUMP, [])
 
 
+@pytest.mark.slow("starts an interpreter or checks a whole contract")
 def test_a_plugin_that_was_ended_by_force_says_nothing_when_python_ends():
     script = (
         "from lva.testing.contract import check_plugin\n"
@@ -195,6 +196,7 @@ def test_wrong_keys_for_the_host_are_explained():
     )
 
 
+@pytest.mark.slow("starts an interpreter or checks a whole contract")
 def test_a_text_is_utf_8_wherever_the_tests_run():
     script = (
         "from lva.testing import check_plugin\n"
@@ -212,6 +214,7 @@ def test_a_text_is_utf_8_wherever_the_tests_run():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow("starts an interpreter or checks a whole contract")
 def test_a_path_a_package_and_a_name(tmp_path: Path):
     (tmp_path / "pump.py").write_text(PUMP)
     (tmp_path / "well").mkdir()
@@ -256,6 +259,7 @@ def test_the_service_does_not_import_the_kit(module: str):
     assert _output(code) == ""
 
 
+@pytest.mark.slow("starts an interpreter or checks a whole contract")
 def test_the_checks_need_no_pytest():
     hidden = "import sys; sys.modules |= {'pytest': None, 'pytest_trio': None, '_pytest': None}"
     code = "from lva.testing.contract import check_plugin"

@@ -215,12 +215,14 @@ def cases(names: Iterable[str]) -> list[Any]:
     return [pytest.param(name, marks=[soak] if name == "rabbitmq" else []) for name in names]
 
 
+@pytest.mark.slow("the whole contract is checked")
 @pytest.mark.timeout(180)  # for the start of RabbitMQ, on a busy machine
 @pytest.mark.parametrize("name", cases(SHIPPED))
 def test_it_lives_well(name: str, request: pytest.FixtureRequest):
     checked(check_plugin, name, request)
 
 
+@pytest.mark.slow("the whole contract is checked")
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", cases(name for name in SHIPPED if CASES.get(name, Case()).event))
 def test_it_accounts_for_points(name: str, request: pytest.FixtureRequest):

@@ -32,6 +32,7 @@ class Sleeper(BaseBackgroundPlugin):
 """
 
 
+@pytest.mark.slow("a loop is held in real time")
 async def test_a_day_on_both_loops_takes_no_time(autojump_clock: Any):
     began, start = time.monotonic(), trio.current_time()
     async with running_plugin(SLEEPER) as host:
@@ -137,6 +138,7 @@ class Held(BaseBackgroundPlugin):
 """
 
 
+@pytest.mark.slow("a loop is held in real time")
 async def test_a_loop_that_is_held_does_not_stop_the_clock(autojump_clock: Any):
     async with running_plugin(HELD, tolerate=["loop", "G4", "G7"]) as host:
         began = time.monotonic()
@@ -145,6 +147,7 @@ async def test_a_loop_that_is_held_does_not_stop_the_clock(autojump_clock: Any):
         host.module.release.set()
 
 
+@pytest.mark.slow("a loop is held in real time")
 async def test_a_task_that_swallows_its_cancellation_does_not_stop_the_clock():
     clock = trio.lowlevel.current_clock()
     assert not isinstance(clock, MockClock)

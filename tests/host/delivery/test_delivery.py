@@ -1443,6 +1443,7 @@ steps = st.one_of(
 )
 
 
+@pytest.mark.slow("random examples, each with a host")
 @given(
     script=st.lists(outcomes, max_size=15),
     plan=st.lists(steps, max_size=15),

@@ -138,6 +138,7 @@ points = st.builds(
 )
 
 
+@pytest.mark.slow("random examples or many points, on the disk")
 @given(st.lists(points, max_size=5))
 def test_any_valid_point_comes_back_as_it_was(several):
     again = decode(encode(several))
@@ -637,6 +638,7 @@ async def trickle(box: SpooledMailbox, count: int, start: int = 0) -> None:
         await commit(box)
 
 
+@pytest.mark.slow("random examples or many points, on the disk")
 @pytest.mark.parametrize("limit", [1000, 40])  # all in memory, or hardly any
 async def test_a_trickle_does_not_leave_a_segment_for_each_point(path, limit):
     async with opened(path, limit=limit) as box:
@@ -1188,6 +1190,7 @@ class Model:
         self.safe_below = min(self.on_disk, default=self.published)
 
 
+@pytest.mark.slow("random examples or many points, on the disk")
 @given(plan=plans, limit=st.sampled_from([40, 200]))
 @examples(50)
 def test_nothing_that_was_committed_is_ever_missing(plan, limit):
@@ -1289,6 +1292,7 @@ def test_nothing_that_was_committed_is_ever_missing(plan, limit):
     shutil.rmtree(directory)
 
 
+@pytest.mark.slow("random examples or many points, on the disk")
 @given(
     plan=plans,
     limit=st.integers(1, 60),

@@ -1327,6 +1327,7 @@ attempts = st.lists(
 )
 
 
+@pytest.mark.slow("random examples, each with a host")
 @given(
     scripts=st.lists(attempts, min_size=1, max_size=3),
     stop_after=st.floats(0, 200),

@@ -385,6 +385,7 @@ async def test_a_failed_plugin_is_mended_by_a_reload(tmp_path):
         await until(lambda: journal == [0, 1, 2])
 
 
+@pytest.mark.slow("threads and the garbage collector have their own time")
 async def test_nothing_is_reloaded_into_a_life_that_does_not_end(tmp_path):
     stuck = (
         OLD
@@ -483,6 +484,7 @@ def functions_and_classes() -> int:
     return sum(isinstance(item, FunctionType | type) for item in gc.get_objects())
 
 
+@pytest.mark.slow("threads and the garbage collector have their own time")
 @pytest.mark.parametrize("source", [TRIO, ASYNCIO, LUNA], ids=["trio", "asyncio", "luna"])
 async def test_what_is_replaced_is_collected(tmp_path, source):
     async with running_host(tmp_path, {"sink": source}) as host:

@@ -56,12 +56,14 @@ def keep_the_lock():
         numbers *= 2
 
 
+@pytest.mark.slow("the interpreter is kept in real time")
 def test_it_sees_what_keeps_the_interpreter(alarm, seen):
     alarm.put_off()
     keep_the_lock()
     assert "keep_the_lock" in seen
 
 
+@pytest.mark.slow("the interpreter is kept in real time")
 def test_it_goes_off_again_and_again_until_nobody_wants_to_look(alarm, seen):
     alarm.put_off()
     compute(0.2)
@@ -122,6 +124,7 @@ def test_a_program_that_takes_the_signal_later_keeps_it_and_its_timer(alarm):
     signal.setitimer(signal.ITIMER_PROF, 0)
 
 
+@pytest.mark.slow("the interpreter is kept in real time")
 def test_a_program_that_sets_the_default_back_is_not_ended_by_it():
     code = """if True:
         import signal, time

@@ -11,6 +11,7 @@ import pytest
 from lva.host.watch.garbage import Collection, Collections
 
 
+@pytest.mark.slow("a collection takes its time")
 def test_long_collections_are_noted():
     collections = Collections()
     collections.install()

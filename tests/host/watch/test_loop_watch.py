@@ -264,6 +264,7 @@ def test_a_task_and_a_handler_of_a_plugin_are_named_with_their_lines():
     assert uses.share("b") > uses.share("a") > 0
 
 
+@pytest.mark.slow("the interpreter is kept in real time")
 def test_the_line_inside_a_c_function_that_keeps_the_interpreter_is_seen():
     numbers = 1_000_000
     while True:
