@@ -33,7 +33,8 @@ from lva.host.delivery.ledger import ATTEMPTS, FAILED, OVERFLOW, REMOVED, SHUTDO
 from lva.host.delivery.tap import STEPS
 from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
-from lva.host.runtimes.loop import HELD_GRACE, LINGER, RETRIEVAL_GRACE
+from lva.host.runtimes.loop import LINGER
+from lva.host.runtimes.own_tasks import HELD_GRACE, RETRIEVAL_GRACE
 from lva.luna import MODULES
 from lva.plugins import batching_example, file, history, influx, otlp, webhook
 from lva.settings import ENV_PREFIX, PluginSettings, Settings, keys_of

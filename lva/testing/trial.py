@@ -25,7 +25,7 @@ from lva.host.life.life import PluginLife
 from lva.host.life.states import TRANSITIONS, State
 from lva.host.loading.load import LoadedPlugin
 from lva.host.receipt import PluginReceipt
-from lva.host.runtimes.loop import loop_base
+from lva.host.runtimes.watched_loop import loop_base
 from lva.logs import current_plugin
 from lva.settings import Settings
 from lva.testing.blocks import BlockWatch
@@ -219,7 +219,7 @@ class _ProbedLoop(VirtualLoop):
             self.watch.end(own_loop=True)
         keeper: Any = getattr(self, "keeper", None)
         if keeper is not None:
-            self.probe.after_turn({*list(keeper._tasks), *list(keeper._calls)})  # noqa: SLF001 - our own
+            self.probe.after_turn({*list(keeper.tasks.sites), *list(keeper.tasks.calls)})
 
 
 async def _start(

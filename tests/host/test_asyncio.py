@@ -34,6 +34,8 @@ from lva.host.delivery.queue import Bounds
 from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from lva.host.runtimes import loop as loops
+from lva.host.runtimes import own_tasks
+from lva.host.runtimes.places import frames_of_thread
 from tests.log_lines import names_plugin
 from tests.support import examples, host_settings, journal, numbered, running_host, write_plugin
 from tests.telling import (
@@ -977,7 +979,7 @@ async def test_an_error_that_somebody_takes_is_no_crash(tmp_path, told):
     sources = cases(RETRIEVED)
     async with running_host(tmp_path, sources) as host:
         await told.wait_for(*sources)
-        await trio.sleep(3 * loops.RETRIEVAL_GRACE)  # for as long as a verdict takes
+        await trio.sleep(3 * own_tasks.RETRIEVAL_GRACE)  # for as long as a verdict takes
         states = {
             name: (host.states(name)[-1], host.life(name).record.restarts) for name in sources
         }
@@ -1034,7 +1036,7 @@ def test_an_error_that_nobody_takes_is_a_crash(crashed, name):
 
 
 async def test_an_error_in_a_local_variable_has_a_limit_too(tmp_path, told, monkeypatch):
-    monkeypatch.setattr(loops, "HELD_GRACE", 0.5)
+    monkeypatch.setattr(own_tasks, "HELD_GRACE", 0.5)
     source = starting("task = asyncio.create_task(failing())", "await asyncio.Event().wait()")
     async with running_host(tmp_path, {"p": source}, {"p": ONCE}) as host:
         begun = trio.current_time()
@@ -1066,7 +1068,7 @@ async def test_an_error_of_a_forgotten_future_is_logged(tmp_path, told, lines):
 
 @pytest.mark.slow("the loops of asyncio keep real time")
 async def test_asyncio_s_own_waiting_takes_as_long_as_it_likes(tmp_path, told, monkeypatch):
-    monkeypatch.setattr(loops, "HELD_GRACE", 0.3)
+    monkeypatch.setattr(own_tasks, "HELD_GRACE", 0.3)
     source = starting(
         "tasks = [asyncio.create_task(failing()), asyncio.create_task(asyncio.sleep(1.2))]",
         "done, _ = await asyncio.wait(tasks)",
@@ -1086,12 +1088,12 @@ async def test_a_thousand_errors_are_one_crash_and_no_flood(tmp_path, told):
         with trio.fail_after(PATIENCE):
             await host.life("p").ended.wait()
         assert trio.current_time() - begun < 4
-        more = 3000 - loops.MOST_REPORTS
+        more = 3000 - own_tasks.MOST_REPORTS
         assert (
             f"further tasks or callbacks ({more}) raised ValueError: on purpose"
             in told.complaints("p")
         )
-        assert len(told.complaints("p")) == loops.MOST_REPORTS + 1
+        assert len(told.complaints("p")) == own_tasks.MOST_REPORTS + 1
 
 
 async def test_an_error_of_a_connection_s_handler_is_logged(tmp_path, told):
@@ -1735,21 +1737,21 @@ async def test_what_a_blocked_loop_has_made_can_be_killed_while_it_goes_on(tmp_p
             kept = deque(maxlen=50)
             while not over.is_set():
                 kept.append(asyncio.Event())
-                thread.note_made(kept[-1])
+                thread.made.note(kept[-1])
 
         maker = threading.Thread(target=make)
         sys.setswitchinterval(1e-6)
         maker.start()
         try:
             for _ in range(3000):
-                thread.kill_processes()
+                thread.made.kill_processes()
         finally:
             sys.setswitchinterval(before)
             over.set()
             maker.join()
-        thread.note_made(process := Process())
-        thread.kill_processes()
-        thread._made.discard(process)
+        thread.made.note(process := Process())
+        thread.made.kill_processes()
+        thread.made._made.discard(process)
     assert "a subprocess of it cannot be killed" in caplog.text
 
 
@@ -1759,7 +1761,7 @@ async def test_an_idle_loop_that_gets_no_turn_is_not_taken_for_a_blocked_one(tmp
     async with running_host(tmp_path, {"p": source}) as host:
         thread = host.host.lives["p"].loop_thread()
         assert thread is not None
-        while not thread.pulse.waits(loops._thread_frames(thread.thread)[-1]):
+        while not thread.pulse.waits(frames_of_thread(thread.thread)[-1]):
             await trio.sleep(0.001)  # it tells Trio that the start is over
         monkeypatch.setattr(loops, "_SILENT", 0.0)
         thread.pulse.begin_question()

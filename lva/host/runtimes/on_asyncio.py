@@ -117,7 +117,7 @@ class AsyncioRuntime(Runtime):
             raise call.error
 
     async def all_done(self) -> None:
-        await self._wait(self._chore("its tasks", self._loop.idle))
+        await self._wait(self._chore("its tasks", self._loop.own.all_done))
 
     def _chore(self, what: str, fn: Callable[..., Any], *args: Any) -> AsyncioCall:
         """Call a coroutine function of the host's own on the loop."""
@@ -292,7 +292,7 @@ class _LoopEnd(Call):
 
     def cancel(self) -> None:
         """Kill the plugin's subprocesses: the loop will not come to it."""
-        self._thread.kill_processes()
+        self._thread.made.kill_processes()
 
 
 class _Body(TrioCall):
