@@ -17,6 +17,7 @@ import trio
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, RequestRedirect, Rule
 
+from lva.admin import pass_on_admin_only
 from lva.contract import BaseBackgroundHandler, PluginApp, RouteHandler
 from lva.query_parameters import pass_on_query_parameters
 
@@ -129,6 +130,11 @@ class Route:
     verbs: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     stale: bool = False
 
+    def takes(self, owner: Owner, template: str, verbs: Mapping[str, object]) -> bool:
+        """Return whether these are more verbs of this very path, by the same owner."""
+        same = self.owner is owner and self.template == template and not self.stale
+        return same and not self.verbs.keys() & verbs.keys()
+
     @property
     def allowed(self) -> list[str]:
         """The verbs that the path answers, for ``Allow``."""
@@ -170,7 +176,7 @@ class RouteTable:
         methods: Iterable[str] | None = None,
         app: PluginApp | None = None,
     ) -> Route:
-        """Add a route, or renew one that the same owner had before its restart.
+        """Add a route, or more verbs of one, or renew one that the same owner had before its restart.
 
         Args:
             owner: Whose route it is.
@@ -186,6 +192,9 @@ class RouteTable:
         rule = _rule(path, self._map)
         key = _shape(rule)
         taken = self._routes.get(key)
+        if taken is not None and taken.takes(owner, path, verbs):
+            taken.verbs = {**taken.verbs, **verbs}
+            return taken
         if taken is not None and not (taken.owner is owner and taken.stale):
             raise RouteRefusedError(_conflict(path, owner, taken))
         if owner.name is None:
@@ -404,4 +413,5 @@ def _bound(
     # Not what it inherits: the base class's text says nothing of this route.
     bound.__doc__ = getattr(handler, name).__doc__ or handler.__doc__
     pass_on_query_parameters(getattr(handler, name), bound)
+    pass_on_admin_only(getattr(handler, name), bound)
     return bound

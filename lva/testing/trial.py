@@ -235,7 +235,10 @@ async def _start(
     access = Access(settings, BASE_URL)
     Resources(host, access, Shutdown(draining=host.stop.requested))
     requests = Requests(
-        web_application(host.routes, settings), host.publisher.publish, settings, nursery
+        web_application(host.routes, settings, access.check_action),
+        host.publisher.publish,
+        settings,
+        nursery,
     )
     client = httpx.AsyncClient(
         transport=httpx.ASGITransport(app=requests.handle, raise_app_exceptions=False),
@@ -392,17 +395,18 @@ def _with_places(run: Trial) -> list[Breach]:
 # A plugin that does not end
 
 
-class _EndedByForceError(Exception):
-    """A task was ended by the kit."""
-
-
 class _Ended:
     """Stands for a coroutine that is not run any more."""
 
-    def send(self, *_: object) -> NoReturn:
+    def send(self, _value: Any) -> None:
         raise _EndedByForceError
 
-    throw = send
+    def throw(self, *_args: Any) -> None:
+        raise _EndedByForceError
+
+
+class _EndedByForceError(Exception):
+    """A task was ended by the kit."""
 
 
 async def _end_by_force(run: Trial) -> None:
@@ -411,7 +415,6 @@ async def _end_by_force(run: Trial) -> None:
     Trio has no means for that. The coroutine of such a task is replaced by one that raises.
     """
     patience = time.monotonic() + _THREAD_PATIENCE
-    ended = _Ended()
     while alive := [
         task for task in all_tasks() if task.context.get(current_plugin) == run.loaded.name
     ]:
@@ -419,19 +422,27 @@ async def _end_by_force(run: Trial) -> None:
             if any(nursery.child_tasks for nursery in task.child_nurseries):
                 continue  # its children first
             coro: Any = task.coro
-            if coro is not ended:
+            if not isinstance(coro, _Ended):
                 # It would not bear being freed, not even when Python ends: one reference stays for ever.
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(coro))
-                task.coro = ended  # type: ignore[assignment] # Trio sends to it, and no more
-            if task._next_send_fn is not None:  # noqa: SLF001 - it is about to run
-                continue
-            if task._abort_func is not None:  # noqa: SLF001
-                # What does not let go, as a thread, comes back to the task; Trio would not bear it if that
-                # were gone.
-                task._attempt_abort(ended.send)  # noqa: SLF001 - as Trio does when it cancels
-            elif time.monotonic() > patience:
+                task.coro = _Ended()  # type: ignore[assignment] # Trio sends to it, and no more
+            waits = getattr(task, "_next_send_fn", None) is None
+            if waits and (_stops_waiting(task) or time.monotonic() > patience):
                 trio.lowlevel.reschedule(task)
         await trio.lowlevel.checkpoint()
+
+
+def _stops_waiting(task: Any) -> bool:
+    """Have a task that waits let go of what it waits for; return whether it has.
+
+    What does not let go, as a thread, comes back to the task; Trio would not bear it if that were gone.
+    """
+    abort, task._abort_func = task._abort_func, None  # noqa: SLF001 - as Trio does when it cancels
+    return abort is not None and abort(_raise_ended) is trio.lowlevel.Abort.SUCCEEDED
+
+
+def _raise_ended() -> NoReturn:
+    raise _EndedByForceError
 
 
 def _merged(known: list[Breach], left: list[Breach]) -> list[Breach]:

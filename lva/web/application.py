@@ -23,6 +23,7 @@ from quart_trio.wrappers import TrioResponse
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as WerkzeugResponse
 
+from lva.admin import is_admin_only
 from lva.contract import PluginResponse
 from lva.host.routing import Gate, Match, RouteTable
 from lva.host.runtimes.errors import split_cancelled
@@ -43,14 +44,20 @@ _THREADS = 10
 _HELD = 5.0
 
 
-def web_application(routes: RouteTable, settings: Settings) -> Web:
+def web_application(
+    routes: RouteTable,
+    settings: Settings,
+    check_admin: Callable[[Any], None] = lambda _: _refuse(),
+) -> Web:
     """Return a new web application that serves what is in the route table.
 
     Args:
         routes: The service's own and the plugins' routes.
         settings: Limits on requests.
+        check_admin: Raises an HttpProblem for a request that may not do what only an administrator may;
+            refuses all if left out.
     """
-    return _WebApplication(routes, settings)
+    return _WebApplication(routes, settings, check_admin)
 
 
 # Private, because a class on top of Quart cannot pass `pyright --verifytypes`: Quart derives from a class
@@ -60,9 +67,12 @@ class _WebApplication(QuartTrio):
 
     request_class = ServiceRequest
 
-    def __init__(self, routes: RouteTable, settings: Settings) -> None:
+    def __init__(
+        self, routes: RouteTable, settings: Settings, check_admin: Callable[[Any], None]
+    ) -> None:
         super().__init__("lva", static_folder=None)
         self.routes = routes
+        self._check_admin = check_admin
         self.session_interface = _NoSessions()  # type: ignore[assignment] # Quart names one kind
         self.config["MAX_CONTENT_LENGTH"] = settings.max_body_size
         self.config["BODY_TIMEOUT"] = None  # whoever feeds the body keeps to the limit
@@ -152,6 +162,8 @@ class _WebApplication(QuartTrio):
         unavailable = partial(_unavailable, name, owner.retry_after)
         if owner.gate is not Gate.OPEN:
             raise unavailable()
+        if is_admin_only(handler):
+            self._check_admin(request)
         exchange.served_by(owner)
         exchange.unavailable = exchange.unavailable or unavailable
         # Reset afterwards: the server's own tasks for the connection are started from this task.
@@ -255,6 +267,10 @@ class _Connection(TrioASGIHTTPConnection):
     async def respond(self) -> None:
         response = await self.app.handle_request(self._request)
         await self._send_response(self._send, response)
+
+
+def _refuse() -> None:
+    raise HttpProblem(403, "Nobody may do this here.")
 
 
 class _NoSessions(SessionInterface):

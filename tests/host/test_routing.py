@@ -180,11 +180,23 @@ def test_a_restart_renews_what_is_added_again_and_drops_the_rest(table, owner):
     new = table.add(owner, "/kept", plain, methods={"post"})
     assert table.match("/kept").route is new
     with pytest.raises(ValueError, match="added before"):
-        table.add(owner, "/kept", plain)
+        table.add(owner, "/kept", plain, methods={"post"})
     table.drop_stale(owner)
     assert table.match("/dropped") is None
     assert of(table, owner) == [new]
     assert table.match("/other").route is other
+
+
+def test_other_verbs_of_a_path_may_be_added_by_another_call(table, owner):
+    route = table.add(owner, "/a/<x>", plain)
+    assert table.add(owner, "/a/<x>", plain, methods={"post", "put"}) is route
+    assert table.match("/a/1").route.allowed == ["GET", "POST", "PUT", "OPTIONS", "HEAD"]
+    with pytest.raises(ValueError, match="added before"):
+        table.add(owner, "/a/<x>", plain, methods={"delete", "put"})
+    with pytest.raises(ValueError, match="added before"):
+        table.add(owner, "/a/<y>", plain, methods={"delete"})
+    with pytest.raises(ValueError, match="belongs to plugin"):
+        table.add(Owner("other"), "/a/<x>", plain, methods={"delete"})
 
 
 def test_another_plugin_cannot_take_a_stale_route(table, owner):
