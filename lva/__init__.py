@@ -3,7 +3,12 @@
 This is what a plugin author imports.
 """
 
+from lva.admin import admin_only
 from lva.contract import (
+    AnalyticsEvent,
+    AnalyticsInfo,
+    AnalyticsStream,
+    BaseAnalyticsPlugin,
     BaseBackgroundHandler,
     BaseBackgroundPlugin,
     BaseEventPlugin,
@@ -19,6 +24,10 @@ from lva.points import MonitoringPoint, add_point_fields, add_point_tags
 from lva.query_parameters import query_parameter
 
 __all__ = [
+    "AnalyticsEvent",
+    "AnalyticsInfo",
+    "AnalyticsStream",
+    "BaseAnalyticsPlugin",
     "BaseBackgroundHandler",
     "BaseBackgroundPlugin",
     "BaseEventPlugin",
@@ -32,6 +41,7 @@ __all__ = [
     "__version__",
     "add_point_fields",
     "add_point_tags",
+    "admin_only",
     "pluginHTTPResponse",
     "query_parameter",
 ]

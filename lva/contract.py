@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from lva.points import MonitoringPoint
+    from lva.video.frame import Frame
 
 #: A route's handler: a class with one coroutine per HTTP verb, or a function, sync or async. It is
 #: called with the request and the path's variables by name.
@@ -75,6 +76,15 @@ class PluginApp(Protocol):
         self, path: str, handler: RouteHandler, methods: Iterable[str] | None = None
     ) -> None:
         """Add an HTTP route; see `BaseBackgroundPlugin.addRoute`."""
+
+    def analytics(self) -> list[AnalyticsInfo]:
+        """Return the analytics plugins that are active, for what has frames looked at.
+
+        From any other thread than the service's, it waits for the next step of the service's event loop.
+
+        Raises:
+            RuntimeError: The service has ended.
+        """
 
     def plugins(self) -> list[dict[str, Any]]:
         """Describe every plugin, this one included, all as of the same moment.
@@ -249,7 +259,8 @@ class BaseBackgroundPlugin(Plugin):
             path: Starts with ``/``; may hold werkzeug converters, as in ``/cameras/<int:camera>``.
             handler: A `BaseBackgroundHandler` class, or a function of the request and the path's
                 variables. A plain ``def`` runs in a worker thread; asyncio style: on the loop.
-            methods: Verbs for a function, ``{"get"}`` if left out. A handler class has its own.
+            methods: Verbs for a function, ``{"get"}`` if left out. A handler class has its own. Other
+                verbs of the same path may be added by another call.
                 HEAD (with GET) and OPTIONS are handled without being named.
 
         Raises:
@@ -258,6 +269,145 @@ class BaseBackgroundPlugin(Plugin):
                 after its close).
         """
         self.app.addRoute(path, handler, methods)
+
+
+class BaseAnalyticsPlugin(ABC):
+    """A plugin that looks at the frames of streams.
+
+    The service runs one instance for each stream that names the plugin, in that stream's own process. So all
+    methods are plain ``def``: they may block, compute and use native libraries. What they log and print
+    appears in the plugin's log with the stream's name. A method that raises costs one frame; after ten in
+    a row the plugin is set aside for that stream.
+
+    Args:
+        config: The stream's parameters over `[plugins.NAME.config]`, as `Config` if there is one.
+        logger: The plugin's.
+
+    Attributes:
+        Config: A pydantic model for the parameters; without one, `config` is a plain dict.
+    """
+
+    Config: ClassVar[type[BaseModel] | None] = None
+
+    def __init__(self, config: Any, logger: logging.Logger) -> None:
+        self.config: Any = config
+        self.logger: logging.Logger = logger
+
+    def open(self, stream: AnalyticsStream) -> None:  # noqa: B027 - documented as optional to override
+        """Prepare for a stream; called once, before its first frame.
+
+        Raising sets the plugin aside for this stream.
+        """
+
+    @abstractmethod
+    def handleFrame(self, frame: Frame) -> Iterable[AnalyticsEvent] | AnalyticsEvent | None:
+        """Look at a frame; return or yield what was seen.
+
+        Frames come in order, not all of them: those that a live source sends meanwhile are dropped. The
+        process is ended when this takes longer than `analytics_timeout` (seconds).
+        """
+
+    def close(self) -> None:  # noqa: B027 - documented as optional to override
+        """Release what `open` opened; called once for each `open` that was entered.
+
+        Not called when the process had to be ended.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class AnalyticsInfo:
+    """An analytics plugin, as its file was checked.
+
+    Attributes:
+        name: The plugin's name.
+        cls: Its class.
+        module: The name of the module or package that it was imported as.
+        path: Its file.
+        files: The SHA-256 of each file that it was made from, in hexadecimal.
+        defaults: What `[plugins.NAME.config]` says.
+    """
+
+    name: str
+    cls: type[BaseAnalyticsPlugin]
+    module: str
+    path: str
+    files: Mapping[str, str]
+    defaults: Mapping[str, Any]
+
+    @property
+    def description(self) -> str:
+        """The first line of its docstring."""
+        return next(iter((self.cls.__doc__ or "").strip().splitlines()), "")
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema of its parameters; of any object, if it has no `Config`."""
+        return (
+            {"type": "object"} if self.cls.Config is None else self.cls.Config.model_json_schema()
+        )
+
+    def parameters(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a stream's parameters over the defaults.
+
+        Raises:
+            ValueError: They are wrong; the message begins with the key, and has no value.
+        """
+        from pydantic import ValidationError
+
+        whole = {**self.defaults, **given}
+        model = self.cls.Config
+        try:
+            if model is not None:
+                if unknown := sorted(whole.keys() - model.model_fields.keys()):
+                    raise ValueError(
+                        f"{unknown[0]}: unknown key; known: {', '.join(model.model_fields)}"
+                    )
+                model.model_validate(whole)
+        except ValidationError as error:
+            item = error.errors(include_input=False, include_context=False, include_url=False)[0]
+            raise ValueError(f"{'.'.join(map(str, item['loc']))}: {item['msg']}") from None
+        return whole
+
+
+@dataclass(frozen=True, slots=True)
+class AnalyticsStream:
+    """What an analytics plugin knows of its stream.
+
+    Attributes:
+        id: The stream's id.
+        name: Its name.
+    """
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnalyticsEvent:
+    """What an analytics plugin has seen.
+
+    Args:
+        event_type: For example ``motion_start``. Not empty.
+        data: What there is to say of it: anything that JSON can.
+        image: A JPEG of the frame or of a part of it, as `Frame.jpeg` makes it; or nothing.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: The type is empty.
+    """
+
+    event_type: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+    image: bytes = b""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.event_type, str) or not isinstance(self.data, Mapping):
+            raise TypeError("an event has a type, which is a str, and data, which is a mapping")
+        if not isinstance(self.image, bytes):
+            raise TypeError(f"image is a JPEG as bytes, not {type(self.image).__name__}")
+        if not self.event_type:
+            raise ValueError("event_type is empty")
+        object.__setattr__(self, "data", dict(self.data))
 
 
 class BaseBackgroundHandler:

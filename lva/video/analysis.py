@@ -1,0 +1,217 @@
+"""Analytics plugins within a worker: their file is loaded; they are opened, fed and closed.
+
+What is run are the very bytes whose SHA-256 the service checked; else nothing is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+from lva.contract import AnalyticsEvent, AnalyticsStream, BaseAnalyticsPlugin
+from lva.video.board import STEPS, Board
+from lva.video.frame import Frame
+
+_STEP: Final = {name: number for number, name in enumerate(STEPS)}
+#: Frames in a row that may fail before the plugin is set aside.
+MOST_FAILURES: Final = 10
+
+
+class AnalyticsLoadError(Exception):
+    """A plugin's file is not the one that was checked, or cannot be imported."""
+
+
+class Analytics:
+    """One analytics plugin of one stream.
+
+    Args:
+        number: Its place in the stream's list.
+        spec: ``name``, ``path``, ``files`` (SHA-256 by path), ``module``, ``class`` and ``parameters``.
+        stream: What the plugin knows of the stream.
+        board: Says which step it is in.
+    """
+
+    def __init__(
+        self, number: int, spec: Mapping[str, Any], stream: AnalyticsStream, board: Board
+    ) -> None:
+        self.name: str = spec["name"]
+        self.failures: int = 0
+        self.opened: bool = False
+        self._number = number
+        self._spec = spec
+        self._stream = stream
+        self._board = board
+        self._plugin: BaseAnalyticsPlugin | None = None
+
+    def open(self) -> None:
+        """Load the file, make the instance and open it.
+
+        Raises:
+            Exception: Whatever the plugin raises.
+        """
+        with self._in("loading"):
+            load_module(self._spec)
+            module = sys.modules[self._spec["class_module"]]
+            cls: type[BaseAnalyticsPlugin] = getattr(module, self._spec["class"])
+            parameters = self._spec.get("parameters", {})
+            config = parameters if cls.Config is None else cls.Config(**parameters)
+            self._plugin = cls(config, logging.getLogger(f"lva.analytics.{self.name}"))
+        self.opened = True
+        with self._in("open"):
+            self._plugin.open(self._stream)
+
+    def handle(self, frame: Frame) -> list[AnalyticsEvent]:
+        """Have a frame looked at.
+
+        Raises:
+            Exception: Whatever the plugin raises.
+            TypeError: It returned something else than events.
+        """
+        assert self._plugin is not None
+        with self._in("handleFrame", frame.number):
+            found = self._plugin.handleFrame(frame)
+            return [] if found is None else _events(found)
+
+    def close(self) -> None:
+        """Close the plugin, once for each `open` that was entered.
+
+        Raises:
+            Exception: Whatever the plugin raises.
+        """
+        if self.opened and self._plugin is not None:
+            self.opened = False
+            with self._in("close"):
+                self._plugin.close()
+
+    def _in(self, step: str, frame: int = 0) -> _Step:
+        return _Step(self._board, _STEP[step], self._number, frame)
+
+
+class _Step:
+    """Notes on the board which step of which plugin is under way."""
+
+    __slots__ = ("_board", "_values")
+
+    def __init__(self, board: Board, *values: int) -> None:
+        self._board = board
+        self._values = values
+
+    def __enter__(self) -> None:
+        step, number, frame = self._values
+        board = self._board
+        board["step_analytics"], board["step_frame"] = number, frame
+        board["step_since"], board["step"] = time.monotonic_ns(), step
+
+    def __exit__(self, *_: object) -> None:
+        self._board["step"] = 0
+
+
+def _events(found: object) -> list[AnalyticsEvent]:
+    if isinstance(found, AnalyticsEvent):
+        return [found]
+    if not isinstance(found, Iterable) or isinstance(found, str | bytes | Mapping):
+        raise TypeError(
+            f"handleFrame() returns or yields AnalyticsEvents, not {type(found).__name__}"
+        )
+    events = list(found)
+    for event in events:
+        if not isinstance(event, AnalyticsEvent):
+            raise TypeError(
+                f"handleFrame() returns or yields AnalyticsEvents, not {type(event).__name__}"
+            )
+    return events
+
+
+def load_module(spec: Mapping[str, Any]) -> ModuleType:
+    """Import a plugin's file or package, once.
+
+    Raises:
+        AnalyticsLoadError: A file is not the one that the service checked.
+        Exception: Whatever the import raises.
+    """
+    name, path = spec["module"], Path(spec["path"])
+    if (known := sys.modules.get(name)) is not None:
+        return known
+    finder = _CheckedFiles(name, path, spec["files"])
+    sys.meta_path.insert(0, finder)
+    for parent in _parents(name):
+        package = sys.modules.setdefault(parent, ModuleType(parent))
+        package.__path__ = getattr(package, "__path__", [])
+    return importlib.import_module(name)
+
+
+class _CheckedFiles(importlib.machinery.SourceFileLoader, importlib.abc.MetaPathFinder):  # type: ignore[misc] # typeshed has one method twice
+    """Finds and loads the modules of one plugin, from bytes of the SHA-256 that was checked."""
+
+    def __init__(self, module: str, path: Path, files: Mapping[str, str]) -> None:
+        super().__init__(module, str(path))
+        self._module = module
+        self._main = path
+        self._files = files
+
+    def find_spec(
+        self, fullname: str, path: Any = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname != self._module and not fullname.startswith(f"{self._module}."):
+            return None
+        below = fullname.removeprefix(self._module).strip(".").replace(".", "/")
+        for file in (
+            (self._main,)
+            if not below
+            else (
+                self._main.parent / f"{below}.py",
+                self._main.parent / below / "__init__.py",
+            )
+        ):
+            if str(file) in self._files:
+                loader = _CheckedFiles(self._module, file, self._files)
+                loader.name, loader.path = fullname, str(file)
+                package = [str(file.parent)] if file.name == "__init__.py" else None
+                return importlib.util.spec_from_file_location(
+                    fullname, file, loader=loader, submodule_search_locations=package
+                )
+        return None
+
+    def get_code(self, fullname: str) -> Any:
+        path = Path(self.path)
+        source = path.read_bytes()
+        if hashlib.sha256(source).hexdigest() != self._files[str(path)]:
+            raise AnalyticsLoadError(
+                f"{path} was changed since the service checked it; reload the plugin"
+            )
+        return compile(source, str(path), "exec", dont_inherit=True)
+
+
+def _parents(name: str) -> Iterable[str]:
+    while name := name.rpartition(".")[0]:
+        yield name
+
+
+class StreamLog(logging.Handler):
+    """Sends what plugins log and print to the service.
+
+    Args:
+        send: Sends one record: level and text.
+    """
+
+    def __init__(self, send: Callable[[int, str], None]) -> None:
+        super().__init__()
+        self._send = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a record; one that cannot be formatted says so."""
+        try:
+            text = self.format(record)
+        except Exception as error:  # noqa: BLE001 - the plugin's arguments
+            text = f"a log record that cannot be formatted: {type(error).__name__}"
+        self._send(record.levelno, text[:4000])

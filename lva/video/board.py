@@ -1,0 +1,193 @@
+"""Shared memory of one worker process: what it counts and where it is, readable after it has died.
+
+An anonymous file (memfd) that both sides map: it has no name, so that nothing is left of it. Each slot
+is one aligned 64-bit number and has one thread that writes it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Mapping
+from typing import Final
+
+#: Frames that were not looked at because nobody wanted to: the rate, no key frame, damaged.
+SKIPPED: Final = ("rate", "not_key", "corrupt")
+#: Frames that were wanted, and not looked at: analytics had no time, the frame was too old, the stream ended.
+DROPPED: Final = ("busy", "stale", "stop")
+#: Steps of the analytics' thread, in the order of the numbers in the slot `step`.
+STEPS: Final = ("waiting", "loading", "open", "handleFrame", "close")
+#: Upper ends in milliseconds of the classes of frames' ages; the last has no end.
+AGES: Final = (5, 10, 20, 35, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 2000, 5000, 10_000)
+
+_COUNTERS: Final = (
+    "packets",
+    "bytes",
+    "decode_errors",
+    "time_jumps",
+    "size_changes",
+    "decoded",
+    "analysed",
+    "failed",
+    *(f"skipped_{reason}" for reason in SKIPPED),
+    *(f"dropped_{reason}" for reason in DROPPED),
+    *(f"age_{number}" for number in range(len(AGES) + 1)),
+    "age_max_ms",
+)
+_PLACES: Final = (
+    "reading_since",  # monotonic ns; 0 while no call of the decoder's library is under way
+    "last_packet",
+    "last_frame",
+    "last_change",  # when the picture last differed from the one before it
+    "step",
+    "step_since",
+    "step_analytics",
+    "step_frame",
+)
+_SLOT: Final = {name: number for number, name in enumerate((*_COUNTERS, *_PLACES))}
+_SIZE: Final = 8 * len(_SLOT)
+
+
+class Board:
+    """The shared memory of one worker.
+
+    Args:
+        descriptor: Of the memfd; the board keeps no other reference to it, and does not close it.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._map = mmap.mmap(descriptor, _SIZE)
+        self._slots = memoryview(self._map).cast("q")
+
+    def __getitem__(self, name: str) -> int:
+        return self._slots[_SLOT[name]]
+
+    def __setitem__(self, name: str, value: int) -> None:
+        self._slots[_SLOT[name]] = value
+
+    def add(self, name: str, count: int = 1) -> None:
+        """Count; only the slot's own thread may."""
+        self._slots[_SLOT[name]] += count
+
+    def note_age(self, milliseconds: float) -> None:
+        """Count the age of a frame when it was looked at."""
+        number = next((n for n, end in enumerate(AGES) if milliseconds <= end), len(AGES))
+        self.add(f"age_{number}")
+        if milliseconds > self["age_max_ms"]:
+            self["age_max_ms"] = int(milliseconds)
+
+    def counts(self) -> dict[str, int]:
+        """Return all counters by name."""
+        return {name: self[name] for name in _COUNTERS}
+
+    def close(self) -> None:
+        """Unmap the memory."""
+        self._slots.release()
+        self._map.close()
+
+
+def new_board() -> tuple[Board, int]:
+    """Return a board with all slots 0, and the descriptor to give to the worker."""
+    descriptor = os.memfd_create("lva-stream", os.MFD_CLOEXEC)
+    os.ftruncate(descriptor, _SIZE)
+    return Board(descriptor), descriptor
+
+
+class FrameLedger:
+    """What became of a stream's frames, over all of its workers.
+
+    At every moment ``decoded = analysed + failed + skipped + dropped + held``. A worker that ends, however it
+    does, holds nothing any more: what it held is dropped, by `stop`.
+    """
+
+    def __init__(self) -> None:
+        self._past: dict[str, int] = dict.fromkeys(_COUNTERS, 0)
+        self._board: Board | None = None
+        #: Connections that were made anew, by the code of what ended the one before.
+        self.reconnects: dict[str, int] = {}
+
+    def begin(self, board: Board) -> None:
+        """Count on a worker's board from now on."""
+        self._board = board
+
+    def end(self) -> None:
+        """Take over what the worker counted; it has ended."""
+        if self._board is None:
+            return
+        for name, count in self._board.counts().items():
+            if name == "age_max_ms":
+                self._past[name] = max(self._past[name], count)
+            else:
+                self._past[name] += count
+        self._board = None
+        self._past["dropped_stop"] += _held(self._past)
+
+    def counts(self) -> dict[str, int]:
+        """Return all counters as they are now."""
+        if self._board is None:
+            return dict(self._past)
+        now = _consistent(self._board)
+        largest = max(now["age_max_ms"], self._past["age_max_ms"])
+        return {name: self._past[name] + count for name, count in now.items()} | {
+            "age_max_ms": largest
+        }
+
+    def frames(self) -> dict[str, object]:
+        """Return the account of frames, as `/streams/ID` shows it."""
+        counts = self.counts()
+        return {
+            "decoded": counts["decoded"],
+            "analysed": counts["analysed"],
+            "failed": counts["failed"],
+            "skipped": {reason: counts[f"skipped_{reason}"] for reason in SKIPPED},
+            "dropped": {reason: counts[f"dropped_{reason}"] for reason in DROPPED},
+            "held": _held(counts),
+        }
+
+    def source(self) -> dict[str, object]:
+        """Return what was read: packets, bytes, errors, jumps, changes and reconnects by code."""
+        counts = self.counts()
+        names = ("packets", "bytes", "decode_errors", "time_jumps", "size_changes")
+        return {name: counts[name] for name in names} | {"reconnects": dict(self.reconnects)}
+
+    def ages(self) -> dict[str, float | None]:
+        """Return p50, p95 and the maximum of frames' ages when they were looked at, in milliseconds.
+
+        The percentiles are upper ends of classes (`AGES`); None before the first frame.
+        """
+        counts = self.counts()
+        classes = [counts[f"age_{number}"] for number in range(len(AGES) + 1)]
+        largest = counts["age_max_ms"]
+        return {
+            "p50": _percentile(classes, 0.5, largest),
+            "p95": _percentile(classes, 0.95, largest),
+            "max": float(largest) if sum(classes) else None,
+        }
+
+
+def _consistent(board: Board) -> dict[str, int]:
+    """Return counters in which no frame is counted as done before it is counted as decoded.
+
+    The worker counts on while it is read: `decoded` is therefore read last.
+    """
+    counts = board.counts()
+    counts["decoded"] = board["decoded"]
+    return counts
+
+
+def _held(counts: Mapping[str, int]) -> int:
+    gone = counts["analysed"] + counts["failed"]
+    gone += sum(counts[f"skipped_{reason}"] for reason in SKIPPED)
+    gone += sum(counts[f"dropped_{reason}"] for reason in DROPPED)
+    return counts["decoded"] - gone
+
+
+def _percentile(classes: list[int], share: float, largest: int) -> float | None:
+    wanted, seen = share * sum(classes), 0
+    if not wanted:
+        return None
+    for count, end in zip(classes, (*AGES, largest), strict=True):
+        seen += count
+        if seen >= wanted:
+            return float(min(end, largest))
+    return float(largest)

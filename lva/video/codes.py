@@ -1,0 +1,67 @@
+"""States of a stream, which may follow which, and the codes of what ends a connection or a stream.
+
+The states are in the words of the LUNA Video Agent's manuals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+
+class StreamState(StrEnum):
+    """Where a stream stands."""
+
+    PENDING = "pending"  # created, or resumed; its worker is being started, or connects
+    IN_PROGRESS = "in_progress"  # frames come
+    PAUSED = "paused"  # by its schedule
+    STOP = "stop"  # by a user
+    RESTART = "restart"  # waits for the next attempt
+    DONE = "done"  # a file's end
+    FAILURE = "failure"  # gave up
+
+
+_S = StreamState
+TRANSITIONS: Final[Mapping[StreamState, frozenset[StreamState]]] = MappingProxyType(
+    {
+        _S.PENDING: frozenset(
+            {_S.IN_PROGRESS, _S.PAUSED, _S.STOP, _S.RESTART, _S.DONE, _S.FAILURE}
+        ),
+        _S.IN_PROGRESS: frozenset(
+            {_S.PENDING, _S.PAUSED, _S.STOP, _S.RESTART, _S.DONE, _S.FAILURE}
+        ),
+        _S.PAUSED: frozenset({_S.PENDING, _S.STOP}),
+        _S.STOP: frozenset({_S.PENDING}),
+        _S.RESTART: frozenset(
+            {_S.PENDING, _S.IN_PROGRESS, _S.PAUSED, _S.STOP, _S.DONE, _S.FAILURE}
+        ),
+        _S.DONE: frozenset({_S.PENDING, _S.STOP}),
+        _S.FAILURE: frozenset({_S.PENDING, _S.RESTART, _S.STOP}),
+    }
+)
+
+#: What ends a connection, a worker or a stream; the code and what it means.
+CODES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "connection_failed": "the source could not be reached, or the connection broke",
+        "auth_failed": "the source wants another user or password",
+        "not_found": "there is no such stream or file",
+        "timeout": "the source did not say anything in time",
+        "stalled": "data or frames stopped coming",
+        "no_video": "there is no video in it",
+        "unsupported": "no decoder for its video, or no demuxer for its format",
+        "invalid_data": "what it sends is no video",
+        "end_of_stream": "it ended",
+        "forbidden": "the settings of the service do not allow this source",
+        "analytics_failed": "an analytics plugin could not be opened, or failed too often",
+        "analytics_hung": "an analytics plugin did not return",
+        "worker_crashed": "the worker process died",
+        "worker_silent": "the worker process did not respond",
+        "memory_limit": "the worker process needs more memory than it may",
+    }
+)
+
+#: These will not get better within seconds: the back-off begins at its longer end.
+SLOW: Final = frozenset({"auth_failed", "not_found", "no_video", "unsupported", "forbidden"})

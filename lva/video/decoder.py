@@ -1,0 +1,224 @@
+"""Reads a source with PyAV: packets, frames, and their times made monotonic. The worker's side.
+
+PyAV 18 and 19 differ; only this module and `frame` know. https://pyav.org
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import av
+import av.error
+
+from lva.video.board import Board
+
+#: A step of the source's clock that is larger than this, in seconds, or backwards, is a jump: times go on
+#: from the frame before.
+LARGEST_STEP: Final = 5.0
+#: Packets in a row that could not be decoded, after which the connection is given up.
+MOST_ERRORS: Final = 100
+
+av.logging.set_level(
+    None
+)  # FFmpeg's log calls Python from its own threads, which has led to deadlocks
+
+
+class ConnectionLostError(Exception):
+    """A connection could not be made, or broke.
+
+    Args:
+        code: Of `lva.video.codes.CODES`.
+        message: FFmpeg's.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code: str = code
+
+
+class PresentationTimes:
+    """Makes frames' times monotonic: a jump of the source's clock does not become one here.
+
+    Args:
+        board: Counts jumps.
+        interval: What a frame lasts if its neighbours do not say, in seconds.
+    """
+
+    def __init__(self, board: Board, interval: float = 0.04) -> None:
+        self._board = board
+        self._interval = interval
+        self._before: float | None = None
+        self._shift = 0.0
+        self._now = 0.0
+
+    def of(self, time_of_frame: float | None) -> float:
+        """Return the time for a frame with this time, or without one; in seconds from the first."""
+        if time_of_frame is None:
+            self._now += self._interval
+            return self._now
+        if self._before is None:
+            self._shift = -time_of_frame
+        else:
+            step = time_of_frame - self._before
+            if 0 < step <= LARGEST_STEP:
+                self._interval = step
+            else:
+                self._board.add("time_jumps")
+                self._shift = self._now + self._interval - time_of_frame
+        self._before = time_of_frame
+        self._now = time_of_frame + self._shift
+        return self._now
+
+
+class Decoder:
+    """One connection to a source.
+
+    Args:
+        source: As `lva.video.source.Source.as_message` gives it.
+        timeout: Seconds for opening it, and for each read.
+        board: Counts packets and errors, and says whether a call of FFmpeg's is under way.
+        threads: Threads that decode; 0 for one for each processor.
+
+    Raises:
+        ConnectionLostError: It cannot be opened.
+    """
+
+    def __init__(
+        self, source: Mapping[str, Any], timeout: float, board: Board, threads: int = 1
+    ) -> None:
+        self._board = board
+        self._live = bool(source["live"])
+        self._errors = 0
+        with _Reading(board):
+            self._container = self._open(source, timeout)
+        streams = self._container.streams.video
+        if not streams:
+            raise ConnectionLostError("no_video", "there is no video in it")
+        self._stream = streams[0]
+        self._stream.thread_type = "NONE" if threads == 1 else "AUTO"
+        context = self._stream.codec_context
+        if context is None:
+            raise ConnectionLostError("unsupported", "there is no decoder for its video")
+        context.thread_count = threads
+        rate = self._stream.average_rate
+        self.info: dict[str, Any] = {
+            "codec": context.name,
+            "width": context.width,
+            "height": context.height,
+            "declared_fps": round(float(rate), 3) if rate else None,
+        }
+        self._times = PresentationTimes(board, 1 / float(rate) if rate else 0.04)
+        self._size: tuple[int, int] | None = None
+
+    @staticmethod
+    def _open(source: Mapping[str, Any], timeout: float) -> Any:
+        try:
+            return av.open(
+                source["url"],
+                format=source["format"],
+                options=dict(source["options"]),
+                timeout=(timeout, timeout),
+            )
+        except Exception as error:
+            raise failure_of(error) from error
+
+    def frames(self) -> Iterator[tuple[Any, float]]:
+        """Yield pictures and their times in seconds until the source ends.
+
+        Raises:
+            ConnectionLostError: The connection breaks, or too many packets in a row cannot be decoded.
+        """
+        packets = self._container.demux(self._stream)
+        while True:
+            packet = self._next_packet(packets)
+            if packet is None:
+                return
+            for picture in self._decode(packet):
+                size = picture.width, picture.height
+                if self._size not in {None, size}:
+                    self._board.add("size_changes")
+                self._size = size
+                self._board["last_frame"] = time.monotonic_ns()
+                yield picture, self._times.of(_time(picture))
+
+    def _next_packet(self, packets: Iterator[Any]) -> Any:
+        try:
+            with _Reading(self._board):
+                packet = next(packets, None)
+        except Exception as error:
+            if _is_end(error):
+                return None
+            raise failure_of(error) from error
+        if packet is not None and packet.size:
+            self._board.add("packets")
+            self._board.add("bytes", packet.size)
+            self._board["last_packet"] = time.monotonic_ns()
+        return packet
+
+    def _decode(self, packet: Any) -> list[Any]:
+        try:
+            pictures = packet.decode()
+        except Exception as error:
+            if _is_end(error):
+                return []
+            self._board.add("decode_errors")
+            self._errors += 1
+            if self._errors >= MOST_ERRORS:
+                raise ConnectionLostError("invalid_data", str(error)) from error
+            return []
+        if pictures:
+            self._errors = 0
+        return list(pictures)
+
+    def close(self) -> None:
+        """Close the connection; only the thread that reads may call it."""
+        self._container.close()
+
+
+class _Reading:
+    """Notes on the board that a call which may block for ever is under way."""
+
+    __slots__ = ("_board",)
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    def __enter__(self) -> None:
+        self._board["reading_since"] = time.monotonic_ns()
+
+    def __exit__(self, *_: object) -> None:
+        self._board["reading_since"] = 0
+
+
+def _time(picture: Any) -> float | None:
+    pts, base = picture.pts, picture.time_base
+    return None if pts is None or not base else float(pts * base)
+
+
+def _is_end(error: Exception) -> bool:
+    return isinstance(error, av.error.EOFError)
+
+
+def failure_of(error: Exception) -> ConnectionLostError:
+    """Return what an error of PyAV's is in our codes."""
+    text = str(error)
+    kinds: tuple[tuple[str, tuple[type[Exception], ...]], ...] = (
+        ("auth_failed", (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError)),
+        ("not_found", (av.error.HTTPNotFoundError, FileNotFoundError)),
+        ("timeout", (TimeoutError, av.error.ExitError)),
+        ("unsupported", (av.error.DecoderNotFoundError, av.error.DemuxerNotFoundError)),
+        ("forbidden", (av.error.ProtocolNotFoundError, PermissionError)),
+        ("connection_failed", (ConnectionError, av.error.HTTPError)),
+        ("invalid_data", (av.error.InvalidDataError,)),
+    )
+    for code, types in kinds:
+        if isinstance(error, types):
+            return ConnectionLostError(code, text)
+    if isinstance(error, OSError) and error.errno in {errno.EINVAL, errno.ENOSYS}:
+        return ConnectionLostError("invalid_data", text)
+    if isinstance(error, av.error.UndefinedError | av.error.UnknownError | ValueError):
+        return ConnectionLostError("invalid_data", text)
+    return ConnectionLostError("connection_failed", text)

@@ -1,0 +1,216 @@
+"""A worker process as the service has it: started, heard, and ended for sure."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+import trio
+
+from lva.contract import AnalyticsInfo
+from lva.video import messages
+from lva.video.board import Board, new_board
+
+#: Rungs of the stop ladder: how long, in seconds, each is waited for.
+AFTER_MESSAGE: Final = 0.5
+AFTER_SIGTERM: Final = 1.0
+
+
+def worker_spec(plugin: AnalyticsInfo, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a worker is sent of an analytics plugin.
+
+    Args:
+        plugin: It.
+        parameters: The stream's, over the defaults.
+    """
+    return {
+        "name": plugin.name,
+        "path": plugin.path,
+        "files": dict(plugin.files),
+        "module": plugin.module,
+        "class_module": plugin.cls.__module__,
+        "class": plugin.cls.__name__,
+        "parameters": dict(parameters),
+    }
+
+
+class WorkerProcess:
+    """The process of one stream.
+
+    Made by `open_worker`.
+
+    Attributes:
+        board: What it counts, and where it is.
+        rung: What ended it: ``"message"``, ``"SIGTERM"``, ``"SIGKILL"``; None while it runs, or if it ended
+            by itself.
+        hangs: Whether asking it to end is useless.
+    """
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], connection: trio.SocketStream, board: Board
+    ) -> None:
+        self.board: Board = board
+        self.rung: str | None = None
+        self.hangs: bool = False
+        self._process = process
+        self._connection = connection
+        self._sending = trio.Lock()
+        self._pidfd = os.pidfd_open(process.pid)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code, negative for a signal; None while it runs."""
+        return self._process.returncode
+
+    def memory(self) -> int | None:
+        """Return its resident memory in bytes; None once it has gone."""
+        with suppress(psutil.Error):
+            return int(psutil.Process(self.pid).memory_info().rss)
+        return None
+
+    async def send(self, message: Mapping[str, Any]) -> None:
+        """Send a message; nothing happens if the process has gone.
+
+        Cancellation may leave half a message: the process is to be ended then.
+        """
+        async with self._sending:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await self._connection.send_all(messages.encode(dict(message)))
+
+    async def receive(self) -> tuple[dict[str, Any], bytes] | None:
+        """Wait for the next message; None once it has gone, or sends what is no message.
+
+        Cancellation may lose a part of a message: the process is to be ended then.
+        """
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError, messages.MessageError):
+            if (head := await self._exactly(messages.HEAD.size)) is not None:
+                text, data = messages.lengths(head)
+                if (body := await self._exactly(text + data)) is not None:
+                    return messages.decode(body[:text]), body[text:]
+        return None
+
+    async def _exactly(self, count: int) -> bytes | None:
+        pieces = bytearray()
+        while len(pieces) < count:
+            piece = await self._connection.receive_some(count - len(pieces))
+            if not piece:
+                return None
+            pieces += piece
+        return bytes(pieces)
+
+    async def wait(self) -> int:
+        """Wait until it has ended; return its exit code."""
+        while self._process.poll() is None:
+            await trio.lowlevel.wait_readable(self._pidfd)
+        code = self._process.returncode
+        assert code is not None
+        return code
+
+    async def stop(self) -> None:
+        """End it for sure: by a message, then SIGTERM, then SIGKILL; then it is reaped.
+
+        Shielded: cancellation does not cut it short, it takes at most a second and a half and a moment.
+        """
+        with trio.CancelScope(shield=True):
+            if not self.hangs and self._process.poll() is None:
+                with trio.move_on_after(AFTER_MESSAGE):
+                    await self.send({"type": "stop"})
+                    await self.wait()
+                self._note("message")
+            if self.rung is None and self._process.poll() is None:
+                self._process.send_signal(signal.SIGTERM)
+                with trio.move_on_after(AFTER_SIGTERM):
+                    await self.wait()
+                self._note("SIGTERM")
+            if self._process.poll() is None:
+                self.kill()
+                await self.wait()
+                self._note("SIGKILL")
+
+    def kill(self) -> None:
+        """End it at once; `wait` reaps it."""
+        if self._process.poll() is None:
+            self._process.kill()
+
+    def _note(self, rung: str) -> None:
+        if self.rung is None and self._process.poll() is not None:
+            self.rung = rung
+
+    def close(self) -> None:
+        """Close the descriptors; the process has ended."""
+        self._connection.socket.close()
+        os.close(self._pidfd)
+
+
+@asynccontextmanager
+async def open_worker(spec: Mapping[str, Any]) -> AsyncIterator[WorkerProcess]:
+    """Start a worker and send it its stream; at the end of the block it has ended and is reaped.
+
+    Args:
+        spec: The first message: stream, source, analytics.
+
+    Raises:
+        OSError: No process or descriptor can be had.
+    """
+    ours, theirs = socket.socketpair()
+    try:
+        board, descriptor = new_board()
+        try:
+            process = _start(theirs.fileno(), descriptor)
+        finally:
+            os.close(descriptor)
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    worker = WorkerProcess(process, trio.SocketStream(trio.socket.from_stdlib_socket(ours)), board)
+    try:
+        await worker.send(spec)
+        yield worker
+    finally:
+        await worker.stop()
+        worker.close()
+
+
+def _start(*descriptors: int) -> subprocess.Popen[bytes]:
+    """Start the process in this very thread.
+
+    The kernel sends a child the signal of its parent's death when the *thread* that started it ends: a
+    worker thread's end would be taken for the service's.
+    """
+    arguments = [sys.executable, "-P", "-m", "lva.video.worker", *map(str, descriptors)]
+    return subprocess.Popen(  # noqa: S603 - our own program, no text of a user's
+        [*arguments, str(os.getpid())],
+        pass_fds=descriptors,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env=_environment(),
+    )
+
+
+def _environment() -> dict[str, str]:
+    """Return the worker's environment: no secrets of the service's settings, one thread for each library."""
+    kept = {k: v for k, v in os.environ.items() if not k.upper().startswith("LUNA_VIDEO_AGENT")}
+    package = str(Path(__file__).parents[2])
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return {
+        **threads,
+        **kept,
+        "PYTHONPATH": os.pathsep.join(filter(None, [package, kept.get("PYTHONPATH")])),
+    }

@@ -1,0 +1,185 @@
+"""Sources of streams: which are allowed, and what FFmpeg may open for them.
+
+A source is a trust boundary: whoever names one makes the service open files and connections. Schemes and
+directories are allowed one by one, and FFmpeg is given the protocols that a playlist or a demuxer may use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+from lva.masking import masked, redact
+
+#: By scheme: the protocols of FFmpeg that a source of this scheme may open, itself and through what it names.
+PROTOCOLS: Final[Mapping[str, str]] = {
+    "rtsp": "rtsp,rtp,udp,tcp",
+    "rtsps": "rtsp,rtp,srtp,udp,tcp,tls",
+    "http": "http,tcp",
+    "https": "https,tls,tcp",
+    "file": "file",
+    "test": "",
+    "v4l2": "file",
+}
+#: Demuxers that may be chosen by what a file or a server sends. `concat`, `sdp`, `dash` and others that open
+#: further addresses are left out; `hls` only where its protocols are those of the network.
+FORMATS: Final = "mov,matroska,mpegts,mpeg,avi,mjpeg,mpjpeg,flv,ogg,h264,hevc,image2"
+#: How many bytes and microseconds FFmpeg may look at before the first frame of a live source.
+_PROBE: Final = {"probesize": "500000", "analyzeduration": "1000000"}
+_TEST_PICTURES: Final = ("testsrc2", "testsrc", "smptebars", "mandelbrot", "black", "rgbtestsrc")
+
+
+class SourceError(ValueError):
+    """A source that is not allowed or not understood; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where frames come from.
+
+    Attributes:
+        url: What FFmpeg opens.
+        shown: The same without a password, for people.
+        live: Whether frames come at their own pace: then decoding never waits for analytics.
+        format: The demuxer, where it is fixed.
+        options: For FFmpeg's demuxer and protocol.
+    """
+
+    url: str
+    shown: str
+    live: bool
+    format: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def as_message(self) -> dict[str, Any]:
+        """Return what the worker is sent."""
+        return {
+            "url": self.url,
+            "live": self.live,
+            "format": self.format,
+            "options": dict(self.options),
+        }
+
+
+def parse_source(
+    text: str, schemes: Sequence[str] = tuple(PROTOCOLS), directories: Sequence[Path] = ()
+) -> Source:
+    """Return the source that an address names.
+
+    Args:
+        text: ``rtsp://…``, ``http://…``, ``test:``, ``/dev/video0``, or the path of a file or of a
+            directory of JPEGs.
+        schemes: Those that are allowed: keys of `PROTOCOLS`.
+        directories: Files are allowed below these.
+
+    Raises:
+        SourceError: It is not allowed or not understood.
+    """
+    if not text or any(ord(character) < 32 for character in text):
+        raise SourceError("source: give an address such as rtsp://camera/stream, a file, or test:")
+    scheme = text.partition(":")[0].lower() if ":" in text else ""
+    if text.startswith("/dev/video"):
+        scheme = "v4l2"
+    elif text.startswith("/"):
+        scheme = "file"
+    if scheme not in PROTOCOLS:
+        known = ", ".join(PROTOCOLS)
+        raise SourceError(f"source: scheme {scheme or 'none'!r} is not known; available: {known}")
+    if scheme not in schemes:
+        allowed = ", ".join(schemes) or "none"
+        raise SourceError(f"source: scheme {scheme!r} is not allowed here; allowed: {allowed}")
+    if scheme == "test":
+        return _test_pictures(text)
+    if scheme == "v4l2":
+        return _device(text)
+    if scheme == "file":
+        return _file(text.removeprefix("file://"), directories)
+    return _network(text, scheme)
+
+
+def _network(text: str, scheme: str) -> Source:
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise SourceError(f"source: {error}") from None
+    if not host:
+        raise SourceError("source: the address has no host")
+    options = {"protocol_whitelist": PROTOCOLS[scheme], **_PROBE}
+    if scheme.startswith("rtsp"):
+        options |= {"rtsp_transport": "tcp", "allowed_media_types": "video"}
+    else:
+        options |= {"format_whitelist": f"{FORMATS},hls", "reconnect": "0"}
+    return Source(text, _without_secrets(text), live=True, options=options)
+
+
+def _without_secrets(text: str) -> str:
+    """Return an address without its password, and without what is named like a secret in its query."""
+    address, mark, query = text.partition("?")
+    shown = redact(address)
+    if not mark:
+        return shown
+    pairs = parse_qsl(query, keep_blank_values=True)
+    return f"{shown}?" + "&".join(f"{key}={masked({key: value})[key]}" for key, value in pairs)
+
+
+def _file(text: str, directories: Sequence[Path]) -> Source:
+    path = Path(text).resolve()
+    if not any(path.is_relative_to(directory.resolve()) for directory in directories):
+        below = ", ".join(map(str, directories)) or "none; set directories of the plugin streams"
+        raise SourceError(f"source: files are allowed below these directories only: {below}")
+    if path.is_dir():
+        pattern = str(path).replace("%", "%%") + "/*.jpg"
+        options = {"pattern_type": "glob", "protocol_whitelist": "file"}
+        return Source(pattern, str(path), live=False, format="image2", options=options)
+    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+    return Source(str(path), str(path), live=False, options=options)
+
+
+def _device(text: str) -> Source:
+    if not text.removeprefix("/dev/video").isdecimal():
+        raise SourceError("source: a device is /dev/video and a number")
+    return Source(text, text, live=True, format="video4linux2,v4l2", options={})
+
+
+def _test_pictures(text: str) -> Source:
+    """Return FFmpeg's generated pictures; nothing of the text gets into the filter but what was checked."""
+    name, _, query = text.partition(":")[2].partition("?")
+    name = name or "testsrc2"
+    if name not in _TEST_PICTURES:
+        raise SourceError(f"source: test pictures available: {', '.join(_TEST_PICTURES)}")
+    values = dict(parse_qsl(query, keep_blank_values=True))
+    size, rate = values.pop("size", "640x360"), values.pop("rate", "10")
+    seconds, live = values.pop("seconds", ""), values.pop("live", "1")
+    sides = size.split("x")
+    if len(sides) != 2 or not all(_whole(side, 16, 4096) for side in sides):
+        raise SourceError("source: test:?size= is WIDTHxHEIGHT, each 16 to 4096")
+    if not _whole(rate, 1, 240):
+        raise SourceError("source: test:?rate= is 1 to 240 frames a second")
+    if seconds and not _whole(seconds, 1, 86_400):
+        raise SourceError("source: test:?seconds= is 1 to 86400")
+    if live not in {"0", "1"}:
+        raise SourceError("source: test:?live= is 0 or 1")
+    if values:
+        raise SourceError(
+            f"source: test: takes size, rate, seconds and live, not {', '.join(values)}"
+        )
+    picture = (
+        f"color=black:size={size}:rate={rate}"
+        if name == "black"
+        else (f"{name}=size={size}:rate={rate}")
+    )
+    if seconds:
+        picture += ("," if name == "mandelbrot" else ":") + (
+            f"trim=duration={seconds}" if name == "mandelbrot" else f"duration={seconds}"
+        )
+    if live == "1":
+        picture += ",realtime"
+    return Source(picture, text, live=live == "1", format="lavfi")
+
+
+def _whole(text: str, least: int, most: int) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 10 and least <= int(text) <= most

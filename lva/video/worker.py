@@ -1,0 +1,355 @@
+"""The process of one stream: reads, decodes, and has frames looked at. Run as ``python -m lva.video.worker``.
+
+The main thread is that of the analytics. The reader's decodes: for a live source it replaces the frame that
+waits, for a file it waits until that is taken. The control thread hears the service, sends a sign of
+life each second, and ends the process when the service asks for it or has gone: a call of FFmpeg's, or of
+a plugin, that never returns cannot keep it. SIGTERM keeps its default, since a handler of Python's never runs
+while FFmpeg blocks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Final
+
+from lva.contract import AnalyticsEvent, AnalyticsStream
+from lva.video import messages
+from lva.video.analysis import MOST_FAILURES, Analytics, StreamLog
+from lva.video.board import Board
+from lva.video.decoder import ConnectionLostError, Decoder
+from lva.video.frame import Frame, encode_jpeg
+from lva.video.geometry import Region
+from lva.video.selection import Selection
+
+#: Frames of a file that wait between the decoder and the analytics.
+AHEAD: Final = 4
+#: Seconds between two signs of life.
+HEARTBEAT: Final = 1.0
+#: Longest edge of a preview, in pixels.
+PREVIEW: Final = 640
+_PR_SET_PDEATHSIG: Final = 1
+
+
+class Worker:
+    """One stream's process.
+
+    Args:
+        connection: To the service.
+        board: Shared with it.
+    """
+
+    def __init__(self, connection: socket.socket, board: Board) -> None:
+        self._connection = connection
+        self._board = board
+        self._sending = threading.Lock()
+        self._connect: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._stopping = False
+        self._preview_wanted = threading.Event()
+        self._last_picture: Any = None
+
+    def run(self) -> None:
+        """Work until the service ends it."""
+        received = messages.receive(self._connection)
+        if received is None:
+            return
+        self._spec: Mapping[str, Any] = received[0]
+        self._slot = _Slot(self._board, live=self._spec["source"]["live"])
+        threading.Thread(target=self._control, name="control", daemon=True).start()
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+        self._take_output()
+        analytics = self._opened()
+        threading.Thread(target=self._read, name="reader", daemon=True).start()
+        self._analyse(analytics)
+        for each in analytics:
+            self._guarded(each, "close", each.close)
+        self._send({"type": "closed"})
+
+    # The main thread: analytics.
+
+    def _opened(self) -> list[Analytics]:
+        stream = AnalyticsStream(self._spec["stream_id"], self._spec["name"])
+        analytics = [
+            Analytics(number, spec, stream, self._board)
+            for number, spec in enumerate(self._spec["analytics"])
+        ]
+        return [each for each in analytics if self._guarded(each, "open", each.open)]
+
+    def _guarded(self, analytics: Analytics, step: str, work: Any, frame: int = 0) -> bool:
+        """Do one step of a plugin; say what it raised, and return whether it did not."""
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - the plugin's, sys.exit() too
+            self._say_failed(analytics, step, error, frame)
+            return False
+        return True
+
+    def _say_failed(
+        self, analytics: Analytics, step: str, error: BaseException, frame: int
+    ) -> None:
+        lines = traceback.format_exception(error)
+        self._send(
+            {
+                "type": "analytics_failed",
+                "analytics": analytics.name,
+                "step": step,
+                "frame": frame,
+                "error": f"{type(error).__name__}: {error}"[:500],
+                "traceback": "".join(lines)[-4000:],
+            }
+        )
+
+    def _analyse(self, analytics: list[Analytics]) -> None:
+        while (frame := self._slot.take()) is not None:
+            self._board.note_age(frame.age * 1000)
+            failed = False
+            for each in list(analytics):
+                failed |= not self._looked_at(each, frame)
+                if each.failures >= MOST_FAILURES:
+                    analytics.remove(each)
+                    self._guarded(each, "close", each.close)
+                    self._send({"type": "set_aside", "analytics": each.name, "frame": frame.number})
+            self._board.add("failed" if failed else "analysed")
+
+    def _looked_at(self, analytics: Analytics, frame: Frame) -> bool:
+        try:
+            events = analytics.handle(frame)
+        except BaseException as error:  # noqa: BLE001 - the plugin's, sys.exit() too
+            analytics.failures += 1
+            self._say_failed(analytics, "handleFrame", error, frame.number)
+            return False
+        sent = [self._send_event(analytics, frame, event) for event in events]
+        analytics.failures = 0 if all(sent) else analytics.failures + 1
+        return all(sent)
+
+    def _send_event(self, analytics: Analytics, frame: Frame, event: AnalyticsEvent) -> bool:
+        message = {
+            "type": "event",
+            "analytics": analytics.name,
+            "event_type": event.event_type,
+            "frame": frame.number,
+            "time": frame.wall_time,
+            "pts": frame.pts,
+            "data": event.data,
+        }
+        try:
+            self._send(message, event.image)
+        except (TypeError, ValueError) as error:
+            self._say_failed(analytics, "handleFrame", error, frame.number)
+            return False
+        return True
+
+    # The reader's thread.
+
+    def _read(self) -> None:
+        number = 0
+        while True:
+            self._connect.get()
+            try:
+                decoder = Decoder(self._spec["source"], self._spec["timeout"], self._board)
+                self._send({"type": "connected", **decoder.info})
+                number = self._feed(decoder, number)
+            except ConnectionLostError as failure:
+                end = {"code": failure.code, "message": str(failure)}
+            except Exception as error:  # noqa: BLE001 - whatever FFmpeg makes of what came
+                end = {"code": "invalid_data", "message": f"{type(error).__name__}: {error}"}
+            else:
+                decoder.close()
+                end = {"code": "end_of_stream", "message": "it ended"}
+            if end["code"] == "end_of_stream":
+                self._slot.wait_until_idle()
+            self._send({"type": "disconnected", **end})
+
+    def _feed(self, decoder: Decoder, number: int) -> int:
+        selection = Selection(self._spec.get("rate"))
+        roi = self._spec.get("roi")
+        first = True
+        for picture, pts in decoder.frames():
+            number += 1
+            if first:
+                first = False
+                self._send({"type": "frames", "width": picture.width, "height": picture.height})
+            self._board.add("decoded")
+            if picture.is_corrupt:
+                self._board.add("skipped_corrupt")
+                continue
+            if (reason := selection.skips(pts, bool(picture.key_frame))) is not None:
+                self._board.add(f"skipped_{reason}")
+                continue
+            region = None if roi is None else Region(**roi).within(picture.width, picture.height)
+            self._slot.put(Frame(picture, number, pts, bool(picture.key_frame), region))
+            self._last_picture = picture
+            if self._preview_wanted.is_set():
+                self._preview_wanted.clear()
+                self._send_preview(picture)
+        return number
+
+    def _send_preview(self, picture: Any) -> None:
+        scale = min(1.0, PREVIEW / max(picture.width, picture.height))
+        if scale < 1:
+            picture = picture.reformat(
+                width=max(2, int(picture.width * scale)) // 2 * 2,
+                height=max(2, int(picture.height * scale)) // 2 * 2,
+            )
+        self._send({"type": "preview", "time": time.time()}, encode_jpeg(picture))
+
+    # The control thread, and the sign of life.
+
+    def _control(self) -> None:
+        try:
+            while (received := messages.receive(self._connection)) is not None:
+                self._do(received[0])
+        finally:  # the service has gone, or says nothing that is understood
+            os._exit(3)
+
+    def _do(self, message: Mapping[str, Any]) -> None:
+        kind = message["type"]
+        if kind == "connect":
+            self._connect.put(None)
+        elif kind == "preview":
+            if self._last_picture is not None and message.get("now"):
+                self._send_preview(self._last_picture)
+            else:
+                self._preview_wanted.set()
+        elif kind == "stop":
+            self._slot.end()
+
+    def _beat(self) -> None:
+        while True:
+            self._send({"type": "alive"})
+            time.sleep(HEARTBEAT)
+
+    def _send(self, message: dict[str, Any], data: bytes = b"") -> None:
+        """Send a message; waits while the service does not read.
+
+        Raises:
+            TypeError, ValueError: It cannot be sent.
+        """
+        encoded = messages.encode(message, data)
+        with self._sending:
+            try:
+                self._connection.sendall(encoded)
+            except OSError:
+                os._exit(3)
+
+    # What plugins log and print.
+
+    def _take_output(self) -> None:
+        root = logging.getLogger()
+        root.handlers[:] = [StreamLog(self._send_log)]
+        root.setLevel(logging.INFO)
+        sys.stdout = _Lines(self._send_log, logging.INFO)
+        sys.stderr = _Lines(self._send_log, logging.WARNING)
+
+    def _send_log(self, level: int, text: str) -> None:
+        self._send({"type": "log", "level": level, "text": text})
+
+
+class _Slot:
+    """The frames that wait for the analytics: one of a live source, some of a file.
+
+    Args:
+        board: Counts frames that are dropped.
+        live: Whether a newer frame takes the place of the one that waits.
+    """
+
+    def __init__(self, board: Board, live: bool) -> None:
+        self._board = board
+        self._most = 1 if live else AHEAD
+        self._live = live
+        self._frames: deque[Frame] = deque()
+        self._changed = threading.Condition()
+        self._ended = False
+        self._in_hand = False
+
+    def put(self, frame: Frame) -> None:
+        """Add a frame; a live one takes the place of another, a file's waits for one."""
+        with self._changed:
+            while not self._live and len(self._frames) >= self._most and not self._ended:
+                self._changed.wait()
+            if self._ended:
+                self._board.add("dropped_stop")
+                return
+            if len(self._frames) >= self._most:
+                self._frames.popleft()
+                self._board.add("dropped_busy")
+            self._frames.append(frame)
+            self._changed.notify_all()
+
+    def take(self) -> Frame | None:
+        """Wait for a frame; None at the end."""
+        with self._changed:
+            self._in_hand = False
+            self._changed.notify_all()
+            while not self._frames and not self._ended:
+                self._changed.wait()
+            if self._ended:
+                self._board.add("dropped_stop", len(self._frames))
+                self._frames.clear()
+                return None
+            self._in_hand = True
+            self._changed.notify_all()
+            return self._frames.popleft()
+
+    def wait_until_idle(self) -> None:
+        """Wait until all frames have been looked at; for the end of a file."""
+        with self._changed:
+            while (self._frames or self._in_hand) and not self._ended:
+                self._changed.wait()
+
+    def end(self) -> None:
+        """Let `take` return None; what waits is dropped."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+
+class _Lines(io.TextIOBase):
+    """Takes what is printed, and sends it line by line."""
+
+    def __init__(self, send: Any, level: int) -> None:
+        super().__init__()
+        self._send = send
+        self._level = level
+        self._part = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._part = (self._part + text).split("\n")
+        self._part = self._part[-4000:]
+        for line in lines:
+            if line:
+                self._send(self._level, line[:4000])
+        return len(text)
+
+    def writable(self) -> bool:
+        return True
+
+
+def main() -> None:
+    """Run the worker on the descriptors that the service gave it: the connection's and the board's."""
+    connection, board, parent = (int(argument) for argument in sys.argv[1:4])
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before that
+        os._exit(3)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole group
+    worker = Worker(socket.socket(fileno=connection), Board(board))
+    os.close(board)
+    with contextlib.suppress(KeyboardInterrupt):
+        worker.run()
+    os._exit(0)  # no thread of FFmpeg's or of a plugin's is waited for
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+import sqlite3
+from dataclasses import replace
+
+import pytest
+
+from lva.video.store import StoredStream, StoreError, StreamStore
+
+STREAM = StoredStream("a", 1, "pending", 5.0, "{}")
+
+
+def test_streams_are_kept(tmp_path):
+    store = StreamStore(tmp_path / "streams.sqlite3")
+    assert store.load() == []
+    other = replace(STREAM, id="b", created=1.0)
+    store.save(STREAM)
+    store.save(other)
+    changed = replace(STREAM, version=2, status="stop")
+    store.save(changed)
+    assert StreamStore(tmp_path / "streams.sqlite3").load() == [other, changed]
+    store.delete("b")
+    assert store.load() == [changed]
+
+
+@pytest.mark.parametrize("what", ["garbage", "newer", "directory", "no directory"])
+def test_a_file_that_cannot_be_used_is_named(tmp_path, what):
+    path = tmp_path / "streams.sqlite3"
+    if what == "garbage":
+        path.write_bytes(b"no database " * 200)
+    elif what == "newer":
+        connection = sqlite3.connect(path)
+        connection.execute("PRAGMA user_version = 9")
+        connection.close()
+    elif what == "directory":
+        path.mkdir()
+    else:
+        path = tmp_path / "away" / "streams.sqlite3"
+    with pytest.raises(StoreError, match=r"streams\.sqlite3"):
+        StreamStore(path).load()

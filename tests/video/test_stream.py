@@ -1,0 +1,308 @@
+"""A stream's supervisor with real worker processes: whatever a source or an analytics plugin does."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import random
+import re
+import signal
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+import trio
+
+from lva.video.definition import StreamDefinition
+from lva.video.source import parse_source
+from lva.video.stream import Stream
+from tests.video.faulty_source import faulty_source, video
+from tests.video.test_board import balance
+
+PLUGIN = """
+import ctypes, os, sys, time
+from lva.contract import AnalyticsEvent, BaseAnalyticsPlugin
+
+class Culprit(BaseAnalyticsPlugin):
+    def open(self, stream):
+        if self.config.get("open"):
+            raise RuntimeError("no model")
+        print("opened for", stream.name)
+
+    def handleFrame(self, frame):
+        act = self.config.get("act")
+        if act == "raise" and frame.number % 2:
+            raise ValueError("a bad frame")
+        if act == "fail":
+            raise ValueError("always")
+        if frame.number >= 3 and act == "hang":
+            while True:
+                time.sleep(1)
+        if frame.number >= 3 and act == "null":
+            ctypes.string_at(0)
+        if frame.number >= 3 and act == "exit":
+            os._exit(7)
+        if act == "sysexit":
+            sys.exit(5)
+        if act == "grow":
+            self.kept = getattr(self, "kept", b"") + os.urandom(1) * 20_000_000
+        if act == "list":
+            return [1]
+        if act == "unsayable":
+            return AnalyticsEvent("x", {"a": object()})
+        return AnalyticsEvent("seen", {"mean": float(frame.gray().mean())})
+
+    def close(self):
+        print("closed")
+"""
+
+
+class Listener:
+    def __init__(self):
+        self.changes, self.events = [], []
+
+    def changed(self, change):
+        self.changes.append(change)
+
+    def seen(self, event):
+        self.events.append(event)
+
+
+async def no_pace():
+    await trio.lowlevel.checkpoint()
+
+
+@pytest.fixture(scope="module")
+def server():
+    with faulty_source() as source:
+        yield source
+
+
+@pytest.fixture
+def new_stream(tmp_path):
+    path = tmp_path / "culprit.py"
+    path.write_text(PLUGIN)
+    files = {str(path): hashlib.sha256(path.read_bytes()).hexdigest()}
+
+    def analytics(definition):
+        return [
+            {
+                "name": use.name, "path": str(path), "files": files, "module": "lva_plugins.culprit",
+                "class_module": "lva_plugins.culprit", "class": "Culprit", "parameters": use.parameters,
+            }
+            for use in definition.analytics
+        ]  # fmt: skip
+
+    def make(source, *acts, **more):
+        quick = {"delay": 0.1}
+        definition = StreamDefinition.model_validate(
+            {
+                "name": "door", "source": source, "eof_retry": quick, "decode_error_retry": quick,
+                "analytics": [{"name": f"a{n}", "parameters": act} for n, act in enumerate(acts)],
+                **more,
+            }
+        )  # fmt: skip
+        return Stream(
+            "id", definition, parse_source(source, directories=[tmp_path]), analytics, Listener(),
+            logging.getLogger("lva.test"), no_pace, random.Random(1),
+        )  # fmt: skip
+
+    return make
+
+
+@asynccontextmanager
+async def running(stream):
+    """Let a stream run; at the end it is cancelled, and no process of it is left."""
+    stream.move(stream.state, "created")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.run)
+        yield stream
+        pid = stream.worker.pid if stream.worker else None
+        nursery.cancel_scope.cancel()
+    assert pid is None or not psutil.pid_exists(pid)
+    assert stream.worker is None
+    assert balance(stream.ledger) == stream.ledger.frames()["held"] == 0
+
+
+async def until(condition, seconds=20):
+    with trio.fail_after(seconds):
+        while not condition():
+            await trio.sleep(0.02)
+
+
+def states(stream):
+    return [change.status.value for change in stream._listener.changes]
+
+
+def codes(stream):
+    return [change.code for change in stream._listener.changes if change.code]
+
+
+async def test_frames_are_looked_at_and_a_killed_worker_is_replaced(new_stream, caplog):
+    caplog.set_level(logging.INFO)
+    stream = new_stream("test:?rate=25", {})
+    async with running(stream):
+        await until(lambda: len(stream.events) >= 3)
+        frame = stream.events[-1]
+        assert (frame.event_type, frame.analytics, frame.name) == ("seen", "a0", "door")
+        assert 0 < frame.data["mean"] < 255
+        first = stream.worker.pid
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: stream.worker and stream.worker.pid != first)
+        await until(lambda: stream.state.value == "in_progress")
+        assert states(stream) == [
+            "pending", "in_progress", "restart", "pending", "in_progress",
+        ]  # fmt: skip
+        assert codes(stream) == ["worker_crashed"]
+        assert not stream.set_aside
+    assert "stream door: opened for door" in caplog.text
+    assert stream.ledger.reconnects == {"worker_crashed": 1}
+
+
+async def test_a_file_is_looked_at_whole_and_is_done(new_stream, tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(video(48))
+    stream = new_stream(str(path), {}, rate={"unit": "frame", "value": 2})
+    stream.move(stream.state, "created")
+    with trio.fail_after(20):
+        await stream.run()
+    frames = stream.ledger.frames()
+    assert states(stream) == ["pending", "in_progress", "done"]
+    assert (frames["decoded"], frames["analysed"], frames["skipped"]["rate"]) == (48, 24, 24)
+    assert (frames["dropped"], frames["held"]) == ({"busy": 0, "stale": 0, "stop": 0}, 0)
+    assert [event.frame for event in stream.events] == list(range(1, 49, 2))
+
+
+async def test_what_analytics_raise_costs_a_frame_or_the_plugin(new_stream, caplog):
+    """The kind is an error of an analytics plugin in each of its methods, and results that are none."""
+    stream = new_stream(
+        "test:?rate=100", {}, {"act": "raise"}, {"act": "fail"}, {"open": True}, {"act": "list"},
+        {"act": "unsayable"}, {"act": "sysexit"},
+    )  # fmt: skip
+    async with running(stream):
+        await until(lambda: len(stream.set_aside) == 5 and len(stream.events) > 40)
+        assert stream.state.value == "in_progress"
+        assert set(stream.set_aside) == {"a2", "a3", "a4", "a5", "a6"}
+        assert "no model" in stream.set_aside["a3"]
+        assert {event.analytics for event in stream.events} == {"a0", "a1"}
+        assert stream.ledger.frames()["failed"] >= 10
+    assert "a1 failed in handleFrame() at frame 1: ValueError: a bad frame" in caplog.text
+    assert "not int" in caplog.text
+    assert "not JSON serializable" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("act", "code", "said"),
+    [
+        ("hang", "analytics_hung", r"a1, handleFrame\(\) at frame \d+ took longer than 0.3 s"),
+        ("null", "worker_crashed", r"\(SIGSEGV\) in a1, handleFrame\(\) at frame \d+"),
+        ("exit", "worker_crashed", r"\(exit code 7\) in a1, handleFrame\(\) at frame \d+"),
+        ("grow", "memory_limit", "MiB of memory"),
+    ],
+)
+async def test_what_ends_the_worker_is_blamed_and_set_aside(new_stream, act, code, said):
+    """The kind is a plugin that takes its process with it: the stream goes on with the other plugins."""
+    stream = new_stream(
+        "test:?rate=50", {}, {"act": act}, analytics_timeout=0.3, memory_limit=200 * 2**20
+    )
+    async with running(stream):
+        await until(lambda: "a1" in stream.set_aside, 40)
+        await until(lambda: stream.state.value == "in_progress")
+        count = len(stream.events)
+        await until(lambda: len(stream.events) > count)
+        assert set(stream.set_aside) == {"a1"}
+        assert codes(stream).count(code) >= 3
+        assert any(re.search(said, change.reason) for change in stream._listener.changes)
+
+
+@pytest.mark.parametrize("scheme", ["http", "rtsp"])
+async def test_a_silent_server_is_left_within_a_second_and_a_half(new_stream, server, scheme):
+    """The kind is a call that blocks inside FFmpeg while the stream is stopped."""
+    stream = new_stream(server.url("silent", scheme), timeout=30)
+    async with running(stream):
+        await until(lambda: stream.worker and stream.worker.board["reading_since"])
+        begun = trio.current_time()
+    assert trio.current_time() - begun < 2
+
+
+async def test_a_server_that_is_away_is_tried_again_more_and_more_slowly(new_stream):
+    stream = new_stream("rtsp://127.0.0.1:1/x")
+    async with running(stream):
+        await until(lambda: codes(stream).count("connection_failed") >= 3)
+        pid = stream.worker.pid
+        assert stream.ledger.reconnects == {"connection_failed": 3}
+        assert stream.worker.pid == pid  # the very worker goes on
+    assert "in_progress" not in states(stream)
+
+
+async def test_a_worker_that_waits_to_connect_is_alive(new_stream, monkeypatch):
+    """The kind is a back-off that is longer than a worker may be silent: it is not killed for that."""
+    monkeypatch.setattr("lva.video.stream.SILENT", 1.5)
+    stream = new_stream("rtsp://127.0.0.1:1/x", decode_error_retry={"delay": 4})
+    async with running(stream):
+        await until(lambda: codes(stream).count("connection_failed") >= 2)
+        assert set(codes(stream)) == {"connection_failed"}
+
+
+async def test_attempts_may_be_limited(new_stream):
+    stream = new_stream(
+        "rtsp://127.0.0.1:1/x", decode_error_retry={"attempt_count": 1, "delay": 0.1}
+    )
+    stream.move(stream.state, "created")
+    with trio.fail_after(20):
+        await stream.run()
+    assert states(stream) == ["pending", "restart", "pending", "failure"]
+    assert "no attempt is left" in stream.change.reason
+    assert "attempt 1 of 1" in stream.log[1]["reason"]
+
+
+async def test_a_live_source_that_ends_is_connected_again(new_stream, server):
+    stream = new_stream(server.url("short"), {})
+    async with running(stream):
+        await until(lambda: stream.ledger.reconnects.get("end_of_stream", 0) >= 2)
+        assert states(stream)[:5] == ["pending", "in_progress", "restart", "pending", "in_progress"]
+
+
+async def test_a_source_that_stalls_is_noticed(new_stream, server):
+    """The kind is a connection that is open and silent: the watch or FFmpeg's own limit sees it."""
+    stream = new_stream(server.url("stalls"), {}, timeout=0.5)
+    async with running(stream):
+        await until(lambda: {"timeout", "stalled", "connection_failed"} & {*codes(stream)})
+        assert stream.ledger.frames()["decoded"] >= 10
+
+
+async def test_a_changed_file_is_not_run(new_stream, tmp_path):
+    stream = new_stream("test:?rate=25", {})
+    path = Path(tmp_path, "culprit.py")
+    path.write_text(path.read_text() + "\n# changed\n")
+    async with running(stream):
+        await until(lambda: "a0" in stream.set_aside)
+        assert "was changed since the service checked it" in stream.set_aside["a0"]
+    assert not stream.events
+
+
+async def test_outside_of_its_schedule_a_stream_is_paused(new_stream):
+    from datetime import datetime, timedelta
+
+    now = datetime.now()  # noqa: DTZ005 - local time is meant
+    begin, end = now + timedelta(hours=2), now + timedelta(hours=3)
+    interval = {"begin": begin.strftime("%H:%M"), "end": end.strftime("%H:%M")}
+    stream = new_stream("test:", schedule=[interval])
+    async with running(stream):
+        await until(lambda: stream.state.value == "paused")
+        assert stream.worker is None
+
+
+async def test_a_stopped_worker_is_replaced_once(new_stream):
+    """The kind is SIGSTOP: one restart, no storm of them."""
+    stream = new_stream("test:?rate=25", {}, timeout=0.5)
+    async with running(stream):
+        await until(lambda: len(stream.events) >= 3)
+        pid = stream.worker.pid
+        os.kill(pid, signal.SIGSTOP)
+        await until(lambda: stream.worker and stream.worker.pid != pid)
+        await until(lambda: stream.state.value == "in_progress")
+        assert len(codes(stream)) == 1
+        assert not psutil.pid_exists(pid)
