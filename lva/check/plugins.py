@@ -17,10 +17,8 @@ from lva.check.routes import Adding, addings, route_problems
 from lva.check.source import PluginSource
 from lva.contract import RuntimeName
 from lva.errors import Problem
-from lva.host.loading.finder import PLUGIN_NAME, PluginFinder
+from lva.host.loading.finder import PLUGIN_NAME, PluginFileError, PluginFinder, PluginLocation
 from lva.host.loading.load import SHIPPED_DIR, LoadedPlugin, active_names, finder_for, load_plugin
-from lva.host.loading.locations import PluginLocation
-from lva.host.loading.source import PluginFileError
 from lva.settings import Settings
 
 

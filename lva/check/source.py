@@ -25,6 +25,7 @@ _KINDS: Final = {
     "RequestMonitoringPlugin": "event",
     "BaseBackgroundPlugin": "background",
     "BackgroundPluginExample": "background",
+    "BaseAnalyticsPlugin": "analytics",
     "BaseBackgroundHandler": "handler",
     "HandlerExample": "handler",
 }

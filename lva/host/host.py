@@ -9,6 +9,7 @@ from typing import Final
 import trio
 from trio_util import wait_any
 
+from lva.contract import AnalyticsInfo
 from lva.errors import counted
 from lva.host.changes import Changes
 from lva.host.delivery.publisher import Publisher
@@ -77,6 +78,7 @@ class Host:
             routes=self.routes,
             publish=self.publisher.publish,
             describe=self.describe,
+            analytics=self.analytics,
             settings=settings.public(),
             state_dir=settings.state_dir,
             slow_start=settings.slow_start,
@@ -230,6 +232,11 @@ class Host:
         """
         self._looks.begin(life.files for life in self.lives.values())
         return statuses(self.lives.values(), self.loop_uses)
+
+    def analytics(self) -> list[AnalyticsInfo]:
+        """Return the analytics plugins that are active. In the host's thread only."""
+        found = [life.loaded.analytics for life in self.lives.values() if not life.record.paused]
+        return [info for info in found if info is not None]
 
     async def look_at_files(self, *names: str) -> None:
         """Look whether the files of some plugins, or of all, have changed, so that their status tells."""

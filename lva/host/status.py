@@ -14,8 +14,7 @@ from lva.host.delivery.circuit import CircuitState
 from lva.host.delivery.ledger import LedgerCounts
 from lva.host.life.leaks import count_tasks
 from lva.host.life.states import State
-from lva.host.loading.configuration import PluginClass
-from lva.host.loading.load import Kind
+from lva.host.loading.load import Kind, PluginClass
 from lva.host.receipt import total_points
 from lva.host.watch.uses import Blocked
 from lva.logs import redact

@@ -19,7 +19,7 @@ from lva.host.life.record import Record
 from lva.host.life.states import State
 from lva.host.life.tasks import TaskNode, task_tree
 from lva.host.life.view import Door, TooLateError
-from lva.host.loading.configuration import PluginClass
+from lva.host.loading.load import PluginClass
 from lva.host.routing import Gate, RouteRefusedError, RouteTable
 from lva.host.runtimes.calls import Call, TrioCall
 from lva.host.runtimes.errors import awaitable, without_host_frames

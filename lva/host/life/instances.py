@@ -10,8 +10,7 @@ from typing import Any, TypeAlias
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin
 from lva.host.life.crash import Crash
 from lva.host.life.view import PluginView
-from lva.host.loading.configuration import PluginClass
-from lva.host.loading.load import LoadedPlugin
+from lva.host.loading.load import LoadedPlugin, PluginClass
 from lva.host.runtimes.runtime import Constructed, Runtime
 from lva.logs import brief
 

@@ -23,9 +23,8 @@ from lva.host.life.restarts import Restarts
 from lva.host.life.states import ENDED, Ending, State
 from lva.host.life.tasks import task_tree
 from lva.host.life.view import Door, PluginView, Services
-from lva.host.loading.configuration import PluginClass
 from lva.host.loading.files import SourceFiles
-from lva.host.loading.load import LoadedPlugin
+from lva.host.loading.load import LoadedPlugin, PluginClass
 from lva.host.plugin_modules import package_of
 from lva.host.routing import Gate, Owner
 from lva.host.runtimes.loop import LoopThread

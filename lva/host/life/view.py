@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
-from lva.contract import PluginContext, RouteHandler
+from lva.contract import AnalyticsInfo, PluginContext, RouteHandler
 from lva.host.life.record import Record
 from lva.host.routing import RouteTable
 from lva.logs import own_logger
@@ -36,6 +36,7 @@ class Services:
         routes: The service's routes.
         publish: Hands points to all plugins.
         describe: Describes all plugins.
+        analytics: Returns the analytics plugins that are active.
         settings: What plugins see of the service's settings.
         state_dir: Where spools and dead letters are.
         slow_start: After how many seconds a start is reported as slow.
@@ -45,6 +46,7 @@ class Services:
     routes: RouteTable
     publish: Publish
     describe: Describe
+    analytics: Callable[[], list[AnalyticsInfo]]
     settings: Mapping[str, Any]
     state_dir: Path
     slow_start: float
@@ -121,6 +123,10 @@ class PluginView:
         """See `lva.contract.BaseBackgroundPlugin.addRoute`."""
         self._door.check(path)  # here too: in `__init__` the loop may be waiting for this thread
         self._in_trio(partial(self._door.add, self, path, handler, methods))
+
+    def analytics(self) -> list[AnalyticsInfo]:
+        """See `lva.contract.PluginApp.analytics`."""
+        return self._in_trio(self._services.analytics)
 
     def plugins(self) -> list[dict[str, Any]]:
         """See `lva.contract.PluginApp.plugins`."""

@@ -15,7 +15,7 @@ from lva.contract import BaseBackgroundPlugin, BaseEventPlugin, Plugin, RuntimeN
 from lva.errors import Problem, hint, listing
 from lva.events import EVENT_TYPES
 from lva.host.loading.configuration import PluginClass, place_of
-from lva.host.loading.source import PluginFileError
+from lva.host.loading.finder import PluginFileError
 from lva.settings import PluginSettings
 
 
@@ -51,12 +51,6 @@ def plugin_classes(
             _check_class(cls, [*found], path)
         if not inspect.isabstract(cls) or len(problems) > before:
             meant.append(cls)
-    if not meant:
-        why = (
-            "no plugin class in it; define a class derived from BaseEventPlugin or"
-            " BaseBackgroundPlugin in this very file"
-        )
-        problems.append(Problem(why, path, code="class"))
     return tuple(meant)
 
 

@@ -13,8 +13,7 @@ from pydantic import AliasChoices, AliasPath, BaseModel, RootModel, ValidationEr
 
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin
 from lva.errors import Problem, hint, wrong_key
-from lva.host.loading.finder import plugin_line
-from lva.host.loading.source import PluginFileError
+from lva.host.loading.finder import PluginFileError, plugin_line
 from lva.logs import keep_secret
 from lva.settings import ENV_PREFIX, PluginSettings, keys_of
 from lva.variables import plain, validated

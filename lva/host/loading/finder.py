@@ -11,9 +11,11 @@ import hashlib
 import importlib
 import os
 import re
+import stat
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -22,12 +24,51 @@ from typing import Final
 
 from lva.errors import Problem, hint
 from lva.host.loading.installed import InstalledPlugin, find, find_module, installed_plugins
-from lva.host.loading.locations import PluginLocation, second_instance, without_doubles
-from lva.host.loading.source import PluginFileError, read_checked
 from lva.host.plugin_modules import PACKAGE, LoadsPlugins, is_plugin_module
 from lva.logs import brief
+from lva.trust import untrusted
 
 PLUGIN_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_MAX_SOURCE: Final = 10 * 1024 * 1024
+
+
+class PluginFileError(Exception):
+    """One plugin cannot be used.
+
+    Args:
+        *problems: What is wrong, for people.
+    """
+
+    def __init__(self, *problems: Problem | str) -> None:
+        self.problems: list[Problem] = [
+            Problem(item) if isinstance(item, str) else item for item in problems
+        ]
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+@dataclass(frozen=True, slots=True)
+class PluginLocation:
+    """Where a plugin was found.
+
+    Attributes:
+        path: Its file.
+        directory: What the file must not lead out of.
+        module: The name that it is imported under.
+        distribution: The installed package that brings it, with its version; None for a plugin directory.
+        original: Of a second instance, the name that the plugin itself is imported under.
+    """
+
+    path: Path
+    directory: Path
+    module: str
+    distribution: str | None = None
+    original: str | None = None
+
+    def __str__(self) -> str:
+        shown = str(self.path)
+        if self.distribution is not None:
+            shown += f" of the installed package {self.distribution}"
+        return f"{shown} (by `from`)" if self.original is not None else shown
 
 
 class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
@@ -121,7 +162,7 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
         """
         source = self._instances.get(name)
         copies = () if source is None else self._places(source)
-        return [*self._places(name), *(second_instance(name, place) for place in copies)]
+        return [*self._places(name), *(_instance(name, place) for place in copies)]
 
     def _places(self, name: str) -> list[PluginLocation]:
         places = [
@@ -136,12 +177,12 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
                 if isinstance(found, Problem):
                     raise PluginFileError(found)
                 places.append(PluginLocation(*found, plugin.value, plugin.distribution))
-        return without_doubles(places)
+        return _without_doubles(places)
 
     def refusal(self, place: PluginLocation) -> Problem | None:
         """Return why the plugin's file is refused, if it is, without running it."""
         try:
-            read_checked(place.path, place.directory, self._refuse)
+            self._read(place.path, place.directory)
         except PluginFileError as error:
             return error.problems[0]
         return None
@@ -220,7 +261,7 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
         assert spec is not None
         assert spec.origin is not None
         path = Path(spec.origin)
-        source = read_checked(path, spec.loader_state, self._refuse)
+        source = self._read(path, spec.loader_state)
         self.digests[module.__name__] = hashlib.sha256(source).hexdigest()
         try:
             code = compile(source, str(path), "exec", dont_inherit=True)
@@ -233,11 +274,90 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
             raise PluginFileError(problem) from error
         exec(code, module.__dict__)  # noqa: S102 - running plugin files is what a plugin host does
 
+    def _read(self, path: Path, directory: Path) -> bytes:
+        """Check the file and everything from it up to its plugin directory, and read it once.
+
+        The file is opened first, so that what is checked is what is read. Paths are strings here, which cost
+        a fraction of `Path` objects, since this is done for each plugin at the start.
+        """
+        try:
+            real, top = _real_paths(str(path), str(directory))
+            if os.path.commonpath((real, top)) != top:
+                link = f"is a link to {real}, outside {directory}; copy the file here instead"
+                raise PluginFileError(Problem(link, path))
+            descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with open(descriptor, "rb") as file:  # noqa: PTH123 - there is a descriptor, not a path
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode):
+                    raise PluginFileError(Problem("is not a regular file", path))
+                if (why := untrusted(real, status)) is not None:
+                    self._refuse(Problem(why, Path(real), code="trust"))
+                for step in _up_to(real, top):
+                    if (why := untrusted(step)) is not None:
+                        self._refuse(Problem(why, Path(step), code="trust"))
+                if status.st_size > _MAX_SOURCE:
+                    raise PluginFileError(
+                        Problem(f"too large for a plugin ({status.st_size} bytes)", path)
+                    )
+                return file.read()
+        except OSError as error:
+            raise PluginFileError(Problem(f"cannot be read: {error.strerror}", path)) from error
+
     def _refuse(self, why: Problem) -> None:
         if self._strict:
             raise PluginFileError(why)
         if str(why) not in self.warnings:
             self.warnings.append(str(why))
+
+
+def _without_doubles(places: Sequence[PluginLocation]) -> list[PluginLocation]:
+    """Return the places, without files of plugin directories that are reached by another way too.
+
+    What an installed package brings stays: by its name, other code imports it.
+    """
+    if len(places) < 2:
+        return list(places)
+    seen = {_identity(place.path) for place in places if place.distribution is not None}
+    kept = []
+    for place in places:
+        identity = _identity(place.path)
+        if place.distribution is not None or identity not in seen:
+            kept.append(place)
+            seen.add(identity)
+    return kept
+
+
+def _identity(path: Path) -> object:
+    """Return what two paths of one file have in common."""
+    try:
+        status = path.stat()
+    except OSError:
+        return path
+    return (status.st_dev, status.st_ino)
+
+
+def _instance(name: str, place: PluginLocation) -> PluginLocation:
+    """Return the place of a second instance of a plugin: the same file as a module of its own."""
+    package = place.module.rpartition(".")[0]
+    module = f"{place.module}_as_{name}" if place.distribution else f"{package}.{name}"
+    return replace(place, module=module, original=place.module)
+
+
+def _real_paths(path: str, directory: str) -> tuple[str, str]:
+    """Return where a file and its plugin directory really are.
+
+    What is no link, and stands in the directory itself, cannot lead out of it.
+    """
+    if os.path.dirname(path) == directory and not os.path.islink(path):  # noqa: PTH114, PTH120 - as in `_read`
+        return path, directory
+    return os.path.realpath(path, strict=True), os.path.realpath(directory, strict=True)
+
+
+def _up_to(path: str, directory: str) -> Iterator[str]:
+    """Yield the directories above a path, up to and with the given one."""
+    while path != directory:
+        path = os.path.dirname(path)  # noqa: PTH120 - as in `_read`
+        yield path
 
 
 def _is_ours(module: object) -> bool:

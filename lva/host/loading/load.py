@@ -1,7 +1,7 @@
 """From a name in `ACTIVE_PLUGINS` to a checked file and the plugin classes in it.
 
 Loading is a trust boundary: a file is checked, read once, hashed, and compiled from those bytes; see
-`lva.host.loading.source`.
+`lva.host.loading.finder`.
 """
 
 from __future__ import annotations
@@ -20,15 +20,20 @@ from typing import Any, Final, Literal, TypeAlias
 
 from lva import luna
 from lva.check.loaded import loaded_problems
-from lva.contract import BaseBackgroundPlugin, BaseEventPlugin, RuntimeName
+from lva.contract import AnalyticsInfo, BaseBackgroundPlugin, BaseEventPlugin, RuntimeName
 from lva.errors import ConfigurationError, Problem, counted, hint, listing
 from lva.host import HOST_DIR
 from lva.host.delivery.spool_file import open_spool
+from lva.host.loading.analytics import analytics_class, check_defaults
 from lva.host.loading.classes import check_event_loop, collecting, plugin_classes, runtime_of
 from lva.host.loading.configuration import PluginClass, configs_of, with_defaults
-from lva.host.loading.finder import PLUGIN_NAME, PluginFinder, plugin_line
-from lva.host.loading.locations import PluginLocation
-from lva.host.loading.source import PluginFileError
+from lva.host.loading.finder import (
+    PLUGIN_NAME,
+    PluginFileError,
+    PluginFinder,
+    PluginLocation,
+    plugin_line,
+)
 from lva.host.plugin_modules import PACKAGE
 from lva.host.process.guard import kept_by
 from lva.host.process.starts import imported
@@ -36,9 +41,19 @@ from lva.host.process.state import closed_descriptors
 from lva.logs import brief, service_logger
 from lva.settings import PluginSettings, Settings
 
+__all__ = [
+    "SHIPPED_DIR",
+    "LoadedPlugin",
+    "PluginClass",
+    "PluginFileError",
+    "PluginFinder",
+    "load_plugin",
+    "load_plugins",
+]
+
 LOGGER: Final = service_logger("lva.service")
 
-Kind: TypeAlias = Literal["event", "background", "event+background"]
+Kind: TypeAlias = Literal["event", "background", "event+background", "analytics"]
 
 SHIPPED_DIR: Final = HOST_DIR.parent / "plugins"
 #: The extra that brings what a shipped plugin imports, by the name of the package.
@@ -68,6 +83,7 @@ class LoadedPlugin:
         files: The SHA-256 of each file that it was made from.
         settings: The host's keys, with the plugin's own defaults below the user's.
         configs: What each class sees as `self.config`.
+        analytics: Its analytics class, which has the file alone; streams' workers make its instances.
     """
 
     name: str
@@ -78,15 +94,18 @@ class LoadedPlugin:
     configs: Mapping[PluginClass, Any]
     runtime: RuntimeName = "trio"
     files: Mapping[Path, str] = field(default_factory=dict)
+    analytics: AnalyticsInfo | None = None
 
     @property
     def module(self) -> str:
         """The name of the module or package that the plugin was imported as."""
-        return self.classes[0].__module__
+        return (self.classes[0] if self.analytics is None else self.analytics.cls).__module__
 
     @property
     def kind(self) -> Kind:
         """Which kinds of classes it has."""
+        if self.analytics is not None:
+            return "analytics"
         event = any(issubclass(cls, BaseEventPlugin) for cls in self.classes)
         background = any(issubclass(cls, BaseBackgroundPlugin) for cls in self.classes)
         return "event+background" if event and background else "event" if event else "background"
@@ -218,6 +237,7 @@ def load_plugin(name: str, settings: Settings, finder: PluginFinder) -> LoadedPl
         module = _import(finder, place)
     own = _own_modules(module)
     classes = plugin_classes(own, path, problems)
+    analytics = analytics_class(own, path, classes, problems)
     problems += loaded_problems(classes, own)
     table = table_of(name, settings)
     configs: Mapping[PluginClass, Any] = {}
@@ -225,7 +245,10 @@ def load_plugin(name: str, settings: Settings, finder: PluginFinder) -> LoadedPl
     with collecting(problems):
         table = with_defaults(table, classes, path)
     with collecting(problems):
-        configs = configs_of(name, classes, table.config, path)
+        if analytics is None:
+            configs = configs_of(name, classes, table.config, path)
+        else:
+            check_defaults(name, analytics, table.config, path)
     with collecting(problems):
         runtime = runtime_of(classes, path)
         check_event_loop(table, runtime)
@@ -236,7 +259,11 @@ def load_plugin(name: str, settings: Settings, finder: PluginFinder) -> LoadedPl
         for source in own
         if source.__name__ in finder.digests  # a directory without __init__.py has no file
     }
-    return LoadedPlugin(name, path, files[path], classes, table, configs, runtime, files)
+    info = None
+    if analytics is not None:
+        digests = {str(file): digest for file, digest in files.items()}
+        info = AnalyticsInfo(name, analytics, own[0].__name__, str(path), digests, table.config)
+    return LoadedPlugin(name, path, files[path], classes, table, configs, runtime, files, info)
 
 
 @contextlib.contextmanager

@@ -19,9 +19,8 @@ from trio_util import wait_any
 
 from lva.contract import BaseEventPlugin
 from lva.errors import ConfigurationError
-from lva.host.loading.finder import PluginFinder
+from lva.host.loading.finder import PluginFileError, PluginFinder
 from lva.host.loading.load import LoadedPlugin, load_plugin, spool_problems
-from lva.host.loading.source import PluginFileError
 from lva.host.plugin_modules import PACKAGE
 from lva.host.process.threads import AbandonableThread
 from lva.logs import brief, keep_secret, own_logger
