@@ -27,7 +27,6 @@ from lva import (
     RetryLaterError,
 )
 from lva.http_replies import beginning, is_page, not_about_points, one_line, retry_after, root_of
-from lva.request_sizes import RequestSizes
 
 Entry: TypeAlias = tuple[MonitoringPoint, bytes]
 
@@ -37,6 +36,8 @@ SEARCH_TIME: Final = 10.0
 MOST_BYTES: Final = 4 * 1024 * 1024
 #: Others get a turn after as many points as this have been encoded.
 SLICE: Final = 200
+#: A server that calls requests too large gets smaller ones from then on, down to this.
+LEAST_BYTES: Final = 64 * 1024
 #: Most bytes of an answer that are read.
 MOST_ANSWER: Final = 16 * 1024
 #: InfluxDB's limit on a measurement with its tags, in bytes.
@@ -200,7 +201,6 @@ class Influx(BaseEventPlugin):
         """
         entries, rejected, why = await encode(points, self.config)
         waiting = pieces(entries, self._most_bytes)[::-1]
-        sizes = RequestSizes()
         until = trio.current_time() + SEARCH_TIME
         settled = blamed = False
         after: float | None = None
@@ -224,9 +224,7 @@ class Influx(BaseEventPlugin):
                 blamed = True
             if refused is not None and len(part) > 1:
                 if refused.too_large:
-                    size = sum(len(line) + 1 for _, line in part)
-                    half = sizes.refused((point for point, _ in part), size)
-                    waiting += pieces(part, half)[::-1]
+                    waiting += self._halves(part)[::-1]
                     continue
                 if refused.dropped != len(part):
                     part.sort(key=_kind)
@@ -237,9 +235,6 @@ class Influx(BaseEventPlugin):
             if refused is not None:
                 rejected += [point for point, _ in part]
                 why = refused.text
-            else:
-                sizes.taken(point for point, _ in part)
-                self._most_bytes = sizes.learnt(self._most_bytes)
         if waiting and settled and after is None:
             after = 0.0  # the search goes on, and gets somewhere: no attempt to be counted
         if waiting or rejected:
@@ -254,6 +249,12 @@ class Influx(BaseEventPlugin):
         if self._client is not None:
             client, self._client = self._client, None
             await client.aclose()
+
+    def _halves(self, part: Sequence[Entry]) -> list[list[Entry]]:
+        """Divide what the server calls too large, and send no more than half of it from now on."""
+        half = sum(len(line) + 1 for _, line in part) // 2
+        self._most_bytes = min(self._most_bytes, max(half, LEAST_BYTES))
+        return pieces(part, half)
 
     async def _post(self, lines: Sequence[bytes]) -> Refused | None:
         """Write lines; return what the server has against them, which is nothing if it took them.

@@ -46,7 +46,6 @@ from lva import (
 )
 from lva.errors import counted
 from lva.http_replies import beginning, is_page, not_about_points, one_line, retry_after, root_of
-from lva.request_sizes import RequestSizes
 
 BINARY: Final = "application/x-protobuf"
 #: The statuses after which OTLP allows a request to be sent again.
@@ -75,6 +74,8 @@ OWN_HEADERS: Final = frozenset(
         "transfer-encoding",
     }
 )
+#: A receiver that calls points too large makes the requests that follow smaller, down to this.
+LEAST_BYTES: Final = 64 * 1024
 #: How long, in seconds, a call goes on with the next request of a batch; the rest is then tried again.
 SEND_TIME: Final = 4.0
 #: Others get a turn after as many points as this have been encoded.
@@ -198,20 +199,14 @@ class Otlp(BaseEventPlugin):
             RetryLaterError: The receiver takes none now.
         """
         waiting = pieces(points, self._most_bytes)
-        sizes = RequestSizes()
         rejected: list[MonitoringPoint] = []
         after: float | None = None
         cause: Exception | None = None
         until = trio.current_time() + SEND_TIME
         while waiting and after is None:
             piece = waiting.pop(0)
-            if len(smaller := pieces(piece, self._most_bytes)) > 1:
-                waiting[:0] = smaller
-                continue
             try:
                 await self._send(piece, logger)
-                sizes.taken(piece)
-                self._most_bytes = sizes.learnt(self._most_bytes)
             except RetryLaterError as error:
                 waiting.insert(0, piece)
                 if sum(map(len, waiting)) == len(points):
@@ -223,7 +218,8 @@ class Otlp(BaseEventPlugin):
                 if len(piece) == 1:
                     rejected += piece
                 else:
-                    half = sizes.refused(piece, sum(point.size for point in piece))
+                    half = sum(point.size for point in piece) // 2
+                    self._most_bytes = min(self._most_bytes, max(half, LEAST_BYTES))
                     waiting[:0] = pieces(piece, half)
             except PermanentDeliveryError as error:
                 rejected += piece

@@ -45,7 +45,6 @@ from lva import (
 )
 from lva.errors import counted
 from lva.http_replies import beginning, is_page, not_about_points, one_line, retry_after, root_of
-from lva.request_sizes import RequestSizes
 from lva.user_paths import absolute
 
 #: A point and its JSON.
@@ -166,18 +165,16 @@ class Webhook(BaseEventPlugin):
         cause: Exception | None = None
         after: float | None = None
         most = self._piece_bytes
-        sizes = RequestSizes()
         try:
             with trio.move_on_after(self.config.timeout) as limit:
                 while unsent:
                     piece = first_piece(unsent, most)
                     try:
                         await self._send(piece)
-                        sizes.taken(point for point, _ in piece)
-                        self._keep_size(sizes.learnt(self._piece_bytes))
+                        self._keep_size(most)
                     except PermanentDeliveryError as error:
                         if isinstance(error, TooLargeError) and len(piece) > 1:
-                            most = sizes.refused((point for point, _ in piece), error.size)
+                            most = error.size // 2
                             continue
                         if len(piece) == len(points):
                             raise
@@ -202,7 +199,7 @@ class Webhook(BaseEventPlugin):
             ) from cause
 
     def _keep_size(self, most: int) -> None:
-        """Make no larger pieces from now on."""
+        """Make no larger pieces from now on than one that was accepted after others were too large."""
         if most < self._piece_bytes:
             self._piece_bytes = most
             self.logger.info(

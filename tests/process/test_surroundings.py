@@ -93,35 +93,6 @@ def test_who_answers_in_a_receiver_s_place_costs_no_point(
     assert (points["rejected"], points["dropped"]) == (0, {})
 
 
-MANY = """
-    class Many(BaseBackgroundPlugin):
-        async def start(self):
-            for number in range(3):
-                points = [MonitoringPoint("s", time.time(), {}, {"x": "y" * 30}) for _ in range(40)]
-                self.app.publish("monitoring_event", points)
-                await trio.sleep(0.3)
-            await trio.sleep_forever()
-"""
-
-
-@pytest.mark.parametrize("name", ["influx", "otlp", "webhook"])
-def test_a_size_that_was_refused_is_not_tried_again(tmp_path: Path, name: str) -> None:
-    """Kind: a limit of the receiver's, however small, that each batch finds out anew."""
-    write_plugin(tmp_path / "plugins", "source", MANY)
-    with standing_in() as receiver:
-        success = 204 if name == "influx" else 200
-        receiver.answer = lambda asked: (413 if len(asked.body) > 1500 else success, {}, b"")
-        toml = FAST.format(name=name, url=receiver.url, more='series = ["s"]')
-        toml += "" if name == "webhook" else "    gzip = false\n"
-        toml += '    bucket = "b"\n' if name == "influx" else ""
-        with ServiceProcess(tmp_path, [name, "source"], toml) as service:
-            service.wait_until(lambda: delivered(service, name) == 120)
-            assert service.stop() == 0
-    large = [len(asked.body) > 1500 for asked in receiver.requests]
-    assert 0 < large.count(True) <= 6
-    assert True not in large[len(large) // 2 :]
-
-
 def delivered(service: ServiceProcess, name: str) -> int:
     return int(service.plugin(name)["ledger"]["delivered"])
 

@@ -1,0 +1,281 @@
+"""Works on video streams: each in a process of its own, whose frames analytics plugins look at.
+
+Streams are created and watched at /NAME; see docs/streams.rst. This needs PyAV: ``pip install 'lva[video]'``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import trio
+from pydantic import BaseModel, BeforeValidator, Field
+from werkzeug.exceptions import BadRequest, Conflict, HTTPException, NotFound, ServiceUnavailable
+
+from lva import (
+    BaseBackgroundPlugin,
+    MonitoringPoint,
+    PluginApp,
+    PluginResponse,
+    admin_only,
+    pluginHTTPResponse,
+    query_parameter,
+)
+from lva.user_paths import absolute
+from lva.video.definition import StreamDefinition
+from lva.video.process import worker_spec
+from lva.video.store import StoreError
+from lva.video.stream import SeenEvent, Stream, StreamChange
+from lva.video.streams import StreamRequestError, Streams
+
+#: Most entries of a page, and how long, in seconds, a preview is waited for.
+MAX_PAGE = 1000
+PREVIEW_PATIENCE = 3.0
+
+
+class Config(BaseModel):
+    """`[plugins.streams.config]`."""
+
+    path: Annotated[Path | None, BeforeValidator(absolute)] = Field(
+        None, description="Where streams are kept; NAME.sqlite3 in state_dir if left out."
+    )
+    schemes: list[Literal["rtsp", "rtsps", "http", "https", "file", "test", "v4l2"]] = Field(
+        ["rtsp", "rtsps", "http", "https", "test"], description="Sources that are allowed."
+    )
+    directories: list[Annotated[Path, BeforeValidator(absolute)]] = Field(
+        [], description="Files are allowed below these, if schemes has file."
+    )
+    max_streams: int = Field(100, ge=1, le=10_000, description="Most streams.")
+
+
+class StreamsPlugin(BaseBackgroundPlugin):
+    """The table of streams as HTTP routes."""
+
+    Config: ClassVar[type[BaseModel] | None] = Config
+
+    def __init__(self, app: PluginApp) -> None:
+        super().__init__(app)
+        self._streams: Streams | None = None
+
+    async def initialize(self) -> None:
+        if find_spec("av") is None or find_spec("numpy") is None:
+            raise RuntimeError("streams need PyAV and NumPy; run: pip install 'lva[video]'")
+        config = self.config
+        self._streams = Streams(
+            config.path or self.app.settings["state_dir"] / f"{self.app.name}.sqlite3",
+            config.schemes,
+            config.directories,
+            self._analytics_of,
+            self,
+            self.logger,
+            config.max_streams,
+        )
+        base = f"/{self.app.name}"
+        self.addRoute(base, self.listing, {"get"})
+        self.addRoute(base, self.create, {"post"})
+        self.addRoute(f"{base}/<stream_id>", self.one, {"get"})
+        self.addRoute(f"{base}/<stream_id>", self.replace, {"put"})
+        self.addRoute(f"{base}/<stream_id>", self.patch, {"patch"})
+        self.addRoute(f"{base}/<stream_id>", self.remove, {"delete"})
+        self.addRoute(f"{base}/<stream_id>/logs", self.logs)
+        self.addRoute(f"{base}/<stream_id>/events", self.events)
+        self.addRoute(f"{base}/<stream_id>/preview.jpg", self.preview)
+        self.addRoute("/analytics", self.analytics)
+
+    async def start(self) -> None:
+        assert self._streams is not None
+        await self._streams.run()
+
+    # What a worker is sent of analytics plugins.
+
+    def _analytics_of(self, definition: StreamDefinition) -> list[Mapping[str, Any]]:
+        known = {each.name: each for each in self.app.analytics()}
+        specs: list[Mapping[str, Any]] = []
+        for number, use in enumerate(definition.analytics):
+            if use.name not in known:
+                available = ", ".join(sorted(known)) or "none; activate one"
+                raise LookupError(
+                    f"analytics.{number}.name: no plugin {use.name!r}; available: {available}"
+                )
+            plugin = known[use.name]
+            try:
+                parameters = plugin.parameters(use.parameters)
+            except ValueError as error:
+                raise ValueError(f"analytics.{number}.parameters.{error}") from None
+            specs.append(worker_spec(plugin, parameters))
+        return specs
+
+    # What happens.
+
+    def changed(self, change: StreamChange) -> None:
+        """Publish a change of a stream's state."""
+        fields = {"reason": change.reason[:1000], "code": change.code or ""}
+        tags = {"stream": change.name, "stream_id": change.stream_id, "status": change.status.value}
+        self._publish(MonitoringPoint("streams", change.time, tags, fields))
+
+    def seen(self, event: SeenEvent) -> None:
+        """Publish what an analytics plugin saw."""
+        tags = {
+            "stream": event.name,
+            "stream_id": event.stream_id,
+            "analytics": event.analytics,
+            "event_type": event.event_type,
+        }
+        self._publish(MonitoringPoint("analytics", event.time, tags, {"frame": event.frame}))
+
+    def _publish(self, point: MonitoringPoint) -> None:
+        self.app.publish("monitoring_event", [point])
+
+    # The routes.
+
+    @query_parameter("status", "Only streams in this state.")
+    @query_parameter(
+        "limit",
+        "Streams in the response.",
+        {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 100},
+    )
+    @query_parameter(
+        "offset", "Streams to leave out.", {"type": "integer", "minimum": 0, "default": 0}
+    )
+    async def listing(self, request: Any) -> dict[str, Any]:
+        """Answer GET /streams: all streams, oldest first, a page at a time."""
+        status = request.args.get("status")
+        found = [
+            stream for stream in self._table.all() if status is None or stream.state.value == status
+        ]
+        limit, offset = (
+            _number(request, "limit", 100, 1, MAX_PAGE),
+            _number(request, "offset", 0, 0),
+        )
+        page = found[offset : offset + limit]
+        return {"streams": [stream.status() for stream in page], "total": len(found)}
+
+    @admin_only
+    async def create(self, request: Any) -> PluginResponse:
+        """Answer POST /streams: 201 and the id of the new stream."""
+        stream = await _carried_out(self._table.create, await _body(request))
+        location = {"Location": f"/{self.app.name}/{stream.id}"}
+        return pluginHTTPResponse(
+            201, {"stream_id": stream.id, "version": stream.version}, location
+        )
+
+    async def one(self, request: Any, stream_id: str) -> dict[str, Any]:
+        """Answer GET /streams/ID: its state, account of frames, input and worker."""
+        return self._stream(stream_id).status()
+
+    @admin_only
+    async def replace(self, request: Any, stream_id: str) -> dict[str, Any]:
+        """Answer PUT /streams/ID: another definition, and the next version."""
+        stream = await _carried_out(self._table.replace, stream_id, await _body(request))
+        return {"stream_id": stream.id, "version": stream.version}
+
+    @admin_only
+    async def patch(self, request: Any, stream_id: str) -> dict[str, Any]:
+        """Answer PATCH /streams/ID: ``{"action": "stop"}`` or ``{"action": "resume"}``."""
+        body = await _body(request)
+        action = body.get("action") if isinstance(body, dict) and len(body) == 1 else None
+        if action not in {"stop", "resume"}:
+            raise BadRequest('The body is {"action": "stop"} or {"action": "resume"}.')
+        work = self._table.stop if action == "stop" else self._table.resume
+        stream = await _carried_out(work, stream_id)
+        return {"stream_id": stream.id, "status": stream.state.value}
+
+    @admin_only
+    async def remove(self, request: Any, stream_id: str) -> PluginResponse:
+        """Answer DELETE /streams/ID: 204; its worker has ended then."""
+        await _carried_out(self._table.remove, stream_id)
+        return pluginHTTPResponse(204)
+
+    async def logs(self, request: Any, stream_id: str) -> dict[str, Any]:
+        """Answer GET /streams/ID/logs: its changes, newest first."""
+        return {"logs": list(reversed(self._stream(stream_id).log))}
+
+    @query_parameter(
+        "limit",
+        "Events in the response.",
+        {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 100},
+    )
+    @query_parameter(
+        "before", "Only events with a smaller number: the next page.", {"type": "integer"}
+    )
+    async def events(self, request: Any, stream_id: str) -> dict[str, Any]:
+        """Answer GET /streams/ID/events: the newest first, of those that are kept in memory."""
+        stream = self._stream(stream_id)
+        limit = _number(request, "limit", 100, 1, MAX_PAGE)
+        before = _number(request, "before", 2**53, 0)
+        found = [event for event in reversed(stream.events) if event.number < before]
+        page = found[:limit]
+        following = None
+        if len(found) > limit:
+            following = f"{request.path}?limit={limit}&before={page[-1].number}"
+        return {"events": [event.as_dict() for event in page], "next": following}
+
+    async def preview(self, request: Any, stream_id: str) -> PluginResponse:
+        """Answer GET /streams/ID/preview.jpg: a picture that is made now."""
+        stream = self._stream(stream_id)
+        if stream.worker is not None:
+            arrived = stream.previewed
+            await stream.worker.send({"type": "preview"})
+            with trio.move_on_after(PREVIEW_PATIENCE):
+                await arrived.wait()
+        if stream.preview is None:
+            raise NotFound(f"There is no picture yet: the stream is {stream.state.value}.")
+        at, picture = stream.preview
+        headers = {
+            "Content-Type": "image/jpeg",
+            "Cache-Control": "no-store",
+            "X-Frame-Time": f"{at:.3f}",
+        }
+        return pluginHTTPResponse(200, picture, headers)
+
+    async def analytics(self, request: Any) -> dict[str, Any]:
+        """Answer GET /analytics: the analytics plugins, and the schema of their parameters."""
+        return {
+            "analytics": [
+                {"name": each.name, "description": each.description, "schema": each.schema}
+                for each in self.app.analytics()
+            ]
+        }
+
+    @property
+    def _table(self) -> Streams:
+        assert self._streams is not None
+        return self._streams
+
+    def _stream(self, stream_id: str) -> Stream:
+        try:
+            return self._table.get(stream_id)
+        except StreamRequestError as problem:
+            raise _http(problem) from problem
+
+
+def _http(problem: StreamRequestError) -> HTTPException:
+    kinds = {404: NotFound, 409: Conflict}
+    return kinds.get(problem.status, BadRequest)(str(problem))
+
+
+async def _carried_out(work: Any, *arguments: Any) -> Any:
+    try:
+        return await work(*arguments)
+    except StreamRequestError as problem:
+        raise _http(problem) from problem
+    except StoreError as error:
+        raise ServiceUnavailable(str(error)) from error
+
+
+async def _body(request: Any) -> Any:
+    body = await request.get_json(force=True)
+    if not isinstance(body, dict):
+        raise BadRequest("The body is a JSON object.")
+    return body
+
+
+def _number(request: Any, name: str, default: int, least: int, most: int = 2**53) -> int:
+    text = request.args.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdecimal() or not least <= int(text[:20]) <= most:
+        raise BadRequest(f"{name} is a whole number from {least} to {most}.")
+    return int(text)
