@@ -38,7 +38,7 @@ nitpick_ignore_regex = [
         "py:class",
         r"httpx\..*|types\.ModuleType|os\.PathLike|trio\.TooSlowError|lva\.(host|testing)\..*",
     ),
-    ("py:class", r"lva\.query_parameters\.HandlerT"),
+    ("py:class", r"lva\.(query_parameters|admin)\.HandlerT|(np|numpy)\.ndarray"),
     ("py:exc", r"httpx\..*|trio\.TooSlowError|BadRequest|asyncio\.CancelledError"),
 ]
 

@@ -153,6 +153,27 @@ def otlp_config() -> str:
     return config_of(Config)
 
 
+def streams_config() -> str:
+    """Return the table of the configuration of `streams`."""
+    from lva.plugins.streams import Config
+
+    return config_of(Config)
+
+
+def motion_config() -> str:
+    """Return the table of the parameters of `motion`."""
+    from lva.plugins.motion import Config
+
+    return config_of(Config)
+
+
+def stream_definition() -> str:
+    """Return the table of the keys of a stream's definition."""
+    from lva.video.definition import StreamDefinition
+
+    return config_of(StreamDefinition)
+
+
 def history_config() -> str:
     """Return the table of the configuration of `history`."""
     from lva.plugins.history import Config
@@ -228,6 +249,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "steps": steps,
     "aliases": aliases,
     "history-config": history_config,
+    "motion-config": motion_config,
+    "stream-definition": stream_definition,
+    "streams-config": streams_config,
     "file-config": file_config,
     "webhook-config": webhook_config,
     "batching-config": batching_config,

@@ -17,8 +17,7 @@ from lva import logs, masking
 from lva.cli import main
 from lva.errors import ConfigurationError
 from lva.host.loading import load as loading
-from lva.host.loading.finder import PluginFinder
-from lva.host.loading.load import load_plugins
+from lva.host.loading.load import PluginFinder, load_plugins
 from lva.settings import ENV_PREFIX, Settings, load_settings
 from tests.support import ServiceProcess, write_plugin
 

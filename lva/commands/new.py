@@ -85,9 +85,8 @@ def _installed_module(name: str) -> str | None:
 
 def _unusable(name: str, package: bool, root: Path) -> str | None:
     """Say why a plugin of this name cannot be made here, and what to do."""
-    from lva.host.loading.finder import PLUGIN_NAME, PluginFinder
+    from lva.host.loading.finder import PLUGIN_NAME, PluginFileError, PluginFinder
     from lva.host.loading.load import SHIPPED_DIR
-    from lva.host.loading.source import PluginFileError
 
     if not PLUGIN_NAME.fullmatch(name) or keyword.iskeyword(name) or name.startswith("__"):
         return (

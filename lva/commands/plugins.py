@@ -20,8 +20,7 @@ from lva.commands.options import (
 
 if TYPE_CHECKING:
     from lva.check.plugins import CheckReport
-    from lva.host.loading.finder import PluginFinder
-    from lva.host.loading.locations import PluginLocation
+    from lva.host.loading.finder import PluginFinder, PluginLocation
     from lva.settings import Settings
 
 
@@ -105,7 +104,7 @@ def _described(
     """Describe a plugin; one that is not enabled from its source alone."""
     from lva.check.plugins import kind_by_text, runtime_by_text, sources_of
     from lva.check.source import PluginSource
-    from lva.host.loading.source import PluginFileError
+    from lva.host.loading.finder import PluginFileError
 
     row = _row(name, enabled)
     row["problems"] = [

@@ -33,6 +33,7 @@ __all__ = [
     "WorldError",
     "WorldRequest",
     "WorldResponse",
+    "check_analytics",
     "check_event_contract",
     "check_plugin",
     "numbered_points",
@@ -78,4 +79,24 @@ def check_event_contract(
     report = contract.check_event_contract(
         source, points, config, settings, world=world, ordered=ordered, block_limit=block_limit
     )
+    return report.raise_if_failed()
+
+
+def check_analytics(
+    source: Source,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    source_of_frames: str | None = None,
+) -> Report:
+    """Assert that an analytics plugin keeps its contract; see `lva.testing.analytics.check_analytics`.
+
+    It needs the extra ``video``.
+
+    Raises:
+        AssertionError: It does not; the message is as that of `check_plugin`.
+    """
+    __tracebackhide__ = True
+    from lva.testing import analytics
+
+    report = analytics.check_analytics(source, parameters, source_of_frames=source_of_frames)
     return report.raise_if_failed()

@@ -18,8 +18,7 @@ from typing import Any, Final
 import trio
 
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin
-from lva.host.loading.configuration import PluginClass
-from lva.host.loading.load import LoadedPlugin
+from lva.host.loading.load import LoadedPlugin, PluginClass
 from lva.logs import current_plugin
 from lva.testing.places import Place, coroutine_place, frame_place
 

@@ -27,6 +27,7 @@ GUARANTEES: Final = {
     "route": "handlers handle their errors",
     "await": "what is called is awaited",
     "secret": "secrets stay out of the log",
+    "frames": "frames are looked at",
 }
 
 
@@ -36,7 +37,7 @@ class Breach:
 
     Attributes:
         guarantee: Which guarantee is broken: ``"G1"``; or one of ``load``, ``start``, ``loop``, ``await``,
-            ``secret``.
+            ``secret``, ``frames``.
         message: What happened, one line for people.
         place: The plugin's own line.
         hint: What to do about it.

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from lva.errors import ConfigurationError
+from lva.host.loading.finder import PluginFileError
 from lva.host.loading.load import finder_for, load_plugin, load_plugins
-from lva.host.loading.source import PluginFileError
 from tests.check.test_gallery import WRONG, background, check_source, event, on_asyncio
 from tests.support import host_settings, write_plugin
 

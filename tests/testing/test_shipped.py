@@ -22,6 +22,7 @@ from lva.testing import (
     ServerWorld,
     World,
     WorldResponse,
+    check_analytics,
     check_event_contract,
     check_plugin,
     numbered_points,
@@ -41,6 +42,7 @@ class Case(NamedTuple):
         points: What is sent, if not the usual points.
         server: The fixture of the server that the world stands before; it is handed to `world`.
         event: Whether it is an event plugin.
+        analytics: Whether it is an analytics plugin.
     """
 
     config: Any = None
@@ -48,6 +50,7 @@ class Case(NamedTuple):
     points: Sequence[MonitoringPoint] | None = None
     server: str | None = None
     event: bool = True
+    analytics: bool = False
 
 
 class Watched(World):
@@ -125,6 +128,7 @@ CASES = {
         lambda world: {"url": world.url, "bucket": "b", "org": "o", "token": SECRET},
         responding(WorldResponse(204)),
     ),
+    "motion": Case(event=False, analytics=True),
     "otlp": Case(
         lambda world: {"url": world.url, "headers": {"Authorization": SECRET}},
         responding(WorldResponse(body=b"", headers={"Content-Type": "application/x-protobuf"})),
@@ -148,6 +152,7 @@ CASES = {
         lambda world: {"url": world.url}, responding(WorldResponse())
     ),
     "resource_monitor": Case(event=False),
+    "streams": Case(event=False),
     "webhook": Case(lambda world: {"url": f"{world.url}/{SECRET}"}, responding(WorldResponse())),
 }
 
@@ -217,9 +222,16 @@ def cases(names: Iterable[str]) -> list[Any]:
 
 @pytest.mark.slow("the whole contract is checked")
 @pytest.mark.timeout(180)  # for the start of RabbitMQ, on a busy machine
-@pytest.mark.parametrize("name", cases(SHIPPED))
+@pytest.mark.parametrize("name", cases(name for name in SHIPPED if not CASES[name].analytics))
 def test_it_lives_well(name: str, request: pytest.FixtureRequest):
     checked(check_plugin, name, request)
+
+
+@pytest.mark.slow("real worker processes")
+@pytest.mark.parametrize("name", [name for name in SHIPPED if CASES[name].analytics])
+def test_it_looks_at_frames(name: str):
+    report = check_analytics(name)
+    assert len(report.steps) == 5, str(report)
 
 
 @pytest.mark.slow("the whole contract is checked")
