@@ -140,7 +140,7 @@ def test_lists_and_analytics_are_told(service):
     assert motion["name"] == "motion"
     assert motion["schema"]["properties"]["threshold"]["maximum"] == 255
     assert service.plugin("motion")["kind"] == "analytics"
-    assert "/streams/{stream_id}" in service.get("/openapi.json").json()["paths"]
+    assert "/streams/{stream_id}" in service.get("/openapi.json", timeout=30).json()["paths"]
 
 
 def test_streams_survive_a_restart_and_workers_do_not(tmp_path):
