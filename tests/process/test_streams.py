@@ -12,7 +12,7 @@ import pytest
 from tests.support import ServiceProcess
 from tests.video.test_board import balance
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow("starts the service and real workers")]
 
 DOOR = {
     "name": "door",

@@ -4,6 +4,8 @@ import pytest
 
 from lva.testing.analytics import check_analytics
 
+pytestmark = pytest.mark.slow("real worker processes")
+
 HEAD = """
 import os, time
 from lva import AnalyticsEvent, BaseAnalyticsPlugin

@@ -7,6 +7,8 @@ from lva.video.decoder import ConnectionLostError, Decoder, PresentationTimes
 from lva.video.source import parse_source
 from tests.video.faulty_source import faulty_source, video
 
+pytestmark = pytest.mark.slow("waits for servers that are silent")
+
 
 @pytest.fixture
 def board():

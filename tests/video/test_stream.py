@@ -21,6 +21,8 @@ from lva.video.stream import Stream
 from tests.video.faulty_source import faulty_source, video
 from tests.video.test_board import balance
 
+pytestmark = pytest.mark.slow("each starts real worker processes")
+
 PLUGIN = """
 import ctypes, os, sys, time
 from lva.contract import AnalyticsEvent, BaseAnalyticsPlugin
