@@ -1,17 +1,14 @@
 """What the types of JSON documents are made of: the API document's schemas are derived from them.
 
-Such a type is a `TypedDict` with `@documented`; the text below a member is its description.
+Such a type is a `TypedDict`; the text below a member is its description.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
-from pydantic import ConfigDict, Field, with_config
-
-#: Lets the text below each member of a `TypedDict` be its description.
-documented: Final = with_config(ConfigDict(use_attribute_docstrings=True))
+from pydantic import Field
 
 Count: TypeAlias = Annotated[int, Field(ge=0)]
 #: A time in ISO 8601, in UTC.

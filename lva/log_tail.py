@@ -11,7 +11,6 @@ from typing import Final
 
 from typing_extensions import TypedDict
 
-from lva.documents import documented
 from lva.log_records import Entry
 from lva.logs import hearing
 
@@ -23,7 +22,6 @@ _MESSAGE: Final = 2_000
 _TRACEBACK: Final = 16_000
 
 
-@documented
 class LogRecord(TypedDict):
     """A log record."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from typing_extensions import TypedDict
 
-from lva.documents import Count, documented
+from lva.documents import Count
 from lva.host.delivery.ledger import Ledger, LedgerCounts
 from lva.logs import redact
 
@@ -23,7 +23,6 @@ EXIT_KILLED: Final = 70
 _NOTHING: Final = Ledger()
 
 
-@documented
 class PluginEnd(TypedDict):
     """How one plugin ended."""
 
@@ -48,7 +47,6 @@ class PluginEnd(TypedDict):
     """What went wrong at its close."""
 
 
-@documented
 class Account(TypedDict):
     """The one account of a stop."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 from typing_extensions import TypedDict
 
 from lva.contract import RuntimeName
-from lva.documents import Count, Time, documented, one_of
+from lva.documents import Count, Time, one_of
 from lva.host.delivery.circuit import CircuitState
 from lva.host.delivery.ledger import LedgerCounts
 from lva.host.life.leaks import count_tasks
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 StateName: TypeAlias = Annotated[str, one_of(state.value for state in State)]
 
 
-@documented
 class RouteStatus(TypedDict):
     """A route of a plugin."""
 
@@ -38,7 +37,6 @@ class RouteStatus(TypedDict):
     methods: list[str]
 
 
-@documented
 class Tasks(TypedDict):
     """Tasks by event loop."""
 
@@ -48,7 +46,6 @@ class Tasks(TypedDict):
     """On the plugin's own."""
 
 
-@documented
 class Buckets(TypedDict):
     """How many values fell into each bucket."""
 
@@ -64,7 +61,6 @@ class Buckets(TypedDict):
 _OfClass = TypedDict("_OfClass", {"class": str})
 
 
-@documented
 class DeliveryStatus(_OfClass):
     """The way of points to one event class."""
 
@@ -82,7 +78,6 @@ class DeliveryStatus(_OfClass):
     """Bytes of points that wait on disk."""
 
 
-@documented
 class LoopBlock(TypedDict):
     """A moment in which nothing else could run."""
 
@@ -97,7 +92,6 @@ class LoopBlock(TypedDict):
     """How it got there."""
 
 
-@documented
 class LoopUse(TypedDict):
     """What a plugin uses of the service's event loop, and what it blocked."""
 
@@ -113,7 +107,6 @@ class LoopUse(TypedDict):
     """For how many seconds it has blocked something by now, if it does."""
 
 
-@documented
 class PluginStatus(TypedDict):
     """An active plugin. What the admin token is needed for is null without it."""
 
@@ -154,7 +147,6 @@ class PluginStatus(TypedDict):
     """When that was."""
 
 
-@documented
 class StateChange(TypedDict):
     """A change of state."""
 
@@ -164,7 +156,6 @@ class StateChange(TypedDict):
     """Needs the token."""
 
 
-@documented
 class FullStatus(PluginStatus):
     """A status with the history, which is long."""
 

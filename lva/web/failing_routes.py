@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 from typing_extensions import TypedDict
 
-from lva.documents import Count, documented
+from lva.documents import Count
 
 #: Most routes that are told, those that failed last.
 MOST: Final = 20
@@ -21,7 +21,6 @@ MOST: Final = 20
 Route: TypeAlias = tuple[str, str | None]
 
 
-@documented
 class FailingRoute(TypedDict):
     """A route that failed in the last fifteen minutes."""
 

@@ -127,7 +127,7 @@ def document(routes: Iterable[Route], resources: Iterable[Resource] = ()) -> dic
         "tags": [_tag(name) for name in tags],
         "paths": paths,
         "components": {
-            "schemas": _schemas((Problem, *kinds)),
+            "schemas": schemas_of(Problem, *kinds),
             "responses": _RESPONSES,
             "parameters": {"Luna-Request-Id": _REQUEST_ID},
             "securitySchemes": {TOKEN: _TOKEN},
@@ -140,12 +140,6 @@ def document(routes: Iterable[Route], resources: Iterable[Resource] = ()) -> dic
             },
         },
     }
-
-
-@lru_cache(16)
-def _schemas(kinds: tuple[Any, ...]) -> Mapping[str, Schema]:
-    """Return the types' schemas, which are kept: to derive them takes a large part of a second."""
-    return schemas_of(kinds)
 
 
 @lru_cache(1024)

@@ -8,7 +8,6 @@ from typing import Any, NotRequired
 from quart import Response
 from quart_trio.wrappers import TrioResponse
 
-from lva.documents import documented
 from lva.errors import suggestion
 from lva.host.changes import Verb
 from lva.host.host import Host
@@ -18,7 +17,6 @@ from lva.logs import masked
 from lva.web.problems import HttpProblem
 
 
-@documented
 class PluginPage(FullStatus):
     """An active plugin. What the admin token is needed for is null or left out without it."""
 

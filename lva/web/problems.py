@@ -13,8 +13,6 @@ from quart import Response
 from quart_trio.wrappers import TrioResponse
 from typing_extensions import TypedDict
 
-from lva.documents import documented
-
 MEDIA_TYPE: Final = "application/problem+json"
 #: Not in any RFC, but what web servers log when the client went away before it got an answer.
 CLIENT_CLOSED_REQUEST: Final = 499
@@ -29,7 +27,6 @@ _PHRASES: Final = {
 }
 
 
-@documented
 class Problem(TypedDict):
     """An error (RFC 9457)."""
 
@@ -46,7 +43,6 @@ class Problem(TypedDict):
     """The id of the request, as in the log."""
 
 
-@documented
 class NotReady(Problem):
     """Why requests should go elsewhere."""
 
@@ -54,7 +50,6 @@ class NotReady(Problem):
     """By plugin, or under service."""
 
 
-@documented
 class Refused(Problem):
     """A file or settings that a plugin cannot be loaded from."""
 

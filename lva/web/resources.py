@@ -13,7 +13,7 @@ from pydantic import ConfigDict, with_config
 from quart import Response
 from typing_extensions import TypedDict
 
-from lva.documents import Time, documented
+from lva.documents import Time
 from lva.host.changes import Verb
 from lva.host.host import Host
 from lva.host.life.tasks import TaskNode, task_tree
@@ -46,7 +46,6 @@ from lva.web.telemetry import Telemetry
 _PACKAGES: Final = ("trio", "hypercorn", "quart", "quart-trio")
 
 
-@documented
 class Index(TypedDict):
     """What there is."""
 
@@ -63,7 +62,6 @@ class Alive(TypedDict):
     status: Literal["alive"]
 
 
-@documented
 class Ready(TypedDict):
     """Every plugin runs that nobody has stopped."""
 
@@ -96,7 +94,6 @@ class TaskTree(TypedDict):
     tasks: list[TaskNode]
 
 
-@documented
 class Log(TypedDict):
     """The newest log records of a plugin."""
 

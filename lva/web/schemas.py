@@ -5,20 +5,23 @@ The tests hold every response against these, with no member left undescribed.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Mapping
+import inspect
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from types import UnionType
 from typing import Any, Final, get_args
 
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
-from typing_extensions import get_original_bases, is_typeddict
+from typing_extensions import get_original_bases, get_type_hints, is_typeddict
 
 Schema = dict[str, Any]
 
 _REF: Final = "#/components/schemas/{model}"
-#: pydantic parses the types' source for their descriptions, and Python 3.11 fails when two threads parse.
-_one_parses: Final = threading.Lock()
+#: A member of a class, or a text below one.
+_MEMBER_OR_TEXT: Final = re.compile(r'^    (?:(\w+): |"""(.+?)""")', re.MULTILINE | re.DOTALL)
 
 
 class _Untitled(GenerateJsonSchema):
@@ -35,27 +38,50 @@ def reference(kind: Any) -> Schema:
     return {"$ref": _REF.format(model=kind.__name__)}
 
 
-def schemas_of(kinds: Iterable[Any]) -> Mapping[str, Schema]:
-    """Return the schemas of `TypedDict`s, and of those that stand in them, by name."""
-    found: dict[str, Schema] = {}
+@cache
+def schemas_of(*kinds: Any) -> Mapping[str, Schema]:
+    """Return the schemas of `TypedDict`s, and of those that stand in them, by name; made once."""
+    found: dict[str, Any] = {}
     for kind in kinds:
-        if isinstance(kind, UnionType):
-            found |= schemas_of(get_args(kind))
-            continue
-        schema = _schema(kind)
-        found = {**schema.pop("$defs", {}), **found, kind.__name__: schema}
-    for schema in found.values():
-        schema.pop("title", None)
-    return found
+        _collect(kind, found)
+    return {name: _schema(kind) for name, kind in found.items()}
+
+
+def _collect(kind: Any, found: dict[str, Any]) -> None:
+    inside = get_args(kind)
+    if is_typeddict(kind) and kind.__name__ not in found:
+        found[kind.__name__] = kind
+        inside = tuple(get_type_hints(kind).values())
+    for item in inside:
+        _collect(item, found)
 
 
 def _schema(kind: Any) -> Schema:
-    with _one_parses:
-        schema = TypeAdapter(kind).json_schema(
-            mode="serialization", ref_template=_REF, schema_generator=_Untitled
-        )
-    for base in filter(is_typeddict, get_original_bases(kind)):
-        # pydantic reads the descriptions of a type's own members only.
-        for name, inherited in _schema(base)["properties"].items():
-            schema["properties"][name] = inherited | schema["properties"][name]
+    schema = TypeAdapter(kind).json_schema(
+        mode="serialization", ref_template=_REF, schema_generator=_Untitled
+    )
+    others = schema.pop("$defs", {})
+    schema = dict(others.get(kind.__name__, schema))  # there it is if it stands in itself
+    schema.pop("title", None)
+    for name, text in _descriptions(kind).items():
+        schema["properties"][name]["description"] = text
     return schema
+
+
+def _descriptions(kind: Any) -> dict[str, str]:
+    """Return what the source says below each member of a type, those that it inherits included.
+
+    pydantic can do this by parsing: which takes its time, knows nothing of inherited members, and makes
+    Python 3.11 fail when another thread parses too, as a traceback does that is logged.
+    """
+    found: dict[str, str] = {}
+    for base in filter(is_typeddict, get_original_bases(kind)):
+        found |= _descriptions(base)
+    source = Path(inspect.getfile(kind)).read_text(encoding="utf-8")
+    after = source.partition(f"\nclass {kind.__name__}(")[2]
+    member = None
+    for name, text in _MEMBER_OR_TEXT.findall(re.split(r"\n(?=\S)", after, maxsplit=1)[0]):
+        if text and member is not None:
+            found[member] = " ".join(text.split())
+        member = name or None
+    return found

@@ -19,7 +19,7 @@ from quart import Response
 from quart_trio.wrappers import TrioResponse
 from typing_extensions import TypedDict
 
-from lva.documents import Count, documented, one_of
+from lva.documents import Count, one_of
 from lva.errors import suggestion
 from lva.host.delivery.tap import STEPS, Passage, Tap
 from lva.host.host import Host
@@ -73,7 +73,6 @@ PARAMETERS: Final = (
 _NAMES: Final = [parameter.name for parameter in PARAMETERS]
 
 
-@documented
 class TappedPoint(TypedDict):
     """A point, and what has happened to it."""
 
@@ -95,7 +94,6 @@ class TappedPoint(TypedDict):
     """Long texts are cut."""
 
 
-@documented
 class LeftOut(TypedDict):
     """How many points were left out since the last such line."""
 
@@ -108,7 +106,6 @@ class LeftOut(TypedDict):
     """Too many to look at, or the reader was too slow."""
 
 
-@documented
 class End(TypedDict):
     """The last line."""
 

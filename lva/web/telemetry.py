@@ -16,7 +16,6 @@ import trio
 from typing_extensions import TypedDict
 
 from lva.contract import RuntimeName
-from lva.documents import documented
 from lva.host.delivery.delivery import Delivery
 from lva.host.delivery.ledger import Ledger
 from lva.host.host import Host
@@ -80,7 +79,6 @@ Sample: TypeAlias = tuple[float | None, ...]
 _From = TypedDict("_From", {"from": str})
 
 
-@documented
 class Change(_From):
     """A plugin's change of state."""
 
@@ -92,7 +90,6 @@ class Change(_From):
     """Null for those who may not see details."""
 
 
-@documented
 class Tick(TypedDict):
     """What is new since the last second."""
 
@@ -106,7 +103,6 @@ class Tick(TypedDict):
     failing: list[FailingRoute]
 
 
-@documented
 class PluginAbout(TypedDict):
     """What there is to know of a plugin at first."""
 
@@ -123,7 +119,6 @@ class PluginAbout(TypedDict):
     """Oldest first."""
 
 
-@documented
 class NewestBlock(TypedDict):
     """The newest time that a plugin blocked an event loop."""
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from typing_extensions import TypedDict
 
-from lva.documents import Count, documented
+from lva.documents import Count
 
 #: Reasons for which points are dropped.
 OVERFLOW: Final = "overflow"
@@ -25,7 +25,6 @@ REMOVED: Final = "class_removed"
 ENDS: Final = frozenset({SHUTDOWN, FAILED, REMOVED})
 
 
-@documented
 class LedgerCounts(TypedDict):
     """What became of the points since the service started.
 

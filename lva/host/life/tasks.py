@@ -12,7 +12,6 @@ import trio
 from typing_extensions import TypedDict
 
 from lva.contract import RuntimeName
-from lva.documents import documented
 from lva.errors import counted
 from lva.host.life.leaks import trio_tasks_of
 from lva.host.runtimes.places import lines_of
@@ -28,7 +27,6 @@ DEEPEST: Final = 30
 _TRIO_DIR: Final = f"{Path(trio.__file__).parent}{os.sep}"
 
 
-@documented
 class TaskNode(TypedDict):
     """A task."""
 
