@@ -317,7 +317,9 @@ def test_plugins_with_problems_come_first_and_errors_have_an_owner(
         watched.begin(service.url)
         page = watched.page
         page.goto(f"{service.url}/")
-        expect(heading(page)).to_have_text("Ready: all 4 plugins running")
+        expect(heading(page)).to_contain_text(
+            "Ready: all 4 plugins running"
+        )  # slow may drop already
         expect(page.get_by_role("region", name="Failing routes")).to_be_hidden()
         for n in range(5):
             assert service.get(f"/boom/{n}").status_code == 500
