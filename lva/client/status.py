@@ -32,6 +32,7 @@ def read_status(target: Target) -> dict[str, Any]:
         "address": target.address,
         "ready": ready.get("status") == "ready",
         "reasons": ready.get("reasons", {}),
+        "open_circuits": ready.get("open_circuits", []),
         "version": versions.get("version"),
         "plugins": plugins["plugins"],
     }
@@ -47,9 +48,20 @@ def show_status(status: dict[str, Any], console: Console) -> None:
     for name, reason in status["reasons"].items():
         line = Text.assemble("  ", (clean(name), "bold"), f": {clean(reason)}")
         console.print(line, soft_wrap=True)
+    for circuit in status["open_circuits"]:
+        name = clean(f"{circuit['plugin']}.{circuit['class']}")
+        said = clean(f": circuit open since {circuit['since']}, {_probe(circuit)}")
+        console.print(Text.assemble("  ", (name, "bold"), said), soft_wrap=True)
     if status["plugins"]:
         console.print()
         console.print(_table(status["plugins"]))
+
+
+def _probe(circuit: dict[str, Any]) -> str:
+    """Say when an open circuit's receiver is probed, and what came of the last call."""
+    seconds, reason = circuit["next_probe"], circuit["reason"]
+    when = f"next probe in {seconds:.0f} s" if seconds else "a probe is under way"
+    return when if reason is None else f"{when}: {reason}"
 
 
 def _table(plugins: list[dict[str, Any]]) -> Table:

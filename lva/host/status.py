@@ -78,6 +78,18 @@ class DeliveryStatus(_OfClass):
     """Bytes of points that wait on disk."""
 
 
+class OpenCircuit(_OfClass):
+    """A receiver that an event class cannot reach, or that takes nothing; its points wait."""
+
+    plugin: str
+    since: Time
+    """When the circuit was opened."""
+    reason: str | None
+    """How the last call failed. Needs the token."""
+    next_probe: float
+    """Seconds until one call probes the receiver; 0 while that is under way."""
+
+
 class LoopBlock(TypedDict):
     """A moment in which nothing else could run."""
 
@@ -182,6 +194,23 @@ def statuses(lives: Iterable[PluginLife], loop_uses: LoopUses | None) -> list[Pl
     lives = list(lives)
     tasks = count_tasks(lives)
     return [_status(life, tasks[life.name], loop_uses) for life in lives]
+
+
+def open_circuits(lives: Iterable[PluginLife]) -> list[OpenCircuit]:
+    """Return the open circuits of the plugins that run; of others, the state says why points wait."""
+    return [
+        {
+            "plugin": life.name,
+            "class": cls.__name__,
+            "since": timestamp(circuit.opened_at),
+            "reason": redact(delivery.last_error or ""),
+            "next_probe": round(circuit.seconds_left or 0.0, 1),
+        }
+        for life in lives
+        if life.state.value is State.RUNNING
+        for cls, delivery in life.deliveries.items()
+        if (circuit := delivery.circuit).opened_at is not None
+    ]
 
 
 def _status(life: PluginLife, trio_tasks: int, loop_uses: LoopUses | None) -> PluginStatus:

@@ -13,6 +13,8 @@ from quart import Response
 from quart_trio.wrappers import TrioResponse
 from typing_extensions import TypedDict
 
+from lva.host.status import OpenCircuit
+
 MEDIA_TYPE: Final = "application/problem+json"
 #: Not in any RFC, but what web servers log when the client went away before it got an answer.
 CLIENT_CLOSED_REQUEST: Final = 499
@@ -48,6 +50,8 @@ class NotReady(Problem):
 
     reasons: dict[str, str]
     """By plugin, or under service."""
+    open_circuits: list[OpenCircuit]
+    """Receivers that plugins which run cannot reach."""
 
 
 class Refused(Problem):

@@ -19,7 +19,7 @@ from lva.host.host import Host
 from lva.host.life.tasks import TaskNode, task_tree
 from lva.host.routing import Gate, Owner
 from lva.host.runtimes.runtime import now
-from lva.host.status import timestamp
+from lva.host.status import OpenCircuit, open_circuits, timestamp
 from lva.log_tail import LogRecord, LogTail
 from lva.web import assets
 from lva.web.access import Access
@@ -70,6 +70,8 @@ class Ready(TypedDict):
     """Their names, in activation order."""
     stopped: list[str]
     """Those that an operator has stopped."""
+    open_circuits: list[OpenCircuit]
+    """Receivers that cannot be reached, or take nothing: no reason to send requests elsewhere."""
 
 
 @with_config(ConfigDict(extra="allow"))
@@ -168,15 +170,22 @@ class Resources:
 
     async def readyz(self, request: Any) -> Response:
         """Say whether requests should be sent here."""
+        circuits, reasons = open_circuits(self._host.lives.values()), self._host.not_ready()
+        if (reasons or circuits) and not self._may_see(request):
+            reasons = states_only(reasons)
+            circuits = [{**circuit, "reason": None} for circuit in circuits]
         if self._shutdown.draining.is_set():
-            raise _not_ready("The service is stopping.", {"service": "stopping"})
-        if reasons := self._host.not_ready():
-            if not self._may_see(request):
-                reasons = states_only(reasons)
-            raise _not_ready(f"Not ready: {', '.join(reasons)}.", reasons)
+            raise _not_ready("The service is stopping.", {"service": "stopping"}, circuits)
+        if reasons:
+            raise _not_ready(f"Not ready: {', '.join(reasons)}.", reasons, circuits)
         stopped = self._host.paused()
         running = [name for name in self._host.lives if name not in stopped]
-        ready: Ready = {"status": "ready", "plugins": running, "stopped": stopped}
+        ready: Ready = {
+            "status": "ready",
+            "plugins": running,
+            "stopped": stopped,
+            "open_circuits": circuits,
+        }
         return json_response(ready)
 
     def _may_see(self, request: Any) -> bool:
@@ -254,8 +263,8 @@ async def _in_thread(make: Callable[[], Response]) -> Response:
     return await trio.to_thread.run_sync(make, abandon_on_cancel=True)
 
 
-def _not_ready(detail: str, reasons: Mapping[str, str]) -> HttpProblem:
-    return HttpProblem(503, detail, "not_ready", reasons=reasons)
+def _not_ready(detail: str, reasons: Mapping[str, str], circuits: list[OpenCircuit]) -> HttpProblem:
+    return HttpProblem(503, detail, "not_ready", reasons=reasons, open_circuits=circuits)
 
 
 _HTML: Final = "text/html; charset=utf-8"

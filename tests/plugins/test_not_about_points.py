@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+from lva.client.status import read_status
+from lva.client.target import Target
 from tests.plugins.metric_servers import Answer, StandIn, standing_in
-from tests.support import RunningHost, numbered, running_host
+from tests.support import RunningHost, ServiceProcess, numbered, running_host
+from tests.web.test_openapi import check
 
 #: Of each sink its configuration for a receiver's URL, and the good answer.
 SINKS = {
@@ -88,3 +95,58 @@ async def test_points_are_kept_until_the_receiver_is_the_right_one(
         receiver.answer = lambda _: GOOD
         await until(lambda: account.delivered == 20)
         assert (account.rejected, account.lost) == (0, 0)
+
+
+TOKEN = "a-token-that-nobody-guesses-0123456789"
+CERTIFICATE = Path(__file__).with_name("localhost.pem")
+
+
+def ready(process: ServiceProcess, **headers: str) -> Any:
+    """Return what `/readyz` says, which is 200 all the time."""
+    response = process.get("/readyz", headers=headers)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+@pytest.mark.process
+def test_a_receiver_that_is_not_reached_is_named_on_readyz_which_stays_200(
+    tmp_path: Path, receiver: StandIn
+) -> None:
+    """Kind: a plugin that runs and delivers nothing; `http://` to a TLS port among the reasons for it."""
+    receiver.answer = lambda _: GOOD
+    host = "retry_max = 0.001\nretry_initial = 0.001\ncircuit_failures = 2\ncircuit_pause = 600"
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    with standing_in(certificate=CERTIFICATE) as other:
+        at_tls = other.url.replace("https", "http")
+        config = {"influx": SINKS["influx"](receiver.url), "webhook": SINKS["webhook"](at_tls)}
+        toml = "".join(
+            f"[plugins.{name}]\n{host}\n[plugins.{name}.config]\n"
+            + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+            for name, values in config.items()
+        )
+        env = {"LUNA_VIDEO_AGENT_ADMIN_TOKEN": TOKEN}
+        with ServiceProcess(tmp_path, ["influx", "webhook"], toml, env) as process:
+            process.wait_until_ready()
+            receiver.answer = lambda _: TLS
+            # Each request of these is a point.
+            process.wait_until(lambda: len(ready(process)["open_circuits"]) == 2)
+            found = ready(process, **bearer)
+            check(process.get("/openapi.json").json(), "Ready", found)
+            assert all(item["reason"] is None for item in ready(process)["open_circuits"])
+            assert found["plugins"] == ["influx", "webhook"]
+            influx, webhook = found["open_circuits"]
+            assert (influx["plugin"], influx["class"]) == ("influx", "Influx")
+            assert (webhook["plugin"], webhook["class"]) == ("webhook", "Webhook")
+            assert "HTTPS server" in influx["reason"]
+            assert "handleEvent" in webhook["reason"]
+            for item in (influx, webhook):
+                assert 0 < item["next_probe"] <= 600
+                assert 0 <= time.time() - datetime.fromisoformat(item["since"]).timestamp() < 60
+            receiver.answer = lambda _: GOOD
+            process.request("POST", "/plugins/influx/restart", headers=bearer)
+            process.wait_until(
+                lambda: [item["plugin"] for item in ready(process)["open_circuits"]] == ["webhook"]
+            )
+            account = process.plugin("influx")["ledger"]
+            assert (account["rejected"], account["dropped"]) == (0, {})
+            assert read_status(Target(process.url))["open_circuits"][0]["plugin"] == "webhook"

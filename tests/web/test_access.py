@@ -67,7 +67,7 @@ async def test_actions_on_the_loopback_interface_need_no_token(tmp_path):
         assert (answer.status_code, answer.json()["state"]) == (200, "stopped")
         assert answer.json()["actions"] == ["start", "restart", "reload"]
         ready = (await client.get("/readyz")).json()
-        assert ready == {"status": "ready", "plugins": [], "stopped": ["p"]}
+        assert ready == {"status": "ready", "plugins": [], "stopped": ["p"], "open_circuits": []}
         assert (await act(client, "stop")).status_code == 409
         answer = await act(client, "start")
         assert (answer.status_code, answer.json()["state"]) == (200, "running")

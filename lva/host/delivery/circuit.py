@@ -11,6 +11,8 @@ from typing import Final, Literal, TypeAlias
 import trio
 from trio_util import wait_any
 
+from lva.host.runtimes.runtime import now
+
 #: Longest delay before another attempt, in seconds, while a stop waits for the points.
 DRAINING_DELAY: Final = 0.2
 CircuitState: TypeAlias = Literal["closed", "open", "probing"]
@@ -23,9 +25,13 @@ class Circuit:
         threshold: After how many failures in a row it opens.
         pause: For how many seconds.
         rng: Shortens pauses by up to half, so that many services do not probe at once.
+
+    Attributes:
+        opened_at: When it was opened, in Unix time; None while it is closed. Probes that fail keep it.
     """
 
     def __init__(self, threshold: int, pause: float, rng: random.Random) -> None:
+        self.opened_at: float | None = None
         self._threshold = threshold
         self._pause = pause
         self._rng = rng
@@ -92,7 +98,7 @@ class Circuit:
         was_open = self._open_until is not None
         self._failures = 0
         if was_open:
-            self._open_until = None
+            self._open_until = self.opened_at = None
             self._tell()
         return was_open
 
@@ -103,6 +109,7 @@ class Circuit:
         if self._failures >= self._threshold:
             pause = self._pause / 2 + self._rng.uniform(0, self._pause / 2)
             self._open_until = trio.current_time() + pause
+            self.opened_at = self.opened_at or now()
             self._tell()
         return self._open_until is not None and not was_open
 
