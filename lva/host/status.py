@@ -214,7 +214,7 @@ def open_circuits(lives: Iterable[PluginLife]) -> list[OpenCircuit]:
 
 
 def _status(life: PluginLife, trio_tasks: int, loop_uses: LoopUses | None) -> PluginStatus:
-    loaded = life.loaded
+    loaded, thread = life.loaded, life.loop_thread()
     failed_at, last_error = max(
         (item.last_error_at, item.last_error or "") for item in _failing(life)
     )
@@ -237,7 +237,7 @@ def _status(life: PluginLife, trio_tasks: int, loop_uses: LoopUses | None) -> Pl
             for route in life.owner.routes.values()
             if route.verbs
         ],
-        "tasks": {"trio": trio_tasks, "asyncio": life.asyncio_tasks()},
+        "tasks": {"trio": trio_tasks, "asyncio": 0 if thread is None else thread.count_tasks()},
         "loop": None if loop_uses is None else _loop(life.name, loop_uses),
         "ledger": total_points(life) if life.is_event_plugin else None,
         "deliveries": [_delivery(cls, item) for cls, item in life.deliveries.items()],

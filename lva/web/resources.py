@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from types import MethodType
@@ -18,7 +19,6 @@ from lva.host.changes import Verb
 from lva.host.host import Host
 from lva.host.life.tasks import TaskNode, task_tree
 from lva.host.routing import Gate, Owner
-from lva.host.runtimes.runtime import now
 from lva.host.status import OpenCircuit, open_circuits, timestamp
 from lva.log_tail import LogRecord, LogTail
 from lva.web import assets
@@ -218,7 +218,7 @@ class Resources:
         """Show what one plugin's tasks are doing, to those who may see details."""
         life = life_of(self._host, name)
         self._access.check_details(request)
-        tree: TaskTree = {"plugin": name, "at": timestamp(now()), "tasks": task_tree(life)}
+        tree: TaskTree = {"plugin": name, "at": timestamp(time.time()), "tasks": task_tree(life)}
         return json_response(tree)
 
     async def log(self, request: Any, name: str) -> Response:

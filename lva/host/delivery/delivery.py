@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
@@ -29,7 +30,7 @@ from lva.host.delivery.spool_file import SpoolFile
 from lva.host.delivery.tap import Taps
 from lva.host.runtimes.calls import Call
 from lva.host.runtimes.patience import Patience
-from lva.host.runtimes.runtime import Runtime, now
+from lva.host.runtimes.runtime import Runtime
 from lva.logs import brief, own_logger, plugin_logger
 from lva.settings import PluginSettings
 
@@ -302,7 +303,7 @@ class Delivery:
         """Decide what follows from a call that did not deliver the whole batch, and log it."""
         why = _why(error, None if in_time else self._settings.handle_timeout)
         self.last_error = f"{self.what} {why}"
-        self.last_error_at = now()
+        self.last_error_at = time.time()
         points = counted(len(batch), "point")
         self.settlement.show_failed(batch)
         if batch and batch.attempts - batch.unblamed >= self._settings.max_attempts:

@@ -282,10 +282,6 @@ class PluginLife:
         over = self.ended.is_set() or self.state.value is State.ABANDONED
         return self._runtime.stubborn() if over else ([], [])
 
-    def asyncio_tasks(self) -> int:
-        """Count its tasks on its asyncio loop, if it has one."""
-        return self._runtime.asyncio_tasks()
-
     def loop_thread(self) -> LoopThread | None:
         """Return the thread of its asyncio loop, while it has one. Any thread may call."""
         return self._runtime.loop_thread()

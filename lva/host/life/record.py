@@ -8,6 +8,7 @@ what is meant to go on is here.
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -22,7 +23,6 @@ from lva.host.life.tasks import TaskNode, task_tree
 from lva.host.process.children import end_children
 from lva.host.process.starts import importing
 from lva.host.routing import Owner
-from lva.host.runtimes.runtime import now
 from lva.logs import plugin_logger
 
 #: How many problems the receipt lists of one plugin: the newest.
@@ -60,7 +60,7 @@ class Record:
         self.logger: logging.Logger = plugin_logger(name)
         self.state: AsyncValue[State] = AsyncValue(State.LOADED)
         self.history: deque[Transition] = deque(
-            [Transition(State.LOADED, now(), "waiting for its turn")], maxlen=100
+            [Transition(State.LOADED, time.time(), "waiting for its turn")], maxlen=100
         )
         self.ending: Ending = Ending.FOR_GOOD
         self.lives: int = 1
@@ -83,7 +83,7 @@ class Record:
     @last_error.setter
     def last_error(self, error: str) -> None:
         self._last_error = error
-        self.last_error_at = now()
+        self.last_error_at = time.time()
 
     @property
     def last(self) -> Transition:
@@ -103,7 +103,7 @@ class Record:
             raise AssertionError(
                 f"plugin {self.name}: illegal transition {old.value} -> {state.value}"
             )
-        step = Transition(state, now(), reason)
+        step = Transition(state, time.time(), reason)
         self.history.append(step)
         level = logging.DEBUG if quiet else logging.INFO
         if self.logger.isEnabledFor(level):

@@ -58,6 +58,7 @@ class TrioCall(Call):
 
     Attributes:
         nursery: The nursery that the call's task is in, once it is open. The call ends with all of it.
+        elsewhere: Says where it is, if that is not where its task waits.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class TrioCall(Call):
     ) -> None:
         super().__init__(what)
         self.nursery: trio.Nursery | None = None
+        self.elsewhere: Callable[[], str] | None = None
         self._plugin = plugin
         self._fn = fn
         self._args = args
@@ -77,7 +79,7 @@ class TrioCall(Call):
             self.nursery.cancel_scope.cancel()
 
     def place(self) -> str:
-        return waiting_at(self._task)
+        return waiting_at(self._task) if self.elsewhere is None else self.elsewhere()
 
     async def run(self) -> None:
         """Be the guard. Raises nothing but the host's own cancellation."""

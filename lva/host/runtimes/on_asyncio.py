@@ -95,9 +95,14 @@ class AsyncioRuntime(Runtime):
         return AsyncioCall(what, self._loop, self._context(), fn, *args)
 
     def begin(self, body: Callable[..., Awaitable[Any]], *args: Any) -> TrioCall:
-        call = _Body(self, self._plugin, self._plugin, body, *args)
+        call = TrioCall(self._plugin, self._plugin, body, *args)
+        call.elsewhere = self._place
         self._nursery.start_soon(call.run, name=f"{self._plugin} (guard)")
         return call
+
+    def _place(self) -> str:
+        """Say where the plugin's code is, not the host's task that waits for it."""
+        return "not started" if self._active is None else self._active.place()
 
     def equip(self, members: Iterable[Any], nursery: trio.Nursery) -> None:
         for member in members:
@@ -191,9 +196,6 @@ class AsyncioRuntime(Runtime):
         if self._thread is None or self._ended.is_set():
             return [], []
         return self._thread.stubborn()
-
-    def asyncio_tasks(self) -> int:
-        return 0 if self._thread is None else self._thread.count_tasks()
 
     def loop_thread(self) -> LoopThread | None:
         return None if self._ended.is_set() else self._thread
@@ -293,19 +295,6 @@ class _LoopEnd(Call):
     def cancel(self) -> None:
         """Kill the plugin's subprocesses: the loop will not come to it."""
         self._thread.made.kill_processes()
-
-
-class _Body(TrioCall):
-    """The host's task that lives an attempt of an asyncio-style plugin."""
-
-    def __init__(self, runtime: AsyncioRuntime, *args: Any) -> None:
-        super().__init__(*args)
-        self._runtime = runtime
-
-    def place(self) -> str:
-        """Say where the plugin's code is, not the host's task that waits for it."""
-        active = self._runtime._active  # noqa: SLF001 - its own runtime
-        return super().place() if active is None else active.place()
 
 
 class _NoNursery:

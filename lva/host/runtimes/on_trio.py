@@ -86,8 +86,5 @@ class TrioRuntime(Runtime):
     def stubborn(self) -> tuple[list[str], list[str]]:
         return [], []
 
-    def asyncio_tasks(self) -> int:
-        return 0
-
     def loop_thread(self) -> None:
         return None

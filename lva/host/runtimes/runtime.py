@@ -6,7 +6,6 @@ loop in a thread of its own (`AsyncioRuntime`). The rest of the host knows only 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -78,13 +77,5 @@ class Runtime(Protocol):
         tasks, threads = self.stubborn()
         return f"not ended, although cancelled: {'; '.join([*tasks, *threads])}"
 
-    def asyncio_tasks(self) -> int:
-        """Count the tasks of the plugin on its asyncio loop."""
-
     def loop_thread(self) -> LoopThread | None:
         """Return the thread of the plugin's asyncio loop, while it has one."""
-
-
-def now() -> float:
-    """Return the Unix time, in seconds; the one place the host reads the wall clock."""
-    return time.time()
