@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import traceback
 from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -100,9 +101,5 @@ def formatted(stack: Sequence[Line]) -> str:
     """Return a stack with its lines of source, in the form of a traceback: the innermost last."""
     for file in {line.file for line in stack}:
         linecache.checkcache(file)
-    text = ["Stack (most recent call last):"]
-    for line in reversed(stack):
-        text.append(f'  File "{line.file}", line {line.number}, in {line.function}')
-        if source := linecache.getline(line.file, line.number).strip():
-            text.append(f"    {source}")
-    return "\n".join(text)
+    lines = [(line.file, line.number, line.function, None) for line in reversed(stack)]
+    return "".join(("Stack (most recent call last):\n", *traceback.format_list(lines))).rstrip()
