@@ -561,7 +561,7 @@ def test_uvloop_is_for_asyncio_style_plugins(tmp_path):
 
 
 def test_uvloop_has_to_be_installed(tmp_path, monkeypatch):
-    monkeypatch.setattr("lva.host.loading.load.find_spec", lambda name: None)
+    monkeypatch.setattr("lva.host.loading.classes.find_spec", lambda name: None)
     why = refusal(tmp_path, "class P(BaseBackgroundPlugin): ...\n", {"p": {"event_loop": "uvloop"}})
     assert "pip install '/path/to/lva[uvloop]'" in why
 

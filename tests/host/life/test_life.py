@@ -1164,7 +1164,9 @@ async def test_a_turn_that_comes_together_with_the_stop_is_not_taken(autojump_cl
     from lva.host.runtimes.on_trio import TrioRuntime
 
     async with trio.open_nursery() as nursery:
-        services = Services(RouteTable(), lambda *_: True, list, {}, Path(), 2.0, StubRandom())
+        services = Services(
+            RouteTable(), lambda *_: True, list, list, {}, Path(), 2.0, StubRandom()
+        )
         record = Record("q", Deliveries("q", without_a_host(), Path()))
         loaded, runtime = loaded_plugin("q", BackgroundOnly), TrioRuntime("q", nursery)
         life = PluginLife(loaded, runtime, services, record)
