@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -10,8 +11,6 @@ from typing import Final, Literal, TypeAlias
 
 import trio
 from trio_util import wait_any
-
-from lva.host.runtimes.runtime import now
 
 #: Longest delay before another attempt, in seconds, while a stop waits for the points.
 DRAINING_DELAY: Final = 0.2
@@ -109,7 +108,7 @@ class Circuit:
         if self._failures >= self._threshold:
             pause = self._pause / 2 + self._rng.uniform(0, self._pause / 2)
             self._open_until = trio.current_time() + pause
-            self.opened_at = self.opened_at or now()
+            self.opened_at = self.opened_at or time.time()
             self._tell()
         return self._open_until is not None and not was_open
 
