@@ -176,10 +176,23 @@ class LogWriter:
 
     def flush(self, seconds: float = PATIENCE) -> None:
         """Wait until everything is written, for at most so long."""
+        if self._thread is None:
+            self._write_here(seconds)
+            return
         written = threading.Event()
         self._lines.put(written)
-        if self._thread is not None and self._thread is not threading.current_thread():
+        if self._thread is not threading.current_thread():
             written.wait(seconds)
+
+    def _write_here(self, seconds: float) -> None:
+        """Write in this thread: none was left for it."""
+        while not self._lines.empty():
+            lines, flushed = self._gather(self._lines.get())
+            self.descriptor.write_within(b"".join(lines), seconds)
+            with self._lock:
+                self._pending -= sum(map(len, lines))
+            for event in flushed:
+                event.set()
 
     # In the thread
 

@@ -982,7 +982,7 @@ def test_run_reports_an_address_that_is_taken(tmp_path: Path) -> None:
         ("192.0.2.1:0", "cannot listen on 192.0.2.1:0"),
         ("no-such-host.invalid:0", "cannot listen on no-such-host.invalid:0"),
         ("a..b:0", "a..b:0"),
-        ("unix:/no/such/directory/socket", "No such file or directory"),
+        ("unix:/no/such/directory/socket", "there is no directory /no/such/directory"),
         ("unix:/tmp/" + "x" * 200, "too long"),
     ],
 )  # fmt: skip

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.process
 CLIENTS = 80
 PLUGINS = ("history", "resource_monitor", "prometheus")
 #: A thread's stack takes its part of the address space, so that only a few threads fit in.
-FEW_THREADS = "ulimit -s 4194304; ulimit -v 20971520"
+FEW_THREADS = "ulimit -s 4194304; ulimit -v 25165824"
 REQUEST = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
