@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Final
 
@@ -45,6 +46,7 @@ _PLACES: Final = (
     "step_frame",
 )
 _SLOT: Final = {name: number for number, name in enumerate((*_COUNTERS, *_PLACES))}
+_FIRST_AGE: Final = _SLOT["age_0"]
 _SIZE: Final = 8 * len(_SLOT)
 
 
@@ -71,8 +73,7 @@ class Board:
 
     def note_age(self, milliseconds: float) -> None:
         """Count the age of a frame when it was looked at."""
-        number = next((n for n, end in enumerate(AGES) if milliseconds <= end), len(AGES))
-        self.add(f"age_{number}")
+        self._slots[_FIRST_AGE + bisect_left(AGES, milliseconds)] += 1
         if milliseconds > self["age_max_ms"]:
             self["age_max_ms"] = int(milliseconds)
 
