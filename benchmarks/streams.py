@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import random
 import statistics
 import subprocess
 import sys
@@ -25,7 +24,7 @@ import trio
 
 from lva.video.definition import StreamDefinition
 from lva.video.source import parse_source
-from lva.video.stream import Stream
+from lva.video.stream import Stream, StreamServices
 
 SIZE, FRAMES, ROUNDS = (640, 360), 1500, 5
 GOAL = 0.9
@@ -88,10 +87,11 @@ async def streamed(path: Path, plugin: Path) -> tuple[float, float]:
     definition = StreamDefinition.model_validate(
         {"name": "bench", "source": str(path), "analytics": [{"name": "nothing"}]}
     )
-    stream = Stream(
-        "bench", definition, parse_source(str(path), directories=[path.parent]), lambda _: [spec],
-        _Silent(), logging.getLogger("bench"), trio.lowlevel.checkpoint, random.Random(1),
-    )  # fmt: skip
+    services = StreamServices(
+        lambda _: [spec], _Silent(), logging.getLogger("bench"), trio.lowlevel.checkpoint
+    )
+    source = parse_source(str(path), directories=[path.parent])
+    stream = Stream("bench", definition, source, services)
     stream.move(stream.state, "created")
     begun, cpu = 0.0, 0.0
     async with trio.open_nursery() as nursery:

@@ -27,8 +27,8 @@ from lva.user_paths import absolute
 from lva.video.definition import StreamDefinition
 from lva.video.process import worker_spec
 from lva.video.store import StoreError
-from lva.video.stream import SeenEvent, Stream, StreamChange
-from lva.video.streams import StreamRequestError, Streams
+from lva.video.stream import SeenEvent, Stream, StreamChange, StreamServices
+from lva.video.streams import Pace, StreamRequestError, Streams
 
 #: Most entries of a page, and how long, in seconds, a preview is waited for.
 MAX_PAGE = 1000
@@ -67,9 +67,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
             config.path or self.app.settings["state_dir"] / f"{self.app.name}.sqlite3",
             config.schemes,
             config.directories,
-            self._analytics_of,
-            self,
-            self.logger,
+            StreamServices(self._analytics_of, self, self.logger, Pace()),
             config.max_streams,
         )
         base = f"/{self.app.name}"

@@ -19,7 +19,7 @@ from lva.testing.subject import Source, subject_of
 from lva.video.definition import StreamDefinition
 from lva.video.process import worker_spec
 from lva.video.source import parse_source
-from lva.video.stream import SeenEvent, Stream, StreamChange
+from lva.video.stream import SeenEvent, Stream, StreamChange, StreamServices
 
 #: What it is shown: size and rate of each source, and how many seconds of it.
 SHOWN: Final = (("640x360", 10, 3), ("160x120", 25, 1), ("64x48", 5, 2))
@@ -102,9 +102,17 @@ class _Run:
         )
         spec = worker_spec(plugin, plugin.parameters(parameters))
         self._stream = Stream(
-            "kit", definition, parse_source(url), lambda _: [spec], self,
-            logging.getLogger(f"lva.testing.{plugin.name}"), trio.lowlevel.checkpoint, random.Random(0),  # noqa: S311
-        )  # fmt: skip
+            "kit",
+            definition,
+            parse_source(url),
+            StreamServices(
+                lambda _: [spec],
+                self,
+                logging.getLogger(f"lva.testing.{plugin.name}"),
+                trio.lowlevel.checkpoint,
+                random.Random(0),  # noqa: S311
+            ),
+        )
 
     def changed(self, change: StreamChange) -> None:
         """Note what is wrong."""

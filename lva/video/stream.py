@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Any, Final, Protocol
@@ -138,6 +138,26 @@ class Listener(Protocol):
         """An analytics plugin saw something."""
 
 
+@dataclass(frozen=True, slots=True)
+class StreamServices:
+    """What streams use of who has them.
+
+    Attributes:
+        analytics: Given a definition, what the worker is sent of the plugins in use; raises LookupError
+            for an unknown one and ValueError for wrong parameters.
+        listener: Gets changes and events.
+        logger: Where what happens, and what plugins log, is logged.
+        pace: Waited for before each connection: not all streams connect in the same second.
+        rng: Source of the jitter.
+    """
+
+    analytics: Callable[[StreamDefinition], Sequence[Mapping[str, Any]]]
+    listener: Listener
+    logger: logging.Logger
+    pace: Callable[[], Awaitable[None]]
+    rng: random.Random = field(default_factory=random.Random)  # noqa: S311 - jitter
+
+
 class Stream:
     """One stream and its supervisor.
 
@@ -145,11 +165,7 @@ class Stream:
         stream_id: Its id.
         definition: What the user asked for.
         source: The definition's, which is allowed.
-        analytics: Given the names in use, what the worker is sent of each plugin.
-        listener: Gets changes and events.
-        logger: The service's for streams.
-        pace: Waited for before each connection: not all streams connect in the same second.
-        rng: Source of the jitter.
+        services: What it uses of who has it.
 
     Attributes:
         ledger: The account of its frames.
@@ -164,11 +180,7 @@ class Stream:
         stream_id: str,
         definition: StreamDefinition,
         source: Source,
-        analytics: Callable[[StreamDefinition], Sequence[Mapping[str, Any]]],
-        listener: Listener,
-        logger: logging.Logger,
-        pace: Callable[[], Awaitable[None]],
-        rng: random.Random,
+        services: StreamServices,
     ) -> None:
         self.id: str = stream_id
         self.definition: StreamDefinition = definition
@@ -184,11 +196,8 @@ class Stream:
         self.info: dict[str, Any] = {}
         self.preview: tuple[float, bytes] | None = None
         self.previewed: trio.Event = trio.Event()
-        self._analytics = analytics
-        self._listener = listener
-        self.logger: logging.Logger = logger
-        self._pace = pace
-        self._rng = rng
+        self.logger: logging.Logger = services.logger
+        self._services = services
         self._number = 0
         self._crashes: dict[str, int] = {}
         self._failures = {"eof_retry": 0, "decode_error_retry": 0}
@@ -216,7 +225,7 @@ class Stream:
         self.log.append(change.as_dict())
         level = logging.WARNING if code and code != "end_of_stream" else logging.INFO
         self.logger.log(level, "stream %s: %s: %s", self.definition.name, state.value, reason)
-        self._listener.changed(change)
+        self._services.listener.changed(change)
 
     async def run(self) -> None:
         """Work on the stream until it is done or has failed.
@@ -278,7 +287,11 @@ class Stream:
 
     def _spec(self) -> dict[str, Any]:
         definition = self.definition
-        used = [spec for spec in self._analytics(definition) if spec["name"] not in self.set_aside]
+        used = [
+            spec
+            for spec in self._services.analytics(definition)
+            if spec["name"] not in self.set_aside
+        ]
         self._used = [str(spec["name"]) for spec in used]
         return {
             "stream_id": self.id,
@@ -360,7 +373,7 @@ class Stream:
             data,
         )
         self.events.append(event)
-        self._listener.seen(event)
+        self._services.listener.seen(event)
 
     def _analytics_failed(self, message: Mapping[str, Any]) -> None:
         what = f"{message['analytics']} failed in {message['step']}()"
@@ -395,7 +408,7 @@ class Stream:
         await self._connect(worker)
 
     async def _connect(self, worker: WorkerProcess) -> None:
-        await self._pace()
+        await self._services.pace()
         await worker.send({"type": "connect"})
 
     # What comes after a failure.
@@ -434,7 +447,7 @@ class Stream:
         """Return the back-off: doubled with each attempt, at most a minute, with half of it jittered."""
         first = max(first, SLOW_DELAY) if code in SLOW else first
         most = max(first, min(MOST_DELAY, first * 2.0 ** min(attempt - 1, 16)))
-        return most * self._rng.uniform(0.5, 1.0)
+        return most * self._services.rng.uniform(0.5, 1.0)
 
     def _blame(self, ended: Ended) -> None:
         """Count that an analytics plugin ended the worker; the third time it is set aside."""

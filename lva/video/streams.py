@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import random
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -18,7 +16,7 @@ from lva.video.codes import StreamState
 from lva.video.definition import StreamDefinition
 from lva.video.source import SourceError, parse_source
 from lva.video.store import StoredStream, StoreError, StreamStore
-from lva.video.stream import Listener, Stream
+from lva.video.stream import Stream, StreamServices
 
 T = TypeVar("T")
 #: Connections that may be made at once, and the seconds between more.
@@ -62,12 +60,8 @@ class Streams:
         path: The file in which they are kept.
         schemes: Schemes of sources that are allowed.
         directories: Below which files are.
-        analytics: Given a definition, what a worker is sent of the plugins; raises LookupError for an unknown
-            one and ValueError for wrong parameters.
-        listener: Gets changes and events.
-        logger: The plugin's.
+        services: What they use of the plugin that has them.
         most: Most streams.
-        rng: Source of the jitter.
     """
 
     def __init__(
@@ -75,11 +69,8 @@ class Streams:
         path: Path,
         schemes: Sequence[str],
         directories: Sequence[Path],
-        analytics: Callable[[StreamDefinition], Sequence[Mapping[str, Any]]],
-        listener: Listener,
-        logger: logging.Logger,
+        services: StreamServices,
         most: int = 100,
-        rng: random.Random | None = None,
     ) -> None:
         self._streams: dict[str, Stream] = {}
         self._scopes: dict[str, tuple[trio.CancelScope, trio.Event]] = {}
@@ -88,12 +79,9 @@ class Streams:
         self._thread = trio.CapacityLimiter(1)
         self._schemes = schemes
         self._directories = directories
-        self._analytics = analytics
-        self._listener = listener
-        self._logger = logger
+        self._services = services
+        self._logger = services.logger
         self._most = most
-        self._rng = rng or random.Random()  # noqa: S311 - jitter
-        self._pace = Pace()
         self._changing = trio.Lock()
         self._nursery: trio.Nursery | None = None
 
@@ -237,7 +225,7 @@ class Streams:
     def _checked(self, body: Any) -> StreamDefinition:
         try:
             definition = StreamDefinition.model_validate(body)
-            self._analytics(definition)
+            self._services.analytics(definition)
         except ValidationError as error:
             raise StreamRequestError(400, "; ".join(_lines(error))) from None
         except (LookupError, ValueError) as error:
@@ -253,14 +241,7 @@ class Streams:
 
     def _new(self, stream_id: str, definition: StreamDefinition) -> Stream:
         stream = self._streams[stream_id] = Stream(
-            stream_id,
-            definition,
-            self._source(definition),
-            self._analytics,
-            self._listener,
-            self._logger,
-            self._pace,
-            self._rng,
+            stream_id, definition, self._source(definition), self._services
         )
         return stream
 

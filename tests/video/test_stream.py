@@ -17,7 +17,7 @@ import trio
 
 from lva.video.definition import StreamDefinition
 from lva.video.source import parse_source
-from lva.video.stream import Stream
+from lva.video.stream import Stream, StreamServices
 from tests.video.faulty_source import faulty_source, video
 from tests.video.test_board import balance
 
@@ -107,9 +107,13 @@ def new_stream(tmp_path):
             }
         )  # fmt: skip
         return Stream(
-            "id", definition, parse_source(source, directories=[tmp_path]), analytics, Listener(),
-            logging.getLogger("lva.test"), no_pace, random.Random(1),
-        )  # fmt: skip
+            "id",
+            definition,
+            parse_source(source, directories=[tmp_path]),
+            StreamServices(
+                analytics, Listener(), logging.getLogger("lva.test"), no_pace, random.Random(1)
+            ),
+        )
 
     return make
 
@@ -135,11 +139,11 @@ async def until(condition, seconds=20):
 
 
 def states(stream):
-    return [change.status.value for change in stream._listener.changes]
+    return [change.status.value for change in stream._services.listener.changes]
 
 
 def codes(stream):
-    return [change.code for change in stream._listener.changes if change.code]
+    return [change.code for change in stream._services.listener.changes if change.code]
 
 
 async def test_frames_are_looked_at_and_a_killed_worker_is_replaced(new_stream, caplog):
@@ -221,7 +225,7 @@ async def test_what_ends_the_worker_is_blamed_and_set_aside(new_stream, act, cod
         await until(lambda: len(stream.events) > count)
         assert set(stream.set_aside) == {"a1"}
         assert codes(stream).count(code) >= 3
-        assert any(re.search(said, change.reason) for change in stream._listener.changes)
+        assert any(re.search(said, change.reason) for change in stream._services.listener.changes)
 
 
 @pytest.mark.parametrize("scheme", ["http", "rtsp"])
