@@ -52,7 +52,7 @@ async def test_dead_letters_that_fail_on_a_point_lose_no_other(
         points = numbered(1)
         host.publish(points)
         dict.__setitem__(points[0].fields, "at", dt.datetime.now(dt.UTC))
-        await until(lambda: "could not be written" in caplog.text)
+        await until(lambda: "dead letters cannot be written" in caplog.text)
         host.publish(numbered(1, 1))
         part = await host.receipt_of("sink")
         assert "crashed" not in caplog.text
