@@ -206,7 +206,9 @@ def _check_on_trio() -> None:
     if not trio.lowlevel.in_trio_run():
         raise RuntimeError(
             "the host needs Trio's event loop, and this test runs on another: pytest-asyncio in auto mode"
-            " takes every async test. Set asyncio_mode = strict, and trio_mode = true or @pytest.mark.trio"
+            " takes every async test, and anyio runs one on each of its backends. Set asyncio_mode ="
+            " strict, and trio_mode = true or @pytest.mark.trio; with anyio, have the fixture"
+            " anyio_backend return 'trio'"
         )
 
 

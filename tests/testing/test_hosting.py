@@ -303,14 +303,55 @@ def pytest_configure(config):
 """
 
 
-@pytest.mark.soak
-def test_the_fixture_tells_of_a_mode_in_which_it_cannot_work(tmp_path: Path) -> None:
-    (tmp_path / "conftest.py").write_text(ASYNCIO)
-    (tmp_path / "pytest.ini").write_text("[pytest]\ntrio_mode = true\nasyncio_mode = auto\n")
-    (tmp_path / "test_it.py").write_text("async def test_it(lva_host):\n    pass\n")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "."]
+def run_pytest(directory: Path, test: str, *arguments: str) -> str:
+    """Run a test between one that starts a loop itself and one that looks for what is left."""
+    (directory / "conftest.py").write_text(ASYNCIO)
+    (directory / "test_it.py").write_text(KIT + test + NOTHING_LEFT)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments, "."]
     done = subprocess.run(
-        command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True
+        command, cwd=directory, env=clean_environment(), capture_output=True, text=True
     )
     assert done.returncode == 1
-    assert "asyncio_mode = strict" in done.stdout
+    return done.stdout
+
+
+KIT = """
+import logging, sys, pytest, trio
+
+async def enter(lva_host):
+    async with lva_host("history"):
+        pass
+
+def test_plain(lva_host):
+    trio.run(enter, lva_host)
+"""
+NOTHING_LEFT = """
+
+def test_what_is_left():
+    places = [*logging.getLogger().handlers, *sys.meta_path, sys.stdout]
+    assert not [it for it in places if type(it).__module__.startswith("lva")]
+"""
+TEST = "\nasync def test_it(lva_host):\n    await enter(lva_host)\n"
+MARKED = "\n@pytest.mark.anyio" + TEST
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("test", "arguments", "says"),
+    [
+        (TEST, ["-o", "asyncio_mode=auto"], "takes every async test: set asyncio_mode = strict"),
+        (TEST, ["-o", "asyncio_mode=auto", "-o", "trio_mode=true"], "from pytest-trio: set asyn"),
+        (TEST, ["-o", "asyncio_mode=auto", "-n1"], "takes every async test: set asyncio_mode"),
+        (TEST, ["-p", "no:trio"], "pytest-trio is not active"),
+        (MARKED, ["-p", "no:trio"], "have the fixture anyio_backend return 'trio'"),
+        (MARKED, [], "have the fixture anyio_backend return 'trio'"),
+    ],
+)
+def test_plugins_beside_the_kit_that_run_its_tests_elsewhere_are_told_of(
+    tmp_path: Path, test: str, arguments: list[str], says: str
+) -> None:
+    """Kind: another plugin takes an async test; others, and plain tests, go on as if it was not there."""
+    output = run_pytest(tmp_path, test, *arguments)
+    assert says in " ".join(output.split())
+    passed = 3 if test is MARKED else 2  # anyio's second backend is Trio
+    assert f"{passed} passed" in output
