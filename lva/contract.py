@@ -103,7 +103,7 @@ class PluginApp(Protocol):
 class Plugin(ABC):
     """What event and background plugins share.
 
-    One instance of each concrete class exists in the process. One life is::
+    A life has one instance of each concrete class; an operator's restart begins another life. One life is::
 
         __init__(app)              once; Trio style: in a worker thread
         initialize() -> start() -> close()     once per attempt; a crash leads to another attempt

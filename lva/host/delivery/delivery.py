@@ -1,4 +1,4 @@
-"""From a plugin's channel to its `handleEvent`: batches, retries, and a pause for a dead receiver."""
+"""From a plugin's mailbox to its `handleEvent`: batches, retries, and a pause for a dead receiver."""
 
 from __future__ import annotations
 
@@ -184,6 +184,10 @@ class Delivery:
 
     async def run(self, runtime: Runtime, handle: Callable[..., Awaitable[Any]]) -> Call | None:
         """Deliver until the mailbox is closed and empty, or until cancelled.
+
+        Args:
+            runtime: Where the class's code runs.
+            handle: The `handleEvent` of the class's instance.
 
         Returns:
             None once everything is delivered, or left to the next run; or a call that ignored its

@@ -32,7 +32,7 @@ class LedgerCounts(TypedDict):
     """
 
     accepted: Count
-    """Entered the channel, those from an earlier run included."""
+    """Entered the mailbox, those from an earlier run included."""
     delivered: Count
     """Were in a call of handleEvent() that returned."""
     rejected: Count
@@ -40,7 +40,7 @@ class LedgerCounts(TypedDict):
     dropped: dict[str, Count]
     """Will not be delivered, by reason."""
     queued: Count
-    """Wait in the channel."""
+    """Wait in the mailbox."""
     in_flight: Count
     """Are in a call, or wait for their next attempt."""
     kept: Count
@@ -57,7 +57,7 @@ class LedgerCounts(TypedDict):
 
 @dataclass(slots=True)
 class Ledger:
-    """The account of one event plugin's points, since the service started; see `LedgerCounts`."""
+    """The account of one event class's points, since the service started; see `LedgerCounts`."""
 
     accepted: int = 0
     delivered: int = 0

@@ -1,4 +1,4 @@
-"""The bounded channel of one event class. Nothing in it awaits per point."""
+"""The bounded channel of one event class, its mailbox. Nothing in it awaits per point."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ class Mailbox(ABC):
         """Accept points; never waits. Past the bounds some are dropped, counted.
 
         Args:
-            points: They.
-            size: Theirs, in bytes, if it is known.
+            points: The points to accept.
+            size: Their size in bytes, if it is known.
 
         In the host's thread only, and not while its books are open: see `cross`. The caller may be anywhere
         else, in the midst of a step of Trio's own, too, so nothing of Trio is used but `run_sync_soon` and

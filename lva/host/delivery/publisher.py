@@ -36,8 +36,8 @@ class Publisher:
     def __init__(self, stopping: Callable[[], bool]) -> None:
         self.taps: Taps = Taps()
         self._stopping = stopping
-        # By event: what its points are, and who gets them. Replaced as a whole, never changed, since
-        # other threads read it too.
+        # By event: what its points are, and who gets them, as `Lives` says by `connect`. Replaced as a whole,
+        # never changed, since other threads read it too.
         self._ways: Mapping[str, _Way] = {name: (event, ()) for name, event in EVENT_TYPES.items()}
         self._thread = 0
 
@@ -69,7 +69,7 @@ class Publisher:
 
         Args:
             event: The event's name.
-            points: They.
+            points: The points to publish.
             source: The plugin that they come from; None for the service itself.
 
         Returns:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Final
 
-#: A chunk costs more than a point. So points join the last chunk within this time, in seconds, of its first,
-#: and are then as old as that,
+#: A chunk costs more than a point. So points join the last chunk within this time, in seconds, of its first
+#: point, and count as being as old as that one.
 _AT_ONCE: Final = 0.001
-#: while it has fewer points than this.
+#: Fewest points of a chunk that no more points join.
 _TOGETHER: Final = 100
 #: Tells the size of a point in memory, in bytes, roughly: that of its names and values.
 SIZE_OF: Final[Callable[[Any], int]] = attrgetter("size")

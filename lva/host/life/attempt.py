@@ -9,6 +9,7 @@ from typing import Final
 
 import trio
 
+from lva import contract
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin
 from lva.host.delivery.delivery import Delivery
 from lva.host.life.crash import Crash, why_over
@@ -194,6 +195,7 @@ class Attempt:
                     await self._start_together(background)
             finally:
                 self._name_task(None)
+        # Work that has ended is begun anew with `restart = "always"`, but not under a class that gets points.
         if self._settings.restart != "always" or self._deliveries:
             await trio.sleep_forever()
         await self._runtime.all_done()
@@ -270,7 +272,7 @@ class Attempt:
     # Winding up
 
     async def wind_up(self) -> None:
-        """End everything of the attempt: handlers, tasks, then `close()` for each class entered.
+        """End everything of the attempt: cancel tasks and handlers; wait for handlers, then tasks; `close()`.
 
         Not to be interrupted: it waits with `Patience` only.
         """
@@ -296,7 +298,7 @@ class Attempt:
             )
         self._note_late_failure()
         for member in reversed(self._entered):
-            inherited = getattr(member.close, "__func__", None) is BaseEventPlugin.close
+            inherited = getattr(member.close, "__func__", None) is contract.Plugin.close
             if not inherited:  # the inherited one does nothing
                 await self._close(member)
         if (leftovers := self._runtime.settle()) is not None:

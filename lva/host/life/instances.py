@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
+from lva import contract
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin
 from lva.host.life.crash import Crash
 from lva.host.life.view import PluginView
@@ -70,7 +71,7 @@ class Instances:
 def _has_own_constructor(cls: PluginClass) -> bool:
     """Return whether calling the class runs code of its author, which may take long or fail."""
     return (
-        cls.__init__ is not BaseEventPlugin.__init__
+        cls.__init__ is not contract.Plugin.__init__
         or cls.__new__ is not object.__new__
         or type(cls) is not ABCMeta
     )

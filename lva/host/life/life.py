@@ -107,13 +107,14 @@ class PluginLife:
         self._attempt: Attempt | None = None
         self._scope = trio.CancelScope()
         self._restarts = Restarts(loaded.settings, services.rng)
-        self._how_ended = "closed"
+        self._how_ended = "closed"  # the reason of `State.STOPPED`, if nothing else becomes it
         self._told_to_end = False
 
     async def supervise(self) -> None:
         """Be the plugin's supervisor task, from its turn on, until it is stopped or has failed.
 
-        Cancellation is by `begin_stop`. Whatever happens, an `initialize()` that was entered gets its
+        Cancellation is by `begin_stop` or `begin_ending`, of the supervisor alone: the plugin's own tasks are
+        cancelled when the attempt is wound up. Whatever happens, an `initialize()` that was entered gets its
         `close()`, and everything the plugin holds in the host is released.
         """
         try:

@@ -34,7 +34,7 @@ class Services:
 
     Attributes:
         routes: The service's routes.
-        publish: Hands points to all plugins.
+        publish: `lva.host.delivery.publisher.Publisher.publish`: hands points to all plugins.
         describe: Describes all plugins.
         analytics: Returns the analytics plugins that are active.
         settings: What plugins see of the service's settings.

@@ -54,7 +54,7 @@ class Call:
 
 
 class TrioCall(Call):
-    """A call in a task of its own, below one of the host's nursery that guards it.
+    """A call in a task of its own, below a guard task, which is in the host's nursery.
 
     Attributes:
         nursery: The nursery that the call's task is in, once it is open. The call ends with all of it.
@@ -106,6 +106,7 @@ class TrioCall(Call):
     async def _body(self) -> None:
         self._task = trio.lowlevel.current_task()
         enter_plugin(self._plugin)
+        # Here the plugin's code is called.
         self._returned(await awaitable(self.what, self._fn(*self._args)))
 
 
