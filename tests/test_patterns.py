@@ -122,6 +122,7 @@ def test_every_pattern_is_tried():
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("pattern", WORST, ids=lambda pattern: repr(pattern)[:30])
 def test_the_worst_text_takes_linear_time(pattern):
+    """Kind: every pattern that sees text from outside; one that takes quadratic time stops the service."""
     compiled = re.compile(pattern)
     anchored = used_patterns().get(pattern) in {"match", "fullmatch"}
     for part in WORST[pattern]:

@@ -89,6 +89,7 @@ async def all_settled(host: RunningHost, name: str, count: int) -> Any:
 async def test_a_point_may_be_published_in_the_midst_of_any_step(
     tmp_path: Path, table: dict[str, Any]
 ) -> None:
+    """Kind: calls that are documented for any thread come at any moment, too."""
     point = numbered(1)
     published = 0
     async with running_host(tmp_path, {"sink": SINK}, {"sink": table}) as host:
@@ -114,6 +115,7 @@ async def test_a_point_may_be_published_in_the_midst_of_any_step(
 
 
 async def test_another_thread_does_not_wait_for_itself(tmp_path: Path) -> None:
+    """Kind: a lock that the thread that has it waits for, from a finalizer."""
     point = numbered(1)
     published = 0
     async with running_host(tmp_path, {"sink": SINK}) as host:

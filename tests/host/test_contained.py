@@ -29,6 +29,7 @@ async def until(predicate: Any) -> None:
 async def test_a_spool_that_fails_on_a_point_goes_on_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Kind: an error in a task of the host's own, which must never end the host."""
     source = AWAY.format(error="RetryLaterError('away')")
     async with running_host(tmp_path, {"sink": source}, {"sink": {"spool": "disk"}}) as host:
         points = numbered(2)

@@ -81,6 +81,7 @@ def unchecked(**fields: Any) -> Callable[[], MonitoringPoint]:
 async def test_a_wrong_point_is_refused_with_all_that_came_with_it(
     tmp_path: Path, spool: str, make: Callable[[], Any], error: Any, says: str
 ) -> None:
+    """Kind: a point is checked whole when it is published, whatever checks its class leaves out."""
     async with running_host(tmp_path, {"sink": SINK}, {"sink": {"spool": spool}}) as host:
         with pytest.raises(error, match=f"(?s){says}"):
             host.publish([*numbered(2), make(), *numbered(2, 2)])

@@ -146,6 +146,7 @@ def has_ended(pid: int) -> bool:
 def test_a_process_that_is_left_is_named_and_ended(
     tmp_path: Path, style: str, subtests: pytest.Subtests
 ) -> None:
+    """Kind: processes, of plugins of either style, that outlive their plugin, however they were started."""
     ways = STYLES[style]
     for way, (body, _, _) in ways.items():
         write_plugin(tmp_path / "plugins", way, plugin(style, body), PREAMBLE)

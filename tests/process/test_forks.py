@@ -128,6 +128,7 @@ class P(BaseBackgroundPlugin):
 def test_a_signal_to_what_is_forked_ends_it_and_does_not_reach_the_service(
     tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
+    """Kind: all that a child inherits of the service, and that it could harm the service by."""
     names = {f"{way}_in_{place}": (way, place) for way, place in CASES}
     for name, (way, place) in names.items():
         runtime = "runtime = 'asyncio'" if place.startswith("asyncio") else ""

@@ -102,6 +102,7 @@ def test_no_act_of_a_plugin_silences_or_ends_the_service(tmp_path: Path) -> None
 
 
 def test_the_receipt_is_written_at_every_level_and_a_flood_is_cut_short(tmp_path: Path) -> None:
+    """Kind: what the service must say depends neither on the level nor on how much a plugin logs."""
     write_plugin(tmp_path / "plugins", "meddler", MEDDLER)
     with ServiceProcess(tmp_path, ["meddler"], arguments=["--log-level", "INFO"]) as service:
         service.wait_until_ready()

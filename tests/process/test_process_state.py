@@ -228,6 +228,7 @@ def test_at_import(tmp_path: Path, subtests: pytest.Subtests) -> None:
 
 
 def test_in_initialize(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    """Kind: process-wide state that a plugin changes; a stop is in order whoever takes its signal."""
     names = [*CODE]
     with actors(tmp_path, names, "initialize") as service:
         _, initialized, now = service.wait_until_ready().get("/state").json()

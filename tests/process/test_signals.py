@@ -124,7 +124,10 @@ DEAF = {
 def test_a_signal_is_heard_whatever_a_plugin_does_to_its_process(
     tmp_path: Path, on_import: str, when_asked: str
 ) -> None:
-    """A stop that hangs has an end: the watchdog is told of the signal by a thread of its own."""
+    """A stop that hangs has an end: the watchdog is told of the signal by a thread of its own.
+
+    Kind: threads and sockets of the service's own, which process-wide defaults must not reach.
+    """
     source = f"""
         import signal
         import socket

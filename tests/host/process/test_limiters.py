@@ -34,6 +34,7 @@ OTHER = """
 
 
 async def test_a_plugin_whose_threads_all_block_starves_nobody(tmp_path):
+    """Kind: threads that everybody shares. Each plugin has a limit of its own, and so has the service."""
     async with running_host(tmp_path, {"hog": HOG}) as host:
         module = host.module("hog")
         try:

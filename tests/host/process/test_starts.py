@@ -32,6 +32,7 @@ SOURCE = """
 
 
 async def test_a_thread_that_is_left_in_a_library_s_function_is_found(tmp_path, subtests):
+    """Kind: a thread is known by who started it, not by the code that it runs."""
     sources = {name: SOURCE.format(body=body) for name, body in LEAVES.items()}
     async with running_host(tmp_path, sources) as host:
         modules = [host.module(name) for name in LEAVES]
