@@ -267,7 +267,7 @@ LINKS = {
 def test_variables_that_kubernetes_sets_for_a_service_are_ignored_with_one_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A Service of the product's own name must not keep the service from starting."""
+    """Kind: variables of a form that Kubernetes sets, whatever the Service of that name is called."""
     for name, text in LINKS.items():
         monkeypatch.setenv(f"{ENV_PREFIX}{name}", text)
     assert load_settings().bind == "127.0.0.1:5240"

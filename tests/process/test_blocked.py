@@ -138,7 +138,7 @@ def reasons(service: ServiceProcess) -> dict[str, str]:
 def test_what_plugins_block_for_long_is_named_and_makes_the_service_not_ready(
     service: ServiceProcess, subtests: Any
 ) -> None:
-    """A plugin that is blocked for ever is never "running" and "ready", wherever its code runs."""
+    """Kind: every loop and thread that runs plugin code; none blocked for ever is "running" and "ready"."""
     with ThreadPoolExecutor() as clients:
         for name, (_, _, route, *_) in CULPRITS.items():
             clients.submit(

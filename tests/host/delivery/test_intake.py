@@ -134,6 +134,7 @@ async def test_a_class_does_not_get_back_what_it_publishes_while_it_handles(
     monkeypatch: pytest.MonkeyPatch,
     how: dict[str, str],
 ) -> None:
+    """Kind: a class that feeds itself, on any loop or in a thread."""
     monkeypatch.setattr("lva.host.delivery.intake.COUNTED_FOR", 0.2)
     source = ECHO.format(**how).replace("sleep(5)", "sleep(0.1)")
     async with running_host(tmp_path, {"echo": source, "sink": SINK}) as host:

@@ -81,6 +81,7 @@ async def test_a_loss_is_told_from_its_beginning_to_its_end(
     table: dict[str, Any],
     reason: str,
 ) -> None:
+    """Kind: any loss of points, for whatever reason, is logged while it lasts."""
     caplog.set_level(logging.INFO)
     async with running_host(tmp_path, {"sink": source}, {"sink": table}, wait=False) as host:
         await host.wait_for("sink", State.FAILED if source is GONE else State.RUNNING)

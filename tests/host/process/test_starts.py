@@ -8,6 +8,7 @@ import trio
 
 from lva.host.life.leaks import find_leaks
 from tests.support import journal, running_host
+from tests.telling import serving
 
 #: No line of a plugin is on the stack of any of these: they wait in a function of the library.
 LEAVES = {
@@ -46,6 +47,40 @@ async def test_a_thread_that_is_left_in_a_library_s_function_is_found(tmp_path, 
         with subtests.test(name=part.name):
             assert len(part.leaked_threads) == 1, part
             assert part.state == "abandoned"
+
+
+async def test_a_thread_that_a_request_left_is_found_when_its_client_has_gone(tmp_path):
+    """Kind: a thread is its plugin's, whatever has become of the request that began it."""
+    source = """
+        release = threading.Event()
+
+        class P(BaseBackgroundPlugin):
+            async def initialize(self):
+                self.addRoute("/wait", self.wait)
+
+            async def wait(self, request):
+                journal.append("called")
+                try:
+                    await trio.to_thread.run_sync(release.wait, 30, abandon_on_cancel=True)
+                finally:
+                    journal.append("cancelled")
+    """
+    async with running_host(tmp_path, {"p": source}) as host:
+        module = host.module("p")
+        try:
+            with trio.fail_after(20):
+                async with serving(host) as client, trio.open_nursery() as nursery:
+                    nursery.start_soon(client.get, "/wait")
+                    while "called" not in journal:
+                        await trio.sleep(0.005)
+                    nursery.cancel_scope.cancel()
+                while "cancelled" not in journal:
+                    await trio.sleep(0.005)
+            (part,) = (receipt := await host.stop()).plugins
+        finally:
+            module.release.set()
+    assert len(part.leaked_threads) == 1, part
+    assert (part.state, receipt.exit_code) == ("abandoned", 4)
 
 
 async def test_a_thread_that_was_abandoned_has_a_moment_to_end(tmp_path):
