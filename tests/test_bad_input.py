@@ -1020,7 +1020,8 @@ def test_what_a_problem_has_in_further_lines_stands_below_it(plugins: Path) -> N
     write_plugin(plugins, "cam", source)
     Path("lva.toml").write_text("[plugins.cam.config]\nurl = 'x'\n")
     Path("lva.toml").chmod(0o644)
-    result = CliRunner().invoke(main, ["run", "--plugins-dir", str(plugins), "--active", "cam"])
+    runner = CliRunner(env={"LUNA_VIDEO_AGENT_STATE_DIR": str(plugins.parent / "state")})
+    result = runner.invoke(main, ["run", "--plugins-dir", str(plugins), "--active", "cam"])
     assert result.exit_code == 2
     *_, first, second = result.output.splitlines()
     assert first.startswith("  - ")

@@ -494,7 +494,8 @@ def test_500_of_that_request_only(path: str, service: ServiceProcess) -> None:
     assert "X-Other" not in reply.headers
     assert service.get("/lambda").text == "lambda"
     assert service.plugin("routes")["state"] == "running"
-    logged = [record for record in service.records[before:] if record["level"] == "ERROR"]
+    records = [record for record in service.records[before:] if record.get("plugin") == "routes"]
+    logged = [record for record in records if record["level"] == "ERROR"]
     assert [(record["plugin"], record["phase"]) for record in logged] == [("routes", "handler")]
     assert logged[0]["message"].startswith(f"the handler of GET {path} raised ")
     assert "Traceback" in logged[0]["exception"]
@@ -529,7 +530,8 @@ def test_http_errors_become_problem_documents(
     reply = service.get(path)
     document = problem(reply, status, code or reply.json()["error_code"])
     assert detail in document["detail"]
-    assert [record for record in service.records[before:] if record["level"] == "ERROR"] == []
+    logged = [record for record in service.records[before:] if record.get("plugin") == "routes"]
+    assert [record for record in logged if record["level"] == "ERROR"] == []
 
 
 def test_abort_with_a_response(service: ServiceProcess) -> None:
