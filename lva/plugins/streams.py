@@ -33,6 +33,8 @@ from lva.video.streams import Pace, StreamRequestError, Streams
 #: Most entries of a page, and how long, in seconds, a preview is waited for.
 MAX_PAGE = 1000
 PREVIEW_PATIENCE = 3.0
+#: Longest number in a query.
+MAX_DIGITS = 16
 
 
 class Config(BaseModel):
@@ -250,7 +252,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
 
 
 def _http(problem: StreamRequestError) -> HTTPException:
-    kinds = {404: NotFound, 409: Conflict}
+    kinds = {404: NotFound, 409: Conflict, 503: ServiceUnavailable}
     return kinds.get(problem.status, BadRequest)(str(problem))
 
 
@@ -274,6 +276,7 @@ def _number(request: Any, name: str, default: int, least: int, most: int = 2**53
     text = request.args.get(name)
     if text is None:
         return default
-    if not text.isascii() or not text.isdecimal() or not least <= int(text[:20]) <= most:
+    digits = text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS
+    if not digits or not least <= int(text) <= most:
         raise BadRequest(f"{name} is a whole number from {least} to {most}.")
     return int(text)

@@ -203,8 +203,8 @@ def _is_end(error: Exception) -> bool:
 
 
 def failure_of(error: Exception) -> ConnectionLostError:
-    """Return what an error of PyAV's is in our codes."""
-    text = str(error)
+    """Return what an error of PyAV's is in our codes; without the address, which may be secret."""
+    text = getattr(error, "strerror", None) or type(error).__name__  # else it names the address
     kinds: tuple[tuple[str, tuple[type[Exception], ...]], ...] = (
         ("auth_failed", (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError)),
         ("not_found", (av.error.HTTPNotFoundError, FileNotFoundError)),

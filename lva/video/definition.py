@@ -70,6 +70,8 @@ class Interval(Strict):
 
     @model_validator(mode="after")
     def _some_time(self) -> Interval:
+        if self.begin.tzinfo or self.end.tzinfo:
+            raise ValueError("begin and end are in local time; leave the time zone out")
         if self.begin == self.end:
             raise ValueError("begin and end are the same; leave the schedule out for always")
         return self

@@ -25,10 +25,10 @@ def encode(message: dict[str, Any], data: bytes = b"") -> bytes:
     """Return a message as it is sent.
 
     Raises:
-        ValueError: It is too large, or holds what JSON cannot say.
+        ValueError: It is too large, or holds what JSON or UTF-8 cannot say.
         TypeError: It holds what JSON cannot say.
     """
-    text = json.dumps(message, separators=(",", ":"), allow_nan=False).encode()
+    text = json.dumps(message, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
     if len(text) > MAX_TEXT or len(data) > MAX_BYTES:
         raise ValueError(f"too large: {len(text)} bytes of JSON and {len(data)} bytes of data")
     return HEAD.pack(len(text), len(data)) + text + data

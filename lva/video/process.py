@@ -113,11 +113,24 @@ class WorkerProcess:
 
     async def wait(self) -> int:
         """Wait until it has ended; return its exit code."""
-        while self._process.poll() is None:
+        while self._poll() is None:
             await trio.lowlevel.wait_readable(self._pidfd)
         code = self._process.returncode
         assert code is not None
         return code
+
+    def _poll(self) -> int | None:
+        """Return the exit code once it has ended; what its plugins started in its group ends with it.
+
+        The group is ended before the process is reaped: until then, its number is nobody else's.
+        """
+        if self._process.returncode is None:
+            flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            if os.waitid(os.P_PID, self.pid, flags) is None:
+                return None
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+        return self._process.poll()
 
     async def stop(self) -> None:
         """End it for sure: by a message, then SIGTERM, then SIGKILL; then it is reaped.
@@ -125,28 +138,28 @@ class WorkerProcess:
         Shielded: cancellation does not cut it short, it takes at most a second and a half and a moment.
         """
         with trio.CancelScope(shield=True):
-            if not self.hangs and self._process.poll() is None:
+            if not self.hangs and self._poll() is None:
                 with trio.move_on_after(AFTER_MESSAGE):
                     await self.send({"type": "stop"})
                     await self.wait()
                 self._note("message")
-            if self.rung is None and self._process.poll() is None:
+            if self.rung is None and self._poll() is None:
                 self._process.send_signal(signal.SIGTERM)
                 with trio.move_on_after(AFTER_SIGTERM):
                     await self.wait()
                 self._note("SIGTERM")
-            if self._process.poll() is None:
+            if self._poll() is None:
                 self.kill()
                 await self.wait()
                 self._note("SIGKILL")
 
     def kill(self) -> None:
         """End it at once; `wait` reaps it."""
-        if self._process.poll() is None:
+        if self._poll() is None:
             self._process.kill()
 
     def _note(self, rung: str) -> None:
-        if self.rung is None and self._process.poll() is not None:
+        if self.rung is None and self._poll() is not None:
             self.rung = rung
 
     def close(self) -> None:

@@ -6,13 +6,12 @@ directories are allowed one by one, and FFmpeg is given the protocols that a pla
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlsplit
-
-from lva.masking import masked, redact
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 #: By scheme: the protocols of FFmpeg that a source of this scheme may open, itself and through what it names.
 PROTOCOLS: Final[Mapping[str, str]] = {
@@ -29,6 +28,9 @@ PROTOCOLS: Final[Mapping[str, str]] = {
 FORMATS: Final = "mov,matroska,mpegts,mpeg,avi,mjpeg,mpjpeg,flv,ogg,h264,hevc,image2"
 #: How many bytes and microseconds FFmpeg may look at before the first frame of a live source.
 _PROBE: Final = {"probesize": "500000", "analyzeduration": "1000000"}
+_SECRET_NAME: Final = re.compile(
+    r"pass?|pwd|secret|token|key|auth|sig|credential|cookie", re.IGNORECASE
+)
 _TEST_PICTURES: Final = ("testsrc2", "testsrc", "smptebars", "mandelbrot", "black", "rgbtestsrc")
 
 
@@ -104,8 +106,10 @@ def _network(text: str, scheme: str) -> Source:
     try:
         parts = urlsplit(text)
         host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise SourceError(f"source: {error}") from None
+    except ValueError:  # its text has parts of the address, which may be a password's
+        raise SourceError(
+            "source: the address is not understood; write special characters of a password as %XX"
+        ) from None
     if not host:
         raise SourceError("source: the address has no host")
     options = {"protocol_whitelist": PROTOCOLS[scheme], **_PROBE}
@@ -117,21 +121,33 @@ def _network(text: str, scheme: str) -> Source:
 
 
 def _without_secrets(text: str) -> str:
-    """Return an address without its password, and without what is named like a secret in its query."""
-    address, mark, query = text.partition("?")
-    shown = redact(address)
-    if not mark:
-        return shown
-    pairs = parse_qsl(query, keep_blank_values=True)
-    return f"{shown}?" + "&".join(f"{key}={masked({key: value})[key]}" for key, value in pairs)
+    """Return an address without its user and password, and without values that are named like a secret.
+
+    Cameras have them in the path, too: ``/user=admin_password=…_channel=1``.
+    """
+    scheme, mark, rest = text.partition("://")
+    before, question, query = rest.partition("?")
+    if "@" in before:  # a password that is not encoded may contain a slash
+        before = "***@" + before.rpartition("@")[2]
+    parts = re.split(r"([&;#/?])", f"{before}{question}{query}")
+    return f"{scheme}{mark}" + "".join(map(_without_value, parts))
+
+
+def _without_value(part: str) -> str:
+    named, _, _ = part.rpartition("=")
+    return f"{part.partition('=')[0]}=***" if _SECRET_NAME.search(unquote(named)) else part
 
 
 def _file(text: str, directories: Sequence[Path]) -> Source:
-    path = Path(text).resolve()
+    try:
+        path = Path(text).resolve()
+        is_directory = path.is_dir()
+    except (OSError, RuntimeError):
+        raise SourceError("source: the path is too long, or a loop of symbolic links") from None
     if not any(path.is_relative_to(directory.resolve()) for directory in directories):
         below = ", ".join(map(str, directories)) or "none; set directories of the plugin streams"
         raise SourceError(f"source: files are allowed below these directories only: {below}")
-    if path.is_dir():
+    if is_directory:
         pattern = str(path).replace("%", "%%") + "/*.jpg"
         options = {"pattern_type": "glob", "protocol_whitelist": "file"}
         return Source(pattern, str(path), live=False, format="image2", options=options)

@@ -273,7 +273,11 @@ class Stream:
     async def _one_worker(self) -> Ended:
         worker = None
         try:
-            async with open_worker(self._spec()) as worker:
+            spec = self._spec()
+        except (LookupError, ValueError) as error:  # deactivated, or reloaded with other parameters
+            return Ended("analytics_failed", str(error.args[0] if error.args else error))
+        try:
+            async with open_worker(spec) as worker:
                 self.worker = worker
                 self.ledger.begin(worker.board)
                 return await self._attend(worker)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -12,6 +13,7 @@ from typing import Any, Final, TypeVar
 import trio
 from pydantic import ValidationError
 
+from lva.video import messages
 from lva.video.codes import StreamState
 from lva.video.definition import StreamDefinition
 from lva.video.source import SourceError, parse_source
@@ -28,7 +30,7 @@ class StreamRequestError(Exception):
     """A request that cannot be carried out.
 
     Args:
-        status: For HTTP: 400, 404 or 409.
+        status: For HTTP: 400, 404, 409 or 503.
         message: What to do.
     """
 
@@ -98,7 +100,10 @@ class Streams:
             self._nursery = nursery
             for row in stored:
                 self._take_up(row)
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
 
     def _take_up(self, row: StoredStream) -> None:
         try:
@@ -140,7 +145,7 @@ class Streams:
             StoreError: It cannot be kept.
         """
         definition = self._checked(body)
-        async with self._changing:
+        async with self._change():
             if len(self._streams) >= self._most:
                 raise StreamRequestError(
                     409, f"there are {self._most} streams, the most allowed (max_streams)"
@@ -164,13 +169,19 @@ class Streams:
         """
         definition = self._checked(body)
         source = self._source(definition)
-        async with self._changing:
+        async with self._change():
             stream = self.get(stream_id)
-            await self._end(stream)
+            before = stream.definition, stream.source
             stream.definition, stream.source = definition, source
             stream.version += 1
+            try:
+                await self._keep(stream)
+            except StoreError:
+                stream.definition, stream.source = before
+                stream.version -= 1
+                raise
+            await self._end(stream)
             stream.set_aside.clear()
-            await self._keep(stream)
             if stream.state is not StreamState.STOP:
                 stream.move(StreamState.PENDING, f"version {stream.version}")
                 self._begin(stream)
@@ -183,7 +194,7 @@ class Streams:
             StreamRequestError: There is none of this id, or it is stopped.
             StoreError: That it is stopped cannot be kept; it is stopped all the same.
         """
-        async with self._changing:
+        async with self._change():
             stream = self.get(stream_id)
             if stream.state is StreamState.STOP:
                 raise StreamRequestError(409, "the stream is stopped already")
@@ -197,15 +208,17 @@ class Streams:
 
         Raises:
             StreamRequestError: There is none of this id, or it is worked on.
-            StoreError: That it is resumed cannot be kept.
+            StoreError: That it is resumed cannot be kept; it is resumed all the same.
         """
-        async with self._changing:
+        async with self._change():
             stream = self.get(stream_id)
             if stream_id in self._scopes:
                 raise StreamRequestError(409, f"the stream is {stream.state.value}, not stopped")
             stream.move(StreamState.PENDING, "resumed by a user")
-            await self._keep(stream)
-            self._begin(stream)
+            try:
+                await self._keep(stream)
+            finally:
+                self._begin(stream)
         return stream
 
     async def remove(self, stream_id: str) -> None:
@@ -215,17 +228,30 @@ class Streams:
             StreamRequestError: There is none of this id.
             StoreError: It is still in the file; it is stopped.
         """
-        async with self._changing:
+        async with self._change():
             stream = self.get(stream_id)
             await self._end(stream)
-            await self._in_thread(partial(self._store.delete, stream_id))
+            try:
+                await self._in_thread(partial(self._store.delete, stream_id))
+            except StoreError:
+                stream.move(StreamState.STOP, "stopped, and could not be removed")
+                raise
             del self._streams[stream_id]
             self._created.pop(stream_id, None)
+
+    @asynccontextmanager
+    async def _change(self) -> AsyncIterator[None]:
+        """Let one change at a time be made, and each wholly: its client may go away meanwhile."""
+        async with self._changing:
+            if self._nursery is None:
+                raise StreamRequestError(503, "streams are being started or stopped; try again")
+            with trio.CancelScope(shield=True):
+                yield
 
     def _checked(self, body: Any) -> StreamDefinition:
         try:
             definition = StreamDefinition.model_validate(body)
-            self._services.analytics(definition)
+            messages.encode({"analytics": self._services.analytics(definition)})  # what can be sent
         except ValidationError as error:
             raise StreamRequestError(400, "; ".join(_lines(error))) from None
         except (LookupError, ValueError) as error:
@@ -246,7 +272,8 @@ class Streams:
         return stream
 
     def _begin(self, stream: Stream) -> None:
-        assert self._nursery is not None
+        if self._nursery is None:
+            return  # the service stops; the stream is taken up when it starts again
         scope, ended = self._scopes[stream.id] = trio.CancelScope(), trio.Event()
         name = f"stream {stream.definition.name}"
         self._nursery.start_soon(self._supervise, stream, scope, ended, name=name)

@@ -99,15 +99,15 @@ class Worker:
     def _say_failed(
         self, analytics: Analytics, step: str, error: BaseException, frame: int
     ) -> None:
-        lines = traceback.format_exception(error)
+        lines = _sayable("".join(traceback.format_exception(error)))
         self._send(
             {
                 "type": "analytics_failed",
                 "analytics": analytics.name,
                 "step": step,
                 "frame": frame,
-                "error": f"{type(error).__name__}: {error}"[:500],
-                "traceback": "".join(lines)[-4000:],
+                "error": _sayable(f"{type(error).__name__}: {error}")[:500],
+                "traceback": lines[-4000:],
             }
         )
 
@@ -254,7 +254,11 @@ class Worker:
         sys.stderr = _Lines(self._send_log, logging.WARNING)
 
     def _send_log(self, level: int, text: str) -> None:
-        self._send({"type": "log", "level": level, "text": text})
+        self._send({"type": "log", "level": level, "text": _sayable(text)})
+
+
+def _sayable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()  # lone surrogates are no UTF-8
 
 
 class _Slot:

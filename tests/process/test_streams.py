@@ -124,6 +124,7 @@ def test_a_stream_from_its_post_to_its_end(service):
             "analytics.0.parameters.threshold: ",
         ),
         ({"colour": "red"}, "colour: "),
+        ({"schedule": [{"begin": "10:00Z", "end": "11:00"}]}, "leave the time zone out"),
         ({"rate": {"unit": "fps", "value": 0}}, "rate.value: "),
     ],
 )
@@ -135,6 +136,8 @@ def test_what_is_wrong_is_a_400_with_the_key(service, changes, said):
 
 def test_lists_and_analytics_are_told(service):
     assert service.get("/streams?limit=0").status_code == 400
+    assert service.get(f"/streams?offset={'0' * 5000}").status_code == 400
+    assert service.get(f"/streams?limit={'0' * 19}19999").status_code == 400
     assert service.get("/streams?status=done").json() == {"streams": [], "total": 0}
     (motion,) = service.get("/analytics").json()["analytics"]
     assert motion["name"] == "motion"

@@ -86,6 +86,11 @@ def test_a_scheme_has_to_be_allowed():
         ("http://cam/x?user=a&password=hunter2&size=2", "http://cam/x?user=a&password=***&size=2"),
         ("https://cam/x?access_token=hunter2", "https://cam/x?access_token=***"),
         ("rtsp://cam/1", "rtsp://cam/1"),
+        ("rtsp://a:12/hunter2@cam/1", "rtsp://***@cam/1"),
+        ("http://hunter2@cam/x", "http://***@cam/x"),
+        ("rtsp://cam/user=a_password=hunter2_channel=1/2", "rtsp://cam/user=***/2"),
+        ("http://cam/x?user=a;pwd=hunter2#key=hunter2", "http://cam/x?user=a;pwd=***#key=***"),
+        ("http://cam/x?loginp%61s=hunter2&a=%0A", "http://cam/x?loginp%61s=***&a=%0A"),
     ],
 )
 def test_passwords_are_not_shown(text, shown):
@@ -113,3 +118,17 @@ def test_test_pictures_take_nothing_but_what_was_checked():
     ):
         with pytest.raises(SourceError):
             parse_source(wrong)
+
+
+@pytest.mark.parametrize("text", ["rtsp://a:hunter2?@cam/1", "rtsp://a:hunter2#@cam/1"])
+def test_what_is_refused_is_not_repeated(text):
+    with pytest.raises(SourceError, match="not understood") as refused:
+        parse_source(text)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_path_that_cannot_be_followed_is_refused(tmp_path: Path):
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / "loop" / "x", tmp_path / ("a" * 3000)):
+        with pytest.raises(SourceError, match="source:"):
+            parse_source(str(path), directories=[tmp_path])

@@ -24,7 +24,7 @@ from tests.video.test_board import balance
 pytestmark = pytest.mark.slow("each starts real worker processes")
 
 PLUGIN = """
-import ctypes, os, sys, time
+import ctypes, os, subprocess, sys, time
 from lva.contract import AnalyticsEvent, BaseAnalyticsPlugin
 
 class Culprit(BaseAnalyticsPlugin):
@@ -54,6 +54,12 @@ class Culprit(BaseAnalyticsPlugin):
             return [1]
         if act == "unsayable":
             return AnalyticsEvent("x", {"a": object()})
+        if act == "surrogate":
+            print("\\ud800")
+            return AnalyticsEvent("x", {"a": "\\ud800"})
+        if act == "spawn" and frame.number == 1:
+            child = subprocess.Popen(["sleep", "600"])
+            return AnalyticsEvent("child", {"pid": child.pid})
         return AnalyticsEvent("seen", {"mean": float(frame.gray().mean())})
 
     def close(self):
@@ -185,12 +191,12 @@ async def test_what_analytics_raise_costs_a_frame_or_the_plugin(new_stream, capl
     """The kind is an error of an analytics plugin in each of its methods, and results that are none."""
     stream = new_stream(
         "test:?live=0", {}, {"act": "raise"}, {"act": "fail"}, {"open": True}, {"act": "list"},
-        {"act": "unsayable"}, {"act": "sysexit"},
+        {"act": "unsayable"}, {"act": "sysexit"}, {"act": "surrogate"},
     )  # fmt: skip
     async with running(stream):
-        await until(lambda: len(stream.set_aside) == 5 and len(stream.events) > 40)
+        await until(lambda: len(stream.set_aside) == 6 and len(stream.events) > 40)
         assert stream.state.value == "in_progress"
-        assert set(stream.set_aside) == {"a2", "a3", "a4", "a5", "a6"}
+        assert set(stream.set_aside) == {"a2", "a3", "a4", "a5", "a6", "a7"}
         assert "no model" in stream.set_aside["a3"]
         assert {event.analytics for event in stream.events} == {"a0", "a1"}
         assert stream.ledger.frames()["failed"] >= 10
@@ -317,3 +323,22 @@ async def test_a_stopped_worker_is_replaced_once(new_stream):
         await until(lambda: stream.state.value == "in_progress")
         assert len(codes(stream)) == 1
         assert not psutil.pid_exists(pid)
+
+
+async def test_what_a_plugin_starts_ends_with_the_worker(new_stream):
+    stream = new_stream("test:?live=0", {"act": "spawn"})
+    async with running(stream):
+        await until(lambda: any(event.event_type == "child" for event in stream.events))
+        (child,) = (e.data["pid"] for e in stream.events if e.event_type == "child")
+    with trio.fail_after(5):
+        while psutil.pid_exists(child) and psutil.Process(child).status() != "zombie":
+            await trio.sleep(0.01)
+
+
+async def test_a_failed_connection_does_not_tell_the_password(new_stream, caplog):
+    stream = new_stream("http://admin:hunter2@127.0.0.1:1/x?pwd=hunter3")
+    async with running(stream):
+        await until(lambda: stream.state.value == "restart")
+        assert "Connection refused" in stream.change.reason
+        assert "hunter" not in f"{stream.log} {stream.status()}"
+    assert "hunter" not in caplog.text

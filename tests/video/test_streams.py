@@ -1,0 +1,93 @@
+"""The table of streams where its file cannot be written, and where who asks goes away meanwhile."""
+
+import logging
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime, timedelta
+
+import pytest
+import trio
+
+from lva.video.store import StoreError, StreamStore
+from lva.video.stream import StreamServices
+from lva.video.streams import StreamRequestError, Streams
+
+
+class Listener:
+    def __init__(self):
+        self.scope = trio.CancelScope()
+
+    def changed(self, change):
+        self.scope.cancel()
+
+    def seen(self, event):
+        raise AssertionError(event)
+
+
+def parameters(definition):
+    return [use.parameters for use in definition.analytics]
+
+
+def body(**changes):
+    """Return a stream that is outside of its schedule for days: it needs no worker."""
+    day = (datetime.now().astimezone() + timedelta(days=3)).strftime("%a").lower()
+    hours = {"begin": "10:00", "end": "11:00", "days": [day]}
+    return {"name": "door", "source": "test:", "schedule": [hours], **changes}
+
+
+async def ready(streams):
+    """Return a stream that is made as soon as any can be."""
+    while True:
+        with suppress(StreamRequestError):
+            return await streams.create(body())
+        await trio.sleep(0.001)
+
+
+@asynccontextmanager
+async def table(path, listener):
+    services = StreamServices(parameters, listener, logging.getLogger("lva.test"), trio.sleep)
+    streams = Streams(path, ["test"], [], services)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(streams.run)
+        with pytest.raises(StreamRequestError, match="started or stopped"):
+            await streams.create(body())
+        stream = await ready(streams)
+        yield streams, stream
+        nursery.cancel_scope.cancel()
+    with pytest.raises(StreamRequestError, match="started or stopped"):
+        await streams.create(body())
+
+
+async def test_a_file_that_cannot_be_written_leaves_a_stream_in_a_state_that_is_true(tmp_path):
+    path = tmp_path / "streams.sqlite3"
+    async with table(path, Listener()) as (streams, stream):
+        path.write_bytes(b"no database " * 200)
+        with pytest.raises(StoreError):
+            await streams.replace(stream.id, body(name="gate"))
+        assert (stream.version, stream.definition.name) == (1, "door")
+        with pytest.raises(StreamRequestError, match="not stopped"):  # it is worked on as before
+            await streams.resume(stream.id)
+        with pytest.raises(StoreError):
+            await streams.remove(stream.id)
+        assert stream.state == "stop"
+        with pytest.raises(StoreError):
+            await streams.resume(stream.id)
+        with pytest.raises(StreamRequestError, match="not stopped"):
+            await streams.resume(stream.id)
+
+
+async def test_a_change_is_made_wholly_though_who_asked_goes_away(tmp_path):
+    path, listener = tmp_path / "streams.sqlite3", Listener()
+    async with table(path, listener) as (streams, stream):
+        with trio.CancelScope() as listener.scope:
+            await streams.stop(stream.id)
+        assert [row.status for row in StreamStore(path).load()] == ["stop"]
+
+
+async def test_parameters_that_cannot_be_sent_are_refused(tmp_path):
+    async with table(tmp_path / "streams.sqlite3", Listener()) as (streams, _):
+        for value, said in ((float("inf"), "Out of range"), ("x" * 2**20, "too large")):
+            with pytest.raises(StreamRequestError, match=said) as refused:
+                await streams.create(
+                    body(analytics=[{"name": "motion", "parameters": {"value": value}}])
+                )
+            assert refused.value.status == 400
