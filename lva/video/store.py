@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -95,6 +96,8 @@ class _Connection:
         self._path = path
 
     def __enter__(self) -> sqlite3.Connection:
+        with suppress(OSError):  # SQLite says what is wrong
+            self._path.touch(0o600)  # addresses have passwords
         try:
             self._connection = sqlite3.connect(self._path, timeout=5)
             self._prepare()

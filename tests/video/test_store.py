@@ -11,6 +11,7 @@ STREAM = StoredStream("a", 1, "pending", 5.0, "{}")
 def test_streams_are_kept(tmp_path):
     store = StreamStore(tmp_path / "streams.sqlite3")
     assert store.load() == []
+    assert (tmp_path / "streams.sqlite3").stat().st_mode & 0o077 == 0  # addresses have passwords
     other = replace(STREAM, id="b", created=1.0)
     store.save(STREAM)
     store.save(other)
