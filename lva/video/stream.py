@@ -328,17 +328,21 @@ class Stream:
         while (received := await worker.receive()) is not None:
             message, data = received
             self._heard = trio.current_time()
-            kind = message["type"]
-            if kind == "disconnected":
-                code, reason = str(message["code"]), str(message["message"])
-                if (ended := self._given_up(code, reason)) is not None:
+            try:
+                end = self._take(message["type"], message, data)
+            except (KeyError, TypeError, ValueError) as error:  # a plugin has its connection, too
+                return Ended("worker_crashed", f"the worker sent what is no message: {error!r}")
+            if end is not None:
+                if (ended := self._given_up(*end)) is not None:
                     return ended
-                nursery.start_soon(self._reconnect, worker, code, reason)
-            else:
-                self._take(kind, message, data)
+                nursery.start_soon(self._reconnect, worker, *end)
         return self._death(worker, await worker.wait())
 
-    def _take(self, kind: str, message: Mapping[str, Any], data: bytes) -> None:
+    def _take(self, kind: str, message: Mapping[str, Any], data: bytes) -> tuple[str, str] | None:
+        """Note what the worker says; return code and reason if its connection has ended."""
+        if kind == "disconnected":
+            code = message["code"]
+            return (code if code in CODES else "invalid_data"), str(message["message"])
         if kind == "connected":
             names = ("codec", "width", "height", "declared_fps")
             self.info = {name: message[name] for name in names}
@@ -362,6 +366,7 @@ class Stream:
             self._set_aside(
                 message["analytics"], f"failed too often, last at frame {message['frame']}"
             )
+        return None
 
     def _seen(self, message: Mapping[str, Any], data: bytes) -> None:
         self._number += 1
@@ -373,7 +378,7 @@ class Stream:
             message["analytics"],
             message["frame"],
             message["time"],
-            message["data"],
+            dict(message["data"]),
             data,
         )
         self.events.append(event)

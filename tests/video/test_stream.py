@@ -44,6 +44,9 @@ class Culprit(BaseAnalyticsPlugin):
                 time.sleep(1)
         if frame.number >= 3 and act == "null":
             ctypes.string_at(0)
+        if frame.number >= 3 and act == "forge":
+            from lva.video import messages
+            os.write(int(sys.argv[1]), messages.encode(self.config["message"]))
         if frame.number >= 3 and act == "exit":
             os._exit(7)
         if act == "sysexit":
@@ -232,6 +235,24 @@ async def test_what_ends_the_worker_is_blamed_and_set_aside(new_stream, act, cod
         assert set(stream.set_aside) == {"a1"}
         assert codes(stream).count(code) >= 3
         assert any(re.search(said, change.reason) for change in stream._services.listener.changes)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {},
+        {"type": "event"},
+        {"type": "event", "event_type": "x", "analytics": "a0", "frame": 1, "time": 1, "data": 5},
+        {"type": "log", "level": "high", "text": "x"},
+    ],
+)
+async def test_what_a_plugin_writes_to_the_service_itself_ends_its_worker_alone(
+    new_stream, message
+):
+    stream = new_stream("test:?rate=50", {"act": "forge", "message": message})
+    async with running(stream):
+        await until(lambda: "worker_crashed" in codes(stream))
+        await until(lambda: states(stream).count("pending") >= 2)
 
 
 @pytest.mark.parametrize("scheme", ["http", "rtsp"])
