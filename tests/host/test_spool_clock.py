@@ -18,6 +18,7 @@ from tests.support import numbered
 
 IN_2000 = 946_684_800.0
 NOW = 1_790_000_000.0
+YEAR = 365 * 86_400.0
 
 
 class Machine(Clock):
@@ -167,6 +168,49 @@ async def test_no_point_is_dropped_as_too_old_because_of_the_clock(
     try:
         (since,) = [segment.since for segment in box._backlog.segments]
         assert trio.current_time() - since == pytest.approx(0, abs=1)
+    finally:
+        box._writer.file.close()
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["same boot", "after a boot"])
+@pytest.mark.parametrize("step", [3600, -3600, 20 * YEAR, -20 * YEAR])
+def test_steps_of_the_clock_while_points_are_stored_and_before_the_next_run(
+    path: Path, step: float, restarted: bool
+) -> None:
+    """Kind: a clock that is set either way, by little or by much, and one that is set right again."""
+    machine = Machine(NOW)
+    file = SpoolFile(path, machine)
+    file.commit([Row(1, machine.wall(), numbered(1))], [])
+    machine.wait(10)
+    machine.at += step
+    file.commit([Row(2, machine.wall(), numbered(1))], [])
+    machine.wait(10)
+    machine.at -= step
+    file.commit([Row(3, machine.wall(), numbered(1))], [])
+    file.close()
+    machine.wait(10)
+    if restarted:
+        machine.restart(machine.at)
+    assert ages(path, machine) == [pytest.approx(age) for age in (30, 20, 10)]
+
+
+@pytest.mark.parametrize("step", [3600, -3600, 20 * YEAR, -20 * YEAR])
+async def test_a_step_between_two_runs_neither_ages_points_nor_makes_them_younger(
+    path: Path, step: float, autojump_clock: Any
+) -> None:
+    machine = Machine(NOW)
+    store(path, machine)
+    machine.wait(60)
+    machine.at += step
+    box = SpooledMailbox(
+        SpoolFile(path, machine), Bounds(10), 10, 1 << 20, logging.getLogger("lva.plugin.p")
+    )
+    try:
+        (segment,) = box._backlog.segments
+        assert trio.current_time() - segment.since == pytest.approx(60, abs=1)
+        machine.at -= step  # and again while it runs: there the monotonic clock counts
+        await trio.sleep(60)
+        assert trio.current_time() - segment.since == pytest.approx(120, abs=1)
     finally:
         box._writer.file.close()
 

@@ -22,13 +22,17 @@ _EXPECTED: Final = (
     socket.gaierror,
     ssl.SSLError,
 )
-#: Base classes of what HTTP clients raise for a status, or for no answer. By name: the host needs no client.
+#: Base classes of what clients raise for a status, for no answer, or for that of another server. By name: the
+#: host needs no client.
 _OF_CLIENTS: Final = frozenset(
     {
         "httpx.HTTPError",
         "aiohttp.client_exceptions.ClientError",
         "requests.exceptions.RequestException",
         "urllib.error.URLError",
+        "redis.exceptions.ConnectionError",
+        "redis.exceptions.TimeoutError",
+        "redis.exceptions.InvalidResponse",
     }
 )
 
