@@ -26,6 +26,8 @@ WORST: dict[str, list[str]] = {
     "secret|token|passw|passphrase|credential|(api|private|access)[_-]?key|\\bdsn\\b|signature"
     "|authorization|cookie": ["api_", "access-", "dsn", "a.", "toke", "passphras"],
     r" or instance of \w+$": [" or instance of ", " or instance of a", "a"],
+    r"pass?|pwd|secret|token|key|auth|sig|credential|cookie": ["pas", "secre", "toke", "credentia"],
+    r"([&;#/?])": ["&", "a&", "a"],
     "[^a-z0-9]+": [" ", "a "],
     r"\{([^{}]*)\}": ["{", "{a", "}"],
     r"(\{[^{}]*\})": ["{", "{a", "}"],

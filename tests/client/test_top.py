@@ -55,9 +55,11 @@ def test_a_crash_is_seen_as_it_happens_and_q_gives_the_terminal_back(tmp_path: P
             lines = [line.split()[:2] for line in text.splitlines()]
             assert ["history", "running"] in lines
             assert ["frail", "running"] in lines
-            for state in ("running", "failed"):
-                service.get("/crash")
-                terminal.wait_for(f"frail  {state}")
+            service.get("/crash")
+            terminal.wait_for("restarting; before, Frail.start() raised")
+            service.wait_until(lambda: service.plugin("frail")["state"] == "running")
+            service.get("/crash")
+            terminal.wait_for("frail  failed")
             text = terminal.wait_for(lambda text: text.startswith("● not ready"))
             # Who needs somebody comes first, and what happened is told.
             rows = text.splitlines()

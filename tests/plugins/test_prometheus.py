@@ -612,7 +612,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess
         site = 'no"r\\th'
     """
     with ServiceProcess(tmp_path, [NAME, "history", "crashing", "idle"], toml) as process:
-        process.wait_until(lambda: process.get("/metrics").status_code == 200)
+        # Not by asking for /metrics, which is a 404 of its own until the plugin runs.
+        process.wait_until(lambda: process.plugin(NAME)["state"] == "running")
         for path in ("/readyz", "/nowhere", "/doors/front", "/plugins/crashing"):
             process.get(path)
         # The points of a request are delivered after its answer.

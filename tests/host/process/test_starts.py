@@ -59,11 +59,14 @@ async def test_a_thread_that_a_request_left_is_found_when_its_client_has_gone(tm
                 self.addRoute("/wait", self.wait)
 
             async def wait(self, request):
-                journal.append("called")
                 try:
-                    await trio.to_thread.run_sync(release.wait, 30, abandon_on_cancel=True)
+                    await trio.to_thread.run_sync(self.block, abandon_on_cancel=True)
                 finally:
                     journal.append("cancelled")
+
+            def block(self):
+                journal.append("called")
+                release.wait(30)
     """
     async with running_host(tmp_path, {"p": source}) as host:
         module = host.module("p")
