@@ -166,8 +166,7 @@ def test_who_asks_for_the_head_gets_no_stream(service: ServiceProcess) -> None:
 
 @pytest.mark.process
 def test_a_tick_comes_each_second_with_what_changed(service: ServiceProcess) -> None:
-    free(service)
-    with listening(service) as events:
+    with listening_at_last(service) as events:
         first = events.until("tick")
         for _ in range(20):
             service.get("/livez")
@@ -183,8 +182,7 @@ def test_a_tick_comes_each_second_with_what_changed(service: ServiceProcess) -> 
 
 @pytest.mark.process
 def test_a_crash_is_told_as_it_happens(service: ServiceProcess) -> None:
-    free(service)
-    with listening(service) as events:
+    with listening_at_last(service) as events:
         events.until("tick")
         begun = time.monotonic()
         service.request("POST", "/crash")
