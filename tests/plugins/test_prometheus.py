@@ -612,8 +612,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess
         site = 'no"r\\th'
     """
     with ServiceProcess(tmp_path, [NAME, "history", "crashing", "idle"], toml) as process:
-        # Not by asking for /metrics, which is a 404 of its own until the plugin runs.
-        process.wait_until(lambda: process.plugin(NAME)["state"] == "running")
+        # Not by asking for the routes, each of which is a 404 of its own until it is there.
+        for name in (NAME, "crashing"):
+            process.wait_until(lambda name=name: process.plugin(name)["routes"])
         for path in ("/readyz", "/nowhere", "/doors/front", "/plugins/crashing"):
             process.get(path)
         # The points of a request are delivered after its answer.
