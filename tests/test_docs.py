@@ -486,6 +486,25 @@ def readme_block(language: str, containing: str) -> str:
 
 
 @pytest.mark.process
+@pytest.mark.slow("a service with a stream of pictures")
+def test_the_stream_of_the_readme_shows_motion(tmp_path: Path) -> None:
+    arguments = readme_block("sh", "install '.[video]'").rpartition("lva run ")[2].split()
+    post, events = readme_block("sh", "curl").splitlines()
+    found = re.fullmatch(r"curl 127.0.0.1:5240(\S+) -d '(.*)'", post)
+    assert found
+    with ServiceProcess(tmp_path, (), arguments=arguments) as service:
+        service.wait_until_ready()
+        made = service.request("POST", found[1], content=found[2])
+        assert made.status_code == 201
+        path = events.rpartition("5240")[2]
+        service.wait_until(lambda: service.get(path).json()["events"])
+        first = service.get(path).json()["events"][-1]
+        assert (first["event_type"], first["analytics"]) == ("motion_start", "motion")
+        assert set(first["data"]["box"]) == {"x", "y", "width", "height"}
+        assert service.stop() == 0
+
+
+@pytest.mark.process
 def test_the_plugin_of_the_readme_works(tmp_path: Path) -> None:
     name = re.search(r"Save this as `plugins/(\w+)\.py`", (ROOT / "README.md").read_text())
     assert name
@@ -495,7 +514,7 @@ def test_the_plugin_of_the_readme_works(tmp_path: Path) -> None:
     path = tmp_path / "plugins" / f"{name[1]}.py"
     path.write_text(source)
     path.chmod(0o644)
-    arguments = readme_block("sh", "--active").split()[2:]
+    arguments = readme_block("sh", "--plugins-dir").split()[2:]
     # The command of the README as it stands: its options outweigh the environment of the test.
     with ServiceProcess(tmp_path, (), arguments=arguments) as service:
         service.wait_until_ready()

@@ -126,16 +126,21 @@ class Streams:
         """Return all streams, oldest first."""
         return list(self._streams.values())
 
-    def get(self, stream_id: str) -> Stream:
-        """Return a stream.
+    def get(self, key: str) -> Stream:
+        """Return the stream of an id, or else the one of a name.
 
         Raises:
-            StreamRequestError: There is none of this id.
+            StreamRequestError: There is none, or several have this name.
         """
-        try:
-            return self._streams[stream_id]
-        except KeyError:
-            raise StreamRequestError(404, f"there is no stream {stream_id!r}") from None
+        if key in self._streams:
+            return self._streams[key]
+        named = [stream for stream in self._streams.values() if stream.definition.name == key]
+        if len(named) > 1:
+            ids = ", ".join(stream.id for stream in named)
+            raise StreamRequestError(409, f"several streams are named {key!r}; use an id: {ids}")
+        if not named:
+            raise StreamRequestError(404, f"there is no stream {key!r}")
+        return named[0]
 
     async def create(self, body: Any) -> Stream:
         """Make a stream and begin to work on it; once this returns, it is kept.
@@ -161,7 +166,7 @@ class Streams:
         self._begin(stream)
         return stream
 
-    async def replace(self, stream_id: str, body: Any) -> Stream:
+    async def replace(self, key: str, body: Any) -> Stream:
         """Give a stream another definition, of the next version; it begins anew if it is not stopped.
 
         Raises:
@@ -170,7 +175,7 @@ class Streams:
         definition = self._checked(body)
         source = self._source(definition)
         async with self._change():
-            stream = self.get(stream_id)
+            stream = self.get(key)
             before = stream.definition, stream.source
             stream.definition, stream.source = definition, source
             stream.version += 1
@@ -187,15 +192,15 @@ class Streams:
                 self._begin(stream)
         return stream
 
-    async def stop(self, stream_id: str) -> Stream:
+    async def stop(self, key: str) -> Stream:
         """Stop a stream; once this returns, its worker has ended.
 
         Raises:
-            StreamRequestError: There is none of this id, or it is stopped.
+            StreamRequestError: There is none of this id or name, or it is stopped.
             StoreError: That it is stopped cannot be kept; it is stopped all the same.
         """
         async with self._change():
-            stream = self.get(stream_id)
+            stream = self.get(key)
             if stream.state is StreamState.STOP:
                 raise StreamRequestError(409, "the stream is stopped already")
             await self._end(stream)
@@ -203,16 +208,16 @@ class Streams:
             await self._keep(stream)
         return stream
 
-    async def resume(self, stream_id: str) -> Stream:
+    async def resume(self, key: str) -> Stream:
         """Resume a stream that is stopped, done or has failed.
 
         Raises:
-            StreamRequestError: There is none of this id, or it is worked on.
+            StreamRequestError: There is none of this id or name, or it is worked on.
             StoreError: That it is resumed cannot be kept; it is resumed all the same.
         """
         async with self._change():
-            stream = self.get(stream_id)
-            if stream_id in self._scopes:
+            stream = self.get(key)
+            if stream.id in self._scopes:
                 raise StreamRequestError(409, f"the stream is {stream.state.value}, not stopped")
             stream.move(StreamState.PENDING, "resumed by a user")
             try:
@@ -221,23 +226,23 @@ class Streams:
                 self._begin(stream)
         return stream
 
-    async def remove(self, stream_id: str) -> None:
+    async def remove(self, key: str) -> None:
         """Stop a stream and forget it.
 
         Raises:
-            StreamRequestError: There is none of this id.
+            StreamRequestError: There is none of this id or name.
             StoreError: It is still in the file; it is stopped.
         """
         async with self._change():
-            stream = self.get(stream_id)
+            stream = self.get(key)
             await self._end(stream)
             try:
-                await self._in_thread(partial(self._store.delete, stream_id))
+                await self._in_thread(partial(self._store.delete, stream.id))
             except StoreError:
                 stream.move(StreamState.STOP, "stopped, and could not be removed")
                 raise
-            del self._streams[stream_id]
-            self._created.pop(stream_id, None)
+            del self._streams[stream.id]
+            self._created.pop(stream.id, None)
 
     @asynccontextmanager
     async def _change(self) -> AsyncIterator[None]:

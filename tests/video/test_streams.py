@@ -91,3 +91,20 @@ async def test_parameters_that_cannot_be_sent_are_refused(tmp_path):
                     body(analytics=[{"name": "motion", "parameters": {"value": value}}])
                 )
             assert refused.value.status == 400
+
+
+async def test_a_stream_is_found_by_its_name_while_that_is_its_own(tmp_path):
+    async with table(tmp_path / "streams.sqlite3", Listener()) as (streams, door):
+        assert streams.get("door") is streams.get(door.id) is door
+        other = await streams.create(body(name=door.id))
+        assert streams.get(door.id) is door  # an id goes first
+        await streams.replace(other.id, body())
+        with pytest.raises(StreamRequestError, match=f"{door.id}, {other.id}") as refused:
+            streams.get("door")
+        assert refused.value.status == 409
+        with pytest.raises(StreamRequestError, match="no stream 'gate'"):
+            streams.get("gate")
+        await streams.replace(other.id, body(name="gate"))
+        await streams.remove("door")
+        await streams.stop("gate")
+        assert streams.all() == [other]
