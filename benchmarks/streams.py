@@ -25,6 +25,7 @@ import trio
 from lva.video.definition import StreamDefinition
 from lva.video.source import parse_source
 from lva.video.stream import Stream, StreamServices
+from lva.video.supervisor import Supervisor
 
 SIZE, FRAMES, ROUNDS = (640, 360), 1500, 5
 GOAL = 0.9
@@ -95,7 +96,7 @@ async def streamed(path: Path, plugin: Path) -> tuple[float, float]:
     stream.move(stream.state, "created")
     begun, cpu = 0.0, 0.0
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(stream.run)
+        nursery.start_soon(Supervisor(stream).run)
         while (decoded := stream.ledger.counts()["decoded"]) < FRAMES:
             if decoded and not begun:
                 begun, first = time.perf_counter(), decoded

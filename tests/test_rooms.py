@@ -24,9 +24,13 @@ FLOORS = (
     "life",
 )
 #: Most lines and functions of a class in these rooms; one that has more says why, from `LARGE` on.
-ROOMS, MOST_LINES, MOST_FUNCTIONS, LARGE = ("host", "web"), 300, 25, "One class, as "
+ROOMS, MOST_LINES, MOST_FUNCTIONS, LARGE = ("host", "web", "video"), 300, 25, "One class, as "
 #: Most arguments of a constructor. Data classes are records, whose members are named where they are made.
 MOST_ARGUMENTS = 6
+#: What runs in a stream's worker, or on both sides; and where the service's side begins.
+IN_WORKER = ("worker", "decoder", "frame", "analysis", "selection", "board", "messages", "geometry")
+#: What both sides may import of the rest of the package.
+GROUND = ("admin", "contract", "errors", "points", "query_parameters")
 FILES = {
     ".".join(("lva", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path
     for path in ROOT.rglob("*.py")
@@ -63,6 +67,28 @@ def test_no_import_in_the_host_leads_uphill():
         if target.startswith("lva.host.") and floor(target) > floor(module)
     ]
     assert not uphill
+
+
+def test_a_worker_imports_nothing_of_the_service():
+    """The kind is an import that makes each worker larger and slower, or ties it to the host."""
+    reached, ahead = set(), {"lva.video.worker"}
+    while ahead:
+        module = ahead.pop()
+        reached.add(module)
+        ahead |= {*imports(FILES[module])} - reached
+    allowed = {f"lva.video.{name}" for name in IN_WORKER} | {f"lva.{name}" for name in GROUND}
+    assert reached <= {*allowed, "lva.video"}
+
+
+def test_streams_import_the_ground_floor_alone():
+    video = [module for module in FILES if module.startswith("lva.video")]
+    allowed = {f"lva.{name}" for name in GROUND}
+    assert not [
+        (module, target)
+        for module in video
+        for target in imports(FILES[module])
+        if not target.startswith("lva.video") and target not in allowed
+    ]
 
 
 def test_each_room_says_what_it_is_for():

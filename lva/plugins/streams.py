@@ -26,8 +26,9 @@ from lva import (
 from lva.user_paths import absolute
 from lva.video.definition import StreamDefinition
 from lva.video.process import worker_spec
+from lva.video.record import SeenEvent, StreamChange
 from lva.video.store import StoreError
-from lva.video.stream import SeenEvent, Stream, StreamChange, StreamServices
+from lva.video.stream import Stream, StreamServices
 from lva.video.streams import Pace, StreamRequestError, Streams
 
 #: Most entries of a page, and how long, in seconds, a preview is waited for.

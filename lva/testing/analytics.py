@@ -18,8 +18,10 @@ from lva.testing.report import Breach, Report, failed, passed
 from lva.testing.subject import Source, subject_of
 from lva.video.definition import StreamDefinition
 from lva.video.process import worker_spec
+from lva.video.record import SeenEvent, StreamChange
 from lva.video.source import parse_source
-from lva.video.stream import SeenEvent, Stream, StreamChange, StreamServices
+from lva.video.stream import Stream, StreamServices
+from lva.video.supervisor import Supervisor
 
 #: What it is shown: size and rate of each source, and how many seconds of it.
 SHOWN: Final = (("640x360", 10, 3), ("160x120", 25, 1), ("64x48", 5, 2))
@@ -157,7 +159,7 @@ class _Run:
             await trio.sleep(0.02)
 
     async def _until_done(self, scope: trio.CancelScope) -> None:
-        await self._stream.run()
+        await Supervisor(self._stream).run()
         scope.cancel()
 
 

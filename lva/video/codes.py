@@ -6,6 +6,7 @@ The states are in the words of the LUNA Video Agent's manuals.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -65,3 +66,20 @@ CODES: Final[Mapping[str, str]] = MappingProxyType(
 
 #: These will not get better within seconds: the back-off begins at its longer end.
 SLOW: Final = frozenset({"auth_failed", "not_found", "no_video", "unsupported", "forbidden"})
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How the work of one worker ended.
+
+    Attributes:
+        code: Of `CODES`.
+        reason: In words.
+        blamed: The analytics plugin that is to blame.
+        final: The stream's state, if it is not to go on.
+    """
+
+    code: str
+    reason: str
+    blamed: str | None = None
+    final: StreamState | None = None

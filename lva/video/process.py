@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,7 @@ import trio
 
 from lva.contract import AnalyticsInfo
 from lva.video import messages
-from lva.video.board import Board, new_board
+from lva.video.board import STEPS, Board, new_board
 
 #: Rungs of the stop ladder: how long, in seconds, each is waited for.
 AFTER_MESSAGE: Final = 0.5
@@ -55,13 +55,18 @@ class WorkerProcess:
     """
 
     def __init__(
-        self, process: subprocess.Popen[bytes], connection: trio.SocketStream, board: Board
+        self,
+        process: subprocess.Popen[bytes],
+        connection: trio.SocketStream,
+        board: Board,
+        analytics: Sequence[str],
     ) -> None:
         self.board: Board = board
         self.rung: str | None = None
         self.hangs: bool = False
         self._process = process
         self._connection = connection
+        self._analytics = analytics
         self._sending = trio.Lock()
         self._pidfd = os.pidfd_open(process.pid)
 
@@ -80,6 +85,13 @@ class WorkerProcess:
         with suppress(psutil.Error):
             return int(psutil.Process(self.pid).memory_info().rss)
         return None
+
+    def step(self) -> tuple[str, str] | None:
+        """Return the analytics plugin that it is in, or was in when it died, and where; None if in none."""
+        if not (step := self.board["step"]):
+            return None
+        name, frame = self._analytics[self.board["step_analytics"]], self.board["step_frame"]
+        return name, f"{name}, {STEPS[step]}()" + (f" at frame {frame}" if frame else "")
 
     async def send(self, message: Mapping[str, Any]) -> None:
         """Send a message; nothing happens if the process has gone.
@@ -190,7 +202,9 @@ async def open_worker(spec: Mapping[str, Any]) -> AsyncIterator[WorkerProcess]:
         raise
     finally:
         theirs.close()
-    worker = WorkerProcess(process, trio.SocketStream(trio.socket.from_stdlib_socket(ours)), board)
+    connection = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+    names = [str(each["name"]) for each in spec["analytics"]]
+    worker = WorkerProcess(process, connection, board, names)
     try:
         await worker.send(spec)
         yield worker

@@ -19,6 +19,7 @@ from lva.video.definition import StreamDefinition
 from lva.video.source import SourceError, parse_source
 from lva.video.store import StoredStream, StoreError, StreamStore
 from lva.video.stream import Stream, StreamServices
+from lva.video.supervisor import Supervisor
 
 T = TypeVar("T")
 #: Connections that may be made at once, and the seconds between more.
@@ -286,7 +287,7 @@ class Streams:
     async def _supervise(self, stream: Stream, scope: trio.CancelScope, ended: trio.Event) -> None:
         try:
             with scope:
-                await stream.run()
+                await Supervisor(stream).run()
         except Exception:
             self._logger.exception("stream %s: its supervisor failed", stream.definition.name)
             stream.move(StreamState.FAILURE, "a fault of the service; its log says more")

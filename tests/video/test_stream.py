@@ -18,6 +18,7 @@ import trio
 from lva.video.definition import StreamDefinition
 from lva.video.source import parse_source
 from lva.video.stream import Stream, StreamServices
+from lva.video.supervisor import Supervisor
 from tests.video.faulty_source import faulty_source, video
 from tests.video.test_board import balance
 
@@ -132,7 +133,7 @@ async def running(stream):
     """Let a stream run; at the end it is cancelled, and no process of it is left."""
     stream.move(stream.state, "created")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(stream.run)
+        nursery.start_soon(Supervisor(stream).run)
         yield stream
         pid = stream.worker.pid if stream.worker else None
         nursery.cancel_scope.cancel()
@@ -148,11 +149,11 @@ async def until(condition, seconds=20):
 
 
 def states(stream):
-    return [change.status.value for change in stream._services.listener.changes]
+    return [change.status.value for change in stream.services.listener.changes]
 
 
 def codes(stream):
-    return [change.code for change in stream._services.listener.changes if change.code]
+    return [change.code for change in stream.services.listener.changes if change.code]
 
 
 async def test_frames_are_looked_at_and_a_killed_worker_is_replaced(new_stream, caplog):
@@ -182,7 +183,7 @@ async def test_a_file_is_looked_at_whole_and_is_done(new_stream, tmp_path):
     stream = new_stream(str(path), {}, rate={"unit": "frame", "value": 2})
     stream.move(stream.state, "created")
     with trio.fail_after(20):
-        await stream.run()
+        await Supervisor(stream).run()
     frames = stream.ledger.frames()
     assert states(stream) == ["pending", "in_progress", "done"]
     assert (frames["decoded"], frames["analysed"], frames["skipped"]["rate"]) == (48, 24, 24)
@@ -234,7 +235,7 @@ async def test_what_ends_the_worker_is_blamed_and_set_aside(new_stream, act, cod
         await until(lambda: len(stream.events) > count)
         assert set(stream.set_aside) == {"a1"}
         assert codes(stream).count(code) >= 3
-        assert any(re.search(said, change.reason) for change in stream._services.listener.changes)
+        assert any(re.search(said, change.reason) for change in stream.services.listener.changes)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +278,7 @@ async def test_a_server_that_is_away_is_tried_again_more_and_more_slowly(new_str
 
 async def test_a_worker_that_waits_to_connect_is_alive(new_stream, monkeypatch):
     """The kind is a back-off that is longer than a worker may be silent: it is not killed for that."""
-    monkeypatch.setattr("lva.video.stream.SILENT", 1.5)
+    monkeypatch.setattr("lva.video.watch.SILENT", 1.5)
     stream = new_stream("rtsp://127.0.0.1:1/x", decode_error_retry={"delay": 4})
     async with running(stream):
         await until(lambda: codes(stream).count("connection_failed") >= 2)
@@ -290,7 +291,7 @@ async def test_attempts_may_be_limited(new_stream):
     )
     stream.move(stream.state, "created")
     with trio.fail_after(20):
-        await stream.run()
+        await Supervisor(stream).run()
     assert states(stream) == ["pending", "restart", "pending", "failure"]
     assert "no attempt is left" in stream.change.reason
     assert "attempt 1 of 1" in stream.log[1]["reason"]

@@ -1,0 +1,74 @@
+"""Attempts to get a stream's frames again: how many there may be, and the back-off before each."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import trio
+
+from lva.video.codes import CODES, SLOW, StreamState
+from lva.video.definition import Retry
+from lva.video.stream import Stream
+
+#: For how long frames must come until earlier failures are forgotten.
+LASTING: Final = 10.0
+#: Longest back-off in seconds, and the shortest for what will not get better soon.
+MOST_DELAY: Final = 60.0
+SLOW_DELAY: Final = 10.0
+#: The first back-off, in seconds, when a worker died: nobody outside is hurt by another.
+CRASH_DELAY: Final = 0.1
+
+
+class Retries:
+    """The attempts of one stream since it was begun.
+
+    Args:
+        stream: It.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._failures = {"eof_retry": 0, "decode_error_retry": 0}
+        self._frames_since: float | None = None
+
+    def frames_come(self) -> None:
+        """Note that the first frame of a connection has come."""
+        self._frames_since = trio.current_time()
+
+    def used_up(self, code: str) -> StreamState | None:
+        """Count a failure; return the state to end in if no attempt is left."""
+        if self._frames_since is not None and trio.current_time() - self._frames_since > LASTING:
+            self._failures = dict.fromkeys(self._failures, 0)
+        self._frames_since = None
+        name, retry = self._retry(code)
+        self._failures[name] += 1
+        if retry.attempt_count is None or self._failures[name] <= retry.attempt_count:
+            return None
+        return StreamState.DONE if code == "end_of_stream" else StreamState.FAILURE
+
+    async def wait(self, code: str, reason: str) -> None:
+        """Wait for the next attempt, the stream being in `restart` meanwhile, and in `pending` then."""
+        name, retry = self._retry(code)
+        attempt = self._failures[name]
+        first = CRASH_DELAY if code == "worker_crashed" and attempt == 1 else retry.delay
+        delay = self._delay(code, first, attempt)
+        most = "" if retry.attempt_count is None else f" of {retry.attempt_count}"
+        reconnects = self._stream.ledger.reconnects
+        reconnects[code] = reconnects.get(code, 0) + 1
+        self._stream.move(
+            StreamState.RESTART,
+            f"{CODES[code]} ({reason}); attempt {attempt}{most} to reconnect in {delay:.1f} s",
+            code,
+        )
+        await trio.sleep(delay)
+        self._stream.move(StreamState.PENDING, "connecting")
+
+    def _retry(self, code: str) -> tuple[str, Retry]:
+        name = "eof_retry" if code == "end_of_stream" else "decode_error_retry"
+        return name, getattr(self._stream.definition, name)
+
+    def _delay(self, code: str, first: float, attempt: int) -> float:
+        """Return the back-off: doubled with each attempt, at most a minute, with half of it jittered."""
+        first = max(first, SLOW_DELAY) if code in SLOW else first
+        most = max(first, min(MOST_DELAY, first * 2.0 ** min(attempt - 1, 16)))
+        return most * self._stream.services.rng.uniform(0.5, 1.0)

@@ -1,0 +1,121 @@
+"""Works on one stream: within its schedule, one worker after the other, until it is done or has failed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final
+
+import trio
+
+from lva.errors import counted
+from lva.video.attempt import Attempt
+from lva.video.codes import Ended, StreamState
+from lva.video.process import open_worker
+from lva.video.retries import Retries
+from lva.video.schedule import works_at
+from lva.video.stream import Stream
+from lva.video.watch import StallLimit
+
+#: Times that an analytics plugin may end the worker until it is set aside for the stream.
+MOST_CRASHES: Final = 3
+
+
+class Supervisor:
+    """The work on a stream, from its beginning or a user's `resume` on.
+
+    Args:
+        stream: It.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._retries = Retries(stream)
+        self._stall = StallLimit(stream.definition.timeout)
+        self._crashes: dict[str, int] = {}
+
+    async def run(self) -> None:
+        """Work on the stream until it is done or has failed.
+
+        Cancellation ends its worker, within a second and a half and a moment; no process is left.
+        """
+        stream = self._stream
+        while True:
+            await self._until_scheduled()
+            ended = await self._within_schedule()
+            if ended is None:
+                continue
+            if ended.blamed is not None:
+                self._blame(ended.blamed, ended.reason)
+            if ended.final is not None:
+                stream.move(ended.final, ended.reason, ended.code)
+                return
+            final = self._retries.used_up(ended.code)
+            if final is not None or not stream.definition.autorestart:
+                stream.move(final or StreamState.FAILURE, ended.reason, ended.code)
+                return
+            await self._retries.wait(ended.code, ended.reason)
+
+    async def _until_scheduled(self) -> None:
+        stream = self._stream
+        while not works_at(stream.definition.schedule, datetime.now()):  # noqa: DTZ005 - local time is meant
+            if stream.state is not StreamState.PAUSED:
+                stream.move(StreamState.PAUSED, "outside of its schedule")
+            await trio.sleep(1)
+        if stream.state is StreamState.PAUSED:
+            stream.move(StreamState.PENDING, "within its schedule")
+
+    async def _within_schedule(self) -> Ended | None:
+        """Let one worker work; return how that ended, None if the schedule did."""
+        ended = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._end_with_schedule, nursery.cancel_scope)
+            ended = await self._one_worker()
+            nursery.cancel_scope.cancel()
+        return ended
+
+    async def _end_with_schedule(self, scope: trio.CancelScope) -> None:
+        while works_at(self._stream.definition.schedule, datetime.now()):  # noqa: ASYNC110, DTZ005 - local time
+            await trio.sleep(1)
+        scope.cancel()
+
+    async def _one_worker(self) -> Ended:
+        stream, worker = self._stream, None
+        try:
+            spec = self._spec()
+        except (LookupError, ValueError) as error:  # deactivated, or reloaded with other parameters
+            return Ended("analytics_failed", str(error.args[0] if error.args else error))
+        try:
+            async with open_worker(spec) as worker:
+                stream.worker = worker
+                stream.ledger.begin(worker.board)
+                return await Attempt(stream, worker, self._retries, self._stall).run()
+        except OSError as error:
+            return Ended("worker_crashed", f"no worker process can be started: {error}")
+        finally:
+            stream.worker = None
+            if worker is not None:
+                stream.ledger.end()
+                worker.board.close()
+
+    def _spec(self) -> dict[str, Any]:
+        stream, definition = self._stream, self._stream.definition
+        return {
+            "stream_id": stream.id,
+            "name": definition.name,
+            "source": stream.source.as_message(),
+            "timeout": definition.timeout,
+            "rate": None if definition.rate is None else definition.rate.model_dump(),
+            "roi": None if definition.roi is None else definition.roi.model_dump(),
+            "analytics": [
+                spec
+                for spec in stream.services.analytics(definition)
+                if spec["name"] not in stream.set_aside
+            ],
+        }
+
+    def _blame(self, analytics: str, reason: str) -> None:
+        """Count that an analytics plugin ended the worker; the third time it is set aside."""
+        count = self._crashes[analytics] = self._crashes.get(analytics, 0) + 1
+        if count >= MOST_CRASHES:
+            why = f"it ended the worker {counted(count, 'time')}, last: {reason}"
+            self._stream.put_aside(analytics, why)

@@ -1,0 +1,153 @@
+"""Watches a worker: whether it hangs, gets no data, gets no frames, grows too large, or is silent.
+
+All times are of monotonic clocks.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import trio
+
+from lva.video.board import Board
+from lva.video.codes import Ended, StreamState
+from lva.video.process import WorkerProcess
+from lva.video.stream import Stream
+
+#: Seconds between two looks at a worker; for how long it may be silent.
+LOOK: Final = 0.25
+SILENT: Final = 5.0
+#: Longest interval between two packets, in seconds, to which the limit of a stall adapts.
+MOST_INTERVAL: Final = 60.0
+#: How often the limit of a stall, in units of the stream's `timeout`, is doubled at most.
+MOST_PATIENCE: Final = 40.0
+_SECOND: Final = 1e9
+
+
+class StallLimit:
+    """For how long no data may come: it adapts to what was seen, over all workers of a stream.
+
+    One frame a minute is no stall, and a slow stream is not ended for ever.
+
+    Args:
+        timeout: The stream's, in seconds.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._longest = 0.0  # seconds between two packets, so far
+        self._patience = 1.0
+        self._last_packet = 0
+
+    @property
+    def seconds(self) -> float:
+        """The limit now."""
+        return max(self._timeout * self._patience, 4 * self._longest)
+
+    def note_packet(self, at: int) -> None:
+        """Take the time of the newest packet, in monotonic nanoseconds."""
+        if at != self._last_packet:
+            interval = (at - self._last_packet) / _SECOND
+            if self._last_packet and interval < MOST_INTERVAL:
+                self._longest = max(self._longest, interval)
+            self._last_packet = at
+
+    def note_stall(self) -> None:
+        """Be more patient the next time."""
+        self._patience = min(self._patience * 2, MOST_PATIENCE)
+
+
+class Watch:
+    """The watch over one worker of a stream.
+
+    Args:
+        stream: It.
+        worker: The process.
+        stall: The stream's limit.
+    """
+
+    def __init__(self, stream: Stream, worker: WorkerProcess, stall: StallLimit) -> None:
+        self._stream = stream
+        self._worker = worker
+        self._stall = stall
+        self._heard = trio.current_time()
+
+    def note_heard(self) -> None:
+        """Note that the worker has said something."""
+        self._heard = trio.current_time()
+
+    async def run(self) -> Ended:
+        """Look at the worker from time to time; return what it is to be ended for.
+
+        After a pause of the service itself, nobody is judged for a while.
+        """
+        looked = trio.current_time()
+        judge_from = 0.0
+        while True:
+            await trio.sleep(LOOK)
+            now = trio.current_time()
+            if now - looked > LOOK + 1:
+                judge_from = now + SILENT
+                self._heard = now
+            looked = now
+            if now < judge_from:
+                continue
+            ended = self._hung() or self._stalled() or self._too_large() or self._silent(now)
+            if ended is not None:
+                self._worker.hangs = True
+                return ended
+
+    def _hung(self) -> Ended | None:
+        limit = self._stream.definition.analytics_timeout
+        board = self._worker.board
+        if board["step"] <= 1 or _seconds_since(board["step_since"]) <= limit:
+            return None
+        step = self._worker.step()
+        if step is None:
+            return None
+        return Ended("analytics_hung", f"{step[1]} took longer than {limit:g} s", blamed=step[0])
+
+    def _stalled(self) -> Ended | None:
+        board, timeout = self._worker.board, self._stream.definition.timeout
+        reading = board["reading_since"]
+        if self._stream.state is not StreamState.IN_PROGRESS:
+            # FFmpeg's own limit counts for opening and once more for looking into the stream.
+            limit = 2 * timeout + 1
+            if reading and _seconds_since(reading) > limit:
+                return Ended("timeout", f"no frame within {limit:g} s of connecting")
+            return None
+        if not reading or not self._stream.source.live:
+            limit = 10 * timeout
+            silent = bool(reading) and _seconds_since(reading) > limit
+            return Ended("stalled", f"one read took longer than {limit:g} s") if silent else None
+        return self._without_data(board)
+
+    def _without_data(self, board: Board) -> Ended | None:
+        waits, limit = _seconds_since(board["last_packet"]), self._stall.seconds
+        if waits > limit:
+            self._stall.note_stall()
+            return Ended("stalled", f"no data for {limit:.1f} s")
+        self._stall.note_packet(board["last_packet"])
+        silent_frames = (board["last_packet"] - board["last_frame"]) / _SECOND
+        if silent_frames > 3 * limit:
+            return Ended("stalled", f"data, but no frame for {silent_frames:.1f} s")
+        return None
+
+    def _too_large(self) -> Ended | None:
+        limit = self._stream.definition.memory_limit
+        used = self._worker.memory()
+        if used is None or used <= limit:
+            return None
+        step = self._worker.step()
+        size = f"{used // 2**20} MiB of memory, more than {limit // 2**20} MiB"
+        return Ended("memory_limit", size, blamed=None if step is None else step[0])
+
+    def _silent(self, now: float) -> Ended | None:
+        if now - self._heard <= SILENT:
+            return None
+        return Ended("worker_silent", f"nothing was heard of the worker for {SILENT:.0f} s")
+
+
+def _seconds_since(nanoseconds: int) -> float:
+    return (time.monotonic_ns() - nanoseconds) / _SECOND
