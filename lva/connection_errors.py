@@ -7,7 +7,6 @@ end nothing but its own connection.
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -16,6 +15,7 @@ from lva.host.runtimes.errors import split_cancelled
 from lva.logs import brief, service_logger
 from lva.points import CONNECTION_ERRORS, SERVICE, MonitoringPoint
 from lva.recurring import Recurring
+from lva.stacks import steps_of
 
 LOGGER: Final = service_logger("lva.service")
 #: The error code of a connection that an error of the server has ended.
@@ -81,5 +81,7 @@ def _first(error: BaseException) -> BaseException:
 
 
 def _where(error: BaseException) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"
+    steps = [*steps_of(error.__traceback__)]
+    if not steps:
+        return "an unknown place"
+    return f"{steps[-1].tb_frame.f_code.co_filename}:{steps[-1].tb_lineno}"

@@ -1,11 +1,11 @@
-"""Walks over frames: of a thread, of a suspended coroutine, of a task."""
+"""Walks over frames: of a thread, of a suspended coroutine, of a task, of an error."""
 
 from __future__ import annotations
 
 import sys
 import threading
 from collections.abc import Iterator
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
 
@@ -36,6 +36,13 @@ def frames_of_coroutine(coro: Any) -> Iterator[FrameType]:
             or getattr(coro, "gi_yieldfrom", None)
             or getattr(coro, "ag_await", None)
         )
+
+
+def steps_of(trace: TracebackType | None) -> Iterator[TracebackType]:
+    """Yield the steps of a traceback; the last is where the error was raised."""
+    while trace is not None:
+        yield trace
+        trace = trace.tb_next
 
 
 def line_of(frame: FrameType) -> str:

@@ -387,6 +387,12 @@ def run_virtual(main: Callable[[], Awaitable[None]]) -> None:
         Patience.BRIEFLY = usual
 
 
+class Number(int):
+    """Stands for a point where only order and number matter: it has no size."""
+
+    size = 0
+
+
 class StubRandom(random.Random):
     """Draws a fixed share of each range, and keeps the upper bounds that it was asked for."""
 

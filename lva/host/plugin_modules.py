@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import TracebackType
 from typing import Any, Final
+
+from lva.stacks import steps_of
 
 #: The package that plugin modules are imported under.
 PACKAGE: Final = "lva_plugins"
@@ -24,3 +27,10 @@ def package_of(module: str) -> str:
     """Return what the names of a plugin's modules begin with, by that of the one that has its class."""
     package, _, rest = module.partition(".")
     return f"{package}.{rest.partition('.')[0]}" if package == PACKAGE else module
+
+
+def plugin_step(error: BaseException) -> TracebackType | None:
+    """Return the innermost step of an error's traceback that is in code of a plugin, if any."""
+    steps = steps_of(error.__traceback__)
+    own = [step for step in steps if is_plugin_module(step.tb_frame.f_globals)]
+    return own[-1] if own else None

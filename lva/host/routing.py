@@ -55,9 +55,9 @@ class Owner:
     Attributes:
         name: The plugin's name; None for the service.
         retry_after: Tells how many seconds a client should wait while the gate is waiting.
+        across: Calls its handlers, where that is not done in the request's own task.
         calls: The requests its handlers are serving.
         routes: Its routes, by what makes a path unique; kept by the table.
-        across: Calls its handlers, where that is not done in the request's own task.
     """
 
     def __init__(self, name: str | None, gate: Gate = Gate.WAITING) -> None:
@@ -69,6 +69,13 @@ class Owner:
         self.calls: set[Cancellable] = set()
         self.routes: dict[_Shape, Route] = {}
         self._idle = trio.Event()
+
+    def serve(
+        self, retry_after: Callable[[], float], across: Callable[..., Awaitable[Any]] | None
+    ) -> None:
+        """Be served by another life of the plugin from now on; see the attributes for the arguments."""
+        self.retry_after = retry_after
+        self.across = across
 
     @property
     def gate(self) -> Gate:

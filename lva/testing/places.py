@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import linecache
-import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from lva.host.plugin_modules import is_plugin_module
+from lva.host.plugin_modules import plugin_step
 from lva.stacks import callers, frames_of_coroutine
 
 
@@ -62,12 +61,9 @@ def _places(frames: Iterable[FrameType], root: str) -> Iterator[Place]:
 
 def error_place(error: BaseException) -> Place | None:
     """Return the innermost line of plugin code that an error came through."""
-    places = []
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        if is_plugin_module(frame.f_globals):
-            places.append(Place(frame.f_code.co_filename, line, frame.f_code.co_name))
-    if places:
-        return places[-1]
+    if (step := plugin_step(error)) is not None:
+        code = step.tb_frame.f_code
+        return Place(code.co_filename, step.tb_lineno, code.co_name)
     causes = list(error.exceptions) if isinstance(error, BaseExceptionGroup) else []
     for cause in (*causes, error.__cause__, error.__context__):
         if cause is not None and (place := error_place(cause)) is not None:

@@ -30,7 +30,14 @@ from lva.logs import current_plugin
 from lva.settings import Settings
 from lva.testing.blocks import BlockWatch
 from lva.testing.captured import CapturedLog
-from lva.testing.leftovers import HINTS, Origins, host_leftovers, left_since, snapshot
+from lva.testing.leftovers import (
+    HINTS,
+    Origins,
+    Snapshot,
+    host_leftovers,
+    left_since,
+    snapshot,
+)
 from lva.testing.places import coroutine_place, error_place, parsed_place
 from lva.testing.probe import CLOSE, INITIALIZE, InjectedError, Plan, Probe
 from lva.testing.report import Breach
@@ -159,14 +166,7 @@ async def trial(
                 except Exception as error:  # noqa: BLE001 - raised below, outside of the nurseries
                     failure = error
                 with trio.CancelScope(shield=True):
-                    if world is not None:
-                        await world.look(run.client)
-                    await run.client.aclose()
-                    await _stop(run)
-                    left = await left_since(before, root, origins, world)
-                    run.problems = _merged(run.problems, left)
-                    run.problems = _with_places(run)
-                    await _end_by_force(run)
+                    await _end(run, before, origins)
                 nursery.cancel_scope.cancel()
             for instrument in instruments:
                 trio.lowlevel.remove_instrument(instrument)
@@ -247,6 +247,18 @@ async def _start(
     )
     await nursery.start(host.run)
     return Trial(loaded, settings, host, probe, root, client, virtual)
+
+
+async def _end(run: Trial, before: Snapshot, origins: Origins) -> None:
+    """Stop the host, and note what the plugin leaves; then end that by force."""
+    if run.world is not None:
+        await run.world.look(run.client)
+    await run.client.aclose()
+    await _stop(run)
+    left = await left_since(before, run.root, origins, run.world)
+    run.problems = _merged(run.problems, left)
+    run.problems = _with_places(run)
+    await _end_by_force(run)
 
 
 async def _stop(run: Trial) -> None:

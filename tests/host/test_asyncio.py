@@ -37,7 +37,15 @@ from lva.host.runtimes import loop as loops
 from lva.host.runtimes import own_tasks
 from lva.host.runtimes.places import frames_of_thread
 from tests.log_lines import names_plugin
-from tests.support import examples, host_settings, journal, numbered, running_host, write_plugin
+from tests.support import (
+    Number,
+    examples,
+    host_settings,
+    journal,
+    numbered,
+    running_host,
+    write_plugin,
+)
 from tests.telling import (
     ASYNCIO_STYLE,
     PATIENCE,
@@ -1806,7 +1814,7 @@ async def test_a_busy_loop_is_not_taken_for_a_blocked_one(tmp_path, told):
 @examples(30)
 def test_a_crossing_is_a_bounded_queue_before_the_queue(limit, overflow, steps):
     async def main() -> None:
-        bounds = Bounds(limit, drop_oldest=overflow == "drop_oldest", size_of=lambda _point: 0)
+        bounds = Bounds(limit, drop_oldest=overflow == "drop_oldest")
         mailbox = MemoryMailbox(bounds, 5)
         crossing: list[int] = []
         model: list[int] = []
@@ -1818,7 +1826,7 @@ def test_a_crossing_is_a_bounded_queue_before_the_queue(limit, overflow, steps):
             return excess
 
         for step, count in [*steps, ("arrive", 0)]:
-            new = list(range(made, made + count))
+            new = [*map(Number, range(made, made + count))]
             if step == "cross":
                 made += count
                 mailbox.cross(new)

@@ -8,7 +8,7 @@ from typing import Any
 
 import trio
 
-from lva.host.delivery.queue import Batch, Bounds
+from lva.host.delivery.queue import Batch, Bounds, size_of
 from lva.host.delivery.segment import MOST_BYTES, MOST_POINTS, Segment
 from lva.host.delivery.spool_writer import SpoolWriter
 
@@ -66,7 +66,7 @@ class Backlog:
                 self._writer.begin(segment)
                 self.segments.append(segment)
             part = points[done : done + most - segment.count]
-            segment.add(part, size if len(part) == len(points) else self.bounds.measure(part))
+            segment.add(part, size if len(part) == len(points) else size_of(part))
             done += len(part)
 
     def recover(self, segment: Segment) -> None:
@@ -120,7 +120,7 @@ class Backlog:
             self._writer.open = None
         if segment.points is not None:
             self.points -= segment.waiting
-            self.bytes -= self.bounds.measure(segment.points[segment.taken :])
+            self.bytes -= size_of(segment.points[segment.taken :])
             segment.points = None
 
     def remove(self, segment: Segment) -> None:
@@ -153,7 +153,7 @@ class Backlog:
         """Take the points of a segment into memory again."""
         segment.points = points
         self.points += segment.waiting
-        self.bytes += self.bounds.measure(points)
+        self.bytes += size_of(points)
         self.forget_stored()
 
     def fill(self, batch: Batch, size: int) -> None:
@@ -166,7 +166,7 @@ class Backlog:
             batch.add(part, front)
             front.taken += len(part)
             self.points -= len(part)
-            self.bytes -= self.bounds.measure(part)
+            self.bytes -= size_of(part)
             if front.waiting:
                 continue
             self.segments.popleft()

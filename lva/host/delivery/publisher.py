@@ -82,25 +82,12 @@ class Publisher:
         try:
             kind, takers = self._ways[event]
         except KeyError:
-            raise ValueError(
-                f"unknown event {event!r}{suggestion(str(event), EVENT_TYPES)};"
-                f" available: {listing(EVENT_TYPES)}"
-            ) from None
-        batch = tuple(points)
+            raise _unknown(event) from None
         if forks.in_child:
-            forks.refuse(len(batch))
+            forks.refuse(len(tuple(points)))
+        batch, size = _checked(kind, points)
         if not batch:
             return True
-        item = kind.item
-        for point in batch:
-            if type(point) is not item:
-                batch = _whole(kind, batch)
-                break
-        try:
-            size = size_of(batch)
-        except AttributeError:  # a point was made without its constructor
-            batch = _whole(kind, batch)
-            size = size_of(batch)
         if self.taps.open:
             self.taps.offer(PUBLISHED, source, batch)
         at_home = get_ident() == self._thread
@@ -125,6 +112,26 @@ class Publisher:
         if not self._stopping():
             return True
         return not any(mailbox.closed.is_set() for mailbox, _ in takers)
+
+
+def _unknown(event: object) -> ValueError:
+    hint = suggestion(str(event), EVENT_TYPES)
+    return ValueError(f"unknown event {event!r}{hint}; available: {listing(EVENT_TYPES)}")
+
+
+def _checked(kind: EventType, points: Iterable[Any]) -> tuple[tuple[Any, ...], int]:
+    """Return points that are known to be whole, and their size in bytes."""
+    batch = tuple(points)
+    item = kind.item
+    for point in batch:
+        if type(point) is not item:
+            batch = _whole(kind, batch)
+            break
+    try:
+        return batch, size_of(batch)
+    except AttributeError:  # a point was made without its constructor
+        batch = _whole(kind, batch)
+        return batch, size_of(batch)
 
 
 def _whole(kind: EventType, points: Iterable[Any]) -> tuple[Any, ...]:

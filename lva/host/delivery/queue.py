@@ -14,15 +14,14 @@ from typing import Any, Final
 _AT_ONCE: Final = 0.001
 #: Fewest points of a chunk that no more points join.
 _TOGETHER: Final = 100
-#: Tells the size of a point in memory, in bytes, roughly: that of its names and values.
-SIZE_OF: Final[Callable[[Any], int]] = attrgetter("size")
+_SIZE: Final[Callable[[Any], int]] = attrgetter("size")
 
 
 def size_of(points: Sequence[Any]) -> int:
-    """Return the size of points in memory, in bytes."""
+    """Return the size of points in memory, in bytes, roughly: that of their names and values."""
     if len(points) == 1:  # as most publishers do, and cheaper without an iterator
         return points[0].size  # type: ignore[no-any-return] # points have a size by contract
-    return sum(map(SIZE_OF, points))
+    return sum(map(_SIZE, points))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,26 +32,18 @@ class Bounds:
         points: Most points.
         bytes: Most bytes.
         drop_oldest: Whether the oldest points go, and not those that came last.
-        size_of: Tells the size of a point in bytes.
     """
 
     points: int
     bytes: float = math.inf
     drop_oldest: bool = True
-    size_of: Callable[[Any], int] = SIZE_OF
-
-    def measure(self, points: Sequence[Any]) -> int:
-        """Return the size of points, in bytes."""
-        if len(points) == 1:  # as most publishers do, and cheaper without an iterator
-            return self.size_of(points[0])
-        return sum(map(self.size_of, points))
 
     def without_giants(self, points: Sequence[Any], size: int) -> tuple[Sequence[Any], int]:
         """Return points, and their size, without those that fit into nothing but would drive out others."""
         if size <= self.bytes:
             return points, size
-        points = [point for point in points if self.size_of(point) <= self.bytes]
-        return points, self.measure(points)
+        points = [point for point in points if point.size <= self.bytes]
+        return points, size_of(points)
 
     def fitting(
         self, points: Sequence[Any], size: int, room: int, bytes_room: float
@@ -63,7 +54,7 @@ class Bounds:
         kept: list[Any] = []
         size = 0
         for point in reversed(points) if self.drop_oldest else points:
-            size += (more := self.size_of(point))
+            size += (more := point.size)
             if len(kept) >= room or size > bytes_room:
                 size -= more
                 break
@@ -162,7 +153,7 @@ class Queue:
         """Append points; return how many, of the old ones or of these, were dropped to make room."""
         bounds, dropped = self.bounds, 0
         if size is None:
-            size = bounds.measure(points)
+            size = size_of(points)
         there, there_bytes = self.points + len(points), self.bytes + size
         if there > bounds.points or there_bytes > bounds.bytes:
             points, size = self._make_room(points, size)
@@ -194,7 +185,7 @@ class Queue:
         """Return how many points at the head of the first chunk have this size; or all of it has less."""
         count = 0
         for count, point in enumerate(self._chunks[0].points, 1):  # noqa: B007 - used after the loop
-            size -= self.bounds.size_of(point)
+            size -= point.size
             if size <= 0:
                 break
         return count
@@ -209,7 +200,7 @@ class Queue:
             part, size = chunk.points, chunk.size
         else:
             part, chunk.points = chunk.points[:most], chunk.points[most:]
-            size = self.bounds.measure(part)
+            size = size_of(part)
             chunk.size -= size
         self.points -= len(part)
         self.bytes -= size

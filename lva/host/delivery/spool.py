@@ -21,7 +21,7 @@ from lva.errors import counted
 from lva.host.delivery.backlog import Backlog
 from lva.host.delivery.ledger import DAMAGED, OVERFLOW
 from lva.host.delivery.mailbox import Mailbox
-from lva.host.delivery.queue import Batch, Bounds
+from lva.host.delivery.queue import Batch, Bounds, size_of
 from lva.host.delivery.segment import Segment
 from lva.host.delivery.spool_file import SpoolFile
 from lva.host.delivery.spool_writer import SpoolWriter
@@ -85,7 +85,7 @@ class SpooledMailbox(Mailbox):
     def offer(self, points: Sequence[Any], size: int | None = None) -> None:
         with self.books:
             if self._accepts:
-                self._accept(points, self._bounds.measure(points) if size is None else size)
+                self._accept(points, size_of(points) if size is None else size)
             else:
                 self._refuse(len(points))
 

@@ -82,9 +82,8 @@ class PluginLife:
             loaded.classes, loaded.settings, self._patience
         )
         self.owner: Owner = self.record.owner
-        self.owner.retry_after = self._retry_after
-        self.owner.across = runtime.across
-        runtime.failed = self._task_failed
+        self.owner.serve(self._retry_after, runtime.across)
+        runtime.report_to(self._task_failed)
         self._runtime = runtime
         self._routes = services.routes
         door = Door(record, services.routes)

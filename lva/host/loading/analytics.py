@@ -10,6 +10,7 @@ from typing import Any
 
 from lva.contract import BaseAnalyticsPlugin
 from lva.errors import Problem, hint, listing
+from lva.host.loading.classes import defined
 from lva.host.loading.configuration import PluginClass, place_of
 from lva.host.loading.finder import PluginFileError
 
@@ -28,14 +29,7 @@ def analytics_class(
         others: The classes of other kinds that they define; beside an analytics class there may be none.
         problems: Gets what is wrong, also that there is no plugin class at all.
     """
-    found = [
-        value
-        for source in own
-        for value in list(vars(source).values())
-        if inspect.isclass(value)
-        and value.__module__ == source.__name__
-        and issubclass(value, BaseAnalyticsPlugin)
-    ]
+    found: list[type[BaseAnalyticsPlugin]] = defined(own, BaseAnalyticsPlugin)
     if not found:
         if not others and not problems:
             why = (

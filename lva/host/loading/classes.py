@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import get_args
+from typing import Any, get_args
 
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin, Plugin, RuntimeName
 from lva.errors import Problem, hint, listing
@@ -28,6 +28,19 @@ def collecting(problems: list[Problem]) -> Iterator[None]:
         problems += error.problems
 
 
+def defined(own: Sequence[ModuleType], *bases: type) -> list[Any]:
+    """Return the classes derived from one of `bases` that these modules define, each once, in their order."""
+    values = [(source, value) for source in own for value in list(vars(source).values())]
+    found = [
+        value
+        for source, value in values
+        if inspect.isclass(value)
+        and value.__module__ == source.__name__
+        and issubclass(value, bases)
+    ]
+    return list(dict.fromkeys(found))
+
+
 def plugin_classes(
     own: Sequence[ModuleType], path: Path, problems: list[Problem]
 ) -> tuple[PluginClass, ...]:
@@ -35,20 +48,12 @@ def plugin_classes(
 
     With them those that are abstract by mistake, so that the rest of them is looked at too.
     """
-    found: dict[PluginClass, None] = {}
-    for source in own:
-        for value in list(vars(source).values()):
-            if (
-                inspect.isclass(value)
-                and value.__module__ == source.__name__
-                and issubclass(value, BaseEventPlugin | BaseBackgroundPlugin)
-            ):
-                found[value] = None
+    found: list[PluginClass] = defined(own, BaseEventPlugin, BaseBackgroundPlugin)
     meant = []
     for cls in found:
         before = len(problems)
         with collecting(problems):
-            _check_class(cls, [*found], path)
+            _check_class(cls, found, path)
         if not inspect.isabstract(cls) or len(problems) > before:
             meant.append(cls)
     return tuple(meant)

@@ -13,7 +13,6 @@ import os
 import re
 import stat
 import sys
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.abc import Loader, MetaPathFinder
@@ -363,11 +362,3 @@ def _up_to(path: str, directory: str) -> Iterator[str]:
 def _is_ours(module: object) -> bool:
     """Return whether something in `sys.modules` is a module of a plugin; there may be anything in it."""
     return isinstance(module, ModuleType) and is_plugin_module(vars(module))
-
-
-def plugin_line(error: BaseException) -> traceback.FrameSummary | None:
-    """Return the innermost line of plugin code that an error came through, if any."""
-    trace = error.__traceback__
-    frames = zip(traceback.walk_tb(trace), traceback.extract_tb(trace), strict=True)
-    lines = [line for (frame, _), line in frames if is_plugin_module(frame.f_globals)]
-    return lines[-1] if lines else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found] # the stubs leave it out; `signal` is made of it
 import contextlib
+import linecache
 import signal
 import sys
 import threading
@@ -27,14 +28,8 @@ from lva.host.delivery.spool_file import open_spool
 from lva.host.loading.analytics import analytics_class, check_defaults
 from lva.host.loading.classes import check_event_loop, collecting, plugin_classes, runtime_of
 from lva.host.loading.configuration import PluginClass, configs_of, with_defaults
-from lva.host.loading.finder import (
-    PLUGIN_NAME,
-    PluginFileError,
-    PluginFinder,
-    PluginLocation,
-    plugin_line,
-)
-from lva.host.plugin_modules import PACKAGE
+from lva.host.loading.finder import PLUGIN_NAME, PluginFileError, PluginFinder, PluginLocation
+from lva.host.plugin_modules import PACKAGE, plugin_step
 from lva.host.process.guard import kept_by
 from lva.host.process.starts import imported
 from lva.host.process.state import closed_descriptors
@@ -310,16 +305,18 @@ def _import(finder: PluginFinder, place: PluginLocation) -> ModuleType:
 
 def _import_failure(error: BaseException, path: Path) -> Problem:
     """Name the line of the plugin's own code that failed, and for a missing module what to do."""
-    line = plugin_line(error)
-    file = Path(line.filename) if line else path
-    source = f"\n    {line.line}" if line and line.line else ""
+    step = plugin_step(error)
+    file = Path(step.tb_frame.f_code.co_filename) if step else path
+    linecache.checkcache(str(file))
+    code = linecache.getline(str(file), step.tb_lineno).strip() if step else ""
+    source = f"\n    {code}" if code else ""
     todo = ""
     if isinstance(error, ModuleNotFoundError) and error.name:
         todo = _missing_module(error.name, file.parent)
     elif isinstance(error, ImportError) and error.name in luna.MODULES:
         todo = f"; available there: {listing(luna.MODULES[error.name])}"
     said = f"importing it failed with {brief(error)}{todo}{source}"
-    return Problem(said, file, line.lineno if line else None, "import")
+    return Problem(said, file, step.tb_lineno if step else None, "import")
 
 
 def _missing_module(name: str, directory: Path) -> str:

@@ -10,6 +10,7 @@ import trio
 
 from lva.error_text import has_text
 from lva.host import HOST_DIR
+from lva.stacks import steps_of
 
 _HOST_DIR: Final = str(HOST_DIR)
 
@@ -59,10 +60,8 @@ def unwrap(error: BaseException) -> BaseException:
 
 def without_host_frames(error: BaseException) -> BaseException:
     """Cut the host's frames off the start of a traceback: its reader wants the plugin's."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if not file.startswith(_HOST_DIR):
+    first = None
+    for first in steps_of(error.__traceback__):
+        if not first.tb_frame.f_code.co_filename.startswith(_HOST_DIR):
             break
-        trace = trace.tb_next
-    return error.with_traceback(trace)
+    return error.with_traceback(first)

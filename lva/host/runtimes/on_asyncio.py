@@ -16,7 +16,7 @@ from lva.host.runtimes.calls import Call, TrioCall
 from lva.host.runtimes.errors import OwnCancellationError, awaitable, without_host_frames
 from lva.host.runtimes.loop import RECANCEL, LoopThread
 from lva.host.runtimes.patience import Patience
-from lva.host.runtimes.runtime import Across, Constructed, Runtime
+from lva.host.runtimes.runtime import Across, Constructed, Failed, Runtime
 from lva.logs import current_plugin
 
 
@@ -42,7 +42,10 @@ class AsyncioRuntime(Runtime):
         self._active: Call | None = None
         self._started: list[AsyncioCall] = []
         self.across: Across | None = self._call_handler
-        self.failed: Callable[[str, BaseException], None]
+        self._failed: Failed
+
+    def report_to(self, failed: Failed) -> None:
+        self._failed = failed
 
     @property
     def _loop(self) -> LoopThread:
@@ -59,7 +62,7 @@ class AsyncioRuntime(Runtime):
 
     def _on_failure(self, where: str, error: BaseException) -> None:
         keep_text(without_host_frames(error))
-        self._soon(lambda: self.failed(where, error))
+        self._soon(lambda: self._failed(where, error))
 
     def _on_end(self) -> None:
         self._soon(self._ended.set)

@@ -13,7 +13,7 @@ from lva.host.process.threads import AbandonableThread
 from lva.host.runtimes.calls import TrioCall
 from lva.host.runtimes.errors import awaitable
 from lva.host.runtimes.patience import Patience
-from lva.host.runtimes.runtime import Across, Constructed, Runtime
+from lva.host.runtimes.runtime import Across, Constructed, Failed, Runtime
 from lva.logs import current_plugin
 
 
@@ -26,11 +26,13 @@ class TrioRuntime(Runtime):
     """
 
     across: Across | None = None
-    failed: Callable[[str, BaseException], None]  # never called: a task that fails ends its nursery
 
     def __init__(self, plugin: str, nursery: trio.Nursery) -> None:
         self._plugin = plugin
         self._nursery = nursery
+
+    def report_to(self, failed: Failed) -> None:
+        """Do nothing: a task that fails ends its nursery."""
 
     async def construct(
         self, what: str, make: Callable[[], Any], timeout: float

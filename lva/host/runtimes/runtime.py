@@ -26,6 +26,8 @@ class Constructed:
 
 #: Calls a route's handler, in a request's task, with a request that is complete and the path's variables.
 Across = Callable[..., Awaitable[Any]]
+#: Called, on Trio, with where an error came from, and the error.
+Failed = Callable[[str, BaseException], None]
 
 
 class Runtime(Protocol):
@@ -33,12 +35,12 @@ class Runtime(Protocol):
 
     Attributes:
         across: Calls the handlers of the plugin's routes; None if they run where requests are handled.
-        failed: Called, on Trio, with where an error came from and the error, for tasks of the plugin
-            that the host did not start.
     """
 
     across: Across | None
-    failed: Callable[[str, BaseException], None]
+
+    def report_to(self, failed: Failed) -> None:
+        """Say who is told of errors in tasks of the plugin that the host did not start."""
 
     async def construct(
         self, what: str, make: Callable[[], Any], timeout: float

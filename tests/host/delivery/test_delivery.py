@@ -30,6 +30,7 @@ from lva.host.runtimes.on_trio import TrioRuntime
 from lva.host.runtimes.patience import Patience
 from lva.settings import PluginSettings
 from tests.support import (
+    Number,
     StubRandom,
     examples,
     journal,
@@ -46,10 +47,18 @@ def numbers(points: Any) -> list[int]:
     return [point.fields["n"] for point in points]
 
 
+class Numbers(MemoryMailbox):
+    """A mailbox for plain numbers, as points without a size."""
+
+    def offer(self, points: Any, size: int | None = None) -> None:
+        super().offer([*map(Number, points)], size)
+
+    def cross(self, points: Any, filtered: int = 0) -> None:
+        super().cross([*map(Number, points)], filtered)
+
+
 def memory(limit: int, overflow: str = "drop_oldest") -> MemoryMailbox:
-    """Return a mailbox for plain numbers, which have no size."""
-    bounds = Bounds(limit, drop_oldest=overflow == "drop_oldest", size_of=lambda _: 0)
-    return MemoryMailbox(bounds, enough=10)
+    return Numbers(Bounds(limit, drop_oldest=overflow == "drop_oldest"), enough=10)
 
 
 async def take_all(mailbox: Mailbox) -> list[int]:
@@ -87,9 +96,9 @@ async def test_points_that_come_one_at_a_time_are_each_as_old_as_they_are(autoju
 
 @pytest.mark.parametrize("size", [1, 99, 100, 101])
 async def test_what_was_offered_stays_the_publishers_own(autojump_clock, size):
-    mailbox = memory(1000)
-    first, second = [0] * size, [1] * size
-    for chunk in (first, second, [2]):
+    mailbox = MemoryMailbox(Bounds(1000), enough=10)
+    first, second = [Number(0)] * size, [Number(1)] * size
+    for chunk in (first, second, [Number(2)]):
         mailbox.offer(chunk)
     assert first == [0] * size
     assert second == [1] * size
@@ -1541,7 +1550,7 @@ def test_every_point_is_in_exactly_one_place_at_every_moment(
 
 
 async def test_an_overflow_while_a_chunk_is_on_its_way_to_the_receiver_loses_nothing_uncounted():
-    mailbox = memory(10)
+    mailbox = MemoryMailbox(Bounds(10), enough=10)
     taken: list[int] = []
 
     async def receive() -> None:
