@@ -50,6 +50,13 @@ def pictures(session: nox.Session) -> None:
 
 
 @nox.session
+def steady(session: nox.Session) -> None:
+    """Run the tests 20 times in a row and print a table of the runs; `-- --help` tells of other ways."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.steady", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Run every benchmark."""
     session.install("-e", ".[bench]")

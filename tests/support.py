@@ -53,16 +53,9 @@ def numbered(count: int, start: int = 0) -> list[MonitoringPoint]:
     return [MonitoringPoint("numbers", 1.0, {}, {"n": n}) for n in range(start, start + count)]
 
 
-#: Names the directory for the bytecode of what tests start, where Python is told to keep none next to the
-#: source: to compile all anew would be a fifth of each start.
-BYTECODE: Final = "LVA_TESTS_BYTECODE"
-
-
 def clean_environment(**extra: str) -> dict[str, str]:
     """Return this process's environment without settings of the service, and with `extra`."""
     kept = {key: value for key, value in os.environ.items() if "LUNA_VIDEO_AGENT" not in key}
-    if kept.pop("PYTHONDONTWRITEBYTECODE", ""):
-        kept["PYTHONPYCACHEPREFIX"] = os.environ[BYTECODE]
     return {**kept, "PYTHONUNBUFFERED": "1", **extra}
 
 
