@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import trio
 from pydantic import BaseModel, BeforeValidator, Field
+from quart import Response
 from werkzeug.exceptions import BadRequest, Conflict, HTTPException, NotFound, ServiceUnavailable
 
 from lva import (
@@ -25,6 +26,7 @@ from lva import (
 )
 from lva.user_paths import absolute
 from lva.video.definition import StreamDefinition
+from lva.video.feed import Feed, TooManyReadersError
 from lva.video.process import worker_spec
 from lva.video.record import SeenEvent, StreamChange
 from lva.video.store import StoreError
@@ -34,6 +36,8 @@ from lva.video.streams import Pace, StreamRequestError, Streams
 #: Most entries of a page, and how long, in seconds, a preview is waited for.
 MAX_PAGE = 1000
 PREVIEW_PATIENCE = 3.0
+#: A proxy passes on what comes as it comes.
+_NOT_KEPT = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 #: Longest number in a query.
 MAX_DIGITS = 16
 
@@ -73,9 +77,11 @@ class StreamsPlugin(BaseBackgroundPlugin):
             StreamServices(self._analytics_of, self, self.logger, Pace()),
             config.max_streams,
         )
+        self._feed = Feed(self._streams.all)
         base = f"/{self.app.name}"
         self.addRoute(base, self.listing, {"get"})
         self.addRoute(base, self.create, {"post"})
+        self.addRoute(f"{base}/live", self.live)
         self.addRoute(f"{base}/<stream_id>", self.one, {"get"})
         self.addRoute(f"{base}/<stream_id>", self.replace, {"put"})
         self.addRoute(f"{base}/<stream_id>", self.patch, {"patch"})
@@ -87,6 +93,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
 
     async def start(self) -> None:
         assert self._streams is not None
+        self.nursery.start_soon(self._feed.run, name="the feed of streams")
         await self._streams.run()
 
     # What a worker is sent of analytics plugins.
@@ -112,12 +119,14 @@ class StreamsPlugin(BaseBackgroundPlugin):
 
     def changed(self, change: StreamChange) -> None:
         """Publish a change of a stream's state."""
+        self._feed.changed(change)
         fields = {"reason": change.reason[:1000], "code": change.code or ""}
         tags = {"stream": change.name, "stream_id": change.stream_id, "status": change.status.value}
         self._publish(MonitoringPoint("streams", change.time, tags, fields))
 
     def seen(self, event: SeenEvent) -> None:
         """Publish what an analytics plugin saw."""
+        self._feed.seen(event)
         tags = {
             "stream": event.name,
             "stream_id": event.stream_id,
@@ -212,6 +221,18 @@ class StreamsPlugin(BaseBackgroundPlugin):
         if len(found) > limit:
             following = f"{request.path}?limit={limit}&before={page[-1].number}"
         return {"events": [event.as_dict() for event in page], "next": following}
+
+    @query_parameter("stream", "Only the stream of this id or name.")
+    async def live(self, request: Any) -> Response:
+        """Answer GET /streams/live: server-sent events, of how the streams are and what happens."""
+        only = request.args.get("stream")
+        if only is not None:
+            only = self._stream(only).id
+        try:
+            body = self._feed.open(only)
+        except TooManyReadersError:
+            raise ServiceUnavailable("There are too many readers; close a console.") from None
+        return Response(body, content_type="text/event-stream", headers=_NOT_KEPT)
 
     async def preview(self, request: Any, stream_id: str) -> PluginResponse:
         """Answer GET /streams/ID/preview.jpg: a picture that is made now."""

@@ -123,6 +123,11 @@ class FrameLedger:
         self._board = None
         self._past["dropped_stop"] += _held(self._past)
 
+    @property
+    def decoded(self) -> int:
+        """How many frames were decoded until now."""
+        return self._past["decoded"] + (0 if self._board is None else self._board["decoded"])
+
     def counts(self) -> dict[str, int]:
         """Return all counters as they are now."""
         if self._board is None:

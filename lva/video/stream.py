@@ -15,6 +15,7 @@ import trio
 from lva.video.board import FrameLedger
 from lva.video.codes import TRANSITIONS, StreamState
 from lva.video.definition import StreamDefinition
+from lva.video.freshness import Freshness
 from lva.video.process import WorkerProcess
 from lva.video.record import Listener, SeenEvent, StreamChange
 from lva.video.source import Source
@@ -55,6 +56,7 @@ class Stream:
 
     Attributes:
         ledger: The account of its frames.
+        freshness: How many a second there are now, and how old the newest is.
         log: Its changes, oldest first.
         events: The newest events, oldest first.
         event_count: How many there were.
@@ -80,6 +82,7 @@ class Stream:
         self.state: StreamState = StreamState.PENDING
         self.change: StreamChange | None = None
         self.ledger: FrameLedger = FrameLedger()
+        self.freshness: Freshness = Freshness()
         self.log: deque[dict[str, Any]] = deque(maxlen=LOG_LENGTH)
         self.events: deque[SeenEvent] = deque(maxlen=EVENTS_KEPT)
         self.event_count: int = 0
@@ -112,6 +115,10 @@ class Stream:
         level = logging.WARNING if code and code != "end_of_stream" else logging.INFO
         self.logger.log(level, "stream %s: %s: %s", self.definition.name, state.value, reason)
         self.services.listener.changed(change)
+
+    def look(self, worker: WorkerProcess) -> None:
+        """Note how many frames there are now; to be called from time to time while a worker works."""
+        self.freshness.note(self.ledger.decoded, worker.board["last_frame"])
 
     def see(self, message: Mapping[str, Any], image: bytes) -> None:
         """Take an event that the worker sent.
@@ -162,6 +169,8 @@ class Stream:
             "frames": self.ledger.frames(),
             "input": self.ledger.source(),
             "frame_age_ms": self.ledger.ages(),
+            "fps": self.freshness.fps,
+            "picture_age": self.freshness.age,
             "worker": None if worker is None else {"pid": worker.pid, "memory": worker.memory()},
             "analytics": [
                 {"name": use.name, "set_aside": self.set_aside.get(use.name)}

@@ -94,6 +94,8 @@ class Supervisor:
         finally:
             stream.worker = None
             if worker is not None:
+                stream.look(worker)
+                stream.freshness.pause()
                 stream.ledger.end()
                 worker.board.close()
 

@@ -91,6 +91,7 @@ class Watch:
                 judge_from = now + SILENT
                 self._heard = now
             looked = now
+            self._stream.look(self._worker)
             if now < judge_from:
                 continue
             ended = self._hung() or self._stalled() or self._too_large() or self._silent(now)

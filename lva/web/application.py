@@ -30,7 +30,7 @@ from lva.host.runtimes.errors import split_cancelled
 from lva.host.watch.clock import enter_plugin, leave_plugin
 from lva.logs import brief
 from lva.settings import Settings
-from lva.web.bodies import stream_for_plugin
+from lva.web.bodies import end_with_server, stream_for_plugin
 from lva.web.complete import complete
 from lva.web.exchange import LOGGER, SCOPE_KEY, Body, Exchange, Scope, Send
 from lva.web.plain_results import plain
@@ -48,6 +48,7 @@ def web_application(
     routes: RouteTable,
     settings: Settings,
     check_admin: Callable[[Any], None] = lambda _: _refuse(),
+    closing: trio.Event | None = None,
 ) -> Web:
     """Return a new web application that serves what is in the route table.
 
@@ -56,8 +57,11 @@ def web_application(
         settings: Limits on requests.
         check_admin: Raises an HttpProblem for a request that may not do what only an administrator may;
             refuses all if left out.
+        closing: Set when the server is about to close its connections; never, if left out.
     """
-    return _WebApplication(routes, settings, check_admin)
+    return _WebApplication(
+        routes, settings, check_admin, trio.Event() if closing is None else closing
+    )
 
 
 # Private, because a class on top of Quart cannot pass `pyright --verifytypes`: Quart derives from a class
@@ -68,11 +72,16 @@ class _WebApplication(QuartTrio):
     request_class = ServiceRequest
 
     def __init__(
-        self, routes: RouteTable, settings: Settings, check_admin: Callable[[Any], None]
+        self,
+        routes: RouteTable,
+        settings: Settings,
+        check_admin: Callable[[Any], None],
+        closing: trio.Event,
     ) -> None:
         super().__init__("lva", static_folder=None)
         self.routes = routes
         self._check_admin = check_admin
+        self._closing = closing
         self.session_interface = _NoSessions()  # type: ignore[assignment] # Quart names one kind
         self.config["MAX_CONTENT_LENGTH"] = settings.max_body_size
         self.config["BODY_TIMEOUT"] = None  # whoever feeds the body keeps to the limit
@@ -179,6 +188,7 @@ class _WebApplication(QuartTrio):
             response = await self._response(result)
             if owner.across is None:
                 stream_for_plugin(name, response)
+            exchange.endless = end_with_server(response, self._closing)
             return response
         except HttpProblem:
             raise

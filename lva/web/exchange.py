@@ -176,6 +176,8 @@ class Exchange:
             self._settled = True
             elapsed = time.perf_counter() - self._clock
             self._collect(self._points(elapsed))
+            if self.endless and self.error_code is None:
+                return  # how long somebody has looked says nothing of the service
             owner = None if self._owner is None else self._owner.name
             self._observe(self.template, owner, self._status or 500, self.error_code, elapsed)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import trio
 from quart_trio.wrappers import TrioResponse
 
 from lva.logs import current_plugin
-from lva.web.bodies import stream_for_plugin
+from lva.web.bodies import end_with_server, stream_for_plugin
 
 ended: list[str | None] = []
 
@@ -52,3 +53,44 @@ async def test_other_bodies_are_left_as_they_are():
     stream_for_plugin("p", response)
     assert await response.get_data() == b"text"
     stream_for_plugin("p", None)
+
+
+async def for_ever():
+    try:
+        while True:
+            yield "data: 1\n\n"
+            await trio.sleep(1)
+    finally:
+        ended.append("events")
+
+
+async def test_server_sent_events_end_when_the_server_closes(autojump_clock):
+    """The kind: a response without an end, which the server would wait for at its own."""
+    ended.clear()
+    closing = trio.Event()
+    response = TrioResponse(for_ever(), content_type="text/event-stream; charset=utf-8")
+    assert end_with_server(response, closing)
+    assert response.timeout is None
+    seen = []
+    async with response.response as pieces:
+        async for piece in pieces:
+            seen.append(piece)
+            if len(seen) == 3:
+                closing.set()
+    assert len(seen) == 3
+    assert ended == ["events"]
+
+
+async def test_other_responses_end_by_themselves():
+    for response in (TrioResponse("text"), TrioResponse(asynchronous()), None):
+        assert not end_with_server(response, trio.Event())
+    await response_ended(TrioResponse(for_ever(), content_type="text/event-stream"))
+
+
+async def response_ended(response):
+    """Its own end, and being left early, close the plugin's generator."""
+    ended.clear()
+    assert end_with_server(response, trio.Event())
+    async with response.response as pieces:
+        assert await anext(aiter(pieces))
+    assert ended == ["events"]

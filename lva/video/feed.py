@@ -1,0 +1,204 @@
+"""Tells readers how the streams are, and what happens, as server-sent events.
+
+All is rendered once for all readers. What happens is gathered for a moment, and the oldest of too many
+events are left out and counted, so that a storm of events costs readers little. A reader that does not keep
+up is cut off.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import trio
+
+from lva.video.record import SeenEvent, StreamChange
+from lva.video.stream import Stream
+
+#: Seconds between two looks at what has happened; at every so many of them, streams are looked at, too.
+LOOK: Final = 0.25
+LOOKS: Final = 4
+#: For how many seconds changes of states are told to a new reader, and the most of each stream.
+WINDOW: Final = 900
+CHANGES: Final = 100
+#: Most events that are told at once; events of one stream that a new reader of it is told.
+EVENTS: Final = 100
+#: Messages that may wait for a reader before it is cut off; most readers.
+BACKLOG: Final = 16
+READERS: Final = 50
+
+
+class TooManyReadersError(Exception):
+    """There are as many readers as may be."""
+
+
+@dataclass(eq=False, slots=True)
+class _Reader:
+    """One reader; `stream_id` is that of the only stream it is told of, if there is one."""
+
+    stream_id: str | None
+    messages: trio.MemorySendChannel[bytes]
+
+
+class Feed:
+    """What readers are told.
+
+    Args:
+        streams: Returns all streams.
+    """
+
+    def __init__(self, streams: Callable[[], Iterable[Stream]]) -> None:
+        self._streams = streams
+        self._readers: set[_Reader] = set()
+        self._arrived = trio.Event()
+        self._known: list[tuple[str, int]] = []
+        self._told: dict[str, dict[str, Any]] = {}
+        self._changes: list[StreamChange] = []
+        self._events: deque[SeenEvent] = deque(maxlen=EVENTS)
+        self._left_out = 0
+
+    async def run(self) -> None:
+        """Tell the readers until cancelled; then they are at the end."""
+        try:
+            while True:
+                await self._arrived.wait()
+                await self._tell_on()
+                self._arrived = trio.Event()
+        finally:
+            for reader in self._readers:
+                reader.messages.close()
+
+    async def _tell_on(self) -> None:
+        looks = 0
+        self._known = self._inventory()
+        while self._readers:
+            await trio.sleep(LOOK)
+            looks += 1
+            self._look(whole=looks % LOOKS == 0)
+
+    def changed(self, change: StreamChange) -> None:
+        """Tell of a change of a stream's state."""
+        if self._readers:
+            self._changes.append(change)
+
+    def seen(self, event: SeenEvent) -> None:
+        """Tell of what an analytics plugin saw."""
+        if self._readers:
+            self._left_out += len(self._events) == EVENTS
+            self._events.append(event)
+
+    def open(self, stream_id: str | None = None) -> AsyncGenerator[bytes, None]:
+        """Return what a new reader is told: ``hello``, then ``update`` after ``update``.
+
+        Args:
+            stream_id: The only stream that it wants to be told of.
+
+        Raises:
+            TooManyReadersError: There are `READERS` already.
+        """
+        if len(self._readers) >= READERS:
+            raise TooManyReadersError
+        sender, receiver = trio.open_memory_channel[bytes](BACKLOG)
+        reader = _Reader(stream_id, sender)
+        return self._body(reader, receiver)
+
+    async def _body(
+        self, reader: _Reader, messages: trio.MemoryReceiveChannel[bytes]
+    ) -> AsyncGenerator[bytes, None]:
+        self._readers.add(reader)  # here, or one that is never read would stay
+        self._arrived.set()
+        try:
+            yield self._hello(reader.stream_id)
+            async for message in messages:
+                yield message
+        finally:
+            self._readers.discard(reader)
+
+    def _look(self, *, whole: bool) -> None:
+        """Send what is new; if `whole`, also how the streams are."""
+        streams = {stream.id: stream for stream in self._streams()}
+        if (known := self._inventory()) != self._known:
+            self._known, self._told = known, {}
+            self._publish(self._hello)
+        moved: dict[str, dict[str, Any]] = {}
+        ids = streams if whole else {change.stream_id for change in self._changes}
+        for stream_id in ids:
+            if stream_id in streams:
+                now = streams[stream_id].status()
+                before = self._told.get(stream_id, {})
+                news = {k: v for k, v in now.items() if k not in before or before[k] != v}
+                moved |= {stream_id: news} if news else {}
+                self._told[stream_id] = now
+        changes, self._changes = self._changes, []
+        events, left_out = list(self._events), self._left_out
+        self._events.clear()
+        self._left_out = 0
+
+        def render(only: str | None) -> bytes:
+            update = {
+                "at": _now(),
+                "streams": {k: v for k, v in moved.items() if only in {None, k}},
+                "changes": [_change(item) for item in changes if only in {None, item.stream_id}],
+                "events": [item.as_dict() for item in events if only in {None, item.stream_id}],
+                "left_out": left_out,
+            }
+            return _message("update", update)
+
+        if moved or changes or events or whole:
+            self._publish(render)
+
+    def _inventory(self) -> list[tuple[str, int]]:
+        """Return what a `hello` alone tells of: which streams there are, and their definitions."""
+        return [(stream.id, stream.version) for stream in self._streams()]
+
+    def _publish(self, render: Callable[[str | None], bytes]) -> None:
+        rendered: dict[str | None, bytes] = {}
+        for reader in list(self._readers):
+            if reader.stream_id not in rendered:
+                rendered[reader.stream_id] = render(reader.stream_id)
+            try:
+                reader.messages.send_nowait(rendered[reader.stream_id])
+            except trio.WouldBlock:
+                self._readers.discard(reader)
+                reader.messages.close()
+
+    def _hello(self, only: str | None) -> bytes:
+        shown = [stream for stream in self._streams() if only in {None, stream.id}]
+        now = _now()
+        hello = {
+            "v": 1,
+            "at": now,
+            "window": WINDOW,
+            "streams": [_whole(stream, now, with_events=only is not None) for stream in shown],
+        }
+        return _message("hello", hello)
+
+
+def _whole(stream: Stream, now: float, *, with_events: bool) -> dict[str, Any]:
+    """Return all that a reader is told of a stream at first; its changes and events oldest first."""
+    definition = stream.definition
+    newest = list(stream.log)[-CHANGES:]
+    whole = {
+        **stream.status(),
+        "roi": None if definition.roi is None else definition.roi.model_dump(),
+        "changes": [change for change in newest if change["time"] > now - WINDOW],
+    }
+    if with_events:
+        whole["newest"] = [event.as_dict() for event in list(stream.events)[-EVENTS:]]
+    return whole
+
+
+def _change(change: StreamChange) -> dict[str, Any]:
+    return {"stream_id": change.stream_id, "stream": change.name, **change.as_dict()}
+
+
+def _now() -> float:
+    return round(time.time(), 3)
+
+
+def _message(name: str, data: dict[str, Any]) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
