@@ -167,6 +167,13 @@ def motion_config() -> str:
     return config_of(Config)
 
 
+def picture_health_config() -> str:
+    """Return the table of the parameters of `picture_health`."""
+    from lva.plugins.picture_health import Config
+
+    return config_of(Config)
+
+
 def stream_definition() -> str:
     """Return the table of the keys of a stream's definition."""
     from lva.video.definition import StreamDefinition
@@ -250,6 +257,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "aliases": aliases,
     "history-config": history_config,
     "motion-config": motion_config,
+    "picture-health-config": picture_health_config,
     "stream-definition": stream_definition,
     "streams-config": streams_config,
     "file-config": file_config,

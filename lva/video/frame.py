@@ -24,18 +24,37 @@ class Frame:
         wall_time: When it arrived, in Unix seconds; for a file, when it was decoded.
         key: Whether it is a key frame.
         roi: The part of the picture that the stream is about; all of it by default.
+        droi: The part in which results count; `roi` by default. An event with a ``box`` in its data that is
+            not within it is dropped.
     """
 
-    __slots__ = ("_arrays", "_arrived", "_picture", "key", "number", "pts", "roi", "wall_time")
+    __slots__ = (
+        "_arrays",
+        "_arrived",
+        "_picture",
+        "droi",
+        "key",
+        "number",
+        "pts",
+        "roi",
+        "wall_time",
+    )
 
     def __init__(
-        self, picture: Any, number: int, pts: float, key: bool, roi: Region | None = None
+        self,
+        picture: Any,
+        number: int,
+        pts: float,
+        key: bool,
+        roi: Region | None = None,
+        droi: Region | None = None,
     ) -> None:
         self.number: int = number
         self.pts: float = pts
         self.key: bool = key
         self.wall_time: float = time.time()
         self.roi: Region = roi or Region(0, 0, picture.width, picture.height)
+        self.droi: Region = droi or self.roi
         self._picture = picture
         self._arrived = time.monotonic()
         self._arrays: dict[str, Any] = {}
@@ -59,14 +78,17 @@ class Frame:
             whole: The whole picture, rather than the region of interest.
 
         Returns:
-            numpy.ndarray: A view of what belongs to the frame; copy it before changing it.
+            numpy.ndarray: A read-only view of what belongs to the frame: other plugins and the decoder use it
+                too. Copy it before changing it.
 
         Raises:
             ValueError: The format is not known.
         """
         array: Any = self._arrays.get(pixel_format)
         if array is None:
-            array = self._arrays[pixel_format] = self._picture.to_ndarray(format=pixel_format)
+            array = self._picture.to_ndarray(format=pixel_format)
+            array.flags.writeable = False
+            self._arrays[pixel_format] = array
         if whole:
             whole_array: np.ndarray[Any, Any] = array
             return whole_array
@@ -81,6 +103,24 @@ class Frame:
         if "gray" not in self._arrays and self._picture.format.name in _WITH_Y_PLANE:
             self._arrays["gray"] = _y_plane(self._picture)
         return self.image("gray", whole=whole)
+
+    def small(self, longest: int = 160, *, whole: bool = False) -> np.ndarray[Any, Any]:
+        """Return the brightness, made smaller: each number is the mean of a square of pixels.
+
+        That is quick and takes out much of a camera's noise. Large squares are sampled, 16 pixels of each.
+
+        Args:
+            longest: The most rows and columns. A smaller picture stays as it is.
+            whole: As for `image`.
+
+        Returns:
+            numpy.ndarray: Of 32-bit floats, 0 to 255; read-only.
+        """
+        key = f"small {longest} {whole}"
+        if (array := self._arrays.get(key)) is None:
+            array = self._arrays[key] = _reduced(self.gray(whole=whole), longest)
+        found: np.ndarray[Any, Any] = array
+        return found
 
     def jpeg(self, region: Region | None = None, quality: int = JPEG_QUALITY) -> bytes:
         """Return the picture, or a part of it, as a JPEG.
@@ -112,7 +152,29 @@ def _y_plane(picture: Any) -> np.ndarray[Any, Any]:
 
     plane = picture.planes[0]
     rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+    rows.flags.writeable = False  # the decoder may still need them for the next pictures
     return rows[: picture.height, : picture.width]
+
+
+def _reduced(gray: np.ndarray[Any, Any], longest: int) -> np.ndarray[Any, Any]:
+    """Return the means of squares of pixels, of the least size that makes the array small enough."""
+    import numpy as np
+
+    side = -(-max(gray.shape) // longest)
+    stride = max(1, side // 4)
+    across = side // stride  # samples of each square, in each direction
+    rows, columns = gray.shape[0] // side, gray.shape[1] // side
+    if not rows or not columns:
+        small = np.full((1, 1), gray.mean(), np.float32)
+    else:
+        total = np.zeros((rows, columns), np.uint16)
+        for dy in range(0, across * stride, stride):
+            for dx in range(0, across * stride, stride):
+                total += gray[dy : rows * side : side, dx : columns * side : side]
+        small = total.astype(np.float32)
+        small /= across**2
+    small.flags.writeable = False
+    return small
 
 
 def encode_jpeg(picture: Any, quality: int = JPEG_QUALITY) -> bytes:

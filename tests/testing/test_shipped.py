@@ -133,6 +133,7 @@ CASES = {
         lambda world: {"url": world.url, "headers": {"Authorization": SECRET}},
         responding(WorldResponse(body=b"", headers={"Content-Type": "application/x-protobuf"})),
     ),
+    "picture_health": Case(event=False, analytics=True),
     "prometheus": Case(None, Scraped, ROUTES),
     "rabbitmq": Case(
         lambda world: {
