@@ -168,8 +168,8 @@ def _sharpness(picture: np.ndarray[Any, Any], noise: float) -> float | None:
     if not steps:
         return None
     step, largest = np.concatenate(steps), np.concatenate(parts)
-    strong = step >= max(float(np.quantile(step, 1 - STRONGEST)), LEAST_STEP, 6 * noise)
+    strong = step >= max(float(np.quantile(step, 1 - STRONGEST)), LEAST_STEP + 4 * noise)
     if not strong.any():
-        return None if 6 * noise > LEAST_STEP else 0.0
+        return None if 4 * noise > LEAST_STEP else 0.0
     clean = np.sqrt(np.maximum(largest[strong] ** 2 - (3 * noise) ** 2, 0))
     return float(np.median(np.minimum(clean / step[strong], 1)))
