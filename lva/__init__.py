@@ -22,6 +22,7 @@ from lva.contract import (
 )
 from lva.points import MonitoringPoint, add_point_fields, add_point_tags
 from lva.query_parameters import query_parameter
+from lva.stream_events import StreamAnalyticsEvent, StreamEvent
 
 __all__ = [
     "AnalyticsEvent",
@@ -38,6 +39,8 @@ __all__ = [
     "PluginApp",
     "PluginResponse",
     "RetryLaterError",
+    "StreamAnalyticsEvent",
+    "StreamEvent",
     "__version__",
     "add_point_fields",
     "add_point_tags",

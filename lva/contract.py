@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from lva.points import MonitoringPoint
+    from lva.stream_events import StreamAnalyticsEvent, StreamEvent
     from lva.video.frame import Frame
 
 #: A route's handler: a class with one coroutine per HTTP verb, or a function, sync or async. It is
 #: called with the request and the path's variables by name.
 RouteHandler: TypeAlias = "type[BaseBackgroundHandler] | Callable[..., Any]"
+#: What can be published; each event type has one of these.
+Published: TypeAlias = "MonitoringPoint | StreamEvent | StreamAnalyticsEvent"
 #: Where a plugin's coroutines run.
 RuntimeName: TypeAlias = Literal["trio", "asyncio"]
 
@@ -40,6 +43,7 @@ class PluginApp(Protocol):
     Attributes:
         name: The plugin's name, as in `ACTIVE_PLUGINS`; a second instance has one of its own.
         ctx: Holds the plugin's logger.
+        events: The event types that this class gets.
         config: What `[plugins.NAME.config]` says, as the plugin's `Config` model if it has one.
         settings: A read-only view of the service's settings; secrets are left out.
     """
@@ -49,16 +53,18 @@ class PluginApp(Protocol):
     @property
     def ctx(self) -> PluginContext: ...
     @property
+    def events(self) -> tuple[str, ...]: ...
+    @property
     def config(self) -> Any: ...
     @property
     def settings(self) -> Mapping[str, Any]: ...
 
-    def publish(self, eventName: str, points: Iterable[MonitoringPoint]) -> bool:
-        """Hand points to every plugin that asked for `eventName`; never waits for a plugin.
+    def publish(self, eventName: str, points: Iterable[Published]) -> bool:
+        """Hand points, or events, to every plugin that asked for `eventName`; never waits for a plugin.
 
         It may be called from any thread and at any moment, in a signal handler or a finalizer too. A point of
         a class derived from `MonitoringPoint` that does not check itself reaches the plugins as a plain
-        `MonitoringPoint`.
+        `MonitoringPoint`; so do events of derived classes.
 
         Returns:
             Whether all of these plugins take points. At the end of the service those that deliver their
@@ -160,10 +166,13 @@ class BaseEventPlugin(Plugin):
     """A plugin that is called with every batch of an event.
 
     Attributes:
-        eventName: The event's name, for example ``monitoring_event``.
+        eventName: The name of the event type that it gets, for example ``monitoring_event``.
+        otherEvents: Event types that it can get besides, where the key `events` of `[plugins.NAME]` names
+            them. A batch then has items of each, in the order in which they were published.
     """
 
     eventName: ClassVar[str]
+    otherEvents: ClassVar[Sequence[str]] = ()
 
     @abstractmethod
     async def handleEvent(self, *args: Any, **kwargs: Any) -> None:

@@ -45,9 +45,7 @@ class ReadOnlyDict(dict[str, Value]):
     size: int
 
     def _refuse(self, *_args: object, **_kwargs: object) -> NoReturn:
-        raise TypeError(
-            "a monitoring point is shared by all plugins: copy its tags or fields first"
-        )
+        raise TypeError("what is published is shared by all plugins: copy it first")
 
     __setitem__: ClassVar[Callable[..., NoReturn]] = _refuse
     __delitem__: ClassVar[Callable[..., NoReturn]] = _refuse
@@ -63,17 +61,17 @@ class ReadOnlyDict(dict[str, Value]):
         return dict, (dict(self),)
 
 
-class _Sized:
-    """Has a size that is no part of what a point says."""
+class Sized:
+    """Has a size that is no part of what a point or an event says."""
 
     __slots__ = ("size",)
 
-    #: Roughly how many bytes the point's names and values take.
+    #: Roughly how many bytes its names and values take.
     size: int
 
 
 @dataclass(frozen=True, slots=True)
-class MonitoringPoint(_Sized):
+class MonitoringPoint(Sized):
     """One measurement, as event plugins receive it. Immutable.
 
     Args:
@@ -120,6 +118,11 @@ class MonitoringPoint(_Sized):
         if (size := _whole_size(self.series, tags, fields)) > MAX_SIZE:
             raise ValueError(f"the point is too large: {size} bytes; at most {MAX_SIZE} are taken")
         return tags, fields
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for JSON; plain dictionaries are encoded twice as fast."""
+        tags, fields = dict(self.tags), dict(self.fields)
+        return {"series": self.series, "time": self.time, "tags": tags, "fields": fields}
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         """Copy and pickle through the constructor."""

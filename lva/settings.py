@@ -24,6 +24,7 @@ from pydantic import (
 
 from lva.contract import RestartPolicy
 from lva.errors import SYNONYMS, ConfigurationError, wrong_key
+from lva.events import check_names
 from lva.sources import (
     CONFIG_VARIABLE,
     DEFAULT_FILE,
@@ -127,6 +128,12 @@ class PluginSettings(_Table):
     overflow: Literal["drop_oldest", "drop_newest"] = Field(
         "drop_oldest", description="Which points are dropped when the buffer is full."
     )
+    events: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="The event types that the plugin gets, of those that it can take; its eventName alone,"
+        " if left out.",
+    )
     series: tuple[str, ...] = Field(
         (),
         description="Patterns (* ? [abc]) of the series whose points the plugin gets; all, if there is none.",
@@ -201,6 +208,12 @@ class PluginSettings(_Table):
     config: dict[str, Any] = Field(
         default_factory=dict, description="The plugin's own configuration: its self.config."
     )
+
+    @field_validator("events")
+    @classmethod
+    def _check_events(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        check_names(value or ())
+        return value
 
     def over(self, defaults: Mapping[str, Any]) -> PluginSettings:
         """Return these settings with the plugin's own defaults below what the user set."""

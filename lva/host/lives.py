@@ -99,9 +99,10 @@ class Lives(Mapping[str, PluginLife]):
     def _connect(self) -> None:
         """Let each event's points go to the lives that there are now."""
         found = [
-            (cls.eventName, delivery)  # type: ignore[union-attr] # only event classes have deliveries
+            (event, delivery)
             for life in self._lives.values()
-            for cls, delivery in life.deliveries.items()
+            for delivery in life.deliveries.values()
+            for event in delivery.events
         ]
         for delivery in self._publisher.connect(found):
             self.do(delivery.mailbox.write_behind, name=f"{delivery.what} (spool)")

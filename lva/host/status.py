@@ -65,6 +65,9 @@ class DeliveryStatus(_OfClass):
     """The way of points to one event class."""
 
     event: str
+    """The class's eventName."""
+    events: list[str]
+    """The event types that it gets."""
     ledger: LedgerCounts
     batch_sizes: Buckets
     """Points in each call of handleEvent()."""
@@ -276,6 +279,7 @@ def _delivery(cls: PluginClass, delivery: Delivery) -> DeliveryStatus:
     return {
         "class": cls.__name__,
         "event": cls.eventName,  # type: ignore[union-attr] # only event classes have deliveries
+        "events": list(delivery.events),
         "ledger": delivery.ledger.as_dict(),
         "batch_sizes": _histogram(delivery.batch_sizes),
         "handle_seconds": _histogram(delivery.durations),

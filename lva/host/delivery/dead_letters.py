@@ -99,8 +99,7 @@ class DeadLetters:
 
 def _line(reason: str, at: float, point: Any) -> bytes:
     """Return a point as a line of the file."""
-    values = {"reason": reason, "at": at, "series": point.series, "time": point.time}
-    return f"{json.dumps({**values, 'tags': point.tags, 'fields': point.fields})}\n".encode()
+    return f"{json.dumps({'reason': reason, 'at': at, **point.as_dict()})}\n".encode()
 
 
 def _how_many(lines: Iterable[bytes], room: int) -> int:

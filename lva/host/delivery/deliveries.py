@@ -77,14 +77,17 @@ class Deliveries:
                 return self._spools.pop(key)
             return open_spool(self._state_dir, self._name, cls, settings)
 
+        events = events_of(cls, settings)
         delivery = self._deliveries.get(key)
         if delivery is not None:
             delivery.carry_on(settings, patience, spool, dead_letters)
+            delivery.events = events
             return delivery
         what = f"{self._name}.{cls.__name__}.handleEvent"
         delivery = Delivery(what, settings, self._shared, patience, spool(), dead_letters)
         if (past := self.past.pop(key, None)) is not None:
             delivery.resume(past)
+        delivery.events = events
         self._deliveries[key] = delivery
         return delivery
 
@@ -170,6 +173,14 @@ class Deliveries:
         for delivery in list(self._deliveries.values()):
             total.add(delivery.ledger)
         return total
+
+
+def events_of(cls: type[BaseEventPlugin], settings: PluginSettings) -> tuple[str, ...]:
+    """Return the event types that a class gets, by its plugin's settings."""
+    taken = (cls.eventName, *cls.otherEvents)
+    if settings.events is None:
+        return (cls.eventName,)
+    return tuple(name for name in dict.fromkeys(settings.events) if name in taken)
 
 
 def _dead_letters(

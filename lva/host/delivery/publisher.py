@@ -49,14 +49,15 @@ class Publisher:
         """Let each event's points go to these from now on; return those with a mailbox that is new.
 
         Args:
-            deliveries: Each with the name of its event.
+            deliveries: Each with the name of its event; once for each, if it has several.
         """
-        before = {mailbox for _, takers in self._ways.values() for mailbox, _ in takers}
+        known = {mailbox for _, takers in self._ways.values() for mailbox, _ in takers}
         found: dict[str, list[tuple[Mailbox, Intake]]] = {name: [] for name in EVENT_TYPES}
         new = []
         for event, delivery in deliveries:
             found[event].append((delivery.mailbox, delivery.intake))
-            if delivery.mailbox not in before:
+            if delivery.mailbox not in known:
+                known.add(delivery.mailbox)
                 new.append(delivery)
         self._ways = {name: (EVENT_TYPES[name], tuple(found[name])) for name in EVENT_TYPES}
         return new
@@ -69,7 +70,7 @@ class Publisher:
 
         Args:
             event: The event's name.
-            points: The points to publish.
+            points: The points, or events, to publish.
             source: The plugin that they come from; None for the service itself.
 
         Returns:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from lva import events
 from lva.errors import ConfigurationError, counted
 from lva.host.delivery.clock import PLAUSIBLE, STEP, Clock, told
 from lva.logs import service_logger
-from lva.points import MonitoringPoint
 from lva.settings import PluginSettings
 
 LOGGER: Final = service_logger("lva.host")
@@ -76,7 +76,7 @@ class Row:
 
     number: int
     since: float
-    points: Sequence[MonitoringPoint]
+    points: Sequence[Any]
 
 
 class SpoolFile:
@@ -265,13 +265,13 @@ class SpoolFile:
         self._sizes = self._sizes_now()
         return [len(body) for body in bodies]
 
-    def load(self, rows: Rows) -> tuple[list[MonitoringPoint], str]:
+    def load(self, rows: Rows) -> tuple[list[Any], str]:
         """Read the points of some rows; return those of whole rows, and what is wrong with another.
 
         Raises:
             sqlite3.Error: The file is damaged.
         """
-        points: list[MonitoringPoint] = []
+        points: list[Any] = []
         why = "it is missing"
         for _, count, crc, body in self._connection.execute(_SELECT, rows):
             try:
@@ -313,7 +313,7 @@ def _is_whole(crc: Any, body: Any) -> bool:
     return isinstance(body, bytes) and zlib.crc32(body) == crc
 
 
-def _checked(count: int, crc: Any, body: Any) -> list[MonitoringPoint]:
+def _checked(count: int, crc: Any, body: Any) -> list[Any]:
     """Return the points of a row; raise ValueError if it is not what was written."""
     if not _is_whole(crc, body):
         raise ValueError("its checksum is wrong")
@@ -332,21 +332,20 @@ def _other_version(path: Path, application: int, version: int) -> str:
     )
 
 
-def encode(points: Iterable[MonitoringPoint]) -> bytes:
-    """Return points as they are stored: JSON, which every later version can read."""
-    values = [(point.series, point.time, point.tags, point.fields) for point in points]
-    return _JSON.encode(values).encode()
+def encode(points: Iterable[Any]) -> bytes:
+    """Return points, or events, as they are stored: JSON, which every later version can read."""
+    return _JSON.encode([*map(events.encode, points)]).encode()
 
 
-def decode(body: bytes) -> list[MonitoringPoint]:
+def decode(body: bytes) -> list[Any]:
     """Return the points that `encode` was given.
 
     Raises:
         ValueError: The bytes are damaged.
     """
     try:
-        return [MonitoringPoint(*values) for values in json.loads(body)]
-    except TypeError as error:
+        return [*map(events.decode, json.loads(body))]
+    except (TypeError, LookupError) as error:
         raise ValueError(str(error)) from error
 
 

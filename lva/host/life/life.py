@@ -88,7 +88,7 @@ class PluginLife:
         self._routes = services.routes
         door = Door(record, services.routes)
         views = {
-            cls: PluginView(self.name, loaded.configs[cls], services, door)
+            cls: PluginView(self.name, loaded.configs[cls], self._events_of(cls), services, door)
             for cls in loaded.classes
         }
         self._instances = Instances(loaded, runtime, views)
@@ -108,6 +108,9 @@ class PluginLife:
         self._restarts = Restarts(loaded.settings, services.rng)
         self._how_ended = "closed"  # the reason of `State.STOPPED`, if nothing else becomes it
         self._told_to_end = False
+
+    def _events_of(self, cls: PluginClass) -> tuple[str, ...]:
+        return self.deliveries[cls].events if cls in self.deliveries else ()
 
     async def supervise(self) -> None:
         """Be the plugin's supervisor task, from its turn on, until it is stopped or has failed.

@@ -9,17 +9,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import trio
 
-from lva.contract import AnalyticsInfo, PluginContext, RouteHandler
+from lva.contract import AnalyticsInfo, PluginContext, Published, RouteHandler
 from lva.host.life.record import Record
 from lva.host.routing import RouteTable
 from lva.logs import own_logger
-
-if TYPE_CHECKING:
-    from lva.points import MonitoringPoint
 
 T = TypeVar("T")
 
@@ -99,12 +96,16 @@ class PluginView:
     Args:
         name: The plugin's name.
         config: The class's.
+        events: The event types that the class gets.
         services: What it uses of the service.
         door: Where it adds routes.
     """
 
-    def __init__(self, name: str, config: Any, services: Services, door: Door) -> None:
+    def __init__(
+        self, name: str, config: Any, events: tuple[str, ...], services: Services, door: Door
+    ) -> None:
         self.ctx: PluginContext = SimpleNamespace(logger=own_logger(name))
+        self.events: tuple[str, ...] = events
         self.config = config
         self.settings: Mapping[str, Any] = services.settings
         self.name = name
@@ -113,7 +114,7 @@ class PluginView:
         self._token = trio.lowlevel.current_trio_token()
         self._thread = threading.get_ident()
 
-    def publish(self, eventName: str, points: Iterable[MonitoringPoint]) -> bool:
+    def publish(self, eventName: str, points: Iterable[Published]) -> bool:
         """See `lva.contract.PluginApp.publish`."""
         return self._services.publish(eventName, points, self.name)
 

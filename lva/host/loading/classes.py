@@ -108,6 +108,23 @@ def check_event_loop(table: PluginSettings, runtime: RuntimeName) -> None:
         )
 
 
+def check_events(table: PluginSettings, classes: Sequence[PluginClass]) -> None:
+    """Refuse event types in a plugin's table that none of its classes can take."""
+    if table.events is None:
+        return
+    taken = {
+        name: None
+        for cls in classes
+        if issubclass(cls, BaseEventPlugin)
+        for name in (cls.eventName, *cls.otherEvents)
+    }
+    if wrong := [name for name in table.events if name not in taken]:
+        raise PluginFileError(
+            f"events: {', '.join(map(repr, wrong))}: the plugin does not take that; it takes:"
+            f" {listing(taken)}"
+        )
+
+
 def _check_class(cls: PluginClass, siblings: Sequence[PluginClass], path: Path) -> None:
     if inspect.isabstract(cls):
         missing = cls.__abstractmethods__
@@ -124,6 +141,7 @@ def _check_class(cls: PluginClass, siblings: Sequence[PluginClass], path: Path) 
 def _check_event(cls: type[BaseEventPlugin], path: Path) -> None:
     event: object = getattr(cls, "eventName", None)
     if isinstance(event, str) and event in EVENT_TYPES:
+        _check_other_events(cls, path)
         return
     said = "sets no eventName"
     if event is not None:
@@ -132,3 +150,15 @@ def _check_event(cls: type[BaseEventPlugin], path: Path) -> None:
     todo = hint(event if isinstance(event, str) else "", EVENT_TYPES, cutoff=0.8)
     why = f"class {cls.__name__} {said}{todo}"
     raise PluginFileError(Problem(why, *place_of(cls, path), "event-name"))
+
+
+def _check_other_events(cls: type[BaseEventPlugin], path: Path) -> None:
+    others: object = cls.otherEvents
+    if not isinstance(others, tuple | list) or not all(isinstance(name, str) for name in others):
+        why = f"class {cls.__name__} has otherEvents that are no tuple of names: {reprlib.repr(others)}"
+        raise PluginFileError(Problem(why, *place_of(cls, path), "event-name"))
+    for name in others:
+        if name not in EVENT_TYPES:
+            todo = hint(name, EVENT_TYPES)
+            why = f"class {cls.__name__} has the unknown event type {name!r} in otherEvents{todo}"
+            raise PluginFileError(Problem(why, *place_of(cls, path), "event-name"))

@@ -26,7 +26,13 @@ from lva.errors import ConfigurationError, Problem, counted, hint, listing
 from lva.host import HOST_DIR
 from lva.host.delivery.spool_file import open_spool
 from lva.host.loading.analytics import analytics_class, check_defaults
-from lva.host.loading.classes import check_event_loop, collecting, plugin_classes, runtime_of
+from lva.host.loading.classes import (
+    check_event_loop,
+    check_events,
+    collecting,
+    plugin_classes,
+    runtime_of,
+)
 from lva.host.loading.configuration import PluginClass, configs_of, with_defaults
 from lva.host.loading.finder import PLUGIN_NAME, PluginFileError, PluginFinder, PluginLocation
 from lva.host.plugin_modules import PACKAGE, plugin_step
@@ -247,6 +253,8 @@ def load_plugin(name: str, settings: Settings, finder: PluginFinder) -> LoadedPl
     with collecting(problems):
         runtime = runtime_of(classes, path)
         check_event_loop(table, runtime)
+    with collecting(problems):
+        check_events(table, () if problems else classes)
     if problems:
         raise PluginFileError(*problems)
     files = {
