@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
 from lva.errors import counted
+from lva.stream_events import read_only_data
 
 if TYPE_CHECKING:
     import trio
@@ -397,12 +398,12 @@ class AnalyticsEvent:
 
     Args:
         event_type: For example ``motion_start``. Not empty.
-        data: What there is to say of it: anything that JSON can.
+        data: What there is to say of it: anything that JSON can, of a megabyte at most.
         image: A JPEG of the frame or of a part of it, as `Frame.jpeg` makes it; or nothing.
 
     Raises:
-        TypeError: An argument has the wrong type.
-        ValueError: The type is empty.
+        TypeError: An argument has the wrong type, or data what JSON cannot say.
+        ValueError: The type is empty; data are too large, or have a number that is not finite.
     """
 
     event_type: str
@@ -416,6 +417,7 @@ class AnalyticsEvent:
             raise TypeError(f"image is a JPEG as bytes, not {type(self.image).__name__}")
         if not self.event_type:
             raise ValueError("event_type is empty")
+        read_only_data(self.data)  # here, where the plugin's own line is in the traceback
         object.__setattr__(self, "data", dict(self.data))
 
 

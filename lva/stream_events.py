@@ -10,7 +10,7 @@ import math
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from time import time as now
 from typing import Any, ClassVar, Final, TypeVar, cast
@@ -141,7 +141,8 @@ class StreamAnalyticsEvent(_Event):
         time: The frame's, in Unix seconds.
         data: What the plugin says of it; anything that JSON can.
         image: A JPEG, or nothing.
-        image_url: The path below which the service has the picture for a while, or nothing.
+        image_url: The path at which the service has the picture for a while, or nothing.
+        image_size: Its bytes, also where the picture itself has been left out.
         number: Of the stream's events, from 1 on.
         created: When the service got it, in Unix seconds; kept to the millisecond.
         account_id: Whose stream it is, where the operator has set that.
@@ -162,6 +163,7 @@ class StreamAnalyticsEvent(_Event):
     data: Mapping[str, Any] = field(default_factory=dict)
     image: bytes = field(default=b"", repr=False)
     image_url: str = ""
+    image_size: int = 0
     number: int = 0
     created: float = field(default_factory=now)
     account_id: str | None = None
@@ -173,7 +175,7 @@ class StreamAnalyticsEvent(_Event):
         texts = (self.stream_id, self.stream, self.analytics, self.event_type, self.event_id)
         size = _texts(texts, ("stream_id", "stream", "analytics", "event_type", "event_id"))
         size += _optional_texts((self.account_id, self.image_url))
-        for name in ("frame", "number"):
+        for name in ("frame", "number", "image_size"):
             if type(getattr(self, name)) is not int:
                 raise TypeError(f"{name} is an int, not {type(getattr(self, name)).__name__}")
         if not isinstance(self.time, int | float) or not math.isfinite(self.time):
@@ -184,6 +186,7 @@ class StreamAnalyticsEvent(_Event):
             raise ValueError(f"image has {len(self.image)} bytes; at most {MAX_IMAGE} are taken")
         data, data_size = read_only_data(self.data)
         object.__setattr__(self, "data", data)
+        object.__setattr__(self, "image_size", len(self.image) or self.image_size)
         object.__setattr__(self, "created", _moment("created", self.created))
         object.__setattr__(self, "size", size + data_size + len(self.image) + 4 * _NUMBER)
 
@@ -200,19 +203,19 @@ class StreamAnalyticsEvent(_Event):
     @property
     def fields(self) -> dict[str, Any]:
         """The rest of it, without the picture itself."""
-        return _rest(self.as_dict(picture=False), self.tags)
+        return _rest(self.without_picture().as_dict(), self.tags)
 
-    def as_dict(self, picture: bool = True) -> dict[str, Any]:
-        """Return it for JSON.
+    def without_picture(self) -> StreamAnalyticsEvent:
+        """Return the event with the size and the address of the picture, but not the picture itself."""
+        return replace(self, image=b"") if self.image else self
 
-        Args:
-            picture: Whether the picture itself is in it, in base64, or only its size and address.
-        """
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for JSON; the picture, if it is there, in base64."""
         image: dict[str, Any] | None = None
+        if self.image_size:
+            image = {"type": _IMAGE_TYPE, "size": self.image_size, "url": self.image_url or None}
         if self.image:
-            image = {"type": _IMAGE_TYPE, "size": len(self.image), "url": self.image_url or None}
-            if picture:
-                image["base64"] = base64.b64encode(self.image).decode()
+            image = {**(image or {}), "base64": base64.b64encode(self.image).decode()}
         return {
             **_head(self, self.created),
             "time": self.time,
@@ -239,6 +242,7 @@ class StreamAnalyticsEvent(_Event):
                 "created": created,
                 "image": base64.b64decode(image.get("base64", ""), validate=True),
                 "image_url": image.get("url") or "",
+                "image_size": image.get("size", 0),
             },
         )
 

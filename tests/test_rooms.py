@@ -30,7 +30,7 @@ MOST_ARGUMENTS = 6
 #: What runs in a stream's worker, or on both sides; and where the service's side begins.
 IN_WORKER = ("worker", "decoder", "frame", "analysis", "selection", "board", "messages", "geometry")
 #: What both sides may import of the rest of the package.
-GROUND = ("admin", "contract", "errors", "points", "query_parameters")
+GROUND = ("admin", "contract", "errors", "points", "query_parameters", "stream_events")
 FILES = {
     ".".join(("lva", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path
     for path in ROOT.rglob("*.py")

@@ -102,7 +102,7 @@ class Lives(Mapping[str, PluginLife]):
             (event, delivery)
             for life in self._lives.values()
             for delivery in life.deliveries.values()
-            for event in delivery.events
+            for event in delivery.intake.events
         ]
         for delivery in self._publisher.connect(found):
             self.do(delivery.mailbox.write_behind, name=f"{delivery.what} (spool)")

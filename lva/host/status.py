@@ -279,7 +279,7 @@ def _delivery(cls: PluginClass, delivery: Delivery) -> DeliveryStatus:
     return {
         "class": cls.__name__,
         "event": cls.eventName,  # type: ignore[union-attr] # only event classes have deliveries
-        "events": list(delivery.events),
+        "events": list(delivery.intake.events),
         "ledger": delivery.ledger.as_dict(),
         "batch_sizes": _histogram(delivery.batch_sizes),
         "handle_seconds": _histogram(delivery.durations),

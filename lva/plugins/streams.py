@@ -17,9 +17,9 @@ from werkzeug.exceptions import BadRequest, Conflict, HTTPException, NotFound, S
 
 from lva import (
     BaseBackgroundPlugin,
-    MonitoringPoint,
     PluginApp,
     PluginResponse,
+    StreamAnalyticsEvent,
     admin_only,
     pluginHTTPResponse,
     query_parameter,
@@ -28,7 +28,8 @@ from lva.user_paths import absolute
 from lva.video.definition import StreamDefinition
 from lva.video.feed import Feed, TooManyReadersError
 from lva.video.process import worker_spec
-from lva.video.record import SeenEvent, StreamChange
+from lva.video.publishing import event_of, point_of_event, points_of_change
+from lva.video.record import StreamChange
 from lva.video.store import StoreError
 from lva.video.stream import Stream, StreamServices
 from lva.video.streams import Pace, StreamRequestError, Streams
@@ -55,6 +56,9 @@ class Config(BaseModel):
         [], description="Files are allowed below these, if schemes has file."
     )
     max_streams: int = Field(100, ge=1, le=10_000, description="Most streams.")
+    account_id: str | None = Field(
+        None, min_length=1, max_length=200, description="The account_id in events of streams."
+    )
 
 
 class StreamsPlugin(BaseBackgroundPlugin):
@@ -70,15 +74,22 @@ class StreamsPlugin(BaseBackgroundPlugin):
         if find_spec("av") is None or find_spec("numpy") is None:
             raise RuntimeError("streams need PyAV and NumPy; run: pip install 'lva[video]'")
         config = self.config
+        base = f"/{self.app.name}"
         self._streams = Streams(
             config.path or self.app.settings["state_dir"] / f"{self.app.name}.sqlite3",
             config.schemes,
             config.directories,
-            StreamServices(self._analytics_of, self, self.logger, Pace()),
+            StreamServices(
+                self._analytics_of,
+                self,
+                self.logger,
+                Pace(),
+                path=base,
+                account_id=config.account_id,
+            ),
             config.max_streams,
         )
         self._feed = Feed(self._streams.all)
-        base = f"/{self.app.name}"
         self.addRoute(base, self.listing, {"get"})
         self.addRoute(base, self.create, {"post"})
         self.addRoute(f"{base}/live", self.live)
@@ -120,23 +131,14 @@ class StreamsPlugin(BaseBackgroundPlugin):
     def changed(self, change: StreamChange) -> None:
         """Publish a change of a stream's state."""
         self._feed.changed(change)
-        fields = {"reason": change.reason[:1000], "code": change.code or ""}
-        tags = {"stream": change.name, "stream_id": change.stream_id, "status": change.status.value}
-        self._publish(MonitoringPoint("streams", change.time, tags, fields))
+        self.app.publish("stream_event", [event_of(change, self.config.account_id)])
+        self.app.publish("monitoring_event", points_of_change(change))
 
-    def seen(self, event: SeenEvent) -> None:
-        """Publish what an analytics plugin saw."""
-        self._feed.seen(event)
-        tags = {
-            "stream": event.name,
-            "stream_id": event.stream_id,
-            "analytics": event.analytics,
-            "event_type": event.event_type,
-        }
-        self._publish(MonitoringPoint("analytics", event.time, tags, {"frame": event.frame}))
-
-    def _publish(self, point: MonitoringPoint) -> None:
-        self.app.publish("monitoring_event", [point])
+    def seen(self, event: StreamAnalyticsEvent) -> None:
+        """Publish what an analytics plugin saw, with its picture."""
+        self._feed.seen(event.without_picture())
+        self.app.publish("analytics_event", [event])
+        self.app.publish("monitoring_event", [point_of_event(event)])
 
     # The routes.
 

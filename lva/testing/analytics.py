@@ -14,11 +14,12 @@ import trio
 
 from lva.contract import AnalyticsInfo
 from lva.errors import ConfigurationError
+from lva.stream_events import StreamAnalyticsEvent
 from lva.testing.report import Breach, Report, failed, passed
 from lva.testing.subject import Source, subject_of
 from lva.video.definition import StreamDefinition
 from lva.video.process import worker_spec
-from lva.video.record import SeenEvent, StreamChange
+from lva.video.record import StreamChange
 from lva.video.source import parse_source
 from lva.video.stream import Stream, StreamServices
 from lva.video.supervisor import Supervisor
@@ -121,7 +122,7 @@ class _Run:
         if change.code not in {None, "end_of_stream"}:
             self._problems.append(change.reason)
 
-    def seen(self, event: SeenEvent) -> None:
+    def seen(self, event: StreamAnalyticsEvent) -> None:
         """Do nothing: that an event can be sent is all that is asked of it."""
 
     def steps(self, name: str) -> list[Any]:

@@ -16,7 +16,8 @@ from typing import Any, Final
 
 import trio
 
-from lva.video.record import SeenEvent, StreamChange
+from lva.stream_events import StreamAnalyticsEvent
+from lva.video.record import StreamChange
 from lva.video.stream import Stream
 
 #: Seconds between two looks at what has happened; at every so many of them, streams are looked at, too.
@@ -58,7 +59,7 @@ class Feed:
         self._known: list[tuple[str, int]] = []
         self._told: dict[str, dict[str, Any]] = {}
         self._changes: list[StreamChange] = []
-        self._events: deque[SeenEvent] = deque(maxlen=EVENTS)
+        self._events: deque[StreamAnalyticsEvent] = deque(maxlen=EVENTS)
         self._left_out = 0
 
     async def run(self) -> None:
@@ -85,7 +86,7 @@ class Feed:
         if self._readers:
             self._changes.append(change)
 
-    def seen(self, event: SeenEvent) -> None:
+    def seen(self, event: StreamAnalyticsEvent) -> None:
         """Tell of what an analytics plugin saw."""
         if self._readers:
             self._left_out += len(self._events) == EVENTS

@@ -12,12 +12,13 @@ from typing import Any, Final
 
 import trio
 
+from lva.stream_events import StreamAnalyticsEvent
 from lva.video.board import FrameLedger
 from lva.video.codes import TRANSITIONS, StreamState
 from lva.video.definition import StreamDefinition
 from lva.video.freshness import Freshness
 from lva.video.process import WorkerProcess
-from lva.video.record import Listener, SeenEvent, StreamChange
+from lva.video.record import Listener, StreamChange
 from lva.video.source import Source
 
 #: Entries of a stream's log that are kept, and newest events.
@@ -36,6 +37,8 @@ class StreamServices:
         logger: Where what happens, and what plugins log, is logged.
         pace: Waited for before each connection: not all streams connect in the same second.
         rng: Source of the jitter.
+        path: Below which the routes of streams are.
+        account_id: Whose streams these are, for their events.
     """
 
     analytics: Callable[[StreamDefinition], Sequence[Mapping[str, Any]]]
@@ -43,6 +46,8 @@ class StreamServices:
     logger: logging.Logger
     pace: Callable[[], Awaitable[None]]
     rng: random.Random = field(default_factory=random.Random)  # noqa: S311 - jitter
+    path: str = "/streams"
+    account_id: str | None = None
 
 
 class Stream:
@@ -84,7 +89,7 @@ class Stream:
         self.ledger: FrameLedger = FrameLedger()
         self.freshness: Freshness = Freshness()
         self.log: deque[dict[str, Any]] = deque(maxlen=LOG_LENGTH)
-        self.events: deque[SeenEvent] = deque(maxlen=EVENTS_KEPT)
+        self.events: deque[StreamAnalyticsEvent] = deque(maxlen=EVENTS_KEPT)
         self.event_count: int = 0
         self.set_aside: dict[str, str] = {}
         self.worker: WorkerProcess | None = None
@@ -126,19 +131,22 @@ class Stream:
         Raises:
             KeyError, TypeError, ValueError: It is none.
         """
-        event = SeenEvent(
-            self.event_count + 1,
-            message["event_type"],
+        number = self.event_count + 1
+        event = StreamAnalyticsEvent(
             self.id,
             self.definition.name,
             message["analytics"],
+            message["event_type"],
             message["frame"],
             message["time"],
-            dict(message["data"]),
+            message["data"],
             image,
+            f"{self.services.path}/{self.id}/events/{number}.jpg" if image else "",
+            number=number,
+            account_id=self.services.account_id,
         )
-        self.event_count = event.number
-        self.events.append(event)
+        self.event_count = number
+        self.events.append(event.without_picture())
         self.services.listener.seen(event)
 
     def show(self, at: float, picture: bytes) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import trio
 
+from lva.stream_events import StreamAnalyticsEvent
 from lva.video.codes import StreamState
 from lva.video.definition import StreamDefinition
 from lva.video.feed import BACKLOG, EVENTS, LOOK, READERS, Feed, TooManyReadersError
-from lva.video.record import SeenEvent
 from lva.video.source import parse_source
 from lva.video.stream import Stream, StreamServices
 
@@ -44,7 +44,9 @@ class World:
             await reader.aclose()
 
     def see(self, stream: Stream, number: int = 1) -> None:
-        event = SeenEvent(number, "motion", stream.id, "door", "eye", 7, 1.0, {"area": 0.5}, b"")
+        event = StreamAnalyticsEvent(
+            stream.id, "door", "eye", "motion", 7, 1.0, {"area": 0.5}, number=number
+        )
         stream.events.append(event)
         self.feed.seen(event)
 

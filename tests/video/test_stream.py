@@ -162,7 +162,7 @@ async def test_frames_are_looked_at_and_a_killed_worker_is_replaced(new_stream, 
     async with running(stream):
         await until(lambda: len(stream.events) >= 3)
         frame = stream.events[-1]
-        assert (frame.event_type, frame.analytics, frame.name) == ("seen", "a0", "door")
+        assert (frame.event_type, frame.analytics, frame.stream) == ("seen", "a0", "door")
         assert 0 < frame.data["mean"] < 255
         first = stream.worker.pid
         os.kill(first, signal.SIGKILL)
@@ -206,7 +206,7 @@ async def test_what_analytics_raise_costs_a_frame_or_the_plugin(new_stream, capl
         assert stream.ledger.frames()["failed"] >= 10
     assert "a1 failed in handleFrame() at frame 1: ValueError: a bad frame" in caplog.text
     assert "not int" in caplog.text
-    assert "not JSON serializable" in caplog.text
+    assert "data.a is a object, which JSON cannot say" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -81,13 +81,13 @@ class Deliveries:
         delivery = self._deliveries.get(key)
         if delivery is not None:
             delivery.carry_on(settings, patience, spool, dead_letters)
-            delivery.events = events
+            delivery.intake.events = events
             return delivery
         what = f"{self._name}.{cls.__name__}.handleEvent"
         delivery = Delivery(what, settings, self._shared, patience, spool(), dead_letters)
         if (past := self.past.pop(key, None)) is not None:
             delivery.resume(past)
-        delivery.events = events
+        delivery.intake.events = events
         self._deliveries[key] = delivery
         return delivery
 

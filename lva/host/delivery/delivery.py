@@ -70,7 +70,6 @@ class Delivery:
         dead_letters: Where points that are given up are written; None for nowhere.
 
     Attributes:
-        events: The event types whose points it gets.
         intake: Which of the points that are published it gets.
         settlement: What becomes of them.
         finished: Set once the mailbox is closed and every point of it is settled.
@@ -88,7 +87,6 @@ class Delivery:
     ) -> None:
         plugin = what.partition(".")[0]
         self.what: str = what
-        self.events: tuple[str, ...] = ()
         self.batch_sizes: Histogram = Histogram(BATCH_SIZES)
         self.durations: Histogram = Histogram(DURATIONS)
         self.last_error: str | None = None

@@ -111,6 +111,7 @@ class Intake:
 
     Attributes:
         plugin: The plugin's name.
+        events: The event types whose points it gets.
         filter: The operator's, if there is one.
     """
 
@@ -122,6 +123,7 @@ class Intake:
     ) -> None:
         self.filter: Filter | None
         self.plugin: str = what.partition(".")[0]
+        self.events: tuple[str, ...] = ()
         self._what = what
         self._start = start
         self._own = 0  # published in its own calls, roughly: only the log tells it

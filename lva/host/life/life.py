@@ -110,7 +110,7 @@ class PluginLife:
         self._told_to_end = False
 
     def _events_of(self, cls: PluginClass) -> tuple[str, ...]:
-        return self.deliveries[cls].events if cls in self.deliveries else ()
+        return self.deliveries[cls].intake.events if cls in self.deliveries else ()
 
     async def supervise(self) -> None:
         """Be the plugin's supervisor task, from its turn on, until it is stopped or has failed.
