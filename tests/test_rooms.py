@@ -28,7 +28,17 @@ ROOMS, MOST_LINES, MOST_FUNCTIONS, LARGE = ("host", "web", "video"), 300, 25, "O
 #: Most arguments of a constructor. Data classes are records, whose members are named where they are made.
 MOST_ARGUMENTS = 6
 #: What runs in a stream's worker, or on both sides; and where the service's side begins.
-IN_WORKER = ("worker", "decoder", "frame", "analysis", "selection", "board", "messages", "geometry")
+IN_WORKER = (
+    "worker",
+    "decoder",
+    "frame",
+    "analysis",
+    "selection",
+    "newest",
+    "board",
+    "messages",
+    "geometry",
+)
 #: What both sides may import of the rest of the package.
 GROUND = ("admin", "contract", "errors", "points", "query_parameters", "stream_events")
 FILES = {

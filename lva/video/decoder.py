@@ -6,8 +6,9 @@ PyAV 18 and 19 differ; only this module and `frame` know. https://pyav.org
 from __future__ import annotations
 
 import errno
+import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import av
@@ -20,6 +21,9 @@ from lva.video.board import Board
 LARGEST_STEP: Final = 5.0
 #: Packets in a row that could not be decoded, after which the connection is given up.
 MOST_ERRORS: Final = 100
+
+#: Threads that decode a file, at most.
+MOST_THREADS: Final = 4
 
 av.logging.set_level(
     None
@@ -80,29 +84,30 @@ class Decoder:
         source: As `lva.video.source.Source.as_message` gives it.
         timeout: Seconds for opening it, and for each read.
         board: Counts packets and errors, and says whether a call of FFmpeg's is under way.
-        threads: Threads that decode; 0 for one for each processor.
 
     Raises:
         ConnectionLostError: It cannot be opened.
     """
 
-    def __init__(
-        self, source: Mapping[str, Any], timeout: float, board: Board, threads: int = 1
-    ) -> None:
+    def __init__(self, source: Mapping[str, Any], timeout: float, board: Board) -> None:
         self._board = board
         self._live = bool(source["live"])
         self._errors = 0
-        with _Reading(board):
+        board["reading_since"] = time.monotonic_ns()  # a call that may block for ever
+        try:
             self._container = self._open(source, timeout)
+        finally:
+            board["reading_since"] = 0
         streams = self._container.streams.video
         if not streams:
             raise ConnectionLostError("no_video", "there is no video in it")
         self._stream = streams[0]
-        self._stream.thread_type = "NONE" if threads == 1 else "AUTO"
         context = self._stream.codec_context
         if context is None:
             raise ConnectionLostError("unsupported", "there is no decoder for its video")
-        context.thread_count = threads
+        # Threads that decode ahead make a file faster, and would make a live picture older.
+        self._stream.thread_type = "NONE" if self._live else "AUTO"
+        context.thread_count = 1 if self._live else min(MOST_THREADS, len(os.sched_getaffinity(0)))
         rate = self._stream.average_rate
         self.info: dict[str, Any] = {
             "codec": context.name,
@@ -138,27 +143,30 @@ class Decoder:
                 return
             for picture in self._decode(packet):
                 size = picture.width, picture.height
-                if self._size not in {None, size}:
-                    self._board.add("size_changes")
-                self._size = size
+                if size != self._size:
+                    if self._size is not None:
+                        self._board.add("size_changes")
+                    self._size = size
                 self._board["last_frame"] = time.monotonic_ns()
-                yield picture, self._times.of(_time(picture))
+                yield picture, self._times.of(picture.time)
 
     def _next_packet(self, packets: Iterator[Any]) -> Any:
+        self._board["reading_since"] = time.monotonic_ns()
         try:
-            with _Reading(self._board):
-                packet = next(packets, None)
+            packet = next(packets, None)
         except Exception as error:
             if _is_end(error):
                 return None
             raise failure_of(error) from error
+        finally:
+            self._board["reading_since"] = 0
         if packet is not None and packet.size:
             self._board.add("packets")
             self._board.add("bytes", packet.size)
             self._board["last_packet"] = time.monotonic_ns()
         return packet
 
-    def _decode(self, packet: Any) -> list[Any]:
+    def _decode(self, packet: Any) -> Sequence[Any]:
         try:
             pictures = packet.decode()
         except Exception as error:
@@ -171,31 +179,12 @@ class Decoder:
             return []
         if pictures:
             self._errors = 0
-        return list(pictures)
+        found: Sequence[Any] = pictures
+        return found
 
     def close(self) -> None:
         """Close the connection; only the thread that reads may call it."""
         self._container.close()
-
-
-class _Reading:
-    """Notes on the board that a call which may block for ever is under way."""
-
-    __slots__ = ("_board",)
-
-    def __init__(self, board: Board) -> None:
-        self._board = board
-
-    def __enter__(self) -> None:
-        self._board["reading_since"] = time.monotonic_ns()
-
-    def __exit__(self, *_: object) -> None:
-        self._board["reading_since"] = 0
-
-
-def _time(picture: Any) -> float | None:
-    pts, base = picture.pts, picture.time_base
-    return None if pts is None or not base else float(pts * base)
 
 
 def _is_end(error: Exception) -> bool:

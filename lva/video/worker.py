@@ -1,10 +1,10 @@
 """The process of one stream: reads, decodes, and has frames looked at. Run as ``python -m lva.video.worker``.
 
-The main thread is that of the analytics. The reader's decodes: for a live source it replaces the frame that
-waits, for a file it waits until that is taken. The control thread hears the service, sends a sign of
-life each second, and ends the process when the service asks for it or has gone: a call of FFmpeg's, or of
-a plugin, that never returns cannot keep it. SIGTERM keeps its default, since a handler of Python's never runs
-while FFmpeg blocks.
+The main thread is that of the analytics. It reads a file itself, frame by frame; FFmpeg's threads decode
+ahead. A live source has a thread that reads: it never waits, its newest frame takes the place of one that was
+not looked at. The control thread hears the service, and ends the process when that asks for it or has gone:
+a call of FFmpeg's, or of a plugin, that never returns cannot keep it. SIGTERM keeps its default, since a
+handler of Python's never runs while FFmpeg blocks.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import sys
 import threading
 import time
 import traceback
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from lva.contract import AnalyticsEvent, AnalyticsStream
@@ -32,10 +32,9 @@ from lva.video.board import Board
 from lva.video.decoder import ConnectionLostError, Decoder
 from lva.video.frame import Frame, encode_jpeg
 from lva.video.geometry import Region
+from lva.video.newest import NewestFrame
 from lva.video.selection import Selection
 
-#: Frames of a file that wait between the decoder and the analytics.
-AHEAD: Final = 4
 #: Seconds between two signs of life.
 HEARTBEAT: Final = 1.0
 #: Longest edge of a preview, in pixels.
@@ -55,7 +54,8 @@ class Worker:
         self._connection = connection
         self._board = board
         self._sending = threading.Lock()
-        self._connect: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[bool] = queue.SimpleQueue()  # connect, or read no more
+        self._newest = NewestFrame(board)
         self._stopping = False
         self._preview_wanted = threading.Event()
         self._last_picture: Any = None
@@ -66,13 +66,19 @@ class Worker:
         if received is None:
             return
         self._spec: Mapping[str, Any] = received[0]
-        self._slot = _Slot(self._board, live=self._spec["source"]["live"])
         threading.Thread(target=self._control, name="control", daemon=True).start()
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
         self._take_output()
         analytics = self._opened()
-        threading.Thread(target=self._read, name="reader", daemon=True).start()
-        self._analyse(analytics)
+        if self._spec["source"]["live"]:
+            reader = threading.Thread(
+                target=self._read, args=(self._newest.put,), name="reader", daemon=True
+            )
+            reader.start()
+            while (frame := self._newest.take()) is not None:
+                self._analyse(analytics, frame)
+        else:
+            self._read(partial(self._analyse, analytics))
         for each in analytics:
             self._guarded(each, "close", each.close)
         self._send({"type": "closed"})
@@ -111,17 +117,16 @@ class Worker:
             }
         )
 
-    def _analyse(self, analytics: list[Analytics]) -> None:
-        while (frame := self._slot.take()) is not None:
-            self._board.note_age(frame.age * 1000)
-            failed = False
-            for each in list(analytics):
-                failed |= not self._looked_at(each, frame)
-                if each.failures >= MOST_FAILURES:
-                    analytics.remove(each)
-                    self._guarded(each, "close", each.close)
-                    self._send({"type": "set_aside", "analytics": each.name, "frame": frame.number})
-            self._board.add("failed" if failed else "analysed")
+    def _analyse(self, analytics: list[Analytics], frame: Frame) -> None:
+        self._board.note_age(frame.age * 1000)
+        failed = False
+        for each in list(analytics):
+            failed |= not self._looked_at(each, frame)
+            if each.failures >= MOST_FAILURES:
+                analytics.remove(each)
+                self._guarded(each, "close", each.close)
+                self._send({"type": "set_aside", "analytics": each.name, "frame": frame.number})
+        self._board.add("failed" if failed else "analysed")
 
     def _looked_at(self, analytics: Analytics, frame: Frame) -> bool:
         try:
@@ -151,32 +156,34 @@ class Worker:
             return False
         return True
 
-    # The reader's thread.
+    # Reading: a file by the main thread, a live source by one of its own.
 
-    def _read(self) -> None:
+    def _read(self, give: Callable[[Frame], None]) -> None:
+        """Connect each time the service asks for it, and give each frame that is wanted away."""
         number = 0
-        while True:
-            self._connect.get()
+        while self._orders.get():
             try:
                 decoder = Decoder(self._spec["source"], self._spec["timeout"], self._board)
                 self._send({"type": "connected", **decoder.info})
-                number = self._feed(decoder, number)
+                number = self._feed(decoder, number, give)
             except ConnectionLostError as failure:
                 end = {"code": failure.code, "message": str(failure)}
             except Exception as error:  # noqa: BLE001 - whatever FFmpeg makes of what came
                 end = {"code": "invalid_data", "message": f"{type(error).__name__}: {error}"}
             else:
+                if self._stopping:
+                    return
                 decoder.close()
                 end = {"code": "end_of_stream", "message": "it ended"}
-            if end["code"] == "end_of_stream":
-                self._slot.wait_until_idle()
             self._send({"type": "disconnected", **end})
 
-    def _feed(self, decoder: Decoder, number: int) -> int:
+    def _feed(self, decoder: Decoder, number: int, give: Callable[[Frame], None]) -> int:
         selection = Selection(self._spec.get("rate"))
         roi = self._spec.get("roi")
         first = True
         for picture, pts in decoder.frames():
+            if self._stopping:
+                break
             number += 1
             if first:
                 first = False
@@ -185,11 +192,12 @@ class Worker:
             if picture.is_corrupt:
                 self._board.add("skipped_corrupt")
                 continue
-            if (reason := selection.skips(pts, bool(picture.key_frame))) is not None:
+            key = bool(picture.key_frame)
+            if (reason := selection.skips(pts, key)) is not None:
                 self._board.add(f"skipped_{reason}")
                 continue
             region = None if roi is None else Region(**roi).within(picture.width, picture.height)
-            self._slot.put(Frame(picture, number, pts, bool(picture.key_frame), region))
+            give(Frame(picture, number, pts, key, region))
             self._last_picture = picture
             if self._preview_wanted.is_set():
                 self._preview_wanted.clear()
@@ -217,14 +225,16 @@ class Worker:
     def _do(self, message: Mapping[str, Any]) -> None:
         kind = message["type"]
         if kind == "connect":
-            self._connect.put(None)
+            self._orders.put(True)
         elif kind == "preview":
             if self._last_picture is not None and message.get("now"):
                 self._send_preview(self._last_picture)
             else:
                 self._preview_wanted.set()
         elif kind == "stop":
-            self._slot.end()
+            self._stopping = True
+            self._orders.put(False)
+            self._newest.end()
 
     def _beat(self) -> None:
         while True:
@@ -259,65 +269,6 @@ class Worker:
 
 def _sayable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()  # lone surrogates are no UTF-8
-
-
-class _Slot:
-    """The frames that wait for the analytics: one of a live source, some of a file.
-
-    Args:
-        board: Counts frames that are dropped.
-        live: Whether a newer frame takes the place of the one that waits.
-    """
-
-    def __init__(self, board: Board, live: bool) -> None:
-        self._board = board
-        self._most = 1 if live else AHEAD
-        self._live = live
-        self._frames: deque[Frame] = deque()
-        self._changed = threading.Condition()
-        self._ended = False
-        self._in_hand = False
-
-    def put(self, frame: Frame) -> None:
-        """Add a frame; a live one takes the place of another, a file's waits for one."""
-        with self._changed:
-            while not self._live and len(self._frames) >= self._most and not self._ended:
-                self._changed.wait()
-            if self._ended:
-                self._board.add("dropped_stop")
-                return
-            if len(self._frames) >= self._most:
-                self._frames.popleft()
-                self._board.add("dropped_busy")
-            self._frames.append(frame)
-            self._changed.notify_all()
-
-    def take(self) -> Frame | None:
-        """Wait for a frame; None at the end."""
-        with self._changed:
-            self._in_hand = False
-            self._changed.notify_all()
-            while not self._frames and not self._ended:
-                self._changed.wait()
-            if self._ended:
-                self._board.add("dropped_stop", len(self._frames))
-                self._frames.clear()
-                return None
-            self._in_hand = True
-            self._changed.notify_all()
-            return self._frames.popleft()
-
-    def wait_until_idle(self) -> None:
-        """Wait until all frames have been looked at; for the end of a file."""
-        with self._changed:
-            while (self._frames or self._in_hand) and not self._ended:
-                self._changed.wait()
-
-    def end(self) -> None:
-        """Let `take` return None; what waits is dropped."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
 
 
 class _Lines(io.TextIOBase):

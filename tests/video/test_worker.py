@@ -1,0 +1,38 @@
+"""A worker process by itself, with the test in the service's place."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from lva.video.process import open_worker
+from lva.video.source import parse_source
+
+pytestmark = pytest.mark.slow("starts real worker processes")
+
+
+def spec(source: str) -> dict[str, object]:
+    return {
+        "stream_id": "id",
+        "name": "door",
+        "source": parse_source(source).as_message(),
+        "timeout": 3,
+        "analytics": [],
+    }
+
+
+@pytest.mark.parametrize("source", ["test:?live=0", "test:?rate=50"])
+async def test_a_worker_that_is_asked_to_stop_closes_its_plugins_and_ends(source):
+    """The kind is a worker in the midst of its frames: those of a file, and those of a live source."""
+    async with open_worker(spec(source)) as worker:
+        await worker.send({"type": "connect"})
+        kinds: list[str] = []
+        with trio.fail_after(30):
+            while (received := await worker.receive()) is not None:
+                kinds.append(received[0]["type"])
+                if kinds[-1] == "frames":
+                    await worker.send({"type": "stop"})
+            assert await worker.wait() == 0
+        assert kinds[-1] == "closed"
+        assert "disconnected" not in kinds  # it did not take its stop for the end of the file
+    worker.board.close()
