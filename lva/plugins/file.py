@@ -1,4 +1,4 @@
-"""Appends points to a file, or to standard output, as JSON: one line for each point.
+"""Appends points to a file, or to standard output, as JSON: one line for each point, or event of a stream.
 
 A line is ASCII whatever the point holds, so that all readers agree where it ends.
 
@@ -29,19 +29,19 @@ from pydantic_core import to_json
 
 from lva import (
     BaseEventPlugin,
-    MonitoringPoint,
     PartialDeliveryError,
     PermanentDeliveryError,
     PluginApp,
     RetryLaterError,
     locks,
 )
+from lva.contract import Published
 from lva.errors import counted
 from lva.user_paths import absolute
 
 TOO_LONG = "a line of more than max_bytes fits into no file"
-#: How every line begins.
-START = b'{"series":'
+#: How a line begins: that of a point, and that of an event.
+STARTS = (b'{"series":', b'{"event_name":')
 #: How much of a file's end is searched first for the last line's end.
 BLOCK = 64 * 1024
 #: How often a reader is waited for that lets standard output fill up, and for how many seconds each.
@@ -74,6 +74,7 @@ class File(BaseEventPlugin):
     """Makes lines and writes them in a worker thread, a batch at a time."""
 
     eventName = "monitoring_event"
+    otherEvents = ("stream_event", "analytics_event")
     Config: ClassVar[type[BaseModel] | None] = Config
     # A write costs about the same for one point as for thousands, so points gather for a moment.
     host_settings: ClassVar[Mapping[str, Any]] = {
@@ -96,7 +97,7 @@ class File(BaseEventPlugin):
         await trio.to_thread.run_sync(output.open, limiter=self._one_thread)
         self.logger.info("writing points to %s", output.name)
 
-    async def handleEvent(self, points: list[MonitoringPoint], logger: logging.Logger) -> None:
+    async def handleEvent(self, points: list[Published], logger: logging.Logger) -> None:
         await trio.to_thread.run_sync(self._write, points, limiter=self._one_thread)
 
     async def close(self) -> None:
@@ -104,7 +105,7 @@ class File(BaseEventPlugin):
             await trio.to_thread.run_sync(self._output.close, limiter=self._one_thread)
             self._output = None
 
-    def _write(self, points: Sequence[MonitoringPoint]) -> None:
+    def _write(self, points: Sequence[Published]) -> None:
         """Write a batch, in the worker thread; tell the host what could not be written."""
         output = self._output
         assert output is not None
@@ -171,7 +172,7 @@ class RotatedFile:
             locks.take(self._fd)
         except BlockingIOError as error:
             raise UnusableError(f"{self.name} is being written by another process") from error
-        if not START.startswith(os.pread(self._fd, len(START), 0)):
+        if not any(start.startswith(os.pread(self._fd, len(start), 0)) for start in STARTS):
             raise UnusableError(f"{self.name} holds something else; move it away, or change path")
 
     def write(self, lines: Sequence[bytes]) -> Iterator[int]:
@@ -297,11 +298,9 @@ def default_name(plugin: str) -> str:
     return "points.jsonl" if plugin == "file" else f"{plugin}.jsonl"
 
 
-def to_line(point: MonitoringPoint) -> bytes:
-    """Return a point as one line of JSON with its end."""
-    # Plain dicts are encoded twice as fast.
-    tags, fields = dict(point.tags), dict(point.fields)
-    document = {"series": point.series, "time": point.time, "tags": tags, "fields": fields}
+def to_line(point: Published) -> bytes:
+    """Return a point, or an event with its picture, as one line of JSON with its end."""
+    document = point.as_dict()
     line = to_json(document)
     if not line.isascii():
         line = json.dumps(document, separators=(",", ":")).encode()

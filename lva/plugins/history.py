@@ -1,5 +1,8 @@
 """The embedded default sink: keeps points in a SQLite file and serves them at /NAME/points.
 
+An event of a stream is kept as a point: its series is the event type, and what is no tag is a field. Pictures
+are not kept.
+
 It is meant for looking at what the service just did, on a machine without a monitoring system. The file
 is bounded in size and age; the oldest points go first. While it cannot be written, as on a full disk, points
 wait; when it was moved away, removed or truncated, another one begins, and a damaged one is set aside.
@@ -27,11 +30,11 @@ from werkzeug.exceptions import BadRequest, ServiceUnavailable
 from lva import (
     BaseBackgroundPlugin,
     BaseEventPlugin,
-    MonitoringPoint,
     PluginApp,
     RetryLaterError,
     query_parameter,
 )
+from lva.contract import Published
 from lva.errors import counted
 from lva.user_paths import absolute
 
@@ -100,6 +103,7 @@ class History(BaseEventPlugin, BaseBackgroundPlugin):
     """Writes each batch in one transaction, in a worker thread; reads over a connection of its own."""
 
     eventName = "monitoring_event"
+    otherEvents = ("stream_event", "analytics_event")
     Config: ClassVar[type[BaseModel] | None] = Config
     # A transaction costs the same for one point as for thousands, so points gather for a moment.
     host_settings: ClassVar[Mapping[str, Any]] = {
@@ -134,7 +138,7 @@ class History(BaseEventPlugin, BaseBackgroundPlugin):
                 self.logger.warning("old points were not deleted: %s", error)
             await trio.sleep(self.config.trim_interval)
 
-    async def handleEvent(self, points: list[MonitoringPoint], logger: logging.Logger) -> None:
+    async def handleEvent(self, points: list[Published], logger: logging.Logger) -> None:
         limit = self.config.max_bytes
         try:
             trimmed = await self._write(lambda writer: store(writer, points, limit))
@@ -483,7 +487,7 @@ def open_database(path: Path, setting: str) -> sqlite3.Connection:
     return connection
 
 
-def store(connection: sqlite3.Connection, points: Iterable[MonitoringPoint], limit: int) -> int:
+def store(connection: sqlite3.Connection, points: Iterable[Published], limit: int) -> int:
     """Add the points in one transaction; return how many old ones had to go for the size."""
     values: list[str | float] = []
     for point in points:

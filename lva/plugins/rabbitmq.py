@@ -2,7 +2,8 @@
 
 Each direction is off until it is named: `exchange` or `routing_key` to send, `queue` to consume. They are
 one class with one configuration because a service that sent into the queue it consumes would feed itself
-for ever. A message is a JSON list of points; it is persistent, and confirmed by the server.
+for ever. A message is a JSON list of points, or of events of one type, which is the message's type; it is
+persistent, and confirmed by the server.
 
 * A lost or stalled connection is a crash: the host restarts the plugin with back-off, `/readyz` says
   why, and the points wait. Nothing in here reconnects, nor does the library's plain connection.
@@ -39,7 +40,7 @@ from lva import (
     PluginApp,
     RetryLaterError,
 )
-from lva.contract import RuntimeName
+from lva.contract import Published, RuntimeName
 from lva.errors import counted
 
 #: How long, in seconds, `close()` waits for an acknowledgement under way, for the server's good-bye, and
@@ -153,6 +154,7 @@ class RabbitMQ(BaseEventPlugin, BaseBackgroundPlugin):
 
     runtime: ClassVar[RuntimeName] = "asyncio"
     eventName = "monitoring_event"
+    otherEvents = ("stream_event", "analytics_event")
     Config: ClassVar[type[BaseModel] | None] = Config
     # A server that comes and goes is no reason to give up, and once it is back it is soon in use. What
     # waits for it needs some room.
@@ -186,6 +188,10 @@ class RabbitMQ(BaseEventPlugin, BaseBackgroundPlugin):
         if self._feedback:
             raise RuntimeError(self._feedback)
         config = self.config
+        if config.queue and self.eventName not in self.app.events:
+            raise RuntimeError(
+                f"a queue is consumed for points: name {self.eventName} in events, too"
+            )
         self._lost = asyncio.get_running_loop().create_future()
         self._inbox = asyncio.Queue()
         with self._named():
@@ -205,7 +211,7 @@ class RabbitMQ(BaseEventPlugin, BaseBackgroundPlugin):
         if not work.cancelled():
             await work
 
-    async def handleEvent(self, points: list[MonitoringPoint], logger: logging.Logger) -> None:
+    async def handleEvent(self, points: list[Published], logger: logging.Logger) -> None:
         """Send the points, in order, and wait for the confirms. Cancelled, it may have sent some.
 
         Raises:
@@ -220,9 +226,10 @@ class RabbitMQ(BaseEventPlugin, BaseBackgroundPlugin):
         self._unconfirmed = True
         parcels, rejected = pack(points, self.config.message_points, self.config.message_bytes)
         replies = await asyncio.gather(
-            *(self._send(self._exchange, body) for body, _ in parcels), return_exceptions=True
+            *(self._send(self._exchange, body, type_of(part[0])) for body, part in parcels),
+            return_exceptions=True,
         )
-        failed: list[MonitoringPoint] = []
+        failed: list[Published] = []
         cause = "too large"
         for (_, part), reply in zip(parcels, replies, strict=True):
             if isinstance(reply, BaseException):
@@ -313,13 +320,13 @@ class RabbitMQ(BaseEventPlugin, BaseBackgroundPlugin):
 
     # Sending
 
-    async def _send(self, exchange: AbstractExchange, body: bytes) -> None:
+    async def _send(self, exchange: AbstractExchange, body: bytes, kind: str) -> None:
         message = aio_pika.Message(
             body,
             content_type="application/json",
             delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
             message_id=uuid.uuid4().hex,
-            type=self.eventName,
+            type=kind,
             app_id=self._origin,
         )
         key, limit = self.config.routing_key or "", self.config.timeout
@@ -466,36 +473,37 @@ def text_of(error: BaseException) -> str:
 
 
 def pack(
-    points: Sequence[MonitoringPoint], most_points: int, most_bytes: int
-) -> tuple[list[tuple[bytes, list[MonitoringPoint]]], list[MonitoringPoint]]:
-    """Return the bodies of messages, each with its points, and the points too large for any."""
-    parcels: list[tuple[list[bytes], list[MonitoringPoint]]] = []
-    too_large: list[MonitoringPoint] = []
+    points: Sequence[Published], most_points: int, most_bytes: int
+) -> tuple[list[tuple[bytes, list[Published]]], list[Published]]:
+    """Return the bodies of messages, each with its points, of one type; and the points too large for any."""
+    parcels: list[tuple[list[bytes], list[Published]]] = []
+    too_large: list[Published] = []
     room = 0
+    kind = ""
     for point in points:
         text = encode(point)
         need = len(text) + 1  # for the comma, or the closing bracket
         if need + 1 > most_bytes:
             too_large.append(point)
             continue
-        if need > room or len(parcels[-1][0]) == most_points:
+        if need > room or len(parcels[-1][0]) == most_points or type_of(point) != kind:
             parcels.append(([], []))
             room = most_bytes - 1
+            kind = type_of(point)
         room -= need
         parcels[-1][0].append(text)
         parcels[-1][1].append(point)
     return [(b"[%s]" % b",".join(texts), part) for texts, part in parcels], too_large
 
 
-def encode(point: MonitoringPoint) -> bytes:
-    """Return a point as a JSON object."""
-    document = {
-        "series": point.series,
-        "time": point.time,
-        "tags": point.tags,
-        "fields": point.fields,
-    }
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+def type_of(point: Published) -> str:
+    """Return the type of the message that a point, or an event, is in."""
+    return "monitoring_event" if isinstance(point, MonitoringPoint) else point.series
+
+
+def encode(point: Published) -> bytes:
+    """Return a point, or an event with its picture, as a JSON object."""
+    return json.dumps(point.as_dict(), ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def unpack(body: bytes, most_bytes: int) -> list[MonitoringPoint]:

@@ -5,7 +5,8 @@ with one configuration because they have one server and one fate: a service that
 reads would feed itself for ever, and only a table that holds both names can refuse that.
 
 An entry has four fields: `series` is plain text, `time` a JSON number, `tags` and `fields` are JSON
-objects, so that str, int and float come back as what they were.
+objects, so that str, int and float come back as what they were. That of an event of a stream has two:
+`event_name`, and `event`, which is its JSON document.
 
 * A lost or stalled connection is a crash: the host restarts the plugin with back-off, and `/readyz` says
   why. The reader notices by itself, for the writer there is a ping.
@@ -41,7 +42,7 @@ from lva import (
     PluginApp,
     RetryLaterError,
 )
-from lva.contract import RuntimeName
+from lva.contract import Published, RuntimeName
 from lva.errors import counted
 
 Entry: TypeAlias = tuple[bytes, Mapping[bytes, bytes]]
@@ -137,6 +138,7 @@ class RedisStream(BaseEventPlugin, BaseBackgroundPlugin):
 
     runtime: ClassVar[RuntimeName] = "asyncio"
     eventName = "monitoring_event"
+    otherEvents = ("stream_event", "analytics_event")
     Config: ClassVar[type[BaseModel] | None] = Config
     # A server that comes and goes is no reason to give up, and once it is back it is soon in use.
     host_settings: ClassVar[Mapping[str, Any]] = {"max_restarts": 1000, "backoff_max": 10.0}
@@ -151,6 +153,8 @@ class RedisStream(BaseEventPlugin, BaseBackgroundPlugin):
         self._acknowledging = asyncio.Lock()
 
     async def initialize(self) -> None:
+        if self.config.consume and self.eventName not in self.app.events:
+            raise RuntimeError(f"consume is for points: name {self.eventName} in events, too")
         await self._server.ping()
         if self.config.consume:
             try:  # from the oldest entry on, so that none is left out
@@ -168,7 +172,7 @@ class RedisStream(BaseEventPlugin, BaseBackgroundPlugin):
         if not self._work.cancelled():
             await self._work
 
-    async def handleEvent(self, points: list[MonitoringPoint], logger: logging.Logger) -> None:
+    async def handleEvent(self, points: list[Published], logger: logging.Logger) -> None:
         """Append the points, in order. Without all the replies it may have appended some.
 
         Raises:
@@ -333,8 +337,11 @@ def is_state(refusal: Exception) -> bool:
     return type(refusal) is not ResponseError or bool(re.match(r"[A-Z]+ ", str(refusal)))
 
 
-def to_entry(point: MonitoringPoint) -> dict[str, str]:
-    """Return a point as the fields of an entry."""
+def to_entry(point: Published) -> dict[str, str]:
+    """Return a point, or an event, as the fields of an entry."""
+    if not isinstance(point, MonitoringPoint):
+        document = json.dumps(point.as_dict(), ensure_ascii=False, separators=(",", ":"))
+        return {"event_name": point.series, "event": document}
     return {
         "series": point.series,
         "time": json.dumps(point.time),

@@ -1,8 +1,10 @@
 """Posts batches of points as JSON to a URL, signed as the Standard Webhooks specification says.
 
-The body is an object, so that other keys may join the one it has::
+The body is an object, so that other keys may join those it has::
 
     {"points": [{"series": "requests", "time": 1795370668.78, "tags": {…}, "fields": {…}}, …]}
+
+Where there are events of streams, they are in `events`, beside `points`.
 
 * `webhook-id` is the SHA-256 of the body: a batch has the same id however often it is sent.
 * A batch that is too large goes out in pieces. A piece that was accepted is not sent again.
@@ -42,15 +44,17 @@ from lva import (
     PermanentDeliveryError,
     PluginApp,
     RetryLaterError,
+    StreamAnalyticsEvent,
 )
+from lva.contract import Published
 from lva.errors import counted
 from lva.http_replies import beginning, is_page, not_about_points, one_line, retry_after, root_of
 from lva.user_paths import absolute
 
-#: A point and its JSON.
-Item: TypeAlias = tuple[MonitoringPoint, bytes]
+#: A point, or an event, and its JSON.
+Item: TypeAlias = tuple[Published, bytes]
 
-HEAD, TAIL = b'{"points":[', b"]}"
+HEAD, EVENTS, TAIL = b'{"points":[', b'],"events":[', b"]}"
 #: How much of an answer's text is read, in bytes and in seconds, and how many characters are shown.
 READ_BYTES, READ_SECONDS, SHOWN = 4096, 1.0, 200
 MOST_REDIRECTS = 5
@@ -137,6 +141,7 @@ class Webhook(BaseEventPlugin):
     """Posts each batch, in pieces if need be, and tells the host what became of each point."""
 
     eventName = "monitoring_event"
+    otherEvents = ("stream_event", "analytics_event")
     Config: ClassVar[type[BaseModel] | None] = Config
     # A call is a request, so points gather for a moment.
     host_settings: ClassVar[Mapping[str, Any]] = {"flush_interval": 1.0, "batch_size": 1000}
@@ -151,6 +156,7 @@ class Webhook(BaseEventPlugin):
         self._private = private_words(self.config, url)
         self._limit = trio.CapacityLimiter(1)  # no other plugin's threads
         self._piece_bytes: int = self.config.max_bytes
+        self._leaves_out = False  # whether it was told that pictures are
         # In a thread, because reading certificates takes a while.
         self._client = await trio.to_thread.run_sync(connect, self.config)
 
@@ -159,9 +165,9 @@ class Webhook(BaseEventPlugin):
             await self._client.aclose()
             self._client = None
 
-    async def handleEvent(self, points: list[MonitoringPoint], logger: logging.Logger) -> None:
+    async def handleEvent(self, points: list[Published], logger: logging.Logger) -> None:
         unsent = await trio.to_thread.run_sync(to_items, points, limiter=self._limit)
-        rejected: list[MonitoringPoint] = []
+        rejected: list[Published] = []
         cause: Exception | None = None
         after: float | None = None
         most = self._piece_bytes
@@ -173,9 +179,12 @@ class Webhook(BaseEventPlugin):
                         await self._send(piece)
                         self._keep_size(most)
                     except PermanentDeliveryError as error:
-                        if isinstance(error, TooLargeError) and len(piece) > 1:
-                            most = error.size // 2
-                            continue
+                        if isinstance(error, TooLargeError):
+                            if len(piece) > 1:
+                                most = error.size // 2
+                                continue
+                            if self._drop_picture(unsent):
+                                continue
                         if len(piece) == len(points):
                             raise
                         rejected += [point for point, _ in piece]
@@ -198,6 +207,20 @@ class Webhook(BaseEventPlugin):
                 after=after,
             ) from cause
 
+    def _drop_picture(self, unsent: list[Item]) -> bool:
+        """Leave out the picture of the first event, which is too large with it; return whether it had one."""
+        event = unsent[0][0]
+        if not isinstance(event, StreamAnalyticsEvent) or b'"base64":' not in unsent[0][1]:
+            return False
+        unsent[0] = (event, encode(event.without_picture()))
+        if not self._leaves_out:
+            self._leaves_out = True
+            self.logger.warning(
+                "%s takes no event with a picture of %d bytes; such pictures are left out",
+                self._receiver, event.image_size,
+            )  # fmt: skip
+        return True
+
     def _keep_size(self, most: int) -> None:
         """Make no larger pieces from now on than one that was accepted after others were too large."""
         if most < self._piece_bytes:
@@ -215,7 +238,7 @@ class Webhook(BaseEventPlugin):
             TooLargeError: It takes no piece of this size.
             PermanentDeliveryError: It is wrong for ever.
         """
-        body = HEAD + b",".join(text for _, text in piece) + TAIL
+        body = body_of(piece)
         try:
             reply, text = await self._post(body)
         except httpx.RequestError as error:
@@ -272,21 +295,30 @@ def connect(config: Config) -> httpx.AsyncClient:
     )
 
 
-def to_items(points: Iterable[MonitoringPoint]) -> list[Item]:
+def to_items(points: Iterable[Published]) -> list[Item]:
     """Return points with their JSON; for a worker thread, as points may be large."""
     return [(point, encode(point)) for point in points]
 
 
-def encode(point: MonitoringPoint) -> bytes:
-    """Return a point as JSON."""
-    # Plain dicts are encoded twice as fast.
-    tags, fields = dict(point.tags), dict(point.fields)
-    return to_json({"series": point.series, "time": point.time, "tags": tags, "fields": fields})
+def encode(point: Published) -> bytes:
+    """Return a point, or an event with its picture, as JSON."""
+    return to_json(point.as_dict())
+
+
+def body_of(piece: Sequence[Item]) -> bytes:
+    """Return the body of a request: points and events, each in order."""
+    events = [text for item, text in piece if not isinstance(item, MonitoringPoint)]
+    if not events:
+        return HEAD + b",".join(text for _, text in piece) + TAIL
+    points = [text for item, text in piece if isinstance(item, MonitoringPoint)]
+    return HEAD + b",".join(points) + EVENTS + b",".join(events) + TAIL
 
 
 def first_piece(items: Sequence[Item], most: int) -> Sequence[Item]:
     """Return as many of the first items as fit into a body of `most` bytes, but at least one."""
-    sizes = accumulate((len(text) + 1 for _, text in items), initial=len(HEAD + TAIL) - 1)
+    only_points = all(isinstance(item, MonitoringPoint) for item, _ in items)
+    around = len(HEAD + TAIL) + (0 if only_points else len(EVENTS))
+    sizes = accumulate((len(text) + 1 for _, text in items), initial=around - 1)
     fitting = sum(1 for _ in takewhile(lambda size: size <= most, sizes)) - 1
     return items[: max(1, fitting)]
 

@@ -10,21 +10,14 @@ from typing import Any
 
 import pytest
 
-from lva import MonitoringPoint, StreamAnalyticsEvent, StreamEvent
+from lva import StreamAnalyticsEvent, StreamEvent
 from lva.errors import ConfigurationError
 from lva.events import EVENT_TYPES, decode, encode
 from lva.host.delivery.tap import DELIVERED, PUBLISHED
 from lva.host.loading.load import load_plugins
+from tests.event_samples import CHANGE, ITEMS, JPEG, POINT, SEEN
 from tests.support import host_settings, running_host, write_plugin
 
-JPEG = b"\xff\xd8" + bytes(1000)
-POINT = MonitoringPoint("n", 1.0, {"t": "x"}, {"v": 1})
-CHANGE = StreamEvent("7a", "door", "failure", "no answer", "pending", "timeout", 1_800_000_000.25)
-SEEN = StreamAnalyticsEvent(
-    "7a", "door", "motion", "motion_start", 3, 1_800_000_000.5, {"boxes": [{"x": 1, "ü": None}]}, JPEG,
-    "/streams/7a/events/1.jpg", 1, account_id="acme",
-)  # fmt: skip
-ITEMS = {"monitoring_event": POINT, "stream_event": CHANGE, "analytics_event": SEEN}
 SINK = """
 class Sink(BaseEventPlugin):
     eventName = "monitoring_event"

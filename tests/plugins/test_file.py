@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from lva import MonitoringPoint, PartialDeliveryError, PermanentDeliveryError, RetryLaterError
 from lva.host.life.states import State
 from lva.plugins import file as module
+from tests.event_samples import ITEMS, documents
 from tests.support import (
     RunningHost,
     ServiceProcess,
@@ -93,7 +94,7 @@ def test_any_point_is_one_line_and_comes_back_from_it(point: MonitoringPoint) ->
     assert line.isascii()
     assert len(line.decode().splitlines()) == 1, "for readers with many ideas of a line's end, too"
     assert line.endswith(b"}\n")
-    assert line.startswith(module.START)
+    assert line.startswith(module.STARTS)
     document = json.loads(line, parse_constant=pytest.fail)
     assert MonitoringPoint(**document) == point
     for mine, theirs in ((point.tags, document["tags"]), (point.fields, document["fields"])):
@@ -203,7 +204,7 @@ def test_the_files_never_hold_more_than_documented_and_are_what_was_written_last
         output.open()
         everything = b""
         for batch in batches:
-            lines = [module.START + b"x" * (size - 11) + b"\n" for size in batch]
+            lines = [module.STARTS[0] + b"x" * (size - 11) + b"\n" for size in batch]
             for count in output.write(lines):
                 everything += b"".join(lines[:count])
                 del lines[:count]
@@ -238,10 +239,10 @@ async def test_with_0_the_file_grows(tmp_path):
 def test_a_rotation_that_a_crash_cut_short_costs_no_file(tmp_path):
     path = tmp_path / "points"
     for name in ("points", "points.1", "points.3"):  # points.2 had just been moved
-        (tmp_path / name).write_bytes(module.START + name.encode() + b"\n")
+        (tmp_path / name).write_bytes(module.STARTS[0] + name.encode() + b"\n")
     output = rotated(path, max_bytes=30, backups=3)
     output.open()
-    assert list(output.write([module.START + b"new\n"])) == [1]
+    assert list(output.write([module.STARTS[0] + b"new\n"])) == [1]
     output.close()
     names = {
         "points": b"new",
@@ -250,7 +251,7 @@ def test_a_rotation_that_a_crash_cut_short_costs_no_file(tmp_path):
         "points.3": b"points.3",
     }
     for name, content in names.items():
-        assert (tmp_path / name).read_bytes() == module.START + content + b"\n"
+        assert (tmp_path / name).read_bytes() == module.STARTS[0] + content + b"\n"
 
 
 async def test_a_rotation_that_is_not_possible_is_tried_again(tmp_path):
@@ -325,7 +326,7 @@ def test_a_killed_process_leaves_whole_lines_behind_once_it_runs_again(tmp_path)
         service.process.kill()
         service.wait()
     with path.open("ab") as killed:  # in case that this was not in the middle of a line
-        killed.write(module.START + b'"unfinished')
+        killed.write(module.STARTS[0] + b'"unfinished')
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     lines = [json.loads(line) for line in whole.splitlines()]
@@ -572,7 +573,7 @@ async def test_a_file_with_something_else_is_refused_and_left_alone(tmp_path, co
 
 async def test_a_file_that_another_process_writes_is_left_to_it(tmp_path):
     path = tmp_path / "points"
-    half = module.START + b'"half'
+    half = module.STARTS[0] + b'"half'
     with path.open("wb") as other:
         other.write(half)
         other.flush()
@@ -726,3 +727,15 @@ def test_a_closed_standard_output_is_named(tmp_path):
     with service_with_pipe(tmp_path, ">&-") as service:
         service.wait_for("standard output is closed; next attempt")
         assert service.plugin("file")["state"] in {"backoff", "initializing"}
+
+
+async def test_events_of_streams_are_lines_in_one_order_and_a_file_may_begin_with_one(tmp_path):
+    """Kind: a line is the document of whatever it is, with the picture."""
+    table = {"events": [*ITEMS], "config": {"path": str(tmp_path / "points")}}
+    for _ in range(2):
+        async with running_host(tmp_path, {"file": None}, {"file": table}) as host:
+            for name, item in reversed(ITEMS.items()):
+                host.host.publisher.publish(name, [item])
+            assert (await host.stop()).exit_code == 0
+    lines = [json.loads(line) for line in (tmp_path / "points").read_bytes().splitlines()]
+    assert lines == documents(*reversed(ITEMS.values())) * 2

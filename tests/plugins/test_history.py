@@ -19,6 +19,7 @@ from werkzeug.exceptions import BadRequest, ServiceUnavailable
 
 from lva import MonitoringPoint
 from lva.host.life.states import State
+from tests.event_samples import ITEMS, JPEG, SEEN
 from tests.support import RunningHost, numbered, running_host
 
 
@@ -484,3 +485,22 @@ async def test_points_wait_while_the_file_is_somebody_else_s(tmp_path):
         path.unlink()
         assert sorted(seen(await ask(host))) == [0, 1]
         assert (delivery.ledger.lost, delivery.ledger.rejected) == (0, 0)
+
+
+async def test_events_of_streams_are_kept_as_points_without_their_pictures(tmp_path):
+    """Kind: an event is found by its type and its tags; the file has no room for pictures."""
+    tables = {"history": {"flush_interval": 0, "events": [*ITEMS], "config": {"max_age": 1e12}}}
+    async with running_host(tmp_path, {"history": None}, tables) as host:
+        for name, item in ITEMS.items():
+            host.host.publisher.publish(name, [item])
+        (seen,) = (await ask(host, ("series", "analytics_event"), ("tag", "stream:door")))["points"]
+        (change,) = (await ask(host, ("tag", "status:failure")))["points"]
+        assert len((await ask(host))["points"]) == 3
+    assert (seen["time"], seen["tags"]) == (SEEN.time, SEEN.tags)
+    assert seen["fields"]["data"] == {"boxes": [{"x": 1, "ü": None}]}
+    assert seen["fields"]["image"] == {
+        "type": "image/jpeg",
+        "size": len(JPEG),
+        "url": SEEN.image_url,
+    }
+    assert (change["series"], change["fields"]["reason"]) == ("stream_event", "no answer")

@@ -22,6 +22,7 @@ from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from lva.host.receipt import PluginReceipt
 from lva.testing import Behaviour, ServerWorld, numbered_points
+from tests.event_samples import ITEMS, documents
 from tests.support import (
     RunningHost,
     ServiceProcess,
@@ -674,3 +675,18 @@ def test_a_wrong_password_is_said_but_never_shown(server, queue, service):
         assert process.stop() == 4  # the points of these requests are nowhere
         assert process.receipt_of("rabbitmq")["state"] == "stopped"
     assert SECRET not in shown + process.output
+
+
+async def test_events_of_streams_are_messages_of_their_own_type(tmp_path, server, queue):
+    """Kind: a message has items of one type, which it names; the order is kept."""
+    config = {"url": server.url, "routing_key": queue}
+    table = {"events": [*ITEMS], "flush_interval": 0.05, "config": config}
+    async with running_host(tmp_path, {"rabbitmq": None}, {"rabbitmq": table}) as host:
+        for name, item in ITEMS.items():
+            host.host.publisher.publish(name, [item] * 2)
+        await settled(host, 6)
+        messages = await asked(server.take, queue)
+        await clean_receipt(host)
+    assert [message.type for message in messages] == [*ITEMS]
+    found = [json.loads(message.body) for message in messages]
+    assert found == [documents(item, item) for item in ITEMS.values()]

@@ -19,6 +19,7 @@ from lva.errors import ConfigurationError
 from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from lva.plugins import redis_stream
+from tests.event_samples import ITEMS, documents
 from tests.plugins.redis_server import RedisServer
 from tests.support import (
     RunningHost,
@@ -793,3 +794,26 @@ def test_credentials_are_taken_out_of_the_url(url, shown, username, password):
 
 def test_every_key_is_documented():
     assert _tables().config_of(redis_stream.Config) in page("shipped")
+
+
+async def test_events_of_streams_are_entries_in_one_order(tmp_path, redis):
+    """Kind: an entry says what it is; one that is read is a point or is put away."""
+    table = {NAME: {**tables(redis, stream="all")[NAME], "events": [*ITEMS]}}
+    async with running_host(tmp_path, {NAME: None}, table) as host:
+        for name, item in ITEMS.items():
+            host.host.publisher.publish(name, [item])
+        await until(lambda: redis.client.xlen("all") == 3)
+        entries = [fields for _, fields in redis.client.xrange("all")]
+        await clean_end(host, delivered=3, rejected=0)
+    assert redis_stream.to_point(entries[0]) == ITEMS["monitoring_event"]
+    assert [fields[b"event_name"] for fields in entries[1:]] == [
+        b"stream_event",
+        b"analytics_event",
+    ]
+    events = [json.loads(fields[b"event"]) for fields in entries[1:]]
+    assert events == documents(ITEMS["stream_event"], ITEMS["analytics_event"])
+    table = {NAME: {**tables(redis, consume="all")[NAME], "events": ["stream_event"]}}
+    async with running_host(tmp_path, {NAME: None}, table, wait=False) as host:
+        await until(
+            lambda: "name monitoring_event in events" in str(host.life(NAME).record.last_error)
+        )

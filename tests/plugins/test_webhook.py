@@ -37,6 +37,7 @@ from lva.errors import ConfigurationError
 from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from lva.plugins import webhook as module
+from tests.event_samples import CHANGE, ITEMS, POINT, SEEN, documents
 from tests.support import RunningHost, ServiceProcess, host_settings, numbered, running_host
 
 CERTIFICATE = Path(__file__).parent / "localhost.pem"
@@ -863,3 +864,25 @@ def test_secrets_are_shown_nowhere(tmp_path):
     assert service.receipt_of("webhook")["state"] == "stopped"
     for secret in ("T00001", "B00002", "querykey", "sesame", "qwertyuiop", SECRET[6:]):
         assert secret not in shown, secret
+
+
+async def test_events_of_streams_are_beside_the_points_and_a_picture_may_be_too_large(tmp_path):
+    """Kind: a receiver that takes no picture gets the event all the same, by itself and without it."""
+    with receiving() as receiver:
+        table = {"events": [*ITEMS], "flush_interval": 0.05, "config": {"url": receiver.url}}
+        async with running_host(tmp_path, {"webhook": None}, {"webhook": table}) as host:
+            for item in ITEMS.values():
+                host.host.publisher.publish(
+                    item.series if item is not POINT else "monitoring_event", [item]
+                )
+            with trio.fail_after(20):
+                while not receiver.requests:
+                    await trio.sleep(0.01)
+            receiver.limit = 1100
+            host.host.publisher.publish("analytics_event", [SEEN])
+            part = await host.receipt_of("webhook")
+    assert part.points["delivered"] == 4
+    whole, *_, last = [json.loads(request.body) for request in receiver.requests]
+    assert whole["points"] == documents(POINT)
+    assert whole["events"] == documents(CHANGE, SEEN)
+    assert last == {"points": [], "events": documents(SEEN.without_picture())}

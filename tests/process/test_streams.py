@@ -25,7 +25,13 @@ TOKEN = "a-token-that-is-long"
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
-    toml = "[plugins.motion.config]\nend_seconds = 1.0\n"
+    toml = """
+        [plugins.motion.config]
+        end_seconds = 1.0
+
+        [plugins.history]
+        events = ["monitoring_event", "stream_event", "analytics_event"]
+    """
     with ServiceProcess(tmp_path_factory.mktemp("streams"), PLUGINS, toml) as service:
         yield service.wait_until_ready()
 
@@ -81,6 +87,10 @@ def test_a_stream_from_its_post_to_its_end(service):
     assert 0 < events[-1]["data"]["area"] <= 1
     points = service.get("/history/points?series=analytics").json()["points"]
     assert points[0]["tags"]["event_type"] == "motion_start"
+    kept = service.get(f"/history/points?series=analytics_event&tag=stream_id:{stream_id}").json()
+    assert kept["points"][-1]["fields"]["data"] == events[-1]["data"]
+    started = service.get("/history/points?series=stream_processing_start").json()["points"]
+    assert started[-1]["tags"]["stream_id"] == stream_id
     picture = service.get(f"/streams/{stream_id}/preview.jpg")
     assert (picture.status_code, picture.headers["Content-Type"]) == (200, "image/jpeg")
     assert picture.content.startswith(b"\xff\xd8")
@@ -102,6 +112,9 @@ def test_a_stream_from_its_post_to_its_end(service):
     assert [entry["status"] for entry in logs] == [
         "in_progress", "pending", "stop", "in_progress", "pending",
     ]  # fmt: skip
+    changes = f"/history/points?series=stream_event&tag=stream_id:{stream_id}"
+    told = [point["tags"]["status"] for point in service.get(changes).json()["points"]]
+    assert told == [entry["status"] for entry in logs]
     assert service.request("DELETE", f"/streams/{stream_id}").status_code == 204
     assert service.get(f"/streams/{stream_id}").status_code == 404
 
