@@ -22,6 +22,7 @@ from pydantic.fields import FieldInfo
 from lva.check.codes import CODES
 from lva.cli import main
 from lva.client.commands import COMMANDS
+from lva.client.stream_commands import streams
 from lva.events import EVENT_TYPES
 from lva.host.delivery.tap import STEPS
 from lva.luna import MODULES
@@ -111,13 +112,15 @@ def options_of(command: click.Command) -> str:
 def commands() -> str:
     """Return the table of the commands that ask a running service."""
     rows = []
-    for command in COMMANDS:
+    for prefix, command in [("lva", each) for each in COMMANDS] + [
+        ("lva streams", each) for each in streams.commands.values()
+    ]:
         arguments = [
             parameter.make_metavar(click.Context(command))
             for parameter in command.params
             if isinstance(parameter, click.Argument)
         ]
-        usage = " ".join(["lva", str(command.name), *arguments])
+        usage = " ".join([prefix, str(command.name), *arguments])
         rows.append((_code(usage), _sentence(str(command.help).partition("\n\n")[0])))
     return _table(("Command", "What it does"), rows)
 
@@ -272,6 +275,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "events": events,
     "check-codes": check_codes,
     **{f"options-{name}": partial(options_of, command) for name, command in main.commands.items()},
+    **{
+        f"options-streams-{name}": partial(options_of, command)
+        for name, command in streams.commands.items()
+    },
     "request": request,
     "commands": commands,
     "steps": steps,

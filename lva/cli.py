@@ -12,6 +12,7 @@ import click
 
 from lva import __version__
 from lva.client.commands import COMMANDS
+from lva.client.stream_commands import streams
 from lva.commands.check import check
 from lva.commands.new import new
 from lva.commands.plugins import plugins
@@ -30,7 +31,7 @@ def main() -> None:
     """LVA: a video agent service whose work is done by plugins."""
 
 
-for _command in (plugins, check, new, *COMMANDS):
+for _command in (plugins, check, new, streams, *COMMANDS):
     main.add_command(_command)
 
 

@@ -13,9 +13,16 @@ if TYPE_CHECKING:
 
 
 def ask(
-    target: Target, method: str, path: str, *, patience: float | None = 5.0
+    target: Target, method: str, path: str, *, body: Any = None, patience: float | None = 5.0
 ) -> tuple[int, dict[str, Any]]:
-    """Return the status and the JSON object of the response to a request.
+    """Return the status and the JSON object of the response to a request; of one without a body, nothing.
+
+    Args:
+        target: The service.
+        method: The verb.
+        path: With the query.
+        body: Sent as JSON, unless it is None.
+        patience: How long, in seconds, to wait for data; None: for ever.
 
     Raises:
         FailedError: Nothing responds, or something else than the service.
@@ -24,9 +31,11 @@ def ask(
 
     try:
         with target.client(patience) as client:
-            response = client.request(method, path)
+            response = client.request(method, path, **({} if body is None else {"json": body}))
     except httpx.TransportError as error:
         raise target.not_there(error) from error
+    if response.status_code == httpx.codes.NO_CONTENT:
+        return response.status_code, {}
     return response.status_code, answer_of(target, response)
 
 

@@ -99,7 +99,7 @@ def tap(
             columns = "time, step, plugin, series, tags, fields"
             click.secho(f"lva: waiting for {whose}; a line has: {columns}", dim=True, err=True)
 
-    with _ending_quietly():
+    with ending_quietly():
         for line in tapped_lines(target, query, opened):
             item = parsed(line)
             if as_json:
@@ -128,7 +128,7 @@ def top(target: Target) -> None:
     from lva.client.top import print_once, run_live
 
     screen = console()
-    with _ending_quietly():
+    with ending_quietly():
         if screen.is_terminal:
             run_live(target, screen)
         else:
@@ -176,7 +176,7 @@ def console() -> Console:
 
 
 @contextlib.contextmanager
-def _ending_quietly() -> Any:
+def ending_quietly() -> Any:
     """Take Ctrl-C, and a reader of the output that has gone, for the end."""
     try:
         yield

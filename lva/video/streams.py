@@ -22,6 +22,8 @@ from lva.video.stream import Stream, StreamServices
 from lva.video.supervisor import Supervisor
 
 T = TypeVar("T")
+#: How long, in seconds, a change waits for those streams that are kept to be taken up.
+START_PATIENCE: Final = 5.0
 #: Connections that may be made at once, and the seconds between more.
 BURST: Final = 8
 SPACING: Final = 0.1
@@ -87,6 +89,7 @@ class Streams:
         self._most = most
         self._changing = trio.Lock()
         self._nursery: trio.Nursery | None = None
+        self._begun = trio.Event()
 
     async def run(self) -> None:
         """Take up the streams that are kept, and work on all streams until cancelled.
@@ -101,6 +104,7 @@ class Streams:
             self._nursery = nursery
             for row in stored:
                 self._take_up(row)
+            self._begun.set()
             try:
                 await trio.sleep_forever()
             finally:
@@ -249,6 +253,8 @@ class Streams:
     async def _change(self) -> AsyncIterator[None]:
         """Let one change at a time be made, and each wholly: its client may go away meanwhile."""
         async with self._changing:
+            with trio.move_on_after(START_PATIENCE):  # routes are there a moment before
+                await self._begun.wait()
             if self._nursery is None:
                 raise StreamRequestError(503, "streams are being started or stopped; try again")
             with trio.CancelScope(shield=True):

@@ -1,11 +1,12 @@
 """The table of streams where its file cannot be written, and where who asks goes away meanwhile."""
 
 import logging
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
 import pytest
 import trio
+import trio.testing
 
 from lva.video.store import StoreError, StreamStore
 from lva.video.stream import StreamServices
@@ -34,23 +35,14 @@ def body(**changes):
     return {"name": "door", "source": "test:", "schedule": [hours], **changes}
 
 
-async def ready(streams):
-    """Return a stream that is made as soon as any can be."""
-    while True:
-        with suppress(StreamRequestError):
-            return await streams.create(body())
-        await trio.sleep(0.001)
-
-
 @asynccontextmanager
 async def table(path, listener):
     services = StreamServices(parameters, listener, logging.getLogger("lva.test"), trio.sleep)
     streams = Streams(path, ["test"], [], services)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(streams.run)
-        with pytest.raises(StreamRequestError, match="started or stopped"):
-            await streams.create(body())
-        stream = await ready(streams)
+        stream = await streams.create(body())  # which waits until they are taken up
+        await trio.testing.wait_all_tasks_blocked()
         yield streams, stream
         nursery.cancel_scope.cancel()
     with pytest.raises(StreamRequestError, match="started or stopped"):
