@@ -57,8 +57,8 @@ def process(command: list[str], port: int, **env: str):
         deadline = time.monotonic() + 20
         while True:
             try:
-                run_load(port, "/ping", 0.01, connections=1)
-                break
+                if run_load(port, "/ping", 0.05, connections=1).requests:
+                    break
             except (OSError, RuntimeError):
                 if time.monotonic() > deadline:
                     raise

@@ -46,6 +46,15 @@ async def test_a_response_of_known_length_leaves_in_one_packet() -> None:
     assert packet.endswith(b"\r\n\r\npong")
 
 
+async def test_the_end_of_a_response_of_known_length_writes_nothing() -> None:
+    """To write no bytes costs the event loop as much as to write some."""
+    it = Connection()
+    await it.begin(LENGTH)
+    await it.http.stream_send(Body(1, b"pong"))
+    await it.http.stream_send(EndBody(1))
+    assert len(it.sent) == 1
+
+
 async def test_what_is_large_is_not_copied_for_that() -> None:
     it = Connection()
     await it.begin((b"content-length", b"100000"))

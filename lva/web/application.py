@@ -17,6 +17,8 @@ import trio
 from quart import Response
 from quart.ctx import RequestContext
 from quart.sessions import NullSession, SessionInterface
+from quart.utils import encode_headers
+from quart.wrappers.response import DataBody
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 from quart_trio.wrappers import TrioResponse
@@ -32,7 +34,7 @@ from lva.logs import brief
 from lva.settings import Settings
 from lva.web.bodies import end_with_server, stream_for_plugin
 from lva.web.complete import complete
-from lva.web.exchange import LOGGER, SCOPE_KEY, Body, Exchange, Scope, Send
+from lva.web.exchange import LARGE, LOGGER, SCOPE_KEY, Body, Exchange, Scope, Send
 from lva.web.plain_results import plain
 from lva.web.problems import HttpProblem
 from lva.web.request import ServiceRequest
@@ -276,7 +278,14 @@ class _Connection(TrioASGIHTTPConnection):
 
     async def respond(self) -> None:
         response = await self.app.handle_request(self._request)
-        await self._send_response(self._send, response)
+        body = response.response if isinstance(response, Response) else None
+        if not isinstance(body, DataBody) or len(body.data) > LARGE:
+            await self._send_response(self._send, response)
+            return
+        # Quart would send the body, and its end in a message of its own.
+        status, headers = response.status_code, encode_headers(response.headers)
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body.data[body.begin : body.end]})
 
 
 def _refuse() -> None:

@@ -39,7 +39,7 @@ _KNOWN_VERBS: Final = frozenset(
 )
 _MAX_ID_LENGTH: Final = 128
 #: Responses above this size, in bytes, do not fit into the socket's buffers at once.
-_LARGE: Final = 65_536
+LARGE: Final = 65_536
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -312,7 +312,7 @@ class Exchange:
         assert framing is not None
         framing.take(len(message.get("body", b"")), last)
         if last:
-            if framing.sent > _LARGE:
+            if framing.sent > LARGE:
                 # The server takes what a client that has left does not: let its task notice, and
                 # ours be told, which is a few steps of the event loop.
                 for _ in range(4):

@@ -27,8 +27,9 @@ def sendable(status: int, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[
     Frameworks set that of the body that a handler gave. HTTP forbids it with 204; to clients of HTTP/2 it is
     an error; and caches would note the wrong one of 304.
     """
-    bodiless = status in _BODILESS
-    return [item for item in headers if not (bodiless and item[0].lower() == b"content-length")]
+    if status not in _BODILESS:
+        return [*headers]
+    return [item for item in headers if item[0].lower() != b"content-length"]
 
 
 class Framing:
