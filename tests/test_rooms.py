@@ -31,6 +31,10 @@ MOST_ARGUMENTS = 6
 IN_WORKER = (
     "worker",
     "decoder",
+    "opening",
+    "same_server",
+    "pictures",
+    "failures",
     "frame",
     "analysis",
     "selection",

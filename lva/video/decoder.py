@@ -1,46 +1,32 @@
 """Reads a source with PyAV: packets, frames, and their times made monotonic. The worker's side.
 
-PyAV 18 and 19 differ; only this module and `frame` know. https://pyav.org
+PyAV 18 and 19 differ; only this module, `opening`, `failures` and `frame` know. https://pyav.org
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-import av
 import av.error
 
 from lva.video.board import Board
+from lva.video.failures import ConnectionLostError, failure_of
+from lva.video.opening import open_source
 
 #: A step of the source's clock that is larger than this, in seconds, or backwards, is a jump: times go on
 #: from the frame before.
 LARGEST_STEP: Final = 5.0
+#: Longest wait, in seconds, for the time of a frame that came in a burst.
+MOST_WAIT: Final = 1.0
+#: Formats without times: FFmpeg makes them up, at 25 frames a second.
+_WITHOUT_TIMES: Final = ("mpjpeg", "mjpeg", "jpeg_pipe", "h264", "hevc")
 #: Packets in a row that could not be decoded, after which the connection is given up.
 MOST_ERRORS: Final = 100
-
 #: Threads that decode a file, at most.
 MOST_THREADS: Final = 4
-
-av.logging.set_level(
-    None
-)  # FFmpeg's log calls Python from its own threads, which has led to deadlocks
-
-
-class ConnectionLostError(Exception):
-    """A connection could not be made, or broke.
-
-    Args:
-        code: Of `lva.video.codes.CODES`.
-        message: FFmpeg's.
-    """
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code: str = code
 
 
 class PresentationTimes:
@@ -77,6 +63,20 @@ class PresentationTimes:
         return self._now
 
 
+class Playback:
+    """Gives frames that come in bursts, as segments of a playlist do, their own pace again."""
+
+    def __init__(self) -> None:
+        self._began: float | None = None
+
+    def wait_for(self, time_of_frame: float) -> None:
+        """Wait until a frame is due, for a second at most; who is late does not catch up."""
+        now = time.monotonic()
+        if self._began is None or now - self._began - time_of_frame > MOST_WAIT:
+            self._began = now - time_of_frame
+        time.sleep(min(max(0.0, self._began + time_of_frame - now), MOST_WAIT))
+
+
 class Decoder:
     """One connection to a source.
 
@@ -95,7 +95,7 @@ class Decoder:
         self._errors = 0
         board["reading_since"] = time.monotonic_ns()  # a call that may block for ever
         try:
-            self._container = self._open(source, timeout)
+            self._container = open_source(source, timeout)
         finally:
             board["reading_since"] = 0
         streams = self._container.streams.video
@@ -117,18 +117,8 @@ class Decoder:
         }
         self._times = PresentationTimes(board, 1 / float(rate) if rate else 0.04)
         self._size: tuple[int, int] | None = None
-
-    @staticmethod
-    def _open(source: Mapping[str, Any], timeout: float) -> Any:
-        try:
-            return av.open(
-                source["url"],
-                format=source["format"],
-                options=dict(source["options"]),
-                timeout=(timeout, timeout),
-            )
-        except Exception as error:
-            raise failure_of(error) from error
+        self._by_arrival = self._live and self._container.format.name in _WITHOUT_TIMES
+        self._playback = Playback() if source["kind"] == "hls" else None
 
     def frames(self) -> Iterator[tuple[Any, float]]:
         """Yield pictures and their times in seconds until the source ends.
@@ -148,7 +138,10 @@ class Decoder:
                         self._board.add("size_changes")
                     self._size = size
                 self._board["last_frame"] = time.monotonic_ns()
-                yield picture, self._times.of(picture.time)
+                at = self._times.of(time.monotonic() if self._by_arrival else picture.time)
+                if self._playback is not None:
+                    self._playback.wait_for(at)
+                yield picture, at
 
     def _next_packet(self, packets: Iterator[Any]) -> Any:
         self._board["reading_since"] = time.monotonic_ns()
@@ -184,30 +177,12 @@ class Decoder:
 
     def close(self) -> None:
         """Close the connection; only the thread that reads may call it."""
-        self._container.close()
+        self._board["reading_since"] = time.monotonic_ns()
+        try:
+            self._container.close()
+        finally:
+            self._board["reading_since"] = 0
 
 
 def _is_end(error: Exception) -> bool:
     return isinstance(error, av.error.EOFError)
-
-
-def failure_of(error: Exception) -> ConnectionLostError:
-    """Return what an error of PyAV's is in our codes; without the address, which may be secret."""
-    text = getattr(error, "strerror", None) or type(error).__name__  # else it names the address
-    kinds: tuple[tuple[str, tuple[type[Exception], ...]], ...] = (
-        ("auth_failed", (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError)),
-        ("not_found", (av.error.HTTPNotFoundError, FileNotFoundError)),
-        ("timeout", (TimeoutError, av.error.ExitError)),
-        ("unsupported", (av.error.DecoderNotFoundError, av.error.DemuxerNotFoundError)),
-        ("forbidden", (av.error.ProtocolNotFoundError, PermissionError)),
-        ("connection_failed", (ConnectionError, av.error.HTTPError)),
-        ("invalid_data", (av.error.InvalidDataError,)),
-    )
-    for code, types in kinds:
-        if isinstance(error, types):
-            return ConnectionLostError(code, text)
-    if isinstance(error, OSError) and error.errno in {errno.EINVAL, errno.ENOSYS}:
-        return ConnectionLostError("invalid_data", text)
-    if isinstance(error, av.error.UndefinedError | av.error.UnknownError | ValueError):
-        return ConnectionLostError("invalid_data", text)
-    return ConnectionLostError("connection_failed", text)

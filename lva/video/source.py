@@ -13,19 +13,31 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from lva.video.pictures import PICTURES
+
 #: By scheme: the protocols of FFmpeg that a source of this scheme may open, itself and through what it names.
 PROTOCOLS: Final[Mapping[str, str]] = {
-    "rtsp": "rtsp,rtp,udp,tcp",
-    "rtsps": "rtsp,rtp,srtp,udp,tcp,tls",
+    "rtsp": "rtsp,tcp",
+    "rtsps": "rtsp,srtp,tcp,tls",
     "http": "http,tcp",
     "https": "https,tls,tcp",
     "file": "file",
     "test": "",
     "v4l2": "file",
 }
-#: Demuxers that may be chosen by what a file or a server sends. `concat`, `sdp`, `dash` and others that open
-#: further addresses are left out; `hls` only where its protocols are those of the network.
-FORMATS: Final = "mov,matroska,mpegts,mpeg,avi,mjpeg,mpjpeg,flv,ogg,h264,hevc,image2"
+#: Demuxers that may be chosen by what a file or a server sends. `concat`, `sdp`, `dash`, `image2` and others
+#: that open further addresses or files are left out.
+FORMATS: Final = "mov,matroska,mpegts,mpeg,avi,mjpeg,mpjpeg,flv,ogg,h264,hevc,jpeg_pipe"
+#: `hls` is chosen by the address alone: what a playlist names is fetched by `same_server`, by no protocol of
+#: FFmpeg's. These are the demuxers of its segments, and its options for that.
+_HLS: Final = {
+    "format_whitelist": "hls,mpegts,mov,aac,mp3,webvtt",
+    "http_persistent": "0",
+    "http_multiple": "0",
+    "extension_picky": "0",
+    "allowed_extensions": "ALL",
+    "allowed_segment_extensions": "ALL",
+}
 #: How many bytes and microseconds FFmpeg may look at before the first frame of a live source.
 _PROBE: Final = {"probesize": "500000", "analyzeduration": "1000000"}
 _SECRET_NAME: Final = re.compile(
@@ -45,6 +57,7 @@ class Source:
     Attributes:
         url: What FFmpeg opens.
         shown: The same without a password, for people.
+        kind: The scheme; ``hls`` for a playlist, ``pictures`` for JPEGs.
         live: Whether frames come at their own pace: then decoding never waits for analytics.
         format: The demuxer, where it is fixed.
         options: For FFmpeg's demuxer and protocol.
@@ -52,6 +65,7 @@ class Source:
 
     url: str
     shown: str
+    kind: str
     live: bool
     format: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
@@ -60,6 +74,7 @@ class Source:
         """Return what the worker is sent."""
         return {
             "url": self.url,
+            "kind": self.kind,
             "live": self.live,
             "format": self.format,
             "options": dict(self.options),
@@ -116,8 +131,12 @@ def _network(text: str, scheme: str) -> Source:
     if scheme.startswith("rtsp"):
         options |= {"rtsp_transport": "tcp", "allowed_media_types": "video"}
     else:
-        options |= {"format_whitelist": f"{FORMATS},hls", "reconnect": "0"}
-    return Source(text, _without_secrets(text), live=True, options=options)
+        options |= {"max_redirects": "0", "reconnect": "0"}
+        if parts.path.lower().endswith((".m3u8", ".m3u")):
+            shown = _without_secrets(text)
+            return Source(text, shown, "hls", live=True, format="hls", options=options | _HLS)
+        options |= {"format_whitelist": FORMATS}
+    return Source(text, _without_secrets(text), scheme, live=True, options=options)
 
 
 def _without_secrets(text: str) -> str:
@@ -147,18 +166,17 @@ def _file(text: str, directories: Sequence[Path]) -> Source:
     if not any(path.is_relative_to(directory.resolve()) for directory in directories):
         below = ", ".join(map(str, directories)) or "none; set directories of the plugin streams"
         raise SourceError(f"source: files are allowed below these directories only: {below}")
-    if is_directory:
-        pattern = str(path).replace("%", "%%") + "/*.jpg"
-        options = {"pattern_type": "glob", "protocol_whitelist": "file"}
-        return Source(pattern, str(path), live=False, format="image2", options=options)
+    url = str(path)
+    if is_directory or path.suffix.lower() in PICTURES:
+        return Source(url, url, "pictures", live=False, format="jpeg_pipe")
     options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
-    return Source(str(path), str(path), live=False, options=options)
+    return Source(url, url, "file", live=False, options=options)
 
 
 def _device(text: str) -> Source:
     if not text.removeprefix("/dev/video").isdecimal():
         raise SourceError("source: a device is /dev/video and a number")
-    return Source(text, text, live=True, format="video4linux2,v4l2", options={})
+    return Source(text, text, "v4l2", live=True, format="video4linux2,v4l2")
 
 
 def _test_pictures(text: str) -> Source:
@@ -194,7 +212,7 @@ def _test_pictures(text: str) -> Source:
         )
     if live == "1":
         picture += ",realtime"
-    return Source(picture, text, live=live == "1", format="lavfi")
+    return Source(picture, text, "test", live=live == "1", format="lavfi")
 
 
 def _whole(text: str, least: int, most: int) -> bool:

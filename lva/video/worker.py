@@ -29,7 +29,8 @@ from lva.contract import AnalyticsEvent, AnalyticsStream
 from lva.video import messages
 from lva.video.analysis import MOST_FAILURES, Analytics, StreamLog
 from lva.video.board import Board
-from lva.video.decoder import ConnectionLostError, Decoder
+from lva.video.decoder import Decoder
+from lva.video.failures import ConnectionLostError
 from lva.video.frame import Frame, encode_jpeg
 from lva.video.geometry import Region
 from lva.video.newest import NewestFrame
@@ -164,8 +165,9 @@ class Worker:
         while self._orders.get():
             try:
                 decoder = Decoder(self._spec["source"], self._spec["timeout"], self._board)
-                self._send({"type": "connected", **decoder.info})
-                number = self._feed(decoder, number, give)
+                with contextlib.closing(decoder):  # a camera may serve one at a time
+                    self._send({"type": "connected", **decoder.info})
+                    number = self._feed(decoder, number, give)
             except ConnectionLostError as failure:
                 end = {"code": failure.code, "message": str(failure)}
             except Exception as error:  # noqa: BLE001 - whatever FFmpeg makes of what came
@@ -173,7 +175,6 @@ class Worker:
             else:
                 if self._stopping:
                     return
-                decoder.close()
                 end = {"code": "end_of_stream", "message": "it ended"}
             self._send({"type": "disconnected", **end})
 

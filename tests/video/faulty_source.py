@@ -43,15 +43,28 @@ def video(frames: int = 24, fps: int = 12, codec: str = "mpeg4", format: str = "
     return coded.getvalue()
 
 
+def response(
+    body: bytes, kind: str = "video/mp2t", status: str = "200 OK", **headers: str
+) -> bytes:
+    """Return a whole response."""
+    fields = {"Content-Type": kind, "Content-Length": len(body), "Connection": "close", **headers}
+    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items())
+    return f"HTTP/1.1 {status}\r\n{lines}\r\n".encode() + body
+
+
 class FaultySource:
     """Serves faults over TCP until it is closed, each connection in a thread.
 
     Attributes:
         connections: How many there were, by path.
+        documents: Whole responses, by the name at the end of their path.
+        login: What the header Authorization has to say; anything if None.
     """
 
     def __init__(self) -> None:
         self.connections: dict[str, int] = {}
+        self.documents: dict[str, bytes] = {}
+        self.login: bytes | None = None
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._ended = threading.Event()
         self._open: set[socket.socket] = set()
@@ -81,11 +94,20 @@ class FaultySource:
 
     def _serve(self, connection: socket.socket) -> None:
         try:
-            request = connection.recv(65536).split(b" ")
+            head = connection.recv(65536)
+            request = head.split(b" ")
             if len(request) < 2:
+                return
+            if self.login is not None and self.login not in head:
+                connection.sendall(
+                    response(b"", status="401 Go", WWW_Authenticate='Basic realm="x"')
+                )
                 return
             path = request[1].decode().rpartition("/")[2].partition("?")[0]
             self.connections[path] = self.connections.get(path, 0) + 1
+            if (document := self.documents.get(path)) is not None:
+                connection.sendall(document)
+                return
             fault: Callable[[socket.socket], None] = getattr(self, f"_{path}")
             fault(connection)
         except OSError:
@@ -131,6 +153,14 @@ class FaultySource:
         head = b"HTTP/1.0 200 OK\r\nContent-Type: video/mp2t\r\nContent-Length: %d\r\n\r\n"
         connection.sendall(head % len(body) + body)
 
+    def _gap(self, connection: socket.socket) -> None:
+        """Forty pictures at once, of which FFmpeg looks at some first; and more half a second later."""
+        pictures = b"".join(map(part, range(40)))
+        connection.sendall(MULTIPART + pictures)
+        self._ended.wait(0.5)
+        connection.sendall(pictures)
+        self._ended.wait()
+
     def _sizes(self, connection: socket.socket) -> None:
         self._pictures(connection, lambda n: part(n, (64, 48) if n // 6 % 2 else (96, 64)))
 
@@ -142,26 +172,6 @@ class FaultySource:
             connection.sendall(picture(number))
             if self._ended.wait(0.04):
                 return
-
-    def _playlist(self, connection: socket.socket) -> None:
-        """An HLS playlist that names a file of this machine."""
-        connection.sendall(
-            b"HTTP/1.0 200 OK\r\nContent-Type: application/vnd.apple.mpegurl\r\n\r\n"
-            b"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n"
-        )
-
-    def _concat(self, connection: socket.socket) -> None:
-        connection.sendall(
-            b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\n"
-            b"ffconcat version 1.0\nfile 'file:///etc/passwd'\n"
-        )
-
-    def _sdp(self, connection: socket.socket) -> None:
-        connection.sendall(
-            b"HTTP/1.0 200 OK\r\nContent-Type: application/sdp\r\n\r\n"
-            b"v=0\no=- 0 0 IN IP4 192.0.2.1\ns=x\nc=IN IP4 192.0.2.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"
-            b"a=rtpmap:96 H264/90000\n"
-        )
 
 
 @contextmanager

@@ -8,8 +8,8 @@ from lva.video.source import SourceError, parse_source
 @pytest.mark.parametrize(
     ("text", "whitelist"),
     [
-        ("rtsp://cam/1", "rtsp,rtp,udp,tcp"),
-        ("rtsps://cam/1", "rtsp,rtp,srtp,udp,tcp,tls"),
+        ("rtsp://cam/1", "rtsp,tcp"),
+        ("rtsps://cam/1", "rtsp,srtp,tcp,tls"),
         ("http://cam/live.m3u8", "http,tcp"),
         ("https://cam/live.m3u8", "https,tls,tcp"),
     ],
@@ -37,7 +37,7 @@ def test_files_are_below_their_directories_only(tmp_path: Path):
     assert (source.live, source.url) == (False, str(inside))
     assert source.options["protocol_whitelist"] == "file"
     assert parse_source(f"file://{inside}", directories=allowed).url == str(inside)
-    assert parse_source(str(inside.parent), directories=allowed).format == "image2"
+    assert parse_source(str(inside.parent), directories=allowed).kind == "pictures"
     for outside in (
         "/etc/passwd",
         "file:///etc/passwd",

@@ -1,0 +1,47 @@
+"""What a source's failure is in our codes; the worker's side."""
+
+from __future__ import annotations
+
+import errno
+from typing import Final
+
+import av.error
+
+
+class ConnectionLostError(Exception):
+    """A connection could not be made, or broke.
+
+    Args:
+        code: Of `lva.video.codes.CODES`.
+        message: What happened, without the address, which may be secret.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code: str = code
+
+
+_KINDS: Final[tuple[tuple[str, tuple[type[Exception], ...]], ...]] = (
+    ("auth_failed", (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError)),
+    ("not_found", (av.error.HTTPNotFoundError, FileNotFoundError)),
+    ("timeout", (TimeoutError, av.error.ExitError)),
+    ("unsupported", (av.error.DecoderNotFoundError, av.error.DemuxerNotFoundError)),
+    ("forbidden", (av.error.ProtocolNotFoundError, PermissionError)),
+    ("connection_failed", (ConnectionError, av.error.HTTPError)),
+    ("invalid_data", (av.error.InvalidDataError,)),
+)
+
+
+def failure_of(error: Exception) -> ConnectionLostError:
+    """Return what an error of PyAV's is in our codes."""
+    if isinstance(error, ConnectionLostError):
+        return error
+    text = getattr(error, "strerror", None) or type(error).__name__  # else it names the address
+    for code, types in _KINDS:
+        if isinstance(error, types):
+            return ConnectionLostError(code, text)
+    if isinstance(error, OSError) and error.errno in {errno.EINVAL, errno.ENOSYS}:
+        return ConnectionLostError("invalid_data", text)
+    if isinstance(error, av.error.UndefinedError | av.error.UnknownError | ValueError):
+        return ConnectionLostError("invalid_data", text)
+    return ConnectionLostError("connection_failed", text)

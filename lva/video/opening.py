@@ -1,0 +1,100 @@
+"""Opens sources with PyAV, within what they may open. The worker's side."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import av
+
+from lva.video.failures import ConnectionLostError, failure_of
+from lva.video.pictures import Pictures, open_regular
+
+#: Share of the limit after which an error of FFmpeg's is taken for its end: the error does not say so.
+_NEARLY: Final = 0.95
+
+av.logging.set_level(
+    None
+)  # FFmpeg's log calls Python from its own threads, which has led to deadlocks
+
+
+def open_source(source: Mapping[str, Any], timeout: float) -> Any:
+    """Return a container of PyAV.
+
+    Args:
+        source: As `lva.video.source.Source.as_message` gives it.
+        timeout: Seconds for opening it, and for each read.
+
+    Raises:
+        ConnectionLostError: It cannot be opened.
+    """
+    began = time.monotonic()
+    try:
+        return _OPEN.get(source["kind"], _open)(source, timeout)
+    except ConnectionLostError:
+        raise
+    except Exception as error:
+        failure = failure_of(error)
+        if source["live"] and time.monotonic() - began >= _NEARLY * timeout:
+            raise ConnectionLostError(
+                "timeout", f"nothing that can be shown within {timeout:g} s"
+            ) from error
+        raise failure from error
+
+
+def _open(source: Mapping[str, Any], timeout: float, **more: Any) -> Any:
+    return av.open(
+        **{"file": source["url"], "format": source["format"], **more},
+        options=dict(source["options"]),
+        timeout=(timeout, timeout),
+    )
+
+
+def _open_http(source: Mapping[str, Any], timeout: float) -> Any:
+    """Open an address; FFmpeg follows no redirect, so it is asked for only when it fails."""
+    try:
+        return _open(source, timeout)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        from lva.video.same_server import SameServer  # few sources need it
+
+        url = source["url"]
+        landing = SameServer(url, timeout).landing(url)
+        if landing == url:
+            raise
+        return _open(source, timeout, file=landing)
+
+
+def _open_playlist(source: Mapping[str, Any], timeout: float) -> Any:
+    from lva.video.same_server import SameServer  # few sources need it
+
+    return _open(source, timeout, io_open=SameServer(source["url"], timeout).io_open)
+
+
+def _open_file(source: Mapping[str, Any], timeout: float) -> Any:
+    path = Path(source["url"])
+    if path.exists():
+        file = open_regular(path)
+        if file is None or path.resolve() != path:
+            raise ConnectionLostError(
+                "forbidden", "it is no regular file, or a link has taken its place"
+            )
+        file.close()
+    return _open(source, timeout)
+
+
+def _open_pictures(source: Mapping[str, Any], timeout: float) -> Any:
+    return _open(source, timeout, file=Pictures(Path(source["url"])))
+
+
+_OPEN: Final = {
+    "http": _open_http,
+    "https": _open_http,
+    "hls": _open_playlist,
+    "file": _open_file,
+    "pictures": _open_pictures,
+}
