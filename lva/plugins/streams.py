@@ -27,6 +27,7 @@ from lva import (
 from lva.user_paths import absolute
 from lva.video.definition import StreamDefinition
 from lva.video.feed import Feed, TooManyReadersError
+from lva.video.kept import MOST_PICTURES, MOST_PICTURES_OF_ONE, Pictures
 from lva.video.process import worker_spec
 from lva.video.publishing import event_of, point_of_event, points_of_change
 from lva.video.record import StreamChange
@@ -59,6 +60,14 @@ class Config(BaseModel):
     account_id: str | None = Field(
         None, min_length=1, max_length=200, description="The account_id in events of streams."
     )
+    picture_bytes: int = Field(
+        MOST_PICTURES,
+        ge=0,
+        description="Most bytes of events' pictures kept in memory, of all streams.",
+    )
+    stream_picture_bytes: int = Field(
+        MOST_PICTURES_OF_ONE, ge=0, description="Most bytes of them of one stream."
+    )
 
 
 class StreamsPlugin(BaseBackgroundPlugin):
@@ -86,6 +95,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
                 Pace(),
                 path=base,
                 account_id=config.account_id,
+                pictures=Pictures(config.picture_bytes, config.stream_picture_bytes),
             ),
             config.max_streams,
         )
@@ -99,6 +109,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
         self.addRoute(f"{base}/<stream_id>", self.remove, {"delete"})
         self.addRoute(f"{base}/<stream_id>/logs", self.logs)
         self.addRoute(f"{base}/<stream_id>/events", self.events)
+        self.addRoute(f"{base}/<stream_id>/events/<int:number>.jpg", self.picture)
         self.addRoute(f"{base}/<stream_id>/preview.jpg", self.preview)
         self.addRoute("/analytics", self.analytics)
 
@@ -223,6 +234,14 @@ class StreamsPlugin(BaseBackgroundPlugin):
         if len(found) > limit:
             following = f"{request.path}?limit={limit}&before={page[-1].number}"
         return {"events": [event.as_dict() for event in page], "next": following}
+
+    async def picture(self, request: Any, stream_id: str, number: int) -> PluginResponse:
+        """Answer GET /streams/ID/events/N.jpg: the picture of an event, while it is kept in memory."""
+        picture = self._stream(stream_id).events.picture(number)
+        if picture is None:
+            raise NotFound(f"There is no picture of event {number}, or not any more.")
+        headers = {"Content-Type": "image/jpeg", "Cache-Control": "no-store"}
+        return pluginHTTPResponse(200, picture, headers)
 
     @query_parameter("stream", "Only the stream of this id or name.")
     async def live(self, request: Any) -> Response:

@@ -17,13 +17,13 @@ from lva.video.board import FrameLedger
 from lva.video.codes import TRANSITIONS, StreamState
 from lva.video.definition import StreamDefinition
 from lva.video.freshness import Freshness
+from lva.video.kept import KeptEvents, Pictures
 from lva.video.process import WorkerProcess
 from lva.video.record import Listener, StreamChange
 from lva.video.source import Source
 
-#: Entries of a stream's log that are kept, and newest events.
+#: Entries of a stream's log that are kept.
 LOG_LENGTH: Final = 500
-EVENTS_KEPT: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ class StreamServices:
         rng: Source of the jitter.
         path: Below which the routes of streams are.
         account_id: Whose streams these are, for their events.
+        pictures: Those of the events of all streams.
     """
 
     analytics: Callable[[StreamDefinition], Sequence[Mapping[str, Any]]]
@@ -48,6 +49,7 @@ class StreamServices:
     rng: random.Random = field(default_factory=random.Random)  # noqa: S311 - jitter
     path: str = "/streams"
     account_id: str | None = None
+    pictures: Pictures = field(default_factory=Pictures)
 
 
 class Stream:
@@ -63,7 +65,7 @@ class Stream:
         ledger: The account of its frames.
         freshness: How many a second there are now, and how old the newest is.
         log: Its changes, oldest first.
-        events: The newest events, oldest first.
+        events: The newest events, oldest first, and their pictures.
         event_count: How many there were.
         set_aside: Why analytics plugins do not get its frames any more, by name.
         worker: Its process, while there is one.
@@ -89,7 +91,7 @@ class Stream:
         self.ledger: FrameLedger = FrameLedger()
         self.freshness: Freshness = Freshness()
         self.log: deque[dict[str, Any]] = deque(maxlen=LOG_LENGTH)
-        self.events: deque[StreamAnalyticsEvent] = deque(maxlen=EVENTS_KEPT)
+        self.events: KeptEvents = KeptEvents(services.pictures)
         self.event_count: int = 0
         self.set_aside: dict[str, str] = {}
         self.worker: WorkerProcess | None = None
@@ -146,7 +148,7 @@ class Stream:
             account_id=self.services.account_id,
         )
         self.event_count = number
-        self.events.append(event.without_picture())
+        self.events.add(event)
         self.services.listener.seen(event)
 
     def show(self, at: float, picture: bytes) -> None:
@@ -185,4 +187,8 @@ class Stream:
                 for use in self.definition.analytics
             ],
             "events": self.event_count,
+            "pictures": {
+                "bytes": self.events.picture_bytes,
+                "dropped": self.events.pictures_dropped,
+            },
         }

@@ -247,6 +247,7 @@ class Streams:
                 stream.move(StreamState.STOP, "stopped, and could not be removed")
                 raise
             del self._streams[stream.id]
+            stream.events.clear()
             self._created.pop(stream.id, None)
 
     @asynccontextmanager

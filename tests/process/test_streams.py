@@ -85,6 +85,11 @@ def test_a_stream_from_its_post_to_its_end(service):
     assert events[-1]["event_type"] == "motion_start"
     assert (events[-1]["analytics"], events[-1]["stream_id"]) == ("motion", stream_id)
     assert 0 < events[-1]["data"]["area"] <= 1
+    image = events[-1]["image"]
+    picture = service.get(image["url"])
+    assert (picture.status_code, picture.headers["Content-Type"]) == (200, "image/jpeg")
+    assert (len(picture.content), "base64" in image) == (image["size"], False)
+    assert service.get(f"/streams/{stream_id}/events/9999.jpg").status_code == 404
     points = service.get("/history/points?series=analytics").json()["points"]
     assert points[0]["tags"]["event_type"] == "motion_start"
     kept = service.get(f"/history/points?series=analytics_event&tag=stream_id:{stream_id}").json()

@@ -47,7 +47,7 @@ class World:
         event = StreamAnalyticsEvent(
             stream.id, "door", "eye", "motion", 7, 1.0, {"area": 0.5}, number=number
         )
-        stream.events.append(event)
+        stream.events.add(event)
         self.feed.seen(event)
 
 
