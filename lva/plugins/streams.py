@@ -27,6 +27,7 @@ from lva import (
 from lva.user_paths import absolute
 from lva.video.definition import StreamDefinition
 from lva.video.feed import Feed, TooManyReadersError
+from lva.video.forks import ForkServer
 from lva.video.kept import MOST_PICTURES, MOST_PICTURES_OF_ONE, Pictures
 from lva.video.process import worker_spec
 from lva.video.publishing import event_of, point_of_event, points_of_change
@@ -78,6 +79,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
     def __init__(self, app: PluginApp) -> None:
         super().__init__(app)
         self._streams: Streams | None = None
+        self._forks = ForkServer()
 
     async def initialize(self) -> None:
         if find_spec("av") is None or find_spec("numpy") is None:
@@ -94,6 +96,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
                 self.logger,
                 Pace(),
                 path=base,
+                forks=self._forks,
                 account_id=config.account_id,
                 pictures=Pictures(config.picture_bytes, config.stream_picture_bytes),
             ),
@@ -116,7 +119,8 @@ class StreamsPlugin(BaseBackgroundPlugin):
     async def start(self) -> None:
         assert self._streams is not None
         self.nursery.start_soon(self._feed.run, name="the feed of streams")
-        await self._streams.run()
+        async with self._forks:
+            await self._streams.run()
 
     # What a worker is sent of analytics plugins.
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import Any, Final
 
 import psutil
@@ -18,6 +15,8 @@ import trio
 from lva.contract import AnalyticsInfo
 from lva.video import messages
 from lva.video.board import STEPS, Board, new_board
+from lva.video.child import Child, has_ended, start_module
+from lva.video.forks import ForkServer
 
 #: Rungs of the stop ladder: how long, in seconds, each is waited for.
 AFTER_MESSAGE: Final = 0.5
@@ -56,7 +55,7 @@ class WorkerProcess:
 
     def __init__(
         self,
-        process: subprocess.Popen[bytes],
+        child: Child,
         connection: trio.SocketStream,
         board: Board,
         analytics: Sequence[str],
@@ -64,21 +63,21 @@ class WorkerProcess:
         self.board: Board = board
         self.rung: str | None = None
         self.hangs: bool = False
-        self._process = process
+        self._child = child
+        self._code: int | None = None
         self._connection = connection
         self._analytics = analytics
         self._sending = trio.Lock()
-        self._pidfd = os.pidfd_open(process.pid)
 
     @property
     def pid(self) -> int:
         """Its process id."""
-        return self._process.pid
+        return self._child.pid
 
     @property
     def returncode(self) -> int | None:
         """Its exit code, negative for a signal; None while it runs."""
-        return self._process.returncode
+        return self._code
 
     def memory(self) -> int | None:
         """Return its resident memory in bytes; None once it has gone."""
@@ -124,25 +123,10 @@ class WorkerProcess:
         return bytes(pieces)
 
     async def wait(self) -> int:
-        """Wait until it has ended; return its exit code."""
-        while self._poll() is None:
-            await trio.lowlevel.wait_readable(self._pidfd)
-        code = self._process.returncode
-        assert code is not None
-        return code
-
-    def _poll(self) -> int | None:
-        """Return the exit code once it has ended; what its plugins started in its group ends with it.
-
-        The group is ended before the process is reaped: until then, its number is nobody else's.
-        """
-        if self._process.returncode is None:
-            flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
-            if os.waitid(os.P_PID, self.pid, flags) is None:
-                return None
-            with suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
-        return self._process.poll()
+        """Wait until it has ended, what its plugins started in its group too; return its exit code."""
+        if self._code is None:
+            self._code = await self._child.exit_code()
+        return self._code
 
     async def stop(self) -> None:
         """End it for sure: by a message, then SIGTERM, then SIGKILL; then it is reaped.
@@ -150,42 +134,46 @@ class WorkerProcess:
         Shielded: cancellation does not cut it short, it takes at most a second and a half and a moment.
         """
         with trio.CancelScope(shield=True):
-            if not self.hangs and self._poll() is None:
+            if not self.hangs and not has_ended(self._child):
                 with trio.move_on_after(AFTER_MESSAGE):
                     await self.send({"type": "stop"})
                     await self.wait()
                 self._note("message")
-            if self.rung is None and self._poll() is None:
-                self._process.send_signal(signal.SIGTERM)
+            if not has_ended(self._child):
+                signal.pidfd_send_signal(self._child.pidfd, signal.SIGTERM)
                 with trio.move_on_after(AFTER_SIGTERM):
                     await self.wait()
                 self._note("SIGTERM")
-            if self._poll() is None:
+            if not has_ended(self._child):
                 self.kill()
                 await self.wait()
                 self._note("SIGKILL")
+            await self.wait()
 
     def kill(self) -> None:
         """End it at once; `wait` reaps it."""
-        if self._poll() is None:
-            self._process.kill()
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._child.pidfd, signal.SIGKILL)
 
     def _note(self, rung: str) -> None:
-        if self.rung is None and self._poll() is not None:
+        if self.rung is None and has_ended(self._child):
             self.rung = rung
 
     def close(self) -> None:
         """Close the descriptors; the process has ended."""
         self._connection.socket.close()
-        os.close(self._pidfd)
+        os.close(self._child.pidfd)
 
 
 @asynccontextmanager
-async def open_worker(spec: Mapping[str, Any]) -> AsyncIterator[WorkerProcess]:
+async def open_worker(
+    spec: Mapping[str, Any], forks: ForkServer | None = None
+) -> AsyncIterator[WorkerProcess]:
     """Start a worker and send it its stream; at the end of the block it has ended and is reaped.
 
     Args:
         spec: The first message: stream, source, analytics.
+        forks: The process that it is forked from; without it, it is a program of its own.
 
     Raises:
         OSError: No process or descriptor can be had.
@@ -194,7 +182,12 @@ async def open_worker(spec: Mapping[str, Any]) -> AsyncIterator[WorkerProcess]:
     try:
         board, descriptor = new_board()
         try:
-            process = _start(theirs.fileno(), descriptor)
+            given = theirs.fileno(), descriptor
+            child: Child = (
+                start_module("lva.video.worker", *given)
+                if forks is None
+                else await forks.fork(*given)
+            )
         finally:
             os.close(descriptor)
     except BaseException:
@@ -204,40 +197,10 @@ async def open_worker(spec: Mapping[str, Any]) -> AsyncIterator[WorkerProcess]:
         theirs.close()
     connection = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
     names = [str(each["name"]) for each in spec["analytics"]]
-    worker = WorkerProcess(process, connection, board, names)
+    worker = WorkerProcess(child, connection, board, names)
     try:
         await worker.send(spec)
         yield worker
     finally:
         await worker.stop()
         worker.close()
-
-
-def _start(*descriptors: int) -> subprocess.Popen[bytes]:
-    """Start the process in this very thread.
-
-    The kernel sends a child the signal of its parent's death when the *thread* that started it ends: a
-    worker thread's end would be taken for the service's.
-    """
-    arguments = [sys.executable, "-P", "-m", "lva.video.worker", *map(str, descriptors)]
-    return subprocess.Popen(  # noqa: S603 - our own program, no text of a user's
-        [*arguments, str(os.getpid())],
-        pass_fds=descriptors,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        env=_environment(),
-    )
-
-
-def _environment() -> dict[str, str]:
-    """Return the worker's environment: no secrets of the service's settings, one thread for each library."""
-    kept = {k: v for k, v in os.environ.items() if not k.upper().startswith("LUNA_VIDEO_AGENT")}
-    package = str(Path(__file__).parents[2])
-    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    return {
-        **threads,
-        **kept,
-        "PYTHONPATH": os.pathsep.join(filter(None, [package, kept.get("PYTHONPATH")])),
-    }

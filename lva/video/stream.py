@@ -16,6 +16,7 @@ from lva.stream_events import StreamAnalyticsEvent
 from lva.video.board import FrameLedger
 from lva.video.codes import TRANSITIONS, StreamState
 from lva.video.definition import StreamDefinition
+from lva.video.forks import ForkServer
 from lva.video.freshness import Freshness
 from lva.video.kept import KeptEvents, Pictures
 from lva.video.process import WorkerProcess
@@ -37,6 +38,7 @@ class StreamServices:
         logger: Where what happens, and what plugins log, is logged.
         pace: Waited for before each connection: not all streams connect in the same second.
         rng: Source of the jitter.
+        forks: The process that workers are forked from; without it, each is a program of its own.
         path: Below which the routes of streams are.
         account_id: Whose streams these are, for their events.
         pictures: Those of the events of all streams.
@@ -47,6 +49,7 @@ class StreamServices:
     logger: logging.Logger
     pace: Callable[[], Awaitable[None]]
     rng: random.Random = field(default_factory=random.Random)  # noqa: S311 - jitter
+    forks: ForkServer | None = None
     path: str = "/streams"
     account_id: str | None = None
     pictures: Pictures = field(default_factory=Pictures)

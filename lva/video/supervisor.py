@@ -85,7 +85,7 @@ class Supervisor:
         except (LookupError, ValueError) as error:  # deactivated, or reloaded with other parameters
             return Ended("analytics_failed", str(error.args[0] if error.args else error))
         try:
-            async with open_worker(spec) as worker:
+            async with open_worker(spec, stream.services.forks) as worker:
                 stream.worker = worker
                 stream.ledger.begin(worker.board)
                 return await Attempt(stream, worker, self._retries, self._stall).run()

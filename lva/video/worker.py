@@ -293,12 +293,17 @@ class _Lines(io.TextIOBase):
         return True
 
 
-def main() -> None:
-    """Run the worker on the descriptors that the service gave it: the connection's and the board's."""
-    connection, board, parent = (int(argument) for argument in sys.argv[1:4])
+def end_with(parent: int) -> None:
+    """Let the kernel end this process with its parent, which must not have ended yet."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before that
         os._exit(3)
+
+
+def main() -> None:
+    """Run the worker on the descriptors that the service gave it: the connection's and the board's."""
+    connection, board, parent = (int(argument) for argument in sys.argv[1:4])
+    end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole group
     worker = Worker(socket.socket(fileno=connection), Board(board))
     os.close(board)

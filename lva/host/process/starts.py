@@ -29,8 +29,6 @@ from lva.logs import current_plugin
 
 #: The environment variable that says who has started a process.
 VARIABLE: Final = "LVA_STARTED_BY"
-#: Which service it is, so that another one's processes are told from this one's. Not in a forked child.
-_SERVICE: Final = os.urandom(6).hex()
 #: How the names of the threads begin that Trio keeps for its jobs; whose these are changes with the job.
 _TRIO_THREAD: Final = "Trio thread "
 #: How the programs begin that `multiprocessing` runs once for the whole process, and ends with it.
@@ -112,7 +110,16 @@ def _starter() -> str | None:
 
 def mark_of(plugin: str) -> str:
     """Return what stands in the environment of the processes that a plugin starts."""
-    return f"{_SERVICE} {plugin}"
+    return f"{_service()} {plugin}"
+
+
+@functools.cache
+def _service() -> str:
+    """Return which service it is, so that another one's processes are told from this one's.
+
+    Known from `install` on, not from the import: two services may be forked from one interpreter.
+    """
+    return os.urandom(6).hex()
 
 
 def note_process(pid: int, plugin: str | None = None) -> None:
@@ -144,6 +151,7 @@ def install() -> None:
     """Begin to take note; once for the process, and for good."""
     if isinstance(trio_threads.THREAD_CACHE, _NotingCache):
         return
+    _service()
     # The one object that there is, since others may hold it.
     trio_threads.THREAD_CACHE.__class__ = _NotingCache
     for owner, name, wrap in (

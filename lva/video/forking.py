@@ -1,0 +1,132 @@
+"""The process that workers are forked from. Run as ``python -m lva.video.forking``.
+
+It imports once what each worker needs, and runs nothing of a plugin's and no decoder: it has one thread. A
+worker that it forks is as one that was just started: a session of its own, the descriptors that it was given
+and no others, and the signal of its parent's death.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import selectors
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pydantic
+
+from lva.video import worker
+
+
+class Forks:
+    """Forks a process for each order, and reports its end.
+
+    An order is three descriptors: two for the worker, and a socket for reports. The first report is the
+    process id with a pidfd, or an error's number below zero; the second is the exit code.
+
+    Args:
+        orders: The socket they come from.
+    """
+
+    def __init__(self, orders: socket.socket) -> None:
+        self._orders = orders
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(orders, selectors.EVENT_READ)
+
+    def serve(self) -> list[int]:
+        """Return in the forked processes only, with the worker's descriptors."""
+        while True:
+            for key, _ in self._selector.select():
+                if key.data is not None:
+                    self._reap(key.fd, *key.data)
+                elif (descriptors := self._order()) is not None:
+                    return descriptors
+
+    def _order(self) -> list[int] | None:
+        _, descriptors, _, _ = socket.recv_fds(self._orders, 16, 3)
+        if not descriptors:
+            os._exit(0)  # the service has gone, or wants no more
+        *descriptors, last = descriptors
+        reports = socket.socket(fileno=last)
+        try:
+            pid = os.fork()
+        except OSError as error:
+            _report(reports, -(error.errno or 1))
+            reports.close()
+        else:
+            if pid == 0:
+                reports.close()
+                self._close()
+                return descriptors
+            pidfd = os.pidfd_open(pid)
+            self._selector.register(pidfd, selectors.EVENT_READ, (pid, reports))
+            _report(reports, pid, pidfd)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return None
+
+    def _close(self) -> None:
+        """Close all that is no worker's."""
+        for key in list(self._selector.get_map().values()):
+            if key.data is not None:
+                os.close(key.fd)
+                key.data[1].close()
+        self._selector.close()
+        self._orders.close()
+
+    def _reap(self, pidfd: int, pid: int, reports: socket.socket) -> None:
+        self._selector.unregister(pidfd)
+        os.close(pidfd)
+        with contextlib.suppress(
+            ProcessLookupError
+        ):  # until it is reaped, its number is nobody else's
+            os.killpg(pid, signal.SIGKILL)
+        _report(reports, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        reports.close()
+
+
+def _report(reports: socket.socket, number: int, *descriptors: int) -> None:
+    with contextlib.suppress(ConnectionError):  # nobody waits for it any more
+        socket.send_fds(reports, [str(number).encode()], descriptors)
+
+
+def _import_common() -> None:
+    """Import what most analytics plugins do. With more threads than one, NumPy starts them in doing so."""
+    pydantic.create_model(
+        "Parameters", number=(int, 1)
+    )  # much of it is imported when it is first used
+    if os.environ.get("OPENBLAS_NUM_THREADS") == "1":
+        importlib.import_module("numpy")
+
+
+def main() -> None:
+    """Fork workers; each goes on here as one."""
+    orders, parent = (int(argument) for argument in sys.argv[1:3])
+    worker.end_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _import_common()
+    alone = len([*Path("/proc/self/task").iterdir()]) == 1
+    gc.disable()
+    gc.freeze()  # what is not looked at is not copied
+    server = os.getpid()
+    descriptors = Forks(socket.socket(fileno=orders)).serve()
+    gc.enable()
+    os.setsid()
+    arguments = [*map(str, descriptors), str(server)]
+    if not alone:  # a process with threads may fork only to run another program
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, True)
+        command = [sys.executable, "-P", "-m", worker.__name__, *arguments]
+        os.execv(command[0], command)  # noqa: S606 - our own program
+    if (numpy_random := sys.modules.get("numpy.random")) is not None:
+        numpy_random.seed()  # older versions of NumPy import it at once; Python's own does so itself
+    sys.argv[1:] = arguments
+    worker.main()
+
+
+if __name__ == "__main__":
+    main()
