@@ -13,16 +13,19 @@ from lva.contract import (
     BaseBackgroundPlugin,
     BaseEventPlugin,
     BaseRequestMonitoringPlugin,
+    CannotRunError,
     PartialDeliveryError,
     PermanentDeliveryError,
     PluginApp,
     PluginResponse,
+    RequestProblem,
     RetryLaterError,
     pluginHTTPResponse,
 )
 from lva.points import MonitoringPoint, add_point_fields, add_point_tags
 from lva.query_parameters import query_parameter
 from lva.stream_events import StreamAnalyticsEvent, StreamEvent
+from lva.wrong_keys import WrongKey, WrongKeysError
 
 __all__ = [
     "AnalyticsEvent",
@@ -33,14 +36,18 @@ __all__ = [
     "BaseBackgroundPlugin",
     "BaseEventPlugin",
     "BaseRequestMonitoringPlugin",
+    "CannotRunError",
     "MonitoringPoint",
     "PartialDeliveryError",
     "PermanentDeliveryError",
     "PluginApp",
     "PluginResponse",
+    "RequestProblem",
     "RetryLaterError",
     "StreamAnalyticsEvent",
     "StreamEvent",
+    "WrongKey",
+    "WrongKeysError",
     "__version__",
     "add_point_fields",
     "add_point_tags",

@@ -165,7 +165,7 @@ class Service:
         self.plugins = None  # or the classes of a plugin that is reloaded would stay
         access = Access(settings, self.address)
         own = Resources(host, access, self.shutdown, self._tail, settings.max_event_streams)
-        web = web_application(host.routes, settings, access.check_action, self.shutdown.closing)
+        web = web_application(host.routes, settings, access.check_admin, self.shutdown.closing)
         if not self.served:
             self.terminator.start()
         async with trio.open_nursery() as nursery:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
 from lva.errors import counted
 from lva.stream_events import read_only_data
+from lva.wrong_keys import WrongKey, WrongKeysError, wrong_keys
 
 if TYPE_CHECKING:
     import trio
@@ -360,22 +361,21 @@ class AnalyticsInfo:
         """Return a stream's parameters over the defaults.
 
         Raises:
-            ValueError: They are wrong; the message begins with the key, and has no value.
+            WrongKeysError: They are wrong.
         """
         from pydantic import ValidationError
 
         whole = {**self.defaults, **given}
         model = self.cls.Config
+        if model is None:
+            return whole
+        if unknown := [key for key in whole if key not in model.model_fields]:
+            known = f"unknown key; known: {', '.join(model.model_fields)}"
+            raise WrongKeysError(*(WrongKey((key,), known) for key in unknown))
         try:
-            if model is not None:
-                if unknown := sorted(whole.keys() - model.model_fields.keys()):
-                    raise ValueError(
-                        f"{unknown[0]}: unknown key; known: {', '.join(model.model_fields)}"
-                    )
-                model.model_validate(whole)
+            model.model_validate(whole)
         except ValidationError as error:
-            item = error.errors(include_input=False, include_context=False, include_url=False)[0]
-            raise ValueError(f"{'.'.join(map(str, item['loc']))}: {item['msg']}") from None
+            raise wrong_keys(error) from None
         return whole
 
 
@@ -470,6 +470,45 @@ def pluginHTTPResponse(
     if not 100 <= statusCode <= 599:
         raise ValueError(f"statusCode must be 100 to 599, not {statusCode}")
     return PluginResponse(statusCode, body, dict(headers or {}))
+
+
+class RequestProblem(Exception):  # noqa: N818 - the RFC's word
+    """Raised by a route's handler: its response is a problem document (RFC 9457).
+
+    Args:
+        status: The HTTP status, 400 to 599.
+        detail: What happened and what to do, for people.
+        error_code: Stable and short, for programs, and in the request's point; from the status if left out.
+        headers: To set on the response.
+        members: Further members of the document.
+
+    Raises:
+        ValueError: The status is out of range.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        error_code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **members: Any,
+    ) -> None:
+        if not 400 <= status <= 599:
+            raise ValueError(f"the status of a problem is 400 to 599, not {status}")
+        super().__init__(detail)
+        self.status: int = status
+        self.detail: str = detail
+        self.error_code: str | None = error_code
+        self.headers: dict[str, str] = dict(headers or {})
+        self.members: dict[str, Any] = members
+
+
+class CannotRunError(Exception):
+    """Raised by `initialize()`: what the plugin needs is not there, and trying again does not bring it.
+
+    The plugin has failed at once, and the message is logged in one line: it says what to do.
+    """
 
 
 class RetryLaterError(Exception):

@@ -44,7 +44,9 @@ IN_WORKER = (
     "geometry",
 )
 #: What both sides may import of the rest of the package.
-GROUND = ("admin", "contract", "errors", "points", "query_parameters", "stream_events")
+GROUND = (
+    "admin", "contract", "errors", "points", "query_parameters", "stream_events", "wrong_keys",
+)  # fmt: skip
 FILES = {
     ".".join(("lva", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path
     for path in ROOT.rglob("*.py")

@@ -5,7 +5,7 @@ Streams are created and watched at /NAME; see docs/streams.rst. This needs PyAV:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -13,18 +13,24 @@ from typing import Annotated, Any, ClassVar, Literal
 import trio
 from pydantic import BaseModel, BeforeValidator, Field
 from quart import Response
-from werkzeug.exceptions import BadRequest, Conflict, HTTPException, NotFound, ServiceUnavailable
+from werkzeug.exceptions import BadRequest, NotFound, ServiceUnavailable
 
 from lva import (
     BaseBackgroundPlugin,
+    CannotRunError,
     PluginApp,
     PluginResponse,
+    RequestProblem,
     StreamAnalyticsEvent,
+    WrongKey,
+    WrongKeysError,
     admin_only,
     pluginHTTPResponse,
     query_parameter,
 )
 from lva.user_paths import absolute
+from lva.video.admission import Admission
+from lva.video.codes import StreamState
 from lva.video.definition import StreamDefinition
 from lva.video.feed import Feed, TooManyReadersError
 from lva.video.forks import ForkServer
@@ -34,7 +40,7 @@ from lva.video.publishing import event_of, point_of_event, points_of_change
 from lva.video.record import StreamChange
 from lva.video.store import StoreError
 from lva.video.stream import Stream, StreamServices
-from lva.video.streams import Pace, StreamRequestError, Streams
+from lva.video.streams import Pace, Streams
 
 #: Most entries of a page, and how long, in seconds, a preview is waited for.
 MAX_PAGE = 1000
@@ -83,13 +89,14 @@ class StreamsPlugin(BaseBackgroundPlugin):
 
     async def initialize(self) -> None:
         if find_spec("av") is None or find_spec("numpy") is None:
-            raise RuntimeError("streams need PyAV and NumPy; run: pip install 'lva[video]'")
+            raise CannotRunError(
+                "streams need PyAV and NumPy; install the extra: pip install '/path/to/lva[video]'"
+            )
         config = self.config
         base = f"/{self.app.name}"
         self._streams = Streams(
             config.path or self.app.settings["state_dir"] / f"{self.app.name}.sqlite3",
-            config.schemes,
-            config.directories,
+            Admission(config.schemes, config.directories, self._analytics_of),
             StreamServices(
                 self._analytics_of,
                 self,
@@ -110,6 +117,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
         self.addRoute(f"{base}/<stream_id>", self.replace, {"put"})
         self.addRoute(f"{base}/<stream_id>", self.patch, {"patch"})
         self.addRoute(f"{base}/<stream_id>", self.remove, {"delete"})
+        self.addRoute(f"{base}/<stream_id>/definition", self.definition)
         self.addRoute(f"{base}/<stream_id>/logs", self.logs)
         self.addRoute(f"{base}/<stream_id>/events", self.events)
         self.addRoute(f"{base}/<stream_id>/events/<int:number>.jpg", self.picture)
@@ -127,18 +135,21 @@ class StreamsPlugin(BaseBackgroundPlugin):
     def _analytics_of(self, definition: StreamDefinition) -> list[Mapping[str, Any]]:
         known = {each.name: each for each in self.app.analytics()}
         specs: list[Mapping[str, Any]] = []
+        wrong: list[WrongKey] = []
         for number, use in enumerate(definition.analytics):
+            where = "analytics", number
             if use.name not in known:
                 available = ", ".join(sorted(known)) or "none; activate one"
-                raise LookupError(
-                    f"analytics.{number}.name: no plugin {use.name!r}; available: {available}"
-                )
+                what = f"no plugin {use.name!r}; available: {available}"
+                wrong.append(WrongKey((*where, "name"), what))
+                continue
             plugin = known[use.name]
             try:
-                parameters = plugin.parameters(use.parameters)
-            except ValueError as error:
-                raise ValueError(f"analytics.{number}.parameters.{error}") from None
-            specs.append(worker_spec(plugin, parameters))
+                specs.append(worker_spec(plugin, plugin.parameters(use.parameters)))
+            except WrongKeysError as error:
+                wrong += error.below(*where, "parameters").problems
+        if wrong:
+            raise WrongKeysError(*wrong)
         return specs
 
     # What happens.
@@ -157,7 +168,11 @@ class StreamsPlugin(BaseBackgroundPlugin):
 
     # The routes.
 
-    @query_parameter("status", "Only streams in this state.")
+    @query_parameter(
+        "status", "Only streams in this state.", {"type": "string", "enum": [*StreamState]}
+    )
+    @query_parameter("name", "Only streams of this name.")
+    @query_parameter("analytics", "Only streams that this analytics plugin looks at.")
     @query_parameter(
         "limit",
         "Streams in the response.",
@@ -168,14 +183,18 @@ class StreamsPlugin(BaseBackgroundPlugin):
     )
     async def listing(self, request: Any) -> dict[str, Any]:
         """Answer GET /streams: all streams, oldest first, a page at a time."""
-        status = request.args.get("status")
+        status, name, analytics = map(request.args.get, ("status", "name", "analytics"))
+        if status is not None and status not in {*StreamState}:
+            raise BadRequest(f"status is one of {', '.join(StreamState)}.")
         found = [
-            stream for stream in self._table.all() if status is None or stream.state.value == status
+            stream
+            for stream in self._table.all()
+            if (status is None or stream.state.value == status)
+            and (name is None or stream.definition.name == name)
+            and (analytics is None or analytics in stream.definition.analytics_names)
         ]
-        limit, offset = (
-            _number(request, "limit", 100, 1, MAX_PAGE),
-            _number(request, "offset", 0, 0),
-        )
+        limit = _number(request, "limit", 100, 1, MAX_PAGE)
+        offset = _number(request, "offset", 0, 0)
         page = found[offset : offset + limit]
         return {"streams": [stream.status() for stream in page], "total": len(found)}
 
@@ -183,26 +202,35 @@ class StreamsPlugin(BaseBackgroundPlugin):
     async def create(self, request: Any) -> PluginResponse:
         """Answer POST /streams: 201 and the id of the new stream."""
         stream = await _carried_out(self._table.create, await _body(request))
-        location = {"Location": f"/{self.app.name}/{stream.id}"}
-        return pluginHTTPResponse(
-            201, {"stream_id": stream.id, "version": stream.version}, location
-        )
+        headers = {"Location": f"/{self.app.name}/{stream.id}", **_etag(stream)}
+        return pluginHTTPResponse(201, _identity(stream), headers)
 
-    async def one(self, request: Any, stream_id: str) -> dict[str, Any]:
+    async def one(self, request: Any, stream_id: str) -> PluginResponse:
         """Answer GET /streams/ID: its state, account of frames, input and worker."""
-        return self._stream(stream_id).status()
+        stream = self._table.get(stream_id)
+        return pluginHTTPResponse(200, stream.status(), _etag(stream))
 
     @admin_only
-    async def replace(self, request: Any, stream_id: str) -> dict[str, Any]:
-        """Answer PUT /streams/ID: another definition, and the next version."""
-        stream = await _carried_out(self._table.replace, stream_id, await _body(request))
-        return {"stream_id": stream.id, "version": stream.version}
+    async def definition(self, request: Any, stream_id: str) -> PluginResponse:
+        """Answer GET /streams/ID/definition: what a PUT may send back, the source without a password."""
+        stream = self._table.get(stream_id)
+        return pluginHTTPResponse(200, stream.defined(), _etag(stream))
+
+    @admin_only
+    async def replace(self, request: Any, stream_id: str) -> PluginResponse:
+        """Answer PUT /streams/ID: another definition, and the next version.
+
+        The header If-Match, or a version in the body, names the version that this one is to follow.
+        """
+        versions = _versions(request)
+        stream = await _carried_out(self._table.replace, stream_id, await _body(request), versions)
+        return pluginHTTPResponse(200, _identity(stream), _etag(stream))
 
     @admin_only
     async def patch(self, request: Any, stream_id: str) -> dict[str, Any]:
         """Answer PATCH /streams/ID: ``{"action": "stop"}`` or ``{"action": "resume"}``."""
         body = await _body(request)
-        action = body.get("action") if isinstance(body, dict) and len(body) == 1 else None
+        action = body.get("action") if len(body) == 1 else None
         if action not in {"stop", "resume"}:
             raise BadRequest('The body is {"action": "stop"} or {"action": "resume"}.')
         work = self._table.stop if action == "stop" else self._table.resume
@@ -217,7 +245,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
 
     async def logs(self, request: Any, stream_id: str) -> dict[str, Any]:
         """Answer GET /streams/ID/logs: its changes, newest first."""
-        return {"logs": list(reversed(self._stream(stream_id).log))}
+        return {"logs": list(reversed(self._table.get(stream_id).log))}
 
     @query_parameter(
         "limit",
@@ -229,7 +257,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
     )
     async def events(self, request: Any, stream_id: str) -> dict[str, Any]:
         """Answer GET /streams/ID/events: the newest first, of those that are kept in memory."""
-        stream = self._stream(stream_id)
+        stream = self._table.get(stream_id)
         limit = _number(request, "limit", 100, 1, MAX_PAGE)
         before = _number(request, "before", 2**53, 0)
         found = [event for event in reversed(stream.events) if event.number < before]
@@ -241,7 +269,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
 
     async def picture(self, request: Any, stream_id: str, number: int) -> PluginResponse:
         """Answer GET /streams/ID/events/N.jpg: the picture of an event, while it is kept in memory."""
-        picture = self._stream(stream_id).events.picture(number)
+        picture = self._table.get(stream_id).events.picture(number)
         if picture is None:
             raise NotFound(f"There is no picture of event {number}, or not any more.")
         headers = {"Content-Type": "image/jpeg", "Cache-Control": "no-store"}
@@ -252,7 +280,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
         """Answer GET /streams/live: server-sent events, of how the streams are and what happens."""
         only = request.args.get("stream")
         if only is not None:
-            only = self._stream(only).id
+            only = self._table.get(only).id
         try:
             body = self._feed.open(only)
         except TooManyReadersError:
@@ -261,7 +289,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
 
     async def preview(self, request: Any, stream_id: str) -> PluginResponse:
         """Answer GET /streams/ID/preview.jpg: a picture that is made now."""
-        stream = self._stream(stream_id)
+        stream = self._table.get(stream_id)
         if stream.worker is not None:
             arrived = stream.previewed
             await stream.worker.send({"type": "preview"})
@@ -291,25 +319,27 @@ class StreamsPlugin(BaseBackgroundPlugin):
         assert self._streams is not None
         return self._streams
 
-    def _stream(self, stream_id: str) -> Stream:
-        try:
-            return self._table.get(stream_id)
-        except StreamRequestError as problem:
-            raise _http(problem) from problem
+
+def _identity(stream: Stream) -> dict[str, Any]:
+    return {"stream_id": stream.id, "version": stream.version}
 
 
-def _http(problem: StreamRequestError) -> HTTPException:
-    kinds = {404: NotFound, 409: Conflict, 503: ServiceUnavailable}
-    return kinds.get(problem.status, BadRequest)(str(problem))
+def _etag(stream: Stream) -> dict[str, str]:
+    return {"ETag": f'"{stream.version}"'}
+
+
+def _versions(request: Any) -> Container[int] | None:
+    """Return the versions that the header If-Match names; None if it is not there, or asks for any."""
+    if "If-Match" not in request.headers or request.if_match.star_tag:
+        return None
+    return {int(tag) for tag in request.if_match if tag.isascii() and tag.isdecimal()}
 
 
 async def _carried_out(work: Any, *arguments: Any) -> Any:
     try:
         return await work(*arguments)
-    except StreamRequestError as problem:
-        raise _http(problem) from problem
     except StoreError as error:
-        raise ServiceUnavailable(str(error)) from error
+        raise RequestProblem(503, str(error), "not_kept", {"Retry-After": "5"}) from error
 
 
 async def _body(request: Any) -> Any:

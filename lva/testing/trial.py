@@ -235,7 +235,7 @@ async def _start(
     access = Access(settings, BASE_URL)
     Resources(host, access, Shutdown(draining=host.stop.requested))
     requests = Requests(
-        web_application(host.routes, settings, access.check_action),
+        web_application(host.routes, settings, access.check_admin),
         host.publisher.publish,
         settings,
         nursery,

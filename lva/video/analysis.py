@@ -21,8 +21,10 @@ from typing import Any, Final
 from lva.contract import AnalyticsEvent, AnalyticsStream, BaseAnalyticsPlugin
 from lva.video.board import STEPS, Board
 from lva.video.frame import Frame
+from lva.video.geometry import Region
 
 _STEP: Final = {name: number for number, name in enumerate(STEPS)}
+_EDGES: Final = frozenset({"x", "y", "width", "height"})
 #: Frames in a row that may fail before the plugin is set aside.
 MOST_FAILURES: Final = 10
 
@@ -80,7 +82,10 @@ class Analytics:
         assert self._plugin is not None
         with self._in("handleFrame", frame.number):
             found = self._plugin.handleFrame(frame)
-            return [] if found is None else _events(found)
+            events = [] if found is None else _events(found)
+        if frame.droi is frame.roi:
+            return events
+        return [event for event in events if _counts(event, frame.droi)]
 
     def close(self) -> None:
         """Close the plugin, once for each `open` that was entered.
@@ -114,6 +119,14 @@ class _Step:
 
     def __exit__(self, *_: object) -> None:
         self._board["step"] = 0
+
+
+def _counts(event: AnalyticsEvent, droi: Region) -> bool:
+    """Return whether an event is of the region where results count; one without a box is."""
+    box = event.data.get("box")
+    if not isinstance(box, Mapping) or not box.keys() >= _EDGES:
+        return True
+    return droi.holds(Region(*(box[name] for name in ("x", "y", "width", "height"))))
 
 
 def _events(found: object) -> list[AnalyticsEvent]:

@@ -24,6 +24,9 @@ class StreamState(StrEnum):
     FAILURE = "failure"  # gave up
 
 
+#: Nobody works on the stream, and nobody will but a user resumes it.
+ENDED: Final = frozenset({StreamState.STOP, StreamState.DONE, StreamState.FAILURE})
+
 _S = StreamState
 TRANSITIONS: Final[Mapping[StreamState, frozenset[StreamState]]] = MappingProxyType(
     {
@@ -33,7 +36,7 @@ TRANSITIONS: Final[Mapping[StreamState, frozenset[StreamState]]] = MappingProxyT
         _S.IN_PROGRESS: frozenset(
             {_S.PENDING, _S.PAUSED, _S.STOP, _S.RESTART, _S.DONE, _S.FAILURE}
         ),
-        _S.PAUSED: frozenset({_S.PENDING, _S.STOP}),
+        _S.PAUSED: frozenset({_S.PENDING, _S.STOP, _S.FAILURE}),
         _S.STOP: frozenset({_S.PENDING}),
         _S.RESTART: frozenset(
             {_S.PENDING, _S.IN_PROGRESS, _S.PAUSED, _S.STOP, _S.DONE, _S.FAILURE}
@@ -52,7 +55,7 @@ CODES: Final[Mapping[str, str]] = MappingProxyType(
         "timeout": "the source did not say anything in time",
         "stalled": "data or frames stopped coming",
         "no_video": "there is no video in it",
-        "unsupported": "no decoder for its video, or no demuxer for its format",
+        "unsupported": "no decoder for its video, no demuxer for it, or nothing of its picture is in roi",
         "invalid_data": "what it sends is no video",
         "end_of_stream": "it ended",
         "forbidden": "the settings of the service do not allow this source",

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from lva.video.shapes import Rectangle
+from lva.wrong_keys import wrong_keys
+
+#: Days of the week, as `Interval` has them.
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 class Strict(BaseModel):
@@ -17,17 +32,8 @@ class Strict(BaseModel):
 class AnalyticsUse(Strict):
     """One analytics plugin on a stream."""
 
-    name: str = Field(description="The plugin's name, as GET /analytics lists it.")
+    name: str = Field(max_length=200, description="The plugin's name, as GET /analytics lists it.")
     parameters: dict[str, Any] = Field({}, description="Over `[plugins.NAME.config]`.")
-
-
-class Rectangle(Strict):
-    """A part of the picture, in pixels."""
-
-    x: int = Field(0, ge=0)
-    y: int = Field(0, ge=0)
-    width: int = Field(ge=1)
-    height: int = Field(ge=1)
 
 
 class Rate(Strict):
@@ -38,11 +44,14 @@ class Rate(Strict):
     )
     value: float = Field(1, gt=0, le=1000)
 
-    @model_validator(mode="after")
-    def _whole(self) -> Rate:
-        if self.unit == "frame" and not self.value.is_integer():
-            raise ValueError("value is a whole number where unit is frame")
-        return self
+    @field_validator("value")
+    @classmethod
+    def _of_its_unit(cls, value: float, info: ValidationInfo) -> float:
+        if info.data.get("unit") == "frame" and not value.is_integer():
+            raise ValueError("it is a whole number where unit is frame")
+        if info.data.get("unit") == "key" and value != 1:
+            raise ValueError("leave it out where unit is key")
+        return value
 
 
 class Retry(Strict):
@@ -59,22 +68,50 @@ class Retry(Strict):
     )
 
 
+class Autorestart(Strict):
+    """How often a stream that has failed begins anew."""
+
+    attempt_count: int | None = Field(
+        None, ge=1, description="Most attempts in a row; no limit if null."
+    )
+    delay: float = Field(60.0, ge=0.1, le=86_400, description="Seconds before each, with jitter.")
+
+
+def _midnight(value: Any) -> Any:
+    return "00:00" if value == "24:00" else value
+
+
 class Interval(Strict):
-    """When the stream is worked on, in local time."""
+    """When the stream is worked on; one whose end is before its begin goes on into the next day."""
 
     begin: dt.time
-    end: dt.time
+    end: Annotated[dt.time, BeforeValidator(_midnight)] = Field(
+        description="24:00 is the end of the day."
+    )
     days: list[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]] = Field(
-        ["mon", "tue", "wed", "thu", "fri", "sat", "sun"], min_length=1
+        [*DAYS],  # type: ignore[list-item] # they are these
+        min_length=1,
+        description="Days on which it begins.",
     )
 
-    @model_validator(mode="after")
-    def _some_time(self) -> Interval:
-        if self.begin.tzinfo or self.end.tzinfo:
-            raise ValueError("begin and end are in local time; leave the time zone out")
-        if self.begin == self.end:
-            raise ValueError("begin and end are the same; leave the schedule out for always")
-        return self
+    @field_validator("begin", "end")
+    @classmethod
+    def _without_zone(cls, value: dt.time) -> dt.time:
+        if value.tzinfo:
+            raise ValueError("leave the time zone out; the stream's time_zone counts")
+        return value
+
+    @field_validator("end")
+    @classmethod
+    def _some_time(cls, value: dt.time, info: ValidationInfo) -> dt.time:
+        if value == info.data.get("begin") != dt.time(0):
+            raise ValueError("it is the same as begin; leave the schedule out for always")
+        return value
+
+
+def _as_autorestart(value: Any) -> Any:
+    """Return what a plain true or false means."""
+    return {True: {}, False: None}[value] if isinstance(value, bool) else value
 
 
 class StreamDefinition(Strict):
@@ -88,7 +125,10 @@ class StreamDefinition(Strict):
         description="Who looks at its frames: name and parameters of each plugin.",
     )
     roi: Rectangle | None = Field(
-        None, description="x, y, width and height in pixels of the part that is looked at."
+        None, description="x, y, width, height and mode of the part that is looked at."
+    )
+    droi: Rectangle | None = Field(
+        None, description="The same, for the part within roi where what is seen counts."
     )
     rate: Rate | None = Field(
         None, description="unit (fps, frame, key) and value; all frames if left out."
@@ -96,24 +136,78 @@ class StreamDefinition(Strict):
     schedule: list[Interval] = Field(
         [],
         max_length=50,
-        description="Intervals of begin, end, and days in local time; always, if empty.",
+        description="Intervals of begin, end, and days; always, if empty.",
+    )
+    time_zone: str | None = Field(
+        None,
+        max_length=100,
+        description="Of the schedule, such as Europe/Berlin; the service's own if left out.",
     )
     eof_retry: Retry = Field(Retry(), description="After the end of a live source; a file is done.")
     decode_error_retry: Retry = Field(
         default_factory=Retry, description="attempt_count and delay after any other failure."
     )
-    autorestart: bool = Field(True, description="Start the worker again when it dies.")
+    autorestart: Annotated[Autorestart | None, BeforeValidator(_as_autorestart)] = Field(
+        None,
+        description="attempt_count and delay once the stream has failed; it stays so if left out.",
+    )
     timeout: float = Field(3.0, ge=0.1, le=600, description="Seconds without data.")
     analytics_timeout: float = Field(
         10.0, ge=0.1, le=3600, description="Seconds that one call of an analytics plugin may take."
     )
     memory_limit: int = Field(
-        1024**3, ge=64 * 1024**2, description="Bytes of resident memory of the worker."
+        1024**3, ge=64 * 1024**2, le=2**50, description="Bytes of resident memory of the worker."
+    )
+    priority: int = Field(
+        0, ge=0, le=19, description="Niceness of the worker: 19 gives way to everything else."
     )
 
-    @model_validator(mode="after")
-    def _each_once(self) -> StreamDefinition:
-        names = [use.name for use in self.analytics]
+    @property
+    def analytics_names(self) -> list[str]:
+        """The analytics plugins that it names."""
+        return [use.name for use in self.analytics]
+
+    @field_validator("analytics")
+    @classmethod
+    def _each_once(cls, value: list[AnalyticsUse]) -> list[AnalyticsUse]:
+        names = [use.name for use in value]
         if len(set(names)) < len(names):
-            raise ValueError("analytics: name each plugin once")
-        return self
+            raise ValueError("name each plugin once")
+        return value
+
+    @field_validator("droi")
+    @classmethod
+    def _within_roi(cls, value: Rectangle | None, info: ValidationInfo) -> Rectangle | None:
+        roi = info.data.get("roi")
+        if value is not None and roi is not None:
+            if value.mode != roi.mode:
+                raise ValueError("give it the mode of roi")
+            (left, top), _, (right, bottom), _ = roi.corners()
+            if not all(left <= x <= right and top <= y <= bottom for x, y in value.corners()):
+                raise ValueError("it is not within roi")
+        return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        if not info.data.get("schedule"):
+            raise ValueError("leave it out where there is no schedule")
+        try:
+            ZoneInfo(value)
+        except (LookupError, ValueError, OSError):
+            raise ValueError("there is no such time zone on this machine") from None
+        return value
+
+
+def parse_definition(body: Any) -> StreamDefinition:
+    """Return the definition that a body is.
+
+    Raises:
+        WrongKeysError: It is none.
+    """
+    try:
+        return StreamDefinition.model_validate(body)
+    except ValidationError as error:
+        raise wrong_keys(error) from None

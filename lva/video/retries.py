@@ -29,6 +29,7 @@ class Retries:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._failures = {"eof_retry": 0, "decode_error_retry": 0}
+        self._restarts = 0
         self._frames_since: float | None = None
 
     def frames_come(self) -> None:
@@ -39,6 +40,7 @@ class Retries:
         """Count a failure; return the state to end in if no attempt is left."""
         if self._frames_since is not None and trio.current_time() - self._frames_since > LASTING:
             self._failures = dict.fromkeys(self._failures, 0)
+            self._restarts = 0
         self._frames_since = None
         name, retry = self._retry(code)
         self._failures[name] += 1
@@ -52,16 +54,30 @@ class Retries:
         attempt = self._failures[name]
         first = CRASH_DELAY if code == "worker_crashed" and attempt == 1 else retry.delay
         delay = self._delay(code, first, attempt)
-        most = "" if retry.attempt_count is None else f" of {retry.attempt_count}"
         reconnects = self._stream.ledger.reconnects
         reconnects[code] = reconnects.get(code, 0) + 1
         self._stream.move(
             StreamState.RESTART,
-            f"{CODES[code]} ({reason}); attempt {attempt}{most} to reconnect in {delay:.1f} s",
+            f"Attempt to reconnect: {_count(attempt, retry.attempt_count)} due to {CODES[code]}"
+            f" ({reason}); it is made in {delay:.1f} s",
             code,
         )
         await trio.sleep(delay)
         self._stream.move(StreamState.PENDING, "connecting")
+
+    async def restart(self) -> bool:
+        """After a failure: wait for the next `autorestart`; return False at once if there is none."""
+        wanted = self._stream.definition.autorestart
+        if wanted is None or self._restarts == wanted.attempt_count:
+            return False
+        self._restarts += 1
+        self._failures = dict.fromkeys(self._failures, 0)
+        delay = self._jittered(wanted.delay)
+        attempt = _count(self._restarts, wanted.attempt_count)
+        self._stream.move(StreamState.RESTART, f"Autorestart: {attempt} in {delay:.1f} s")
+        await trio.sleep(delay)
+        self._stream.move(StreamState.PENDING, "restarted after a failure")
+        return True
 
     def _retry(self, code: str) -> tuple[str, Retry]:
         name = "eof_retry" if code == "end_of_stream" else "decode_error_retry"
@@ -71,4 +87,11 @@ class Retries:
         """Return the back-off: doubled with each attempt, at most a minute, with half of it jittered."""
         first = max(first, SLOW_DELAY) if code in SLOW else first
         most = max(first, min(MOST_DELAY, first * 2.0 ** min(attempt - 1, 16)))
-        return most * self._stream.services.rng.uniform(0.5, 1.0)
+        return self._jittered(most)
+
+    def _jittered(self, delay: float) -> float:
+        return delay * self._stream.services.rng.uniform(0.5, 1.0)
+
+
+def _count(attempt: int, most: int | None) -> str:
+    return str(attempt) if most is None else f"{attempt} of {most}"

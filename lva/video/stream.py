@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import trio
 
@@ -25,6 +25,7 @@ from lva.video.source import Source
 
 #: Entries of a stream's log that are kept.
 LOG_LENGTH: Final = 500
+FindAnalytics: TypeAlias = Callable[[StreamDefinition], Sequence[Mapping[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,8 @@ class StreamServices:
     """What streams use of who has them.
 
     Attributes:
-        analytics: Given a definition, what the worker is sent of the plugins in use; raises LookupError
-            for an unknown one and ValueError for wrong parameters.
+        analytics: Given a definition, what the worker is sent of the plugins in use; raises WrongKeysError
+            for unknown ones and wrong parameters.
         listener: Gets changes and events.
         logger: Where what happens, and what plugins log, is logged.
         pace: Waited for before each connection: not all streams connect in the same second.
@@ -44,7 +45,7 @@ class StreamServices:
         pictures: Those of the events of all streams.
     """
 
-    analytics: Callable[[StreamDefinition], Sequence[Mapping[str, Any]]]
+    analytics: FindAnalytics
     listener: Listener
     logger: logging.Logger
     pace: Callable[[], Awaitable[None]]
@@ -195,3 +196,7 @@ class Stream:
                 "dropped": self.events.pictures_dropped,
             },
         }
+
+    def defined(self) -> dict[str, Any]:
+        """Return its definition for JSON, the source without a password."""
+        return {**self.definition.model_dump(mode="json"), "source": self.source.shown}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Container
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -13,13 +13,15 @@ from typing import Any, Final, TypeVar
 import trio
 from pydantic import ValidationError
 
-from lva.video import messages
-from lva.video.codes import StreamState
+from lva.contract import RequestProblem
+from lva.video.admission import Admission
+from lva.video.codes import ENDED, StreamState
 from lva.video.definition import StreamDefinition
-from lva.video.source import SourceError, parse_source
+from lva.video.source import Source, no_source
 from lva.video.store import StoredStream, StoreError, StreamStore
 from lva.video.stream import Stream, StreamServices
 from lva.video.supervisor import Supervisor
+from lva.wrong_keys import WrongKeysError, wrong_keys
 
 T = TypeVar("T")
 #: How long, in seconds, a change waits for those streams that are kept to be taken up.
@@ -27,19 +29,6 @@ START_PATIENCE: Final = 5.0
 #: Connections that may be made at once, and the seconds between more.
 BURST: Final = 8
 SPACING: Final = 0.1
-
-
-class StreamRequestError(Exception):
-    """A request that cannot be carried out.
-
-    Args:
-        status: For HTTP: 400, 404, 409 or 503.
-        message: What to do.
-    """
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status: int = status
 
 
 class Pace:
@@ -63,31 +52,24 @@ class Streams:
 
     Args:
         path: The file in which they are kept.
-        schemes: Schemes of sources that are allowed.
-        directories: Below which files are.
+        admission: Says which definitions are allowed.
         services: What they use of the plugin that has them.
         most: Most streams.
     """
 
     def __init__(
-        self,
-        path: Path,
-        schemes: Sequence[str],
-        directories: Sequence[Path],
-        services: StreamServices,
-        most: int = 100,
+        self, path: Path, admission: Admission, services: StreamServices, most: int = 100
     ) -> None:
         self._streams: dict[str, Stream] = {}
         self._scopes: dict[str, tuple[trio.CancelScope, trio.Event]] = {}
         self._created: dict[str, float] = {}
+        self._changing: dict[str, trio.Lock] = {}
         self._store = StreamStore(path)
         self._thread = trio.CapacityLimiter(1)
-        self._schemes = schemes
-        self._directories = directories
+        self._admission = admission
         self._services = services
         self._logger = services.logger
         self._most = most
-        self._changing = trio.Lock()
         self._nursery: trio.Nursery | None = None
         self._begun = trio.Event()
 
@@ -113,19 +95,25 @@ class Streams:
     def _take_up(self, row: StoredStream) -> None:
         try:
             definition = StreamDefinition.model_validate_json(row.definition)
-            stream = self._new(row.id, definition)
-        except (ValidationError, StreamRequestError) as error:
-            self._logger.error("stream %s is not taken up: %s", row.id, error)
+        except ValidationError as error:
+            self._logger.error("stream %s is not taken up: %s", row.id, wrong_keys(error))
             return
+        try:
+            source, forbidden = self._admission.source(definition), None
+        except WrongKeysError as error:  # the settings are others now
+            source, forbidden = no_source(definition.source), str(error)
+        stream = self._new(row.id, definition, source)
         stream.version = row.version
         self._created[row.id] = row.created
         state = StreamState(row.status)
-        if state in {StreamState.STOP, StreamState.DONE, StreamState.FAILURE}:
+        if state in ENDED:
             stream.move(state, "as before the restart of the service")
-            return
-        again = "" if stream.source.live else "; the file starts again"
-        stream.move(StreamState.PENDING, f"the service was restarted{again}")
-        self._begin(stream)
+        elif forbidden is not None:
+            stream.move(StreamState.FAILURE, forbidden, "forbidden")
+        else:
+            again = "" if source.live else "; the file starts again"
+            stream.move(StreamState.PENDING, f"the service was restarted{again}")
+            self._begin(stream)
 
     def all(self) -> list[Stream]:
         """Return all streams, oldest first."""
@@ -135,52 +123,65 @@ class Streams:
         """Return the stream of an id, or else the one of a name.
 
         Raises:
-            StreamRequestError: There is none, or several have this name.
+            RequestProblem: There is none, or several have this name.
         """
         if key in self._streams:
             return self._streams[key]
         named = [stream for stream in self._streams.values() if stream.definition.name == key]
         if len(named) > 1:
             ids = ", ".join(stream.id for stream in named)
-            raise StreamRequestError(409, f"several streams are named {key!r}; use an id: {ids}")
+            what = f"several streams are named {key!r}; use an id: {ids}"
+            raise RequestProblem(409, what, "name_is_ambiguous")
         if not named:
-            raise StreamRequestError(404, f"there is no stream {key!r}")
+            raise RequestProblem(404, f"there is no stream {key!r}", "unknown_stream")
         return named[0]
 
     async def create(self, body: Any) -> Stream:
         """Make a stream and begin to work on it; once this returns, it is kept.
 
         Raises:
-            StreamRequestError: The definition is wrong, or there are too many streams.
+            RequestProblem: The definition is wrong, or there are too many streams.
             StoreError: It cannot be kept.
         """
-        definition = self._checked(body)
-        async with self._change():
+        definition, source = self._admission.admit(body)
+        stream_id = str(uuid.uuid4())
+        async with self._change(stream_id):
             if len(self._streams) >= self._most:
-                raise StreamRequestError(
-                    409, f"there are {self._most} streams, the most allowed (max_streams)"
-                )
-            stream = self._new(str(uuid.uuid4()), definition)
-            self._created[stream.id] = time.time()
+                what = f"there are {self._most} streams, the most allowed (max_streams)"
+                raise RequestProblem(409, what, "too_many_streams")
+            stream = self._new(stream_id, definition, source)
+            self._created[stream_id] = time.time()
             try:
                 await self._keep(stream)
             except BaseException:
-                del self._streams[stream.id]
+                self._forget(stream_id)
                 raise
-        stream.move(StreamState.PENDING, "created")
-        self._begin(stream)
+            stream.move(StreamState.PENDING, "created")
+            self._begin(stream)
         return stream
 
-    async def replace(self, key: str, body: Any) -> Stream:
+    async def replace(self, key: str, body: Any, versions: Container[int] | None = None) -> Stream:
         """Give a stream another definition, of the next version; it begins anew if it is not stopped.
 
+        Args:
+            key: Its id or name.
+            body: The definition. A `source` that is the masked one means the one that it has; a `version` is
+                the one that it is to follow.
+            versions: Those that it may have now; any if left out.
+
         Raises:
-            StreamRequestError, StoreError: As `create`.
+            RequestProblem, StoreError: As `create`; and it has another version, 412 or 409.
         """
-        definition = self._checked(body)
-        source = self._source(definition)
-        async with self._change():
-            stream = self.get(key)
+        async with self._change_of(key) as stream:
+            if versions is not None and stream.version not in versions:
+                raise _other_version(412, stream)
+            if isinstance(body, dict) and "version" in body:
+                if body["version"] != stream.version:
+                    raise _other_version(409, stream)
+                body = {name: value for name, value in body.items() if name != "version"}
+            if isinstance(body, dict) and body.get("source") == stream.source.shown:
+                body = {**body, "source": stream.definition.source}
+            definition, source = self._admission.admit(body)
             before = stream.definition, stream.source
             stream.definition, stream.source = definition, source
             stream.version += 1
@@ -191,7 +192,6 @@ class Streams:
                 stream.version -= 1
                 raise
             await self._end(stream)
-            stream.set_aside.clear()
             if stream.state is not StreamState.STOP:
                 stream.move(StreamState.PENDING, f"version {stream.version}")
                 self._begin(stream)
@@ -201,13 +201,16 @@ class Streams:
         """Stop a stream; once this returns, its worker has ended.
 
         Raises:
-            StreamRequestError: There is none of this id or name, or it is stopped.
+            RequestProblem: There is none of this id or name, or it is not worked on.
             StoreError: That it is stopped cannot be kept; it is stopped all the same.
         """
-        async with self._change():
-            stream = self.get(key)
-            if stream.state is StreamState.STOP:
-                raise StreamRequestError(409, "the stream is stopped already")
+        async with self._change_of(key) as stream:
+            if stream.state in ENDED:
+                what = (
+                    f"the stream is {stream.state.value}; only one that is worked on can be stopped"
+                )
+                status = stream.state.value
+                raise RequestProblem(409, what, "stream_not_in_progress", stream_status=status)
             await self._end(stream)
             stream.move(StreamState.STOP, "stopped by a user")
             await self._keep(stream)
@@ -217,13 +220,16 @@ class Streams:
         """Resume a stream that is stopped, done or has failed.
 
         Raises:
-            StreamRequestError: There is none of this id or name, or it is worked on.
+            RequestProblem: There is none of this id or name, or it is worked on.
             StoreError: That it is resumed cannot be kept; it is resumed all the same.
         """
-        async with self._change():
-            stream = self.get(key)
-            if stream.id in self._scopes:
-                raise StreamRequestError(409, f"the stream is {stream.state.value}, not stopped")
+        async with self._change_of(key) as stream:
+            if stream.state not in ENDED:
+                what = f"the stream is {stream.state.value}, not stopped"
+                status = stream.state.value
+                raise RequestProblem(409, what, "stream_not_stopped", stream_status=status)
+            await self._end(stream)
+            _, stream.source = self._admission.admit(stream.definition)
             stream.move(StreamState.PENDING, "resumed by a user")
             try:
                 await self._keep(stream)
@@ -235,53 +241,52 @@ class Streams:
         """Stop a stream and forget it.
 
         Raises:
-            StreamRequestError: There is none of this id or name.
+            RequestProblem: There is none of this id or name.
             StoreError: It is still in the file; it is stopped.
         """
-        async with self._change():
-            stream = self.get(key)
+        async with self._change_of(key) as stream:
             await self._end(stream)
             try:
                 await self._in_thread(partial(self._store.delete, stream.id))
             except StoreError:
                 stream.move(StreamState.STOP, "stopped, and could not be removed")
                 raise
-            del self._streams[stream.id]
             stream.events.clear()
-            self._created.pop(stream.id, None)
+            self._forget(stream.id)
 
     @asynccontextmanager
-    async def _change(self) -> AsyncIterator[None]:
-        """Let one change at a time be made, and each wholly: its client may go away meanwhile."""
-        async with self._changing:
-            with trio.move_on_after(START_PATIENCE):  # routes are there a moment before
-                await self._begun.wait()
+    async def _change_of(self, key: str) -> AsyncIterator[Stream]:
+        """Let one change at a time be made to a stream that is there."""
+        await self._until_begun()
+        stream_id = self.get(key).id
+        async with self._change(stream_id):
+            if stream_id not in self._streams:  # removed while this waited
+                raise RequestProblem(404, f"there is no stream {key!r}", "unknown_stream")
+            yield self._streams[stream_id]
+
+    async def _until_begun(self) -> None:
+        with trio.move_on_after(START_PATIENCE):  # routes are there a moment before
+            await self._begun.wait()
+
+    @asynccontextmanager
+    async def _change(self, stream_id: str) -> AsyncIterator[None]:
+        """Let one change at a time be made to a stream, and each wholly: its client may go away meanwhile."""
+        await self._until_begun()
+        async with self._changing.setdefault(stream_id, trio.Lock()):
             if self._nursery is None:
-                raise StreamRequestError(503, "streams are being started or stopped; try again")
+                what = "streams are being started or stopped; try again"
+                raise RequestProblem(503, what, "streams_unavailable", {"Retry-After": "1"})
             with trio.CancelScope(shield=True):
                 yield
 
-    def _checked(self, body: Any) -> StreamDefinition:
-        try:
-            definition = StreamDefinition.model_validate(body)
-            messages.encode({"analytics": self._services.analytics(definition)})  # what can be sent
-        except ValidationError as error:
-            raise StreamRequestError(400, "; ".join(_lines(error))) from None
-        except (LookupError, ValueError) as error:
-            raise StreamRequestError(400, str(error.args[0] if error.args else error)) from None
-        self._source(definition)
-        return definition
+    def _forget(self, stream_id: str) -> None:
+        self._streams.pop(stream_id, None)
+        self._created.pop(stream_id, None)
+        self._changing.pop(stream_id, None)
 
-    def _source(self, definition: StreamDefinition) -> Any:
-        try:
-            return parse_source(definition.source, self._schemes, self._directories)
-        except SourceError as error:
-            raise StreamRequestError(400, str(error)) from None
-
-    def _new(self, stream_id: str, definition: StreamDefinition) -> Stream:
-        stream = self._streams[stream_id] = Stream(
-            stream_id, definition, self._source(definition), self._services
-        )
+    def _new(self, stream_id: str, definition: StreamDefinition, source: Source) -> Stream:
+        stream = Stream(stream_id, definition, source, self._services)
+        self._streams[stream_id] = stream
         return stream
 
     def _begin(self, stream: Stream) -> None:
@@ -330,9 +335,6 @@ class Streams:
         return await trio.to_thread.run_sync(work, limiter=self._thread)
 
 
-def _lines(error: ValidationError) -> list[str]:
-    """Return what is wrong with the path of each key, without values, which may be secret."""
-    return [
-        f"{'.'.join(map(str, item['loc'])) or 'the body'}: {item['msg']}"
-        for item in error.errors(include_input=False, include_context=False, include_url=False)
-    ]
+def _other_version(status: int, stream: Stream) -> RequestProblem:
+    what = f"the stream has version {stream.version} now; get it, and change that"
+    return RequestProblem(status, what, "version_conflict", version=stream.version)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any, Final
 
 import trio
@@ -12,9 +11,10 @@ from lva.video.attempt import Attempt
 from lva.video.codes import Ended, StreamState
 from lva.video.process import open_worker
 from lva.video.retries import Retries
-from lva.video.schedule import works_at
+from lva.video.schedule import is_working_time
 from lva.video.stream import Stream
 from lva.video.watch import StallLimit
+from lva.wrong_keys import WrongKeysError
 
 #: Times that an analytics plugin may end the worker until it is set aside for the stream.
 MOST_CRASHES: Final = 3
@@ -32,13 +32,19 @@ class Supervisor:
         self._retries = Retries(stream)
         self._stall = StallLimit(stream.definition.timeout)
         self._crashes: dict[str, int] = {}
+        stream.set_aside.clear()
 
     async def run(self) -> None:
-        """Work on the stream until it is done or has failed.
+        """Work on the stream until it is done, or has failed and is not restarted.
 
         Cancellation ends its worker, within a second and a half and a moment; no process is left.
         """
-        stream = self._stream
+        while await self._until_over() is StreamState.FAILURE:
+            if not await self._retries.restart():
+                return
+
+    async def _until_over(self) -> StreamState:
+        """Let one worker work after the other; return the state in which that ended."""
         while True:
             await self._until_scheduled()
             ended = await self._within_schedule()
@@ -46,18 +52,15 @@ class Supervisor:
                 continue
             if ended.blamed is not None:
                 self._blame(ended.blamed, ended.reason)
-            if ended.final is not None:
-                stream.move(ended.final, ended.reason, ended.code)
-                return
-            final = self._retries.used_up(ended.code)
-            if final is not None or not stream.definition.autorestart:
-                stream.move(final or StreamState.FAILURE, ended.reason, ended.code)
-                return
+            final = ended.final or self._retries.used_up(ended.code)
+            if final is not None:
+                self._stream.move(final, ended.reason, ended.code)
+                return final
             await self._retries.wait(ended.code, ended.reason)
 
     async def _until_scheduled(self) -> None:
         stream = self._stream
-        while not works_at(stream.definition.schedule, datetime.now()):  # noqa: DTZ005 - local time is meant
+        while not is_working_time(stream.definition):
             if stream.state is not StreamState.PAUSED:
                 stream.move(StreamState.PAUSED, "outside of its schedule")
             await trio.sleep(1)
@@ -74,7 +77,7 @@ class Supervisor:
         return ended
 
     async def _end_with_schedule(self, scope: trio.CancelScope) -> None:
-        while works_at(self._stream.definition.schedule, datetime.now()):  # noqa: ASYNC110, DTZ005 - local time
+        while is_working_time(self._stream.definition):  # noqa: ASYNC110 - the wall clock tells nobody
             await trio.sleep(1)
         scope.cancel()
 
@@ -82,8 +85,8 @@ class Supervisor:
         stream, worker = self._stream, None
         try:
             spec = self._spec()
-        except (LookupError, ValueError) as error:  # deactivated, or reloaded with other parameters
-            return Ended("analytics_failed", str(error.args[0] if error.args else error))
+        except WrongKeysError as error:  # deactivated, or reloaded with other parameters
+            return Ended("analytics_failed", str(error))
         try:
             async with open_worker(spec, stream.services.forks) as worker:
                 stream.worker = worker
@@ -108,6 +111,8 @@ class Supervisor:
             "timeout": definition.timeout,
             "rate": None if definition.rate is None else definition.rate.model_dump(),
             "roi": None if definition.roi is None else definition.roi.model_dump(),
+            "droi": None if definition.droi is None else definition.droi.model_dump(),
+            "priority": definition.priority,
             "analytics": [
                 spec
                 for spec in stream.services.analytics(definition)

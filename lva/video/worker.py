@@ -32,7 +32,7 @@ from lva.video.board import Board
 from lva.video.decoder import Decoder
 from lva.video.failures import ConnectionLostError
 from lva.video.frame import Frame, encode_jpeg
-from lva.video.geometry import Region
+from lva.video.geometry import Region, placed
 from lva.video.newest import NewestFrame
 from lva.video.selection import Selection
 
@@ -67,6 +67,7 @@ class Worker:
         if received is None:
             return
         self._spec: Mapping[str, Any] = received[0]
+        os.nice(self._spec["priority"])  # before there are threads, which inherit it
         threading.Thread(target=self._control, name="control", daemon=True).start()
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
         self._take_output()
@@ -180,12 +181,15 @@ class Worker:
 
     def _feed(self, decoder: Decoder, number: int, give: Callable[[Frame], None]) -> int:
         selection = Selection(self._spec.get("rate"))
-        roi = self._spec.get("roi")
         first = True
+        size, roi, droi = (0, 0), None, None
         for picture, pts in decoder.frames():
             if self._stopping:
                 break
             number += 1
+            if size != (picture.width, picture.height):
+                size = picture.width, picture.height
+                roi, droi = self._region("roi", *size), self._region("droi", *size)
             if first:
                 first = False
                 self._send({"type": "frames", "width": picture.width, "height": picture.height})
@@ -197,13 +201,19 @@ class Worker:
             if (reason := selection.skips(pts, key)) is not None:
                 self._board.add(f"skipped_{reason}")
                 continue
-            region = None if roi is None else Region(**roi).within(picture.width, picture.height)
-            give(Frame(picture, number, pts, key, region))
+            give(Frame(picture, number, pts, key, roi, droi))
             self._last_picture = picture
             if self._preview_wanted.is_set():
                 self._preview_wanted.clear()
                 self._send_preview(picture)
         return number
+
+    def _region(self, name: str, width: int, height: int) -> Region | None:
+        rectangle = self._spec[name]
+        try:
+            return rectangle and placed(**rectangle, size=(width, height))
+        except ValueError as error:
+            raise ConnectionLostError("unsupported", f"{name}: {error}") from error
 
     def _send_preview(self, picture: Any) -> None:
         scale = min(1.0, PREVIEW / max(picture.width, picture.height))

@@ -26,7 +26,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from lva.admin import is_admin_only
-from lva.contract import PluginResponse
+from lva.contract import PluginResponse, RequestProblem
 from lva.host.routing import Gate, Match, RouteTable
 from lva.host.runtimes.errors import split_cancelled
 from lva.host.watch.clock import enter_plugin, leave_plugin
@@ -246,6 +246,10 @@ class _WebApplication(QuartTrio):
     ) -> HttpProblem:
         if isinstance(error, HTTPException) and error.code is not None:
             return HttpProblem(error.code, error.description or error.name, headers=_allow(error))
+        if isinstance(error, RequestProblem):
+            return HttpProblem(
+                error.status, error.detail, error.error_code, error.headers, **error.members
+            )
         what = f"the handler of {request.method} {match.route.template}"
         exchange.failures.log(name, what, error)
         return HttpProblem(500, f"Plugin {name!r} failed to handle the request; its log says why.")

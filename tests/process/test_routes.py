@@ -116,6 +116,9 @@ async def aborting(request, status):
 async def aborting_with_text(request):
     abort(422, "The camera is upside down.")
 
+async def with_a_problem(request):
+    raise RequestProblem(409, "The lamp is on.", "lamp_on", {"Retry-After": "7"}, lamp=3)
+
 async def aborting_with_response(request):
     abort(Response("own", 409))
 
@@ -203,6 +206,7 @@ class Routes(BaseBackgroundPlugin):
         add("/aborts/<int:status>", aborting)
         add("/aborts/text", aborting_with_text)
         add("/aborts/response", aborting_with_response)
+        add("/aborts/problem", with_a_problem)
         add("/aborts/child", child_aborts)
         add("/cancels", cancels_itself)
         refused = []
@@ -536,6 +540,17 @@ def test_http_errors_become_problem_documents(
 
 def test_abort_with_a_response(service: ServiceProcess) -> None:
     assert service.get("/aborts/response").status_code == 409
+
+
+def test_a_handler_may_raise_a_whole_problem_document(service: ServiceProcess) -> None:
+    """The kind is what a program wants to know of an error: its own code, headers and members."""
+    answer = service.get("/aborts/problem")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (409, "7")
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    problem = answer.json()
+    assert (problem["detail"], problem["error_code"], problem["lamp"]) == (
+        "The lamp is on.", "lamp_on", 3,
+    )  # fmt: skip
 
 
 def test_a_handler_may_cancel_its_own_scopes(service: ServiceProcess) -> None:

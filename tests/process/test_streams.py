@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import psutil
@@ -20,6 +22,12 @@ DOOR = {
     "analytics": [{"name": "motion", "parameters": {}}],
 }
 PLUGINS = ["streams", "motion", "history"]
+#: Three days from now: a stream with it is paused.
+NEVER = {
+    "begin": "10:00",
+    "end": "11:00",
+    "days": [(datetime.now().astimezone() + timedelta(days=3)).strftime("%a").lower()],
+}
 TOKEN = "a-token-that-is-long"
 
 
@@ -131,15 +139,15 @@ def test_a_stream_from_its_post_to_its_end(service):
         ({"source": "lavfi:movie=/etc/passwd"}, "scheme 'lavfi' is not known"),
         (
             {"analytics": [{"name": "moton"}]},
-            "analytics.0.name: no plugin 'moton'; available: motion",
+            "analytics[0].name: no plugin 'moton'; available: motion",
         ),
         (
             {"analytics": [{"name": "motion", "parameters": {"treshold": 1}}]},
-            "analytics.0.parameters.treshold: unknown key",
+            "analytics[0].parameters.treshold: unknown key",
         ),
         (
             {"analytics": [{"name": "motion", "parameters": {"threshold": 1000}}]},
-            "analytics.0.parameters.threshold: ",
+            "analytics[0].parameters.threshold: ",
         ),
         ({"colour": "red"}, "colour: "),
         ({"schedule": [{"begin": "10:00Z", "end": "11:00"}]}, "leave the time zone out"),
@@ -149,7 +157,84 @@ def test_a_stream_from_its_post_to_its_end(service):
 def test_what_is_wrong_is_a_400_with_the_key(service, changes, said):
     response = post(service, **changes)
     assert response.status_code == 400
-    assert said in response.json()["detail"]
+    problem = response.json()
+    assert said in problem["detail"]
+    assert problem["error_code"] == "wrong_definition"
+    (wrong,) = problem["errors"]
+    assert wrong["detail"] in said or said in f"{wrong['key']}: {wrong['detail']}"
+
+
+def test_all_that_is_wrong_is_told_at_once_with_pointers(service):
+    uses = [{"name": "moton"}, {"name": "motion", "parameters": {"threshold": 1000, "x": 1}}]
+    problem = post(service, analytics=uses).json()
+    assert [wrong["pointer"] for wrong in problem["errors"]] == [
+        "#/analytics/0/name", "#/analytics/1/parameters/x",
+    ]  # fmt: skip
+    assert problem["errors"][1]["key"] == "analytics[1].parameters.x"
+
+
+def test_a_change_follows_the_version_that_it_was_made_from(service):
+    """The kind is two clients that change one stream: the second one is told."""
+    made = post(service, source="rtsp://admin:hunter2@127.0.0.1:1/x", schedule=[NEVER])
+    path = made.headers["Location"]
+    assert made.headers["ETag"] == service.get(path).headers["ETag"] == '"1"'
+    definition = service.get(f"{path}/definition").json()
+    assert definition["source"] == "rtsp://***@127.0.0.1:1/x"
+    changed = {**definition, "name": "gate"}
+    put = partial(service.request, "PUT", path)
+    assert put(json=changed, headers={"If-Match": '"7", W/"1"'}).status_code == 412
+    done = put(json=changed, headers={"If-Match": '"7", "1"'})
+    assert (done.status_code, done.headers["ETag"]) == (200, '"2"')
+    late = put(json={**changed, "version": 1})
+    assert (late.status_code, late.json()["error_code"]) == (409, "version_conflict")
+    assert late.json()["version"] == 2
+    assert put(json={**changed, "version": 2}, headers={"If-Match": "*"}).json()["version"] == 3
+    assert service.get(path).json()["status"] == "paused"
+    named = service.get("/streams?name=gate&analytics=motion&status=paused").json()
+    assert [stream["stream_id"] for stream in named["streams"]] == [path.rpartition("/")[2]]
+    assert service.get("/streams?name=gate&analytics=mot").json()["total"] == 0
+    assert service.request("DELETE", path).status_code == 204
+
+
+def test_many_streams_may_be_made_in_a_row(service):
+    """The kind is a script that is let in and makes all its streams: the limit of actions is not for it."""
+    made = [post(service, schedule=[NEVER]).headers["Location"] for _ in range(25)]
+    assert [service.request("DELETE", path).status_code for path in made] == [204] * 25
+
+
+def test_what_a_state_does_not_allow_is_a_409_that_names_it(service):
+    path = post(service, source="test:?seconds=1&live=0&rate=2").headers["Location"]
+    patch = partial(service.request, "PATCH", path)
+    assert patch(json={"action": "stop", "now": 1}).status_code == 400
+    service.wait_until(lambda: service.get(path).json()["status"] == "done")
+    refused = patch(json={"action": "stop"})
+    assert (refused.status_code, refused.json()["stream_status"]) == (409, "done")
+    assert patch(json={"action": "resume"}).status_code == 200
+    refused = patch(json={"action": "resume"})
+    assert (refused.status_code, refused.json()["error_code"]) == (409, "stream_not_stopped")
+    assert service.request("DELETE", path).status_code == 204
+    assert patch(json={"action": "stop"}).json()["error_code"] == "unknown_stream"
+
+
+HIDING = """
+import importlib.machinery
+finder = importlib.machinery.PathFinder
+find = finder.find_spec
+finder.find_spec = lambda name, *rest: None if name in {"av", "numpy"} else find(name, *rest)
+"""
+
+
+def test_without_its_extra_it_says_in_one_line_what_to_install(tmp_path):
+    """The kind is a package that is not there: everything else runs, and nothing is tried again."""
+    (tmp_path / "sitecustomize.py").write_text(HIDING)
+    env = {"PYTHONPATH": str(tmp_path)}
+    with ServiceProcess(tmp_path, ["streams", "history", "motion"], env=env) as service:
+        service.wait_until(lambda: service.plugin("streams")["state"] == "failed")
+        service.wait_until(lambda: service.plugin("history")["state"] == "running")
+        (error,) = [record for record in service.records if record["level"] == "ERROR"]
+        assert "pip install '/path/to/lva[video]'" in error["message"]
+        assert "exception" not in error
+        assert service.plugin("streams")["restarts"] == 0
 
 
 def test_lists_and_analytics_are_told(service):

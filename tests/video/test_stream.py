@@ -56,6 +56,12 @@ class Culprit(BaseAnalyticsPlugin):
             self.kept = getattr(self, "kept", b"") + os.urandom(1) * 20_000_000
         if act == "list":
             return [1]
+        if act == "regions":
+            roi, droi = ([r.x, r.y, r.width, r.height] for r in (frame.roi, frame.droi))
+            shape = [*frame.image().shape]
+            box = dict(zip(("x", "y", "width", "height"), roi))
+            seen = AnalyticsEvent("seen", {"roi": roi, "droi": droi, "shape": shape})
+            return [AnalyticsEvent("outside", {"box": box}), seen]
         if act == "unsayable":
             return AnalyticsEvent("x", {"a": object()})
         if act == "surrogate":
@@ -294,7 +300,43 @@ async def test_attempts_may_be_limited(new_stream):
         await Supervisor(stream).run()
     assert states(stream) == ["pending", "restart", "pending", "failure"]
     assert "no attempt is left" in stream.change.reason
-    assert "attempt 1 of 1" in stream.log[1]["reason"]
+    assert stream.log[1]["reason"].startswith("Attempt to reconnect: 1 of 1 due to the source")
+
+
+async def test_a_stream_that_failed_begins_anew_as_often_as_it_may(new_stream):
+    stream = new_stream(
+        "rtsp://127.0.0.1:1/x",
+        decode_error_retry={"attempt_count": 0},
+        autorestart={"attempt_count": 2, "delay": 0.1},
+    )
+    stream.move(stream.state, "created")
+    with trio.fail_after(20):
+        await Supervisor(stream).run()
+    assert states(stream) == ["pending", *["failure", "restart", "pending"] * 2, "failure"]
+    assert stream.log[2]["reason"].startswith("Autorestart: 1 of 2 in 0.")
+
+
+async def test_analytics_get_the_regions_and_the_worker_its_priority(new_stream):
+    """The kind is a key of the definition that has to reach the worker and the plugin."""
+    half = {"mode": "percent", "x": 50, "width": 50, "height": 100}
+    stream = new_stream(
+        "test:?live=0&size=320x200", {"act": "regions"}, priority=7, roi=half,
+        droi={**half, "x": 75, "width": 25},
+    )  # fmt: skip
+    async with running(stream):
+        await until(lambda: stream.events)
+        assert stream.events[0].data == {
+            "roi": (160, 0, 160, 200), "droi": (240, 0, 80, 200), "shape": (200, 160, 3),
+        }  # fmt: skip
+        assert psutil.Process(stream.worker.pid).nice() == psutil.Process().nice() + 7
+
+
+async def test_a_region_outside_of_the_picture_is_told(new_stream):
+    stream = new_stream("test:?size=320x200", roi={"x": 400, "width": 10, "height": 10})
+    async with running(stream):
+        await until(lambda: stream.state.value == "restart")
+        assert "outside of the picture of 320x200" in stream.change.reason
+        assert stream.change.code == "unsupported"
 
 
 async def test_a_live_source_that_ends_is_connected_again(new_stream, server):

@@ -8,9 +8,11 @@ import pytest
 import trio
 import trio.testing
 
+from lva import RequestProblem
+from lva.video.admission import Admission
 from lva.video.store import StoreError, StreamStore
 from lva.video.stream import StreamServices
-from lva.video.streams import StreamRequestError, Streams
+from lva.video.streams import Streams
 
 
 class Listener:
@@ -38,14 +40,14 @@ def body(**changes):
 @asynccontextmanager
 async def table(path, listener):
     services = StreamServices(parameters, listener, logging.getLogger("lva.test"), trio.sleep)
-    streams = Streams(path, ["test"], [], services)
+    streams = Streams(path, Admission(["test"], [], parameters), services)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(streams.run)
         stream = await streams.create(body())  # which waits until they are taken up
         await trio.testing.wait_all_tasks_blocked()
         yield streams, stream
         nursery.cancel_scope.cancel()
-    with pytest.raises(StreamRequestError, match="started or stopped"):
+    with pytest.raises(RequestProblem, match="started or stopped"):
         await streams.create(body())
 
 
@@ -56,14 +58,14 @@ async def test_a_file_that_cannot_be_written_leaves_a_stream_in_a_state_that_is_
         with pytest.raises(StoreError):
             await streams.replace(stream.id, body(name="gate"))
         assert (stream.version, stream.definition.name) == (1, "door")
-        with pytest.raises(StreamRequestError, match="not stopped"):  # it is worked on as before
+        with pytest.raises(RequestProblem, match="not stopped"):  # it is worked on as before
             await streams.resume(stream.id)
         with pytest.raises(StoreError):
             await streams.remove(stream.id)
         assert stream.state == "stop"
         with pytest.raises(StoreError):
             await streams.resume(stream.id)
-        with pytest.raises(StreamRequestError, match="not stopped"):
+        with pytest.raises(RequestProblem, match="not stopped"):
             await streams.resume(stream.id)
 
 
@@ -78,7 +80,7 @@ async def test_a_change_is_made_wholly_though_who_asked_goes_away(tmp_path):
 async def test_parameters_that_cannot_be_sent_are_refused(tmp_path):
     async with table(tmp_path / "streams.sqlite3", Listener()) as (streams, _):
         for value, said in ((float("inf"), "Out of range"), ("x" * 2**20, "too large")):
-            with pytest.raises(StreamRequestError, match=said) as refused:
+            with pytest.raises(RequestProblem, match=said) as refused:
                 await streams.create(
                     body(analytics=[{"name": "motion", "parameters": {"value": value}}])
                 )
@@ -91,10 +93,10 @@ async def test_a_stream_is_found_by_its_name_while_that_is_its_own(tmp_path):
         other = await streams.create(body(name=door.id))
         assert streams.get(door.id) is door  # an id goes first
         await streams.replace(other.id, body())
-        with pytest.raises(StreamRequestError, match=f"{door.id}, {other.id}") as refused:
+        with pytest.raises(RequestProblem, match=f"{door.id}, {other.id}") as refused:
             streams.get("door")
         assert refused.value.status == 409
-        with pytest.raises(StreamRequestError, match="no stream 'gate'"):
+        with pytest.raises(RequestProblem, match="no stream 'gate'"):
             streams.get("gate")
         await streams.replace(other.id, body(name="gate"))
         await streams.remove("door")

@@ -10,7 +10,7 @@ from typing import Final
 import trio
 
 from lva import contract
-from lva.contract import BaseBackgroundPlugin, BaseEventPlugin
+from lva.contract import BaseBackgroundPlugin, BaseEventPlugin, CannotRunError
 from lva.host.delivery.delivery import Delivery
 from lva.host.life.crash import Crash, why_over
 from lva.host.life.footprint import Footprint
@@ -163,7 +163,7 @@ class Attempt:
             why_over(first, body.returned),
             error,
             during_startup=self.running_since is None,
-            hopeless=isinstance(first, RouteRefusedError),
+            hopeless=isinstance(first, RouteRefusedError | CannotRunError),
         )
 
     async def _live(self) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 import trio
 from trio_util import AsyncValue, wait_any
 
+from lva.contract import CannotRunError
 from lva.host.delivery.delivery import Delivery
 from lva.host.delivery.ledger import FAILED, SHUTDOWN
 from lva.host.delivery.outages import worth_a_traceback
@@ -156,7 +157,10 @@ class PluginLife:
         again = state is State.BACKOFF
         self._routes.set_gate(self.owner, Gate.WAITING if again else Gate.GONE)
         # That what it connects to is unreachable is what initialize() is tried again for.
-        traced = not crash.during_startup or worth_a_traceback(crash.error, self.logger)
+        traced = not crash.during_startup or (
+            worth_a_traceback(crash.error, self.logger)
+            and not isinstance(crash.error, CannotRunError)
+        )
         self.logger.error(
             "crashed: %s%s%s",
             what,

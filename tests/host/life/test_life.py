@@ -1315,6 +1315,29 @@ async def test_a_bad_route_is_a_crash_of_the_plugin_that_adds_it(tmp_path, autoj
         assert host.host.routes.match("/both").route.owner.name == "first"
 
 
+async def test_a_plugin_that_says_that_it_cannot_run_has_failed_at_once_in_one_line(
+    tmp_path, autojump_clock, caplog
+):
+    """The kind is what no other attempt brings: no retries, no traceback, and `close()` as always."""
+    source = """
+        from lva import CannotRunError
+
+        class P(BaseBackgroundPlugin):
+            async def initialize(self):
+                raise CannotRunError("there is no libfoo; install it")
+
+            async def close(self):
+                journal.append("close")
+    """
+    async with running_host(tmp_path, {"p": source}, wait=False) as host:
+        await host.wait_for("p", State.FAILED)
+        assert "there is no libfoo; install it" in host.life("p").record.last.reason
+    assert journal == ["close"]
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert record.exc_info is None
+    assert "\n" not in record.getMessage()
+
+
 # Whatever happens
 
 #: What an attempt does: how long initialize() takes and how it ends, how long the work takes and how.

@@ -1,0 +1,82 @@
+"""What is wrong with a JSON document: each key with its path, as people and as programs write it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+#: Names of members and numbers of items, from the document's root on.
+KeyPath: TypeAlias = tuple[str | int, ...]
+_PLAIN = re.compile(r"[A-Za-z_][\w-]*", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class WrongKey:
+    """One thing that is wrong.
+
+    Attributes:
+        path: The key's; empty for the whole document.
+        detail: What is wrong, without the value, which may be secret.
+    """
+
+    path: KeyPath
+    detail: str
+
+    @property
+    def key(self) -> str:
+        """The path for people, such as ``analytics[0].parameters.sensitivity``."""
+        parts = (_written(part) for part in self.path)
+        return "".join(parts).removeprefix(".")
+
+    @property
+    def pointer(self) -> str:
+        """The path as a JSON pointer in a URI fragment (RFC 6901), such as ``#/analytics/0``."""
+        parts = (str(part).replace("~", "~0").replace("/", "~1") for part in self.path)
+        return "#" + "".join(f"/{part}" for part in parts)
+
+    def as_dict(self) -> dict[str, str]:
+        """Return it as a problem document has it (RFC 9457)."""
+        return {"key": self.key, "pointer": self.pointer, "detail": self.detail}
+
+    def __str__(self) -> str:
+        return f"{self.key or 'the body'}: {self.detail}"
+
+
+def _written(part: str | int) -> str:
+    if isinstance(part, int):
+        return f"[{part}]"
+    return f".{part}" if _PLAIN.fullmatch(part) else f"[{part[:50]!r}]"
+
+
+class WrongKeysError(ValueError):
+    """A JSON document that is wrong.
+
+    Args:
+        problems: All that is wrong with it, at least one.
+    """
+
+    def __init__(self, *problems: WrongKey) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems: tuple[WrongKey, ...] = problems
+
+    def below(self, *path: str | int) -> WrongKeysError:
+        """Return the same for the document that this one stands in, at that path."""
+        return WrongKeysError(
+            *(WrongKey((*path, *problem.path), problem.detail) for problem in self.problems)
+        )
+
+
+def wrong_keys(error: ValidationError) -> WrongKeysError:
+    """Return what pydantic found, without the values."""
+    found = error.errors(include_input=False, include_context=False, include_url=False)
+    return WrongKeysError(
+        *(WrongKey(item["loc"], _said(item["type"], item["msg"])) for item in found)
+    )
+
+
+def _said(kind: str, message: str) -> str:
+    return "unknown key" if kind == "extra_forbidden" else message.removeprefix("Value error, ")
