@@ -58,6 +58,22 @@ def validated(
     return model.model_validate(prepare(decoded))
 
 
+def settled(
+    model: type[BaseModel], values: Mapping[str, Any]
+) -> tuple[dict[str, Any], ValidationError | None]:
+    """Return values, those of variables as the model's fields want them, and what is wrong with them."""
+    error: ValidationError | None = None
+    for _ in range(2):
+        try:
+            model.model_validate(plain(values))
+            return dict(plain(values)), None
+        except ValidationError as found:
+            error = found
+        for item in error.errors(include_input=False, include_context=False, include_url=False):
+            values = _with_json(values, item)
+    return dict(plain(values)), error
+
+
 def plain(value: Any) -> Any:
     """Return a value with ordinary text in place of that of variables, at every depth."""
     if isinstance(value, VariableText):

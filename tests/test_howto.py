@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import trio
 
 from lva import MonitoringPoint
 from lva.host.loading.load import load_plugins
+from lva.testing import look_at
 from tests.plugins.redis_server import RedisServer
 from tests.support import RunningHost, ServiceProcess, host_settings, numbered, running
 
@@ -186,3 +188,11 @@ async def test_partners_have_a_batch_again_that_could_not_be_written(tmp_path: P
                 await trio.sleep(0.01)
         (ledger,) = [item["ledger"] for item in host.host.describe()]
         assert ledger["delivered"] == 0
+
+
+def test_darkness_is_an_event_with_a_picture(tmp_path: Path) -> None:
+    copied(tmp_path, "darkness")
+    pictures = [np.full((48, 64), brightness, np.uint8) for brightness in (90, 10, 90)]
+    (event,) = look_at(tmp_path / "plugins" / "darkness.py", pictures)
+    assert (event.event_type, event.data) == ("dark", {"brightness": 10.0})
+    assert event.image.startswith(b"\xff\xd8")

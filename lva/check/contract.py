@@ -52,7 +52,7 @@ def contract_problems(source: PluginSource, style: RuntimeName) -> Iterator[Prob
         if kinds & {"event", "background"}:
             yield from _constructor(source, cls)
             yield from _methods(source, cls, kinds)
-            yield from _misspelt(source, cls)
+            yield from misspelt(source, cls, _SLIPS)
             yield from _what_is_there(source, cls, kinds, style)
             if "event" in kinds:
                 yield from _points(source, cls)
@@ -199,8 +199,14 @@ def _hands_on_the_app(call: ast.Call, function: Function) -> bool:
     )
 
 
-def _misspelt(source: PluginSource, cls: Class) -> Iterator[Problem]:
-    """Look for names of the contract written in another way, which are then just any names."""
+def misspelt(source: PluginSource, cls: Class, slips: Mapping[str, str]) -> Iterator[Problem]:
+    """Look for names of the contract written in another way, which are then just any names.
+
+    Args:
+        source: The file.
+        cls: One of its classes.
+        slips: Names of the contract by what people write for them, in small letters without underscores.
+    """
     taken = {name for one in source.lineage(cls) for name in one.names}
     used = {node.attr for node in ast.walk(source.tree) if isinstance(node, ast.Attribute)}
     for node in cls.node.body:
@@ -210,7 +216,7 @@ def _misspelt(source: PluginSource, cls: Class) -> Iterator[Problem]:
         elif isinstance(node, ast.Assign):
             names = [item.id for item in node.targets if isinstance(item, ast.Name)]
         for name in names:
-            meant = _SLIPS.get(name.replace("_", "").lower())
+            meant = slips.get(name.replace("_", "").lower())
             if meant and name != meant and meant not in taken and name not in used:
                 text = f"{cls.name}.{name} means nothing to the host; did you mean {meant!r}?"
                 yield _at(source, node, text, "misspelt", "warning")

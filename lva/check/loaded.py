@@ -12,6 +12,11 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Final
 
+from lva.check.analytics import (
+    ANALYTICS_METHODS,
+    analytics_constructor_problems,
+    analytics_method_problems,
+)
 from lva.check.contract import (
     METHODS,
     constructor_problems,
@@ -20,7 +25,13 @@ from lva.check.contract import (
     verb_problems,
 )
 from lva.check.source import Function, PluginSource
-from lva.contract import BaseBackgroundHandler, BaseBackgroundPlugin, BaseEventPlugin
+from lva.contract import (
+    BaseAnalyticsPlugin,
+    BaseBackgroundHandler,
+    BaseBackgroundPlugin,
+    BaseEventPlugin,
+    Plugin,
+)
 from lva.errors import Problem
 from lva.host.routing import VERBS
 
@@ -37,16 +48,19 @@ def loaded_problems(classes: Iterable[type], modules: Iterable[ModuleType]) -> I
         classes: The plugin's concrete classes.
         modules: Its modules; their handler classes are looked at too.
     """
+    classes = [*classes]
+    suspects = [(function, name, _problems) for function, name in _of_plugins(classes)]
+    suspects += [(function, name, _problems) for function, name in _of_handlers(modules)]
+    suspects += [(function, name, _analytics_problems) for function, name in _of_analytics(classes)]
     sources: dict[str, PluginSource | None] = {}
-    suspects = [*_of_plugins(classes), *_of_handlers(modules)]
-    for function, name in dict.fromkeys(suspects):
+    for function, name, judge in dict.fromkeys(suspects):
         path = function.__code__.co_filename
         if path not in sources:
             sources[path] = _source(path)
         source = sources[path]
         if source is None or (inner := _in(source, function)) is None:
             continue
-        for problem in _problems(source, inner, name):
+        for problem in judge(source, inner, name):
             if not source.ignores(problem.line, problem.code):
                 yield problem
 
@@ -59,8 +73,31 @@ def _problems(source: PluginSource, function: Function, name: str) -> Iterator[P
     return judge(source, function)
 
 
+def _analytics_problems(source: PluginSource, function: Function, name: str) -> Iterator[Problem]:
+    """Yield what is wrong with a function that a worker would call by this name."""
+    if name == "__init__":
+        return analytics_constructor_problems(source, function)
+    return analytics_method_problems(source, function, name)
+
+
+def _of_analytics(classes: Iterable[type]) -> Iterator[tuple[FunctionType, str]]:
+    calls = {**ANALYTICS_METHODS, "__init__": ("config", "logger")}
+    for cls in classes:
+        if not issubclass(cls, BaseAnalyticsPlugin):
+            continue
+        for name, given in calls.items():
+            function = _own(cls, name)
+            if function is None:
+                continue
+            base = name != "__init__" or "__init__" in function.__code__.co_names
+            if not base or _is_coroutine(function) or not _takes(cls, name, function, given):
+                yield function, name
+
+
 def _of_plugins(classes: Iterable[type]) -> Iterator[tuple[FunctionType, str]]:
     for cls in classes:
+        if not issubclass(cls, Plugin):
+            continue
         for name, (given, kind) in METHODS.items():
             function = _own(cls, name)
             if function is None or not issubclass(cls, _BASES[kind]):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lva import luna
+from lva.check.analytics import analytics_problems
 from lva.check.calls import call_problems
 from lva.check.contract import contract_problems
 from lva.check.routes import Adding, addings, route_problems
@@ -56,7 +57,9 @@ class CheckReport:
 
     @property
     def runtime(self) -> RuntimeName | None:
-        """Its style, as the host says or else the source; None if neither can tell."""
+        """Its style, as the host says or else the source; None if neither can tell, or it has none."""
+        if self.kind == "analytics":
+            return None
         return self.loaded.runtime if self.loaded else runtime_by_text(self.sources)
 
     def as_dict(self) -> dict[str, Any]:
@@ -148,7 +151,7 @@ def runtime_by_text(sources: Iterable[PluginSource]) -> RuntimeName | None:
     """Return a plugin's style as far as its source tells."""
     for source in sources:
         for cls in source.classes.values():
-            if source.kinds(cls) - {"handler"}:
+            if source.kinds(cls) - {"handler", "analytics"}:
                 return source.style(cls)
     return None
 
@@ -190,6 +193,7 @@ def _check(
         style = report.runtime or "trio"
         try:
             report.problems += _not_ignored(contract_problems(source, style), report.sources)
+            report.problems += _not_ignored(analytics_problems(source), report.sources)
             report.problems += _not_ignored(call_problems(source, style, package), report.sources)
         except RecursionError:
             said = "nested too deeply to be looked at"

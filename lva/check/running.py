@@ -33,12 +33,17 @@ def run_contract(report: CheckReport, settings: Settings) -> None:
     """Put a loaded plugin through the life-cycle contract, and add what is wrong to its report.
 
     It is started, stopped, cancelled at every step, crashed and restarted, in virtual time, with the
-    configuration that the settings have for it and a state directory of its own.
+    configuration that the settings have for it and a state directory of its own. An analytics plugin looks at
+    generated frames in a stream's process, in real time.
     """
+    from lva.testing.analytics import check_analytics
     from lva.testing.contract import check_plugin
 
     config, table = _configured(report, settings)
-    found = check_plugin(_source(report), config, table)
+    if report.kind == "analytics":
+        found = check_analytics(_source(report), config)
+    else:
+        found = check_plugin(_source(report), config, table)
     tried = len(found.steps) - len(found.skipped)
     report.notes.append(f"{tried - len(found.failures)} of {counted(tried, 'step')} passed")
     if found.skipped:

@@ -26,6 +26,7 @@ _KINDS: Final = {
     "BaseBackgroundPlugin": "background",
     "BackgroundPluginExample": "background",
     "BaseAnalyticsPlugin": "analytics",
+    "PresencePlugin": "analytics",
     "BaseBackgroundHandler": "handler",
     "HandlerExample": "handler",
 }

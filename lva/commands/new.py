@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import keyword
 import os
 import re
@@ -19,13 +20,23 @@ import click
 
 #: Names that the files use, which the plugin's class cannot have too.
 _USED: Final = frozenset(
-    ("Any", "BaseModel", "Config", "Counter", "Field", "Path", "MonitoringPoint", "PluginResponse",
+    ("AnalyticsEvent", "AnalyticsStream", "Any", "BaseAnalyticsPlugin", "BaseModel", "Frame", "Iterator",
+     "Config", "Counter", "Field", "Path", "MonitoringPoint", "PluginResponse",
      "BaseBackgroundPlugin", "BaseEventPlugin", "None", "True", "False")
 )  # fmt: skip
 
 
+#: The kinds of plugins, as `lva plugins` names them.
+KINDS: Final = ("event", "background", "event+background", "analytics")
+
+
 @click.command(short_help="Write a plugin and its test.")
 @click.argument("name")
+@click.option(
+    "--kind",
+    type=click.Choice(KINDS),
+    help="What it is; analytics plugins look at the frames of streams.",
+)
 @click.option("--event", is_flag=True, help="It handles points: an event plugin.")
 @click.option(
     "--background",
@@ -50,6 +61,7 @@ _USED: Final = frozenset(
 )
 def new(
     name: str,
+    kind: str | None,
     event: bool,
     background: bool,
     asyncio: bool,
@@ -61,20 +73,35 @@ def new(
 
     No file is overwritten. Exit codes: 0 written; 2 the name cannot be used, or a file exists.
     """
-    kind = "both" if event and background else "event" if event else "background"
+    template = _template(kind, event, background, asyncio)
     root = (directory or Path()) / name if package else directory or Path("plugins")
     plugin = root / name / "__init__.py" if package else root / f"{name}.py"
     test = (tests or (root / "tests" if package else Path("tests"))) / f"test_{name}.py"
-    why = _unusable(name, package, root) or (_taken_path(name) if kind != "event" else None)
+    why = _unusable(name, package, root) or (
+        _taken_path(name) if template in {"background", "both"} else None
+    )
     if why is not None:
         raise click.UsageError(why)
     target = plugin.parent if package else plugin
-    values = _values(name, asyncio, os.path.relpath(target, test.parent))
-    contents = {plugin: f"{kind}.py", test: f"test_{kind}.py"}
+    values = _values(name, template, asyncio, os.path.relpath(target, test.parent))
+    contents = {plugin: f"{template}.py", test: f"test_{template}.py"}
     if package:
         contents |= {root / "pyproject.toml": "pyproject.toml", root / "README.md": "README.md"}
     _write({path: _filled(template, values) for path, template in contents.items()})
-    _tell(name, target, test, root if package else None)
+    _tell(name, template, target, test, root if package else None)
+
+
+def _template(kind: str | None, event: bool, background: bool, asyncio: bool) -> str:
+    """Return which template is asked for."""
+    if kind is not None and (event or background):
+        raise click.UsageError("say --kind, or --event and --background; not both")
+    if kind == "analytics" and asyncio:
+        raise click.UsageError(
+            "an analytics plugin is no asyncio plugin: its methods are plain functions; leave --asyncio out"
+        )
+    if kind is not None:
+        return "both" if kind == "event+background" else kind
+    return "both" if event and background else "event" if event else "background"
 
 
 def _installed_module(name: str) -> str | None:
@@ -117,7 +144,7 @@ def _taken_path(name: str) -> str | None:
     return None
 
 
-def _values(name: str, asyncio: bool, path: str) -> Mapping[str, str]:
+def _values(name: str, template: str, asyncio: bool, path: str) -> Mapping[str, str]:
     """Return what the templates leave open."""
     words = re.findall(r"[A-Za-z0-9]+", name) or ["plugin"]
     cls = "".join(word[0].upper() + word[1:] for word in words)
@@ -129,6 +156,7 @@ def _values(name: str, asyncio: bool, path: str) -> Mapping[str, str]:
         "cls": cls,
         "summary": " ".join(words).capitalize(),
         "path": path,
+        "extra": "[video]" if template == "analytics" else "",
         "loop": "asyncio" if asyncio else "trio",
         "stdlib": "import asyncio\n" if asyncio else "",
         "third": "" if asyncio else "import trio\n",
@@ -160,11 +188,12 @@ def _write(contents: Mapping[Path, str]) -> None:
         click.echo(f"wrote {path}")
 
 
-def _tell(name: str, target: Path, test: Path, root: Path | None) -> None:
+def _tell(name: str, template: str, target: Path, test: Path, root: Path | None) -> None:
     """Say what to do next."""
     from lva.settings import EMBEDDED_PLUGINS
 
-    active = " ".join(f"--active {one}" for one in (*EMBEDDED_PLUGINS, name))
+    needed = ("streams",) if template == "analytics" else ()
+    active = " ".join(f"--active {one}" for one in (*EMBEDDED_PLUGINS, *needed, name))
     steps = [("check it", f"lva check {_quoted(target)}"), ("test it", f"pytest {_quoted(test)}")]
     if root is not None:
         steps.append(("install it", f"pip install -e {_quoted(root)}"))
@@ -174,6 +203,11 @@ def _tell(name: str, target: Path, test: Path, root: Path | None) -> None:
         steps.append(("enable it", run))
     for what, command in steps:
         click.echo(f"{what + ':':<12}{command}")
+    if template == "analytics":
+        definition = json.dumps({"name": "try", "source": "test:", "analytics": [{"name": name}]})
+        click.echo(f"use it:     curl -d {shlex.quote(definition)} 127.0.0.1:5240/streams")
+    if template == "analytics" and find_spec("av") is None:
+        click.echo("it needs the extra `video`: pip install '/path/to/lva[video]'")
     if find_spec("pytest_trio") is None:
         click.echo("its test needs the extra `testing`: pip install '/path/to/lva[testing]'")
 

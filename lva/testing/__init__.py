@@ -15,6 +15,7 @@ from lva.testing.blocks import BLOCK_LIMIT
 from lva.testing.captured import CapturedLog
 from lva.testing.delivery_check import numbered_points
 from lva.testing.hosting import LvaHost, running_plugin
+from lva.testing.pictures import look_at
 from lva.testing.report import Report, Step
 from lva.testing.runs import Config
 from lva.testing.server_world import ServerWorld
@@ -36,6 +37,7 @@ __all__ = [
     "check_analytics",
     "check_event_contract",
     "check_plugin",
+    "look_at",
     "numbered_points",
     "running_plugin",
 ]

@@ -82,7 +82,7 @@ class Analytics:
         assert self._plugin is not None
         with self._in("handleFrame", frame.number):
             found = self._plugin.handleFrame(frame)
-            events = [] if found is None else _events(found)
+            events = events_in(found)
         if frame.droi is frame.roi:
             return events
         return [event for event in events if _counts(event, frame.droi)]
@@ -129,7 +129,14 @@ def _counts(event: AnalyticsEvent, droi: Region) -> bool:
     return droi.holds(Region(*(box[name] for name in ("x", "y", "width", "height"))))
 
 
-def _events(found: object) -> list[AnalyticsEvent]:
+def events_in(found: object) -> list[AnalyticsEvent]:
+    """Return the events in what `handleFrame` returned; a generator runs here.
+
+    Raises:
+        TypeError: There is something else in it.
+    """
+    if found is None:
+        return []
     if isinstance(found, AnalyticsEvent):
         return [found]
     if not isinstance(found, Iterable) or isinstance(found, str | bytes | Mapping):

@@ -17,6 +17,12 @@ from lva.check.codes import CODES
 from lva.check.plugins import CheckReport, check_plugins
 from lva.host.loading import load as loading
 from lva.settings import Settings
+from tests.check.analytics_gallery import (
+    RIGHT_ANALYTICS,
+    WRONG_ANALYTICS,
+    WRONG_IMPORTS,
+    analytics,
+)
 
 MARK = "# <-"
 
@@ -467,6 +473,8 @@ def test_the_one_fault_is_named(
     assert [problem.line] == (marked or [None])
 
 
+WRONG += [fault(*case[:3], analytics(case[3])) for case in WRONG_ANALYTICS]
+WRONG += [fault(*case) for case in WRONG_IMPORTS]
 RIGHT = {
     "an event plugin": event(""),
     "sleep in a worker thread": background("""
@@ -800,7 +808,7 @@ RIGHT = {
             async def initialize(self):
                 self.addRoute("/cams", Handler)
         """,
-}  # fmt: skip
+} | RIGHT_ANALYTICS  # fmt: skip
 
 
 @pytest.mark.parametrize("source", RIGHT.values(), ids=RIGHT)

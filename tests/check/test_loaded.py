@@ -18,7 +18,7 @@ from tests.support import host_settings, write_plugin
 
 REFUSED = ("not-async", "signature", "constructor")
 #: These are told by what a function does, not by its signature.
-NOT_BY_SIGNATURE = ("nursery in __init__", "route in __init__")
+NOT_BY_SIGNATURE = ("nursery in __init__", "route in __init__", "the stream too early")
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,11 @@ from lva.settings import ENV_PREFIX, Settings
 from tests.support import clean_environment
 
 KINDS = ((), ("--event",), ("--background",), ("--event", "--background"))
+ANALYTICS = ("--kind", "analytics")
 COMBINATIONS = [
     (*kind, *style, *package)
     for kind, style, package in itertools.product(KINDS, ((), ("--asyncio",)), ((), ("--package",)))
-]
+] + [ANALYTICS, (*ANALYTICS, "--package")]
 
 
 @pytest.fixture(autouse=True)
@@ -52,9 +53,14 @@ def test_what_is_written_is_right(options: tuple[str, ...], here: Path) -> None:
     assert report.problems == []
     assert report.loaded is not None
     assert report.loaded.name == "door_bell"
-    assert [cls.__name__ for cls in report.loaded.classes] == ["DoorBell"]
+    if options[:2] == ANALYTICS:
+        assert report.loaded.analytics is not None
+        assert report.loaded.analytics.cls.__name__ == "DoorBell"
+    else:
+        assert [cls.__name__ for cls in report.loaded.classes] == ["DoorBell"]
     assert report.loaded.runtime == ("asyncio" if "--asyncio" in options else "trio")
-    kinds = {option[2:] for option in options} & {"event", "background"} or {"background"}
+    kinds = {option.removeprefix("--") for option in options} & {"event", "background", "analytics"}
+    kinds = kinds or {"background"}
     assert set(report.loaded.kind.split("+")) == kinds
     test = root / "tests" / "test_door_bell.py"
     compile(test.read_text(), test, "exec")
@@ -70,7 +76,8 @@ def test_the_commands_that_it_prints(options: tuple[str, ...], here: Path) -> No
     )
     result = CliRunner().invoke(main, check.split()[3:], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    assert enable.endswith("--active history --active resource_monitor --active bell")
+    needed = " --active streams" if options[:2] == ANALYTICS else ""
+    assert enable.endswith(f"--active history --active resource_monitor{needed} --active bell")
 
 
 def test_the_package_has_its_entry_point(here: Path) -> None:
@@ -126,6 +133,27 @@ def test_a_name_that_cannot_be_used(name: str, said: str, here: Path) -> None:
     assert not list(here.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--kind", "analytics", "--asyncio"), "leave --asyncio out"),
+        (("--kind", "event", "--background"), "not both"),
+        (("--kind", "camera"), "'analytics'"),
+    ],
+)
+def test_kinds_that_do_not_go_together(options: tuple[str, ...], said: str, here: Path) -> None:
+    result = new("bell", *options)
+    assert (result.exit_code, list(here.iterdir())) == (2, [])
+    assert said in result.output
+
+
+@pytest.mark.parametrize("kind", ["event", "background", "event+background"])
+def test_a_kind_is_said_as_the_lists_say_it(kind: str, here: Path) -> None:
+    assert new("bell", "--kind", kind).exit_code == 0
+    (report,) = check_plugins(["plugins/bell.py"], Settings(active_plugins=()))
+    assert report.kind == kind
+
+
 @pytest.mark.parametrize("name", ["lva", "queue", "trio"])
 def test_a_name_that_a_package_cannot_have(name: str, here: Path) -> None:
     result = new(name, "--package")
@@ -162,7 +190,7 @@ def test_the_tests_that_are_written_pass_at_once(here: Path) -> None:
     The longest test of a package is left out: its plugin is the same as that of a single file.
     """
     for options in COMBINATIONS:
-        name = "_".join(["made", *(option[2:] for option in options)])
+        name = "_".join(["made", *(option.removeprefix("--") for option in options)])
         assert new(name, *options).exit_code == 0
     command = [
         sys.executable,

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
+from lva.check.analytics import ANALYTICS_METHODS, async_text
 from lva.contract import BaseAnalyticsPlugin
-from lva.errors import Problem, hint, listing
+from lva.errors import Problem, listing
 from lva.host.loading.classes import defined
 from lva.host.loading.configuration import PluginClass, place_of
-from lva.host.loading.finder import PluginFileError
 
 
 def analytics_class(
@@ -38,6 +37,7 @@ def analytics_class(
             )
             problems.append(Problem(why, path, code="class"))
         return None
+    found = [cls for cls in found if not any(cls in other.__mro__[1:] for other in found)]
     if len(found) + len(others) > 1:
         names = listing(cls.__name__ for cls in [*found, *others])
         why = f"{names} are in one file; an analytics plugin has a file of its own, whose name streams use"
@@ -51,26 +51,11 @@ def _problems(cls: type[BaseAnalyticsPlugin], path: Path) -> Iterator[Problem]:
     if inspect.isabstract(cls):
         why = f"class {cls.__name__} does not define handleFrame(), which its base class requires"
         yield Problem(why, *place_of(cls, path), "abstract")
-    for name in ("open", "handleFrame", "close"):
+    for name in ANALYTICS_METHODS:
         method = inspect.unwrap(getattr(cls, name))
         if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
-            why = (
-                f"{cls.__name__}.{name}() is async; write `def {name}`: methods of analytics plugins run"
-                " in the stream's own process and may block"
-            )
-            yield Problem(why, *place_of(cls, path), "not-async")
-
-
-def check_defaults(
-    name: str, cls: type[BaseAnalyticsPlugin], defaults: Mapping[str, Any], path: Path
-) -> None:
-    """Refuse keys of a plugin's table that the class does not have; what it leaves out, streams may set.
-
-    Raises:
-        PluginFileError: There is such a key.
-    """
-    known = None if cls.Config is None else cls.Config.model_fields
-    for key in defaults:
-        if known is not None and key not in known:
-            why = f"plugins.{name}.config.{key}: unknown key{hint(key, known)}"
-            raise PluginFileError(Problem(why, path, code="config"))
+            code = getattr(method, "__code__", None)
+            file, line = place_of(cls, path)
+            if code is not None:
+                file, line = Path(code.co_filename), code.co_firstlineno
+            yield Problem(async_text(f"{cls.__name__}.{name}", name), file, line, "async")

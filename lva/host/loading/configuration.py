@@ -17,7 +17,7 @@ from lva.host.loading.finder import PluginFileError
 from lva.host.plugin_modules import plugin_step
 from lva.logs import keep_secret
 from lva.settings import ENV_PREFIX, PluginSettings, keys_of
-from lva.variables import plain, validated
+from lva.variables import plain, settled, validated
 
 PluginClass: TypeAlias = type[BaseEventPlugin] | type[BaseBackgroundPlugin]
 
@@ -56,6 +56,37 @@ def _wrong_defaults(own: object) -> str | None:
     except ValidationError as error:
         return f": {'; '.join(_lines(error, keys_of(PluginSettings)))}"
     return None
+
+
+def defaults_of(name: str, cls: type[Any], values: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return a part of a class's configuration, whose rest comes later.
+
+    Args:
+        name: The plugin's.
+        cls: A class with a `Config`.
+        values: What `[plugins.NAME.config]` says.
+        path: The plugin's file.
+
+    Raises:
+        PluginFileError: With everything that is wrong; without values, which may be secrets.
+    """
+    if (wrong := _wrong_model(cls, path)) is not None:
+        raise PluginFileError(wrong)
+    model: type[BaseModel] | None = cls.Config
+    if values:
+        keep_secret(values)
+        keep_secret({"secret": [values.get(key) for key in _secret_keys(model)]})
+    lines = _unknown_keys(values, [_keys(model)])
+    decoded = dict(plain(values))
+    if model is not None and not lines:
+        decoded, missing_too = settled(model, values)
+        lines = [] if missing_too is None else _lines(missing_too, skip="missing")
+    if lines:
+        said = [f"plugins.{name}.config.{line}" for line in lines]
+        raise PluginFileError(
+            Problem("\n  ".join(["its configuration is wrong:", *said]), code="config")
+        )
+    return decoded
 
 
 def configs_of(
@@ -109,7 +140,7 @@ def place_of(cls: type, path: Path) -> tuple[Path, int | None]:
         return Path(file), None
 
 
-def _wrong_model(cls: PluginClass, path: Path) -> Problem | None:
+def _wrong_model(cls: type[Any], path: Path) -> Problem | None:
     model: object = cls.Config
     if model is None or (inspect.isclass(model) and issubclass(model, BaseModel)):
         return None
@@ -156,10 +187,14 @@ def _unknown_keys(values: Iterable[str], known: Sequence[set[str] | None]) -> li
     return [f"{key}: unknown key{hint(key, keys)}" for key in values if key not in keys]
 
 
-def _lines(error: ValidationError, known: Iterable[str] = (), variable: str = "") -> list[str]:
+def _lines(
+    error: ValidationError, known: Iterable[str] = (), variable: str = "", skip: str = ""
+) -> list[str]:
     """Return pydantic's errors with the key's path, and how a missing one is set, by a variable too."""
     lines = []
     for item in error.errors(include_input=False, include_context=False):
+        if item["type"] == skip:
+            continue
         keys = [*map(str, item["loc"])]
         line = f"{'.'.join(keys)}: {wrong_key(item, known)}"
         if variable and item["type"] == "missing":

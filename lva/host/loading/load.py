@@ -25,7 +25,7 @@ from lva.contract import AnalyticsInfo, BaseBackgroundPlugin, BaseEventPlugin, R
 from lva.errors import ConfigurationError, Problem, counted, hint, listing
 from lva.host import HOST_DIR
 from lva.host.delivery.spool_file import open_spool
-from lva.host.loading.analytics import analytics_class, check_defaults
+from lva.host.loading.analytics import analytics_class
 from lva.host.loading.classes import (
     check_event_loop,
     check_events,
@@ -33,7 +33,7 @@ from lva.host.loading.classes import (
     plugin_classes,
     runtime_of,
 )
-from lva.host.loading.configuration import PluginClass, configs_of, with_defaults
+from lva.host.loading.configuration import PluginClass, configs_of, defaults_of, with_defaults
 from lva.host.loading.finder import PLUGIN_NAME, PluginFileError, PluginFinder, PluginLocation
 from lva.host.plugin_modules import PACKAGE, plugin_step
 from lva.host.process.guard import kept_by
@@ -242,9 +242,10 @@ def load_plugin(name: str, settings: Settings, finder: PluginFinder) -> LoadedPl
     own = _own_modules(module)
     classes = plugin_classes(own, path, problems)
     analytics = analytics_class(own, path, classes, problems)
-    problems += loaded_problems(classes, own)
+    problems += loaded_problems([*classes, *([analytics] if analytics is not None else [])], own)
     table = table_of(name, settings)
     configs: Mapping[PluginClass, Any] = {}
+    defaults: Mapping[str, Any] = {}
     runtime: RuntimeName = "trio"
     with collecting(problems):
         table = with_defaults(table, classes, path)
@@ -252,7 +253,7 @@ def load_plugin(name: str, settings: Settings, finder: PluginFinder) -> LoadedPl
         if analytics is None:
             configs = configs_of(name, classes, table.config, path)
         else:
-            check_defaults(name, analytics, table.config, path)
+            defaults = defaults_of(name, analytics, table.config, path)
     with collecting(problems):
         runtime = runtime_of(classes, path)
         check_event_loop(table, runtime)
@@ -268,7 +269,7 @@ def load_plugin(name: str, settings: Settings, finder: PluginFinder) -> LoadedPl
     info = None
     if analytics is not None:
         digests = {str(file): digest for file, digest in files.items()}
-        info = AnalyticsInfo(name, analytics, own[0].__name__, str(path), digests, table.config)
+        info = AnalyticsInfo(name, analytics, own[0].__name__, str(path), digests, defaults)
     return LoadedPlugin(name, path, files[path], classes, table, configs, runtime, files, info)
 
 
