@@ -22,7 +22,7 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Check types, and that the public names are completely typed."""
     session.install(
-        ".[otlp,prometheus,rabbitmq,redis,testing,uvloop,video]", "mypy>=1.11", "pyright>=1.1.380"
+        ".[opencv,otlp,prometheus,rabbitmq,redis,testing,uvloop]", "mypy>=1.11", "pyright>=1.1.380"
     )
     session.run("mypy")
     session.run("pyright", "--verifytypes", "lva", "--ignoreexternal")

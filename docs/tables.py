@@ -170,6 +170,27 @@ def motion_config() -> str:
     return config_of(Config)
 
 
+def faces_config() -> str:
+    """Return the table of the parameters of `faces`."""
+    from lva.plugins.faces import Config
+
+    return config_of(Config)
+
+
+def people_config() -> str:
+    """Return the table of the parameters of `people`."""
+    from lva.plugins.people import Config
+
+    return config_of(Config)
+
+
+def codes_config() -> str:
+    """Return the table of the parameters of `codes`."""
+    from lva.plugins.codes import Config
+
+    return config_of(Config)
+
+
 def picture_health_config() -> str:
     """Return the table of the parameters of `picture_health`."""
     from lva.plugins.picture_health import Config
@@ -264,6 +285,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "aliases": aliases,
     "history-config": history_config,
     "motion-config": motion_config,
+    "faces-config": faces_config,
+    "people-config": people_config,
+    "codes-config": codes_config,
     "picture-health-config": picture_health_config,
     "stream-definition": stream_definition,
     "streams-config": streams_config,

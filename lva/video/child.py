@@ -79,7 +79,8 @@ def _environment() -> dict[str, str]:
     """Return its environment: no secrets of the service's settings, one thread for each library."""
     kept = {k: v for k, v in os.environ.items() if not k.upper().startswith("LUNA_VIDEO_AGENT")}
     package = str(Path(__file__).parents[2])
-    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
+    threads = dict.fromkeys(names, "1")
     return {
         **threads,
         **kept,

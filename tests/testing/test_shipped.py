@@ -122,6 +122,8 @@ SECRET = "hunter2-hunter2"
 CASES = {
     "background_plugin_example": Case(event=False),
     "batching_example": Case(lambda world: {"url": world.url}, responding(WorldResponse())),
+    "codes": Case(event=False, analytics=True),
+    "faces": Case(event=False, analytics=True),
     "file": Case(lambda world: {"path": str(world.path)}, Written),
     "history": Case(None, Kept),
     "influx": Case(
@@ -133,6 +135,7 @@ CASES = {
         lambda world: {"url": world.url, "headers": {"Authorization": SECRET}},
         responding(WorldResponse(body=b"", headers={"Content-Type": "application/x-protobuf"})),
     ),
+    "people": Case(event=False, analytics=True),
     "picture_health": Case(event=False, analytics=True),
     "prometheus": Case(None, Scraped, ROUTES),
     "rabbitmq": Case(

@@ -60,6 +60,7 @@ SHIPPED_DIR: Final = HOST_DIR.parent / "plugins"
 #: The extra that brings what a shipped plugin imports, by the name of the package.
 _EXTRAS: Final = {
     "aio_pika": "rabbitmq",
+    "cv2": "opencv",
     "google": "otlp",
     "opentelemetry": "otlp",
     "prometheus_client": "prometheus",

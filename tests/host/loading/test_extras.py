@@ -19,6 +19,9 @@ PROJECT = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text
 @pytest.mark.parametrize(
     ("plugin", "package"),
     [
+        ("codes", "cv2"),
+        ("faces", "cv2"),
+        ("people", "cv2"),
         ("otlp", "google"),
         ("otlp", "opentelemetry"),
         ("prometheus", "prometheus_client"),
