@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import trio
 from pydantic import BaseModel, BeforeValidator, Field
 from quart import Response
 from werkzeug.exceptions import BadRequest, NotFound, ServiceUnavailable
@@ -30,11 +29,12 @@ from lva import (
 )
 from lva.user_paths import absolute
 from lva.video.admission import Admission
-from lva.video.codes import StreamState
+from lva.video.codes import ENDED, StreamState
 from lva.video.definition import StreamDefinition
 from lva.video.feed import Feed, TooManyReadersError
 from lva.video.forks import ForkServer
 from lva.video.kept import MOST_PICTURES, MOST_PICTURES_OF_ONE, Pictures
+from lva.video.previews import EDGE, QUALITY, TooManyKindsError
 from lva.video.process import worker_spec
 from lva.video.publishing import event_of, point_of_event, points_of_change
 from lva.video.record import StreamChange
@@ -287,23 +287,37 @@ class StreamsPlugin(BaseBackgroundPlugin):
             raise ServiceUnavailable("There are too many readers; close a console.") from None
         return Response(body, content_type="text/event-stream", headers=_NOT_KEPT)
 
+    @query_parameter(
+        "size",
+        "Its longest edge, in pixels.",
+        {"type": "integer", "minimum": EDGE[0], "maximum": EDGE[1], "default": EDGE[2]},
+    )
+    @query_parameter(
+        "quality",
+        "Of the JPEG.",
+        {"type": "integer", "minimum": QUALITY[0], "maximum": QUALITY[1], "default": QUALITY[2]},
+    )
     async def preview(self, request: Any, stream_id: str) -> PluginResponse:
-        """Answer GET /streams/ID/preview.jpg: a picture that is made now."""
+        """Answer GET /streams/ID/preview.jpg: a picture that is made now, or else the last one.
+
+        503 with Retry-After if there is none yet, 404 if there will not be one: the stream is not worked on.
+        """
         stream = self._table.get(stream_id)
-        if stream.worker is not None:
-            arrived = stream.previewed
-            await stream.worker.send({"type": "preview"})
-            with trio.move_on_after(PREVIEW_PATIENCE):
-                await arrived.wait()
-        if stream.preview is None:
-            raise NotFound(f"There is no picture yet: the stream is {stream.state.value}.")
-        at, picture = stream.preview
+        edge = _number(request, "size", EDGE[2], *EDGE[:2])
+        quality = _number(request, "quality", QUALITY[2], *QUALITY[:2])
+        try:
+            found = await stream.previews.take(stream.worker, edge, quality, PREVIEW_PATIENCE)
+        except TooManyKindsError:
+            what = "Too many sizes and qualities are asked for; try again, or ask for one of them."
+            raise RequestProblem(503, what, "preview_busy", {"Retry-After": "1"}) from None
+        if found is None:
+            raise _no_picture(stream)
         headers = {
             "Content-Type": "image/jpeg",
             "Cache-Control": "no-store",
-            "X-Frame-Time": f"{at:.3f}",
+            "X-Frame-Time": f"{found.time:.3f}",
         }
-        return pluginHTTPResponse(200, picture, headers)
+        return pluginHTTPResponse(200, found.jpeg, headers)
 
     async def analytics(self, request: Any) -> dict[str, Any]:
         """Answer GET /analytics: the analytics plugins, and the schema of their parameters."""
@@ -318,6 +332,15 @@ class StreamsPlugin(BaseBackgroundPlugin):
     def _table(self) -> Streams:
         assert self._streams is not None
         return self._streams
+
+
+def _no_picture(stream: Stream) -> RequestProblem:
+    status = stream.state.value
+    if stream.state in {*ENDED, StreamState.PAUSED}:
+        what = f"There is no picture: the stream is {status}."
+        return RequestProblem(404, what, "no_picture", stream_status=status)
+    what = f"There is no picture yet: the stream is {status}."
+    return RequestProblem(503, what, "no_picture_yet", {"Retry-After": "2"}, stream_status=status)
 
 
 def _identity(stream: Stream) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class Attempt:
         elif kind == "event":
             stream.see(message, data)
         elif kind == "preview":
-            stream.show(message["time"], data)
+            stream.previews.arrived(message, data)
         elif kind == "log":
             name = stream.definition.name
             stream.logger.log(message["level"], "stream %s: %s", name, message["text"])

@@ -10,8 +10,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
-import trio
-
 from lva.stream_events import StreamAnalyticsEvent
 from lva.video.board import FrameLedger
 from lva.video.codes import TRANSITIONS, StreamState
@@ -19,6 +17,7 @@ from lva.video.definition import StreamDefinition
 from lva.video.forks import ForkServer
 from lva.video.freshness import Freshness
 from lva.video.kept import KeptEvents, Pictures
+from lva.video.previews import Previews
 from lva.video.process import WorkerProcess
 from lva.video.record import Listener, StreamChange
 from lva.video.source import Source
@@ -74,8 +73,7 @@ class Stream:
         set_aside: Why analytics plugins do not get its frames any more, by name.
         worker: Its process, while there is one.
         video: Codec, size and declared rate of what is read, once connected.
-        preview: The newest one, and when it was made, in Unix seconds.
-        previewed: Set when the next preview is there.
+        previews: Pictures of its newest frame, for who asks.
     """
 
     def __init__(
@@ -100,8 +98,7 @@ class Stream:
         self.set_aside: dict[str, str] = {}
         self.worker: WorkerProcess | None = None
         self.video: dict[str, Any] = {}
-        self.preview: tuple[float, bytes] | None = None
-        self.previewed: trio.Event = trio.Event()
+        self.previews: Previews = Previews()
 
     @property
     def logger(self) -> logging.Logger:
@@ -154,12 +151,6 @@ class Stream:
         self.event_count = number
         self.events.add(event)
         self.services.listener.seen(event)
-
-    def show(self, at: float, picture: bytes) -> None:
-        """Take a preview, a JPEG that was made at this time, in Unix seconds."""
-        self.preview = (at, picture)
-        self.previewed.set()
-        self.previewed = trio.Event()
 
     def put_aside(self, analytics: str, why: str) -> None:
         """Give an analytics plugin none of the frames any more."""

@@ -96,6 +96,7 @@ class Supervisor:
             return Ended("worker_crashed", f"no worker process can be started: {error}")
         finally:
             stream.worker = None
+            stream.previews.forget()
             if worker is not None:
                 stream.look(worker)
                 stream.freshness.pause()

@@ -38,8 +38,6 @@ from lva.video.selection import Selection
 
 #: Seconds between two signs of life.
 HEARTBEAT: Final = 1.0
-#: Longest edge of a preview, in pixels.
-PREVIEW: Final = 640
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -58,8 +56,7 @@ class Worker:
         self._orders: queue.SimpleQueue[bool] = queue.SimpleQueue()  # connect, or read no more
         self._newest = NewestFrame(board)
         self._stopping = False
-        self._preview_wanted = threading.Event()
-        self._last_picture: Any = None
+        self._previews: queue.SimpleQueue[dict[str, int]] = queue.SimpleQueue()
 
     def run(self) -> None:
         """Work until the service ends it."""
@@ -197,15 +194,15 @@ class Worker:
             if picture.is_corrupt:
                 self._board.add("skipped_corrupt")
                 continue
+            while (
+                not self._previews.empty()
+            ):  # before others have the picture: converting it is no reading
+                self._send_preview(picture, **self._previews.get())
             key = bool(picture.key_frame)
             if (reason := selection.skips(pts, key)) is not None:
                 self._board.add(f"skipped_{reason}")
                 continue
             give(Frame(picture, number, pts, key, roi, droi))
-            self._last_picture = picture
-            if self._preview_wanted.is_set():
-                self._preview_wanted.clear()
-                self._send_preview(picture)
         return number
 
     def _region(self, name: str, width: int, height: int) -> Region | None:
@@ -215,14 +212,15 @@ class Worker:
         except ValueError as error:
             raise ConnectionLostError("unsupported", f"{name}: {error}") from error
 
-    def _send_preview(self, picture: Any) -> None:
-        scale = min(1.0, PREVIEW / max(picture.width, picture.height))
+    def _send_preview(self, picture: Any, edge: int, quality: int) -> None:
+        message = {"type": "preview", "time": time.time(), "edge": edge, "quality": quality}
+        scale = min(1.0, edge / max(picture.width, picture.height))
         if scale < 1:
             picture = picture.reformat(
                 width=max(2, int(picture.width * scale)) // 2 * 2,
                 height=max(2, int(picture.height * scale)) // 2 * 2,
             )
-        self._send({"type": "preview", "time": time.time()}, encode_jpeg(picture))
+        self._send(message, encode_jpeg(picture, quality))
 
     # The control thread, and the sign of life.
 
@@ -238,10 +236,7 @@ class Worker:
         if kind == "connect":
             self._orders.put(True)
         elif kind == "preview":
-            if self._last_picture is not None and message.get("now"):
-                self._send_preview(self._last_picture)
-            else:
-                self._preview_wanted.set()
+            self._previews.put({"edge": message["edge"], "quality": message["quality"]})
         elif kind == "stop":
             self._stopping = True
             self._orders.put(False)

@@ -60,6 +60,12 @@ def until(service: ServiceProcess, stream_id: str, condition: Any) -> dict[str, 
     return found[-1]
 
 
+def jpeg_size(jpeg: bytes) -> tuple[int, int]:
+    """Return width and height of a JPEG's picture, from its frame header."""
+    place = jpeg.index(b"\xff\xc0")
+    return int.from_bytes(jpeg[place + 7 : place + 9]), int.from_bytes(jpeg[place + 5 : place + 7])
+
+
 def gone(pid: int, seconds: float = 5.0) -> bool:
     """Return whether a process ends; a zombie, which its parent has to reap, has ended."""
     end = time.monotonic() + seconds
@@ -107,6 +113,11 @@ def test_a_stream_from_its_post_to_its_end(service):
     picture = service.get(f"/streams/{stream_id}/preview.jpg")
     assert (picture.status_code, picture.headers["Content-Type"]) == (200, "image/jpeg")
     assert picture.content.startswith(b"\xff\xd8")
+    small = service.get(f"/streams/{stream_id}/preview.jpg?size=64&quality=5")
+    assert jpeg_size(small.content) == (64, 36)
+    assert float(small.headers["X-Frame-Time"]) > float(picture.headers["X-Frame-Time"])
+    for query in ("size=63", "size=1921", "size=x", "quality=0", "quality=96"):
+        assert service.get(f"/streams/{stream_id}/preview.jpg?{query}").status_code == 400
 
     pid = status["worker"]["pid"]
     stopped = service.request("PATCH", f"/streams/{stream_id}", json={"action": "stop"})
@@ -194,6 +205,20 @@ def test_a_change_follows_the_version_that_it_was_made_from(service):
     assert [stream["stream_id"] for stream in named["streams"]] == [path.rpartition("/")[2]]
     assert service.get("/streams?name=gate&analytics=mot").json()["total"] == 0
     assert service.request("DELETE", path).status_code == 204
+
+
+def test_a_stream_without_a_picture_says_whether_to_ask_again(service):
+    for changes, status in (
+        ({"source": "rtsp://127.0.0.1:1/x"}, 503),
+        ({"schedule": [NEVER]}, 404),
+    ):
+        path = post(service, **changes).headers["Location"]
+        stream_id = path.rpartition("/")[2]
+        until(service, stream_id, lambda found: found["status"] in {"restart", "paused"})
+        answer = service.get(f"{path}/preview.jpg", timeout=10)
+        assert (answer.status_code, "Retry-After" in answer.headers) == (status, status == 503)
+        assert service.request("DELETE", path).status_code == 204
+    assert service.get(f"{path}/preview.jpg").json()["error_code"] == "unknown_stream"
 
 
 def test_many_streams_may_be_made_in_a_row(service):

@@ -1,0 +1,91 @@
+"""Previews of a stream: small JPEGs of its newest frame, made by the worker when somebody asks for one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import trio
+
+from lva.video.process import WorkerProcess
+
+#: Longest edge in pixels and quality of a preview: least, most, and what is given who does not say.
+EDGE: Final = (64, 1920, 640)
+QUALITY: Final = (1, 95, 75)
+#: Kinds of previews, by edge and quality, that are made at once.
+MOST_KINDS: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """One.
+
+    Attributes:
+        time: When its frame was decoded, in Unix seconds.
+        jpeg: The picture.
+    """
+
+    time: float
+    jpeg: bytes
+
+
+class TooManyKindsError(Exception):
+    """There are as many sizes and qualities being made as may be."""
+
+
+class Previews:
+    """Those of one stream.
+
+    Attributes:
+        newest: The last one that was made, whatever its size; None before the first.
+    """
+
+    def __init__(self) -> None:
+        self.newest: Preview | None = None
+        self._wanted: dict[tuple[int, int], trio.Event] = {}
+
+    async def take(
+        self, worker: WorkerProcess | None, edge: int, quality: int, patience: float
+    ) -> Preview | None:
+        """Return a preview of the next frame; the newest there is, if none comes in time.
+
+        Those who ask for the same at the same time get the same.
+
+        Args:
+            worker: That of the stream, if there is one.
+            edge: Its longest edge in pixels.
+            quality: 1 to 100.
+            patience: How long to wait, in seconds.
+
+        Raises:
+            TooManyKindsError: Too many other ones are being made.
+        """
+        if worker is not None:
+            arrived = await self._ask(worker, edge, quality)
+            with trio.move_on_after(patience):
+                await arrived.wait()
+        return self.newest
+
+    async def _ask(self, worker: WorkerProcess, edge: int, quality: int) -> trio.Event:
+        if (arrived := self._wanted.get((edge, quality))) is None:
+            if len(self._wanted) >= MOST_KINDS:
+                raise TooManyKindsError
+            arrived = self._wanted[edge, quality] = trio.Event()
+            await worker.send({"type": "preview", "edge": edge, "quality": quality})
+        return arrived
+
+    def arrived(self, message: Any, jpeg: bytes) -> None:
+        """Take what the worker sent.
+
+        Raises:
+            KeyError, TypeError: It is no preview.
+        """
+        self.newest = Preview(float(message["time"]), jpeg)
+        if (waiting := self._wanted.pop((message["edge"], message["quality"]), None)) is not None:
+            waiting.set()
+
+    def forget(self) -> None:
+        """Let nobody wait any more: the worker has ended."""
+        for waiting in self._wanted.values():
+            waiting.set()
+        self._wanted.clear()
