@@ -44,35 +44,24 @@ class WarmProcess:
         arguments: Those of `lva`.
         cwd: Its current directory.
         environment: Its environment.
-        apart: Whether its standard error comes by itself.
 
     Attributes:
         pid: Its process, which leads a group of its own.
         returncode: Its exit code once it has ended and somebody has waited; negative for a signal.
-        stdout: What it prints, standard error included unless that is apart.
-        stderr: What it prints there, if that is apart.
+        stdout: What it prints, standard error included.
     """
 
-    def __init__(
-        self,
-        arguments: Sequence[str],
-        cwd: Path,
-        environment: Mapping[str, str],
-        apart: bool = False,
-    ) -> None:
+    def __init__(self, arguments: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> None:
         self._reports, reports = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        pipes = [os.pipe() for _ in range(1 + apart)]
-        readers = [open(reader, encoding="utf-8", errors="replace") for reader, _ in pipes]
-        writers = [writer for _, writer in pipes]
+        reader, writer = os.pipe()
         nothing = os.open(os.devnull, os.O_RDONLY)
         order = {"arguments": [*arguments], "cwd": str(cwd), "environment": dict(environment)}
-        descriptors = [reports.fileno(), nothing, writers[0], writers[-1]]
+        descriptors = [reports.fileno(), nothing, writer, writer]
         with reports:
             socket.send_fds(_orders(), [json.dumps(order).encode()], descriptors)
-        for descriptor in (nothing, *writers):
-            os.close(descriptor)
-        self.stdout: IO[str] = readers[0]
-        self.stderr: IO[str] | None = readers[1] if apart else None
+        os.close(nothing)
+        os.close(writer)
+        self.stdout: IO[str] = open(reader, encoding="utf-8", errors="replace")
         self.pid = int(self._reports.recv(64))
         self.returncode: int | None = None
 

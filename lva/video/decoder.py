@@ -168,7 +168,8 @@ class Decoder:
             self._board.add("decode_errors")
             self._errors += 1
             if self._errors >= MOST_ERRORS:
-                raise ConnectionLostError("invalid_data", str(error)) from error
+                reason = failure_of(error)
+                raise ConnectionLostError("invalid_data", str(reason)) from error
             return []
         if pictures:
             self._errors = 0

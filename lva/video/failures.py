@@ -24,7 +24,7 @@ class ConnectionLostError(Exception):
 _KINDS: Final[tuple[tuple[str, tuple[type[Exception], ...]], ...]] = (
     ("auth_failed", (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError)),
     ("not_found", (av.error.HTTPNotFoundError, FileNotFoundError)),
-    ("timeout", (TimeoutError, av.error.ExitError)),
+    ("timeout", (TimeoutError,)),
     ("unsupported", (av.error.DecoderNotFoundError, av.error.DemuxerNotFoundError)),
     ("forbidden", (av.error.ProtocolNotFoundError, PermissionError)),
     ("connection_failed", (ConnectionError, av.error.HTTPError)),
@@ -32,10 +32,22 @@ _KINDS: Final[tuple[tuple[str, tuple[type[Exception], ...]], ...]] = (
 )
 
 
+#: What FFmpeg says so that nobody knows what happened: its error, our code and words.
+_UNCLEAR: Final[tuple[tuple[type[Exception], str, str], ...]] = (
+    (av.error.ExitError, "timeout", "no data in time"),
+    (av.error.EOFError, "connection_failed", "the connection ended"),
+)
+
+
 def failure_of(error: Exception) -> ConnectionLostError:
     """Return what an error of PyAV's is in our codes."""
     if isinstance(error, ConnectionLostError):
         return error
+    for kind, code, text in _UNCLEAR:
+        if isinstance(error, kind):
+            return ConnectionLostError(code, text)
+    if isinstance(error, OSError) and error.errno == errno.EIO:
+        return ConnectionLostError("connection_failed", "the connection ended or broke")
     text = getattr(error, "strerror", None) or type(error).__name__  # else it names the address
     for code, types in _KINDS:
         if isinstance(error, types):

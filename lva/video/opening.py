@@ -38,6 +38,10 @@ def open_source(source: Mapping[str, Any], timeout: float) -> Any:
         raise
     except Exception as error:
         failure = failure_of(error)
+        if source["kind"].startswith("rtsp") and failure.code == "invalid_data":
+            failure = ConnectionLostError(
+                "connection_failed", "the server closed the connection, or speaks no RTSP"
+            )
         if source["live"] and time.monotonic() - began >= _NEARLY * timeout:
             raise ConnectionLostError(
                 "timeout", f"nothing that can be shown within {timeout:g} s"

@@ -111,7 +111,7 @@ def test_nobody_listens(board):
 
 
 def test_pictures_may_change_their_size(server, board):
-    found = read(parse_source(server.url("sizes")), board, 14)
+    found = read(parse_source(server.url("sizes")), board, 26)
     sizes = {(picture.width, picture.height) for picture, _ in found}
     assert sizes == {(64, 48), (96, 64)}
     assert board["size_changes"] >= 2

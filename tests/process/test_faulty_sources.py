@@ -1,0 +1,180 @@
+"""Sources that misbehave, as streams of the real service: state, code, account of frames, and recovery."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any, Final
+
+import pytest
+
+from lva.video.codes import SLOW
+from tests.support import ServiceProcess
+from tests.video.faulty_source import FaultySource, faulty_source
+from tests.video.test_board import balance
+
+pytestmark = pytest.mark.process
+
+RTSP: Final = {
+    "silent": {"timeout"},
+    "half": {"timeout"},
+    "drips": {"timeout"},
+    "babbles": {"timeout"},
+    "garbage": {"timeout", "connection_failed"},
+    "closes": {"connection_failed"},
+    "unauthorized": {"auth_failed"},
+    "missing": {"not_found"},
+    "audio": {"no_video"},
+    "stalls": {"timeout", "stalled"},
+    "ends": {"end_of_stream"},
+    "empty": {"stalled", "invalid_data"},
+}
+#: By way and fault: the codes that the stream may give as what went wrong.
+FAILS: Final = {
+    **{("rtsp", fault): codes for fault, codes in RTSP.items()},
+    **{("ts", fault): codes for fault, codes in RTSP.items()},
+    ("mjpeg", "stalls"): {
+        "timeout",
+        "stalled",
+    },  # what comes before a picture is the same as with ts
+    ("ts", "ends"): {"connection_failed"},  # of a response without a length, the end is an error
+    ("mjpeg", "ends"): {"connection_failed"},
+}
+#: What the stream goes on with, and the counter that tells.
+GOES_ON: Final = {
+    ("ts", "jumps"): "time_jumps",
+    ("ts", "back"): "time_jumps",
+    ("ts", "again"): "time_jumps",
+    ("rtsp", "jumps"): "time_jumps",
+    ("rtsp", "back"): "time_jumps",
+    ("rtsp", "again"): "time_jumps",
+    ("ts", "sizes"): "size_changes",
+    ("rtsp", "sizes"): "size_changes",
+    ("mjpeg", "sizes"): "size_changes",
+    ("ts", "keyless"): "packets",
+    ("rtsp", "keyless"): "packets",
+    ("ts", "late"): "packets",
+    ("rtsp", "late"): "packets",
+}
+#: One of each kind, for the plain run.
+SOME: Final = [
+    ("rtsp", "silent"), ("rtsp", "unauthorized"), ("rtsp", "stalls"), ("rtsp", "back"), ("ts", "empty"),
+    ("ts", "audio"), ("ts", "sizes"), ("mjpeg", "ends"),
+]  # fmt: skip
+
+Case = tuple[str, str]
+
+
+class Account:
+    """The account of frames, as the service tells it."""
+
+    def __init__(self, status: dict[str, Any]) -> None:
+        self._frames = status["frames"]
+
+    def frames(self) -> Any:
+        return self._frames
+
+
+class Scene:
+    """One service with a stream for each case."""
+
+    def __init__(
+        self, service: ServiceProcess, source: FaultySource, cases: Iterable[Case]
+    ) -> None:
+        self.service, self.source = service, source
+        self.ids = {case: self._post(*case) for case in cases}
+        self.waiting = set(self.ids)
+        self.counts: dict[Case, int] = {}
+
+    def url(self, case: Case) -> str:
+        way, fault = case
+        return (
+            self.source.url(fault, "rtsp") if way == "rtsp" else self.source.url(f"{way}/{fault}")
+        )
+
+    def _post(self, way: str, fault: str) -> str:
+        retry = {"delay": 0.1}
+        body = {
+            "name": f"{way} {fault}", "source": self.url((way, fault)), "timeout": 1.0,
+            "eof_retry": retry, "decode_error_retry": retry,
+        }  # fmt: skip
+        return str(self._act("POST", "/streams", body)["stream_id"])
+
+    def _act(self, method: str, path: str, body: Any) -> Any:
+        """Send an action; again, while there are too many."""
+        while (response := self.service.request(method, path, json=body)).status_code == 429:
+            time.sleep(0.1)
+        assert response.is_success, response.text
+        return response.json()
+
+    def statuses(self) -> dict[Case, dict[str, Any]]:
+        found = self.service.get("/streams?limit=100").json()["streams"]
+        by_id = {status["stream_id"]: status for status in found}
+        for status in found:
+            assert balance(Account(status)) == 0, status
+        return {case: by_id[stream_id] for case, stream_id in self.ids.items()}
+
+    def codes(self, case: Case) -> set[str]:
+        """Return the codes of what went wrong with a stream."""
+        logs = self.service.get(f"/streams/{self.ids[case]}/logs").json()["logs"]
+        return {entry["code"] for entry in logs if entry["code"]}
+
+    def heal_what_is_noticed(self) -> bool:
+        """Heal the sources whose fault has been noticed; return whether all have."""
+        statuses = self.statuses()
+        for case in [*self.waiting]:
+            if case in FAILS:
+                codes = self.codes(case)
+                noticed = bool(codes & FAILS[case])
+                assert codes <= FAILS[case], case
+            else:
+                noticed = _goes_on(statuses[case], GOES_ON[case])
+                assert not self.codes(case), case
+            if noticed:
+                self.waiting.discard(case)
+                self.counts[case] = statuses[case]["frames"]["decoded"]
+                self.source.heal(self.url(case))
+                if self.codes(case) & SLOW:
+                    self.resume(case)
+        return not self.waiting
+
+    def healed(self) -> bool:
+        """Return whether every stream has frames again."""
+        return all(
+            status["status"] == "in_progress"
+            and status["frames"]["decoded"] > self.counts[case] + 5
+            for case, status in self.statuses().items()
+        )
+
+    def resume(self, case: Case) -> None:
+        """Stop a stream and resume it, rather than wait for a long back-off."""
+        for action in ("stop", "resume"):
+            self._act("PATCH", f"/streams/{self.ids[case]}", {"action": action})
+
+
+def _goes_on(status: dict[str, Any], counter: str) -> bool:
+    return status["input"][counter] > 0 and status["frames"]["analysed"] > 30
+
+
+def show(service: ServiceProcess, cases: list[Case]) -> None:
+    """Have every case noticed, with its codes alone, and every stream work once its source is healed."""
+    with faulty_source() as source:
+        scene = Scene(service, source, cases)
+        service.wait_until(scene.heal_what_is_noticed)
+        service.wait_until(scene.healed)
+
+
+@pytest.mark.slow("several workers are started, and wait for sources that say nothing")
+def test_a_fault_of_each_kind_is_noticed_named_counted_and_overcome(tmp_path):
+    with ServiceProcess(tmp_path, ["streams"]) as service:
+        show(service.wait_until_ready(), SOME)
+        assert service.stop() == 0
+        assert service.receipt_of("streams")["leaked_processes"] == []
+
+
+@pytest.mark.soak
+def test_all_faults_over_all_ways(tmp_path):
+    with ServiceProcess(tmp_path, ["streams"]) as service:
+        show(service.wait_until_ready(), [*FAILS, *GOES_ON])
+        assert service.stop() == 0
+        assert service.receipt_of("streams")["leaked_processes"] == []
