@@ -7,7 +7,7 @@ functions as for `lva check`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Final
@@ -99,16 +99,18 @@ def _of_plugins(classes: Iterable[type]) -> Iterator[tuple[FunctionType, str]]:
         if not issubclass(cls, Plugin):
             continue
         for name, (given, kind) in METHODS.items():
-            function = _own(cls, name)
+            function, bound = _own(cls, name)
             if function is None or not issubclass(cls, _BASES[kind]):
                 continue
-            if not _is_coroutine(function) or not _takes(cls, name, function, given):
+            if not inspect.iscoroutinefunction(function) or not _takes(
+                function, bound + len(given)
+            ):
                 yield function, name
-        if (function := _own(cls, "__init__")) is not None:
+        function, bound = _own(cls, "__init__")
+        if function is not None:
             names = function.__code__.co_names
             right = "__init__" in names or "app" in names
-            takes = _takes(cls, "__init__", function, ("app",))
-            if not right or _is_coroutine(function) or not takes:
+            if not right or inspect.iscoroutinefunction(function) or not _takes(function, 2):
                 yield function, "__init__"
 
 
@@ -121,33 +123,32 @@ def _of_handlers(modules: Iterable[ModuleType]) -> Iterator[tuple[FunctionType, 
                 and issubclass(cls, BaseBackgroundHandler)
             ):
                 for name in map(str.lower, VERBS):
-                    function = _own(cls, name)
-                    if function is not None and not _takes(cls, name, function, ("request",)):
+                    function, bound = _own(cls, name)
+                    if function is not None and not _takes(function, bound + 1):
                         yield function, name
 
 
-def _own(cls: type, name: str) -> FunctionType | None:
-    """Return the function behind a method, unless it is the contract's own or no function at all."""
-    value = inspect.getattr_static(cls, name, None)
+def _own(cls: type, name: str) -> tuple[FunctionType | None, int]:
+    """Return the function behind a method, unless it is the contract's own or no function at all.
+
+    With it, how many arguments come before the caller's: none with a static method.
+    """
+    value = next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
+    bound = 0 if isinstance(value, staticmethod) else 1
     if isinstance(value, staticmethod | classmethod):
         value = value.__func__
-    ours = isinstance(value, FunctionType) and value.__module__.partition(".")[0] == "lva"
-    return value if isinstance(value, FunctionType) and not ours else None
+    if not isinstance(value, FunctionType) or value.__module__.partition(".")[0] == "lva":
+        return None, bound
+    return value, bound
 
 
-def _is_coroutine(function: FunctionType) -> bool:
-    return inspect.iscoroutinefunction(function)
-
-
-def _takes(cls: type, name: str, function: FunctionType, given: Sequence[str]) -> bool:
-    """Return whether a method can be called with these arguments, as far as its parameters tell."""
-    is_static = isinstance(inspect.getattr_static(cls, name), staticmethod)
-    instance = () if is_static else (None,)
-    try:
-        inspect.signature(function, follow_wrapped=False).bind(*instance, *given)
-    except TypeError:
-        return False
-    return True
+def _takes(function: FunctionType, count: int) -> bool:
+    """Return whether a function can be called with so many arguments, by position."""
+    code, optional = function.__code__, function.__defaults__ or ()
+    named = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+    enough = code.co_argcount - len(optional) <= count
+    fits = count <= code.co_argcount or bool(code.co_flags & inspect.CO_VARARGS)
+    return enough and fits and {*named} <= {*(function.__kwdefaults__ or ())}
 
 
 def _source(path: str) -> PluginSource | None:

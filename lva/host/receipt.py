@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from typing_extensions import TypedDict
-
-from lva.documents import Count
 from lva.host.delivery.ledger import Ledger, LedgerCounts
 from lva.logs import redact
 
@@ -23,43 +20,20 @@ EXIT_KILLED: Final = 70
 _NOTHING: Final = Ledger()
 
 
-class PluginEnd(TypedDict):
-    """How one plugin ended."""
-
-    name: str
-    state: str
-    reason: str
-    stop_seconds: float | None
-    """How long its stop took; null if it was not stopped by the end of the service."""
-    lives: Count
-    """How many lives it had."""
-    abandoned: Count
-    """How many of them ended with something leaked."""
-    restarts: Count
-    """Attempts after the first, of all lives."""
-    points: LedgerCounts
-    """The sums of its classes' ledgers."""
-    leaked_tasks: list[str]
-    leaked_threads: list[str]
-    leaked_processes: list[str]
-    """What it had started and not ended, each with its command line and how it was ended."""
-    problems: list[str]
-    """What went wrong at its close."""
-
-
-class Account(TypedDict):
-    """The one account of a stop."""
-
-    reason: str
-    """Why the service stopped."""
-    exit_code: int
-    seconds: float
-    """From the request to stop until then."""
-    plugins: list[PluginEnd]
-
-
 class PluginReceipt(NamedTuple):
-    """How one plugin ended; see `PluginEnd`. Texts may hold secrets, which `Receipt.as_dict` hides."""
+    """How one plugin ended.
+
+    Attributes:
+        state: Its last state.
+        reason: Why it was in that.
+        stop_seconds: How long its stop took; None if it was not stopped by the end of the service.
+        lives: How many lives it had.
+        abandoned: How many of them ended with something leaked.
+        restarts: Attempts after the first, of all lives.
+        points: The sums of its classes' ledgers.
+        leaked_processes: What it had started and not ended, each with its command line and how it was ended.
+        problems: What went wrong at its close.
+    """
 
     name: str
     state: str
@@ -80,6 +54,16 @@ class PluginReceipt(NamedTuple):
         points = self.points
         return sum(points["dropped"].values()) + points["queued"] + points["in_flight"]
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as it is logged: plain values for JSON, without secrets."""
+        lists = ("leaked_tasks", "leaked_threads", "leaked_processes", "problems")
+        return {
+            **self._asdict(),
+            "reason": redact(self.reason),
+            "stop_seconds": None if self.stop_seconds is None else round(self.stop_seconds, 3),
+            **{name: [*map(redact, getattr(self, name))] for name in lists},
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
@@ -96,31 +80,13 @@ class Receipt:
     seconds: float
     plugins: Sequence[PluginReceipt]
 
-    def as_dict(self) -> Account:
-        """Return the receipt as it is logged: plain values for JSON."""
+    def as_dict(self) -> dict[str, Any]:
+        """Return the receipt as it is logged: plain values for JSON, without secrets."""
         return {
             "reason": self.reason,
             "exit_code": self.exit_code,
             "seconds": round(self.seconds, 3),
-            "plugins": [
-                {
-                    "name": plugin.name,
-                    "state": plugin.state,
-                    "reason": redact(plugin.reason),
-                    "stop_seconds": None
-                    if plugin.stop_seconds is None
-                    else round(plugin.stop_seconds, 3),
-                    "lives": plugin.lives,
-                    "abandoned": plugin.abandoned,
-                    "restarts": plugin.restarts,
-                    "points": plugin.points,
-                    "leaked_tasks": [redact(task) for task in plugin.leaked_tasks],
-                    "leaked_threads": [redact(thread) for thread in plugin.leaked_threads],
-                    "leaked_processes": [redact(line) for line in plugin.leaked_processes],
-                    "problems": [redact(problem) for problem in plugin.problems],
-                }
-                for plugin in self.plugins
-            ],
+            "plugins": [plugin.as_dict() for plugin in self.plugins],
         }
 
 

@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit
 import trio
 
 from lva.logs import service_logger
+from lva.recurring import Recurring
 from lva.settings import ENV_PREFIX, MIN_TOKEN_LENGTH, Settings
 from lva.web.buckets import Buckets
 from lva.web.problems import HttpProblem
@@ -25,8 +26,6 @@ LOGGER: Final = service_logger("lva.admin")
 TOKEN_VARIABLE: Final = f"{ENV_PREFIX}ADMIN_TOKEN"
 #: Of one client: actions at once, and per second; and as many wrong tokens, which are counted apart.
 LIMIT: Final = (20, 5.0)
-#: How long, in seconds, refusals are not logged again.
-_LOG_INTERVAL: Final = 10.0
 #: Headers that a proxy adds: such a request comes from elsewhere.
 _PROXY_HEADERS: Final = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
 
@@ -50,7 +49,7 @@ class Access:
         )
         self._buckets = Buckets(*LIMIT)
         self._failures_since_logged = 0
-        self._quiet_until = -math.inf
+        self._refusals = Recurring(trio.current_time)
 
     @property
     def has_token(self) -> bool:
@@ -146,9 +145,7 @@ class Access:
 
     def _log_refusal(self, request: Any, problem: HttpProblem) -> None:
         """Log that a request was refused, now and then, and how many wrong tokens there were since."""
-        now = trio.current_time()
-        if now >= self._quiet_until:
-            self._quiet_until = now + _LOG_INTERVAL
+        if self._refusals.again():
             path = quote(request.path, errors="replace")  # which may hold line breaks
             wrong, self._failures_since_logged = self._failures_since_logged, 0
             LOGGER.warning(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import math
 import os
 import stat
 import time
@@ -20,11 +19,10 @@ import trio
 from lva.host.delivery.losses import CUT, UNWRITTEN
 from lva.host.process.threads import in_thread
 from lva.logs import brief
+from lva.recurring import Recurring
 
 #: Two files share the bytes: the one that is written, and the one before it.
 _FILES: Final = 2
-#: How long, in seconds, failures are not logged again.
-_LOG_INTERVAL: Final = 10.0
 
 
 class DeadLetters:
@@ -41,7 +39,7 @@ class DeadLetters:
         self._max_bytes = max_bytes // _FILES
         self._logger = logger
         self._limiter = trio.CapacityLimiter(1)
-        self._quiet_until = -math.inf
+        self._failures = Recurring(trio.current_time)
 
     async def write(self, given_up: Sequence[tuple[str, Sequence[Any]]]) -> Counter[str]:
         """Append points under their reasons. A failure is logged: there is nowhere else to go.
@@ -91,9 +89,7 @@ class DeadLetters:
 
     def _log_failure(self, why: str) -> None:
         """Log why letters could not be written, now and then; how many it were is told with the losses."""
-        now = trio.current_time()
-        if now >= self._quiet_until:
-            self._quiet_until = now + _LOG_INTERVAL
+        if self._failures.again():
             self._logger.error("dead letters cannot be written: %s", why)
 
 

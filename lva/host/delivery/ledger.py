@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 
 from typing_extensions import TypedDict
 
@@ -116,16 +116,5 @@ class Ledger:
 
     def as_dict(self) -> LedgerCounts:
         """Return the counts for status pages and the receipt."""
-        return {
-            "accepted": self.accepted,
-            "delivered": self.delivered,
-            "rejected": self.rejected,
-            "dropped": dict(self.dropped),
-            "queued": self.queued,
-            "in_flight": self.in_flight,
-            "kept": self.kept,
-            "recovered": self.recovered,
-            "refused": self.refused,
-            "filtered": self.filtered,
-            "retries": self.retries,
-        }
+        counts = {name: getattr(self, name) for name in self.__slots__}
+        return cast("LedgerCounts", {**counts, "dropped": dict(self.dropped)})

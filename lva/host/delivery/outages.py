@@ -5,15 +5,13 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
-from dataclasses import dataclass
 from typing import Final
 
 import trio
 
 from lva.contract import PartialDeliveryError, PermanentDeliveryError, RetryLaterError
+from lva.recurring import Recurring
 
-#: How long, in seconds, a failure like the last one is only counted and not logged again.
-_LOG_INTERVAL: Final = 10.0
 _EXPECTED: Final = (
     RetryLaterError,
     PermanentDeliveryError,
@@ -54,15 +52,6 @@ def is_expected(error: BaseException | None) -> bool:
     return any(f"{cls.__module__}.{cls.__qualname__}" in _OF_CLIENTS for cls in type(error).__mro__)
 
 
-@dataclass(slots=True)
-class _Logged:
-    """The last failure of a kind that was logged, and how many like it were not."""
-
-    why: str
-    quiet_until: float
-    unlogged: int = 0
-
-
 class FailureLog:
     """Logs failed calls: the first of its kind, with its traceback if worth it, then one in a while.
 
@@ -74,7 +63,7 @@ class FailureLog:
     def __init__(self, what: str, logger: logging.Logger) -> None:
         self._what = what
         self._logger = logger
-        self._logged: dict[str, _Logged] = {}
+        self._last: dict[str, tuple[str, Recurring]] = {}  # why, by the kind of the outcome
 
     def note(self, why: str, outcome: str, kind: str, error: BaseException | None) -> None:
         """Log a failure, unless it is like the last one.
@@ -85,15 +74,15 @@ class FailureLog:
             kind: Of the outcome.
             error: What was raised.
         """
-        now = trio.current_time()
-        last = self._logged.get(kind)
-        new = last is None or last.why != why
-        if last is not None and not new and now < last.quiet_until:
-            last.unlogged += 1
+        last, recurring = self._last.get(kind, ("", None))
+        if recurring is None or last != why:
+            recurring = Recurring(trio.current_time)
+            self._last[kind] = why, recurring
+        news = recurring.again()
+        if not news:
             return
-        traced = new and worth_a_traceback(error, self._logger)
-        more = f" ({last.unlogged} more like it were not logged)" if last and last.unlogged else ""
-        self._logged[kind] = _Logged(why, now + _LOG_INTERVAL)
+        traced = recurring.count == 1 and worth_a_traceback(error, self._logger)
+        more = f" ({news - 1} more like it were not logged)" if news > 1 else ""
         self._logger.warning(
             "%s %s; %s%s",
             self._what,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -16,14 +15,14 @@ from lva.host.delivery.segment import Segment
 from lva.host.delivery.spool_file import Row, Rows, SpoolFile
 from lva.host.process.threads import in_thread
 from lva.logs import brief
+from lva.recurring import Recurring
 
 #: Most runs of rows that one commit makes one row of: a commit is to be short.
 _RUNS: Final = 10
 #: How long, in seconds, points gather before a group commit.
 COMMIT_INTERVAL: Final = 0.05
-#: How long, in seconds, to wait after a commit that failed, and until it is logged again.
+#: How long, in seconds, to wait after a commit that failed.
 _RETRY: Final = 1.0
-_LOG_INTERVAL: Final = 10.0
 
 #: Told of segments that were written, each with its size on disk, with the books open.
 Written = Callable[[Iterable[tuple[Segment, int]]], None]
@@ -61,7 +60,7 @@ class SpoolWriter:
         self._token = trio.lowlevel.current_trio_token()
         self._thread = trio.CapacityLimiter(1)
         self._scope = trio.CancelScope()
-        self._quiet_until = -math.inf
+        self._failures = Recurring(trio.current_time)
 
     def begin(self, segment: Segment) -> None:
         """Let a new segment be the open one."""
@@ -171,9 +170,7 @@ class SpoolWriter:
         return sizes
 
     def _log_failure(self, error: Exception) -> None:
-        now = trio.current_time()
-        if now >= self._quiet_until:
-            self._quiet_until = now + _LOG_INTERVAL
+        if self._failures.again():
             self._logger.error(
                 "the spool cannot be written: %s; points stay in memory, within their limits",
                 brief(error),

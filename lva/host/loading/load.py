@@ -36,9 +36,9 @@ from lva.host.loading.classes import (
 from lva.host.loading.configuration import PluginClass, configs_of, defaults_of, with_defaults
 from lva.host.loading.finder import PLUGIN_NAME, PluginFileError, PluginFinder, PluginLocation
 from lva.host.plugin_modules import PACKAGE, plugin_step
-from lva.host.process.guard import kept_by
+from lva.host.process.guard import kept_by, state_now
 from lva.host.process.starts import imported
-from lva.host.process.state import closed_descriptors
+from lva.host.process.state import ProcessState, closed_descriptors
 from lva.logs import brief, service_logger
 from lva.settings import PluginSettings, Settings
 
@@ -125,10 +125,11 @@ def load_plugins(settings: Settings) -> list[LoadedPlugin]:
     finder.install()
     luna.install()
     problems = settings_problems(settings, finder)
+    state = state_now()  # once, since to take note of it costs more than to import a small file
     loaded = []
     for name in active_names(settings):
         try:
-            loaded.append(load_plugin(name, settings, finder))
+            loaded.append(load_plugin(name, settings, finder, state))
             problems += spool_problems(settings.state_dir, loaded[-1], loaded[-1].classes)
         except PluginFileError as error:
             problems += [f"plugin {name!r}: {problem}" for problem in error.problems]
@@ -215,13 +216,16 @@ def _unused_tables(settings: Settings, finder: PluginFinder) -> Iterator[str]:
             yield f"plugins.{table}: there is no plugin of that name{hint(table, known)}"
 
 
-def load_plugin(name: str, settings: Settings, finder: PluginFinder) -> LoadedPlugin:
+def load_plugin(
+    name: str, settings: Settings, finder: PluginFinder, state: ProcessState | None = None
+) -> LoadedPlugin:
     """Load one plugin: its module is executed, nothing is instantiated.
 
     Args:
         name: As in `ACTIVE_PLUGINS`, without ``.py``.
         settings: With its table.
         finder: An installed one.
+        state: Of the process; the module may not change it. As it is now, if left out.
 
     Raises:
         PluginFileError: With everything that is wrong with the plugin.
@@ -235,7 +239,7 @@ def load_plugin(name: str, settings: Settings, finder: PluginFinder) -> LoadedPl
     place = finder.locate(name)
     path = place.path
     problems: list[Problem] = []
-    with kept_by(name), imported(name), _signals_kept(path), _descriptors_kept(path):
+    with kept_by(name, state), imported(name), _signals_kept(path), _descriptors_kept(path):
         module = _import(finder, place)
     own = _own_modules(module)
     classes = plugin_classes(own, path, problems)

@@ -31,17 +31,23 @@ _OWN: Final = ("lva-", "Trio thread ")
 _OWN_TASKS: Final = (" from console", " (spool)", " (asyncio loop)")
 
 
+def state_now() -> ProcessState:
+    """Return the state of the process as it is now."""
+    return ProcessState(logging_pieces())
+
+
 @contextlib.contextmanager
-def kept_by(plugin: str) -> Iterator[None]:
+def kept_by(plugin: str, state: ProcessState | None = None) -> Iterator[None]:
     """Put back what the code inside changes, and say so. In the main thread; elsewhere, it does nothing.
 
     Args:
         plugin: Whose code that is.
+        state: What is put back; how things are now, if left out.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    state = ProcessState(logging_pieces())
+    state = state or state_now()
     try:
         yield
     finally:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import _locale
 import _signal  # type: ignore[import-not-found] # the stubs leave it out; `signal` is made of it
+import contextlib
 import gc
 import locale
+import operator
 import os
 import resource
 import signal
@@ -139,16 +141,18 @@ class _Environment:
     def __init__(self) -> None:
         self._object = os.environ
         self._first = dict(os.environ)
-        self._names = frozenset(_raw_environment())
+        names, first = [*map(os.fsencode, _VARIABLES)], _raw_environment()
+        self._values = {name: first.get(name) for name in names}
+        self._names = tuple(first)
 
     def read(self) -> list[str]:
         """Return the names of those that differ from the start."""
         if os.environ is not self._object:
             return ["os.environ itself"]
-        get, first = os.environ.get, self._first
-        changed = {name for name in _VARIABLES if get(name) != first.get(name)}
-        gone = self._names - _raw_environment().keys()
-        return sorted(changed | {os.fsdecode(name) for name in gone})
+        now = _raw_environment()
+        changed = [name for name, value in self._values.items() if now.get(name) != value]
+        changed += [name for name in self._names if name not in now]
+        return sorted({*map(os.fsdecode, changed)})
 
     def put_back(self, _: Value) -> None:
         """Make them what they were."""
@@ -169,17 +173,22 @@ class _Modules:
     """The modules that were imported when this was made, but for plugins', which come and go."""
 
     def __init__(self) -> None:
-        self._first = dict(sys.modules)
+        self._keep(dict(sys.modules))
+
+    def _keep(self, modules: dict[str, Any]) -> None:
+        self._first = modules
+        self._all, self._of = tuple(modules.values()), operator.itemgetter(*modules)
 
     def read(self) -> list[str]:
         """Return the names of those that are gone or replaced."""
-        if self._first.items() <= sys.modules.items():
-            return []
+        with contextlib.suppress(KeyError):
+            if self._of(sys.modules) == self._all:  # much faster than one by one
+                return []
         now = sys.modules.get
         changed = [name for name, module in self._first.items() if now(name) is not module]
-        for name in filter(self._is_a_plugin, changed):
-            del self._first[name]
-        return [name for name in changed if name in self._first]
+        plugins = {name for name in changed if self._is_a_plugin(name)}
+        self._keep({name: item for name, item in self._first.items() if name not in plugins})
+        return [name for name in changed if name not in plugins]
 
     def _is_a_plugin(self, name: str) -> bool:
         return name == PACKAGE or is_plugin_module(getattr(self._first[name], "__dict__", {}))

@@ -36,15 +36,21 @@ class ProcessState:
 
     def __init__(self, more: Iterable[Piece] = ()) -> None:
         self._pieces: Sequence[Piece] = (*all_pieces(), *more)
-        self._values = [*map(_read, self._pieces)]
+        self._values = self._read()
 
     def put_back(self) -> list[Change]:
         """Put back whatever has changed; return what that was.
 
         What cannot be put back stays, and counts as it is from now on.
         """
-        now = [*map(_read, self._pieces)]
+        now = self._read()
         return [] if _same(now, self._values) else list(self._changes(now))
+
+    def _read(self) -> list[Value]:
+        try:
+            return [piece.read() for piece in self._pieces]
+        except Exception:  # noqa: BLE001 - as where there is no working directory, or no list of finders
+            return [*map(_read, self._pieces)]
 
     def _changes(self, now: Sequence[Value]) -> Iterator[Change]:
         for index, (piece, before, value) in enumerate(
@@ -82,7 +88,7 @@ def _is_open(number: int) -> bool:
 def _read(piece: Piece) -> Value:
     try:
         return piece.read()
-    except Exception as error:  # noqa: BLE001 - as where there is no working directory, or no list of finders
+    except Exception as error:  # noqa: BLE001 - as above
         return f"unreadable ({type(error).__name__})"
 
 

@@ -5,21 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from lva.errors import counted
 from lva.host.watch.stacks import Line, formatted, place_in
 from lva.host.watch.uses import WHAT, Block, Blocked, LoopUses
 from lva.logs import plugin_logger, service_logger
+from lva.recurring import Recurring
 
 LOGGER: Final = service_logger("lva.host")
 
-#: For how long, in seconds, further blocks at the same line are only counted and not logged.
-LOG_INTERVAL: Final = 10.0
 #: What goes on for so long, in seconds, is logged before it has ended.
 LONG: Final = 1.0
-#: How many lines are remembered for that.
+#: Of how many lines it is remembered when they were last reported.
 _MOST_PLACES: Final = 1000
 UNSEEN: Final = "a line that was not seen"
 
@@ -41,14 +39,6 @@ class Culprit(NamedTuple):
         return place_in(self.stack, self.plugin) if self.stack else UNSEEN
 
 
-@dataclass(slots=True)
-class _Quiet:
-    """Until when a place is not logged, and how many blocks there were not."""
-
-    until: float = 0.0
-    unlogged: int = 0
-
-
 class Reporter:
     """Reports blocks. In the watching thread only; times are `time.perf_counter()`'s.
 
@@ -58,7 +48,7 @@ class Reporter:
 
     def __init__(self, uses: LoopUses) -> None:
         self.uses = uses
-        self._quiet: dict[tuple[str | None, str], _Quiet] = {}
+        self._places: dict[tuple[str | None, str], Recurring] = {}
 
     def report(self, culprit: Culprit, begun: float, seconds: float) -> None:
         """Report a block of the service's event loop that has ended."""
@@ -89,17 +79,14 @@ class Reporter:
 
     def log(self, culprit: Culprit, said: str, place: str | None = None) -> bool:
         """Log a line and the stack, unless this place was logged just now; return whether it was."""
-        now = time.perf_counter()
         key = culprit.plugin, place or culprit.where
-        quiet = self._quiet.get(key, _Quiet())
-        if now < quiet.until:
-            quiet.unlogged += 1
+        if key not in self._places and len(self._places) >= _MOST_PLACES:
+            self._places.clear()
+        news = self._places.setdefault(key, Recurring(time.perf_counter)).again()
+        if not news:
             return False
-        if quiet.unlogged:
-            said += f"; {counted(quiet.unlogged, 'more time')} since that was last reported"
-        if len(self._quiet) >= _MOST_PLACES:
-            self._quiet.clear()
-        self._quiet[key] = _Quiet(now + LOG_INTERVAL)
+        if news > 1:
+            said += f"; {counted(news - 1, 'more time')} since that was last reported"
         warn(culprit.plugin, said, formatted(culprit.stack) if culprit.stack else None)
         return True
 

@@ -7,9 +7,10 @@ import logging
 import pytest
 
 from lva.host.watch import reports
-from lva.host.watch.reports import LOG_INTERVAL, UNSEEN, Culprit, OpenReport, Reporter
+from lva.host.watch.reports import UNSEEN, Culprit, OpenReport, Reporter
 from lva.host.watch.stacks import Line
 from lva.host.watch.uses import LoopUses
+from lva.recurring import INTERVAL
 
 STACK = [Line("/lib/json.py", 1, "dumps", None), Line("/plugins/a.py", 3, "work", "a")]
 CULPRIT = Culprit("a", STACK)
@@ -69,7 +70,7 @@ def test_the_same_line_is_logged_once_in_a_while_and_counted_always(
     for _ in range(5):
         reporter.report(CULPRIT, now, 0.5)
     assert len(caplog.records) == 1
-    now += LOG_INTERVAL
+    now += INTERVAL
     reporter.report(CULPRIT, now, 0.5)
     assert caplog.records[-1].message.endswith("; 4 more times since that was last reported")
     assert uses.of("a").blocks == 6
@@ -87,7 +88,7 @@ def test_another_line_is_logged_at_once(reporter, caplog):
 def test_what_is_remembered_for_that_is_bounded(reporter):
     for number in range(3000):
         reporter.report(Culprit("a", [Line("/plugins/a.py", number, "f", "a")]), 1.0, 1.0)
-    assert len(reporter._quiet) <= 1000
+    assert len(reporter._places) <= 1000
 
 
 def test_what_is_no_plugin_s_is_logged_and_nobody_s(uses, reporter, caplog):
