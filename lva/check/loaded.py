@@ -86,11 +86,12 @@ def _of_analytics(classes: Iterable[type]) -> Iterator[tuple[FunctionType, str]]
         if not issubclass(cls, BaseAnalyticsPlugin):
             continue
         for name, given in calls.items():
-            function = _own(cls, name)
+            function, bound = _own(cls, name)
             if function is None:
                 continue
-            base = name != "__init__" or "__init__" in function.__code__.co_names
-            if not base or _is_coroutine(function) or not _takes(cls, name, function, given):
+            right = name != "__init__" or "__init__" in function.__code__.co_names
+            right = right and not inspect.iscoroutinefunction(function)
+            if not right or not _takes(function, bound + len(given)):
                 yield function, name
 
 
