@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import av
+import av.error
 
 from lva.video.failures import ConnectionLostError, failure_of
 from lva.video.pictures import Pictures, open_regular
@@ -38,15 +39,24 @@ def open_source(source: Mapping[str, Any], timeout: float) -> Any:
         raise
     except Exception as error:
         failure = failure_of(error)
-        if source["kind"].startswith("rtsp") and failure.code == "invalid_data":
-            failure = ConnectionLostError(
-                "connection_failed", "the server closed the connection, or speaks no RTSP"
-            )
+        if source["kind"].startswith("rtsp"):
+            failure = _of_rtsp(failure, error)
         if source["live"] and time.monotonic() - began >= _NEARLY * timeout:
             raise ConnectionLostError(
                 "timeout", f"nothing that can be shown within {timeout:g} s"
             ) from error
         raise failure from error
+
+
+def _of_rtsp(failure: ConnectionLostError, error: Exception) -> ConnectionLostError:
+    """Say what FFmpeg's errors mean where the protocol is RTSP."""
+    if failure.code == "invalid_data":
+        text = "the server closed the connection, or speaks no RTSP"
+    elif isinstance(error, av.error.HTTPOtherClientError):
+        text = "the server refuses to play; there may be no video in it"
+    else:
+        return failure
+    return ConnectionLostError("connection_failed", text)
 
 
 def _open(source: Mapping[str, Any], timeout: float, **more: Any) -> Any:
