@@ -17,6 +17,10 @@ def spec(source: str) -> dict[str, object]:
         "name": "door",
         "source": parse_source(source).as_message(),
         "timeout": 3,
+        "rate": None,
+        "roi": None,
+        "droi": None,
+        "priority": 0,
         "analytics": [],
     }
 
