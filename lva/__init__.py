@@ -4,6 +4,7 @@ This is what a plugin author imports.
 """
 
 from lva.admin import admin_only
+from lva.api_bodies import request_body, response
 from lva.contract import (
     AnalyticsEvent,
     AnalyticsInfo,
@@ -54,6 +55,8 @@ __all__ = [
     "admin_only",
     "pluginHTTPResponse",
     "query_parameter",
+    "request_body",
+    "response",
 ]
 
 __version__ = "0.1.0"

@@ -18,6 +18,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, RequestRedirect, Rule
 
 from lva.admin import pass_on_admin_only
+from lva.api_bodies import pass_on_bodies
 from lva.contract import BaseBackgroundHandler, PluginApp, RouteHandler
 from lva.query_parameters import pass_on_query_parameters
 
@@ -420,5 +421,6 @@ def _bound(
     # Not what it inherits: the base class's text says nothing of this route.
     bound.__doc__ = getattr(handler, name).__doc__ or handler.__doc__
     pass_on_query_parameters(getattr(handler, name), bound)
+    pass_on_bodies(getattr(handler, name), bound)
     pass_on_admin_only(getattr(handler, name), bound)
     return bound

@@ -26,8 +26,11 @@ from lva import (
     admin_only,
     pluginHTTPResponse,
     query_parameter,
+    request_body,
+    response,
 )
 from lva.user_paths import absolute
+from lva.video import api
 from lva.video.admission import Admission
 from lva.video.codes import ENDED, StreamState
 from lva.video.definition import StreamDefinition
@@ -181,6 +184,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
     @query_parameter(
         "offset", "Streams to leave out.", {"type": "integer", "minimum": 0, "default": 0}
     )
+    @response(200, "A page of streams.", api.STREAMS)
     async def listing(self, request: Any) -> dict[str, Any]:
         """Answer GET /streams: all streams, oldest first, a page at a time."""
         status, name, analytics = map(request.args.get, ("status", "name", "analytics"))
@@ -198,6 +202,8 @@ class StreamsPlugin(BaseBackgroundPlugin):
         page = found[offset : offset + limit]
         return {"streams": [stream.status() for stream in page], "total": len(found)}
 
+    @request_body(api.DEFINITION)
+    @response(201, "Made, and kept.", api.IDENTITY, links=["stream_id"])
     @admin_only
     async def create(self, request: Any) -> PluginResponse:
         """Answer POST /streams: 201 and the id of the new stream."""
@@ -205,17 +211,21 @@ class StreamsPlugin(BaseBackgroundPlugin):
         headers = {"Location": f"/{self.app.name}/{stream.id}", **_etag(stream)}
         return pluginHTTPResponse(201, _identity(stream), headers)
 
+    @response(200, "The stream as it is now.", api.STREAM)
     async def one(self, request: Any, stream_id: str) -> PluginResponse:
         """Answer GET /streams/ID: its state, account of frames, input and worker."""
         stream = self._table.get(stream_id)
         return pluginHTTPResponse(200, stream.status(), _etag(stream))
 
+    @response(200, "The definition.", api.DEFINITION)
     @admin_only
     async def definition(self, request: Any, stream_id: str) -> PluginResponse:
         """Answer GET /streams/ID/definition: what a PUT may send back, the source without a password."""
         stream = self._table.get(stream_id)
         return pluginHTTPResponse(200, stream.defined(), _etag(stream))
 
+    @request_body(api.DEFINITION)
+    @response(200, "Changed, and kept.", api.IDENTITY)
     @admin_only
     async def replace(self, request: Any, stream_id: str) -> PluginResponse:
         """Answer PUT /streams/ID: another definition, and the next version.
@@ -226,23 +236,27 @@ class StreamsPlugin(BaseBackgroundPlugin):
         stream = await _carried_out(self._table.replace, stream_id, await _body(request), versions)
         return pluginHTTPResponse(200, _identity(stream), _etag(stream))
 
+    @request_body(api.ACTION)
+    @response(200, "Done.", api.ACTED)
     @admin_only
     async def patch(self, request: Any, stream_id: str) -> dict[str, Any]:
         """Answer PATCH /streams/ID: ``{"action": "stop"}`` or ``{"action": "resume"}``."""
         body = await _body(request)
         action = body.get("action") if len(body) == 1 else None
-        if action not in {"stop", "resume"}:
+        if action not in ("stop", "resume"):
             raise BadRequest('The body is {"action": "stop"} or {"action": "resume"}.')
         work = self._table.stop if action == "stop" else self._table.resume
         stream = await _carried_out(work, stream_id)
         return {"stream_id": stream.id, "status": stream.state.value}
 
+    @response(204, "Its worker has ended.")
     @admin_only
     async def remove(self, request: Any, stream_id: str) -> PluginResponse:
         """Answer DELETE /streams/ID: 204; its worker has ended then."""
         await _carried_out(self._table.remove, stream_id)
         return pluginHTTPResponse(204)
 
+    @response(200, "The last changes.", api.LOGS)
     async def logs(self, request: Any, stream_id: str) -> dict[str, Any]:
         """Answer GET /streams/ID/logs: its changes, newest first."""
         return {"logs": list(reversed(self._table.get(stream_id).log))}
@@ -255,6 +269,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
     @query_parameter(
         "before", "Only events with a smaller number: the next page.", {"type": "integer"}
     )
+    @response(200, "A page of events.", api.EVENTS)
     async def events(self, request: Any, stream_id: str) -> dict[str, Any]:
         """Answer GET /streams/ID/events: the newest first, of those that are kept in memory."""
         stream = self._table.get(stream_id)
@@ -267,6 +282,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
             following = f"{request.path}?limit={limit}&before={page[-1].number}"
         return {"events": [event.as_dict() for event in page], "next": following}
 
+    @response(200, "The picture.", media_type="image/jpeg")
     async def picture(self, request: Any, stream_id: str, number: int) -> PluginResponse:
         """Answer GET /streams/ID/events/N.jpg: the picture of an event, while it is kept in memory."""
         picture = self._table.get(stream_id).events.picture(number)
@@ -276,6 +292,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
         return pluginHTTPResponse(200, picture, headers)
 
     @query_parameter("stream", "Only the stream of this id or name.")
+    @response(200, "Events, as they come.", media_type="text/event-stream")
     async def live(self, request: Any) -> Response:
         """Answer GET /streams/live: server-sent events, of how the streams are and what happens."""
         only = request.args.get("stream")
@@ -297,6 +314,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
         "Of the JPEG.",
         {"type": "integer", "minimum": QUALITY[0], "maximum": QUALITY[1], "default": QUALITY[2]},
     )
+    @response(200, "The picture.", media_type="image/jpeg")
     async def preview(self, request: Any, stream_id: str) -> PluginResponse:
         """Answer GET /streams/ID/preview.jpg: a picture that is made now, or else the last one.
 
@@ -319,6 +337,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
         }
         return pluginHTTPResponse(200, found.jpeg, headers)
 
+    @response(200, "The analytics plugins.", api.ANALYTICS)
     async def analytics(self, request: Any) -> dict[str, Any]:
         """Answer GET /analytics: the analytics plugins, and the schema of their parameters."""
         return {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+import re
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -13,6 +15,7 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
 )
 
@@ -77,15 +80,29 @@ class Autorestart(Strict):
     delay: float = Field(60.0, ge=0.1, le=86_400, description="Seconds before each, with jitter.")
 
 
-def _midnight(value: Any) -> Any:
-    return "00:00" if value == "24:00" else value
+_CLOCK = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?")
+_CLOCK_OR_END = re.compile(rf"{_CLOCK.pattern}|24:00(:00)?")
+
+
+def _time(pattern: re.Pattern[str]) -> Any:
+    """Return the type of a time of the day that is written like this; 24:00 is the next midnight."""
+
+    def parse(value: Any) -> dt.time:
+        if isinstance(value, dt.time):
+            return value
+        if not isinstance(value, str) or not pattern.fullmatch(value):
+            raise ValueError("it is a time of the day in the zone of the stream, such as 08:00")
+        return dt.time() if value.startswith("24") else dt.time.fromisoformat(value)
+
+    schema = {"type": "string", "pattern": f"^({pattern.pattern})$"}
+    return Annotated[dt.time, BeforeValidator(parse), WithJsonSchema(schema)]
 
 
 class Interval(Strict):
     """When the stream is worked on; one whose end is before its begin goes on into the next day."""
 
-    begin: dt.time
-    end: Annotated[dt.time, BeforeValidator(_midnight)] = Field(
+    begin: _time(_CLOCK)  # type: ignore[valid-type] # the pattern is a part of it
+    end: _time(_CLOCK_OR_END) = Field(  # type: ignore[valid-type]
         description="24:00 is the end of the day."
     )
     days: list[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]] = Field(
@@ -93,13 +110,6 @@ class Interval(Strict):
         min_length=1,
         description="Days on which it begins.",
     )
-
-    @field_validator("begin", "end")
-    @classmethod
-    def _without_zone(cls, value: dt.time) -> dt.time:
-        if value.tzinfo:
-            raise ValueError("leave the time zone out; the stream's time_zone counts")
-        return value
 
     @field_validator("end")
     @classmethod
@@ -112,6 +122,10 @@ class Interval(Strict):
 def _as_autorestart(value: Any) -> Any:
     """Return what a plain true or false means."""
     return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+
+def _or_boolean(schema: dict[str, Any]) -> None:
+    schema["anyOf"].append({"type": "boolean"})
 
 
 class StreamDefinition(Strict):
@@ -150,6 +164,7 @@ class StreamDefinition(Strict):
     autorestart: Annotated[Autorestart | None, BeforeValidator(_as_autorestart)] = Field(
         None,
         description="attempt_count and delay once the stream has failed; it stays so if left out.",
+        json_schema_extra=_or_boolean,
     )
     timeout: float = Field(3.0, ge=0.1, le=600, description="Seconds without data.")
     analytics_timeout: float = Field(
@@ -207,7 +222,9 @@ def parse_definition(body: Any) -> StreamDefinition:
     Raises:
         WrongKeysError: It is none.
     """
+    if isinstance(body, StreamDefinition):
+        return body
     try:
-        return StreamDefinition.model_validate(body)
+        return StreamDefinition.model_validate_json(json.dumps(body), strict=True)
     except ValidationError as error:
         raise wrong_keys(error) from None

@@ -23,6 +23,8 @@ from werkzeug.routing import (
 )
 
 from lva import __version__
+from lva.admin import is_admin_only
+from lva.api_bodies import DeclaredResponse, request_body_of, responses_of
 from lva.host.routing import Gate, Route
 from lva.query_parameters import query_parameters_of
 from lva.web.problems import MEDIA_TYPE, Problem
@@ -115,6 +117,7 @@ def document(routes: Iterable[Route], resources: Iterable[Resource] = ()) -> dic
             earlier = item.get(verb.lower())
             item[verb.lower()] = operation if earlier is None else _merged(earlier, operation)
     _name_operations(paths)
+    _link(paths)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -259,15 +262,53 @@ def _of_plugin(route: Route, verb: str) -> Schema:
     described: Schema = {"summary": " ".join(summary.split()).removesuffix(".")} if summary else {}
     if rest:
         described["description"] = rest
-    if verb in {"POST", "PUT", "PATCH"}:
+    handler = route.verbs[verb]
+    if is_admin_only(handler):
+        described["security"] = [{TOKEN: []}, {}]
+    if (body := request_body_of(handler)) is not None:
+        content = {"application/json": {"schema": body}}
+        described["requestBody"] = {"required": True, "content": content}
+    elif verb in {"POST", "PUT", "PATCH"}:
         described["requestBody"] = {"content": {"*/*": {}}}
+    declared = {str(item.status): _declared(item) for item in responses_of(handler)}
     described["responses"] = {
-        "2XX": _response_ref("FromPlugin"),
-        "3XX": _response_ref("FromPlugin"),
+        **(declared or {status: _response_ref("FromPlugin") for status in ("2XX", "3XX")}),
         "default": _response_ref("PluginError"),
         "503": _response_ref("Unavailable"),
     }
     return described
+
+
+def _declared(response: DeclaredResponse) -> Schema:
+    """Describe a response that a plugin declares; its links are put in once all operations have ids."""
+    described: Schema = {"description": response.meaning, "headers": _HEADERS}
+    if response.media_type is not None:
+        first = {} if response.schema is None else {"schema": response.schema}
+        described["content"] = {response.media_type: first}
+    if response.links:
+        described["links"] = {name: {} for name in response.links}
+    return described
+
+
+def _link(paths: Mapping[str, Schema]) -> None:
+    """Lead from what a plugin's response names to the operations of that plugin that need it."""
+    every = [operation for item in paths.values() for operation in item.values()]
+    for operation in every:
+        for response in operation["responses"].values():
+            if names := response.pop("links", None):
+                response["links"] = {
+                    f"{name} of {other['operationId']}": {
+                        "operationId": other["operationId"],
+                        "parameters": {name: f"$response.body#/{name}"},
+                    }
+                    for name in names
+                    for other in every
+                    if other["tags"] == operation["tags"] and _variables(other) == [name]
+                }
+
+
+def _variables(operation: Schema) -> list[str]:
+    return [item["name"] for item in operation["parameters"] if item.get("in") == "path"]
 
 
 def _response_ref(name: str) -> Schema:
