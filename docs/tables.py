@@ -198,6 +198,22 @@ def picture_health_config() -> str:
     return config_of(Config)
 
 
+def callbacks_config() -> str:
+    """Return the table of the configuration of `callbacks`."""
+    from lva.plugins.callbacks import Config
+
+    return config_of(Config)
+
+
+def callback_keys() -> str:
+    """Return the tables of the keys of a callback, of its conditions, and of what they say of values."""
+    from lva.video.callbacks import Callback, Conditions, Where
+
+    titles = ["", "In ``conditions``:", "In each of ``where``:"]
+    tables = map(config_of, (Callback, Conditions, Where))
+    return "\n\n".join(f"{title}\n\n{table}" for title, table in zip(titles, tables, strict=True))
+
+
 def stream_definition() -> str:
     """Return the table of the keys of a stream's definition."""
     from lva.video.definition import StreamDefinition
@@ -290,6 +306,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "codes-config": codes_config,
     "picture-health-config": picture_health_config,
     "stream-definition": stream_definition,
+    "callbacks-config": callbacks_config,
+    "callback-keys": callback_keys,
     "streams-config": streams_config,
     "file-config": file_config,
     "webhook-config": webhook_config,

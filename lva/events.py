@@ -74,6 +74,18 @@ EVENT_TYPES: Final[Mapping[str, EventType]] = MappingProxyType(
 _BY_CLASS: Final = {event.item: event for event in EVENT_TYPES.values()}
 
 
+def name_of(item: Any) -> str:
+    """Return the name of the event type that an item is of."""
+    return _type_of(item).name
+
+
+def _type_of(item: Any) -> EventType:
+    event = _BY_CLASS.get(type(item))
+    if event is None:  # of a derived class, such as one of points
+        event = next(event for cls, event in _BY_CLASS.items() if isinstance(item, cls))
+    return event
+
+
 def check_names(names: Iterable[str]) -> None:
     """Refuse names of event types that there are not.
 
@@ -87,10 +99,7 @@ def check_names(names: Iterable[str]) -> None:
 
 def encode(item: Any) -> Any:
     """Return an item of any event type as it stands in a spool."""
-    event = _BY_CLASS.get(type(item))
-    if event is None:  # of a derived class, such as one of points
-        event = next(event for cls, event in _BY_CLASS.items() if isinstance(item, cls))
-    return event.encode(item)
+    return _type_of(item).encode(item)
 
 
 def decode(value: Any) -> Any:

@@ -36,7 +36,7 @@ from lva.host.loading.load import load_plugins
 from lva.host.runtimes.loop import LINGER
 from lva.host.runtimes.own_tasks import HELD_GRACE, RETRIEVAL_GRACE
 from lva.luna import MODULES
-from lva.plugins import batching_example, file, history, influx, otlp, webhook
+from lva.plugins import batching_example, callbacks, file, history, influx, otlp, webhook
 from lva.settings import ENV_PREFIX, PluginSettings, Settings, keys_of
 from lva.testing.blocks import BLOCK_LIMIT
 from lva.testing.virtual import LOOP_PATIENCE, SOCKET_PATIENCE, THREAD_PATIENCE
@@ -205,7 +205,9 @@ def test_every_key_of_the_pair_is_documented(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "plugin", [file, influx, otlp, webhook], ids=["file", "influx", "otlp", "webhook"]
+    "plugin",
+    [callbacks, file, influx, otlp, webhook],
+    ids=["callbacks", "file", "influx", "otlp", "webhook"],
 )
 def test_every_key_of_a_sink_is_documented(plugin: ModuleType) -> None:
     name = plugin.__name__.rpartition(".")[2]

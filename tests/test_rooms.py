@@ -45,7 +45,8 @@ IN_WORKER = (
 )
 #: What both sides may import of the rest of the package.
 GROUND = (
-    "admin", "api_bodies", "contract", "errors", "points", "query_parameters", "stream_events", "wrong_keys",
+    "admin", "api_bodies", "contract", "errors", "http_targets", "points", "query_parameters",
+    "stream_events", "wrong_keys",
 )  # fmt: skip
 FILES = {
     ".".join(("lva", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path

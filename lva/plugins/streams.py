@@ -32,6 +32,7 @@ from lva import (
 from lva.user_paths import absolute
 from lva.video import api
 from lva.video.admission import Admission
+from lva.video.callbacks import CALLBACKS
 from lva.video.codes import ENDED, StreamState
 from lva.video.definition import StreamDefinition
 from lva.video.feed import Feed, TooManyReadersError
@@ -155,10 +156,19 @@ class StreamsPlugin(BaseBackgroundPlugin):
             raise WrongKeysError(*wrong)
         return specs
 
+    def _check_callbacks(self, body: Mapping[str, Any]) -> None:
+        """Refuse callbacks that nobody would send."""
+        if body.get("callbacks") and not any(
+            "Callbacks" in plugin["classes"] for plugin in self.app.plugins()
+        ):
+            wrong = WrongKey(("callbacks",), "no plugin sends them; activate the plugin callbacks")
+            raise RequestProblem(400, str(wrong), "wrong_definition", errors=[wrong.as_dict()])
+
     # What happens.
 
     def changed(self, change: StreamChange) -> None:
-        """Publish a change of a stream's state."""
+        """Publish a change of a stream's state; from then on, its callbacks are those of its definition."""
+        CALLBACKS.set(change.stream_id, self._table.get(change.stream_id).definition.callbacks)
         self._feed.changed(change)
         self.app.publish("stream_event", [event_of(change, self.config.account_id)])
         self.app.publish("monitoring_event", points_of_change(change))
@@ -207,7 +217,9 @@ class StreamsPlugin(BaseBackgroundPlugin):
     @admin_only
     async def create(self, request: Any) -> PluginResponse:
         """Answer POST /streams: 201 and the id of the new stream."""
-        stream = await _carried_out(self._table.create, await _body(request))
+        body = await _body(request)
+        self._check_callbacks(body)
+        stream = await _carried_out(self._table.create, body)
         headers = {"Location": f"/{self.app.name}/{stream.id}", **_etag(stream)}
         return pluginHTTPResponse(201, _identity(stream), headers)
 
@@ -232,8 +244,9 @@ class StreamsPlugin(BaseBackgroundPlugin):
 
         The header If-Match, or a version in the body, names the version that this one is to follow.
         """
-        versions = _versions(request)
-        stream = await _carried_out(self._table.replace, stream_id, await _body(request), versions)
+        body, versions = await _body(request), _versions(request)
+        self._check_callbacks(body)
+        stream = await _carried_out(self._table.replace, stream_id, body, versions)
         return pluginHTTPResponse(200, _identity(stream), _etag(stream))
 
     @request_body(api.ACTION)
@@ -253,7 +266,9 @@ class StreamsPlugin(BaseBackgroundPlugin):
     @admin_only
     async def remove(self, request: Any, stream_id: str) -> PluginResponse:
         """Answer DELETE /streams/ID: 204; its worker has ended then."""
+        stream = self._table.get(stream_id)
         await _carried_out(self._table.remove, stream_id)
+        CALLBACKS.set(stream.id, ())
         return pluginHTTPResponse(204)
 
     @response(200, "The last changes.", api.LOGS)

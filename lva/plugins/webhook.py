@@ -15,7 +15,6 @@ import base64
 import hashlib
 import hmac
 import logging
-import re
 import ssl
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -49,6 +48,7 @@ from lva import (
 from lva.contract import Published
 from lva.errors import counted
 from lva.http_replies import beginning, is_page, not_about_points, one_line, retry_after, root_of
+from lva.http_targets import check_headers, check_url, origin, private_words
 from lva.user_paths import absolute
 
 #: A point, or an event, and its JSON.
@@ -60,12 +60,6 @@ READ_BYTES, READ_SECONDS, SHOWN = 4096, 1.0, 200
 MOST_REDIRECTS = 5
 #: Whoever calls fewer bytes than this too large says nothing of the point in them.
 LEAST_TOO_LARGE = 1024
-HEADER_NAME = re.compile(
-    r"(?!(?:webhook-.*|content-(?:type|length|encoding)|transfer-encoding|connection)\Z)"
-    r"[!#$%&'*+.^_`|~0-9a-z-]+",
-    re.IGNORECASE,
-)
-HEADER_VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
 class Config(BaseModel):
@@ -99,20 +93,13 @@ class Config(BaseModel):
     @field_validator("url")
     @classmethod
     def _check_url(cls, value: SecretStr) -> SecretStr:
-        with suppress(httpx.InvalidURL):
-            url = httpx.URL(value.get_secret_value())
-            if url.scheme in {"http", "https"} and url.host and not (url.userinfo or url.fragment):
-                return value
-        raise ValueError("a URL is like https://example.org/path; a password belongs into headers")
+        check_url(value.get_secret_value())
+        return value
 
     @field_validator("headers")
     @classmethod
     def _check_headers(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
-        for name, value in headers.items():
-            if not HEADER_NAME.fullmatch(name):
-                raise ValueError(f"{name!r} is no header's name, or one that the plugin sets")
-            if not HEADER_VALUE.fullmatch(value.get_secret_value()):
-                raise ValueError(f"the value of {name} must be printable ASCII text")
+        check_headers({name: value.get_secret_value() for name, value in headers.items()})
         return headers
 
     @field_validator("secret")
@@ -153,7 +140,8 @@ class Webhook(BaseEventPlugin):
     async def initialize(self) -> None:
         url = httpx.URL(self.config.url.get_secret_value())
         self._receiver = origin(url)
-        self._private = private_words(self.config, url)
+        headers = self.config.headers.values()
+        self._private = private_words(url, [value.get_secret_value() for value in headers])
         self._limit = trio.CapacityLimiter(1)  # no other plugin's threads
         self._piece_bytes: int = self.config.max_bytes
         self._leaves_out = False  # whether it was told that pictures are
@@ -354,17 +342,3 @@ def keeps_safe(reply: httpx.Response) -> bool:
     old, new = reply.request.url, reply.next_request.url
     same_host = new.host == old.host and new.scheme in {old.scheme, "https"}
     return same_host and reply.status_code in {307, 308}
-
-
-def origin(url: httpx.URL) -> str:
-    """Return the part of a URL that is no secret."""
-    return f"{url.scheme}://{url.netloc.decode()}"
-
-
-def private_words(config: Config, url: httpx.URL) -> re.Pattern[str]:
-    """Return a pattern for what an answer may quote of the URL and the headers, whole or in part."""
-    texts = [value.get_secret_value() for value in config.headers.values()]
-    texts.append(url.raw_path.decode())
-    words = {word for text in texts for word in [text, *re.split(r"[\s/?&=]+", text)]}
-    longest_first = sorted((word for word in words if len(word) > 5), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")

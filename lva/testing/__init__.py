@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lva.points import MonitoringPoint
+from lva.contract import Published
 from lva.testing import contract
 from lva.testing.blocks import BLOCK_LIMIT
 from lva.testing.captured import CapturedLog
@@ -64,7 +64,7 @@ def check_plugin(
 
 def check_event_contract(
     source: Source,
-    points: Sequence[MonitoringPoint] | None = None,
+    points: Sequence[Published] | None = None,
     config: Config = None,
     settings: Mapping[str, Any] | None = None,
     *,

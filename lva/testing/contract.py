@@ -10,9 +10,9 @@ from typing import Any
 
 import trio
 
-from lva.points import MonitoringPoint
+from lva.contract import Published
 from lva.testing.blocks import BLOCK_LIMIT
-from lva.testing.delivery_check import DeliveryCheck, marked, numbered_points
+from lva.testing.delivery_check import DeliveryCheck, marked
 from lva.testing.lifecycle import LifeCycle
 from lva.testing.report import Report
 from lva.testing.runs import Config, Runs
@@ -57,7 +57,7 @@ def check_plugin(
 
 def check_event_contract(
     source: Source,
-    points: Sequence[MonitoringPoint] | None = None,
+    points: Sequence[Published] | None = None,
     config: Config = None,
     settings: Mapping[str, Any] | None = None,
     *,
@@ -75,8 +75,9 @@ def check_event_contract(
 
     Args:
         source: The path of a file or package, a plugin's name, or the text of a plugin.
-        points: What is sent; points like those of requests if left out. With a world, they get a tag
-            ``lva_point``, by which they are known again.
+        points: What is sent; points like those of requests, and events of each other type that the plugin
+            gets, if left out. With a world, they get a tag ``lva_point``, by which they are known again;
+            events have it in their data or their reason.
         config: What `[plugins.NAME.config]` holds, or a function that makes it for a `World`.
         settings: The host's keys of `[plugins.NAME]`.
         world: Makes the outside world for each run. Without one, it is an `HttpWorld` if `config` is a
@@ -98,13 +99,11 @@ def check_event_contract(
             "there are no points to send; leave `points` out for some like those of requests"
         )
     make_world = world if world is not None else HttpWorld if callable(config) else None
-    if points is None:
-        points = numbered_points()
-    elif make_world is not None:
+    if points is not None and make_world is not None:
         points = marked(points)
     with subject_of(source) as subject:
         runs = Runs(subject, config, settings, block_limit, make_world)
-        return DeliveryCheck(runs, points, ordered).run()
+        return DeliveryCheck(runs, points or (), ordered).run()
 
 
 def _check_outside() -> None:

@@ -5,15 +5,23 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
-from typing import Any, Final
+from dataclasses import replace
+from itertools import groupby, pairwise
+from typing import Any, Final, overload
 
 import trio
 
 from lva.contract import PartialDeliveryError
 from lva.errors import counted
+from lva.events import name_of
 from lva.host.life.states import ENDED, State
 from lva.points import MonitoringPoint
+from lva.stream_events import (
+    ANALYTICS_EVENT_NAME,
+    STREAM_EVENT_NAME,
+    StreamAnalyticsEvent,
+    StreamEvent,
+)
 from lva.testing.places import Place
 from lva.testing.probe import HANDLE, InjectedError, Plan, worth_stopping_at
 from lva.testing.report import Breach, Report
@@ -22,6 +30,9 @@ from lva.testing.trial import Trial, crash_problem
 from lva.testing.work import WORK, leave_to_work
 from lva.testing.world import Behaviour, World, mark
 
+#: The stream of the kit's events, and when it all began, in Unix seconds.
+STREAM_ID: Final = "00000000-0000-4000-8000-000000000001"
+_BEGIN: Final = 1_700_000_000.0
 #: How many points are sent, and in how many chunks.
 COUNT: Final = 24
 _CHUNK: Final = 5
@@ -49,32 +60,79 @@ _CLAIM_HINT: Final = (
 )
 
 
-def numbered_points(count: int = COUNT) -> list[MonitoringPoint]:
-    """Return points like those of requests, which can be told apart wherever they arrive."""
-    return [
-        MonitoringPoint(
-            "requests",
-            1_700_000_000.0 + number,
-            {
-                "service": "luna-video-agent",
-                "route": "GET:/cameras",
-                "status_code": 200,
-                "point": mark(number),
-            },
-            {"request_id": f"1700000000,{mark(number)}", "execution_time": 0.01, "n": number},
-        )
-        for number in range(count)
-    ]
+@overload
+def numbered_points(count: int = COUNT) -> list[MonitoringPoint]: ...
+@overload
+def numbered_points(count: int, events: Sequence[str]) -> list[Any]: ...
+def numbered_points(count: int = COUNT, events: Sequence[str] = ("monitoring_event",)) -> list[Any]:
+    """Return points like those of requests, which can be told apart wherever they arrive.
+
+    Args:
+        count: How many.
+        events: Of which event types, in turn: of others than ``monitoring_event`` it returns events.
+    """
+    return [_NUMBERED[events[number % len(events)]](number) for number in range(count)]
 
 
-def marked(points: Iterable[MonitoringPoint]) -> list[MonitoringPoint]:
-    """Return somebody's points with a tag by which they can be told apart."""
-    return [
-        MonitoringPoint(
-            point.series, point.time, {**point.tags, "lva_point": mark(number)}, point.fields
-        )
-        for number, point in enumerate(points)
-    ]
+def _request(number: int) -> MonitoringPoint:
+    return MonitoringPoint(
+        "requests",
+        _BEGIN + number,
+        {
+            "service": "luna-video-agent",
+            "route": "GET:/cameras",
+            "status_code": 200,
+            "point": mark(number),
+        },
+        {"request_id": f"1700000000,{mark(number)}", "execution_time": 0.01, "n": number},
+    )
+
+
+def _change(number: int) -> StreamEvent:
+    return StreamEvent(
+        STREAM_ID,
+        "door",
+        "in_progress",
+        f"{mark(number)} of the kit",
+        "pending",
+        time=_BEGIN + number,
+    )
+
+
+def _seen(number: int) -> StreamAnalyticsEvent:
+    data = {"point": mark(number), "n": number}
+    picture = b"\xff\xd8 no real picture \xff\xd9"
+    return StreamAnalyticsEvent(
+        STREAM_ID, "door", "motion", "motion_start", number + 1, _BEGIN + number, data, picture,
+        number=number + 1,
+    )  # fmt: skip
+
+
+_NUMBERED: Final[dict[str, Callable[[int], Any]]] = {
+    "monitoring_event": _request,
+    STREAM_EVENT_NAME: _change,
+    ANALYTICS_EVENT_NAME: _seen,
+}
+
+
+def marked(points: Iterable[Any]) -> list[Any]:
+    """Return somebody's points, or events, with something by which they can be told apart."""
+    return [_marked(point, mark(number)) for number, point in enumerate(points)]
+
+
+def _marked(point: Any, text: str) -> Any:
+    if isinstance(point, StreamEvent):
+        return replace(point, reason=f"{text} {point.reason}")
+    if isinstance(point, StreamAnalyticsEvent):
+        return replace(point, data={**point.data, "lva_point": text})
+    tags = {**point.tags, "lva_point": text}
+    return MonitoringPoint(point.series, point.time, tags, point.fields)
+
+
+def publish(run: Trial, points: Iterable[Any]) -> None:
+    """Publish points and events, each as its own event type, in order."""
+    for name, some in groupby(points, key=name_of):
+        run.host.publisher.publish(name, [*some])
 
 
 class DeliveryCheck:
@@ -82,11 +140,11 @@ class DeliveryCheck:
 
     Args:
         runs: Runs the plugin.
-        points: What is sent.
+        points: What is sent; if there are none, some of each event type that it gets.
         ordered: Whether points have to arrive in order.
     """
 
-    def __init__(self, runs: Runs, points: Sequence[MonitoringPoint], ordered: bool) -> None:
+    def __init__(self, runs: Runs, points: Sequence[Any], ordered: bool) -> None:
         self._runs = runs
         self._points = points
         self._ordered = ordered
@@ -129,7 +187,7 @@ class DeliveryCheck:
             return
 
         async def act(run: Trial) -> list[Breach]:
-            run.host.publisher.publish("monitoring_event", self._points)
+            publish(run, self._points)
             return await leave_to_work(run)
 
         self._runs.try_once(f"{WORK:g} s of its work", "G6", act)
@@ -155,7 +213,7 @@ class DeliveryCheck:
     ) -> Trial | None:
         """Send all points in a run of its own, and compare the books."""
         inside = None if behaviour in self._played else behaviour
-        sending = _Sending(self._points, behaviour, inside, again)
+        sending = _Sending(behaviour, inside, again)
         plan = Plan(around=sending.handle, cancel=None if cancel is None else (HANDLE, cancel))
 
         async def whole(run: Trial) -> list[Breach]:
@@ -168,7 +226,11 @@ class DeliveryCheck:
             if not run.life.deliveries:
                 text = "there is no event plugin in it, so it gets no points; leave this check out"
                 return [Breach("load", text)]
+            sending.use(self._points_for(run))
             await sending.publish(run, pause)
+            gets = [name for item in run.life.deliveries.values() for name in item.intake.events]
+            if not sending.published_of(gets):
+                return [Breach("load", f"none of the points is of what it gets: {', '.join(gets)}")]
             return list(await (act or self._until_settled)(run, sending))
 
         return self._runs.try_once(
@@ -178,6 +240,14 @@ class DeliveryCheck:
             plan,
             lambda run: self._books(run, sending, behaviour, cancel is not None),
         )
+
+    def _points_for(self, run: Trial) -> Sequence[Any]:
+        """Return what is sent, once it is known what the plugin gets."""
+        if not self._points:
+            intakes = [delivery.intake for delivery in run.life.deliveries.values()]
+            events = list(dict.fromkeys(name for intake in intakes for name in intake.events))
+            self._points = numbered_points(COUNT, events)
+        return self._points
 
     async def _until_settled(self, run: Trial, sending: _Sending) -> list[Breach]:
         """Wait until every point has found its end, or for as long as an ill world is borne."""
@@ -214,8 +284,9 @@ class DeliveryCheck:
         for cls, delivery in run.life.deliveries.items():
             ledger = delivery.ledger
             name = f"{cls.__name__}.handleEvent()"
-            if (came := ledger.accepted + ledger.refused + ledger.filtered) < sending.published:
-                published = counted(sending.published, "point")
+            count = sending.published_of(delivery.intake.events)
+            if (came := ledger.accepted + ledger.refused + ledger.filtered) < count:
+                published = counted(count, "point")
                 text = f"{published} published, but only {came} came to {cls.__name__}"
                 yield Breach("G5", text)
             if well and ledger.delivered < ledger.accepted and not run.problems:
@@ -250,7 +321,8 @@ class DeliveryCheck:
         for cls, delivery in run.life.deliveries.items():
             ledger = delivery.ledger
             # Points that are not ours have no marks: of requests to the plugin, or its own.
-            others = max(0, ledger.accepted + ledger.refused + ledger.filtered - sending.published)
+            count = sending.published_of(delivery.intake.events)
+            others = max(0, ledger.accepted + ledger.refused + ledger.filtered - count)
             claimed = ledger.delivered - others
             if claimed > len(arrived):
                 yield Breach(
@@ -270,33 +342,36 @@ class DeliveryCheck:
 class _Sending:
     """The points of one run, and every call that got some of them."""
 
-    def __init__(
-        self,
-        points: Sequence[MonitoringPoint],
-        intended: Behaviour,
-        behaviour: Behaviour | None,
-        again: bool,
-    ) -> None:
+    def __init__(self, intended: Behaviour, behaviour: Behaviour | None, again: bool) -> None:
         self.intended = intended
-
-        self._points = list(points)
-        self._values = [_values(point) for point in points]
-        self._order = {id(point): number for number, point in enumerate(self._points)}
         self.behaviour = behaviour
+        self._points: list[Any] = []
+        self._values: list[Any] = []
+        self._order: dict[int, int] = {}
         self._again = again
-        self.published: int = 0
+        self._published: list[str] = []  # of each point, its event type
         self._calls = 0
         self._handed: dict[str, list[int]] = {}
         self.world: World | None = None
         self.problems: list[Breach] = []
         self.place: Place | None = None
 
+    def use(self, points: Sequence[Any]) -> None:
+        """Say what is sent."""
+        self._points = list(points)
+        self._values = [point.as_dict() for point in points]
+        self._order = {id(point): number for number, point in enumerate(self._points)}
+
+    def published_of(self, events: Sequence[str]) -> int:
+        """Return how many points of these event types were published."""
+        return sum(name in events for name in self._published)
+
     async def publish(self, run: Trial, pause: float) -> None:
         """Publish all points, in chunks: as one batch, or with so many seconds between them."""
         for start in range(0, len(self._points), _CHUNK):
             chunk = self._points[start : start + _CHUNK]
-            run.host.publisher.publish("monitoring_event", chunk)
-            self.published += len(chunk)
+            publish(run, chunk)
+            self._published += map(name_of, chunk)
             if pause:
                 await trio.sleep(pause)
 
@@ -345,7 +420,7 @@ class _Sending:
     def changed(self) -> Iterable[Breach]:
         """Return whether the plugin has changed a point, which all plugins share."""
         for point, values in zip(self._points, self._values, strict=True):
-            if _values(point) != values:
+            if point.as_dict() != values:
                 yield Breach(
                     "G2",
                     "it changed a point that all plugins share",
@@ -402,7 +477,3 @@ def _one_at_a_time(run: Trial) -> bool:
 def _last_error(run: Trial) -> str:
     errors = [item.last_error for item in run.life.deliveries.values() if item.last_error]
     return f"the last error: {errors[-1]}" if errors else "no call has failed"
-
-
-def _values(point: MonitoringPoint) -> tuple[Any, ...]:
-    return (point.series, point.time, dict(point.tags), dict(point.fields))

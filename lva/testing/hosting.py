@@ -12,11 +12,11 @@ from typing import Any, Final
 import httpx
 import trio
 
+from lva.contract import Published
 from lva.errors import ConfigurationError, counted
 from lva.host.delivery.ledger import ATTEMPTS, Ledger
 from lva.host.life.states import ENDED, State
 from lva.host.receipt import PluginReceipt
-from lva.points import MonitoringPoint
 from lva.testing.blocks import BLOCK_LIMIT, BlockWatch
 from lva.testing.captured import CapturedLog, leaked_secrets, secrets_of
 from lva.testing.delivery_check import numbered_points
@@ -100,12 +100,15 @@ class LvaHost:
         """What `/plugins/NAME` shows of the plugin."""
         return dict(self._run.host.describe()[0])
 
-    def publish(
-        self, points: Iterable[MonitoringPoint] | int, event: str = "monitoring_event"
-    ) -> None:
-        """Publish points as the service does; a number stands for so many like those of requests."""
+    def publish(self, points: Iterable[Published] | int, event: str = "monitoring_event") -> None:
+        """Publish points as the service does; a number stands for so many of the kit's own.
+
+        Args:
+            points: They, or events; or how many of the kit's `numbered_points`.
+            event: The event type.
+        """
         self._run.host.publisher.publish(
-            event, numbered_points(points) if isinstance(points, int) else points
+            event, numbered_points(points, [event]) if isinstance(points, int) else points
         )
 
     def crash(self) -> None:

@@ -19,6 +19,8 @@ from pydantic import (
     field_validator,
 )
 
+from lva.video.callbacks import MOST as MOST_CALLBACKS
+from lva.video.callbacks import Callback
 from lva.video.shapes import Rectangle
 from lva.wrong_keys import wrong_keys
 
@@ -175,6 +177,12 @@ class StreamDefinition(Strict):
     )
     priority: int = Field(
         0, ge=0, le=19, description="Niceness of the worker: 19 gives way to everything else."
+    )
+
+    callbacks: list[Callback] = Field(
+        [],
+        max_length=MOST_CALLBACKS,
+        description="Where its events are posted: type, url, headers, params, picture, conditions.",
     )
 
     @property

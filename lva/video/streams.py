@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from lva.contract import RequestProblem
 from lva.video.admission import Admission
+from lva.video.callbacks import WITH_SECRETS, unmasked
 from lva.video.codes import ENDED, StreamState
 from lva.video.definition import StreamDefinition
 from lva.video.source import Source, no_source
@@ -165,8 +166,8 @@ class Streams:
 
         Args:
             key: Its id or name.
-            body: The definition. A `source` that is the masked one means the one that it has; a `version` is
-                the one that it is to follow.
+            body: The definition. A `source` that is the masked one, and masked secrets of callbacks, mean
+                those that it has; a `version` is the one that it is to follow.
             versions: Those that it may have now; any if left out.
 
         Raises:
@@ -181,6 +182,9 @@ class Streams:
                 body = {name: value for name, value in body.items() if name != "version"}
             if isinstance(body, dict) and body.get("source") == stream.source.shown:
                 body = {**body, "source": stream.definition.source}
+            if isinstance(body, dict) and "callbacks" in body:
+                present = stream.definition.callbacks
+                body = {**body, "callbacks": unmasked(body["callbacks"], present)}
             definition, source = self._admission.admit(body)
             before = stream.definition, stream.source
             stream.definition, stream.source = definition, source
@@ -327,7 +331,7 @@ class Streams:
             stream.version,
             stream.state.value,
             self._created[stream.id],
-            stream.definition.model_dump_json(),
+            stream.definition.model_dump_json(context=WITH_SECRETS),
         )
         await self._in_thread(partial(self._store.save, row))
 

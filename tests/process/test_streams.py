@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from datetime import datetime, timedelta
@@ -11,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.plugins.test_webhook import receiving
 from tests.support import ServiceProcess
 from tests.video.test_board import balance
 
@@ -21,7 +23,7 @@ DOOR = {
     "source": "test:?rate=25",
     "analytics": [{"name": "motion", "parameters": {}}],
 }
-PLUGINS = ["streams", "motion", "history"]
+PLUGINS = ["streams", "motion", "history", "callbacks"]
 #: Three days from now: a stream with it is paused.
 NEVER = {
     "begin": "10:00",
@@ -262,6 +264,42 @@ def test_without_its_extra_it_says_in_one_line_what_to_install(tmp_path):
         assert service.plugin("streams")["restarts"] == 0
 
 
+def test_callbacks_of_a_stream_are_sent_and_nobody_is_told_their_secrets(service):
+    """Kind: an address and its key are known to the receiver and to the file of streams alone."""
+    key = "sesame-open-up"
+    with receiving() as receiver:
+        callback = {
+            "type": "http",
+            "url": f"{receiver.url}/{key}",
+            "headers": {"X-Key": key},
+            "conditions": {"event_types": ["motion_start", "stream_stop"]},
+        }
+        stream_id = post(service, name="called", callbacks=[callback]).json()["stream_id"]
+        service.wait_until(lambda: receiver.requests)
+        service.request("PATCH", f"/streams/{stream_id}", json={"action": "stop"})
+        service.wait_until(
+            lambda: json.loads(receiver.requests[-1].body)["event_type"] == "stream_stop"
+        )
+        first = json.loads(receiver.requests[0].body)
+        assert (first["stream"], first["event_type"]) == ("called", "motion_start")
+        assert first["image"]["base64"].startswith("/9j/")
+        assert receiver.requests[0].headers["x-key"] == key
+        (found,) = service.get("/callbacks").json()["callbacks"]
+        assert (found["stream_id"], found["sent"]) == (stream_id, len(receiver.requests))
+    shown = [
+        f"/streams/{stream_id}",
+        "/callbacks",
+        "/plugins/callbacks",
+        "/plugins/streams",
+        "/streams",
+    ]
+    assert key not in service.output + "".join(service.get(path).text for path in shown)
+    bad = post(service, callbacks=[callback | {"conditions": {"where": [{"path": "a"}]}}])
+    assert bad.status_code == 400
+    assert "callbacks[0].conditions.where[0]: " in bad.json()["detail"]
+    assert service.request("DELETE", f"/streams/{stream_id}").status_code == 204
+
+
 def test_lists_and_analytics_are_told(service):
     assert service.get("/streams?limit=0").status_code == 400
     assert service.get(f"/streams?offset={'0' * 5000}").status_code == 400
@@ -276,19 +314,30 @@ def test_lists_and_analytics_are_told(service):
 
 def test_streams_survive_a_restart_and_workers_do_not(tmp_path):
     """The kind is every way in which the service ends: by SIGTERM and by kill -9, its workers end too."""
+    with receiving() as receiver:
+        survive(tmp_path, receiver)
+    assert {request.headers["x-key"] for request in receiver.requests} == {TOKEN}
+
+
+def survive(tmp_path, receiver):
+    callback = {"type": "http", "url": receiver.url, "headers": {"X-Key": TOKEN}}
+    callback["conditions"] = {"where": [{"path": "status", "equals": "in_progress"}]}
     with ServiceProcess(tmp_path, PLUGINS) as service:
         service.wait_until_ready()
-        stream_id = post(service).json()["stream_id"]
+        stream_id = post(service, callbacks=[callback]).json()["stream_id"]
         other = post(service, name="off").json()["stream_id"]
         service.request("PATCH", f"/streams/{other}", json={"action": "stop"})
         pid = until(service, stream_id, lambda status: status["frames"]["decoded"])["worker"]["pid"]
+        service.wait_until(lambda: receiver.requests)
         service.signal(signal.SIGKILL)
         service.wait()
         assert gone(pid, 1.0)
+        receiver.requests.clear()
     with ServiceProcess(tmp_path, PLUGINS) as service:
         service.wait_until_ready()
         status = until(service, stream_id, lambda status: status["status"] == "in_progress")
         assert service.get(f"/streams/{other}").json()["status"] == "stop"
+        service.wait_until(lambda: receiver.requests)
         logs = service.get(f"/streams/{stream_id}/logs").json()["logs"]
         assert logs[-1]["reason"] == "the service was restarted"
         assert service.stop() == 0
@@ -298,7 +347,7 @@ def test_streams_survive_a_restart_and_workers_do_not(tmp_path):
 
 def test_who_may_not_act_may_look(tmp_path):
     token = {"LUNA_VIDEO_AGENT_ADMIN_TOKEN": TOKEN}
-    with ServiceProcess(tmp_path, PLUGINS, env=token) as service:
+    with ServiceProcess(tmp_path, PLUGINS[:3], env=token) as service:
         service.wait_until_ready()
         assert post(service).status_code == 401
         assert service.get("/streams").json()["total"] == 0
@@ -306,6 +355,14 @@ def test_who_may_not_act_may_look(tmp_path):
             "POST", "/streams", json=DOOR, headers={"Authorization": f"Bearer {TOKEN}"}
         )
         assert allowed.status_code == 201
+        callbacks = [{"type": "http", "url": "http://127.0.0.1:1"}]
+        unsent = service.request(
+            "POST",
+            "/streams",
+            json={**DOOR, "callbacks": callbacks},
+            headers={"Authorization": f"Bearer {TOKEN}"},
+        )
+        assert "activate the plugin callbacks" in unsent.json()["detail"]
         refused = service.request("DELETE", f"/streams/{allowed.json()['stream_id']}")
         assert refused.status_code == 401
         assert service.stop() == 0

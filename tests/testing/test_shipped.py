@@ -27,7 +27,9 @@ from lva.testing import (
     check_plugin,
     numbered_points,
 )
+from lva.testing.delivery_check import STREAM_ID
 from lva.testing.world import mark, numbers_in
+from lva.video.callbacks import CALLBACKS, Callback
 from tests.plugins.redis_server import RedisServer
 
 SHIPPED = sorted(path.stem for path in (Path(lva.__file__).parent / "plugins").glob("[!_]*"))
@@ -61,6 +63,21 @@ class Watched(World):
 
     async def look(self, client: httpx.AsyncClient) -> None:
         self.arrived = numbers_in((await client.get(self.path)).text)
+
+
+class CalledBack(HttpWorld):
+    """A receiver that a stream's definition names. `handleEvent` only hands events to its queue."""
+
+    behaviours = (Behaviour.SUCCEED,)
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        CALLBACKS.set(STREAM_ID, [Callback.model_validate({"type": "http", "url": self.url})])
+        return self
+
+    async def __aexit__(self, *details: object) -> None:
+        CALLBACKS.set(STREAM_ID, ())
+        await super().__aexit__(*details)
 
 
 class Scraped(Watched):
@@ -122,6 +139,7 @@ SECRET = "hunter2-hunter2"
 CASES = {
     "background_plugin_example": Case(event=False),
     "batching_example": Case(lambda world: {"url": world.url}, responding(WorldResponse())),
+    "callbacks": Case(None, CalledBack),
     "codes": Case(event=False, analytics=True),
     "faces": Case(event=False, analytics=True),
     "file": Case(lambda world: {"path": str(world.path)}, Written),
@@ -247,7 +265,7 @@ def test_it_accounts_for_points(name: str, request: pytest.FixtureRequest):
     played = "the outside world"
     assert f"{played} succeeds" in names
     for behaviour in Behaviour:
-        watched = CASES[name].world in (Scraped, Kept, Written)
+        watched = CASES[name].world in (Scraped, Kept, Written, CalledBack)
         assert (f"{played} {behaviour.value}" in names) == (
             not watched or behaviour is Behaviour.SUCCEED
         ), names

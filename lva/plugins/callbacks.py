@@ -1,0 +1,439 @@
+"""Posts the events of streams to the callbacks in their definitions: one request for each event, as JSON.
+
+Each callback has a queue, a back-off and counters of its own, so that a receiver that is unreachable, slow or
+wrong costs no other one anything. What waits is in memory, within bounds, and dropped events are counted by
+reason; for receivers that have to get every event there is `webhook`, which can spool to disk.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import ssl
+import time
+from collections import Counter, deque
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Annotated, Any, ClassVar
+
+import httpx
+import trio
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FilePath
+from pydantic_core import to_json
+
+from lva import (
+    BaseBackgroundPlugin,
+    BaseEventPlugin,
+    PermanentDeliveryError,
+    PluginApp,
+    RetryLaterError,
+    StreamAnalyticsEvent,
+)
+from lva.http_replies import beginning, is_page, not_about_points, one_line, retry_after, root_of
+from lva.http_targets import origin, private_words
+from lva.user_paths import absolute
+from lva.video.callbacks import CALLBACKS, Callback, Event
+
+#: How much of a response's text is read, in bytes and in seconds, and how many characters are shown.
+READ_BYTES, READ_SECONDS, SHOWN = 4096, 1.0, 200
+#: The back-off, in seconds: the first, which is doubled with each failure.
+FIRST_DELAY = 1.0
+#: Seconds between two lines of the log about dropped events.
+TELL_INTERVAL = 10.0
+#: An event of more bytes is made JSON of in a thread.
+LARGE = 64 * 1024
+#: Reasons for which an event is dropped.
+OVERFLOW, AGE, REJECTED, HOST, SHUTDOWN = "overflow", "max_age", "rejected", "host", "shutdown"
+
+
+class Config(BaseModel):
+    """`[plugins.callbacks.config]`. Times are in seconds."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    timeout: float = Field(10.0, gt=0, le=600, description="Limit on one request.")
+    queue_limit: int = Field(1000, ge=1, description="Most events that wait for one callback.")
+    queue_bytes: int = Field(
+        16 * 1024 * 1024, ge=1, description="Most bytes of events that wait for one callback."
+    )
+    total_bytes: int = Field(
+        64 * 1024 * 1024, ge=1, description="Most bytes of events that wait for all of them."
+    )
+    max_age: float = Field(300.0, gt=0, description="Events that wait for longer are dropped.")
+    max_delay: float = Field(60.0, gt=0, le=3600, description="Longest back-off of a callback.")
+    drain: float = Field(
+        4.0, ge=0, description="Limit on sending what waits at the stop; less than close_timeout."
+    )
+    hosts: list[str] = Field(
+        [],
+        description="Patterns (* ? [abc]) of hosts that events may go to; any, if there is none.",
+    )
+    ca_file: Annotated[FilePath | None, BeforeValidator(absolute)] = Field(
+        None, description="Certificates (PEM) to trust instead of the public authorities'."
+    )
+
+
+class Callbacks(BaseEventPlugin, BaseBackgroundPlugin):
+    """Hands each event to the targets that ask for it, and tells how they are at /NAME."""
+
+    eventName = "analytics_event"
+    otherEvents = ("stream_event",)
+    Config: ClassVar[type[BaseModel] | None] = Config
+    host_settings: ClassVar[Mapping[str, Any]] = {"events": ["stream_event", "analytics_event"]}
+
+    def __init__(self, app: PluginApp) -> None:
+        super().__init__(app)
+        self._client: httpx.AsyncClient | None = None
+        self._targets: dict[tuple[str, int], Target] = {}
+        self._leaving: set[Target] = (
+            set()
+        )  # of definitions that are no more; they send what they have
+        self._sending = False
+        self._told: Counter[str] = Counter()
+
+    async def initialize(self) -> None:
+        # In a thread, because reading certificates takes a while.
+        self._client = await trio.to_thread.run_sync(connect, self.config)
+        self.addRoute(f"/{self.app.name}", self.listing)
+
+    async def start(self) -> None:
+        self._sending = True
+        for target in [*self._targets.values(), *self._leaving]:
+            self._begin(target)
+        while True:
+            await trio.sleep(TELL_INTERVAL)
+            self._tell_dropped()
+            self._forget_done()
+
+    async def handleEvent(self, events: list[Event], logger: logging.Logger) -> None:
+        for event in events:
+            for number, callback in enumerate(CALLBACKS.of(event.stream_id)):
+                if callback.conditions.hold(event):
+                    bare = event if callback.picture else without_picture(event)
+                    self._target(event, number, callback).offer(bare)
+        self._keep_total()
+        self._forget_done()
+
+    async def close(self) -> None:
+        """Send what waits, as far as there is time; what is left is dropped."""
+        self._sending = False
+        targets = [*self._targets.values(), *self._leaving]
+        if self._client is None:
+            return
+        try:
+            with trio.move_on_after(self.config.drain):
+                async with trio.open_nursery() as nursery:
+                    for target in targets:
+                        nursery.start_soon(target.drain, self._client)
+        finally:
+            self._tell_dropped()
+            client, self._client = self._client, None
+            await client.aclose()
+
+    def _target(self, event: Event, number: int, callback: Callback) -> Target:
+        """Return the target of a stream's callback, new if that is another one now."""
+        key = (event.stream_id, number)
+        target = self._targets.get(key)
+        if target is None or target.callback != callback:
+            if target is not None:
+                target.leaves = True
+                target.wake()
+                self._leaving.add(target)
+            target = self._targets[key] = Target(*key, callback, self.config, self.logger)
+            if self._sending:
+                self._begin(target)
+        target.stream = event.stream
+        return target
+
+    def _begin(self, target: Target) -> None:
+        assert self._client is not None
+        self.nursery.start_soon(target.run, self._client, name=target.what)
+
+    def _keep_total(self) -> None:
+        """Let those that have most drop their oldest, until all is within its bound."""
+        targets = [*self._targets.values(), *self._leaving]
+        while sum(target.bytes for target in targets) > self.config.total_bytes:
+            max(targets, key=lambda target: target.bytes).drop_oldest(OVERFLOW)
+
+    def _forget_done(self) -> None:
+        """Forget targets of streams or callbacks that are no more, once they have nothing to send."""
+        self._leaving = {target for target in self._leaving if not target.idle}
+        gone = [key for key in self._targets if key[1] >= len(CALLBACKS.of(key[0]))]
+        for key in gone:
+            target = self._targets.pop(key)
+            target.leaves = True
+            target.wake()
+            self._leaving.add(target)
+
+    def _tell_dropped(self) -> None:
+        dropped: Counter[str] = Counter()
+        for target in [*self._targets.values(), *self._leaving]:
+            dropped += target.untold
+            target.untold.clear()
+        if dropped:
+            reasons = ", ".join(f"{count:,} ({reason})" for reason, count in dropped.items())
+            self.logger.warning("events for callbacks were dropped: %s", reasons)
+
+    async def listing(self, request: Any) -> dict[str, Any]:
+        """Answer GET /NAME: each callback that has had events, and how it is."""
+        return {"callbacks": [target.status() for target in self._targets.values()]}
+
+
+class Target:
+    """One callback of a stream: what waits for it, and how its receiver is.
+
+    Args:
+        stream_id: The stream's id.
+        number: The callback's place in its definition, from 0 on.
+        callback: It.
+        config: The plugin's.
+        logger: The plugin's.
+
+    Attributes:
+        bytes: Those of the events that wait.
+        leaves: Whether no more events come.
+        untold: Drops of which the log has not told, by reason.
+    """
+
+    def __init__(
+        self,
+        stream_id: str,
+        number: int,
+        callback: Callback,
+        config: Config,
+        logger: logging.Logger,
+    ) -> None:
+        self.stream = ""
+        self.callback = callback
+        self.bytes = 0
+        self.leaves = False
+        self.untold: Counter[str] = Counter()
+        self._stream_id = stream_id
+        self._number = number
+        self._config = config
+        self._logger = logger
+        url = httpx.URL(callback.url.get_secret_value())
+        params = {key: value.get_secret_value() for key, value in callback.params.items()}
+        self._url = url.copy_merge_params(params) if params else url
+        self._headers = {key: each.get_secret_value() for key, each in callback.headers.items()}
+        self._private = private_words(self._url, [*self._headers.values(), *params.values()])
+        self._allowed = not config.hosts or any(fnmatchcase(url.host, one) for one in config.hosts)
+        self._waiting: deque[tuple[Event, float]] = deque()  # each with when it came
+        self._current: tuple[Event, float] | None = None
+        self._arrived = trio.Event()
+        self._failures = 0
+        self._next_at: float | None = None
+        self._counts: Counter[str] = Counter()
+        self._dropped: Counter[str] = Counter()
+        self._last_error: tuple[float, str] | None = None
+
+    @property
+    def what(self) -> str:
+        """What it is called in messages."""
+        return f"callbacks[{self._number}] of stream {self._stream_id}"
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has nothing to send."""
+        return not self._waiting and self._current is None
+
+    def offer(self, event: Event) -> None:
+        """Take an event; the oldest go if there is no room."""
+        self._counts["taken"] += 1
+        if not self._allowed:
+            self._drop(HOST)
+            return
+        if event.size > self._config.queue_bytes:
+            self._drop(OVERFLOW)
+            return
+        self._waiting.append((event, trio.current_time()))
+        self.bytes += event.size
+        while (
+            len(self._waiting) > self._config.queue_limit or self.bytes > self._config.queue_bytes
+        ):
+            self.drop_oldest(OVERFLOW)
+        self.wake()
+
+    def drop_oldest(self, reason: str) -> None:
+        """Drop the event that waits longest, other than one that is being sent."""
+        event, _ = self._waiting.popleft()
+        self.bytes -= event.size
+        self._drop(reason)
+
+    def _drop(self, reason: str) -> None:
+        self._dropped[reason] += 1
+        self.untold[reason] += 1
+
+    def wake(self) -> None:
+        """Have it look again what there is to do."""
+        self._arrived.set()
+
+    async def run(self, client: httpx.AsyncClient) -> None:
+        """Send what comes, until it leaves; cancelled, an event that is being sent waits again."""
+        while not (self.leaves and self.idle):
+            if not self._waiting:
+                self._arrived = trio.Event()
+                await self._arrived.wait()
+                continue
+            if not await self._send_next(client):
+                await self._back_off()
+
+    async def drain(self, client: httpx.AsyncClient) -> None:
+        """Send what waits while the receiver takes it; cancelled or refused, the rest is dropped."""
+        try:
+            while self._waiting and await self._send_next(client):
+                pass
+        finally:
+            while self._waiting:
+                self.drop_oldest(SHUTDOWN)
+
+    async def _back_off(self) -> None:
+        pause = min(self._config.max_delay, FIRST_DELAY * 2.0 ** min(self._failures - 1, 16))
+        pause *= random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+        now = trio.current_time()
+        self._next_at = max(self._next_at or 0.0, now + pause)
+        await trio.sleep_until(self._next_at)
+        self._next_at = None
+
+    async def _send_next(self, client: httpx.AsyncClient) -> bool:
+        """Send the oldest event; return whether the receiver can take another."""
+        event, since = self._waiting.popleft()
+        self.bytes -= event.size
+        if trio.current_time() - since > self._config.max_age:
+            self._drop(AGE)
+            return True
+        self._current = (event, since)
+        try:
+            await self._send(client, event)
+        except PermanentDeliveryError as error:
+            self._current = None
+            self._drop(REJECTED)
+            self._note(str(error))
+        except RetryLaterError as error:
+            self._failed(str(error), error.after)
+            return False
+        except Exception as error:
+            self._logger.exception("%s: a fault of the plugin", self.what)
+            self._failed(type(error).__name__, None)
+            return False
+        else:
+            self._current = None
+            self._counts["sent"] += 1
+        finally:
+            if self._current is not None:  # failed, or cancelled
+                self._waiting.appendleft(self._current)
+                self.bytes += event.size
+                self._current = None
+        if self._failures:
+            self._failures = 0
+            self._logger.info("%s: %s works again", self.what, origin(self._url))
+        return True
+
+    def _failed(self, why: str, after: float | None) -> None:
+        self._failures += 1
+        if self._failures == 1:
+            self._logger.warning("%s: %s; its events wait", self.what, why)
+        self._note(why)
+        if after:
+            self._next_at = trio.current_time() + min(after, self._config.max_delay)
+
+    def _note(self, why: str) -> None:
+        self._last_error = (time.time(), why)
+
+    async def _send(self, client: httpx.AsyncClient, event: Event) -> None:
+        """Post an event; without its picture if that is too large.
+
+        Raises:
+            RetryLaterError: The receiver cannot be reached, or cannot take it now.
+            PermanentDeliveryError: It refuses the event.
+        """
+        status = await self._post(client, event)
+        if status == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
+            bare = without_picture(event)
+            self._counts["pictures_left_out"] += bare is not event
+            if bare is event or await self._post(client, bare) == status:
+                raise PermanentDeliveryError(f"{origin(self._url)} responded with {status}")
+
+    async def _post(self, client: httpx.AsyncClient, event: Event) -> int:
+        """Post an event; return 413, or a status of success."""
+        receiver = origin(self._url)
+        body = await document_of(event)
+        headers = {"Content-Type": "application/json", **self._headers}
+        try:
+            with trio.fail_after(self._config.timeout):
+                request = client.build_request("POST", self._url, content=body, headers=headers)
+                reply = await client.send(request, stream=True)
+                with trio.CancelScope(shield=True):  # what was taken is not sent again for its text
+                    text = one_line(
+                        (await beginning(reply, READ_BYTES, READ_SECONDS)).decode(errors="replace")
+                    )
+        except trio.TooSlowError:
+            limit = f"{self._config.timeout:g} s"
+            raise RetryLaterError(f"{receiver} did not respond within {limit}") from None
+        except httpx.HTTPError as error:
+            said = self._private.sub("***", f"{root_of(error)!r}")[:SHOWN]
+            raise RetryLaterError(f"{receiver}: {said}") from error
+        status = reply.status_code
+        if (reply.is_success and not is_page(text)) or status == 413:
+            return status
+        why = (
+            f"{receiver} responded with {status} {self._private.sub('***', text)[:SHOWN]}".rstrip()
+        )
+        remark = not_about_points(status, reply.headers, text)
+        if remark is None:
+            raise PermanentDeliveryError(why)
+        raise RetryLaterError(why + remark, after=retry_after(reply.headers))
+
+    def status(self) -> dict[str, Any]:
+        """Return how it is, without secrets."""
+        at, why = self._last_error or (None, None)
+        left = None if self._next_at is None else max(0.0, self._next_at - trio.current_time())
+        return {
+            "stream_id": self._stream_id,
+            "stream": self.stream,
+            "number": self._number,
+            "type": self.callback.type,
+            "receiver": origin(self._url),
+            "taken": self._counts["taken"],
+            "sent": self._counts["sent"],
+            "dropped": dict(self._dropped),
+            "queued": len(self._waiting),
+            "in_flight": int(self._current is not None),
+            "bytes": self.bytes,
+            "pictures_left_out": self._counts["pictures_left_out"],
+            "failures": self._failures,
+            "next_attempt": None if left is None else round(left, 1),
+            "last_error": why,
+            "last_error_at": at,
+        }
+
+
+def connect(config: Config) -> httpx.AsyncClient:
+    """Return a client that follows no redirects, and has no proxies, cookies or limit of connections.
+
+    For a worker thread. A limit would let receivers that hang keep others waiting.
+    """
+    verify: ssl.SSLContext | bool = True
+    if config.ca_file is not None:
+        verify = ssl.create_default_context(cafile=config.ca_file)
+    return httpx.AsyncClient(
+        verify=verify,
+        trust_env=False,
+        timeout=None,  # noqa: S113 - a request has a limit as a whole
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        headers={"Accept-Encoding": "identity"},
+    )
+
+
+def without_picture(event: Event) -> Event:
+    """Return an event without its picture, if it has one."""
+    return event.without_picture() if isinstance(event, StreamAnalyticsEvent) else event
+
+
+async def document_of(event: Event) -> bytes:
+    """Return an event as JSON."""
+    if event.size > LARGE:
+        return await trio.to_thread.run_sync(lambda: to_json(event.as_dict()))
+    return to_json(event.as_dict())

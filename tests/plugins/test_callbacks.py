@@ -1,0 +1,313 @@
+"""Callbacks of streams against real HTTP receivers in this process; sockets need the real clock."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from pydantic import ValidationError
+
+from lva import StreamAnalyticsEvent, StreamEvent
+from lva.host.life.states import State
+from lva.video.callbacks import CALLBACKS, WITH_SECRETS, Callback, Conditions, unmasked
+from lva.video.definition import StreamDefinition
+from tests.event_samples import CHANGE, SEEN, documents
+from tests.plugins.test_webhook import Answer, Receiver, receiving
+from tests.support import RunningHost, running_host
+
+SECRET = "sesame-open-up"
+
+
+def seen(number: int, stream: str = "7a", picture: int = 0, **data: Any) -> StreamAnalyticsEvent:
+    return StreamAnalyticsEvent(
+        stream, "door", "motion", "motion_start", number, 1.0, {"n": number, **data}, bytes(picture),
+        number=number,
+    )  # fmt: skip
+
+
+def callback(url: str, **more: Any) -> dict[str, Any]:
+    return {"type": "http", "url": url, **more}
+
+
+@contextmanager
+def callbacks_of(stream_id: str, *callbacks: dict[str, Any]) -> Iterator[None]:
+    """Give a stream callbacks, as its definition does."""
+    CALLBACKS.set(stream_id, [Callback.model_validate(each) for each in callbacks])
+    try:
+        yield
+    finally:
+        CALLBACKS.set(stream_id, ())
+
+
+@contextmanager
+def silent() -> Iterator[str]:
+    """A receiver that accepts connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/{SECRET}"
+
+
+@asynccontextmanager
+async def running_callbacks(tmp_path: Path, **config: Any) -> AsyncIterator[RunningHost]:
+    table = {"callbacks": {"config": {"timeout": 5, **config}}}
+    async with running_host(tmp_path, {"callbacks": None}, table, wait=False) as host:
+        await host.wait_for("callbacks", State.RUNNING, within=20)
+        yield host
+
+
+def publish(host: RunningHost, *events: Any) -> None:
+    for event in events:
+        name = "stream_event" if isinstance(event, StreamEvent) else "analytics_event"
+        assert host.host.publisher.publish(name, [event])
+
+
+async def listing(host: RunningHost) -> list[dict[str, Any]]:
+    handler = host.host.routes.match("/callbacks").route.verbs["GET"]
+    found: list[dict[str, Any]] = (await handler(None))["callbacks"]
+    return found
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    with trio.fail_after(20):
+        while not condition():
+            await trio.sleep(0.005)
+
+
+def numbers(receiver: Receiver) -> list[int]:
+    return [json.loads(request.body)["data"]["n"] for request in receiver.requests]
+
+
+async def test_each_event_is_a_request_to_who_asked_for_it_in_order(tmp_path):
+    with receiving() as all_, receiving() as some:
+        asks = {
+            "event_types": ["motion_*"],
+            "analytics": ["motion"],
+            "where": [{"path": "data.n", "greater": 3}],
+        }
+        with callbacks_of(
+            "7a",
+            callback(all_.url, headers={"X-Key": SECRET}, params={"token": SECRET, "a": "ü&"}),
+            callback(some.url, picture=False, conditions=asks),
+        ):
+            async with running_callbacks(tmp_path) as host:
+                events = [CHANGE, SEEN, *(seen(n, picture=10) for n in range(2, 6)), seen(9, "8b")]
+                publish(host, *events)
+                await until(lambda: len(all_.requests) == 6 and len(some.requests) == 2)
+                part = await host.receipt_of("callbacks")
+    assert [json.loads(request.body) for request in all_.requests] == documents(*events[:-1])
+    assert all_.requests[0].headers["x-key"] == SECRET
+    assert all_.requests[0].headers["content-type"] == "application/json"
+    assert all_.requests[0].path.endswith(f"?token={SECRET}&a=%C3%BC%26")
+    assert numbers(some) == [4, 5]
+    assert "base64" not in json.loads(some.requests[0].body)["image"]
+    assert part.points["delivered"] == 7
+
+
+async def test_a_dead_callback_costs_no_other_one_anything(tmp_path, caplog):
+    """Kind: one that is away, and one that hangs: their events wait within bounds, others' go out."""
+    with receiving() as live, silent() as hangs, socket.create_server(("127.0.0.1", 0)) as gone:
+        away = f"http://127.0.0.1:{gone.getsockname()[1]}/{SECRET}"
+        gone.close()
+        dead = [callback(away, headers={"Authorization": SECRET}), callback(hangs)]
+        with callbacks_of("7a", *dead, callback(live.url)):
+            async with running_callbacks(tmp_path, queue_limit=10, drain=0.2) as host:
+                for start in range(0, 50, 10):
+                    publish(host, *(seen(n) for n in range(start, start + 10)))
+                    await until(lambda: len(live.requests) == start + 10)  # noqa: B023 - awaited here
+                await until(lambda: host.plugin("callbacks")._targets["7a", 2].idle)
+                first, second, third = await listing(host)
+                begun = trio.current_time()
+                part = await host.receipt_of("callbacks")
+                assert trio.current_time() - begun < 3
+    assert numbers(live) == [*range(50)]
+    for each in (first, second):
+        waiting = each["queued"] + each["in_flight"]
+        assert each["taken"] == 50 == each["dropped"]["overflow"] + waiting
+        assert each["queued"] <= 10
+    assert (first["failures"], first["next_attempt"] > 0) == (1, True)
+    assert first["last_error"].startswith("http://127.0.0.1:")
+    assert (third["sent"], third["dropped"], third["queued"]) == (50, {}, 0)
+    assert (part.state, part.problems) == ("stopped", [])
+    assert "events for callbacks were dropped: " in caplog.text
+    assert "(shutdown)" in caplog.text
+    assert SECRET not in caplog.text + str(first) + str(second)
+
+
+async def test_what_a_receiver_says_decides(tmp_path, caplog):
+    """Kind: an event that is refused, one that comes too early, a picture that is too large."""
+
+    caplog.set_level("INFO", "lva.plugin.callbacks")
+
+    def quoting(request: Any) -> Answer:
+        return Answer(400, body=f"no {request.path} {request.headers['x-key']}".encode())
+
+    with receiving() as receiver:
+        receiver.answers = [quoting, Answer(503), Answer(302), Answer()]
+        url = f"{receiver.url}/{SECRET}"
+        with callbacks_of("7a", callback(url, headers={"X-Key": SECRET})):
+            async with running_callbacks(tmp_path, max_delay=0.05) as host:
+                publish(host, *(seen(n) for n in range(3)))
+                await until(lambda: len(receiver.requests) == 5)
+                receiver.limit = 700
+                publish(host, seen(3, picture=700))
+                publish(host, seen(4, text="x" * 700))
+                await until(lambda: len(receiver.requests) == 8)
+                publish(host, seen(5))
+                await until(lambda: len(receiver.requests) == 9)
+                await until(lambda: host.plugin("callbacks")._targets["7a", 0].idle)
+                (found,) = await listing(host)
+                await host.receipt_of("callbacks")
+    assert numbers(receiver) == [0, 1, 1, 1, 2, 3, 3, 4, 5]
+    assert found["dropped"] == {"rejected": 2}
+    assert (found["pictures_left_out"], found["failures"]) == (1, 0)
+    assert "responded with 503; its events wait" in caplog.text
+    assert "works again" in caplog.text
+    assert SECRET not in caplog.text + str(found)
+
+
+async def test_what_waits_at_the_stop_is_sent(tmp_path):
+    with receiving() as receiver:
+        receiver.answers = [Answer(503)]
+        with callbacks_of("7a", callback(receiver.url)):
+            async with running_callbacks(tmp_path) as host:
+                publish(host, *(seen(n) for n in range(20)))
+                await until(lambda: receiver.requests)  # it backs off now
+                await host.receipt_of("callbacks")
+    assert numbers(receiver) == [0, *range(20)]
+
+
+async def test_old_events_too_many_bytes_and_hosts_that_are_not_allowed(tmp_path):
+    """Kind: what is dropped is counted by its reason, and those with most wait least."""
+    with silent() as hangs, silent() as other:
+        named = other.replace("127.0.0.1", "localhost")
+        with (
+            callbacks_of("7a", callback(hangs), callback(named)),
+            callbacks_of("8b", callback(hangs)),
+        ):
+            config = {"max_age": 0.1, "total_bytes": 12_000, "hosts": ["127.*"], "timeout": 0.3}
+            async with running_callbacks(tmp_path, max_delay=0.01, drain=0, **config) as host:
+                publish(host, *(seen(n, picture=1000) for n in range(20)))
+                publish(host, seen(1, "8b", picture=1000))
+                await until(lambda: len(host.plugin("callbacks")._targets) == 3)
+                first, second, third = await listing(host)
+                assert sum(each["bytes"] for each in (first, second, third)) <= 12_000
+                assert second["dropped"] == {"host": 20}
+                assert third["dropped"] == {}
+                while sum((await listing(host))[0]["dropped"].values()) < 20:
+                    await trio.sleep(0.02)
+                assert (await listing(host))[0]["dropped"].keys() == {"overflow", "max_age"}
+
+
+async def test_a_callback_that_is_changed_or_removed_sends_what_it_has(tmp_path):
+    """Kind: nothing of a stream that is no more is left, once it has been sent."""
+    with receiving() as old, receiving() as new:
+        async with running_callbacks(tmp_path) as host:
+            with callbacks_of("7a", callback(old.url)):
+                publish(host, seen(1))
+                await until(lambda: old.requests)
+            with callbacks_of("7a", callback(new.url)):
+                publish(host, seen(2))
+                await until(lambda: new.requests)
+            publish(host, seen(3))
+            await until(lambda: not host.plugin("callbacks")._targets)
+            publish(host, seen(4))
+            await until(lambda: not host.plugin("callbacks")._leaving)
+    assert (numbers(old), numbers(new)) == ([1], [2])
+
+
+# The definition
+
+
+@pytest.mark.parametrize(
+    ("where", "holds"),
+    [
+        ({"path": "data.area", "greater": 0.1}, True),
+        ({"path": "data.area", "greater": 0.1, "less": 0.2}, False),
+        ({"path": "data.boxes.1.x", "equals": 5}, True),
+        ({"path": "data.boxes.2.x", "equals": 5}, False),
+        ({"path": "data.boxes.-1.x", "equals": 5}, False),
+        ({"path": "data.on", "equals": True}, True),
+        ({"path": "data.on", "equals": 1}, False),
+        ({"path": "data.on", "greater": 0}, False),
+        ({"path": "data.none", "equals": None}, True),
+        ({"path": "data.missing", "equals": None}, False),
+        ({"path": "data.text", "less": 9}, False),
+        ({"path": "frame", "less": 9}, True),
+        ({"path": "image.size", "greater": 2}, True),
+        ({"path": "image.base64", "equals": "AAAA"}, False),
+    ],
+)
+def test_a_condition_looks_at_the_document(where, holds):
+    data = {"area": 0.25, "boxes": [{"x": 1}, {"x": 5}], "on": True, "none": None, "text": "5"}
+    event = StreamAnalyticsEvent("7", "d", "m", "e", 3, 1.0, data, bytes(3))
+    assert Conditions.model_validate({"where": [where]}).hold(event) is holds
+
+
+@pytest.mark.parametrize(
+    ("conditions", "holds"),
+    [
+        ({}, True),
+        ({"event_types": ["stream_*"]}, True),
+        ({"event_types": ["motion_*", "stream_done"]}, False),
+        ({"analytics": ["motion"]}, False),
+        ({"where": [{"path": "code", "equals": "timeout"}]}, True),
+    ],
+)
+def test_a_condition_on_changes_of_a_stream(conditions, holds):
+    assert Conditions.model_validate(conditions).hold(CHANGE) is holds
+
+
+WRONG = [
+    ({"type": "ftp"}, "callbacks.0.type"),
+    ({"url": f"ftp://x/{SECRET}"}, "callbacks.0.url"),
+    ({"url": f"http://user:{SECRET}@x/"}, "callbacks.0.url"),
+    ({"url": "***"}, "callbacks.0.url"),
+    ({"headers": {"Host": SECRET}}, "callbacks.0.headers"),
+    ({"headers": {"X-A": f"{SECRET}\n"}}, "callbacks.0.headers"),
+    ({"params": {"a": SECRET * 1000}}, "callbacks.0.params"),
+    ({"colour": SECRET}, "callbacks.0.colour"),
+    ({"conditions": {"where": [{"path": "x"}]}}, "callbacks.0.conditions.where.0"),
+    ({"conditions": {"where": [{"path": "x", "like": 1}]}}, "callbacks.0.conditions.where.0.like"),
+    ({"conditions": {"where": [{"path": "x", "equals": 1, "less": 2}]}}, "callbacks.0.conditions.where.0"),
+    ({"conditions": {"where": [{"path": "x", "greater": "y"}]}}, "callbacks.0.conditions.where.0.greater"),
+    ({"conditions": {"event_types": [""]}}, "callbacks.0.conditions.event_types.0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("wrong", "path"), WRONG)
+def test_a_wrong_callback_is_refused_with_its_key_and_without_its_value(wrong, path):
+    body = {"name": "d", "source": "test:", "callbacks": [callback("http://x/") | wrong]}
+    with pytest.raises(ValidationError) as raised:
+        StreamDefinition.model_validate(body)
+    found = raised.value.errors(include_input=False, include_context=False, include_url=False)
+    assert [".".join(map(str, each["loc"])) for each in found] == [path]
+    assert SECRET not in str(found)
+    with pytest.raises(ValidationError, match="at most 10"):
+        StreamDefinition.model_validate({**body, "callbacks": [callback("http://x/")] * 11})
+
+
+def test_a_definition_shows_no_secret_and_is_kept_with_all():
+    secret: dict[str, Any] = {"headers": {"X-A": SECRET}, "params": {"k": SECRET}}
+    secret["conditions"] = {"where": [{"path": "a", "equals": None}, {"path": "b", "less": 1}]}
+    body = {"name": "d", "source": "test:", "callbacks": [callback(f"http://x/{SECRET}", **secret)]}
+    definition = StreamDefinition.model_validate(body)
+    for shown in (definition.model_dump(), definition.model_dump_json(), repr(definition)):
+        assert SECRET not in str(shown)
+    kept = definition.model_dump_json(context=WITH_SECRETS)
+    assert StreamDefinition.model_validate_json(kept) == definition
+    shown = definition.model_dump(mode="json")["callbacks"]
+    same = unmasked(shown, definition.callbacks)
+    assert [Callback.model_validate(each) for each in same] == definition.callbacks
+    for told in (
+        unmasked(shown, []),
+        unmasked([shown[0] | {"url": "http://y/"}], definition.callbacks),
+    ):
+        with pytest.raises(ValidationError, match="masked value"):
+            Callback.model_validate(told[0])
+    assert unmasked("x", definition.callbacks) == "x"
+    assert unmasked([{"url": []}, 5], definition.callbacks * 2) == [{"url": []}, 5]
