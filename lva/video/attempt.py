@@ -52,7 +52,6 @@ class Attempt:
         await self._connect()
         while (received := await self._worker.receive()) is not None:
             message, data = received
-            self._watch.note_heard()
             try:
                 end = self._take(message["type"], message, data)
             except (KeyError, TypeError, ValueError) as error:  # a plugin has its connection, too

@@ -36,6 +36,7 @@ _COUNTERS: Final = (
     "age_max_ms",
 )
 _PLACES: Final = (
+    "alive",  # when the worker last noted that it is; monotonic ns
     "reading_since",  # monotonic ns; 0 while no call of the decoder's library is under way
     "last_packet",
     "last_frame",

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
-import psutil
 import trio
 
 from lva.contract import AnalyticsInfo
@@ -21,6 +20,7 @@ from lva.video.forks import ForkServer
 #: Rungs of the stop ladder: how long, in seconds, each is waited for.
 AFTER_MESSAGE: Final = 0.5
 AFTER_SIGTERM: Final = 1.0
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 def worker_spec(plugin: AnalyticsInfo, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,6 +68,7 @@ class WorkerProcess:
         self._connection = connection
         self._analytics = analytics
         self._sending = trio.Lock()
+        self._statm = os.open(f"/proc/{child.pid}/statm", os.O_RDONLY)  # read often: see `memory`
 
     @property
     def pid(self) -> int:
@@ -81,8 +82,8 @@ class WorkerProcess:
 
     def memory(self) -> int | None:
         """Return its resident memory in bytes; None once it has gone."""
-        with suppress(psutil.Error):
-            return int(psutil.Process(self.pid).memory_info().rss)
+        with suppress(ProcessLookupError):
+            return int(os.pread(self._statm, 128, 0).split()[1]) * _PAGE or None
         return None
 
     def step(self) -> tuple[str, str] | None:
@@ -163,6 +164,7 @@ class WorkerProcess:
         """Close the descriptors; the process has ended."""
         self._connection.socket.close()
         os.close(self._child.pidfd)
+        os.close(self._statm)
 
 
 @asynccontextmanager

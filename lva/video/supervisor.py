@@ -71,7 +71,8 @@ class Supervisor:
         """Let one worker work; return how that ended, None if the schedule did."""
         ended = None
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._end_with_schedule, nursery.cancel_scope)
+            if self._stream.definition.schedule:
+                nursery.start_soon(self._end_with_schedule, nursery.cancel_scope)
             ended = await self._one_worker()
             nursery.cancel_scope.cancel()
         return ended

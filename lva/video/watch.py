@@ -15,8 +15,8 @@ from lva.video.codes import Ended, StreamState
 from lva.video.process import WorkerProcess
 from lva.video.stream import Stream
 
-#: Seconds between two looks at a worker; for how long it may be silent.
-LOOK: Final = 0.25
+#: Seconds between two looks at a worker; for how long it may give no sign of life.
+LOOK: Final = 0.5
 SILENT: Final = 5.0
 #: Longest interval between two packets, in seconds, to which the limit of a stall adapts.
 MOST_INTERVAL: Final = 60.0
@@ -71,11 +71,7 @@ class Watch:
         self._stream = stream
         self._worker = worker
         self._stall = stall
-        self._heard = trio.current_time()
-
-    def note_heard(self) -> None:
-        """Note that the worker has said something."""
-        self._heard = trio.current_time()
+        self._began = time.monotonic_ns()
 
     async def run(self) -> Ended:
         """Look at the worker from time to time; return what it is to be ended for.
@@ -89,12 +85,11 @@ class Watch:
             now = trio.current_time()
             if now - looked > LOOK + 1:
                 judge_from = now + SILENT
-                self._heard = now
             looked = now
             self._stream.look(self._worker)
             if now < judge_from:
                 continue
-            ended = self._hung() or self._stalled() or self._too_large() or self._silent(now)
+            ended = self._hung() or self._stalled() or self._too_large() or self._silent()
             if ended is not None:
                 self._worker.hangs = True
                 return ended
@@ -144,10 +139,10 @@ class Watch:
         size = f"{used // 2**20} MiB of memory, more than {limit // 2**20} MiB"
         return Ended("memory_limit", size, blamed=None if step is None else step[0])
 
-    def _silent(self, now: float) -> Ended | None:
-        if now - self._heard <= SILENT:
+    def _silent(self) -> Ended | None:
+        if _seconds_since(self._worker.board["alive"] or self._began) <= SILENT:
             return None
-        return Ended("worker_silent", f"nothing was heard of the worker for {SILENT:.0f} s")
+        return Ended("worker_silent", f"no sign of life of the worker for {SILENT:.0f} s")
 
 
 def _seconds_since(nanoseconds: int) -> float:

@@ -244,7 +244,7 @@ class Worker:
 
     def _beat(self) -> None:
         while True:
-            self._send({"type": "alive"})
+            self._board["alive"] = time.monotonic_ns()
             time.sleep(HEARTBEAT)
 
     def _send(self, message: dict[str, Any], data: bytes = b"") -> None:
