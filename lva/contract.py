@@ -85,6 +85,15 @@ class PluginApp(Protocol):
     ) -> None:
         """Add an HTTP route; see `BaseBackgroundPlugin.addRoute`."""
 
+    def notReady(self, reason: str | None) -> None:
+        """Say why the service is not ready because of this plugin, though it runs; None: it is again.
+
+        ``/readyz`` tells it. Another attempt or life of the plugin begins without.
+
+        Args:
+            reason: For people, without secrets.
+        """
+
     def analytics(self) -> list[AnalyticsInfo]:
         """Return the analytics plugins that are active, for what has frames looked at.
 

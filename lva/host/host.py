@@ -246,7 +246,7 @@ class Host:
         """Return why the service is not ready, by plugin; empty if every active plugin runs.
 
         A plugin that an operator has stopped is no longer active. One that has been blocked for
-        `loop_block_unready` does not run.
+        `loop_block_unready` does not run. A plugin that runs may say itself that it is not ready.
         """
         found = {}
         for name, life in self.lives.items():
@@ -256,6 +256,8 @@ class Host:
                 found[name] = f"{life.state.value.value}: {life.record.last.reason}"
             elif (block := self._blocked(name)) is not None:
                 found[name] = f"blocked: {block}"
+            elif life.record.not_ready is not None:
+                found[name] = f"not ready: {life.record.not_ready}"
         return found
 
     def _blocked(self, plugin: str) -> str | None:

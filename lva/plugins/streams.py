@@ -106,6 +106,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
                 self,
                 self.logger,
                 Pace(),
+                not_ready=self.app.notReady,
                 path=base,
                 forks=self._forks,
                 account_id=config.account_id,
@@ -197,6 +198,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
     @response(200, "A page of streams.", api.STREAMS)
     async def listing(self, request: Any) -> dict[str, Any]:
         """Answer GET /streams: all streams, oldest first, a page at a time."""
+        self._table.check_known()
         status, name, analytics = map(request.args.get, ("status", "name", "analytics"))
         if status is not None and status not in {*StreamState}:
             raise BadRequest(f"status is one of {', '.join(StreamState)}.")

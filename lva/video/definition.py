@@ -93,7 +93,9 @@ def _time(pattern: re.Pattern[str]) -> Any:
         if isinstance(value, dt.time):
             return value
         if not isinstance(value, str) or not pattern.fullmatch(value):
-            raise ValueError("it is a time of the day in the zone of the stream, such as 08:00")
+            raise ValueError(
+                "it is a time such as 08:00; leave the time zone out, time_zone counts"
+            )
         return dt.time() if value.startswith("24") else dt.time.fromisoformat(value)
 
     schema = {"type": "string", "pattern": f"^({pattern.pattern})$"}

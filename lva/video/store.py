@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 _VERSION: Final = 1
+#: Seconds that another process may hold the file.
+PATIENCE: Final = 5.0
 _SCHEMA: Final = f"""
+    BEGIN;
     CREATE TABLE streams (
         id TEXT PRIMARY KEY,
         version INTEGER NOT NULL,
@@ -18,6 +22,7 @@ _SCHEMA: Final = f"""
         definition TEXT NOT NULL
     );
     PRAGMA user_version = {_VERSION};
+    COMMIT;
 """
 
 
@@ -60,7 +65,7 @@ class StreamStore:
         Raises:
             StoreError: The file cannot be read, or is of a newer version of LVA.
         """
-        with self._connection() as connection:
+        with _transaction(self._path) as connection:
             rows = connection.execute(
                 "SELECT id, version, status, created, definition FROM streams ORDER BY created, id"
             )
@@ -73,7 +78,7 @@ class StreamStore:
             StoreError: It cannot be written, as on a full disk.
         """
         values = stream.id, stream.version, stream.status, stream.created, stream.definition
-        with self._connection() as connection:
+        with _transaction(self._path) as connection:
             connection.execute("INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?, ?)", values)
 
     def delete(self, stream_id: str) -> None:
@@ -82,46 +87,39 @@ class StreamStore:
         Raises:
             StoreError: As `save`.
         """
-        with self._connection() as connection:
+        with _transaction(self._path) as connection:
             connection.execute("DELETE FROM streams WHERE id = ?", (stream_id,))
 
-    def _connection(self) -> _Connection:
-        return _Connection(self._path)
+    def check(self) -> None:
+        """Do nothing, if the file can be written.
+
+        Raises:
+            StoreError: As `save`.
+        """
+        with _transaction(self._path) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(f"PRAGMA user_version = {_VERSION}")
 
 
-class _Connection:
-    """One transaction on the file."""
+@contextmanager
+def _transaction(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open the file for one transaction, which is not made if the block raises.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> sqlite3.Connection:
-        with suppress(OSError):  # SQLite says what is wrong
-            self._path.touch(0o600)  # addresses have passwords
-        try:
-            self._connection = sqlite3.connect(self._path, timeout=5)
-            self._prepare()
-        except sqlite3.Error as error:
-            raise StoreError(f"{self._path}: {error}") from error
-        return self._connection
-
-    def _prepare(self) -> None:
-        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            self._connection.executescript(_SCHEMA)
-        elif version != _VERSION:
-            self._connection.close()
-            raise StoreError(
-                f"{self._path} is of another version of LVA ({version}); move it away, or use that version"
-            )
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, _: object) -> None:
-        try:
-            if kind is None:
-                self._connection.commit()
-        except sqlite3.Error as failure:
-            raise StoreError(f"{self._path}: {failure}") from failure
-        finally:
-            self._connection.close()
-        if isinstance(error, sqlite3.Error):
-            raise StoreError(f"{self._path}: {error}") from error
+    Raises:
+        StoreError: As `StreamStore`'s methods.
+    """
+    with suppress(OSError):  # SQLite says what is wrong
+        path.touch(0o600)  # addresses have passwords
+    try:
+        with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                connection.executescript(_SCHEMA)
+            elif version != _VERSION:
+                raise StoreError(
+                    f"{path} is of another version of LVA ({version}); move it away, or use that version"
+                )
+            yield connection
+            connection.commit()
+    except sqlite3.Error as error:
+        raise StoreError(f"{path}: {error}") from error

@@ -39,6 +39,7 @@ class StreamServices:
         pace: Waited for before each connection: not all streams connect in the same second.
         rng: Source of the jitter.
         forks: The process that workers are forked from; without it, each is a program of its own.
+        not_ready: Told why the service is not ready because of streams, or None once it is.
         path: Below which the routes of streams are.
         account_id: Whose streams these are, for their events.
         pictures: Those of the events of all streams.
@@ -49,6 +50,7 @@ class StreamServices:
     logger: logging.Logger
     pace: Callable[[], Awaitable[None]]
     rng: random.Random = field(default_factory=random.Random)  # noqa: S311 - jitter
+    not_ready: Callable[[str | None], None] = lambda _: None
     forks: ForkServer | None = None
     path: str = "/streams"
     account_id: str | None = None

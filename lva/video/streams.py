@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Container
-from contextlib import asynccontextmanager
-from functools import partial
+from collections.abc import AsyncIterator, Container
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import trio
 from pydantic import ValidationError
@@ -18,13 +17,13 @@ from lva.video.admission import Admission
 from lva.video.callbacks import WITH_SECRETS, unmasked
 from lva.video.codes import ENDED, StreamState
 from lva.video.definition import StreamDefinition
+from lva.video.keeper import Keeper
 from lva.video.source import Source, no_source
 from lva.video.store import StoredStream, StoreError, StreamStore
 from lva.video.stream import Stream, StreamServices
 from lva.video.supervisor import Supervisor
 from lva.wrong_keys import WrongKeysError, wrong_keys
 
-T = TypeVar("T")
 #: How long, in seconds, a change waits for those streams that are kept to be taken up.
 START_PATIENCE: Final = 5.0
 #: Connections that may be made at once, and the seconds between more.
@@ -65,8 +64,7 @@ class Streams:
         self._scopes: dict[str, tuple[trio.CancelScope, trio.Event]] = {}
         self._created: dict[str, float] = {}
         self._changing: dict[str, trio.Lock] = {}
-        self._store = StreamStore(path)
-        self._thread = trio.CapacityLimiter(1)
+        self._keeper = Keeper(StreamStore(path), services.logger, services.not_ready)
         self._admission = admission
         self._services = services
         self._logger = services.logger
@@ -75,29 +73,28 @@ class Streams:
         self._begun = trio.Event()
 
     async def run(self) -> None:
-        """Take up the streams that are kept, and work on all streams until cancelled.
+        """Take up the streams that are kept, once their file can be read; work on all until cancelled.
 
         Cancellation ends all workers; none is left then.
-
-        Raises:
-            StoreError: The file cannot be used.
         """
-        stored = await self._in_thread(self._store.load)
+        stored = await self._keeper.load()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             for row in stored:
                 self._take_up(row)
             self._begun.set()
             try:
-                await trio.sleep_forever()
+                await self._keeper.run()
             finally:
                 self._nursery = None
 
     def _take_up(self, row: StoredStream) -> None:
         try:
+            state = StreamState(row.status)
             definition = StreamDefinition.model_validate_json(row.definition)
-        except ValidationError as error:
-            self._logger.error("stream %s is not taken up: %s", row.id, wrong_keys(error))
+        except ValueError as error:  # what a newer version of LVA has written
+            why = wrong_keys(error) if isinstance(error, ValidationError) else error
+            self._logger.error("stream %s is kept, and not taken up: %s", row.id, why)
             return
         try:
             source, forbidden = self._admission.source(definition), None
@@ -106,7 +103,6 @@ class Streams:
         stream = self._new(row.id, definition, source)
         stream.version = row.version
         self._created[row.id] = row.created
-        state = StreamState(row.status)
         if state in ENDED:
             stream.move(state, "as before the restart of the service")
         elif forbidden is not None:
@@ -119,6 +115,15 @@ class Streams:
     def all(self) -> list[Stream]:
         """Return all streams, oldest first."""
         return list(self._streams.values())
+
+    def check_known(self) -> None:
+        """Refuse to tell of streams as long as the file in which they are cannot be read.
+
+        Raises:
+            RequestProblem: It cannot.
+        """
+        if not self._begun.is_set() and self._keeper.trouble is not None:
+            raise _unavailable(self._keeper.trouble)
 
     def get(self, key: str) -> Stream:
         """Return the stream of an id, or else the one of a name.
@@ -134,6 +139,7 @@ class Streams:
             what = f"several streams are named {key!r}; use an id: {ids}"
             raise RequestProblem(409, what, "name_is_ambiguous")
         if not named:
+            self.check_known()
             raise RequestProblem(404, f"there is no stream {key!r}", "unknown_stream")
         return named[0]
 
@@ -153,7 +159,7 @@ class Streams:
             stream = self._new(stream_id, definition, source)
             self._created[stream_id] = time.time()
             try:
-                await self._keep(stream)
+                await self._keeper.save(self._row(stream))
             except BaseException:
                 self._forget(stream_id)
                 raise
@@ -189,14 +195,16 @@ class Streams:
             before = stream.definition, stream.source
             stream.definition, stream.source = definition, source
             stream.version += 1
+            stopped = stream.state is StreamState.STOP
+            next_state = StreamState.STOP if stopped else StreamState.PENDING
             try:
-                await self._keep(stream)
+                await self._keeper.save(self._row(stream, next_state))
             except StoreError:
                 stream.definition, stream.source = before
                 stream.version -= 1
                 raise
             await self._end(stream)
-            if stream.state is not StreamState.STOP:
+            if not stopped:
                 stream.move(StreamState.PENDING, f"version {stream.version}")
                 self._begin(stream)
         return stream
@@ -206,7 +214,7 @@ class Streams:
 
         Raises:
             RequestProblem: There is none of this id or name, or it is not worked on.
-            StoreError: That it is stopped cannot be kept; it is stopped all the same.
+            StoreError: That it is stopped cannot be kept yet; it is stopped all the same.
         """
         async with self._change_of(key) as stream:
             if stream.state in ENDED:
@@ -217,7 +225,7 @@ class Streams:
                 raise RequestProblem(409, what, "stream_not_in_progress", stream_status=status)
             await self._end(stream)
             stream.move(StreamState.STOP, "stopped by a user")
-            await self._keep(stream)
+            await self._keeper.save_now_or_later(self._row(stream))
         return stream
 
     async def resume(self, key: str) -> Stream:
@@ -225,7 +233,7 @@ class Streams:
 
         Raises:
             RequestProblem: There is none of this id or name, or it is worked on.
-            StoreError: That it is resumed cannot be kept; it is resumed all the same.
+            StoreError: That it is resumed cannot be kept yet; it is resumed all the same.
         """
         async with self._change_of(key) as stream:
             if stream.state not in ENDED:
@@ -236,7 +244,7 @@ class Streams:
             _, stream.source = self._admission.admit(stream.definition)
             stream.move(StreamState.PENDING, "resumed by a user")
             try:
-                await self._keep(stream)
+                await self._keeper.save_now_or_later(self._row(stream))
             finally:
                 self._begin(stream)
         return stream
@@ -251,7 +259,7 @@ class Streams:
         async with self._change_of(key) as stream:
             await self._end(stream)
             try:
-                await self._in_thread(partial(self._store.delete, stream.id))
+                await self._keeper.delete(stream.id)
             except StoreError:
                 stream.move(StreamState.STOP, "stopped, and could not be removed")
                 raise
@@ -270,7 +278,9 @@ class Streams:
 
     async def _until_begun(self) -> None:
         with trio.move_on_after(START_PATIENCE):  # routes are there a moment before
-            await self._begun.wait()
+            await self._keeper.tried.wait()
+            if self._keeper.trouble is None:
+                await self._begun.wait()
 
     @asynccontextmanager
     async def _change(self, stream_id: str) -> AsyncIterator[None]:
@@ -278,8 +288,8 @@ class Streams:
         await self._until_begun()
         async with self._changing.setdefault(stream_id, trio.Lock()):
             if self._nursery is None:
-                what = "streams are being started or stopped; try again"
-                raise RequestProblem(503, what, "streams_unavailable", {"Retry-After": "1"})
+                self.check_known()
+                raise _unavailable("streams are being started or stopped; try again")
             with trio.CancelScope(shield=True):
                 yield
 
@@ -311,12 +321,16 @@ class Streams:
             del self._scopes[stream.id]
             ended.set()
         if not scope.cancelled_caught:
-            try:
-                await self._keep(stream)
-            except StoreError as error:
-                self._logger.error(
-                    "stream %s: its end is not kept: %s", stream.definition.name, error
-                )
+            await self._keep_end(stream)
+
+    async def _keep_end(self, stream: Stream) -> None:
+        """Keep that a stream is done or has failed, unless it was changed meanwhile, or removed."""
+        async with self._changing.setdefault(stream.id, trio.Lock()):
+            if stream.id not in self._streams:
+                del self._changing[stream.id]
+            elif stream.state in ENDED:
+                with suppress(StoreError):  # it is logged, and written later
+                    await self._keeper.save_now_or_later(self._row(stream))
 
     async def _end(self, stream: Stream) -> None:
         """End the work on a stream; afterwards no process of it is left."""
@@ -325,18 +339,18 @@ class Streams:
             scope.cancel()
             await ended.wait()
 
-    async def _keep(self, stream: Stream) -> None:
-        row = StoredStream(
+    def _row(self, stream: Stream, state: StreamState | None = None) -> StoredStream:
+        return StoredStream(
             stream.id,
             stream.version,
-            stream.state.value,
+            (state or stream.state).value,
             self._created[stream.id],
             stream.definition.model_dump_json(context=WITH_SECRETS),
         )
-        await self._in_thread(partial(self._store.save, row))
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await trio.to_thread.run_sync(work, limiter=self._thread)
+
+def _unavailable(what: str) -> RequestProblem:
+    return RequestProblem(503, what, "streams_unavailable", {"Retry-After": "1"})
 
 
 def _other_version(status: int, stream: Stream) -> RequestProblem:

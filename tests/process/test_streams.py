@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import time
+from contextlib import closing
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -343,6 +345,44 @@ def survive(tmp_path, receiver):
         assert service.stop() == 0
         assert not psutil.pid_exists(status["worker"]["pid"])
         assert service.receipt_of("streams")["leaked_processes"] == []
+
+
+def readiness(service: ServiceProcess) -> Any:
+    return service.get("/readyz").json().get("reasons", {}).get("streams")
+
+
+def test_a_file_that_cannot_be_used_stops_nothing_and_loses_nothing(tmp_path):
+    """The kind is a file of a newer version, then a broken one: it is told, and made good once it can be."""
+    path = tmp_path / "state" / "streams.sqlite3"
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with ServiceProcess(tmp_path, PLUGINS) as service:
+        service.wait_until(lambda: readiness(service))
+        assert "another version of LVA (99)" in readiness(service)
+        assert post(service).status_code == service.get("/streams").status_code == 503
+        path.unlink()
+        service.wait_until_ready()
+        stream_id = post(service).json()["stream_id"]
+        until(service, stream_id, lambda status: status["frames"]["decoded"])
+        whole = path.read_bytes()
+        path.write_bytes(b"no database " * 200)
+        refused = post(service, name="other")
+        assert (refused.status_code, refused.json()["error_code"]) == (503, "not_kept")
+        assert "streams cannot be kept" in readiness(service)
+        before = service.get(f"/streams/{stream_id}").json()["frames"]["decoded"]
+        until(service, stream_id, lambda status: status["frames"]["decoded"] > before)
+        stopped = service.request("PATCH", f"/streams/{stream_id}", json={"action": "stop"})
+        assert stopped.status_code == 503
+        assert service.get(f"/streams/{stream_id}").json()["status"] == "stop"
+        path.write_bytes(whole)
+        service.wait_until_ready()
+        assert service.stop() == 0
+        assert not [record for record in service.records if "exception" in record]
+    with ServiceProcess(tmp_path, PLUGINS) as service:
+        service.wait_until_ready()
+        (stream,) = service.get("/streams").json()["streams"]
+        assert (stream["stream_id"], stream["status"]) == (stream_id, "stop")
 
 
 def test_who_may_not_act_may_look(tmp_path):

@@ -3,6 +3,7 @@
 import logging
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from functools import partial
 
 import pytest
 import trio
@@ -10,6 +11,7 @@ import trio.testing
 
 from lva import RequestProblem
 from lva.video.admission import Admission
+from lva.video.codes import ENDED, StreamState
 from lva.video.store import StoreError, StreamStore
 from lva.video.stream import StreamServices
 from lva.video.streams import Streams
@@ -38,8 +40,10 @@ def body(**changes):
 
 
 @asynccontextmanager
-async def table(path, listener):
-    services = StreamServices(parameters, listener, logging.getLogger("lva.test"), trio.sleep)
+async def table(path, listener, not_ready=lambda _: None):
+    services = StreamServices(
+        parameters, listener, logging.getLogger("lva.test"), trio.sleep, not_ready=not_ready
+    )
     streams = Streams(path, Admission(["test"], [], parameters), services)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(streams.run)
@@ -67,6 +71,95 @@ async def test_a_file_that_cannot_be_written_leaves_a_stream_in_a_state_that_is_
             await streams.resume(stream.id)
         with pytest.raises(RequestProblem, match="not stopped"):
             await streams.resume(stream.id)
+
+
+async def test_what_could_not_be_written_is_written_once_it_can_be(tmp_path, monkeypatch, caplog):
+    """The kind is a full disk or a broken file: streams go on, readiness tells, and no change is lost."""
+    monkeypatch.setattr("lva.video.keeper.RETRY", 0.01)
+    path, said = tmp_path / "streams.sqlite3", []
+    async with table(path, Listener(), said.append) as (streams, stream):
+        whole = path.read_bytes()
+        path.write_bytes(b"no database " * 200)
+        with pytest.raises(StoreError):
+            await streams.stop(stream.id)
+        assert stream.state == "stop"
+        assert "streams cannot be kept" in said[-1]
+        path.write_bytes(whole)
+        with trio.fail_after(5):
+            while said[-1] is not None:
+                await trio.sleep(0.01)
+        assert [row.status for row in StreamStore(path).load()] == ["stop"]
+    assert caplog.text.count("streams are worked on all the same") == 1
+
+
+async def test_a_file_that_cannot_be_read_is_waited_for_and_not_touched(tmp_path, monkeypatch):
+    """The kind is a file of a newer version, or a broken one: what is in it is not lost."""
+    monkeypatch.setattr("lva.video.keeper.RETRY", 0.01)
+    path, said = tmp_path / "streams.sqlite3", []
+    broken = b"no database " * 200
+    path.write_bytes(broken)
+    services = StreamServices(
+        parameters, Listener(), logging.getLogger("lva.test"), trio.sleep, not_ready=said.append
+    )
+    streams = Streams(path, Admission(["test"], [], parameters), services)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(streams.run)
+        for asked in (partial(streams.create, body()), partial(streams.stop, "door")):
+            with pytest.raises(RequestProblem, match="file is not a database") as refused:
+                await asked()
+            assert refused.value.status == 503
+        with pytest.raises(RequestProblem, match="file is not a database"):
+            streams.check_known()
+        assert path.read_bytes() == broken
+        path.unlink()
+        with trio.fail_after(5):
+            while said[-1] is not None:
+                await trio.sleep(0.01)
+        await trio.testing.wait_all_tasks_blocked()
+        streams.check_known()
+        assert (await streams.create(body())).state == "pending"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_new_definition_of_a_stream_that_was_done_is_begun_after_a_restart(tmp_path):
+    """The kind is a state in the file that is older than the stream's."""
+    path = tmp_path / "streams.sqlite3"
+    async with table(path, Listener()) as (streams, stream):
+        await streams.stop(stream.id)
+        stream.move(StreamState.PENDING, "as if resumed")
+        stream.move(StreamState.DONE, "as if it had ended")
+        await streams.replace(stream.id, body(name="gate"))
+        assert [row.status for row in StreamStore(path).load()] == ["pending"]
+
+
+async def test_many_changes_at_once_leave_one_work_on_a_stream(tmp_path):
+    """The kind is a storm of requests: each is carried out or refused, and nothing of them is left."""
+    path = tmp_path / "streams.sqlite3"
+    async with table(path, Listener()) as (streams, stream):
+        refused = []
+
+        async def change(work):
+            try:
+                await work()
+            except RequestProblem as problem:
+                refused.append(problem.status)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(10):
+                nursery.start_soon(change, partial(streams.stop, stream.id))
+                nursery.start_soon(change, partial(streams.resume, stream.id))
+                changed = partial(streams.replace, stream.id, body(name=f"n{number}"), {1})
+                nursery.start_soon(change, changed)
+        assert refused.count(412) == 9
+        assert stream.version == 2
+        assert len(streams._scopes) == (stream.state not in ENDED)
+        async with trio.open_nursery() as nursery:
+            for work in (streams.remove, streams.stop, streams.remove, streams.resume):
+                nursery.start_soon(change, partial(work, stream.id))
+        assert streams.all() == []
+        assert not (streams._scopes)
+        assert not (streams._changing)
+        assert not (streams._created)
 
 
 async def test_a_change_is_made_wholly_though_who_asked_goes_away(tmp_path):

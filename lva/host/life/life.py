@@ -139,6 +139,7 @@ class PluginLife:
         if self._attempt is not None and self.record.last_error:
             why += f"; before, {self.record.last_error}"
         self.record.move(State.INITIALIZING, why)
+        self.record.not_ready = None
         self._routes.mark_stale(self.owner)
         attempt = self._attempt = Attempt(self._means, self)
         try:

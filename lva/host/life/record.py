@@ -44,6 +44,7 @@ class Record:
     Attributes:
         state: The plugin's state now.
         history: The newest transitions of all its lives.
+        not_ready: Why the plugin, which runs, says that the service is not ready.
         ending: What comes after the life that is now.
         lives: How many lives there have been, with this one.
         restarts: Attempts after the first, of all lives: what the host tried again by itself.
@@ -62,6 +63,7 @@ class Record:
         self.history: deque[Transition] = deque(
             [Transition(State.LOADED, time.time(), "waiting for its turn")], maxlen=100
         )
+        self.not_ready: str | None = None
         self.ending: Ending = Ending.FOR_GOOD
         self.lives: int = 1
         self.restarts: int = 0

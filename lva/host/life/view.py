@@ -55,7 +55,9 @@ class TooLateError(RuntimeError):
 
 
 class Door:
-    """Through it the classes of one life add routes: from `initialize()` until the attempt is wound up.
+    """Through it the classes of one life add routes, and say that they are not ready.
+
+    It is open from `initialize()` until the attempt is wound up.
 
     Args:
         record: The plugin's.
@@ -86,6 +88,11 @@ class Door:
         """Add a route. In Trio's thread only."""
         self.check(path)
         self._routes.add(self._record.owner, path, handler, methods, view)
+
+    def note_not_ready(self, reason: str | None) -> None:
+        """Note why the plugin makes the service not ready. Any thread may call."""
+        if self.open:
+            self._record.not_ready = reason
 
 
 class PluginView:
@@ -124,6 +131,10 @@ class PluginView:
         """See `lva.contract.BaseBackgroundPlugin.addRoute`."""
         self._door.check(path)  # here too: in `__init__` the loop may be waiting for this thread
         self._in_trio(partial(self._door.add, self, path, handler, methods))
+
+    def notReady(self, reason: str | None) -> None:
+        """See `lva.contract.PluginApp.notReady`."""
+        self._door.note_not_ready(reason)
 
     def analytics(self) -> list[AnalyticsInfo]:
         """See `lva.contract.PluginApp.analytics`."""

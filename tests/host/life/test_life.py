@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -1336,6 +1337,27 @@ async def test_a_plugin_that_says_that_it_cannot_run_has_failed_at_once_in_one_l
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert record.exc_info is None
     assert "\n" not in record.getMessage()
+
+
+async def test_a_plugin_that_runs_may_say_that_it_is_not_ready(tmp_path, autojump_clock):
+    """The kind is a state of a plugin's own; it does not outlast the attempt."""
+    source = """
+        class P(BaseBackgroundPlugin):
+            async def start(self):
+                self.app.notReady("the disk is full")
+                await trio.sleep(1)
+                self.app.notReady(None)
+                await trio.sleep(1)
+                self.app.notReady("the disk is full")
+                raise OSError("enough")
+    """
+    async with running_host(tmp_path, {"p": source}, {"p": {"restart": "never"}}) as host:
+        await trio.testing.wait_all_tasks_blocked()
+        assert host.host.not_ready() == {"p": "not ready: the disk is full"}
+        await trio.sleep(1.5)
+        assert host.host.not_ready() == {}
+        await host.wait_for("p", State.FAILED)
+        assert "enough" in host.host.not_ready()["p"]
 
 
 # Whatever happens
