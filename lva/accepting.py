@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 import trio
 
 from lva.connection_errors import SHORTAGE, ConnectionErrors
-from lva.idle import IdleConnections
+from lva.http.idle import IdleConnections
 from lva.logs import service_logger
 from lva.recurring import Recurring
 
@@ -40,12 +40,18 @@ class Acceptor:
     Args:
         errors: Counts what could not be accepted.
         idle: The connections without a request, of which some are closed when others wait.
+        limit: For how long, in seconds, a connection may be without one.
         descriptors: How many the process may have open; if left out, its limit.
     """
 
     def __init__(
-        self, errors: ConnectionErrors, idle: IdleConnections, descriptors: int | None = None
+        self,
+        errors: ConnectionErrors,
+        idle: IdleConnections,
+        limit: float,
+        descriptors: int | None = None,
     ) -> None:
+        self._idle_limit = limit
         limit = descriptors or resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._limit = limit
         self._most = limit - min(_MOST_KEPT, int(limit * _KEPT_SHARE))
@@ -68,9 +74,13 @@ class Acceptor:
         Error handling: an error of a handler ends this; that the system has nothing left for a connection
         does not.
         """
-        async with trio.open_nursery() as nursery:
-            for listener in listeners:
-                nursery.start_soon(self._serve_one, handler, listener, handler_nursery)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._idle.close_after, self._idle_limit)
+                for listener in listeners:
+                    nursery.start_soon(self._serve_one, handler, listener, handler_nursery)
+        finally:
+            self._idle.close()
         raise AssertionError("unreachable")
 
     async def _serve_one(

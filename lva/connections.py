@@ -1,4 +1,7 @@
-"""Hypercorn's connections, contained: an error in the server's own work for one ends that one alone."""
+"""The connections of Hypercorn's servers: of our own in clear text, else Hypercorn's, contained.
+
+An error in the server's own work for a connection ends that one alone.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,12 @@ from hypercorn.typing import ConnectionState
 from lva.accepting import Acceptor
 from lva.connection_errors import ConnectionErrors
 from lva.host.process.forks import hide
+from lva.http.connection import ABORT, HttpConnection
+from lva.http.idle import IdleConnections
 from lva.http1 import Http1
 from lva.http2 import Http2
-from lva.idle import IdleConnections, IdleWatch
+from lva.idle import IdleWatch
 
-#: Under this key of the ASGI scope's `state` is what cuts the connection off at once.
-ABORT: Final = "lva.abort"
 #: How long, in seconds, a client that has closed its side gets to see the rest of the response. One that has
 #: gone altogether looks the same until something is sent to it.
 HALF_CLOSED_GRACE: Final = 0.25
@@ -35,11 +38,15 @@ class Connection(TCPServer):
         errors: Takes what its tasks raise.
         idle: Is told when it has no request.
         *args: What Hypercorn's own class is made from.
+        begun: What was read of it already.
     """
 
-    def __init__(self, errors: ConnectionErrors, idle: IdleConnections, *args: Any) -> None:
+    def __init__(
+        self, errors: ConnectionErrors, idle: IdleConnections, *args: Any, begun: bytes = b""
+    ) -> None:
         super().__init__(*args)
         self._errors = errors
+        self._begun = begun
         hide(self.stream.socket)
         self.idle_task: Any = IdleWatch(
             self.config.keep_alive_timeout,
@@ -75,7 +82,9 @@ class Connection(TCPServer):
 
     async def _read_all(self) -> None:
         """Hand on what the client sends, until it has closed its side, or is gone."""
-        data = b"more"
+        data = self._begun or b"more"
+        if self._begun:
+            await self.protocol.handle(RawData(data))
         while data:
             try:
                 data = bytes(await self.stream.receive_some(MAX_RECV))
@@ -92,20 +101,41 @@ class Connection(TCPServer):
         await self.stream.aclose()
 
 
+async def _serve(
+    errors: ConnectionErrors, idle: IdleConnections, app: Any, config: Any, *rest: Any
+) -> None:
+    """Serve a connection in clear text; what becomes HTTP/2 or a WebSocket is left to Hypercorn."""
+    _, state, stream = rest
+    hide(stream.socket)
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        await app(scope, receive, send, trio.to_thread.run_sync, trio.from_thread.run)
+
+    async def succeed(begun: bytes) -> None:
+        await Connection(errors, idle, app, config, *rest, begun=begun).run()
+
+    try:
+        await HttpConnection(answer, stream, state, idle, succeed).run()
+    except BaseException as error:  # noqa: BLE001 - it is logged, and a cancellation raised again
+        errors.contain(error)
+
+
 @contextlib.contextmanager
-def our_connections(errors: ConnectionErrors) -> Iterator[None]:
-    """Let Hypercorn's servers that are started inside use `Connection`.
+def our_connections(errors: ConnectionErrors, limit: float, own: bool = True) -> Iterator[None]:
+    """Let Hypercorn's servers that are started inside use our connections.
 
     Args:
         errors: Takes what connections' tasks raise.
+        limit: For how long, in seconds, one may have no request.
+        own: Whether HTTP/1.1 is served by `HttpConnection`; else by Hypercorn.
     """
     # Hypercorn takes no classes for these; it looks the names up there.
     server: Any = hypercorn.trio.run
     protocols: Any = hypercorn.protocol
     before = server.TCPServer, server.trio, protocols.H11Protocol, protocols.H2Protocol
     idle = IdleConnections()
-    server.TCPServer = partial(Connection, errors, idle)
-    server.trio = _TrioWith(serve_listeners=Acceptor(errors, idle).serve)
+    server.TCPServer = partial(_serve if own else Connection, errors, idle)
+    server.trio = _TrioWith(serve_listeners=Acceptor(errors, idle, limit).serve)
     protocols.H11Protocol, protocols.H2Protocol = Http1, Http2
     try:
         yield

@@ -1,4 +1,4 @@
-"""Connections without a request: each is closed after a while, or sooner where others need the room.
+"""The pauses of one of Hypercorn's connections.
 
 Hypercorn starts and cancels a task for each pause between two requests of a connection. Here one task
 watches the connection for as long as it lasts. (A plain Quart-Trio application is spared that cost by
@@ -13,28 +13,7 @@ from typing import Any, Protocol
 
 import trio
 
-
-class IdleConnections:
-    """The connections without a request, those that have been so for longest first."""
-
-    def __init__(self) -> None:
-        self._watches: dict[IdleWatch, float] = {}
-
-    def add(self, watch: IdleWatch, since: float) -> None:
-        """Note that a connection is idle."""
-        self._watches.pop(watch, None)
-        self._watches[watch] = since
-
-    def remove(self, watch: IdleWatch) -> None:
-        """Note that it is not, or that it is closed."""
-        self._watches.pop(watch, None)
-
-    def close_those(self, least: float) -> None:
-        """Close those that have been idle for at least so many seconds."""
-        for watch, since in self._watches.items():
-            if trio.current_time() - since < least:
-                return
-            watch.hurry()
+from lva.http.idle import IdleConnections
 
 
 class _TaskGroup(Protocol):

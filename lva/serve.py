@@ -228,7 +228,9 @@ async def _serve(
                 await trio.sleep(settings.drain_window)
             service.shutdown.closing.set()
 
-        with our_connections(service.connection_errors), signals.heard_beside_trio():
+        own = settings.http_connections == "lva"
+        limit = settings.keep_alive_timeout
+        with our_connections(service.connection_errors, limit, own), signals.heard_beside_trio():
             await hypercorn_serve(
                 service,  # type: ignore[arg-type] # Hypercorn's types name each ASGI message
                 hypercorn_config(settings, listener),

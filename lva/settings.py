@@ -298,6 +298,9 @@ class Settings(_Table):
     keep_alive_timeout: PositiveSeconds = Field(
         5.0, description="Limit on a connection that sends no complete request head."
     )
+    http_connections: Literal["lva", "hypercorn"] = Field(
+        "lva", description="Whose code reads HTTP/1.1: lva's own, or Hypercorn's, which is slower."
+    )
     max_requests: Count = Field(
         1000, description="Most requests handled at once; more are refused with 503."
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+import pytest
 import trio
 import trio.testing
 from hypercorn.config import Config
@@ -15,8 +16,10 @@ from hypercorn.trio.worker_context import WorkerContext
 from trio.testing import MockClock
 
 from lva.connection_errors import ConnectionErrors
-from lva.connections import ABORT, Connection, our_connections
-from lva.idle import IdleConnections, IdleWatch
+from lva.connections import Connection, our_connections
+from lva.http.connection import ABORT
+from lva.http.idle import IdleConnections
+from lva.idle import IdleWatch
 from lva.serve import address_of, hypercorn_config, listen
 from lva.settings import Settings
 
@@ -132,7 +135,8 @@ async def test_the_watch_ends_with_the_connection(autojump_clock: MockClock) -> 
     assert trio.current_time() == 0
 
 
-async def test_a_connection_is_cut_off_under_a_client_that_does_not_read() -> None:
+@pytest.mark.parametrize("own", [True, False], ids=["lva", "hypercorn"])
+async def test_a_connection_is_cut_off_under_a_client_that_does_not_read(own: bool) -> None:
     aborts: list[Callable[[], None]] = []
     ends: list[str] = []
 
@@ -163,7 +167,7 @@ async def test_a_connection_is_cut_off_under_a_client_that_does_not_read() -> No
     listener = listen("127.0.0.1:0")
     url = address_of(listener)
     over = trio.Event()
-    with trio.fail_after(20), our_connections(ConnectionErrors(ignored.extend)):
+    with trio.fail_after(20), our_connections(ConnectionErrors(ignored.extend), LIMIT, own):
         async with trio.open_nursery() as nursery:
             config = hypercorn_config(Settings(active_plugins=()), listener)
             nursery.start_soon(lambda: serve(app, config, shutdown_trigger=over.wait, mode="asgi"))  # type: ignore[arg-type]

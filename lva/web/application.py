@@ -7,16 +7,17 @@ left to the host's table, which the service's own resources use too.
 from __future__ import annotations
 
 import inspect
-import json
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
+from urllib.parse import urlparse
 
 import trio
 from quart import Response
-from quart.ctx import RequestContext
-from quart.sessions import NullSession, SessionInterface
+from quart.ctx import AppContext, RequestContext
+from quart.globals import _cv_app, _cv_request
+from quart.sessions import NullSession
 from quart.utils import encode_headers
 from quart.wrappers.response import DataBody
 from quart_trio import QuartTrio
@@ -34,14 +35,17 @@ from lva.logs import brief
 from lva.settings import Settings
 from lva.web.bodies import end_with_server, stream_for_plugin
 from lva.web.complete import complete
-from lva.web.exchange import LARGE, LOGGER, SCOPE_KEY, Body, Exchange, Scope, Send
+from lva.web.exchange import LOGGER, SCOPE_KEY, Body, Exchange, Scope, Send
 from lva.web.plain_results import plain
 from lva.web.problems import HttpProblem
-from lva.web.request import ServiceRequest
+from lva.web.request import ServiceRequest, request_headers
 from lva.web.requests import Web
+from lva.web.whole_responses import WholeResponse, content_of, whole_response
 
 #: Most worker threads that the plain `def` handlers of one plugin use at once.
 _THREADS = 10
+#: The service sets no cookies.
+_NO_SESSION = NullSession()
 #: How long, in seconds, a request waits for the plugin's next life.
 _HELD = 5.0
 
@@ -84,10 +88,10 @@ class _WebApplication(QuartTrio):
         self.routes = routes
         self._check_admin = check_admin
         self._closing = closing
-        self.session_interface = _NoSessions()  # type: ignore[assignment] # Quart names one kind
         self.config["MAX_CONTENT_LENGTH"] = settings.max_body_size
         self.config["BODY_TIMEOUT"] = None  # whoever feeds the body keeps to the limit
         self._limiters: dict[str, trio.CapacityLimiter] = {}
+        self._dumps = partial(self.json.dumps, separators=(",", ":"))
 
     def create_url_adapter(self, request: Any) -> None:
         """Return nothing: the host's table matches."""
@@ -110,7 +114,10 @@ class _WebApplication(QuartTrio):
         except HttpProblem as problem:
             exchange.error_code = problem.error_code
             response = problem.response(exchange.request_id)
-        for function in request_context._after_request_functions:  # noqa: SLF001 - as Quart does
+        functions = request_context._after_request_functions  # noqa: SLF001 - as Quart does
+        if functions and isinstance(response, WholeResponse):
+            response = response.as_quart()
+        for function in functions:
             response = await self.ensure_async(function)(response)
         return response
 
@@ -166,7 +173,7 @@ class _WebApplication(QuartTrio):
 
     async def _serve_plugin(
         self, exchange: Exchange, handler: Callable[..., Any], request: Any, match: Match
-    ) -> Response | WerkzeugResponse:
+    ) -> WholeResponse | Response | WerkzeugResponse:
         owner = match.route.owner
         name = owner.name or ""
         # A plugin that crashes or stops cancels the requests it serves, which then get this answer.
@@ -188,7 +195,7 @@ class _WebApplication(QuartTrio):
                 encoded = partial(self._encoded, handler)
                 result = await owner.across(what, encoded, whole, **match.variables)
             response = await self._response(result)
-            if owner.across is None:
+            if owner.across is None and not isinstance(response, WholeResponse):
                 stream_for_plugin(name, response)
             exchange.endless = end_with_server(response, self._closing)
             return response
@@ -235,8 +242,11 @@ class _WebApplication(QuartTrio):
             result = (self.json.response(result[0]), *result[1:])
         return plain(result)
 
-    async def _response(self, result: Any) -> Response | WerkzeugResponse:
+    async def _response(self, result: Any) -> WholeResponse | Response | WerkzeugResponse:
         """Turn what a handler returned into a response, here, where its errors are the plugin's."""
+        whole = whole_response(result, self._dumps)
+        if whole is not None:
+            return whole
         if isinstance(result, PluginResponse):
             return _plugin_response(result)
         return await self.make_response(result)
@@ -276,33 +286,59 @@ class _Connection(TrioASGIHTTPConnection):
         self._send = send
         self._request = self._create_request_from_scope(send)
 
+    def _create_request_from_scope(self, send: Send) -> ServiceRequest:
+        asgi: Any = self.scope
+        path = asgi["path"]
+        return ServiceRequest(
+            asgi["method"],
+            asgi["scheme"],
+            path if path[0] == "/" else urlparse(path).path,
+            asgi["query_string"],
+            request_headers(asgi),
+            "",
+            asgi["http_version"],
+            asgi,
+            max_content_length=self.app.config["MAX_CONTENT_LENGTH"],
+            send_push_promise=partial(self._send_push_promise, send),
+        )
+
     @property
     def body(self) -> Body:
         return self._request.body
 
     async def respond(self) -> None:
-        response = await self.app.handle_request(self._request)
+        app, request = self.app, self._request
+        # The task is the request's own and ends with it: nothing has to be taken back.
+        _cv_app.set(AppContext(app))
+        context = RequestContext(app, request, _NO_SESSION)
+        _cv_request.set(context)
+        try:
+            response: Any = await app.full_dispatch_request(context)
+        except trio.Cancelled:
+            raise
+        except (Exception, BaseExceptionGroup) as error:
+            response = await self._failed(error)
         body = response.response if isinstance(response, Response) else None
-        if not isinstance(body, DataBody) or len(body.data) > LARGE:
+        if isinstance(body, DataBody):
+            # Quart would send the body, and its end in a message of its own.
+            data, headers = body.data[body.begin : body.end], encode_headers(response.headers)
+            response = WholeResponse(response.status_code, headers, bytes(data))
+        if isinstance(response, WholeResponse):
+            await response.send(self._send)
+        else:
             await self._send_response(self._send, response)
-            return
-        # Quart would send the body, and its end in a message of its own.
-        status, headers = response.status_code, encode_headers(response.headers)
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body.data[body.begin : body.end]})
+        await request.close()
+
+    async def _failed(self, error: BaseException) -> Any:
+        if isinstance(error, BaseExceptionGroup):
+            _, own = error.split(trio.Cancelled)
+            if own is None:
+                raise error
+        return await self.app.handle_exception(error)  # type: ignore[arg-type] # as Quart-Trio does
 
 
 def _refuse() -> None:
     raise HttpProblem(403, "Nobody may do this here.")
-
-
-class _NoSessions(SessionInterface):
-    """The service sets no cookies."""
-
-    _none = NullSession()
-
-    async def open_session(self, app: Any, request: Any) -> NullSession:
-        return self._none
 
 
 def _unavailable(name: str, retry_after: Callable[[], float]) -> HttpProblem:
@@ -339,15 +375,7 @@ def _allow(error: HTTPException) -> dict[str, str]:
 
 
 def _plugin_response(response: PluginResponse) -> Response:
-    body = response.body
-    if body is None:
-        content, media_type = b"", None
-    elif isinstance(body, str):
-        content, media_type = body.encode(), "text/plain; charset=utf-8"
-    elif isinstance(body, bytes | bytearray | memoryview):
-        content, media_type = bytes(body), "application/octet-stream"
-    else:
-        content, media_type = json.dumps(body).encode(), "application/json"
+    content, media_type = content_of(response)
     made = TrioResponse(content, response.statusCode)
     del made.headers["Content-Type"]
     if media_type is not None:

@@ -149,9 +149,7 @@ class Exchange:
         try:
             with self._scope:
                 try:
-                    # Code that breaks Trio's nesting rules breaks the nursery that its task is in.
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(respond, name="response")
+                    await respond()
                 except BaseException as error:
                     cancelled, failure = split_cancelled(error)
                     try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from quart_trio.wrappers import TrioRequest
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import BadRequest
 
 from lva.web.json_bodies import read_json
@@ -50,3 +52,19 @@ class ServiceRequest(TrioRequest):
             await super()._load_form_data()
         except (ValueError, LookupError) as error:  # encodings, boundaries, names of encodings
             raise BadRequest(f"The request's form is malformed: {error}.") from error
+
+
+def request_headers(asgi: Mapping[str, Any]) -> Headers:
+    """Return the headers of an ASGI scope as Quart has them, with the client's address among them.
+
+    The server has checked them; to add each by itself would check it again.
+    """
+    headers = Headers()
+    items = [
+        (name.decode("latin1").title(), value.decode("latin1")) for name, value in asgi["headers"]
+    ]
+    client = (asgi.get("client") or ["<local>"])[0]
+    headers._list = [("Remote-Addr", client), *items]  # noqa: SLF001
+    if asgi["http_version"] < "1.1":
+        headers.setdefault("Host", "")
+    return headers

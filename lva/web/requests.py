@@ -21,6 +21,7 @@ from lva.web.exchange import SCOPE_KEY, Body, Exchange, Observe, Receive, Scope,
 from lva.web.failures import HandlerFailures
 from lva.web.gathering import Gathering, Publish
 from lva.web.problems import HttpProblem
+from lva.web.runners import Runners
 
 #: How long, in seconds, a cancelled request may take to end before it is abandoned: at most, and which part
 #: of `shutdown_timeout`, since in a stop others wait for it.
@@ -79,7 +80,7 @@ class Requests:
         self._observe = observe
         self._failures = HandlerFailures()
         self._limits = limits
-        self._nursery = nursery
+        self._runners = Runners(nursery)
         self._grace = max(Patience.LEAST, min(_GRACE, _GRACE_SHARE * limits.shutdown_timeout))
         self._gathering = Gathering(publish, nursery)
 
@@ -92,8 +93,11 @@ class Requests:
         self.in_flight += admitted  # before anything is awaited, or it would be no bound
         try:
             body, respond = self._begin(asgi, exchange) if admitted else _refuse(exchange)
-            self._nursery.start_soon(exchange.run, respond, name="request")
+            runner = self._runners.take()
+            runner.start(partial(exchange.run, respond), exchange.log_failure)
             await self._attend(exchange, receive, body)
+            if exchange.done.is_set():
+                self._runners.give_back(runner)
         finally:
             self.in_flight -= admitted
 

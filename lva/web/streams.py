@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import trio
 
-from lva.connections import ABORT
+from lva.http.connection import ABORT
 
 #: How long, in seconds, readers get to take what comes last.
 FAREWELL: Final = 0.5

@@ -498,8 +498,13 @@ def test_500_of_that_request_only(path: str, service: ServiceProcess) -> None:
     assert "X-Other" not in reply.headers
     assert service.get("/lambda").text == "lambda"
     assert service.plugin("routes")["state"] == "running"
-    records = [record for record in service.records[before:] if record.get("plugin") == "routes"]
-    logged = [record for record in records if record["level"] == "ERROR"]
+
+    def errors() -> list[dict[str, Any]]:  # a record may come just after the response
+        records = [it for it in service.records[before:] if it.get("plugin") == "routes"]
+        return [record for record in records if record["level"] == "ERROR"]
+
+    service.wait_until(errors)
+    logged = errors()
     assert [(record["plugin"], record["phase"]) for record in logged] == [("routes", "handler")]
     assert logged[0]["message"].startswith(f"the handler of GET {path} raised ")
     assert "Traceback" in logged[0]["exception"]

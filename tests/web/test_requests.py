@@ -148,8 +148,15 @@ async def test_requests_that_come_in_one_moment_are_bounded_and_leave_nothing(
         await trio.sleep(1)
         assert service.requests.in_flight == 0
         assert service.statuses[200] == 10
-        assert not nursery.child_tasks - clients.child_tasks
+        kept = [task.name for task in nursery.child_tasks - clients.child_tasks]
+        assert set(kept) == {"requests"}
+        assert len(kept) <= 64
+        assert not any(
+            task.child_nurseries[0].child_tasks
+            for task in nursery.child_tasks - clients.child_tasks
+        )
         assert sum(len(points) for _, points in service.published) == 10 + 2 * 490
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_request_that_is_cancelled_as_it_begins_makes_its_points_too(
@@ -166,6 +173,7 @@ async def test_a_request_that_is_cancelled_as_it_begins_makes_its_points_too(
         ((_, points),) = service.published
         assert [point.series for point in points] == ["requests", "errors"]
         assert service.requests.in_flight == 0
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_point_waits_for_no_other_request(autojump_clock: MockClock) -> None:
