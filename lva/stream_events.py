@@ -231,9 +231,11 @@ class StreamAnalyticsEvent(_Event):
         """Return the event of which this is the document; without a picture if that is not in it.
 
         Raises:
-            TypeError, ValueError: It is none.
+            TypeError, KeyError, ValueError: It is none.
         """
         image = document.get("image") or {}
+        if not isinstance(image, Mapping):
+            raise TypeError(f"image is an object or null, not {type(image).__name__}")
         created = datetime.fromisoformat(document["event_create_time"]).timestamp()
         return _made(
             cls,

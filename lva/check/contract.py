@@ -32,6 +32,8 @@ _SLIPS: Final = {
     "handleevents": "handleEvent",
     "onevent": "handleEvent",
     "eventname": "eventName",
+    "otherevents": "otherEvents",
+    "othereventnames": "otherEvents",
     "config": "Config",
     "hostsettings": "host_settings",
     **{name.lower(): name for name in METHODS},
@@ -274,7 +276,7 @@ def _changed(node: ast.AST) -> str | None:
         return None
     if (
         isinstance(value, ast.Attribute)
-        and value.attr in ("tags", "fields")
+        and value.attr in ("tags", "fields", "data")
         and isinstance(value.value, ast.Name)
     ):
         return f"{value.value.id}.{value.attr}"

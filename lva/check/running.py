@@ -8,13 +8,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from lva.check.plugins import CheckReport
+from lva.contract import Published
 from lva.errors import ConfigurationError, Problem, counted
+from lva.events import EVENT_TYPES, check_names, name_of
 from lva.host.loading.load import table_of
 from lva.host.plugin_modules import PACKAGE
 from lva.points import MonitoringPoint
@@ -61,7 +64,7 @@ def _reasons(steps: Sequence[Step]) -> str:
     return "; ".join(dict.fromkeys(step.message for step in steps))
 
 
-def send_points(report: CheckReport, settings: Settings, points: Sequence[MonitoringPoint]) -> None:
+def send_points(report: CheckReport, settings: Settings, points: Sequence[Published]) -> None:
     """Publish points to a loaded event plugin in the real host, in real time and once.
 
     They go where its configuration says. What was not delivered is added to the report.
@@ -84,8 +87,8 @@ def send_points(report: CheckReport, settings: Settings, points: Sequence[Monito
         )
 
 
-def read_points(path: Path) -> list[MonitoringPoint]:
-    """Read points from a file with one JSON object a line, as the plugin `file` writes them.
+def read_points(path: Path) -> list[Published]:
+    """Read points and events from a file with one JSON object a line, as the plugin `file` writes them.
 
     Raises:
         ConfigurationError: The file cannot be read, or lines in it are no points; all of them are named.
@@ -100,7 +103,8 @@ def read_points(path: Path) -> list[MonitoringPoint]:
         raise ConfigurationError([f"{path}: cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
         raise ConfigurationError([f"{path}: is not UTF-8: {error}"]) from error
-    points, problems = [], []
+    points: list[Published] = []
+    problems = []
     for number, line in enumerate(lines, 1):
         try:
             points += [_point(line)] if line.strip() else []
@@ -117,10 +121,14 @@ def read_points(path: Path) -> list[MonitoringPoint]:
     return points
 
 
-def _point(line: str) -> MonitoringPoint:
+def _point(line: str) -> Published:
     document = json.loads(line)
     if not isinstance(document, dict):
         raise TypeError("a point is a JSON object with series, time, tags and fields")
+    if "event_name" in document:
+        check_names([str(document["event_name"])])
+        event: Published = EVENT_TYPES[document["event_name"]].decode(document)
+        return event
     tags, fields = document.get("tags", {}), document.get("fields", {})
     if not isinstance(tags, dict) or not isinstance(fields, dict):
         raise TypeError("tags and fields must be JSON objects")
@@ -128,7 +136,7 @@ def _point(line: str) -> MonitoringPoint:
 
 
 async def _send(
-    report: CheckReport, settings: Settings, points: Sequence[MonitoringPoint]
+    report: CheckReport, settings: Settings, points: Sequence[Published]
 ) -> tuple[dict[str, Any], str]:
     from lva.testing import running_plugin
     from lva.testing.report import GUARANTEES
@@ -139,7 +147,8 @@ async def _send(
         at_once = min(1000, _room(report))
         with trio.move_on_after(POINTS_LIMIT):
             for start in range(0, len(points), at_once):
-                host.publish(points[start : start + at_once])
+                for name, some in groupby(points[start : start + at_once], key=name_of):
+                    host.publish([*some], name)
                 await host.settled(POINTS_LIMIT)
         status = host.status
         return dict(status["ledger"]), str(status["last_error"] or "")

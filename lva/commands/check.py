@@ -21,8 +21,8 @@ from lva.commands.options import (
 
 if TYPE_CHECKING:
     from lva.check.plugins import CheckReport
+    from lva.contract import Published
     from lva.errors import Problem
-    from lva.points import MonitoringPoint
     from lva.settings import Settings
 
 EXIT_OK: Final = 0
@@ -84,7 +84,7 @@ def check(
     sys.exit(EXIT_PROBLEMS if wrong or not all(report.ok for report in reports) else EXIT_OK)
 
 
-def _points(path: Path) -> list[MonitoringPoint]:
+def _points(path: Path) -> list[Published]:
     """Read the points to send; a file without is wrong usage."""
     from lva.check.running import read_points
     from lva.errors import ConfigurationError
@@ -99,7 +99,7 @@ def _run(
     reports: Sequence[CheckReport],
     settings: Settings,
     run: bool,
-    points: list[MonitoringPoint] | None,
+    points: list[Published] | None,
 ) -> None:
     """Do what `--run` and `--points` ask for, with those plugins that can be loaded."""
     if not run and points is None:

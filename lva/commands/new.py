@@ -18,10 +18,13 @@ from typing import Final
 
 import click
 
+from lva.events import EVENT_TYPES
+
 #: Names that the files use, which the plugin's class cannot have too.
 _USED: Final = frozenset(
     ("AnalyticsEvent", "AnalyticsStream", "Any", "BaseAnalyticsPlugin", "BaseModel", "Frame", "Iterator",
-     "Config", "Counter", "Field", "Path", "MonitoringPoint", "PluginResponse",
+     "Config", "Counter", "Field", "Path", "MonitoringPoint", "PluginResponse", "StreamEvent",
+     "StreamAnalyticsEvent",
      "BaseBackgroundPlugin", "BaseEventPlugin", "None", "True", "False")
 )  # fmt: skip
 
@@ -42,6 +45,11 @@ KINDS: Final = ("event", "background", "event+background", "analytics")
     "--background",
     is_flag=True,
     help="It works in the background and serves a route; so it does if neither is said.",
+)
+@click.option(
+    "--event-type",
+    type=click.Choice([*EVENT_TYPES]),
+    help="What an event plugin gets: points, changes of streams, or what analytics plugins see.",
 )
 @click.option("--asyncio", is_flag=True, help="It is written for asyncio, not for Trio.")
 @click.option(
@@ -64,6 +72,7 @@ def new(
     kind: str | None,
     event: bool,
     background: bool,
+    event_type: str | None,
     asyncio: bool,
     package: bool,
     directory: Path | None,
@@ -73,7 +82,10 @@ def new(
 
     No file is overwritten. Exit codes: 0 written; 2 the name cannot be used, or a file exists.
     """
+    event = event or (event_type is not None and kind is None)
     template = _template(kind, event, background, asyncio)
+    if event_type is not None and template not in {"event", "both"}:
+        raise click.UsageError("--event-type is for event plugins")
     root = (directory or Path()) / name if package else directory or Path("plugins")
     plugin = root / name / "__init__.py" if package else root / f"{name}.py"
     test = (tests or (root / "tests" if package else Path("tests"))) / f"test_{name}.py"
@@ -83,7 +95,10 @@ def new(
     if why is not None:
         raise click.UsageError(why)
     target = plugin.parent if package else plugin
-    values = _values(name, template, asyncio, os.path.relpath(target, test.parent))
+    values = {
+        **_values(name, template, asyncio, os.path.relpath(target, test.parent)),
+        **_event_values(event_type or "monitoring_event"),
+    }
     contents = {plugin: f"{template}.py", test: f"test_{template}.py"}
     if package:
         contents |= {root / "pyproject.toml": "pyproject.toml", root / "README.md": "README.md"}
@@ -161,6 +176,24 @@ def _values(name: str, template: str, asyncio: bool, path: str) -> Mapping[str, 
         "stdlib": "import asyncio\n" if asyncio else "",
         "third": "" if asyncio else "import trio\n",
         "runtime": '\n    runtime = "asyncio"' if asyncio else "",
+    }
+
+
+def _event_values(name: str) -> Mapping[str, str]:
+    """Return what the templates of event plugins leave open."""
+    item = EVENT_TYPES[name].item.__name__
+    of_points = name == "monitoring_event"
+    return {
+        "event_name": name,
+        "item": item,
+        "things": "points" if of_points else "events",
+        "Things": "Points" if of_points else "Events",
+        "one": "point" if of_points else "event",
+        "key": "series" if of_points else "event_type",
+        "keys": "series" if of_points else "type",
+        "five": "5" if of_points else f'5, event="{name}"',
+        "point_import": f"    {item},\n" if of_points else "",
+        "event_import": "" if of_points else f"    {item},\n",
     }
 
 

@@ -86,12 +86,13 @@ class TappedPoint(TypedDict):
     plugin: str | None
     """Who has published it (null: the service), or was to take it."""
     series: str
+    """The event type, if it is an event of a stream."""
     time: float
     """The point's own, in Unix seconds."""
     tags: dict[str, str | float]
     """Long texts are cut."""
     fields: dict[str, str | float]
-    """Long texts are cut."""
+    """Long texts are cut. What an event has besides its tags, as text if it is an object; not its picture."""
 
 
 class LeftOut(TypedDict):
@@ -320,8 +321,17 @@ def _rendered(passage: Passage, point: MonitoringPoint) -> bytes:
 
 def _shortened(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return tags or fields as far as a person would look at them; a point may be a megabyte."""
-    kept = [*values.items()][:MOST_VALUES]
-    return {_cut(name): _cut(value) if isinstance(value, str) else value for name, value in kept}
+    kept = [(name, value) for name, value in values.items() if value is not None][:MOST_VALUES]
+    return {_cut(name): _shown(value) for name, value in kept}
+
+
+def _shown(value: Any) -> str | float:
+    """Return a value of a point as it is, but for long texts; what else an event has as JSON."""
+    if isinstance(value, str):
+        return _cut(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    return _cut(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
 
 
 def _cut(text: str) -> str:

@@ -16,6 +16,7 @@ from lva.check.running import read_points
 from lva.cli import main
 from lva.errors import ConfigurationError
 from lva.host.loading import load as loading
+from tests.event_samples import ITEMS, documents
 from tests.host.loading.test_installed import install
 from tests.support import write_plugin
 
@@ -209,3 +210,16 @@ def test_a_plugin_that_gets_no_points_says_so(plugins: Path, tmp_path: Path) -> 
     write_plugin(plugins, "cam", "class Cam(BaseBackgroundPlugin): ...")
     result = check("plugins/cam.py", "--points", sample(tmp_path, 3))
     assert "cam: no event plugin, so it gets no points" in result.output
+
+
+def test_events_of_streams_are_read_beside_points(tmp_path: Path) -> None:
+    """Kind: what `file` writes can be sent again, whatever it is."""
+    path = tmp_path / "points.jsonl"
+    path.write_text("".join(f"{json.dumps(each)}\n" for each in documents(*ITEMS.values())))
+    assert read_points(path) == [*ITEMS.values()]
+    wrong = [{"event_name": "alarm"}, {"event_name": "stream_event"}]
+    wrong += [{"event_name": "analytics_event", "image": 1}]
+    path.write_text("\n".join(map(json.dumps, wrong)))
+    with pytest.raises(ConfigurationError, match="available: analytics_event") as raised:
+        read_points(path)
+    assert len(raised.value.problems) == 3

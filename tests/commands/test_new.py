@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -19,11 +20,15 @@ from lva.settings import ENV_PREFIX, Settings
 from tests.support import clean_environment
 
 KINDS = ((), ("--event",), ("--background",), ("--event", "--background"))
+OF_STREAMS = [
+    ("--event-type=analytics_event",),
+    ("--kind=event+background", "--event-type=stream_event", "--asyncio"),
+]
 ANALYTICS = ("--kind", "analytics")
 COMBINATIONS = [
     (*kind, *style, *package)
     for kind, style, package in itertools.product(KINDS, ((), ("--asyncio",)), ((), ("--package",)))
-] + [ANALYTICS, (*ANALYTICS, "--package")]
+] + [ANALYTICS, (*ANALYTICS, "--package"), *OF_STREAMS]
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +64,8 @@ def test_what_is_written_is_right(options: tuple[str, ...], here: Path) -> None:
     else:
         assert [cls.__name__ for cls in report.loaded.classes] == ["DoorBell"]
     assert report.loaded.runtime == ("asyncio" if "--asyncio" in options else "trio")
-    kinds = {option.removeprefix("--") for option in options} & {"event", "background", "analytics"}
+    words = {word for option in options for word in re.split(r"\W+", option.partition("type=")[0])}
+    kinds = words & {"event", "background", "analytics"}
     kinds = kinds or {"background"}
     assert set(report.loaded.kind.split("+")) == kinds
     test = root / "tests" / "test_door_bell.py"
@@ -112,6 +118,16 @@ def test_where_it_is_put(arguments: list[str], files: set[str], here: Path) -> N
     exec(line, namespace)
     assert (here / "a").resolve() in Path(str(namespace["PLUGIN"])).parents
     assert Path(str(namespace["PLUGIN"])).exists()
+
+
+def test_an_event_type_is_for_event_plugins(here: Path) -> None:
+    result = new("bell", "--background", "--kind=background", "--event-type=stream_event")
+    assert result.exit_code == 2
+    assert (
+        "is for event plugins"
+        in new("bell", "--kind=background", "--event-type=stream_event").output
+    )
+    assert "'stream_event', 'analytics_event'" in new("bell", "--event-type=alarm").output
 
 
 @pytest.mark.parametrize(
@@ -190,7 +206,7 @@ def test_the_tests_that_are_written_pass_at_once(here: Path) -> None:
     The longest test of a package is left out: its plugin is the same as that of a single file.
     """
     for options in COMBINATIONS:
-        name = "_".join(["made", *(option.removeprefix("--") for option in options)])
+        name = re.sub(r"\W+", "_", "_".join(["made", *options]))
         assert new(name, *options).exit_code == 0
     command = [
         sys.executable,

@@ -29,6 +29,7 @@ from lva.web.tap_stream import (
     _selected,
     parse_query,
 )
+from tests.event_samples import CHANGE, JPEG, SEEN
 from tests.support import ServiceProcess, numbered, write_plugin
 
 
@@ -124,6 +125,19 @@ def test_notes_come_at_most_once_a_second_and_now_and_then_in_silence() -> None:
     assert [*meter.notes(6.1 + SILENCE)] == []
     (note,) = meter.notes(6.3 + SILENCE)
     assert json.loads(note)["left_out"] == 0
+
+
+def test_an_event_of_a_stream_is_found_by_its_tags_and_shown_without_its_picture() -> None:
+    """Kind: what an event has besides texts and numbers is text in the line, and nothing is not there."""
+    assert query("series=analytics_event&tag=stream:door&tag=analytics:motion").matches(SEEN)
+    assert not query("series=stream_event").matches(SEEN)
+    line = json.loads(_rendered(Passage(2.0, "published", "streams", [SEEN]), SEEN))
+    assert (line["series"], line["time"], line["tags"]) == ("analytics_event", SEEN.time, SEEN.tags)
+    assert line["fields"]["data"] == '{"boxes":[{"x":1,"ü":null}]}'
+    assert json.loads(line["fields"]["image"])["size"] == len(JPEG)
+    assert (line["fields"]["frame"], line["fields"]["account_id"]) == (3, "acme")
+    line = json.loads(_rendered(Passage(2.0, "published", "streams", [CHANGE]), CHANGE))
+    assert "account_id" not in line["fields"]
 
 
 def test_a_huge_point_makes_a_bounded_line() -> None:
