@@ -185,7 +185,7 @@ class Service:
                 await trio.sleep(_LISTEN_GRACE)
             listening.set()
             nursery.start_soon(self._watch_critical, host)
-            nursery.start_soon(_contained, host.watch_loop, name="the event loop's watchdog")
+            nursery.start_soon(_contained, host.watch_loop, name="the watch over the event loop")
             if self.watch:
                 nursery.start_soon(_contained, partial(watch, host), name="watch of plugin files")
             try:

@@ -15,7 +15,7 @@ from lva.host.runtimes.errors import split_cancelled
 from lva.logs import brief, service_logger
 from lva.points import CONNECTION_ERRORS, SERVICE, MonitoringPoint
 from lva.recurring import Recurring
-from lva.stacks import steps_of
+from lva.stacks import entries_of
 
 LOGGER: Final = service_logger("lva.service")
 #: The error code of a connection that an error of the server has ended.
@@ -81,7 +81,7 @@ def _first(error: BaseException) -> BaseException:
 
 
 def _where(error: BaseException) -> str:
-    steps = [*steps_of(error.__traceback__)]
-    if not steps:
+    entries = [*entries_of(error.__traceback__)]
+    if not entries:
         return "an unknown place"
-    return f"{steps[-1].tb_frame.f_code.co_filename}:{steps[-1].tb_lineno}"
+    return f"{entries[-1].tb_frame.f_code.co_filename}:{entries[-1].tb_lineno}"

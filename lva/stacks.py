@@ -38,8 +38,8 @@ def frames_of_coroutine(coro: Any) -> Iterator[FrameType]:
         )
 
 
-def steps_of(trace: TracebackType | None) -> Iterator[TracebackType]:
-    """Yield the steps of a traceback; the last is where the error was raised."""
+def entries_of(trace: TracebackType | None) -> Iterator[TracebackType]:
+    """Yield the entries of a traceback; the last is where the error was raised."""
     while trace is not None:
         yield trace
         trace = trace.tb_next

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Final, TextIO
 
 from lva.log_records import PLUGIN_PREFIX
-from lva.stacks import steps_of
+from lva.stacks import entries_of
 
 #: What the names of the modules of plugins begin with.
 _MODULES: Final = "lva_plugins."
@@ -73,8 +73,8 @@ def _exc_info(value: BaseException | None, kind: type[BaseException]) -> BaseExc
 
 def _logger_for(trace: TracebackType | None) -> logging.Logger:
     """Return the logger of the plugin in whose files an error was raised; else a general one."""
-    for step in steps_of(trace):
-        module = str(step.tb_frame.f_globals.get("__name__", ""))
+    for entry in entries_of(trace):
+        module = str(entry.tb_frame.f_globals.get("__name__", ""))
         if module.startswith(_MODULES):
             return logging.getLogger(PLUGIN_PREFIX + module.split(".")[1])
     return logging.getLogger("py.errors")

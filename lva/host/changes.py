@@ -249,7 +249,7 @@ class Changes:
         return None
 
     async def _do(
-        self, name: str, verb: str, steps: Callable[[PluginLife], Awaitable[None]]
+        self, name: str, verb: str, work: Callable[[PluginLife], Awaitable[None]]
     ) -> None:
         if name not in self._lives:
             hint = suggestion(name, self._lives)
@@ -257,17 +257,17 @@ class Changes:
         if (why := self._why_not(name, verb)) is not None:
             raise ActionRefusedError(why)
         action = self._under_way[name] = _Action(verb)
-        self._lives.do(self._carry_out, name, action, steps, name=f"{name} ({verb})")
+        self._lives.do(self._carry_out, name, action, work, name=f"{name} ({verb})")
         await action.done.wait()
         if action.error is not None:
             raise action.error
 
     async def _carry_out(
-        self, name: str, action: _Action, steps: Callable[[PluginLife], Awaitable[None]]
+        self, name: str, action: _Action, work: Callable[[PluginLife], Awaitable[None]]
     ) -> None:
         """Be the action's task; a bug in it, too, is told to who asked."""
         try:
-            await steps(self._lives[name])
+            await work(self._lives[name])
             if action.verb == "reload":
                 self._collect_later()
         except (ActionRefusedError, ConfigurationError) as error:

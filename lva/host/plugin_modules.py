@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final
 
-from lva.stacks import steps_of
+from lva.stacks import entries_of
 
 #: The package that plugin modules are imported under.
 PACKAGE: Final = "lva_plugins"
@@ -29,8 +29,8 @@ def package_of(module: str) -> str:
     return f"{package}.{rest.partition('.')[0]}" if package == PACKAGE else module
 
 
-def plugin_step(error: BaseException) -> TracebackType | None:
-    """Return the innermost step of an error's traceback that is in code of a plugin, if any."""
-    steps = steps_of(error.__traceback__)
-    own = [step for step in steps if is_plugin_module(step.tb_frame.f_globals)]
+def plugin_entry(error: BaseException) -> TracebackType | None:
+    """Return the innermost entry of an error's traceback that is in code of a plugin, if any."""
+    entries = entries_of(error.__traceback__)
+    own = [entry for entry in entries if is_plugin_module(entry.tb_frame.f_globals)]
     return own[-1] if own else None

@@ -46,7 +46,7 @@ class Tasks(TypedDict):
     """On the plugin's own."""
 
 
-class Buckets(TypedDict):
+class HistogramCounts(TypedDict):
     """How many values fell into each bucket."""
 
     bounds: list[float]
@@ -69,9 +69,9 @@ class DeliveryStatus(_OfClass):
     events: list[str]
     """The event types that it gets."""
     ledger: LedgerCounts
-    batch_sizes: Buckets
+    batch_sizes: HistogramCounts
     """Points in each call of handleEvent()."""
-    handle_seconds: Buckets
+    handle_seconds: HistogramCounts
     """Seconds that each call took."""
     circuit: CircuitState
     """open: no calls until the next probe; probing: one call is under way."""
@@ -293,7 +293,7 @@ def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 1)
 
 
-def _histogram(histogram: Histogram) -> Buckets:
+def _histogram(histogram: Histogram) -> HistogramCounts:
     return {
         "bounds": list(histogram.bounds),
         "counts": list(histogram.counts),
@@ -303,8 +303,12 @@ def _histogram(histogram: Histogram) -> Buckets:
 
 def _history(life: PluginLife) -> list[StateChange]:
     return [
-        {"state": step.state.value, "at": timestamp(step.at), "reason": redact(step.reason)}
-        for step in life.record.history
+        {
+            "state": transition.state.value,
+            "at": timestamp(transition.at),
+            "reason": redact(transition.reason),
+        }
+        for transition in life.record.history
     ]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from lva.host.plugin_modules import plugin_step
+from lva.host.plugin_modules import plugin_entry
 from lva.stacks import callers, frames_of_coroutine
 
 
@@ -61,9 +61,9 @@ def _places(frames: Iterable[FrameType], root: str) -> Iterator[Place]:
 
 def error_place(error: BaseException) -> Place | None:
     """Return the innermost line of plugin code that an error came through."""
-    if (step := plugin_step(error)) is not None:
-        code = step.tb_frame.f_code
-        return Place(code.co_filename, step.tb_lineno, code.co_name)
+    if (entry := plugin_entry(error)) is not None:
+        code = entry.tb_frame.f_code
+        return Place(code.co_filename, entry.tb_lineno, code.co_name)
     causes = list(error.exceptions) if isinstance(error, BaseExceptionGroup) else []
     for cause in (*causes, error.__cause__, error.__context__):
         if cause is not None and (place := error_place(cause)) is not None:

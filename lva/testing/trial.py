@@ -101,7 +101,7 @@ class Trial:
     @property
     def states(self) -> list[State]:
         """The states that the plugin has been in, oldest first."""
-        return [step.state for step in self.life.record.history]
+        return [transition.state for transition in self.life.record.history]
 
     async def wait_for(self, *states: State, within: float = 1000.0) -> State:
         """Wait until the plugin is in one of the states; return which.

@@ -43,7 +43,7 @@ class _Reader:
 
 
 @dataclass(frozen=True, slots=True)
-class _Event:
+class _ServerSentEvent:
     """A rendered event: for those who may see details, and for all others."""
 
     full: bytes
@@ -80,7 +80,7 @@ class EventStreams:
         self._most = most
         self._readers: set[_Reader] = set()
         self._started = time.time()
-        self._hello: _Event | None = None
+        self._hello: _ServerSentEvent | None = None
         self._known: list[Any] = []
         host.lives.watchers.append(self._moved)
 
@@ -159,17 +159,21 @@ class EventStreams:
             self._publish(self._greeting())
         tick = {**self._about(), **news}
         full = {**tick, "blocks": self._telemetry.blocks()}
-        self._publish(_Event(_frame("tick", full), _frame("tick", {**tick, "blocks": {}})))
+        self._publish(
+            _ServerSentEvent(_frame("tick", full), _frame("tick", {**tick, "blocks": {}}))
+        )
 
-    def _moved(self, plugin: str, before: str, step: Transition) -> None:
-        told = self._telemetry.note(plugin, before, step)
+    def _moved(self, plugin: str, before: str, transition: Transition) -> None:
+        told = self._telemetry.note(plugin, before, transition)
         self._hello = None
         if self._readers:
             full = {**told, "ready": self._is_ready()}
             public = {**full, "reason": None}
-            self._publish(_Event(_frame("transition", full), _frame("transition", public)))
+            self._publish(
+                _ServerSentEvent(_frame("transition", full), _frame("transition", public))
+            )
 
-    def _publish(self, event: _Event) -> None:
+    def _publish(self, event: _ServerSentEvent) -> None:
         for reader in list(self._readers):
             try:
                 reader.events.send_nowait(event.seen_by(reader))
@@ -199,7 +203,7 @@ class EventStreams:
     def _is_ready(self) -> bool:
         return not self._draining and not self._host.not_ready()
 
-    def _greeting(self) -> _Event:
+    def _greeting(self) -> _ServerSentEvent:
         """Return the `hello`, rendered at most once between two changes."""
         if self._hello is None:
             self._known = self._inventory()
@@ -231,10 +235,10 @@ class EventStreams:
                 **hello,
                 "details": False,
                 "plugins": [{**plugin, "reason": None} for plugin in plugins],
-                "timeline": [{**step, "reason": None} for step in timeline],
+                "timeline": [{**transition, "reason": None} for transition in timeline],
                 "blocks": {},
             }
-            self._hello = _Event(_frame("hello", full), _frame("hello", public))
+            self._hello = _ServerSentEvent(_frame("hello", full), _frame("hello", public))
         return self._hello
 
     def _inventory(self) -> list[Any]:
@@ -254,10 +258,10 @@ class EventStreams:
         return round(time.time(), 3)
 
 
-def _rendered(name: str, data: dict[str, Any]) -> _Event:
+def _rendered(name: str, data: dict[str, Any]) -> _ServerSentEvent:
     """Render an event without details."""
     frame = _frame(name, data)
-    return _Event(frame, frame)
+    return _ServerSentEvent(frame, frame)
 
 
 def _frame(name: str, data: dict[str, Any]) -> bytes:

@@ -79,7 +79,7 @@ Sample: TypeAlias = tuple[float | None, ...]
 _From = TypedDict("_From", {"from": str})
 
 
-class Change(_From):
+class ToldTransition(_From):
     """A plugin's change of state."""
 
     at: float
@@ -160,7 +160,7 @@ def percentiles(buckets: Mapping[int, int], shares: Iterable[float]) -> list[flo
 
 
 @dataclass(slots=True)
-class _TelemetryStep:
+class _SeriesStep:
     """The requests that ended within one step."""
 
     at: float  # Unix seconds
@@ -239,7 +239,7 @@ class Telemetry:
         log_count: Callable[[str], int] = lambda _name: 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.timeline: deque[Change] = deque(maxlen=TIMELINE)
+        self.timeline: deque[ToldTransition] = deque(maxlen=TIMELINE)
         self._rows: dict[str, Row] = {}
         self._host = host
         self._ignored = frozenset(ignored)
@@ -280,14 +280,14 @@ class Telemetry:
         if plugin is not None:
             self._served[plugin] = self._served.get(plugin, 0) + 1
 
-    def note(self, plugin: str, before: str, step: Transition) -> Change:
+    def note(self, plugin: str, before: str, transition: Transition) -> ToldTransition:
         """Keep a plugin's change of state; return it as it is told."""
-        told: Change = {
-            "at": round(step.at, 3),
+        told: ToldTransition = {
+            "at": round(transition.at, 3),
             "plugin": plugin,
             "from": before,
-            "state": step.state.value,
-            "reason": redact(step.reason),
+            "state": transition.state.value,
+            "reason": redact(transition.reason),
         }
         self.timeline.append(told)
         return told
@@ -375,8 +375,8 @@ class Telemetry:
             return "points"
         return "requests" if life.owner.routes or life.name in self._served else None
 
-    def _new_step(self) -> _TelemetryStep:
-        return _TelemetryStep(self._clock(), trio.current_time())
+    def _new_step(self) -> _SeriesStep:
+        return _SeriesStep(self._clock(), trio.current_time())
 
     def _row(self, life: PluginLife, ledger: Ledger | None) -> Row:
         meter = self._meters.get(life.name)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 
-from lva.host.delivery.clock import Clock
+from lva.host.delivery.machine_clock import MachineClock
 from lva.host.delivery.queue import Bounds
 from lva.host.delivery.spool import SpooledMailbox
 from lva.host.delivery.spool_file import Row, SpoolFile
@@ -21,7 +21,7 @@ NOW = 1_790_000_000.0
 YEAR = 365 * 86_400.0
 
 
-class Machine(Clock):
+class Machine(MachineClock):
     """A machine whose clocks a test moves."""
 
     def __init__(self, wall: float, boot: str = "first", up: float = 5.0) -> None:
@@ -216,6 +216,6 @@ async def test_a_step_between_two_runs_neither_ages_points_nor_makes_them_younge
 
 
 def test_the_real_clocks_are_there() -> None:
-    clock = Clock()
+    clock = MachineClock()
     assert clock.boot
-    assert clock.offset() == pytest.approx(Clock().offset(), abs=1)
+    assert clock.offset() == pytest.approx(MachineClock().offset(), abs=1)

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 
 from lva import events
 from lva.errors import ConfigurationError, counted
-from lva.host.delivery.clock import PLAUSIBLE, STEP, Clock, told
+from lva.host.delivery.machine_clock import PLAUSIBLE, STEP, MachineClock, told
 from lva.logs import service_logger
 from lva.settings import PluginSettings
 
@@ -94,9 +94,9 @@ class SpoolFile:
         ConfigurationError: The file was made by another version of the service, or cannot be opened.
     """
 
-    def __init__(self, path: Path, clock: Clock | None = None) -> None:
+    def __init__(self, path: Path, clock: MachineClock | None = None) -> None:
         self.path = path
-        self.clock: Clock = clock or Clock()
+        self.clock: MachineClock = clock or MachineClock()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             self._connection = self._open()

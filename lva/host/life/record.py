@@ -105,8 +105,8 @@ class Record:
             raise AssertionError(
                 f"plugin {self.name}: illegal transition {old.value} -> {state.value}"
             )
-        step = Transition(state, time.time(), reason)
-        self.history.append(step)
+        transition = Transition(state, time.time(), reason)
+        self.history.append(transition)
         level = logging.DEBUG if quiet else logging.INFO
         if self.logger.isEnabledFor(level):
             extra = {"state": state.value, "reason": reason}
@@ -115,7 +115,7 @@ class Record:
         if state is State.ABANDONED:
             self.abandoned += 1
         for watcher in self.watchers:
-            watcher(self.name, old.value, step)
+            watcher(self.name, old.value, transition)
 
     def begin_life(self, reason: str) -> None:
         """Note that another life begins."""

@@ -144,7 +144,7 @@ class PluginView:
         """See `lva.contract.PluginApp.plugins`."""
         return [dict(status) for status in self._in_trio(self._services.describe)]
 
-    def _in_trio(self, step: Callable[[], T]) -> T:
+    def _in_trio(self, work: Callable[[], T]) -> T:
         if threading.get_ident() == self._thread:
-            return step()
-        return trio.from_thread.run_sync(step, trio_token=self._token)
+            return work()
+        return trio.from_thread.run_sync(work, trio_token=self._token)

@@ -14,7 +14,7 @@ from pydantic import AliasChoices, AliasPath, BaseModel, RootModel, ValidationEr
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin
 from lva.errors import Problem, hint, wrong_key
 from lva.host.loading.finder import PluginFileError
-from lva.host.plugin_modules import plugin_step
+from lva.host.plugin_modules import plugin_entry
 from lva.logs import keep_secret
 from lva.settings import ENV_PREFIX, PluginSettings, keys_of
 from lva.variables import plain, settled, validated
@@ -205,8 +205,8 @@ def _lines(
 
 def _broken_validator(error: BaseException, cls: PluginClass, path: Path) -> str:
     """Name the line that raised; not the error's text, which may quote the value."""
-    step = plugin_step(error)
-    place = f"{step.tb_frame.f_code.co_filename}:{step.tb_lineno}" if step else str(path)
+    entry = plugin_entry(error)
+    place = f"{entry.tb_frame.f_code.co_filename}:{entry.tb_lineno}" if entry else str(path)
     return (
         f"{place}: class {cls.__name__}: its Config failed with {type(error).__name__};"
         " a validator should raise ValueError"

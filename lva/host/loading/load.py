@@ -35,7 +35,7 @@ from lva.host.loading.classes import (
 )
 from lva.host.loading.configuration import PluginClass, configs_of, defaults_of, with_defaults
 from lva.host.loading.finder import PLUGIN_NAME, PluginFileError, PluginFinder, PluginLocation
-from lva.host.plugin_modules import PACKAGE, plugin_step
+from lva.host.plugin_modules import PACKAGE, plugin_entry
 from lva.host.process.guard import kept_by, state_now
 from lva.host.process.starts import imported
 from lva.host.process.state import ProcessState, closed_descriptors
@@ -319,10 +319,10 @@ def _import(finder: PluginFinder, place: PluginLocation) -> ModuleType:
 
 def _import_failure(error: BaseException, path: Path) -> Problem:
     """Name the line of the plugin's own code that failed, and for a missing module what to do."""
-    step = plugin_step(error)
-    file = Path(step.tb_frame.f_code.co_filename) if step else path
+    entry = plugin_entry(error)
+    file = Path(entry.tb_frame.f_code.co_filename) if entry else path
     linecache.checkcache(str(file))
-    code = linecache.getline(str(file), step.tb_lineno).strip() if step else ""
+    code = linecache.getline(str(file), entry.tb_lineno).strip() if entry else ""
     source = f"\n    {code}" if code else ""
     todo = ""
     if isinstance(error, ModuleNotFoundError) and error.name:
@@ -330,7 +330,7 @@ def _import_failure(error: BaseException, path: Path) -> Problem:
     elif isinstance(error, ImportError) and error.name in luna.MODULES:
         todo = f"; available there: {listing(luna.MODULES[error.name])}"
     said = f"importing it failed with {brief(error)}{todo}{source}"
-    return Problem(said, file, step.tb_lineno if step else None, "import")
+    return Problem(said, file, entry.tb_lineno if entry else None, "import")
 
 
 def _missing_module(name: str, directory: Path) -> str:

@@ -10,7 +10,7 @@ import trio
 
 from lva.error_text import has_text
 from lva.host import HOST_DIR
-from lva.stacks import steps_of
+from lva.stacks import entries_of
 
 _HOST_DIR: Final = str(HOST_DIR)
 
@@ -61,7 +61,7 @@ def unwrap(error: BaseException) -> BaseException:
 def without_host_frames(error: BaseException) -> BaseException:
     """Cut the host's frames off the start of a traceback: its reader wants the plugin's."""
     first = None
-    for first in steps_of(error.__traceback__):
+    for first in entries_of(error.__traceback__):
         if not first.tb_frame.f_code.co_filename.startswith(_HOST_DIR):
             break
     return error.with_traceback(first)

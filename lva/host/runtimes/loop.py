@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from lva.errors import counted
 from lva.host.process.forks import keep_from_children
 from lva.host.runtimes.made import Made
-from lva.host.runtimes.own_tasks import OwnTasks, Report
+from lva.host.runtimes.own_tasks import OnFailure, OwnTasks
 from lva.host.runtimes.places import frames_of_thread, lines_of, place_of
 from lva.host.runtimes.watched_loop import Keeper, new_loop
 from lva.host.watch.pulse import PluginLoop, Pulse
@@ -73,7 +73,7 @@ class LoopThread:
         name: str,
         context: Context,
         use_uvloop: bool,
-        on_failure: Report,
+        on_failure: OnFailure,
         on_end: Callable[[], None],
     ) -> None:
         self._name = name

@@ -15,8 +15,9 @@ from lva.error_text import keep_text
 from lva.host.runtimes.calls import Call, TrioCall
 from lva.host.runtimes.errors import OwnCancellationError, awaitable, without_host_frames
 from lva.host.runtimes.loop import RECANCEL, LoopThread
+from lva.host.runtimes.own_tasks import OnFailure
 from lva.host.runtimes.patience import Patience
-from lva.host.runtimes.runtime import Across, Constructed, Failed, Runtime
+from lva.host.runtimes.runtime import Across, Constructed, Runtime
 from lva.logs import current_plugin
 
 
@@ -42,10 +43,10 @@ class AsyncioRuntime(Runtime):
         self._active: Call | None = None
         self._started: list[AsyncioCall] = []
         self.across: Across | None = self._call_handler
-        self._failed: Failed
+        self._report: OnFailure
 
-    def report_to(self, failed: Failed) -> None:
-        self._failed = failed
+    def report_to(self, on_failure: OnFailure) -> None:
+        self._report = on_failure
 
     @property
     def _loop(self) -> LoopThread:
@@ -62,14 +63,14 @@ class AsyncioRuntime(Runtime):
 
     def _on_failure(self, where: str, error: BaseException) -> None:
         keep_text(without_host_frames(error))
-        self._soon(lambda: self._failed(where, error))
+        self._soon(lambda: self._report(where, error))
 
     def _on_end(self) -> None:
         self._soon(self._ended.set)
 
-    def _soon(self, step: Callable[[], object]) -> None:
+    def _soon(self, work: Callable[[], object]) -> None:
         with suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(step)
+            self._token.run_sync_soon(work)
 
     async def construct(
         self, what: str, make: Callable[[], Any], timeout: float
@@ -244,9 +245,9 @@ class AsyncioCall(Call):
         super()._raised(error)
         keep_text(error)  # here, in the plugin's thread
 
-    def _on_loop(self, step: Callable[[], None]) -> None:
+    def _on_loop(self, work: Callable[[], None]) -> None:
         try:
-            self._loop.loop.call_soon_threadsafe(step)
+            self._loop.loop.call_soon_threadsafe(work)
         except RuntimeError:  # the loop has ended; then so has everything on it
             self._end()
 

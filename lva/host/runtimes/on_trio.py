@@ -12,8 +12,9 @@ from lva.error_text import keep_text
 from lva.host.process.threads import AbandonableThread
 from lva.host.runtimes.calls import TrioCall
 from lva.host.runtimes.errors import awaitable
+from lva.host.runtimes.own_tasks import OnFailure
 from lva.host.runtimes.patience import Patience
-from lva.host.runtimes.runtime import Across, Constructed, Failed, Runtime
+from lva.host.runtimes.runtime import Across, Constructed, Runtime
 from lva.logs import current_plugin
 
 
@@ -31,7 +32,7 @@ class TrioRuntime(Runtime):
         self._plugin = plugin
         self._nursery = nursery
 
-    def report_to(self, failed: Failed) -> None:
+    def report_to(self, on_failure: OnFailure) -> None:
         """Do nothing: a task that fails ends its nursery."""
 
     async def construct(

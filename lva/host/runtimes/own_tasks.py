@@ -29,7 +29,8 @@ MOST_REPORTS: Final = 10
 #: For how long, in seconds, it is remembered which tasks are in local variables.
 _HOLDERS_AGE: Final = 0.05
 
-Report = Callable[[str, BaseException], None]
+#: Told of an error: where it came from, and the error.
+OnFailure = Callable[[str, BaseException], None]
 
 
 class OwnTasks:
@@ -47,7 +48,7 @@ class OwnTasks:
         over: Whether the loop has ended; what asyncio tells of it from then on was told before.
     """
 
-    def __init__(self, plugin: str, on_failure: Report) -> None:
+    def __init__(self, plugin: str, on_failure: OnFailure) -> None:
         self.sites: dict[asyncio.Task[Any], str] = {}
         self.makers: dict[asyncio.Task[Any], weakref.ref[asyncio.Task[Any]]] = {}
         self.calls: set[asyncio.Task[Any]] = set()

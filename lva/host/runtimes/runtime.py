@@ -14,6 +14,7 @@ import trio
 
 from lva.host.runtimes.calls import Call, TrioCall
 from lva.host.runtimes.loop import LoopThread
+from lva.host.runtimes.own_tasks import OnFailure
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,6 @@ class Constructed:
 
 #: Calls a route's handler, in a request's task, with a request that is complete and the path's variables.
 Across = Callable[..., Awaitable[Any]]
-#: Called, on Trio, with where an error came from, and the error.
-Failed = Callable[[str, BaseException], None]
 
 
 class Runtime(Protocol):
@@ -39,8 +38,8 @@ class Runtime(Protocol):
 
     across: Across | None
 
-    def report_to(self, failed: Failed) -> None:
-        """Say who is told of errors in tasks of the plugin that the host did not start."""
+    def report_to(self, on_failure: OnFailure) -> None:
+        """Say what is called, on Trio, for errors in tasks of the plugin that the host did not start."""
 
     async def construct(
         self, what: str, make: Callable[[], Any], timeout: float

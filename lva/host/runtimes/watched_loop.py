@@ -64,12 +64,12 @@ def new_loop(keeper: Keeper, use_uvloop: bool) -> asyncio.AbstractEventLoop:
         import uvloop  # installed only where somebody asked for it
 
         base = uvloop.Loop
-    kind: Any = type(f"Watched{base.__name__}", (_Watched, base), {"keeper": keeper})
+    kind: Any = type(f"Watched{base.__name__}", (_TellingLoop, base), {"keeper": keeper})
     loop: asyncio.AbstractEventLoop = kind()
     return loop
 
 
-class _Watched:
+class _TellingLoop:
     """Mixed into a loop class: tells its keeper what is made on it, and what fails."""
 
     # The ignores: what it has from the loop class, mypy cannot see.
@@ -116,7 +116,7 @@ class _Watched:
 
 def _watch(maker: str) -> Callable[..., Any]:
     async def watched(self: Any, *args: Any, **options: Any) -> Any:
-        made = await getattr(super(_Watched, self), maker)(*args, **options)
+        made = await getattr(super(_TellingLoop, self), maker)(*args, **options)
         self.keeper.made.note(made[0] if isinstance(made, tuple) else made)
         return made
 
@@ -125,7 +125,7 @@ def _watch(maker: str) -> Callable[..., Any]:
 
 
 for _name in _MAKERS:
-    setattr(_Watched, _name, _watch(_name))
+    setattr(_TellingLoop, _name, _watch(_name))
 
 
 def _site(coro: Any) -> tuple[str, bool]:

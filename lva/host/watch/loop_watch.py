@@ -27,7 +27,7 @@ from lva.host.watch.garbage import Collections
 from lva.host.watch.others import LoopsOfPlugins, WorkerThreads
 from lva.host.watch.pulse import ProcessorTimes, Watched, processor_times
 from lva.host.watch.readings import Reading, ThreadReader, own_processor_clock, own_reader
-from lva.host.watch.reports import LONG, Culprit, OpenReport, Reporter
+from lva.host.watch.reports import LONG, Culprit, OpenBlock, Reporter
 from lva.host.watch.stacks import Line, owner_of, stack_of, without_callers
 from lva.host.watch.uses import LoopUses
 from lva.logs import current_plugin, service_logger
@@ -103,7 +103,7 @@ class LoopWatch:
         self._sightings: deque[Sighting] = deque(maxlen=_MOST_KEPT)
         self._used: deque[tuple[float, ProcessorTimes]] = deque(maxlen=50)
         self._stood_still: deque[tuple[float, float]] = deque(maxlen=50)
-        self._open: tuple[float, OpenReport] | None = None  # with when its stretch began
+        self._open: tuple[float, OpenBlock] | None = None  # with when its stretch began
         self._next_refresh = 0.0
         self._over = threading.Event()
         self._clock: StepClock
@@ -217,7 +217,7 @@ class LoopWatch:
         if self._open is not None and self._open[0] == stretch.begun:
             self._open[1].go_on(own)
         elif own >= self._limit and (culprit := self._culprit(stretch)) is not None:
-            report = OpenReport(self._reporter, culprit, "service", stretch.begun, own)
+            report = OpenBlock(self._reporter, culprit, "service", stretch.begun, own)
             report.go_on(own)
             self._open = (stretch.begun, report)
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from lva.host.watch.pulse import PluginLoop, Watched
 from lva.host.watch.readings import Reading, ThreadReader
-from lva.host.watch.reports import Culprit, OpenReport, Reporter
+from lva.host.watch.reports import Culprit, OpenBlock, Reporter
 from lva.host.watch.stacks import owner_of, stack_of, without_callers
 from lva.host.watch.workers import calls_of_requests
 
@@ -82,7 +82,7 @@ class _SilentLoop:
         self._since = since
         self._before = before
         self._reporter = reporter
-        self._report: OpenReport | None = None
+        self._report: OpenBlock | None = None
 
     def has_answered(self) -> bool:
         return self.loop.pulse.silent_since != self._since
@@ -94,7 +94,7 @@ class _SilentLoop:
         if self._report is not None:
             self._report.go_on(now.at - self._since)
         elif now.own_since(self._before) >= limit:
-            self._report = OpenReport(
+            self._report = OpenBlock(
                 self._reporter, culprit, "plugin", self._since, now.at - self._since
             )
 
@@ -161,7 +161,7 @@ class WorkerThreads:
                 owner = owner_of(call.plugin, stack, plugins)
                 if owner is not None:
                     culprit = Culprit(owner, without_callers(stack, owner))
-                    busy.report = OpenReport(
+                    busy.report = OpenBlock(
                         self._reporter, culprit, "thread", busy.since, now - busy.since
                     )
                     busy.report.go_on(now - busy.since)
@@ -173,7 +173,7 @@ class _Busy:
     def __init__(self, context: Context, since: float) -> None:
         self.context = context
         self.since = since
-        self.report: OpenReport | None = None
+        self.report: OpenBlock | None = None
 
     def end(self, now: float) -> None:
         if self.report is not None:

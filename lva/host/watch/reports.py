@@ -52,7 +52,7 @@ class Reporter:
 
     def report(self, culprit: Culprit, begun: float, seconds: float) -> None:
         """Report a block of the service's event loop that has ended."""
-        OpenReport(self, culprit, "service", begun, seconds).end(seconds)
+        OpenBlock(self, culprit, "service", begun, seconds).end(seconds)
 
     def report_thread(self, culprit: Culprit, begun: float, seconds: float) -> None:
         """Report that a plugin's own thread has kept the interpreter, and so blocked the event loop."""
@@ -91,7 +91,7 @@ class Reporter:
         return True
 
 
-class OpenReport:
+class OpenBlock:
     """A block that is reported, until it ends: it is logged then, or sooner if it goes on for long.
 
     Args:

@@ -48,7 +48,7 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class LoopUse:
+class Blocks:
     """What one plugin blocked; replaced as a whole, so that what is read of it belongs together.
 
     Attributes:
@@ -94,14 +94,14 @@ class LoopUses:
         self._clock = clock
         self._begun = clock()
         self._lock = threading.Lock()
-        self._uses: dict[str, LoopUse] = {}
+        self._uses: dict[str, Blocks] = {}
         self._slices: deque[_Slice] = deque()
         self._shares: tuple[float, Mapping[str, float]] | None = None
         self._processor: dict[str, _Readings] = {}
 
-    def of(self, plugin: str) -> LoopUse:
+    def of(self, plugin: str) -> Blocks:
         """Return what one plugin blocked."""
-        return self._uses.setdefault(plugin, LoopUse())
+        return self._uses.setdefault(plugin, Blocks())
 
     def longest_open(self, plugin: str) -> Block | None:
         """Return the longest of the blocks of a plugin that go on; None if none does."""
@@ -121,7 +121,7 @@ class LoopUses:
             use = self.of(plugin)
             if not block.over:
                 use.open.append(block)
-            self._uses[plugin] = LoopUse(use.blocks + 1, block, use.open)
+            self._uses[plugin] = Blocks(use.blocks + 1, block, use.open)
             self._count(plugin, block, block.seconds)
 
     def prolong(self, plugin: str, block: Block, seconds: float, over: bool = False) -> None:

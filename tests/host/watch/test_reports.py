@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from lva.host.watch import reports
-from lva.host.watch.reports import UNSEEN, Culprit, OpenReport, Reporter
+from lva.host.watch.reports import UNSEEN, Culprit, OpenBlock, Reporter
 from lva.host.watch.stacks import Line
 from lva.host.watch.uses import LoopUses
 from lva.recurring import INTERVAL
@@ -41,7 +41,7 @@ def test_a_block_is_logged_once_with_its_stack(uses, reporter, caplog):
 
 
 def test_a_long_one_is_logged_while_it_goes_on_and_at_its_end(uses, reporter, caplog):
-    block = OpenReport(reporter, CULPRIT, "plugin", 100.0, 0.2)
+    block = OpenBlock(reporter, CULPRIT, "plugin", 100.0, 0.2)
     block.go_on(0.9)
     assert not caplog.records
     assert uses.longest_open("a").seconds == 0.9

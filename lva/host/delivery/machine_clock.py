@@ -18,7 +18,7 @@ STEP: Final = 1.0
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
-class Clock:
+class MachineClock:
     """The machine's clocks.
 
     Attributes:
