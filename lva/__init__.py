@@ -5,7 +5,6 @@ This is what a plugin author imports.
 
 from lva.admin import admin_only
 from lva.api_bodies import request_body, response
-from lva.console_page import ConsolePage
 from lva.contract import (
     AnalyticsEvent,
     AnalyticsInfo,
@@ -39,7 +38,6 @@ __all__ = [
     "BaseEventPlugin",
     "BaseRequestMonitoringPlugin",
     "CannotRunError",
-    "ConsolePage",
     "MonitoringPoint",
     "PartialDeliveryError",
     "PermanentDeliveryError",

@@ -39,14 +39,12 @@ IN_WORKER = (
     "analysis",
     "selection",
     "newest",
-    "sameness",
     "board",
     "messages",
     "geometry",
 )
 #: What both sides may import of the rest of the package.
 GROUND = (
-    "console_page",
     "admin", "api_bodies", "contract", "errors", "http_targets", "points", "query_parameters",
     "stream_events", "wrong_keys",
 )  # fmt: skip

@@ -3,6 +3,9 @@
 It imports once what each worker needs, and runs nothing of a plugin's and no decoder: it has one thread. A
 worker that it forks is as one that was just started: a session of its own, the descriptors that it was given
 and no others, and the signal of its parent's death.
+
+What analytics plugins start becomes this process's child when its own parent ends, and is ended with the
+worker; what cannot be known to be a worker's ends with the service, which this process outlives for that.
 """
 
 from __future__ import annotations
@@ -15,11 +18,17 @@ import selectors
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
+from typing import Final, NoReturn
 
 import pydantic
 
 from lva.video import worker
+from lva.video.orphans import adopt_orphans, children, is_of_worker, mark_as_worker
+
+#: Seconds, after the end of the service, for the end of all that it has left.
+PATIENCE: Final = 1.0
 
 
 class Forks:
@@ -30,12 +39,16 @@ class Forks:
 
     Args:
         orders: The socket they come from.
+        service: A pidfd of the service's.
     """
 
-    def __init__(self, orders: socket.socket) -> None:
+    def __init__(self, orders: socket.socket, service: int) -> None:
         self._orders = orders
+        self._service = service
         self._selector = selectors.DefaultSelector()
-        self._selector.register(orders, selectors.EVENT_READ)
+        for each in (orders, service):
+            self._selector.register(each, selectors.EVENT_READ)
+        self._ending = False
 
     def serve(self) -> list[int]:
         """Return in the forked processes only, with the worker's descriptors."""
@@ -43,13 +56,15 @@ class Forks:
             for key, _ in self._selector.select():
                 if key.data is not None:
                     self._reap(key.fd, *key.data)
+                elif key.fd == self._service:
+                    self._end()
                 elif (descriptors := self._order()) is not None:
                     return descriptors
 
     def _order(self) -> list[int] | None:
         _, descriptors, _, _ = socket.recv_fds(self._orders, 16, 3)
-        if not descriptors:
-            os._exit(0)  # the service has gone, or wants no more
+        if not descriptors:  # the service has gone, or wants no more
+            self._end()
         *descriptors, last = descriptors
         reports = socket.socket(fileno=last)
         try:
@@ -72,21 +87,47 @@ class Forks:
     def _close(self) -> None:
         """Close all that is no worker's."""
         for key in list(self._selector.get_map().values()):
-            if key.data is not None:
-                os.close(key.fd)
+            os.close(key.fd)
+            if key.data is not None and key.data[1] is not None:
                 key.data[1].close()
         self._selector.close()
-        self._orders.close()
+        self._orders.detach()
 
-    def _reap(self, pidfd: int, pid: int, reports: socket.socket) -> None:
+    def _reap(self, pidfd: int, pid: int, reports: socket.socket | None) -> None:
         self._selector.unregister(pidfd)
         os.close(pidfd)
-        with contextlib.suppress(
-            ProcessLookupError
-        ):  # until it is reaped, its number is nobody else's
-            os.killpg(pid, signal.SIGKILL)
-        _report(reports, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-        reports.close()
+        if reports is not None:  # a worker, the first of its group and session
+            with contextlib.suppress(
+                ProcessLookupError
+            ):  # until it is reaped, its number is nobody else's
+                os.killpg(pid, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if reports is not None:
+            _report(reports, code)
+            reports.close()
+        self._end_orphans(pid)
+
+    def _end_orphans(self, pid_of_worker: int) -> None:
+        """End the children that a worker has left; all children, once the service has gone."""
+        known = {key.data[0] for key in self._selector.get_map().values() if key.data is not None}
+        for pid in children():
+            if pid not in known and (self._ending or is_of_worker(pid, pid_of_worker)):
+                self._selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, None))
+                os.kill(pid, signal.SIGKILL)
+
+    def _end(self) -> NoReturn:
+        """End all processes and this one."""
+        until = time.monotonic() + PATIENCE
+        self._ending = True
+        for each in (self._orders, self._service):
+            self._selector.unregister(each)
+        for key in self._selector.get_map().values():
+            os.kill(key.data[0], signal.SIGKILL)
+        self._end_orphans(0)
+        while self._selector.get_map() and (left := until - time.monotonic()) > 0:
+            for key, _ in self._selector.select(left):
+                self._reap(key.fd, *key.data)
+        os._exit(0)
 
 
 def _report(reports: socket.socket, number: int, *descriptors: int) -> None:
@@ -106,16 +147,20 @@ def _import_common() -> None:
 def main() -> None:
     """Fork workers; each goes on here as one."""
     orders, parent = (int(argument) for argument in sys.argv[1:3])
-    worker.end_with(parent)
+    service = os.pidfd_open(parent)
+    if os.getppid() != parent:  # it has ended
+        os._exit(3)
+    adopt_orphans()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _import_common()
     alone = len([*Path("/proc/self/task").iterdir()]) == 1
     gc.disable()
     gc.freeze()  # what is not looked at is not copied
     server = os.getpid()
-    descriptors = Forks(socket.socket(fileno=orders)).serve()
+    descriptors = Forks(socket.socket(fileno=orders), service).serve()
     gc.enable()
     os.setsid()
+    mark_as_worker()
     arguments = [*map(str, descriptors), str(server)]
     if not alone:  # a process with threads may fork only to run another program
         for descriptor in descriptors:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from typing import Final
@@ -31,24 +31,14 @@ class Inside:
     styles: list[str] = field(default_factory=list)
 
 
-def page(
-    template: str,
-    read: Callable[[str], str],
-    build: str,
-    main: str = "main.js",
-    plugin: str = "",
-    styles: Sequence[str] = (),
-) -> tuple[str, Inside]:
+def page(template: str, read: Callable[[str], str], build: str) -> tuple[str, Inside]:
     """Return the page, and what stands in it.
 
     Args:
-        template: The page, with ``{{build}}``, ``{{plugin}}``, ``{{script FILE}}``, ``{{style FILE}}``,
-            ``{{styles}}`` and, for a module and all that it imports, ``{{modules}}``.
+        template: The page, with ``{{build}}``, ``{{script FILE}}``, ``{{style FILE}}`` and, for a module
+            and all that it imports, ``{{modules FILE}}``.
         read: Returns the text of a file.
         build: Names the version.
-        main: The module.
-        plugin: The name of the plugin whose page it is.
-        styles: Further style sheets.
 
     Raises:
         ValueError: A file cannot be put into the page as it is.
@@ -57,18 +47,16 @@ def page(
 
     def fill(match: re.Match[str]) -> str:
         kind, file = match.groups()
-        if kind in {"build", "plugin"}:
-            return build if kind == "build" else plugin
-        if kind == "styles":
-            return "".join(element("style", each, read(each)) for each in styles)
-        text = modules(main, read) if kind == "modules" else read(file)
-        return element("style" if kind == "style" else "script", file or main, text)
-
-    def element(tag: str, file: str, text: str) -> str:
+        if kind == "build":
+            return build
+        text = modules(file, read) if kind == "modules" else read(file)
         if found := _BREAKS_OUT.search(text):
             raise ValueError(f"{file} has {found[0]!r}, which a page cannot hold")
-        (inside.styles if tag == "style" else inside.scripts).append(_digest(text))
-        return f"<{tag}>{text}</{tag}>"
+        if kind == "style":
+            inside.styles.append(_digest(text))
+            return f"<style>{text}</style>"
+        inside.scripts.append(_digest(text))
+        return f"<script>{text}</script>"
 
     return _PLACE.sub(fill, template), inside
 

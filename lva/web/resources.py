@@ -32,7 +32,6 @@ from lva.web.pages import (
     PluginPage,
     json_response,
     life_of,
-    page_of,
     plugin_page,
     plugins_page,
     states_only,
@@ -245,10 +244,7 @@ class Resources:
         return await self.taps.open(request)
 
     async def part(self, request: Any, part: str) -> Response:
-        """Send one of the console's parts, or the page of a plugin."""
-        life = self._host.lives.get(part)
-        if life is not None and (page := page_of(life)) is not None:
-            return await assets.plugin_page(request, part, page)
+        """Send one of the console's parts."""
         return await assets.part(request, part)
 
     async def openapi(self, _request: Any) -> Response:
@@ -392,13 +388,9 @@ RESOURCES: Final = (
     ),
     Resource(
         "/console/<path:part>",
-        "the parts of the console, and the pages that plugins add to it",
+        "the parts of the console",
         Resources.part,
-        {
-            200: Answer("A part, or a page.", media_type="*/*"),
-            404: refusal("There is no such part, and no plugin that runs has such a page."),
-            500: refusal("A plugin's page cannot be made from its files."),
-        },
+        {200: Answer("A part.", media_type="*/*"), 404: refusal("There is no such part.")},
         plotted=False,
     ),
     Resource(

@@ -24,14 +24,13 @@ export class Refused extends Error {
   }
 }
 
-/** Send a request, with the token or another one, and with a value as JSON; return the JSON that answers it. */
-export async function ask(path, method = "GET", given = token.get(), value = undefined) {
+/** Send a request, with the token or another one; return the JSON that answers it. */
+export async function ask(path, method = "GET", given = token.get()) {
   let response;
   try {
     response = await fetch(path, {
       method,
-      headers: { Accept: "application/json", ...(value === undefined ? {} : { "Content-Type": "application/json" }), ...bearer(given) },
-      body: value === undefined ? undefined : JSON.stringify(value),
+      headers: { Accept: "application/json", ...bearer(given) },
       cache: "no-store",
     });
   } catch {
@@ -79,25 +78,24 @@ export function tokenForm(why, done, cancel) {
   );
 }
 
-/**
- * The buttons that steer one thing, with the question and the outcome below them.
- * `verbs`: {verb: {label, done, sure?}}; those with `sure` ask before they act. `act(verb)` does it, or raises Refused;
- * `done()` is called afterwards.
- */
+const VERBS = {
+  start: { label: "Start", done: "is started" },
+  stop: { label: "Stop", done: "is stopped", sure: "It gets no more points and its routes respond with 503 until it is started." },
+  restart: { label: "Restart", done: "is restarted", sure: "Its points wait meanwhile; its routes respond with 503." },
+  reload: { label: "Reload", done: "runs its new code", sure: "Its file is read anew. If it is broken, the old code goes on." },
+};
+
+/** The buttons that steer one plugin, with the question and the outcome below them. */
 export class Steering {
   element;
   #buttons = h("div", { class: "buttons" });
   #below = h("div", { class: "below" });
   #name;
-  #verbs;
-  #send;
   #legal = "";
   #done;
 
-  constructor(name, verbs, act, done) {
+  constructor(name, done) {
     this.#name = name;
-    this.#verbs = verbs;
-    this.#send = act;
     this.#done = done;
     this.element = h("div", { class: "steering", role: "group", "aria-label": `Actions on ${name}` }, this.#buttons, this.#below);
   }
@@ -110,12 +108,12 @@ export class Steering {
     const focused = this.#buttons.contains(document.activeElement) ? document.activeElement.dataset.verb : null;
     this.#buttons.replaceChildren(
       ...actions
-        .filter((verb) => verb in this.#verbs)
+        .filter((verb) => verb in VERBS)
         .map((verb) =>
           h(
             "button",
             { type: "button", "data-verb": verb, class: verb === "reload" && fileChanged ? "primary" : "", onclick: () => this.#begin(verb) },
-            this.#verbs[verb].label,
+            VERBS[verb].label,
           ),
         ),
     );
@@ -123,12 +121,12 @@ export class Steering {
   }
 
   #begin(verb) {
-    if (this.#verbs[verb].sure) this.#confirm(verb);
+    if (VERBS[verb].sure) this.#confirm(verb);
     else this.#act(verb);
   }
 
   #confirm(verb) {
-    const { label, sure } = this.#verbs[verb];
+    const { label, sure } = VERBS[verb];
     const yes = h("button", { type: "button", class: "primary", onclick: () => this.#act(verb) }, `${label} ${this.#name}`);
     const no = h("button", { type: "button", onclick: () => this.#close(verb) }, "Cancel");
     this.#below.replaceChildren(
@@ -150,11 +148,11 @@ export class Steering {
   }
 
   async #act(verb) {
-    const { label, done } = this.#verbs[verb];
+    const { label, done } = VERBS[verb];
     this.#below.replaceChildren(h("p", { class: "outcome" }, `${label} ${this.#name}: under way …`));
     announce(`${label} ${this.#name}: under way`);
     try {
-      await this.#send(verb);
+      await ask(`/plugins/${encodeURIComponent(this.#name)}/${verb}`, "POST");
       this.#tell("good", `${this.#name} ${done}.`);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
