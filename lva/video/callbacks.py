@@ -16,6 +16,7 @@ from pydantic import (
     PlainSerializer,
     SecretStr,
     SerializationInfo,
+    WithJsonSchema,
     field_validator,
     model_serializer,
     model_validator,
@@ -40,7 +41,12 @@ def _serialized(value: SecretStr, info: SerializationInfo) -> str:
     return value.get_secret_value() if kept else _MASK
 
 
-Secret = Annotated[SecretStr, PlainSerializer(_serialized, return_type=str)]
+#: Its schema is that of a text which is shown as well as given: pydantic's own says that it is never shown.
+Secret = Annotated[
+    SecretStr,
+    PlainSerializer(_serialized, return_type=str),
+    WithJsonSchema({"type": "string", "maxLength": _LONGEST}),
+]
 Pattern = Annotated[str, Field(min_length=1, max_length=200)]
 
 

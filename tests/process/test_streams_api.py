@@ -32,6 +32,9 @@ def map_case(context, case):
             body |= {"source": "test:?size=16x16&rate=10", "analytics": [{"name": "motion"}]}
             for name in ("roi", "droi", "time_zone", "schedule", "rate", "memory_limit"):
                 body.pop(name, None)
+            for each in body.get("callbacks", []):
+                each |= {"url": "http://127.0.0.1:1", "headers": {}, "params": {}}
+                each.get("conditions", {}).pop("where", None)
     return case
 """
 TOML = "[plugins.streams.config]\nmax_streams = 8\n"
@@ -42,7 +45,7 @@ def service(tmp_path_factory):
     path = tmp_path_factory.mktemp("api")
     (path / "schemathesis.toml").write_text(CONFIG)
     (path / "hooks.py").write_text(textwrap.dedent(HOOKS))
-    with ServiceProcess(path, ["streams", "motion"], TOML) as service:
+    with ServiceProcess(path, ["streams", "motion", "callbacks"], TOML) as service:
         yield service.wait_until_ready()
 
 
@@ -69,7 +72,7 @@ def test_schemathesis_finds_nothing_at_streams(service, tmp_path_factory):
         "--warnings",
         "off",
         "--include-path-regex",
-        "^/(streams|analytics)",
+        "^/(streams|analytics|callbacks)",
     ]
     arguments += ["--exclude-path", "/streams/live"]
     done = subprocess.run(
