@@ -63,7 +63,7 @@ class Config(BaseModel):
     max_age: float = Field(300.0, gt=0, description="Events that wait for longer are dropped.")
     max_delay: float = Field(60.0, gt=0, le=3600, description="Longest back-off of a callback.")
     drain: float = Field(
-        4.0, ge=0, description="Limit on sending what waits at the stop; less than close_timeout."
+        3.0, ge=0, description="Limit on sending what waits at the stop; less than close_timeout."
     )
     hosts: list[str] = Field(
         [],
