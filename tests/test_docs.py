@@ -328,7 +328,7 @@ def test_an_example_loads(tmp_path: Path, name: str) -> None:
         "collector": {"url": "http://127.0.0.1:9"},
         "http_sink": {"url": "http://127.0.0.1:9"},
     }
-    needed |= {"partners": {"path": "points"}}
+    needed |= {"partners": {"path": "points"}, "album": {"directory": "album"}}
     tables = {name: {"config": needed[name]}} if name in needed else {}
     (loaded,) = load_plugins(host_settings(tmp_path, [name], tables))
     assert loaded.classes or loaded.analytics

@@ -15,6 +15,7 @@ import trio
 from lva import MonitoringPoint
 from lva.host.loading.load import load_plugins
 from lva.testing import look_at
+from tests.event_samples import CHANGE, JPEG, SEEN
 from tests.plugins.redis_server import RedisServer
 from tests.support import RunningHost, ServiceProcess, host_settings, numbered, running
 
@@ -196,3 +197,15 @@ def test_darkness_is_an_event_with_a_picture(tmp_path: Path) -> None:
     (event,) = look_at(tmp_path / "plugins" / "darkness.py", pictures)
     assert (event.event_type, event.data) == ("dark", {"brightness": 10.0})
     assert event.image.startswith(b"\xff\xd8")
+
+
+async def test_the_album_keeps_pictures_and_tells_of_failures(tmp_path: Path, caplog: Any) -> None:
+    directory = tmp_path / "pictures" / "all"
+    async with example(tmp_path, "album", directory=str(directory)) as host:
+        await host.wait_until_running()
+        for item in (SEEN, CHANGE):
+            host.host.publisher.publish(item.series, [item])
+        part = await host.receipt_of("album")
+    assert [path.read_bytes() for path in directory.iterdir()] == [JPEG]
+    assert "stream door has failed: no answer" in caplog.text
+    assert part.points["delivered"] == 2

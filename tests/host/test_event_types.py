@@ -185,6 +185,7 @@ async def test_a_dead_letter_is_the_document_and_a_filter_knows_the_tags(tmp_pat
         ("", ["alarm"], "available: analytics_event, monitoring_event, stream_event"),
         ("", [], "at least 1 item"),
         ("", ["stream_event"], "events: 'stream_event': the plugin does not take that; it takes: mon"),
+        ("Config = 5", ["stream_event"], r"(?s)Config must be.*takes: monitoring_event"),
         ('otherEvents = ("alarm",)', None, r"unknown event type 'alarm' in otherEvents; available: a"),
         ('otherEvents = "stream_event"', None, "otherEvents that are no tuple of names"),
     ],

@@ -112,16 +112,15 @@ def check_events(table: PluginSettings, classes: Sequence[PluginClass]) -> None:
     """Refuse event types in a plugin's table that none of its classes can take."""
     if table.events is None:
         return
-    taken = {
-        name: None
-        for cls in classes
-        if issubclass(cls, BaseEventPlugin)
-        for name in (cls.eventName, *cls.otherEvents)
-    }
+    taken: set[object] = set()
+    for cls in classes:
+        if issubclass(cls, BaseEventPlugin):
+            with contextlib.suppress(TypeError):  # they are wrong, which is told by themselves
+                taken |= {getattr(cls, "eventName", None), *cls.otherEvents}
     if wrong := [name for name in table.events if name not in taken]:
         raise PluginFileError(
             f"events: {', '.join(map(repr, wrong))}: the plugin does not take that; it takes:"
-            f" {listing(taken)}"
+            f" {listing(name for name in EVENT_TYPES if name in taken)}"
         )
 
 

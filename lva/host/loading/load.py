@@ -260,7 +260,7 @@ def load_plugin(
         runtime = runtime_of(classes, path)
         check_event_loop(table, runtime)
     with collecting(problems):
-        check_events(table, () if problems else classes)
+        check_events(table, classes)
     if problems:
         raise PluginFileError(*problems)
     files = {
