@@ -28,7 +28,7 @@ async def forks():
 async def worker_at_work(forks, source="test:?rate=25"):
     """A worker that has sent frames."""
     async with open_worker(spec(source), forks) as worker:
-        await worker.send({"type": "connect"})
+        await worker.send({"type": "connect", "timeout": 3})
         with trio.fail_after(30):
             while (received := await worker.receive()) is not None:
                 if received[0]["type"] == "frames":
