@@ -169,6 +169,7 @@ class RouteTable:
         self._routes: dict[_Shape, Route] = {}
         self._map = _new_map()
         self._adapter = self._map.bind(**_BIND)
+        self._fixed: dict[str, Route] = {}  # paths without variables, which precede all others
         self._dirty = False
         self._reserved: set[str] = set()
 
@@ -218,7 +219,12 @@ class RouteTable:
         elif not self._dirty:
             rule.endpoint = route
             self._map.add(rule)
+            self._note_fixed(route)
         return route
+
+    def _note_fixed(self, route: Route) -> None:
+        if "<" not in route.template:
+            self._fixed[route.template] = route
 
     def mark_stale(self, owner: Owner) -> None:
         """Before a restart: the routes stay, at 503, until the owner renews or drops them."""
@@ -261,6 +267,9 @@ class RouteTable:
         if path.startswith("//"):
             return None  # werkzeug would take it for the path with one slash
         self.forget_removed()
+        fixed = self._fixed.get(path)
+        if fixed is not None:
+            return Match(fixed, {})
         try:
             route, variables = self._adapter.match(path, method="GET")
         except (NotFound, MethodNotAllowed, RequestRedirect):
@@ -273,9 +282,10 @@ class RouteTable:
         """Let go of what was removed, which is otherwise done when a path is next matched."""
         if not self._dirty:
             return
-        self._map = _new_map()
+        self._map, self._fixed = _new_map(), {}
         for route in self._routes.values():
             self._map.add(_Rule(route.template, endpoint=route))
+            self._note_fixed(route)
         self._adapter = self._map.bind(**_BIND)
         self._dirty = False
 

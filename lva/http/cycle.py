@@ -121,7 +121,8 @@ class Cycle:
                 with trio.move_on_after(_HALF_CLOSED_GRACE):
                     await self._over.wait()
                 self._leave()
-        await self._over.wait()
+        if not self._over.is_set():
+            await self._over.wait()
 
     async def _read(self) -> bytes:
         """Read on; return nothing if the client is gone, or once the response is complete."""

@@ -299,7 +299,7 @@ class _Connection(TrioASGIHTTPConnection):
             asgi["http_version"],
             asgi,
             max_content_length=self.app.config["MAX_CONTENT_LENGTH"],
-            send_push_promise=partial(self._send_push_promise, send),
+            send_push_promise=partial(_push, asgi, send),
         )
 
     @property
@@ -335,6 +335,12 @@ class _Connection(TrioASGIHTTPConnection):
             if own is None:
                 raise error
         return await self.app.handle_exception(error)  # type: ignore[arg-type] # as Quart-Trio does
+
+
+async def _push(asgi: Scope, send: Send, path: str, headers: Any) -> None:
+    """Offer a client of HTTP/2 another resource, as Quart does."""
+    if "http.response.push" in (asgi.get("extensions") or {}):
+        await send({"type": "http.response.push", "path": path, "headers": encode_headers(headers)})
 
 
 def _refuse() -> None:

@@ -68,6 +68,7 @@ class Exchange:
         unavailable: Set before such a cancellation to make the problem that is then the answer.
         completed: Whether the whole response was handed to the server.
         gone: Whether the client went away, or the server closed the connection, before that.
+        stop: Cancels the task that `run` is called in.
         done: Set when nothing of the handling is left.
         endless: Whether the answer ends when the client leaves, so that this is no error.
         failures: Logs what its handler raises.
@@ -85,7 +86,7 @@ class Exchange:
         self.request_id: str = ""
         self.template = UNMATCHED
         self.error_code: str | None = None
-        self._scope = trio.CancelScope()
+        self.stop: Callable[[], None] = _nothing
         self._feeding = trio.CancelScope()
         self._sending = False
         self._cancel_wanted = False
@@ -134,8 +135,8 @@ class Exchange:
         self._cancel_wanted = True
         if self._sending:
             self._leave_owner()  # no code of the plugin runs now
-        else:
-            self._scope.cancel()
+        elif not self.done.is_set():
+            self.stop()
 
     def _leave_owner(self) -> None:
         if self._owner is not None:
@@ -147,17 +148,20 @@ class Exchange:
         self._additions = collect_additions()
         failure: BaseException | None = None
         try:
-            with self._scope:
+            try:
+                await respond()
+            except BaseException as error:
+                cancelled, failure = split_cancelled(error)
                 try:
-                    await respond()
-                except BaseException as error:
-                    cancelled, failure = split_cancelled(error)
-                    try:
-                        if cancelled is not None:
-                            raise cancelled from None
-                    finally:
-                        del cancelled  # or error, traceback and frame would keep one another alive
-            await self._conclude(failure)
+                    if cancelled is not None and not self._cancel_wanted:
+                        raise cancelled from None
+                finally:
+                    del cancelled  # or error, traceback and frame would keep one another alive
+            if self._cancel_wanted:
+                with trio.CancelScope(shield=True):
+                    await self._conclude(failure)
+            else:
+                await self._conclude(failure)
         except Exception as error:
             self.log_failure(error)
         finally:
@@ -301,7 +305,7 @@ class Exchange:
         finally:
             self._sending = False
             if self._cancel_wanted:
-                self._scope.cancel()
+                self.stop()
 
     async def _count(self, message: Message) -> None:
         """Note how much of the response was sent, and whether this is its end."""
@@ -343,6 +347,10 @@ class Exchange:
                 )
             )
         return points
+
+
+def _nothing() -> None:
+    pass
 
 
 @lru_cache(maxsize=1024)

@@ -17,6 +17,14 @@ class ServiceRequest(TrioRequest):
 
     _json: Any = ...
 
+    @property
+    def content_length(self) -> int | None:
+        """The length of the body in bytes, if the client said it. Quart asks for it of each request."""
+        for name, value in self.scope["headers"]:
+            if name == b"content-length" and value.isdigit():
+                return int(value)
+        return None
+
     async def get_data(
         self, cache: bool = True, as_text: bool = False, parse_form_data: bool = False
     ) -> Any:

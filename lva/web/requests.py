@@ -94,18 +94,20 @@ class Requests:
         try:
             body, respond = self._begin(asgi, exchange) if admitted else _refuse(exchange)
             runner = self._runners.take()
+            exchange.stop = runner.end
             runner.start(partial(exchange.run, respond), exchange.log_failure)
             await self._attend(exchange, receive, body)
-            if exchange.done.is_set():
-                self._runners.give_back(runner)
         finally:
             self.in_flight -= admitted
+        if exchange.done.is_set():
+            self._runners.give_back(runner)
+            del asgi[SCOPE_KEY]  # a circle, which would be left to the garbage collector
 
     async def _attend(self, exchange: Exchange, receive: Receive, body: Body) -> None:
         """Feed the request its body until it is over, for whatever reason."""
         try:
             await exchange.feed(receive, body)
-            if exchange.completed:
+            if exchange.completed and not exchange.done.is_set():
                 await exchange.done.wait()
         finally:
             if not exchange.done.is_set():

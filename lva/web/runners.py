@@ -26,6 +26,7 @@ class Runner:
         self._nursery: trio.Nursery | None = None
         self._first: Callable[[], Awaitable[None]] | None = None
         self._failed: Failed | None = None
+        self._ended = False
 
     def start(self, work: Callable[[], Awaitable[None]], failed: Failed) -> None:
         """Run `work` as a task; `failed` takes what the end of the task raises."""
@@ -44,7 +45,8 @@ class Runner:
         )
 
     def end(self) -> None:
-        """End it, with what is left of the request."""
+        """End it, with what is left of the request; that it begins, it notices still."""
+        self._ended = True
         if self._nursery is not None:
             self._nursery.cancel_scope.cancel()
 
@@ -55,6 +57,8 @@ class Runner:
                 if self._first is not None:
                     self._nursery.start_soon(self._first, name="request")
                     self._first = None
+                if self._ended:
+                    self.end()
                 await trio.sleep_forever()
         except BaseException as error:  # noqa: BLE001 - it is told, and a cancellation raised again
             cancelled, own = split_cancelled(error)

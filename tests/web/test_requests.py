@@ -213,6 +213,8 @@ async def test_a_client_that_leaves_midway_does_not_hide_what_it_was_told(
     scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
     limits = Settings(active_plugins=())
     exchange = Exchange(scope, ignore, points.extend, lambda *_: None, limits)
-    await exchange.run(respond)
+    async with trio.open_nursery() as nursery:
+        exchange.stop = nursery.cancel_scope.cancel
+        nursery.start_soon(exchange.run, respond)
     assert [point.tags.get("error_code") for point in points] == [None, code]
     assert {point.tags["status_code"] for point in points} == {status}
