@@ -29,8 +29,7 @@ from typing import Any
 
 import anyio.from_thread
 import trio
-from http_throughput import process
-from load import run_load
+from load import run_load, serving
 from many_plugins import collect_garbage_as_the_service, resident
 
 from lva import MonitoringPoint
@@ -243,7 +242,7 @@ def service(directory: Path, *active: str) -> Any:
     command += ["--plugins-dir", str(directory), "--log-level", "WARNING"]
     for name in ("ping", *active):
         command += ["--active", name]
-    return process(command, PORT, LUNA_VIDEO_AGENT_STATE_DIR=str(directory / "state"))
+    return serving(command, PORT, LUNA_VIDEO_AGENT_STATE_DIR=str(directory / "state"))
 
 
 def measure_calls_under_load(directory: Path) -> None:

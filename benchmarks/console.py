@@ -25,8 +25,8 @@ from pathlib import Path
 from statistics import median
 
 import psutil
-from http_throughput import PLUGIN, process
-from load import run_load
+from http_throughput import PLUGIN
+from load import run_load, serving
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "8"))
 SECONDS = float(os.environ.get("BENCH_SECONDS", "4"))
@@ -158,7 +158,7 @@ def main() -> None:
             rates[name].append(load.rate)
             tails[name].append(load.quantile(0.99))
 
-        with process(command, PORT, **env) as service:
+        with serving(command, PORT, **env) as service:
             time.sleep(2)
             screens = [first_screen(PORT) for _ in range(9)]
             run_load(PORT, "/ping", 1)

@@ -47,9 +47,8 @@ import httpx
 import psutil
 import trio
 from http_throughput import PLUGIN as PING
-from http_throughput import process
 from influxdb_client import InfluxDBClient, WriteOptions
-from load import run_load
+from load import run_load, serving
 from many_plugins import resident
 from opentelemetry._logs import LogRecord
 from opentelemetry.sdk._logs import ReadWriteLogRecord
@@ -495,7 +494,7 @@ def service(directory: Path, name: str, toml: str, port: int) -> Iterator[psutil
     command = [sys.executable, "-m", "lva", "run", "--bind", f"127.0.0.1:{port}"]
     command += ["--config", str(config), "--plugins-dir", str(directory / "plugins")]
     command += ["--log-level", "WARNING"]
-    with process(command, port, LUNA_VIDEO_AGENT_STATE_DIR=str(directory / name)) as child:
+    with serving(command, port, LUNA_VIDEO_AGENT_STATE_DIR=str(directory / name)) as child:
         yield psutil.Process(child.pid)
 
 

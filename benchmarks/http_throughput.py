@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
-from load import run_load
+from load import run_load, serving
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 SECONDS = float(os.environ.get("BENCH_SECONDS", "3"))
@@ -127,28 +126,9 @@ class Side:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Run it."""
-        child = subprocess.Popen(
-            self.command,
-            env={**os.environ, **self.env},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        self.pid = child.pid
-        try:
-            deadline = time.monotonic() + 30
-            while not self._serves():
-                assert time.monotonic() < deadline, f"{self.name} does not serve"
-                time.sleep(0.05)
+        with serving(self.command, self.port, subprocess.DEVNULL, **self.env) as child:
+            self.pid = child.pid
             yield
-        finally:
-            child.terminate()
-            child.wait()
-
-    def _serves(self) -> bool:
-        try:
-            return run_load(self.port, "/ping", 0.2, connections=1).requests > 0
-        except (OSError, RuntimeError):
-            return False
 
     def measure(self) -> None:
         """Load it for a while."""

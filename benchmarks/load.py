@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import selectors
 import socket
+import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -83,3 +87,29 @@ def run_load(port: int, path: str, seconds: float, connections: int = 32) -> Loa
         key.data.socket.close()
     selector.close()
     return Load(len(latencies), now - begun, latencies)
+
+
+def serves(port: int) -> bool:
+    """Return whether ``GET /ping`` is answered there."""
+    try:
+        return run_load(port, "/ping", 0.2, connections=1).requests > 0
+    except (OSError, RuntimeError):
+        return False
+
+
+@contextmanager
+def serving(
+    command: list[str], port: int, stdout: int | None = None, **env: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server, from when it serves ``/ping`` on a port."""
+    env = {**os.environ, **env}
+    child = subprocess.Popen(command, env=env, stdout=stdout, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 30
+        while not serves(port):
+            assert time.monotonic() < deadline, f"nothing is served: {command}"
+            time.sleep(0.05)
+        yield child
+    finally:
+        child.terminate()
+        child.wait()
