@@ -5,6 +5,7 @@ This is what a plugin author imports.
 
 from lva.admin import admin_only
 from lva.api_bodies import request_body, response
+from lva.console_page import ConsolePage
 from lva.contract import (
     AnalyticsEvent,
     AnalyticsInfo,
@@ -38,6 +39,7 @@ __all__ = [
     "BaseEventPlugin",
     "BaseRequestMonitoringPlugin",
     "CannotRunError",
+    "ConsolePage",
     "MonitoringPoint",
     "PartialDeliveryError",
     "PermanentDeliveryError",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import trio
     from pydantic import BaseModel
 
+    from lva.console_page import ConsolePage
     from lva.points import MonitoringPoint
     from lva.stream_events import StreamAnalyticsEvent, StreamEvent
     from lva.video.frame import Frame
@@ -259,7 +260,13 @@ def _is_permanent(error: BaseException) -> bool:
 
 
 class BaseBackgroundPlugin(Plugin):
-    """A plugin that works in the background and may serve HTTP routes."""
+    """A plugin that works in the background and may serve HTTP routes.
+
+    Attributes:
+        consolePage: A page of the plugin in the console; None if it has none.
+    """
+
+    consolePage: ClassVar[ConsolePage | None] = None
 
     async def start(self) -> None:
         """Do the plugin's work: run as long as it lasts, or start tasks for it and return.

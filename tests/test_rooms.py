@@ -45,6 +45,7 @@ IN_WORKER = (
 )
 #: What both sides may import of the rest of the package.
 GROUND = (
+    "console_page",
     "admin", "api_bodies", "contract", "errors", "http_targets", "points", "query_parameters",
     "stream_events", "wrong_keys",
 )  # fmt: skip

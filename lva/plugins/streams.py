@@ -17,6 +17,7 @@ from werkzeug.exceptions import BadRequest, NotFound, ServiceUnavailable
 from lva import (
     BaseBackgroundPlugin,
     CannotRunError,
+    ConsolePage,
     PluginApp,
     PluginResponse,
     RequestProblem,
@@ -35,7 +36,7 @@ from lva.video.admission import Admission
 from lva.video.callbacks import CALLBACKS
 from lva.video.codes import ENDED, StreamState
 from lva.video.definition import StreamDefinition
-from lva.video.feed import Feed, TooManyReadersError
+from lva.video.feed import CONSOLE, Feed, TooManyReadersError
 from lva.video.forks import ForkServer
 from lva.video.kept import MOST_PICTURES, MOST_PICTURES_OF_ONE, Pictures
 from lva.video.previews import EDGE, QUALITY, TooManyKindsError
@@ -85,6 +86,9 @@ class StreamsPlugin(BaseBackgroundPlugin):
     """The table of streams as HTTP routes."""
 
     Config: ClassVar[type[BaseModel] | None] = Config
+    consolePage: ClassVar[ConsolePage | None] = ConsolePage(
+        "Streams", CONSOLE / "streams.js", CONSOLE / "streams.css"
+    )
 
     def __init__(self, app: PluginApp) -> None:
         super().__init__(app)

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import trio
@@ -20,6 +21,8 @@ from lva.stream_events import StreamAnalyticsEvent
 from lva.video.record import StreamChange
 from lva.video.stream import Stream
 
+#: Where the files of the page in the console are that shows it.
+CONSOLE: Final = Path(__file__).parent / "console"
 #: Seconds between two looks at what has happened; at every so many of them, streams are looked at, too.
 LOOK: Final = 0.25
 LOOKS: Final = 4
@@ -186,6 +189,7 @@ def _whole(stream: Stream, now: float, *, with_events: bool) -> dict[str, Any]:
     whole = {
         **stream.status(),
         "roi": None if definition.roi is None else definition.roi.model_dump(),
+        "droi": None if definition.droi is None else definition.droi.model_dump(),
         "changes": [change for change in newest if change["time"] > now - WINDOW],
     }
     if with_events:

@@ -12,6 +12,8 @@ from lva.video.process import WorkerProcess
 #: Longest edge in pixels and quality of a preview: least, most, and what is given who does not say.
 EDGE: Final = (64, 1920, 640)
 QUALITY: Final = (1, 95, 75)
+#: How old, in seconds, a preview may be to be sent again.
+FRESH: Final = 0.5
 #: Kinds of previews, by edge and quality, that are made at once.
 MOST_KINDS: Final = 4
 
@@ -23,10 +25,14 @@ class Preview:
     Attributes:
         time: When its frame was decoded, in Unix seconds.
         jpeg: The picture.
+        kind: Its longest edge in pixels, and its quality.
+        arrived: When it came, on Trio's clock.
     """
 
     time: float
     jpeg: bytes
+    kind: tuple[int, int]
+    arrived: float
 
 
 class TooManyKindsError(Exception):
@@ -49,7 +55,7 @@ class Previews:
     ) -> Preview | None:
         """Return a preview of the next frame; the newest there is, if none comes in time.
 
-        Those who ask for the same at the same time get the same.
+        Those who ask for the same within half a second get the same.
 
         Args:
             worker: That of the stream, if there is one.
@@ -60,11 +66,17 @@ class Previews:
         Raises:
             TooManyKindsError: Too many other ones are being made.
         """
-        if worker is not None:
+        if worker is not None and not self._is_fresh((edge, quality)):
             arrived = await self._ask(worker, edge, quality)
             with trio.move_on_after(patience):
                 await arrived.wait()
         return self.newest
+
+    def _is_fresh(self, kind: tuple[int, int]) -> bool:
+        newest = self.newest
+        if newest is None or newest.kind != kind:
+            return False
+        return trio.current_time() - newest.arrived < FRESH
 
     async def _ask(self, worker: WorkerProcess, edge: int, quality: int) -> trio.Event:
         if (arrived := self._wanted.get((edge, quality))) is None:
@@ -80,8 +92,9 @@ class Previews:
         Raises:
             KeyError, TypeError: It is no preview.
         """
-        self.newest = Preview(float(message["time"]), jpeg)
-        if (waiting := self._wanted.pop((message["edge"], message["quality"]), None)) is not None:
+        kind = message["edge"], message["quality"]
+        self.newest = Preview(float(message["time"]), jpeg, kind, trio.current_time())
+        if (waiting := self._wanted.pop(kind, None)) is not None:
             waiting.set()
 
     def forget(self) -> None:

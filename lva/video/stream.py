@@ -178,6 +178,7 @@ class Stream:
             "frame_age_ms": self.ledger.ages(),
             "fps": self.freshness.fps,
             "picture_age": self.freshness.age,
+            "preview": None if (newest := self.previews.newest) is None else round(newest.time, 3),
             "worker": None if worker is None else {"pid": worker.pid, "memory": worker.memory()},
             "analytics": [
                 {"name": use.name, "set_aside": self.set_aside.get(use.name)}

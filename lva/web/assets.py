@@ -1,4 +1,4 @@
-"""The console's files: a page with all that it needs, from this package, compressed once.
+"""The console's files: a page with all that it needs, from this package, compressed once; and plugins' pages.
 
 What cannot stand in the page is named by it under the digest of all files, so that browsers keep it for good
 and yet never mix two versions.
@@ -10,7 +10,7 @@ import gzip
 import hashlib
 import mimetypes
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,8 @@ import trio
 from quart import Response
 from quart_trio.wrappers import TrioResponse
 
+from lva.console_page import ConsolePage
+from lva.logs import redact
 from lva.web import bundle
 from lva.web.access import is_local_name
 from lva.web.problems import HttpProblem
@@ -26,6 +28,11 @@ ROOT: Final = Path(__file__).parent / "console"
 PAGE: Final = "index.html"
 #: The files that the page names; all others stand in it.
 PARTS: Final = ("icon.svg", "vendor/uplot/LICENSE")
+#: The module that puts a plugin's page into the console's frame.
+_ENTRY: Final = "entry.js"
+_FRAMED: Final = (
+    'import {{ frame }} from "./frame.js";\nimport {{ view }} from "./{module}.js";\nframe(view);\n'
+)
 #: Of the page, just the scripts and styles that stand in it; else nothing but what it asks this service for.
 _POLICY: Final = (
     "default-src 'none'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none';"
@@ -67,6 +74,20 @@ def page(request: Any) -> Response:
     return response
 
 
+async def plugin_page(request: Any, plugin: str, shown: ConsolePage) -> Response:
+    """Answer with a plugin's page: the console's frame, and the plugin's own script in it.
+
+    Raises:
+        Problem: Its files cannot be read, or cannot be put into a page.
+    """
+    try:
+        asset = await trio.to_thread.run_sync(_plugin_asset, plugin, shown)
+    except (OSError, ValueError) as error:
+        detail = f"The page of plugin {plugin!r} cannot be made: {error}"
+        raise HttpProblem(500, redact(detail), "plugin_page_broken") from error
+    return _send(request, asset, "no-cache")
+
+
 async def part(request: Any, part: str) -> Response:
     """Answer with one of the page's parts.
 
@@ -105,6 +126,33 @@ def _is_trustworthy(request: Any) -> bool:
     return over_tls or is_local_name(request.headers.get("Host", ""))
 
 
+def _plugin_asset(plugin: str, shown: ConsolePage) -> Asset:
+    """Make a plugin's page from its files as they are now."""
+    home = shown.script.parent
+
+    def read(name: str) -> str:
+        if name == _ENTRY:
+            return _FRAMED.format(module=shown.script.stem)
+        if shown.style is not None and name == shown.style.name:
+            return shown.style.read_text(encoding="utf-8")
+        own, ours = home / name, ROOT / name
+        if not own.is_file():
+            return ours.read_text(encoding="utf-8")
+        if ours.is_file():
+            raise ValueError(f"{own}: the console has a module of that name")
+        return own.read_text(encoding="utf-8")
+
+    styles = [] if shown.style is None else [shown.style.name]
+    template = (ROOT / PAGE).read_text(encoding="utf-8")
+    text, inside = bundle.page(template, read, build(), _ENTRY, plugin, styles)
+    return _made(text, inside)
+
+
+@lru_cache(maxsize=8)
+def _compressed(text: str) -> bytes:
+    return gzip.compress(text.encode(), 9, mtime=0)
+
+
 @cache
 def build() -> str:
     """Return the digest of all of the console's files."""
@@ -124,9 +172,9 @@ def assets() -> dict[str, Asset]:
         lambda name: (ROOT / name).read_text(encoding="utf-8"),
         build(),
     )
-    found = {PAGE: _asset(PAGE, text.encode(), inside)}
+    found = {PAGE: _made(text, inside)}
     for name in PARTS:
-        found[name] = _asset(name, (ROOT / name).read_bytes(), bundle.Inside())
+        found[name] = _asset(name)
     return found
 
 
@@ -135,15 +183,29 @@ async def prepare() -> None:
     await trio.to_thread.run_sync(assets)
 
 
-def _asset(name: str, content: bytes, inside: bundle.Inside) -> Asset:
+def _asset(name: str) -> Asset:
+    content = (ROOT / name).read_bytes()
     compressed = gzip.compress(content, 9, mtime=0) if len(content) >= _LEAST else None
     media_type = mimetypes.guess_type(name)[0] or "text/plain"
     if media_type.startswith("text/") or "svg" in media_type:
         media_type += "; charset=utf-8"
-    policy = _POLICY.format(
+    return Asset(content, compressed, media_type, _tag(content), _policy(bundle.Inside()))
+
+
+def _made(text: str, inside: bundle.Inside) -> Asset:
+    content = text.encode()
+    html = "text/html; charset=utf-8"
+    return Asset(content, _compressed(text), html, _tag(content), _policy(inside))
+
+
+def _tag(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _policy(inside: bundle.Inside) -> str:
+    return _POLICY.format(
         script=" ".join(inside.scripts) or "'none'", style=" ".join(inside.styles) or "'none'"
     )
-    return Asset(content, compressed, media_type, hashlib.sha256(content).hexdigest()[:16], policy)
 
 
 def _files() -> list[Path]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from typing import Final
@@ -31,14 +31,24 @@ class Inside:
     styles: list[str] = field(default_factory=list)
 
 
-def page(template: str, read: Callable[[str], str], build: str) -> tuple[str, Inside]:
+def page(
+    template: str,
+    read: Callable[[str], str],
+    build: str,
+    main: str = "main.js",
+    plugin: str = "",
+    styles: Sequence[str] = (),
+) -> tuple[str, Inside]:
     """Return the page, and what stands in it.
 
     Args:
-        template: The page, with ``{{build}}``, ``{{script FILE}}``, ``{{style FILE}}`` and, for a module
-            and all that it imports, ``{{modules FILE}}``.
+        template: The page, with ``{{build}}``, ``{{plugin}}``, ``{{script FILE}}``, ``{{style FILE}}``,
+            ``{{styles}}`` and, for a module and all that it imports, ``{{modules}}``.
         read: Returns the text of a file.
         build: Names the version.
+        main: The module.
+        plugin: The name of the plugin whose page it is.
+        styles: Further style sheets.
 
     Raises:
         ValueError: A file cannot be put into the page as it is.
@@ -47,16 +57,18 @@ def page(template: str, read: Callable[[str], str], build: str) -> tuple[str, In
 
     def fill(match: re.Match[str]) -> str:
         kind, file = match.groups()
-        if kind == "build":
-            return build
-        text = modules(file, read) if kind == "modules" else read(file)
+        if kind in {"build", "plugin"}:
+            return build if kind == "build" else plugin
+        if kind == "styles":
+            return "".join(element("style", each, read(each)) for each in styles)
+        text = modules(main, read) if kind == "modules" else read(file)
+        return element("style" if kind == "style" else "script", file or main, text)
+
+    def element(tag: str, file: str, text: str) -> str:
         if found := _BREAKS_OUT.search(text):
             raise ValueError(f"{file} has {found[0]!r}, which a page cannot hold")
-        if kind == "style":
-            inside.styles.append(_digest(text))
-            return f"<style>{text}</style>"
-        inside.scripts.append(_digest(text))
-        return f"<script>{text}</script>"
+        (inside.styles if tag == "style" else inside.scripts).append(_digest(text))
+        return f"<{tag}>{text}</{tag}>"
 
     return _PLACE.sub(fill, template), inside
 

@@ -8,10 +8,12 @@ from typing import Any, NotRequired
 from quart import Response
 from quart_trio.wrappers import TrioResponse
 
+from lva.console_page import ConsolePage, console_page
 from lva.errors import suggestion
 from lva.host.changes import Verb
 from lva.host.host import Host
 from lva.host.life.life import PluginLife
+from lva.host.life.states import State
 from lva.host.status import FullStatus, full_statuses
 from lva.logs import masked
 from lva.web.problems import HttpProblem
@@ -64,6 +66,13 @@ def life_of(host: Host, name: str) -> PluginLife:
         hint = suggestion(name, host.lives) or "; see /plugins"
         raise HttpProblem(404, f"No active plugin is named {name!r}{hint}", "unknown_plugin")
     return life
+
+
+def page_of(life: PluginLife) -> ConsolePage | None:
+    """Return the page that a plugin adds to the console; None if it has none, or does not run."""
+    if life.state.value is not State.RUNNING:
+        return None
+    return console_page(life.loaded.classes)
 
 
 def without_details(page: PluginPage) -> PluginPage:

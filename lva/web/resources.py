@@ -32,6 +32,7 @@ from lva.web.pages import (
     PluginPage,
     json_response,
     life_of,
+    page_of,
     plugin_page,
     plugins_page,
     states_only,
@@ -244,7 +245,10 @@ class Resources:
         return await self.taps.open(request)
 
     async def part(self, request: Any, part: str) -> Response:
-        """Send one of the console's parts."""
+        """Send one of the console's parts, or the page of a plugin."""
+        life = self._host.lives.get(part)
+        if life is not None and (page := page_of(life)) is not None:
+            return await assets.plugin_page(request, part, page)
         return await assets.part(request, part)
 
     async def openapi(self, _request: Any) -> Response:
@@ -388,9 +392,13 @@ RESOURCES: Final = (
     ),
     Resource(
         "/console/<path:part>",
-        "the parts of the console",
+        "the parts of the console, and the pages that plugins add to it",
         Resources.part,
-        {200: Answer("A part.", media_type="*/*"), 404: refusal("There is no such part.")},
+        {
+            200: Answer("A part, or a page.", media_type="*/*"),
+            404: refusal("There is no such part, and no plugin that runs has such a page."),
+            500: refusal("A plugin's page cannot be made from its files."),
+        },
         plotted=False,
     ),
     Resource(

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias
 import trio
 from typing_extensions import TypedDict
 
+from lva.console_page import console_page
 from lva.contract import RuntimeName
 from lva.host.delivery.delivery import Delivery
 from lva.host.delivery.ledger import Ledger
@@ -112,6 +113,8 @@ class PluginAbout(TypedDict):
     critical: bool
     unit: str | None
     """What its throughput counts; null if there is nothing to count."""
+    page: str | None
+    """The title of the page that it adds to the console, at ``/console/NAME`` while it runs."""
     reason: str | None
     """Null for those who may not see details."""
     row: Row
@@ -344,6 +347,7 @@ class Telemetry:
                 "runtime": life.loaded.runtime,
                 "critical": life.settings.critical,
                 "unit": self.unit(life),
+                "page": None if (page := console_page(life.loaded.classes)) is None else page.title,
                 "reason": redact(life.record.last.reason),
                 "row": self._row(life, _ledger(life)),
                 "spark": self._meters[name].spark() if name in self._meters else [],

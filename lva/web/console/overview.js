@@ -11,7 +11,7 @@ const NAMED = 6;
 
 export class Overview {
   element;
-  title = "LVA";
+  name = "All plugins";
   #model;
   #verdict = h("section", { class: "verdict", "aria-labelledby": "verdict" });
   #heading = h("h1", { id: "verdict" });

@@ -50,7 +50,7 @@ const REASONS = {
 };
 
 /** Where the accepted points are: [label, count, kind] for each place that has any, and for the usual ones. */
-function places(ledger) {
+export function places(ledger) {
   const dropped = Object.entries(ledger.dropped)
     .filter(([, points]) => points)
     .map(([reason, points]) => [`dropped: ${REASONS[reason] ?? reason}`, points, "bad"]);
@@ -68,13 +68,12 @@ function places(ledger) {
 const THICK = 72;
 const GAP = 34;
 
-/** The ledger as a flow: what was accepted, and where it went; widths are shares. */
-export function flow(ledger, width) {
-  const rows = places(ledger);
+/** A ledger as a flow: what came in, and where it went, [label, count, kind] each; widths are shares. */
+export function flow(came, what, rows, width) {
   const narrow = width < 460;
   const left = narrow ? 14 : 132;
   const right = Math.max(left + 60, width - (narrow ? 190 : 220));
-  const sizes = rows.map(([, points]) => (points ? Math.max(1.5, (points / (ledger.accepted || 1)) * THICK) : 0));
+  const sizes = rows.map(([, points]) => (points ? Math.max(1.5, (points / (came || 1)) * THICK) : 0));
   const total = sizes.reduce((sum, size) => sum + size, 0);
   const rooms = sizes.map((size) => Math.max(GAP, size + 10));
   const height = rooms.reduce((sum, room) => sum + room, 0) + 4;
@@ -99,35 +98,31 @@ export function flow(ledger, width) {
       );
     }
     from += size;
-    const share = points && ledger.accepted ? svg("tspan", { class: "label", dx: 8 }, percent(points / ledger.accepted)) : null;
+    const share = points && came ? svg("tspan", { class: "label", dx: 8 }, percent(points / came)) : null;
     labels.push(
       svg("text", { x: right + 12, y: centre - 2, class: points ? "value" : "value none" }, count(points), share),
       svg("text", { x: right + 12, y: centre + 12, class: "label" }, label),
     );
   });
-  const accepted = narrow
+  const source = narrow
     ? []
     : [
-        svg("text", { x: left - 10, y: height / 2 - 1, class: "value end" }, count(ledger.accepted)),
-        svg("text", { x: left - 10, y: height / 2 + 13, class: "label end" }, "accepted"),
+        svg("text", { x: left - 10, y: height / 2 - 1, class: "value end" }, count(came)),
+        svg("text", { x: left - 10, y: height / 2 + 13, class: "label end" }, what),
       ];
   return svg(
     "svg",
     { class: "flow", width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" },
     total ? svg("rect", { class: "post all", x: left, y: top, width: 6, height: total }) : null,
     ribbons,
-    accepted,
+    source,
     labels,
   );
 }
 
 /** The same for those who do not see it. */
-export const flowInWords = (ledger) =>
-  h(
-    "p",
-    { class: "hidden" },
-    `${counted(ledger.accepted, "point")} accepted: ` + places(ledger).map(([label, points]) => `${count(points)} ${label}`).join(", "),
-  );
+export const flowInWords = (came, noun, what, rows) =>
+  h("p", { class: "hidden" }, `${counted(came, noun)} ${what}: ` + rows.map(([label, some]) => `${count(some)} ${label}`).join(", "));
 
 /** A histogram as rows: the bucket, a bar, the count. */
 export function histogram({ bounds, counts }, format, nothing) {

@@ -1,11 +1,19 @@
 // One plugin: its state and history, where its points went, what it last failed with, what it runs.
 
 import { bytes, count, h, lasted, mark, markOf, millis, percent, say, timeElement, unix, word } from "./dom.js";
-import { flow, flowInWords, histogram, mean } from "./pictures.js";
+import { Part } from "./part.js";
+import { flow, flowInWords, histogram, mean, places } from "./pictures.js";
 import { Plot } from "./plots.js";
 import { OFF, Refused, Steering, ask } from "./steer.js";
 import { history, patterns } from "./timeline.js";
 
+/** What can be done to a plugin. */
+const VERBS = {
+  start: { label: "Start", done: "is started" },
+  stop: { label: "Stop", done: "is stopped", sure: "It gets no more points and its routes respond with 503 until it is started." },
+  restart: { label: "Restart", done: "is restarted", sure: "Its points wait meanwhile; its routes respond with 503." },
+  reload: { label: "Reload", done: "runs its new code", sure: "Its file is read anew. If it is broken, the old code goes on." },
+};
 /** Shortest time, in milliseconds, between two requests for the same thing. */
 const PAUSE = 2000;
 /** After how many seconds a plugin is looked at although nothing was told of it: its file may have changed. */
@@ -31,40 +39,9 @@ function sparingly(work) {
   };
 }
 
-/** A section whose content is written anew only when what it shows has changed. */
-class Part {
-  element;
-  #body = h("div", { class: "body" });
-  #shown = null;
-  #draw;
-
-  constructor(title, draw, kind = "", ...beside) {
-    const id = `part-${title.toLowerCase().replaceAll(/\W+/g, "-")}`;
-    this.#draw = draw;
-    this.element = h("section", { class: `part ${kind}`, "aria-labelledby": id }, h("div", { class: "head" }, h("h2", { id }, title), beside), this.#body);
-    this.element.hidden = true;
-  }
-
-  /** Show a value; without one, nothing. */
-  show(value) {
-    const key = JSON.stringify(value ?? null);
-    if (key === this.#shown) return;
-    this.#shown = key;
-    this.element.hidden = value === null || value === undefined;
-    const drawn = this.element.hidden ? [] : [this.#draw(value, this.#body.clientWidth)];
-    this.#body.replaceChildren(...drawn.flat().filter(Boolean));
-  }
-
-  /** Draw again, as after a change of width. */
-  redraw() {
-    const shown = this.#shown;
-    this.#shown = null;
-    if (shown !== null) this.show(JSON.parse(shown));
-  }
-}
-
 export class PluginPage {
   element;
+  name;
   #model;
   #name;
   #status = null;
@@ -92,7 +69,8 @@ export class PluginPage {
   constructor(model, name) {
     this.#model = model;
     this.#name = name;
-    this.#steering = new Steering(name, () => this.#readStatus());
+    this.name = `Plugin ${name}`;
+    this.#steering = new Steering(name, VERBS, (verb) => ask(`/plugins/${encodeURIComponent(name)}/${verb}`, "POST"), () => this.#readStatus());
     this.#plot = new Plot({
       title: "Throughput",
       unit: "",
@@ -102,7 +80,10 @@ export class PluginPage {
     this.#throughput.append(this.#plot.element);
     const refresh = h("button", { type: "button", class: "quiet", onclick: () => this.#readTasks() }, "Refresh");
     this.#parts = {
-      ledger: new Part("Points", (ledger, width) => [flow(ledger, width || 600), flowInWords(ledger), notes(ledger)]),
+      ledger: new Part("Points", (ledger, width) => {
+        const rows = places(ledger);
+        return [flow(ledger.accepted, "accepted", rows, width || 600), flowInWords(ledger.accepted, "point", "accepted", rows), notes(ledger)];
+      }),
       durations: new Part("Handling", durations),
       loop: new Part("Event loop", loop),
       history: new Part("History", (value, width) => this.#history(value, width)),

@@ -24,13 +24,14 @@ export class Refused extends Error {
   }
 }
 
-/** Send a request, with the token or another one; return the JSON that answers it. */
-export async function ask(path, method = "GET", given = token.get()) {
+/** Send a request, with the token or another one, and with a value as JSON; return the JSON that answers it. */
+export async function ask(path, method = "GET", given = token.get(), value = undefined) {
   let response;
   try {
     response = await fetch(path, {
       method,
-      headers: { Accept: "application/json", ...bearer(given) },
+      headers: { Accept: "application/json", ...(value === undefined ? {} : { "Content-Type": "application/json" }), ...bearer(given) },
+      body: value === undefined ? undefined : JSON.stringify(value),
       cache: "no-store",
     });
   } catch {
@@ -78,24 +79,25 @@ export function tokenForm(why, done, cancel) {
   );
 }
 
-const VERBS = {
-  start: { label: "Start", done: "is started" },
-  stop: { label: "Stop", done: "is stopped", sure: "It gets no more points and its routes respond with 503 until it is started." },
-  restart: { label: "Restart", done: "is restarted", sure: "Its points wait meanwhile; its routes respond with 503." },
-  reload: { label: "Reload", done: "runs its new code", sure: "Its file is read anew. If it is broken, the old code goes on." },
-};
-
-/** The buttons that steer one plugin, with the question and the outcome below them. */
+/**
+ * The buttons that steer one thing, with the question and the outcome below them.
+ * `verbs`: {verb: {label, done, sure?}}; those with `sure` ask before they act. `act(verb)` does it, or raises Refused;
+ * `done()` is called afterwards.
+ */
 export class Steering {
   element;
   #buttons = h("div", { class: "buttons" });
   #below = h("div", { class: "below" });
   #name;
+  #verbs;
+  #send;
   #legal = "";
   #done;
 
-  constructor(name, done) {
+  constructor(name, verbs, act, done) {
     this.#name = name;
+    this.#verbs = verbs;
+    this.#send = act;
     this.#done = done;
     this.element = h("div", { class: "steering", role: "group", "aria-label": `Actions on ${name}` }, this.#buttons, this.#below);
   }
@@ -108,12 +110,12 @@ export class Steering {
     const focused = this.#buttons.contains(document.activeElement) ? document.activeElement.dataset.verb : null;
     this.#buttons.replaceChildren(
       ...actions
-        .filter((verb) => verb in VERBS)
+        .filter((verb) => verb in this.#verbs)
         .map((verb) =>
           h(
             "button",
             { type: "button", "data-verb": verb, class: verb === "reload" && fileChanged ? "primary" : "", onclick: () => this.#begin(verb) },
-            VERBS[verb].label,
+            this.#verbs[verb].label,
           ),
         ),
     );
@@ -121,12 +123,12 @@ export class Steering {
   }
 
   #begin(verb) {
-    if (VERBS[verb].sure) this.#confirm(verb);
+    if (this.#verbs[verb].sure) this.#confirm(verb);
     else this.#act(verb);
   }
 
   #confirm(verb) {
-    const { label, sure } = VERBS[verb];
+    const { label, sure } = this.#verbs[verb];
     const yes = h("button", { type: "button", class: "primary", onclick: () => this.#act(verb) }, `${label} ${this.#name}`);
     const no = h("button", { type: "button", onclick: () => this.#close(verb) }, "Cancel");
     this.#below.replaceChildren(
@@ -148,11 +150,11 @@ export class Steering {
   }
 
   async #act(verb) {
-    const { label, done } = VERBS[verb];
+    const { label, done } = this.#verbs[verb];
     this.#below.replaceChildren(h("p", { class: "outcome" }, `${label} ${this.#name}: under way …`));
     announce(`${label} ${this.#name}: under way`);
     try {
-      await ask(`/plugins/${encodeURIComponent(this.#name)}/${verb}`, "POST");
+      await this.#send(verb);
       this.#tell("good", `${this.#name} ${done}.`);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
