@@ -39,6 +39,7 @@ IN_WORKER = (
     "analysis",
     "selection",
     "newest",
+    "sameness",
     "board",
     "messages",
     "geometry",

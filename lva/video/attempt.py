@@ -33,6 +33,7 @@ class Attempt:
         self._stream = stream
         self._worker = worker
         self._retries = retries
+        self._stall = stall
         self._watch = Watch(stream, worker, stall)
 
     async def run(self) -> Ended:
@@ -106,6 +107,8 @@ class Attempt:
 
     def _given_up(self, code: str, reason: str) -> Ended | None:
         """Count the end of a connection; return how the work has ended if there is not to be another."""
+        if code == "timeout":
+            self._stall.note_stall()
         if code == "end_of_stream" and not self._stream.source.live:
             return Ended(code, "the file's end", final=StreamState.DONE)
         if (final := self._retries.used_up(code)) is not None:
@@ -119,7 +122,7 @@ class Attempt:
 
     async def _connect(self) -> None:
         await self._stream.services.pace()
-        await self._worker.send({"type": "connect"})
+        await self._worker.send({"type": "connect", "timeout": self._stall.seconds})
 
     def _death(self, code: int) -> Ended:
         how = f"exit code {code}"

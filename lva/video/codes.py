@@ -54,6 +54,7 @@ CODES: Final[Mapping[str, str]] = MappingProxyType(
         "not_found": "there is no such stream or file",
         "timeout": "the source did not say anything in time",
         "stalled": "data or frames stopped coming",
+        "same_picture": "frames come, but their picture does not change",
         "no_video": "there is no video in it",
         "unsupported": "no decoder for its video, no demuxer for it, or nothing of its picture is in roi",
         "invalid_data": "what it sends is no video",

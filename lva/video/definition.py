@@ -171,6 +171,12 @@ class StreamDefinition(Strict):
         json_schema_extra=_or_boolean,
     )
     timeout: float = Field(3.0, ge=0.1, le=600, description="Seconds without data.")
+    same_picture_limit: float | None = Field(
+        60.0,
+        ge=1,
+        le=86_400,
+        description="Seconds that a live picture may stay the same without a warning; never if null.",
+    )
     analytics_timeout: float = Field(
         10.0, ge=0.1, le=3600, description="Seconds that one call of an analytics plugin may take."
     )

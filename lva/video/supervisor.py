@@ -110,7 +110,6 @@ class Supervisor:
             "stream_id": stream.id,
             "name": definition.name,
             "source": stream.source.as_message(),
-            "timeout": definition.timeout,
             "rate": None if definition.rate is None else definition.rate.model_dump(),
             "roi": None if definition.roi is None else definition.roi.model_dump(),
             "droi": None if definition.droi is None else definition.droi.model_dump(),

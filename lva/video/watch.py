@@ -19,16 +19,18 @@ from lva.video.stream import Stream
 LOOK: Final = 0.5
 SILENT: Final = 5.0
 #: Longest interval between two packets, in seconds, to which the limit of a stall adapts.
-MOST_INTERVAL: Final = 60.0
-#: How often the limit of a stall, in units of the stream's `timeout`, is doubled at most.
-MOST_PATIENCE: Final = 40.0
+MOST_INTERVAL: Final = 120.0
+#: Longest limit, in seconds, that only patience leads to; looks in a row that end it.
+MOST_PATIENCE: Final = 90.0
+QUICK: Final = 20
 _SECOND: Final = 1e9
 
 
 class StallLimit:
-    """For how long no data may come: it adapts to what was seen, over all workers of a stream.
+    """For how long no data may come: it adapts to what was seen, over all connections of a stream.
 
-    One frame a minute is no stall, and a slow stream is not ended for ever.
+    One frame a minute is no stall: the limit is doubled with each stall, and is several of the intervals that
+    were seen. A stream that is quick is judged by its `timeout` again.
 
     Args:
         timeout: The stream's, in seconds.
@@ -38,24 +40,32 @@ class StallLimit:
         self._timeout = timeout
         self._longest = 0.0  # seconds between two packets, so far
         self._patience = 1.0
+        self._quick = 0
         self._last_packet = 0
 
     @property
     def seconds(self) -> float:
         """The limit now."""
-        return max(self._timeout * self._patience, 4 * self._longest)
+        patient = min(self._timeout * self._patience, max(self._timeout, MOST_PATIENCE))
+        return max(patient, 4 * self._longest)
 
     def note_packet(self, at: int) -> None:
-        """Take the time of the newest packet, in monotonic nanoseconds."""
-        if at != self._last_packet:
-            interval = (at - self._last_packet) / _SECOND
-            if self._last_packet and interval < MOST_INTERVAL:
-                self._longest = max(self._longest, interval)
-            self._last_packet = at
+        """Take the time of the newest packet, in monotonic nanoseconds, at each look."""
+        if at == self._last_packet:
+            return
+        interval = (at - self._last_packet) / _SECOND
+        if self._last_packet and interval < MOST_INTERVAL:
+            self._longest = max(self._longest, interval)
+            self._quick = self._quick + 1 if interval <= self._timeout else 0
+            if self._quick >= QUICK:
+                self._patience = 1.0
+        self._last_packet = at
 
     def note_stall(self) -> None:
         """Be more patient the next time."""
-        self._patience = min(self._patience * 2, MOST_PATIENCE)
+        self._quick = 0
+        if self.seconds < MOST_PATIENCE:
+            self._patience *= 2
 
 
 class Watch:
@@ -72,6 +82,7 @@ class Watch:
         self._worker = worker
         self._stall = stall
         self._began = time.monotonic_ns()
+        self._same = False
 
     async def run(self) -> Ended:
         """Look at the worker from time to time; return what it is to be ended for.
@@ -93,6 +104,7 @@ class Watch:
             if ended is not None:
                 self._worker.hangs = True
                 return ended
+            self._note_same_picture()
 
     def _hung(self) -> Ended | None:
         limit = self._stream.definition.analytics_timeout
@@ -109,8 +121,9 @@ class Watch:
         reading = board["reading_since"]
         if self._stream.state is not StreamState.IN_PROGRESS:
             # FFmpeg's own limit counts for opening and once more for looking into the stream.
-            limit = 2 * timeout + 1
+            limit = 2 * self._stall.seconds + 1
             if reading and _seconds_since(reading) > limit:
+                self._stall.note_stall()
                 return Ended("timeout", f"no frame within {limit:g} s of connecting")
             return None
         if not reading or not self._stream.source.live:
@@ -138,6 +151,22 @@ class Watch:
         step = self._worker.step()
         size = f"{used // 2**20} MiB of memory, more than {limit // 2**20} MiB"
         return Ended("memory_limit", size, blamed=None if step is None else step[0])
+
+    def _note_same_picture(self) -> None:
+        """Warn of a live picture that does not change, and tell when it does again."""
+        stream, board = self._stream, self._worker.board
+        limit = stream.definition.same_picture_limit
+        if limit is None or not stream.source.live or not board["last_change"]:
+            return
+        same = (board["last_frame"] - board["last_change"]) / _SECOND > limit
+        if same == self._same or stream.state is not StreamState.IN_PROGRESS:
+            return
+        self._same = same
+        if same:
+            why = f"frames come, but the picture has not changed for {limit:g} s"
+            stream.move(stream.state, why, "same_picture")
+        else:
+            stream.move(stream.state, "the picture changes again")
 
     def _silent(self) -> Ended | None:
         if _seconds_since(self._worker.board["alive"] or self._began) <= SILENT:

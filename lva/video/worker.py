@@ -34,6 +34,7 @@ from lva.video.failures import ConnectionLostError
 from lva.video.frame import Frame, encode_jpeg
 from lva.video.geometry import Region, placed
 from lva.video.newest import NewestFrame
+from lva.video.sameness import Sameness
 from lva.video.selection import Selection
 
 #: Seconds between two signs of life.
@@ -162,7 +163,7 @@ class Worker:
         number = 0
         while self._orders.get():
             try:
-                decoder = Decoder(self._spec["source"], self._spec["timeout"], self._board)
+                decoder = Decoder(self._spec["source"], self._timeout, self._board)
                 with contextlib.closing(decoder):  # a camera may serve one at a time
                     self._send({"type": "connected", **decoder.info})
                     number = self._feed(decoder, number, give)
@@ -177,7 +178,7 @@ class Worker:
             self._send({"type": "disconnected", **end})
 
     def _feed(self, decoder: Decoder, number: int, give: Callable[[Frame], None]) -> int:
-        selection = Selection(self._spec.get("rate"))
+        selection, sameness = Selection(self._spec.get("rate")), Sameness(self._board)
         first = True
         size, roi, droi = (0, 0), None, None
         for picture, pts in decoder.frames():
@@ -194,9 +195,9 @@ class Worker:
             if picture.is_corrupt:
                 self._board.add("skipped_corrupt")
                 continue
-            while (
-                not self._previews.empty()
-            ):  # before others have the picture: converting it is no reading
+            sameness.note(picture)
+            # Before others have the picture: converting it changes it.
+            while not self._previews.empty():
                 self._send_preview(picture, **self._previews.get())
             key = bool(picture.key_frame)
             if (reason := selection.skips(pts, key)) is not None:
@@ -234,6 +235,7 @@ class Worker:
     def _do(self, message: Mapping[str, Any]) -> None:
         kind = message["type"]
         if kind == "connect":
+            self._timeout = message["timeout"]
             self._orders.put(True)
         elif kind == "preview":
             self._previews.put({"edge": message["edge"], "quality": message["quality"]})

@@ -354,6 +354,13 @@ async def test_a_source_that_stalls_is_noticed(new_stream, server):
         assert stream.ledger.frames()["decoded"] >= 10
 
 
+async def test_a_frozen_picture_is_told_and_ends_nothing(new_stream):
+    stream = new_stream("test:black?rate=25", same_picture_limit=1)
+    async with running(stream):
+        await until(lambda: "same_picture" in codes(stream))
+        assert (states(stream)[-1], stream.ledger.reconnects) == ("in_progress", {})
+
+
 async def test_a_changed_file_is_not_run(new_stream, tmp_path):
     stream = new_stream("test:?rate=25", {})
     path = Path(tmp_path, "culprit.py")

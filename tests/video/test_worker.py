@@ -16,7 +16,6 @@ def spec(source: str) -> dict[str, object]:
         "stream_id": "id",
         "name": "door",
         "source": parse_source(source).as_message(),
-        "timeout": 3,
         "rate": None,
         "roi": None,
         "droi": None,
@@ -29,7 +28,7 @@ def spec(source: str) -> dict[str, object]:
 async def test_a_worker_that_is_asked_to_stop_closes_its_plugins_and_ends(source):
     """The kind is a worker in the midst of its frames: those of a file, and those of a live source."""
     async with open_worker(spec(source)) as worker:
-        await worker.send({"type": "connect"})
+        await worker.send({"type": "connect", "timeout": 3})
         kinds: list[str] = []
         with trio.fail_after(30):
             while (received := await worker.receive()) is not None:
