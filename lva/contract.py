@@ -95,6 +95,18 @@ class PluginApp(Protocol):
             reason: For people, without secrets.
         """
 
+    def forReceipt(self, account: Mapping[str, Any]) -> None:
+        """Say what the receipt tells of this plugin's work, as its ``account``; the last word counts.
+
+        Usually said in `close`.
+
+        Args:
+            account: Plain values for JSON, at most 16 KiB of it, without secrets.
+
+        Raises:
+            TypeError, ValueError: It cannot be written as JSON, or is too large.
+        """
+
     def analytics(self) -> list[AnalyticsInfo]:
         """Return the analytics plugins that are active, for what has frames looked at.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from lva.host.delivery.ledger import Ledger, LedgerCounts
@@ -33,6 +34,7 @@ class PluginReceipt(NamedTuple):
         points: The sums of its classes' ledgers.
         leaked_processes: What it had started and not ended, each with its command line and how it was ended.
         problems: What went wrong at its close.
+        account: What it says of its work.
     """
 
     name: str
@@ -47,6 +49,7 @@ class PluginReceipt(NamedTuple):
     leaked_threads: Sequence[str]
     leaked_processes: Sequence[str]
     problems: Sequence[str]
+    account: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def lost(self) -> int:
@@ -60,6 +63,7 @@ class PluginReceipt(NamedTuple):
         return {
             **self._asdict(),
             "reason": redact(self.reason),
+            "account": dict(self.account),
             "stop_seconds": None if self.stop_seconds is None else round(self.stop_seconds, 3),
             **{name: [*map(redact, getattr(self, name))] for name in lists},
         }
@@ -105,6 +109,7 @@ def plugin_receipt(life: PluginLife) -> PluginReceipt:
         leaked_threads=life.record.leaks.threads,
         leaked_processes=list(life.record.leaked_processes),
         problems=list(life.record.problems),
+        account=life.record.account,
     )
 
 

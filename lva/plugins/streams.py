@@ -5,6 +5,7 @@ Streams are created and watched at /NAME; see docs/streams.rst. This needs PyAV:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,6 +33,7 @@ from lva import (
 )
 from lva.user_paths import absolute
 from lva.video import api
+from lva.video.account import account_of
 from lva.video.admission import Admission
 from lva.video.callbacks import CALLBACKS
 from lva.video.codes import ENDED, StreamState
@@ -94,6 +96,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
         super().__init__(app)
         self._streams: Streams | None = None
         self._forks = ForkServer()
+        self._ends: Counter[str] = Counter()
 
     async def initialize(self) -> None:
         if find_spec("av") is None or find_spec("numpy") is None:
@@ -113,6 +116,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
                 not_ready=self.app.notReady,
                 path=base,
                 forks=self._forks,
+                ends=self._ends,
                 account_id=config.account_id,
                 pictures=Pictures(config.picture_bytes, config.stream_picture_bytes),
             ),
@@ -138,6 +142,10 @@ class StreamsPlugin(BaseBackgroundPlugin):
         self.nursery.start_soon(self._feed.run, name="the feed of streams")
         async with self._forks:
             await self._streams.run()
+
+    async def close(self) -> None:
+        if self._streams is not None:
+            self.app.forReceipt(account_of(self._streams.all(), self._ends))
 
     # What a worker is sent of analytics plugins.
 

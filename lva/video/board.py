@@ -122,7 +122,7 @@ class FrameLedger:
             else:
                 self._past[name] += count
         self._board = None
-        self._past["dropped_stop"] += _held(self._past)
+        self._past["dropped_stop"] += held_of(self._past)
 
     @property
     def decoded(self) -> int:
@@ -148,7 +148,7 @@ class FrameLedger:
             "failed": counts["failed"],
             "skipped": {reason: counts[f"skipped_{reason}"] for reason in SKIPPED},
             "dropped": {reason: counts[f"dropped_{reason}"] for reason in DROPPED},
-            "held": _held(counts),
+            "held": held_of(counts),
         }
 
     def source(self) -> dict[str, object]:
@@ -182,7 +182,8 @@ def _consistent(board: Board) -> dict[str, int]:
     return counts
 
 
-def _held(counts: Mapping[str, int]) -> int:
+def held_of(counts: Mapping[str, int]) -> int:
+    """Return how many frames are neither looked at nor given up."""
     gone = counts["analysed"] + counts["failed"]
     gone += sum(counts[f"skipped_{reason}"] for reason in SKIPPED)
     gone += sum(counts[f"dropped_{reason}"] for reason in DROPPED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
@@ -43,6 +43,7 @@ class StreamServices:
         path: Below which the routes of streams are.
         account_id: Whose streams these are, for their events.
         pictures: Those of the events of all streams.
+        ends: How many workers ended in which way: by ``message``, ``SIGTERM``, ``SIGKILL``, or ``by itself``.
     """
 
     analytics: FindAnalytics
@@ -55,6 +56,7 @@ class StreamServices:
     path: str = "/streams"
     account_id: str | None = None
     pictures: Pictures = field(default_factory=Pictures)
+    ends: Counter[str] = field(default_factory=Counter)
 
 
 class Stream:

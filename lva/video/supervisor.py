@@ -102,6 +102,7 @@ class Supervisor:
                 stream.look(worker)
                 stream.freshness.pause()
                 stream.ledger.end()
+                stream.services.ends[worker.rung or "by itself"] += 1
                 worker.board.close()
 
     def _spec(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Any, Final
 
 from trio_util import AsyncValue
 
@@ -45,6 +45,7 @@ class Record:
         state: The plugin's state now.
         history: The newest transitions of all its lives.
         not_ready: Why the plugin, which runs, says that the service is not ready.
+        account: What the receipt tells of its work.
         ending: What comes after the life that is now.
         lives: How many lives there have been, with this one.
         restarts: Attempts after the first, of all lives: what the host tried again by itself.
@@ -64,6 +65,7 @@ class Record:
             [Transition(State.LOADED, time.time(), "waiting for its turn")], maxlen=100
         )
         self.not_ready: str | None = None
+        self.account: dict[str, Any] = {}
         self.ending: Ending = Ending.FOR_GOOD
         self.lives: int = 1
         self.restarts: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import trio
 
@@ -19,6 +20,8 @@ from lva.host.routing import RouteTable
 from lva.logs import own_logger
 
 T = TypeVar("T")
+#: Largest JSON of what a plugin says for the receipt.
+MOST_ACCOUNT: Final = 16 * 1024
 
 #: Takes an event, points, and the plugin that they come from.
 Publish = Callable[[str, Iterable[Any], str], bool]
@@ -94,6 +97,17 @@ class Door:
         if self.open:
             self._record.not_ready = reason
 
+    def note_account(self, account: Mapping[str, Any]) -> None:
+        """Note what the receipt tells of the plugin's work. Any thread may call.
+
+        Raises:
+            TypeError, ValueError: It cannot be told.
+        """
+        text = json.dumps(account, allow_nan=False)
+        if len(text) > MOST_ACCOUNT:
+            raise ValueError(f"forReceipt(): {len(text)} bytes of JSON, more than {MOST_ACCOUNT}")
+        self._record.account = json.loads(text)
+
 
 class PluginView:
     """Implements `lva.contract.PluginApp` for one class of one plugin.
@@ -135,6 +149,10 @@ class PluginView:
     def notReady(self, reason: str | None) -> None:
         """See `lva.contract.PluginApp.notReady`."""
         self._door.note_not_ready(reason)
+
+    def forReceipt(self, account: Mapping[str, Any]) -> None:
+        """See `lva.contract.PluginApp.forReceipt`."""
+        self._door.note_account(account)
 
     def analytics(self) -> list[AnalyticsInfo]:
         """See `lva.contract.PluginApp.analytics`."""

@@ -1360,6 +1360,27 @@ async def test_a_plugin_that_runs_may_say_that_it_is_not_ready(tmp_path, autojum
         assert "enough" in host.host.not_ready()["p"]
 
 
+async def test_a_plugin_may_say_what_the_receipt_tells_of_its_work(tmp_path, autojump_clock):
+    """The kind is an account of a plugin's own: the last word counts, and what is no JSON is refused."""
+    source = """
+        class P(BaseBackgroundPlugin):
+            async def initialize(self):
+                self.app.forReceipt({"done": 1})
+                for wrong in ({"a": object()}, {"a": float("nan")}, {"a": "x" * 20_000}):
+                    try:
+                        self.app.forReceipt(wrong)
+                    except (TypeError, ValueError) as error:
+                        journal.append(type(error).__name__)
+
+            async def close(self):
+                self.app.forReceipt({"done": 2})
+    """
+    async with running_host(tmp_path, {"p": source, "q": source.replace(": 2}", ": [2]}")}) as host:
+        assert journal == ["TypeError", "ValueError", "ValueError"] * 2
+        receipt = (await host.stop()).as_dict()
+    assert [part["account"] for part in receipt["plugins"]] == [{"done": 2}, {"done": [2]}]
+
+
 # Whatever happens
 
 #: What an attempt does: how long initialize() takes and how it ends, how long the work takes and how.
