@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from lva import StreamAnalyticsEvent, StreamEvent
 from lva.errors import ConfigurationError
 from lva.events import EVENT_TYPES, decode, encode
+from lva.host.delivery.publisher import Publisher
 from lva.host.delivery.tap import DELIVERED, PUBLISHED
 from lva.host.loading.load import load_plugins
 from tests.event_samples import CHANGE, ITEMS, JPEG, POINT, SEEN
@@ -137,6 +139,14 @@ async def test_a_class_gets_the_event_types_that_the_setting_names_in_one_order(
     assert part.points["accepted"] == part.points["delivered"] == 3
     assert [passage.step for passage in published.take()[0]] == [PUBLISHED] * 3
     assert steps == [DELIVERED]
+
+
+def test_who_gets_several_event_types_is_new_once() -> None:
+    """Kind: what is begun for a new mailbox, such as its writer to the disk, is begun once."""
+    delivery: Any = SimpleNamespace(mailbox=object(), intake=object())
+    publisher = Publisher(lambda: False)
+    for found in ([delivery], []):
+        assert publisher.connect([(name, delivery) for name in EVENT_TYPES]) == found
 
 
 async def test_events_in_a_spool_come_after_a_restart(tmp_path: Path) -> None:

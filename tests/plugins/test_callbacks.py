@@ -115,7 +115,7 @@ async def test_a_dead_callback_costs_no_other_one_anything(tmp_path, caplog):
         gone.close()
         dead = [callback(away, headers={"Authorization": SECRET}), callback(hangs)]
         with callbacks_of("7a", *dead, callback(live.url)):
-            async with running_callbacks(tmp_path, queue_limit=10, drain=0.2) as host:
+            async with running_callbacks(tmp_path, queue_limit=10, drain=0.2, timeout=60) as host:
                 for start in range(0, 50, 10):
                     publish(host, *(seen(n) for n in range(start, start + 10)))
                     await until(lambda: len(live.requests) == start + 10)  # noqa: B023 - awaited here
