@@ -95,6 +95,7 @@ class Callbacks(BaseEventPlugin, BaseBackgroundPlugin):
     async def initialize(self) -> None:
         # In a thread, because reading certificates takes a while.
         self._client = await trio.to_thread.run_sync(connect, self.config)
+        self._threads = trio.CapacityLimiter(2)  # no other plugin's threads
         self.addRoute(f"/{self.app.name}", self.listing)
 
     async def start(self) -> None:
@@ -140,7 +141,9 @@ class Callbacks(BaseEventPlugin, BaseBackgroundPlugin):
                 target.leaves = True
                 target.wake()
                 self._leaving.add(target)
-            target = self._targets[key] = Target(*key, callback, self.config, self.logger)
+            target = self._targets[key] = Target(
+                *key, callback, self.config, self.logger, self._threads
+            )
             if self._sending:
                 self._begin(target)
         target.stream = event.stream
@@ -189,6 +192,7 @@ class Target:
         callback: It.
         config: The plugin's.
         logger: The plugin's.
+        threads: Limits those in which JSON is made of large events.
 
     Attributes:
         bytes: Those of the events that wait.
@@ -203,6 +207,7 @@ class Target:
         callback: Callback,
         config: Config,
         logger: logging.Logger,
+        threads: trio.CapacityLimiter,
     ) -> None:
         self.stream = ""
         self.callback = callback
@@ -213,6 +218,7 @@ class Target:
         self._number = number
         self._config = config
         self._logger = logger
+        self._threads = threads
         url = httpx.URL(callback.url.get_secret_value())
         params = {key: value.get_secret_value() for key, value in callback.params.items()}
         self._url = url.copy_merge_params(params) if params else url
@@ -358,7 +364,7 @@ class Target:
     async def _post(self, client: httpx.AsyncClient, event: Event) -> int:
         """Post an event; return 413, or a status of success."""
         receiver = origin(self._url)
-        body = await document_of(event)
+        body = await self._document_of(event)
         headers = {"Content-Type": "application/json", **self._headers}
         try:
             with trio.fail_after(self._config.timeout):
@@ -384,6 +390,14 @@ class Target:
         if remark is None:
             raise PermanentDeliveryError(why)
         raise RetryLaterError(why + remark, after=retry_after(reply.headers))
+
+    async def _document_of(self, event: Event) -> bytes:
+        """Return an event as JSON."""
+        if event.size > LARGE:
+            return await trio.to_thread.run_sync(
+                lambda: to_json(event.as_dict()), limiter=self._threads
+            )
+        return to_json(event.as_dict())
 
     def status(self) -> dict[str, Any]:
         """Return how it is, without secrets."""
@@ -430,10 +444,3 @@ def connect(config: Config) -> httpx.AsyncClient:
 def without_picture(event: Event) -> Event:
     """Return an event without its picture, if it has one."""
     return event.without_picture() if isinstance(event, StreamAnalyticsEvent) else event
-
-
-async def document_of(event: Event) -> bytes:
-    """Return an event as JSON."""
-    if event.size > LARGE:
-        return await trio.to_thread.run_sync(lambda: to_json(event.as_dict()))
-    return to_json(event.as_dict())

@@ -48,6 +48,8 @@ from lva.errors import counted
 ACK_GRACE, CLOSE_GRACE, CUT_GRACE = 1.0, 2.5, 0.5
 #: How long, in seconds, points may take to come back through the plugin's own channel.
 HAND_OVER_LIMIT = 60.0
+#: From how many bytes of points on messages are made of them in a thread: events may have pictures.
+LARGE = 256 * 1024
 #: How many points are taken from the queue at once, or a few more.
 CHUNK = 1000
 #: How often, in seconds, rejected messages are logged.
@@ -224,7 +226,9 @@ class RabbitMQ(BaseEventPlugin, BaseBackgroundPlugin):
         if self._exchange is None:
             return
         self._unconfirmed = True
-        parcels, rejected = pack(points, self.config.message_points, self.config.message_bytes)
+        parcels, rejected = await packed(
+            points, self.config.message_points, self.config.message_bytes
+        )
         replies = await asyncio.gather(
             *(self._send(self._exchange, body, type_of(part[0])) for body, part in parcels),
             return_exceptions=True,
@@ -470,6 +474,15 @@ def text_of(error: BaseException) -> str:
     if isinstance(error, ChannelInvalidStateError):
         return "the channel is closed"
     return str(error) or type(error).__name__
+
+
+async def packed(
+    points: Sequence[Published], most_points: int, most_bytes: int
+) -> tuple[list[tuple[bytes, list[Published]]], list[Published]]:
+    """Do as `pack`, in a thread if the points are large, so that the connections are served meanwhile."""
+    if sum(point.size for point in points) > LARGE:
+        return await asyncio.to_thread(pack, points, most_points, most_bytes)
+    return pack(points, most_points, most_bytes)
 
 
 def pack(

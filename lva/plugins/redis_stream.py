@@ -49,6 +49,8 @@ Entry: TypeAlias = tuple[bytes, Mapping[bytes, bytes]]
 
 #: How long, in seconds, `close()` waits for an acknowledgement under way, and then for the connections.
 CLOSE_GRACE = 1.0
+#: From how many bytes of points on entries are made of them in a thread: events may have pictures.
+LARGE = 256 * 1024
 #: What reading an entry that is no point raises.
 MALFORMED = (KeyError, TypeError, ValueError, OverflowError, RecursionError)
 URL = re.compile(
@@ -184,7 +186,7 @@ class RedisStream(BaseEventPlugin, BaseBackgroundPlugin):
         if not self.config.stream:
             return
         try:
-            replies = await self._append(self.config.stream, map(to_entry, points))
+            replies = await self._append(self.config.stream, await to_entries(points))
         except (RedisError, OSError) as error:
             raise RetryLaterError(str(error)) from error
         refusals = [(n, reply) for n, reply in enumerate(replies) if isinstance(reply, Exception)]
@@ -335,6 +337,13 @@ def connect(config: Config) -> Redis:
 def is_state(refusal: Exception) -> bool:
     """Return whether a refusal is about the server: it has another code than the general ``ERR``."""
     return type(refusal) is not ResponseError or bool(re.match(r"[A-Z]+ ", str(refusal)))
+
+
+async def to_entries(points: Sequence[Published]) -> Sequence[dict[str, str]]:
+    """Return points as entries; of large ones in a thread, so that the connection is served meanwhile."""
+    if sum(point.size for point in points) > LARGE:
+        return await asyncio.to_thread(lambda: [*map(to_entry, points)])
+    return [*map(to_entry, points)]
 
 
 def to_entry(point: Published) -> dict[str, str]:

@@ -19,12 +19,13 @@ from quart import Response
 from quart_trio.wrappers import TrioResponse
 from typing_extensions import TypedDict
 
+from lva.contract import Published
 from lva.documents import Count, one_of
 from lva.errors import suggestion
 from lva.host.delivery.tap import STEPS, Passage, Tap
 from lva.host.host import Host
-from lva.points import MonitoringPoint
 from lva.query_parameters import QueryParameter
+from lva.stream_events import StreamAnalyticsEvent
 from lva.web.access import Access
 from lva.web.exchange import SCOPE_KEY, Exchange
 from lva.web.pages import life_of
@@ -43,6 +44,8 @@ LOOKS: Final = 2000
 #: Longest text of a tag or a field, and most of them, before they are cut.
 LONGEST: Final = 500
 MOST_VALUES: Final = 100
+#: Size of an event, in bytes, whose objects are left out: the rest of it would be made JSON of for nothing.
+LARGE: Final = 32 * 1024
 #: After so many seconds without a line one comes that says nothing, so that the stream looks alive.
 SILENCE: Final = 15.0
 _HEADERS: Final = stream_headers("application/jsonl")
@@ -135,7 +138,7 @@ class TapQuery:
     tags: Mapping[str, str] = field(default_factory=dict)
     rate: int = LINES
 
-    def matches(self, point: MonitoringPoint) -> bool:
+    def matches(self, point: Published) -> bool:
         """Return whether a point is among those wanted."""
         if self.series and point.series not in self.series:
             return False
@@ -305,7 +308,7 @@ def _selected(passages: Any, query: TapQuery, meter: Meter) -> Iterator[bytes]:
                 yield _rendered(passage, point)
 
 
-def _rendered(passage: Passage, point: MonitoringPoint) -> bytes:
+def _rendered(passage: Passage, point: Published) -> bytes:
     return _line(
         {
             "at": round(passage.at, 3),
@@ -314,24 +317,30 @@ def _rendered(passage: Passage, point: MonitoringPoint) -> bytes:
             "series": point.series[:LONGEST],
             "time": point.time,
             "tags": _shortened(point.tags),
-            "fields": _shortened(point.fields),
+            "fields": _shortened(point.fields, _is_small(point)),
         }
     )
 
 
-def _shortened(values: Mapping[str, Any]) -> dict[str, Any]:
+def _is_small(point: Published) -> bool:
+    """Return whether what a point has, but for a picture, may be made JSON of to be cut afterwards."""
+    picture = point.image if isinstance(point, StreamAnalyticsEvent) else b""
+    return point.size - len(picture) <= LARGE
+
+
+def _shortened(values: Mapping[str, Any], small: bool = True) -> dict[str, Any]:
     """Return tags or fields as far as a person would look at them; a point may be a megabyte."""
     kept = [(name, value) for name, value in values.items() if value is not None][:MOST_VALUES]
-    return {_cut(name): _shown(value) for name, value in kept}
+    return {_cut(name): _shown(value, small) for name, value in kept}
 
 
-def _shown(value: Any) -> str | float:
+def _shown(value: Any, small: bool) -> str | float:
     """Return a value of a point as it is, but for long texts; what else an event has as JSON."""
     if isinstance(value, str):
         return _cut(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
-    return _cut(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
+    return _cut(json.dumps(value, separators=(",", ":"), ensure_ascii=False)) if small else "…"
 
 
 def _cut(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -177,15 +178,17 @@ async def test_a_picture_counts_into_the_bytes_of_the_buffer(
 
 async def test_a_dead_letter_is_the_document_and_a_filter_knows_the_tags(tmp_path: Path) -> None:
     other = StreamAnalyticsEvent("8", "gate", "motion", "motion_start", 1, 1.0)
-    tables = {"sink": {"dead_letters": True, "tags": {"stream": ["door"]}}}
-    async with running_host(tmp_path, {"sink": REJECTS}, tables) as host:
-        host.host.publisher.publish("analytics_event", [SEEN, other])
+    keys = {"dead_letters": True, "dead_letters_bytes": 8192, "tags": {"stream": ["door"]}}
+    large = dataclasses.replace(SEEN, image=bytes(5000))  # a letter may have half of the bytes
+    async with running_host(tmp_path, {"sink": REJECTS}, {"sink": keys}) as host:
+        host.host.publisher.publish("analytics_event", [SEEN, other, large])
         part = await host.receipt_of("sink")
     (letter,) = (tmp_path / "state" / "dead_letters").iterdir()
-    (line,) = letter.read_text().splitlines()
+    line, bare = letter.read_text().splitlines()
+    assert json.loads(bare)["image"] == large.without_picture().as_dict()["image"]
     document = json.loads(json.dumps(SEEN.as_dict()))
     assert {**json.loads(line), "at": 0} == {**document, "reason": "rejected", "at": 0}
-    assert (part.points["rejected"], part.points["filtered"]) == (1, 1)
+    assert (part.points["rejected"], part.points["filtered"]) == (2, 1)
 
 
 @pytest.mark.parametrize(

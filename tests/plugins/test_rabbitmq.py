@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from tests.support import (
 if "CI" not in os.environ:
     pytest.importorskip("aio_pika", reason="aio-pika is not installed: pip install 'lva[rabbitmq]'")
 
-from lva.plugins.rabbitmq import Config, encode, pack, unpack
+from lva.plugins.rabbitmq import LARGE, Config, encode, pack, unpack
 from tests.plugins.rabbitmq_server import CERTIFICATE, RabbitMQServer, find_program
 
 # The server takes seconds to start, and many on a busy machine.
@@ -679,14 +680,18 @@ def test_a_wrong_password_is_said_but_never_shown(server, queue, service):
 
 async def test_events_of_streams_are_messages_of_their_own_type(tmp_path, server, queue):
     """Kind: a message has items of one type, which it names; the order is kept."""
+    large = replace(ITEMS["analytics_event"], image=bytes(LARGE))  # which a thread makes JSON of
     config = {"url": server.url, "routing_key": queue}
     table = {"events": [*ITEMS], "flush_interval": 0.05, "config": config}
     async with running_host(tmp_path, {"rabbitmq": None}, {"rabbitmq": table}) as host:
         for name, item in ITEMS.items():
             host.host.publisher.publish(name, [item] * 2)
-        await settled(host, 6)
+        host.host.publisher.publish("analytics_event", [large])
+        await settled(host, 7)
         messages = await asked(server.take, queue)
         await clean_receipt(host)
     assert [message.type for message in messages] == [*ITEMS]
     found = [json.loads(message.body) for message in messages]
+    found[-1], last = found[-1][:-1], found[-1][-1]
+    assert [last] == documents(large)
     assert found == [documents(item, item) for item in ITEMS.values()]

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import trio
 
 from lva import MonitoringPoint
 from lva.errors import ConfigurationError
+from lva.events import name_of
 from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from lva.plugins import redis_stream
@@ -797,21 +799,19 @@ def test_every_key_is_documented():
 
 
 async def test_events_of_streams_are_entries_in_one_order(tmp_path, redis):
-    """Kind: an entry says what it is; one that is read is a point or is put away."""
+    """Kind: an entry says what it is, however large; what is read is points."""
+    large = replace(ITEMS["analytics_event"], image=bytes(redis_stream.LARGE))  # made in a thread
+    events = [ITEMS["stream_event"], ITEMS["analytics_event"], large]
     table = {NAME: {**tables(redis, stream="all")[NAME], "events": [*ITEMS]}}
     async with running_host(tmp_path, {NAME: None}, table) as host:
-        for name, item in ITEMS.items():
-            host.host.publisher.publish(name, [item])
-        await until(lambda: redis.client.xlen("all") == 3)
-        entries = [fields for _, fields in redis.client.xrange("all")]
-        await clean_end(host, delivered=3, rejected=0)
-    assert redis_stream.to_point(entries[0]) == ITEMS["monitoring_event"]
-    assert [fields[b"event_name"] for fields in entries[1:]] == [
-        b"stream_event",
-        b"analytics_event",
-    ]
-    events = [json.loads(fields[b"event"]) for fields in entries[1:]]
-    assert events == documents(ITEMS["stream_event"], ITEMS["analytics_event"])
+        for item in (ITEMS["monitoring_event"], *events):
+            host.host.publisher.publish(name_of(item), [item])
+        await until(lambda: redis.client.xlen("all") == 4)
+        first, *others = [fields for _, fields in redis.client.xrange("all")]
+        await clean_end(host, delivered=4, rejected=0)
+    assert redis_stream.to_point(first) == ITEMS["monitoring_event"]
+    assert [fields[b"event_name"].decode() for fields in others] == [*map(name_of, events)]
+    assert [json.loads(fields[b"event"]) for fields in others] == documents(*events)
     table = {NAME: {**tables(redis, consume="all")[NAME], "events": ["stream_event"]}}
     async with running_host(tmp_path, {NAME: None}, table, wait=False) as host:
         await until(

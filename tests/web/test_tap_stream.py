@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lva import MonitoringPoint
 from lva.host.delivery.tap import Passage
 from lva.web.problems import HttpProblem
 from lva.web.tap_stream import (
+    LARGE,
     LONGEST,
     LOOKS,
     MOST_TAPS,
@@ -138,6 +140,9 @@ def test_an_event_of_a_stream_is_found_by_its_tags_and_shown_without_its_picture
     assert (line["fields"]["frame"], line["fields"]["account_id"]) == (3, "acme")
     line = json.loads(_rendered(Passage(2.0, "published", "streams", [CHANGE]), CHANGE))
     assert "account_id" not in line["fields"]
+    large = replace(SEEN, data={"x": "x" * LARGE}, image=bytes(10))
+    line = json.loads(_rendered(Passage(2.0, "published", "streams", [large]), large))
+    assert line["fields"]["data"] == "…"
 
 
 def test_a_huge_point_makes_a_bounded_line() -> None:

@@ -20,6 +20,7 @@ from lva.host.delivery.losses import CUT, UNWRITTEN
 from lva.host.process.threads import in_thread
 from lva.logs import brief
 from lva.recurring import Recurring
+from lva.stream_events import StreamAnalyticsEvent
 
 #: Two files share the bytes: the one that is written, and the one before it.
 _FILES: Final = 2
@@ -51,11 +52,9 @@ class DeadLetters:
         lines: list[bytes] = []
         left = sum(len(points) for _, points in given_up)
         try:
-            at = round(time.time(), 3)
-            every = [_line(reason, at, point) for reason, points in given_up for point in points]
-            lines = [line for line in every if len(line) <= self._max_bytes]
-            if len(lines) < len(every):
-                lost[UNWRITTEN] += len(every) - len(lines)
+            lines = await in_thread(partial(self._lines, given_up), self._limiter)
+            if len(lines) < left:
+                lost[UNWRITTEN] += left - len(lines)
                 self._log_failure("some are larger than dead_letters_bytes allows")
             left = len(lines)
             await in_thread(partial(self._append, lines, lost), self._limiter)
@@ -63,6 +62,12 @@ class DeadLetters:
             lost[UNWRITTEN] += len(lines) or left
             self._log_failure(brief(error))
         return lost
+
+    def _lines(self, given_up: Iterable[tuple[str, Sequence[Any]]]) -> list[bytes]:
+        """Return the lines that are not too large for the file; in a thread, as they may have pictures."""
+        at, most = round(time.time(), 3), self._max_bytes
+        every = (_line(reason, at, point, most) for reason, points in given_up for point in points)
+        return [line for line in every if len(line) <= most]
 
     def _append(self, lines: list[bytes], lost: Counter[str]) -> None:
         """Move lines to the file, and to a new one when it is full."""
@@ -93,9 +98,12 @@ class DeadLetters:
             self._logger.error("dead letters cannot be written: %s", why)
 
 
-def _line(reason: str, at: float, point: Any) -> bytes:
-    """Return a point as a line of the file."""
-    return f"{json.dumps({'reason': reason, 'at': at, **point.as_dict()})}\n".encode()
+def _line(reason: str, at: float, point: Any, most: int) -> bytes:
+    """Return a point as a line of the file; an event without its picture, if it is too large with it."""
+    line = f"{json.dumps({'reason': reason, 'at': at, **point.as_dict()})}\n".encode()
+    if len(line) > most and isinstance(point, StreamAnalyticsEvent) and point.image:
+        return _line(reason, at, point.without_picture(), most)
+    return line
 
 
 def _how_many(lines: Iterable[bytes], room: int) -> int:
