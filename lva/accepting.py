@@ -70,9 +70,11 @@ class Acceptor:
     ) -> NoReturn:
         """Serve connections until cancelled; in place of `trio.serve_listeners`.
 
-        Resource handling: the listeners are closed at the end, each connection when its handler returns.
-        Error handling: an error of a handler ends this; that the system has nothing left for a connection
-        does not.
+        Resources: the listeners are closed at the end, each connection when its handler returns.
+
+        Cancellation: ends it at once; connections are the nursery's.
+
+        Errors: one of a handler ends this; that the system has nothing left for a connection does not.
         """
         try:
             async with trio.open_nursery() as nursery:

@@ -162,8 +162,8 @@ def watch_loading(service: Service, settings: Settings, signals: Signals) -> Non
 def run(service: Service, settings: Settings, listener: socket.socket, signals: Signals) -> int:
     """Serve until a signal or a critical failure, after `watch_loading`; return the exit code.
 
-    The process may end inside: the terminator ends it past the deadline, at a second signal, or when
-    abandoned tasks keep the event loop from ending.
+    Resources: the process may end inside: the terminator ends it past the deadline, at a second signal, or
+    when abandoned tasks keep the event loop from ending.
     """
     service.address = address_of(listener)
     # What is loaded by now stays until the end: the garbage collector need not look at it again.

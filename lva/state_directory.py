@@ -28,6 +28,8 @@ _MOST_TEXT: Final = 4096
 def owned(path: Path, bind: str = "an unknown address") -> Iterator[None]:
     """Make the directory, keep it private, and own it while inside.
 
+    Resources: a lock on a file in it, which the system takes back should the process be killed.
+
     Args:
         path: The state directory.
         bind: Where the service listens, for whoever else wants the directory.

@@ -61,8 +61,12 @@ class _Action:
 class Changes:
     """Operators' actions on the plugins of a host; one at a time for each plugin.
 
-    Each method returns when its effect is there, within the plugin's own limits. An action that has
-    begun is completed also when the caller is cancelled.
+    Each method returns when its effect is there, within the plugin's own limits.
+
+    Cancellation: only the caller's wait ends. An action that has begun is completed in a task of its own.
+
+    Errors: what the method says, after which the plugin is as it was, or has ended. A bug in the action is
+    raised to the caller, too.
 
     Args:
         lives: The plugins.

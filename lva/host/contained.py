@@ -22,7 +22,12 @@ class Bugs:
         self.seen: Counter[str] = Counter()
 
     async def contain(self, what: str, work: Callable[..., Awaitable[None]], *args: Any) -> None:
-        """Await some work; an error in it ends only that work. Cancellation passes."""
+        """Await some work.
+
+        Cancellation: reaches the work, and passes.
+
+        Errors: end only the work; they are logged and counted.
+        """
         try:
             await work(*args)
         except Exception:

@@ -99,13 +99,16 @@ class Host:
     # Running
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Start the plugins, and stop them in order once told to.
+        """Start the plugins, and stop them in order once told to; return when every plugin has ended.
 
-        Returns when every plugin has ended. A plugin that was abandoned keeps this from returning;
-        wait for `stopped` instead, which is set all the same.
+        Resources: a plugin that was abandoned keeps this from returning; wait for `stopped` instead, which
+        is set all the same.
 
-        Cancellation is taken as a request to stop: the plugins still end in order, within
+        Cancellation: is taken as a request to stop: the plugins still end in order, within
         `shutdown_timeout`.
+
+        Errors: what plugins raise stays with their lives, and a bug of the host's own is logged and counted.
+        That a spool cannot be opened at the start is raised, as a `ConfigurationError` in a group.
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._conduct, task_status)
@@ -115,7 +118,12 @@ class Host:
                 self.stop.request("the host was cancelled")
 
     async def watch_loop(self) -> None:
-        """Watch what blocks an event loop, until cancelled. Does nothing when that is turned off."""
+        """Watch what blocks an event loop. Does nothing when that is turned off.
+
+        Cancellation: ends the watch; its thread ends at its next look.
+
+        Errors: a bug in the watch is logged, and ends its looks alone.
+        """
         if limit := self._settings.loop_block_limit:
             self.loop_uses = LoopUses()
             # What makes the service not ready is to have been reported before.

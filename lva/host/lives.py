@@ -72,7 +72,9 @@ class Lives(Mapping[str, PluginLife]):
     def do(self, work: Callable[..., Awaitable[None]], *args: Any, name: str) -> None:
         """Do something in a task of the host's own, which goes on when who asked for it does not.
 
-        An error in it is logged and counted in `bugs`; the service goes on.
+        Cancellation: there is none, but with the host's own nursery.
+
+        Errors: are logged and counted in `bugs`; the service goes on.
         """
         assert self._nursery is not None, "there are plugins only while the host runs"
         self._nursery.start_soon(self.bugs.contain, name, work, *args, name=name)

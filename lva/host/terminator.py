@@ -49,6 +49,10 @@ class Terminator:
             since the first order; returns the last words, a receipt, or the exit code that was told already.
 
     Its methods may be called from any thread and from signal handlers.
+
+    Resources: a daemon thread from `start` to `stand_down`; a descriptor for the C thread, which stays.
+
+    Errors: whatever fails at the end, the process ends with the code that was ordered.
     """
 
     def __init__(self, report: Callable[[int, str, float], str | int]) -> None:

@@ -26,8 +26,12 @@ _T = TypeVar("_T")
 async def watch(host: Host) -> None:
     """Reload each plugin when one of its files was saved, until the host is to stop.
 
-    A broken file is logged, and the plugin goes on as it is until the file is saved again. A plugin that
-    an operator has stopped is not touched.
+    A plugin that an operator has stopped is not touched.
+
+    Cancellation: ends it; a reload that is under way is completed, and a thread that a file system does not
+    let go is abandoned.
+
+    Errors: a broken file is logged, and the plugin goes on as it is until the file is saved again.
     """
     seen: dict[str, Hashable] = {}
     settled: dict[str, Hashable] = {}

@@ -164,6 +164,10 @@ async def running_plugin(
 
     In virtual time if Trio's clock is an autojump clock; then on the plugin's asyncio loop, too.
 
+    Resources: the host, the world, and a temporary directory; a plugin that does not end is ended by force.
+
+    Cancellation: the plugin is stopped all the same, but not looked at.
+
     Args:
         source: The path of a file or package, a plugin's name, or the text of a plugin.
         config: What `[plugins.NAME.config]` holds, or a function that makes it for the world.

@@ -139,8 +139,11 @@ async def trial(
         watch: What measures its steps.
         world: The plugin's outside world.
 
-    What is found goes to `Trial.problems`; nothing is raised but what the body raises. A plugin that
-    does not end is ended by force.
+    Resources: a plugin that does not end is ended by force.
+
+    Cancellation: the host is stopped all the same, but the plugin not looked at.
+
+    Errors: what is found goes to `Trial.problems`; nothing is raised but what the body raises.
     """
     root = root_of(loaded)
     if world is not None:

@@ -92,7 +92,10 @@ class VirtualTime(trio.abc.Instrument):
             self._jump(math.inf, _LEAST_JUMP)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Move the clock until cancelled; then it is as it was before."""
+        """Move the clock.
+
+        Cancellation: ends it; the clock is then as it was before.
+        """
         threshold = self._clock.autojump_threshold
         self._clock.autojump_threshold = math.inf
         self._task = trio.lowlevel.current_task()

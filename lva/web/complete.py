@@ -90,9 +90,9 @@ class CompleteRequest:
 
 
 async def complete(request: Request, request_id: str) -> CompleteRequest:
-    """Wait for the whole request; return it in one piece.
+    """Wait for the whole request; return it in one piece. The body is bounded by `max_body_size`.
 
-    Cancelled with the request's task. The body is bounded by `max_body_size`.
+    Cancellation: ends the wait.
     """
     body = await request.get_data(as_text=False)
     assert isinstance(body, bytes)

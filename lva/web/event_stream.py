@@ -85,7 +85,12 @@ class EventStreams:
         host.lives.watchers.append(self._moved)
 
     async def run(self) -> None:
-        """Send a tick each second until the server closes its connections; then say goodbye."""
+        """Send a tick each second until the server closes its connections; then say goodbye.
+
+        Resources: readers that do not take the last event in time are cut off.
+
+        Cancellation: ends it without a goodbye.
+        """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tick_on)
             await self._shutdown.closing.wait()

@@ -244,6 +244,8 @@ class Exchange:
         """Pass the body on as it arrives, within the limits; return when the exchange is over.
 
         It is over, for the server, when the response is complete or the client has gone away.
+
+        Cancellation: ends it; the request itself is not touched.
         """
         with self._feeding:
             if self._has_body:
@@ -286,7 +288,13 @@ class Exchange:
         self.cancel()
 
     async def send(self, message: Message) -> None:
-        """Pass on a message of the response, noting what the points need."""
+        """Pass on a message of the response, noting what the points need.
+
+        Cancellation: takes effect before the message, or after it, and never midway; see `cancel`.
+
+        Raises:
+            BadResponseError: HTTP does not allow this response.
+        """
         await trio.lowlevel.checkpoint_if_cancelled()  # here, and not midway; see `cancel`
         kind = message["type"]
         if kind == "http.response.start":

@@ -85,7 +85,14 @@ class Requests:
         self._gathering = Gathering(publish, nursery)
 
     async def handle(self, asgi: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request; when cancelled, cancel it, and abandon it if it does not end."""
+        """Handle one request.
+
+        Resources: a task in the service's nursery, which outlasts this call if it ignores its cancellation.
+
+        Cancellation: cancels the request, and abandons it if it does not end in its grace.
+
+        Errors: those of the handler end in the response.
+        """
         exchange = asgi[SCOPE_KEY] = Exchange(
             asgi, send, self._collect, self._observe, self._limits, self._failures
         )

@@ -163,7 +163,10 @@ class TapStreams:
         self._all_gone = trio.Event()
 
     async def run(self) -> None:
-        """Wait until the server closes its connections; then cut off those that do not read."""
+        """Wait until the server closes its connections; then cut off those that do not read.
+
+        Cancellation: ends it; the streams end with their connections.
+        """
         await self._closing.wait()
         with trio.move_on_after(FAREWELL):
             if self._aborts:

@@ -58,7 +58,10 @@ class Circuit:
 
     @asynccontextmanager
     async def admission(self, hurry: trio.Event) -> AsyncIterator[None]:
-        """Wait until a call may be made, and enclose it; with `hurry` set, wait only briefly."""
+        """Wait until a call may be made, and enclose it; with `hurry` set, wait only briefly.
+
+        Cancellation, Errors: pass; a probe that did not end lets the next one begin.
+        """
         while self._open_until is not None and not await self._may_probe(self._open_until, hurry):
             pass
         probes = self._open_until is not None

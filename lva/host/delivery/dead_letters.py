@@ -43,7 +43,11 @@ class DeadLetters:
         self._failures = Recurring(trio.current_time)
 
     async def write(self, given_up: Sequence[tuple[str, Sequence[Any]]]) -> Counter[str]:
-        """Append points under their reasons. A failure is logged: there is nowhere else to go.
+        """Append points under their reasons.
+
+        Cancellation: does not end what is being written; the thread is waited for.
+
+        Errors: are logged: there is nowhere else to go.
 
         Returns:
             How many letters were lost: `CUT` to make room for newer ones, or `UNWRITTEN`.

@@ -151,7 +151,10 @@ class Deliveries:
                 nursery.start_soon(delivery.pause)
 
     async def give_up(self, reason: str) -> None:
-        """Take no more points, and give up those that wait, but for what its spool keeps; once."""
+        """Take no more points, and give up those that wait, but for what its spool keeps; once.
+
+        Cancellation: does not reach it: points are kept or counted as dropped.
+        """
         for delivery in list(self._deliveries.values()):
             await self._give_up_one(delivery, reason)
 

@@ -136,8 +136,7 @@ class Delivery:
         operator who starts, restarts or reloads a plugin has mended something, or wants to know.
 
         Args:
-            settings: Those of the next life.
-            patience: That of the next life.
+            settings, patience: Those of the next life.
             open_spool: Opens the spool again, if it was closed.
             dead_letters: Where points that are given up are written; None for nowhere.
 
@@ -183,7 +182,12 @@ class Delivery:
             await self._quiet.wait()
 
     async def run(self, runtime: Runtime, handle: Callable[..., Awaitable[Any]]) -> Call | None:
-        """Deliver until the mailbox is closed and empty, or until cancelled.
+        """Deliver until the mailbox is closed and empty.
+
+        Cancellation: calls that are under way are cancelled, and waited for with `Patience`; what they say of
+        their points holds.
+
+        Errors: what `handleEvent` raises decides what becomes of its points, and is logged.
 
         Args:
             runtime: Where the class's code runs.
@@ -195,19 +199,15 @@ class Delivery:
         """
         self._idle = list(self._batches)
         stuck: list[Call] = []
-        with trio.CancelScope() as scope:
+        async with trio.open_nursery() as workers:
 
             async def work() -> None:
                 if (call := await self._work(runtime, handle)) is not None:
                     stuck.append(call)
-                    scope.cancel()
+                    workers.cancel_scope.cancel()
 
-            if self._settings.concurrency == 1:
-                await work()
-            else:
-                async with trio.open_nursery() as nursery:
-                    for _ in range(self._settings.concurrency):
-                        nursery.start_soon(work)
+            for _ in range(self._settings.concurrency):
+                workers.start_soon(work, name=self.what)
         if stuck:
             return stuck[0]
         self.finished.set()

@@ -177,6 +177,8 @@ class Mailbox(ABC):
 
         One task at a time may wait here.
 
+        Cancellation: takes nothing.
+
         Raises:
             trio.EndOfChannel: The mailbox is closed and empty.
         """

@@ -84,7 +84,12 @@ class Settlement:
         self._settle(batch)
 
     async def bury(self) -> None:
-        """Write the dropped points to the dead letters. Cannot be cancelled."""
+        """Write the dropped points to the dead letters.
+
+        Cancellation: does not reach it.
+
+        Errors: are logged, and the letters counted as lost.
+        """
         buried, self._to_bury = self._to_bury, []
         if self.dead_letters is not None and buried:
             with trio.CancelScope(shield=True):

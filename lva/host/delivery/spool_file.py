@@ -82,6 +82,8 @@ class Row:
 class SpoolFile:
     """The file of one event class. Its methods block; one thread at a time uses them.
 
+    Resources: the file is open, and locked for other processes, until `close`.
+
     Args:
         path: The file; its directory is made private.
         clock: Tells how old its points are.

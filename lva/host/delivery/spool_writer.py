@@ -87,7 +87,12 @@ class SpoolWriter:
         self._work.set()
 
     async def run(self) -> None:
-        """Commit whenever there is something to, until `stop`."""
+        """Commit whenever there is something to, until `stop`.
+
+        Cancellation: a commit that has begun is completed first.
+
+        Errors: of the disk are logged now and then; what was not written is tried again, and stays in memory.
+        """
         with self._scope:
             while True:
                 await self._work.wait()

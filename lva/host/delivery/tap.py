@@ -104,7 +104,10 @@ class Taps:
 
     @contextmanager
     def tapped(self, plugin: str | None) -> Iterator[Tap]:
-        """Observe points inside; see `Tap` for which."""
+        """Observe points inside; see `Tap` for which.
+
+        Cancellation, Errors: of the block pass, and end the observation.
+        """
         tap = Tap(plugin)
         self.open = (*self.open, tap)
         try:

@@ -82,15 +82,11 @@ class Attempt:
         self.running_since: float | None = None
         self.reported: BaseException | None = None
         self._means = means
-        self._door = means.door
-        self._door.too_late = False
+        means.door.too_late = False
         self._plugin = plugin
-        self._settings = means.settings
         self._members = means.instances.members
         self._runtime = means.runtime
         self._record = means.record
-        self._deliveries = means.deliveries
-        self._routes = means.routes
         self._patience = means.patience
         self._phase = "__init__()"
         self._initialized = trio.Event()
@@ -103,15 +99,19 @@ class Attempt:
     async def run(self) -> Crash | None:
         """Make the instances, initialize and run them until something ends it; return what did.
 
-        Cancelled, it leaves everything to `wind_up`.
+        Resources: the plugin's task, its nursery and what is below it, which `wind_up` ends.
+
+        Cancellation: ends the wait alone, and leaves everything to `wind_up`.
+
+        Errors: whatever the plugin raises is in the crash that is returned.
         """
         if (crash := await self._means.instances.make()) is not None:
             return crash
         body = self.body = self._runtime.begin(self._live)
-        self._door.open = True
+        self._means.door.open = True
         if (crash := await self._until_initialized(body)) is not None:
             return crash
-        if self._deliveries:
+        if self._means.deliveries:
             await self._deliver_all(body)
         else:
             await body.done.wait()
@@ -122,7 +122,7 @@ class Attempt:
 
     async def _until_initialized(self, body: TrioCall) -> Crash | None:
         """Wait for `initialize()`; report a slow one; give up on one that takes too long."""
-        limit = self._settings.initialize_timeout
+        limit = self._means.settings.initialize_timeout
         with trio.move_on_after(min(self._means.slow_start, limit)):
             await self._initialized.wait()
         if not self._initialized.is_set() and limit > self._means.slow_start:
@@ -145,7 +145,7 @@ class Attempt:
 
     async def _why_over(self, body: TrioCall) -> Crash:
         """Wait for the plugin's tasks to unwind; say why they did."""
-        if not await self._patience.wait(body.done, self._settings.stop_timeout, share=1 / 2):
+        if not await self._patience.wait(body.done, self._means.settings.stop_timeout, share=1 / 2):
             return Crash(self._phase, "failed, and a task of it does not end", stuck=True)
         error = body.error
         first = error
@@ -196,7 +196,7 @@ class Attempt:
             finally:
                 self._name_task(None)
         # Work that has ended is begun anew with `restart = "always"`, but not under a class that gets points.
-        if self._settings.restart != "always" or self._deliveries:
+        if self._means.settings.restart != "always" or self._means.deliveries:
             await trio.sleep_forever()
         await self._runtime.all_done()
 
@@ -243,7 +243,7 @@ class Attempt:
             return False
         self._phase = "start()"
         self.running_since = trio.current_time()
-        self._routes.drop_stale(self._record.owner)
+        self._means.routes.drop_stale(self._record.owner)
         self._record.owner.gate = Gate.OPEN
         self._record.move(State.RUNNING, "initialized")
         self._initialized.set()
@@ -252,7 +252,7 @@ class Attempt:
     async def _deliver_all(self, body: TrioCall) -> None:
         """Deliver points until the plugin's tasks have ended, or a call of `handleEvent` does not end."""
         async with trio.open_nursery() as nursery:
-            for cls, delivery in self._deliveries.items():
+            for cls, delivery in self._means.deliveries.items():
                 nursery.start_soon(self._deliver, cls, delivery, nursery.cancel_scope)
             try:
                 await body.done.wait()
@@ -274,18 +274,22 @@ class Attempt:
     async def wind_up(self) -> None:
         """End everything of the attempt: cancel tasks and handlers; wait for handlers, then tasks; `close()`.
 
-        Not to be interrupted: it waits with `Patience` only.
+        Resources: what does not end in its time is abandoned, and named in the record.
+
+        Cancellation: does not reach it; it waits with `Patience` only.
+
+        Errors: what `close()` or a late task raises is noted as a problem of the plugin's.
         """
-        self.closing = self._door.too_late = True
-        self._door.open = False
+        self.closing = self._means.door.too_late = True
+        self._means.door.open = False
         waiting = self._record.state.value is State.BACKOFF
         gate = Gate.WAITING if waiting else self._record.ending.gate_after
-        self._routes.set_gate(self._record.owner, gate)
+        self._means.routes.set_gate(self._record.owner, gate)
         body = self.body
         if body is not None and not body.done.is_set():
             body.cancel()
         calls_over = self._record.owner.cancel_calls()
-        limit = self._settings.stop_timeout
+        limit = self._means.settings.stop_timeout
         if not calls_over.is_set() and not await self._patience.wait(
             calls_over, limit, share=1 / 3
         ):
@@ -303,7 +307,7 @@ class Attempt:
                 await self._close(member)
         if (leftovers := self._runtime.settle()) is not None:
             await self._settle(leftovers)
-        limit = self._patience.left(self._settings.stop_timeout)
+        limit = self._patience.left(self._means.settings.stop_timeout)
         await self._record.end_children(limit, self._plugin)
         if self._record.state.value in _NOT_BY_ORDER:
             leaks = await lasting_leaks([self._plugin])
@@ -328,7 +332,9 @@ class Attempt:
 
     async def _settle(self, ending: Call) -> None:
         """Wait for the end of what the attempt left in its runtime after `close()`."""
-        if not await self._patience.wait(ending.done, self._settings.stop_timeout, share=1 / 2):
+        if not await self._patience.wait(
+            ending.done, self._means.settings.stop_timeout, share=1 / 2
+        ):
             self._abandon(self._runtime.not_ended())
         elif ending.value:
             self._record.note_problem("close()", f"leaked, now ended: {'; '.join(ending.value)}")
@@ -336,7 +342,7 @@ class Attempt:
     async def _close(self, member: Plugin) -> None:
         """Call `close()` once, in its time limit."""
         what = f"{type(member).__name__}.close()"
-        limit = self._settings.close_timeout
+        limit = self._means.settings.close_timeout
         begun = trio.current_time()
         call = self._runtime.call(f"{self._plugin.name}.{what}", member.close)
         if not await self._patience.wait(call.done, limit):

@@ -43,7 +43,9 @@ class Instances:
     async def make(self) -> Crash | None:
         """Make the instances that do not exist yet; return what keeps one from being made.
 
-        Cancelled, it leaves a call that does not return behind, and `unfinished` says which.
+        Cancellation: a call that does not return is abandoned with its thread, and `unfinished` says which.
+
+        Errors: what a class raises is in the crash that is returned.
         """
         for cls in self._loaded.classes:
             if cls not in self.members and (crash := await self._make(cls)) is not None:

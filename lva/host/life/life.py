@@ -116,9 +116,13 @@ class PluginLife:
     async def supervise(self) -> None:
         """Be the plugin's supervisor task, from its turn on, until it is stopped or has failed.
 
-        Cancellation is by `begin_stop` or `begin_ending`, of the supervisor alone: the plugin's own tasks are
-        cancelled when the attempt is wound up. Whatever happens, an `initialize()` that was entered gets its
-        `close()`, and everything the plugin holds in the host is released.
+        Resources: whatever happens, an `initialize()` that was entered gets its `close()`, and everything the
+        plugin holds in the host is released.
+
+        Cancellation: by `begin_stop` or `begin_ending`, of the supervisor alone; the plugin's own tasks are
+        cancelled when the attempt is wound up.
+
+        Errors: none of the plugin's gets here. One that does is a bug of the host, which ends the service.
         """
         try:
             with self._scope:
@@ -236,6 +240,8 @@ class PluginLife:
         """Before an end: begin nothing new, and let the calls that are under way come to theirs.
 
         Batches have `stop_timeout` for that, requests a moment; what takes longer is cancelled later.
+
+        Cancellation: ends the wait; no other batch begins all the same.
         """
         with trio.move_on_after(self.settings.stop_timeout):
             await self.record.deliveries.pause()
@@ -244,7 +250,10 @@ class PluginLife:
             await self.owner.idle().wait()
 
     async def drain(self, deadline: float) -> None:
-        """Accept no more points and deliver those that wait, until the deadline (Trio time)."""
+        """Accept no more points and deliver those that wait, until the deadline (Trio time).
+
+        Cancellation: only the wait ends; the points go on being delivered while the plugin runs.
+        """
         self.record.deliveries.close()
         with trio.move_on_at(deadline):
             await wait_any(self.record.deliveries.all_delivered, self._delivers_no_more)

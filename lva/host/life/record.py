@@ -159,7 +159,9 @@ class Record:
             self.logger.error("%s", why, extra=extra)
 
     async def end_children(self, most: float, plugin: Footprint) -> None:
-        """End the processes that the plugin has started and left, and note them. Cannot be cancelled.
+        """End the processes that the plugin has started and left, and note them.
+
+        Cancellation: does not reach it.
 
         Args:
             most: How long SIGTERM may take to work, in seconds.

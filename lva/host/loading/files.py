@@ -103,7 +103,12 @@ class Looks:
             return done
 
     async def look(self, files: Iterable[SourceFiles]) -> None:
-        """Look at the files of plugins; return once that is done, and after `PATIENCE` in any case."""
+        """Look at the files of plugins; return once that is done, and after `PATIENCE` in any case.
+
+        Resources: a thread that a file system does not let go is abandoned.
+
+        Cancellation: ends the wait.
+        """
         done = self.begin(files)
         with suppress(RuntimeError):  # no thread left
             # In real time, whatever clock Trio has.

@@ -56,6 +56,10 @@ async def load_beside(
 ) -> NewCode:
     """Load and check a plugin as at the start of the service, in a thread, while it runs.
 
+    Resources: a thread that does not return is abandoned; what it still does is undone when it returns.
+
+    Cancellation: as when there is no more time, but the thread puts the old modules back itself.
+
     Args:
         old: The plugin as it runs.
         settings: The service's settings, as they were at its start.

@@ -30,7 +30,9 @@ _SHOWN: Final = 200
 async def end_children(plugin: str, most: float) -> tuple[list[str], list[str]]:
     """End what a plugin has started and left: SIGTERM, and SIGKILL for what then goes on.
 
-    Cannot be cancelled.
+    Cancellation: does not reach it.
+
+    Errors: of processes that end meanwhile, or are not ours to end, are no more than that.
 
     Args:
         plugin: The plugin's name.

@@ -76,7 +76,10 @@ class ProcessGuard:
         self._told: set[tuple[str, str]] = set()
 
     async def run(self) -> None:
-        """Look again and again, until cancelled."""
+        """Look again and again.
+
+        Cancellation: ends it; what was put back stays so.
+        """
         self._state = ProcessState((*logging_pieces(), *self._more))
         with noting_who_ran() as self._ran:
             try:

@@ -87,7 +87,10 @@ class LimiterOfEach:
 
 @contextmanager
 def a_limiter_for_each() -> Iterator[None]:
-    """Let the run's default limiter be a `LimiterOfEach` while inside. In a Trio task."""
+    """Let the run's default limiter be a `LimiterOfEach` while inside. In a Trio task.
+
+    Cancellation, Errors: of the block pass; the limiter is what it was before.
+    """
     # Trio has no way to set it; the variable is read at each call that needs it.
     variable: Any = trio._threads._limiter_local  # noqa: SLF001
     before = trio.to_thread.current_default_thread_limiter()

@@ -13,10 +13,14 @@ T = TypeVar("T")
 
 
 async def in_thread(work: Callable[[], T], limiter: trio.CapacityLimiter) -> T:
-    """Do short work that blocks in a worker thread, and wait for it; a cancellation does not end that.
+    """Do short work that blocks in a worker thread, and wait for it.
 
-    When the system has no thread left, as after a plugin has used them up, it is done at once instead: better
-    that the event loop is blocked than that points are lost.
+    Resources: when the system has no thread left, as after a plugin has used them up, it is done at once
+    instead: better that the event loop is blocked than that points are lost.
+
+    Cancellation: takes effect before the work begins; what has begun is waited for.
+
+    Errors: those of the work are raised.
 
     Args:
         work: What is to be done.

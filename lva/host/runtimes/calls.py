@@ -22,6 +22,11 @@ _HOST_DIR: Final = str(HOST_DIR)
 class Call:
     """One call of plugin code, which can be abandoned.
 
+    Cancellation: who waits for `done` may stop to wait; the call goes on until `cancel`, and as long as its
+    code ignores that.
+
+    Errors: whatever the code raises is in `error`; nothing gets out.
+
     Attributes:
         what: What is called, for messages: ``"history.close"``.
         done: Set when the call has ended and, on Trio, all tasks below it with it.
@@ -82,7 +87,13 @@ class TrioCall(Call):
         return waiting_at(self._task) if self.elsewhere is None else self.elsewhere()
 
     async def run(self) -> None:
-        """Be the guard. Raises nothing but the host's own cancellation."""
+        """Be the guard: open the nursery that the plugin's code is below, and wait for all of it.
+
+        Cancellation: the host's own is raised again once the plugin's tasks have ended; all other is the
+        plugin's, or was asked for with `cancel`, and ends here.
+
+        Errors: end here, in `error`.
+        """
         try:
             # The plugin's code is in a task below, because breaking Trio's nesting rules breaks the
             # nursery that the breaking task is in.

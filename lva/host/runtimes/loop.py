@@ -146,9 +146,11 @@ class LoopThread:
         Args:
             started: The calls of `start()` that still run; they are cancelled, but not leaked.
 
-        Each task gets `RECANCEL` to clean up before it is cancelled once more, also one that `close()`
-        has cancelled, and the connections that it may need for that stay open. Does not return while a
-        task ignores its cancellation.
+        Resources: each task gets `RECANCEL` to clean up before it is cancelled once more, also one that
+        `close()` has cancelled, and the connections that it may need for that stay open. Does not return
+        while a task ignores its cancellation.
+
+        Errors: of failed tasks are judged, and reported if they are crashes.
         """
         # Other calls that are left here have been cancelled, or close a stream that was being sent.
         asked = {*self.own.calls, *(task for task in self._pending() if task.cancelling())}

@@ -24,8 +24,10 @@ from lva.logs import current_plugin
 class AsyncioRuntime(Runtime):
     """Runs a plugin on an asyncio loop in a daemon thread of its own.
 
-    The thread starts when the first instance is made and ends after the last `close()`. Code that holds
-    it up, or ignores its cancellation, is abandoned with it.
+    Resources: the thread starts when the first instance is made and ends after the last `close()`. Code that
+    blocks it, or ignores its cancellation, is abandoned with it.
+
+    Errors: of tasks that the host did not start go to who called `report_to`.
 
     Args:
         plugin: The plugin's name.

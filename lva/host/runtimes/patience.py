@@ -37,7 +37,9 @@ class Patience:
         return max(self.LEAST, min(limit, self._deadline - trio.current_time()))
 
     async def wait(self, event: trio.Event, limit: float, share: float = 1.0) -> bool:
-        """Wait for the event; return whether it is set. Not interrupted by a cancellation.
+        """Wait for the event; return whether it is set.
+
+        Cancellation: does not reach it.
 
         Args:
             event: What is waited for.

@@ -44,10 +44,13 @@ class Runtime(Protocol):
     async def construct(
         self, what: str, make: Callable[[], Any], timeout: float
     ) -> Constructed | None:
-        """Call a class; return None if it had not returned after `timeout` seconds."""
+        """Call a class; return None if it had not returned after `timeout` seconds.
+
+        Cancellation: ends the wait; the call is abandoned.
+        """
 
     def call(self, what: str, fn: Callable[..., Awaitable[Any]], *args: Any) -> Call:
-        """Start calling a coroutine function of the plugin."""
+        """Start calling a coroutine function of the plugin; see `Call` for cancellation and errors."""
 
     def begin(self, body: Callable[..., Awaitable[Any]], *args: Any) -> TrioCall:
         """Start the host's own coroutine that lives an attempt of the plugin, on the service's loop."""
@@ -56,10 +59,20 @@ class Runtime(Protocol):
         """Give the instances what they may use during an attempt; on Trio, the body's nursery."""
 
     def run(self, what: str, fn: Callable[[], Awaitable[Any]]) -> Awaitable[Any]:
-        """Call a method of the plugin, to be awaited in the body; cancelled with it."""
+        """Call a method of the plugin, to be awaited in the body.
+
+        Cancellation: of the body reaches the method, and is waited for.
+
+        Errors: the method's own are raised.
+        """
 
     def follow(self, what: str, fn: Callable[[], Awaitable[Any]]) -> Awaitable[Any]:
-        """Call `start()`, to be awaited in the body; the runtime decides whether cancellation reaches it."""
+        """Call `start()`, to be awaited in the body.
+
+        Cancellation: reaches it on Trio; on asyncio it goes on, and ends after `close()`.
+
+        Errors: its own are raised.
+        """
 
     async def all_done(self) -> None:
         """Wait until the plugin's tasks outside of the body's nursery have ended."""

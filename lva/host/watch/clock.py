@@ -142,7 +142,9 @@ class StepClock(trio.abc.Instrument):
     # Shares
 
     async def sample(self, uses: LoopUses) -> None:
-        """Add up every stretch in one window after the other, until cancelled. In the loop's thread.
+        """Add up every stretch in one window after the other. In the loop's thread.
+
+        Cancellation: ends it; a window that is not over is left out.
 
         Args:
             uses: Where it is noted what plugins have used. Stretches above the limit are noted apart.

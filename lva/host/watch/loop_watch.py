@@ -111,7 +111,15 @@ class LoopWatch:
         self._has_clock = own_processor_clock() is not None
 
     async def run(self) -> None:
-        """Watch until cancelled. Meanwhile this task samples of what the shares are made."""
+        """Watch; meanwhile this task samples of what the shares are made.
+
+        Resources: an instrument of Trio's run, the handler of SIGPROF, a note of garbage collections, and a
+        daemon thread; all are given back at the end, but for the thread, which ends at its next look.
+
+        Cancellation: ends it.
+
+        Errors: a bug in the thread is logged, and ends the looks; requests and plugins are not touched.
+        """
         self._ident = threading.get_ident()
         self._refresh()
         with closing(own_reader()) as reader:
