@@ -14,6 +14,7 @@ import trio
 
 from lva.contract import AnalyticsInfo
 from lva.errors import ConfigurationError
+from lva.logs import own_logger
 from lva.stream_events import StreamAnalyticsEvent
 from lva.testing.report import Breach, Report, failed, passed
 from lva.testing.subject import Source, subject_of
@@ -127,7 +128,7 @@ class _Run:
 
     def steps(self, name: str) -> list[Any]:
         """Run it; return what was found."""
-        with _records(self._problems, self._stream):
+        with _records(self._problems, self._plugin.name):
             trio.run(self._run)
         frames = self._stream.ledger.frames()
         if not frames["analysed"] and not self._problems:
@@ -165,10 +166,10 @@ class _Run:
 
 
 @contextmanager
-def _records(problems: list[str], stream: Stream) -> Iterator[None]:
-    """Take what the plugin raised from the stream's log."""
+def _records(problems: list[str], plugin: str) -> Iterator[None]:
+    """Take what the plugin raised from its log."""
     handler = _Failures(problems)
-    logger = stream.logger
+    logger = own_logger(plugin)
     logger.addHandler(handler)
     try:
         yield

@@ -13,7 +13,7 @@ import importlib.util
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -215,23 +215,3 @@ class _CheckedFiles(importlib.machinery.SourceFileLoader, importlib.abc.MetaPath
 def _parents(name: str) -> Iterable[str]:
     while name := name.rpartition(".")[0]:
         yield name
-
-
-class StreamLog(logging.Handler):
-    """Sends what plugins log and print to the service.
-
-    Args:
-        send: Sends one record: level and text.
-    """
-
-    def __init__(self, send: Callable[[int, str], None]) -> None:
-        super().__init__()
-        self._send = send
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Send a record; one that cannot be formatted says so."""
-        try:
-            text = self.format(record)
-        except Exception as error:  # noqa: BLE001 - the plugin's arguments
-            text = f"a log record that cannot be formatted: {type(error).__name__}"
-        self._send(record.levelno, text[:4000])

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import trio
 
+from lva.logs import own_logger
 from lva.video.codes import CODES, Ended, StreamState
 from lva.video.process import WorkerProcess
 from lva.video.retries import Retries
 from lva.video.stream import Stream
 from lva.video.watch import StallLimit, Watch
+
+#: For how many seconds a worker that has ended is heard at most.
+LAST_WORDS: Final = 0.5
 
 
 class Attempt:
@@ -44,10 +49,36 @@ class Attempt:
             found.append(await work())
             nursery.cancel_scope.cancel()
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(note, partial(self._hear, nursery))
-            nursery.start_soon(note, self._watch.run)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(note, partial(self._hear, nursery))
+                nursery.start_soon(note, self._watch.run)
+                nursery.start_soon(self._worker.printed.run, self._said)
+        finally:
+            await self._stop()
         return found[0]
+
+    async def _stop(self) -> None:
+        """Stop the worker, and hear meanwhile what its plugins have to say at the end.
+
+        Shielded, as `WorkerProcess.stop`.
+        """
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._hear_last)
+                await self._worker.stop()
+                # What it sent before it ended; a process that it started may have the connection, too.
+                nursery.cancel_scope.deadline = trio.current_time() + LAST_WORDS
+            self._worker.printed.drain(self._said)
+            if words := self._worker.board.last_words:
+                self._said(logging.WARNING, words)
+
+    async def _hear_last(self) -> None:
+        while (received := await self._worker.receive()) is not None:
+            with suppress(KeyError, TypeError, ValueError):  # it is being ended anyway
+                kind = received[0]["type"]
+                if kind in {"event", "log", "analytics_failed"}:
+                    self._take(kind, *received)
 
     async def _hear(self, nursery: trio.Nursery) -> Ended:
         await self._connect()
@@ -82,8 +113,7 @@ class Attempt:
         elif kind == "preview":
             stream.previews.arrived(message, data)
         elif kind == "log":
-            name = stream.definition.name
-            stream.logger.log(message["level"], "stream %s: %s", name, message["text"])
+            self._log(message["analytics"], message["level"], message["text"])
         elif kind == "analytics_failed":
             self._analytics_failed(message)
         elif kind == "set_aside":
@@ -95,15 +125,20 @@ class Attempt:
         what = f"{message['analytics']} failed in {message['step']}()"
         if message["frame"]:
             what += f" at frame {message['frame']}"
-        self._stream.logger.warning(
-            "stream %s: %s: %s\n%s",
-            self._stream.definition.name,
-            what,
-            message["error"],
-            message["traceback"],
-        )
+        text = f"{what}: {message['error']}\n{message['traceback']}".rstrip()
+        self._log(message["analytics"], logging.WARNING, text)
         if message["step"] == "open":
             self._stream.put_aside(message["analytics"], message["error"])
+
+    def _said(self, level: int, text: str) -> None:
+        """Log a line that the worker wrote to its descriptors 1 and 2."""
+        self._log(self._worker.running, level, text)
+
+    def _log(self, analytics: str | None, level: int, text: str) -> None:
+        """Log in the plugin's log, with the stream's name; in that of streams if the plugin is not known."""
+        known = any(use.name == analytics for use in self._stream.definition.analytics)
+        logger = own_logger(str(analytics)) if known else self._stream.logger
+        logger.log(level, "stream %s: %s", self._stream.definition.name, text)
 
     def _given_up(self, code: str, reason: str) -> Ended | None:
         """Count the end of a connection; return how the work has ended if there is not to be another."""

@@ -6,6 +6,7 @@ is one aligned 64-bit number and has one thread that writes it.
 
 from __future__ import annotations
 
+import faulthandler
 import mmap
 import os
 from bisect import bisect_left
@@ -49,6 +50,8 @@ _PLACES: Final = (
 _SLOT: Final = {name: number for number, name in enumerate((*_COUNTERS, *_PLACES))}
 _FIRST_AGE: Final = _SLOT["age_0"]
 _SIZE: Final = 8 * len(_SLOT)
+#: Bytes behind the slots in which a process that crashes writes where in Python it was.
+_LAST_WORDS: Final = 16 * 1024
 
 
 class Board:
@@ -59,8 +62,8 @@ class Board:
     """
 
     def __init__(self, descriptor: int) -> None:
-        self._map = mmap.mmap(descriptor, _SIZE)
-        self._slots = memoryview(self._map).cast("q")
+        self._map = mmap.mmap(descriptor, _SIZE + _LAST_WORDS)
+        self._slots = memoryview(self._map)[:_SIZE].cast("q")
 
     def __getitem__(self, name: str) -> int:
         return self._slots[_SLOT[name]]
@@ -82,16 +85,27 @@ class Board:
         """Return all counters by name."""
         return {name: self[name] for name in _COUNTERS}
 
+    @property
+    def last_words(self) -> str:
+        """What the process wrote when it crashed."""
+        return self._map[_SIZE:].partition(b"\0")[0].decode(errors="backslashreplace").strip()
+
     def close(self) -> None:
         """Unmap the memory."""
         self._slots.release()
         self._map.close()
 
 
+def take_last_words(descriptor: int) -> None:
+    """Let this process, should it crash, write to the board's descriptor, which stays open."""
+    os.lseek(descriptor, _SIZE, os.SEEK_SET)
+    faulthandler.enable(descriptor)
+
+
 def new_board() -> tuple[Board, int]:
     """Return a board with all slots 0, and the descriptor to give to the worker."""
     descriptor = os.memfd_create("lva-stream", os.MFD_CLOEXEC)
-    os.ftruncate(descriptor, _SIZE)
+    os.ftruncate(descriptor, _SIZE + _LAST_WORDS)
     return Board(descriptor), descriptor
 
 

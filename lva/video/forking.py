@@ -34,7 +34,7 @@ PATIENCE: Final = 1.0
 class Forks:
     """Forks a process for each order, and reports its end.
 
-    An order is three descriptors: two for the worker, and a socket for reports. The first report is the
+    An order is four descriptors: three for the worker, and a socket for reports. The first report is the
     process id with a pidfd, or an error's number below zero; the second is the exit code.
 
     Args:
@@ -62,7 +62,7 @@ class Forks:
                     return descriptors
 
     def _order(self) -> list[int] | None:
-        _, descriptors, _, _ = socket.recv_fds(self._orders, 16, 3)
+        _, descriptors, _, _ = socket.recv_fds(self._orders, 16, 4)
         if not descriptors:  # the service has gone, or wants no more
             self._end()
         *descriptors, last = descriptors

@@ -59,7 +59,7 @@ class ForkServer:
             await self._end()
 
     async def fork(self, *descriptors: int) -> ForkedChild:
-        """Have a worker forked that gets two descriptors.
+        """Have a worker forked that gets three descriptors.
 
         Cancellation closes them: a worker that was forked meanwhile ends by that.
 

@@ -16,11 +16,14 @@ from lva.video import messages
 from lva.video.board import STEPS, Board, new_board
 from lva.video.child import Child, has_ended, start_module
 from lva.video.forks import ForkServer
+from lva.video.printed import Printed
 
 #: Rungs of the stop ladder: how long, in seconds, each is waited for.
 AFTER_MESSAGE: Final = 0.5
 AFTER_SIGTERM: Final = 1.0
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+#: Bytes that are read at once.
+_PIECE: Final = 16 * 1024
 
 
 def worker_spec(plugin: AnalyticsInfo, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,6 +51,7 @@ class WorkerProcess:
 
     Attributes:
         board: What it counts, and where it is.
+        printed: What it writes to its descriptors 1 and 2.
         rung: What ended it: ``"message"``, ``"SIGTERM"``, ``"SIGKILL"``; None while it runs, or if it ended
             by itself.
         hangs: Whether asking it to end is useless.
@@ -58,9 +62,11 @@ class WorkerProcess:
         child: Child,
         connection: trio.SocketStream,
         board: Board,
+        printed: Printed,
         analytics: Sequence[str],
     ) -> None:
         self.board: Board = board
+        self.printed: Printed = printed
         self.rung: str | None = None
         self.hangs: bool = False
         self._child = child
@@ -69,6 +75,7 @@ class WorkerProcess:
         self._analytics = analytics
         self._sending = trio.Lock()
         self._statm = os.open(f"/proc/{child.pid}/statm", os.O_RDONLY)  # read often: see `memory`
+        self._received = bytearray()
 
     @property
     def pid(self) -> int:
@@ -85,6 +92,13 @@ class WorkerProcess:
         with suppress(ProcessLookupError):
             return int(os.pread(self._statm, 128, 0).split()[1]) * _PAGE or None
         return None
+
+    @property
+    def running(self) -> str | None:
+        """The analytics plugin whose code runs in it, or ran when it died; None if that is not known."""
+        if len(self._analytics) == 1:
+            return self._analytics[0]
+        return self._analytics[self.board["step_analytics"]] if self.board["step"] else None
 
     def step(self) -> tuple[str, str] | None:
         """Return the analytics plugin that it is in, or was in when it died, and where; None if in none."""
@@ -105,23 +119,26 @@ class WorkerProcess:
     async def receive(self) -> tuple[dict[str, Any], bytes] | None:
         """Wait for the next message; None once it has gone, or sends what is no message.
 
-        Cancellation may lose a part of a message: the process is to be ended then.
+        Cancellation loses nothing.
         """
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError, messages.MessageError):
-            if (head := await self._exactly(messages.HEAD.size)) is not None:
-                text, data = messages.lengths(head)
-                if (body := await self._exactly(text + data)) is not None:
+            if await self._gathered(messages.HEAD.size):
+                text, data = messages.lengths(bytes(self._received[: messages.HEAD.size]))
+                whole = messages.HEAD.size + text + data
+                if await self._gathered(whole):
+                    body = bytes(self._received[messages.HEAD.size : whole])
+                    del self._received[:whole]
                     return messages.decode(body[:text]), body[text:]
         return None
 
-    async def _exactly(self, count: int) -> bytes | None:
-        pieces = bytearray()
-        while len(pieces) < count:
-            piece = await self._connection.receive_some(count - len(pieces))
+    async def _gathered(self, count: int) -> bool:
+        """Wait until so many bytes have come; return whether they have before its end."""
+        while len(self._received) < count:
+            piece = await self._connection.receive_some(max(count - len(self._received), _PIECE))
             if not piece:
-                return None
-            pieces += piece
-        return bytes(pieces)
+                return False
+            self._received += piece
+        return True
 
     async def wait(self) -> int:
         """Wait until it has ended, what its plugins started in its group too; return its exit code."""
@@ -163,6 +180,7 @@ class WorkerProcess:
     def close(self) -> None:
         """Close the descriptors; the process has ended."""
         self._connection.socket.close()
+        self.printed.close()
         os.close(self._child.pidfd)
         os.close(self._statm)
 
@@ -181,10 +199,12 @@ async def open_worker(
         OSError: No process or descriptor can be had.
     """
     ours, theirs = socket.socketpair()
+    printed, output = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(output, False)
     try:
         board, descriptor = new_board()
         try:
-            given = theirs.fileno(), descriptor
+            given = theirs.fileno(), descriptor, output
             child: Child = (
                 start_module("lva.video.worker", *given)
                 if forks is None
@@ -194,12 +214,14 @@ async def open_worker(
             os.close(descriptor)
     except BaseException:
         ours.close()
+        os.close(printed)
         raise
     finally:
         theirs.close()
+        os.close(output)
     connection = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
     names = [str(each["name"]) for each in spec["analytics"]]
-    worker = WorkerProcess(child, connection, board, names)
+    worker = WorkerProcess(child, connection, board, Printed(printed), names)
     try:
         await worker.send(spec)
         yield worker

@@ -115,6 +115,7 @@ class Supervisor:
             "roi": None if definition.roi is None else definition.roi.model_dump(),
             "droi": None if definition.droi is None else definition.droi.model_dump(),
             "priority": definition.priority,
+            "log_level": stream.logger.getEffectiveLevel(),
             "analytics": [
                 spec
                 for spec in stream.services.analytics(definition)

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import io
-import logging
 import os
 import queue
 import signal
@@ -27,13 +25,14 @@ from typing import Any, Final
 
 from lva.contract import AnalyticsEvent, AnalyticsStream
 from lva.video import messages
-from lva.video.analysis import MOST_FAILURES, Analytics, StreamLog
-from lva.video.board import Board
+from lva.video.analysis import MOST_FAILURES, Analytics
+from lva.video.board import Board, take_last_words
 from lva.video.decoder import Decoder
 from lva.video.failures import ConnectionLostError
 from lva.video.frame import Frame, encode_jpeg
 from lva.video.geometry import Region, placed
 from lva.video.newest import NewestFrame
+from lva.video.output import Output, to_pipe
 from lva.video.sameness import Sameness
 from lva.video.selection import Selection
 
@@ -57,6 +56,7 @@ class Worker:
         self._orders: queue.SimpleQueue[bool] = queue.SimpleQueue()  # connect, or read no more
         self._newest = NewestFrame(board)
         self._stopping = False
+        self._told: dict[str, str] = {}
         self._previews: queue.SimpleQueue[dict[str, int]] = queue.SimpleQueue()
 
     def run(self) -> None:
@@ -66,9 +66,9 @@ class Worker:
             return
         self._spec: Mapping[str, Any] = received[0]
         os.nice(self._spec["priority"])  # before there are threads, which inherit it
+        self._output = Output(self._send_log, self._running, self._spec["log_level"])
         threading.Thread(target=self._control, name="control", daemon=True).start()
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
-        self._take_output()
         analytics = self._opened()
         if self._spec["source"]["live"]:
             reader = threading.Thread(
@@ -105,14 +105,18 @@ class Worker:
     def _say_failed(
         self, analytics: Analytics, step: str, error: BaseException, frame: int
     ) -> None:
-        lines = _sayable("".join(traceback.format_exception(error)))
+        said = _sayable(f"{type(error).__name__}: {error}")[:500]
+        lines = ""
+        if self._told.get(analytics.name) != said:  # what is the same is told once
+            self._told[analytics.name] = said
+            lines = _sayable("".join(traceback.format_exception(error)))
         self._send(
             {
                 "type": "analytics_failed",
                 "analytics": analytics.name,
                 "step": step,
                 "frame": frame,
-                "error": _sayable(f"{type(error).__name__}: {error}")[:500],
+                "error": said,
                 "traceback": lines[-4000:],
             }
         )
@@ -247,6 +251,7 @@ class Worker:
     def _beat(self) -> None:
         while True:
             self._board["alive"] = time.monotonic_ns()
+            self._output.tell_suppressed()
             time.sleep(HEARTBEAT)
 
     def _send(self, message: dict[str, Any], data: bytes = b"") -> None:
@@ -264,40 +269,19 @@ class Worker:
 
     # What plugins log and print.
 
-    def _take_output(self) -> None:
-        root = logging.getLogger()
-        root.handlers[:] = [StreamLog(self._send_log)]
-        root.setLevel(logging.INFO)
-        sys.stdout = _Lines(self._send_log, logging.INFO)
-        sys.stderr = _Lines(self._send_log, logging.WARNING)
+    def _running(self) -> str | None:
+        """Return the plugin whose code runs, as far as that is known."""
+        specs = self._spec["analytics"]
+        if not self._board["step"] and len(specs) != 1:
+            return None
+        return str(specs[self._board["step_analytics"] if len(specs) != 1 else 0]["name"])
 
-    def _send_log(self, level: int, text: str) -> None:
-        self._send({"type": "log", "level": level, "text": _sayable(text)})
+    def _send_log(self, plugin: str | None, level: int, text: str) -> None:
+        self._send({"type": "log", "analytics": plugin, "level": level, "text": _sayable(text)})
 
 
 def _sayable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()  # lone surrogates are no UTF-8
-
-
-class _Lines(io.TextIOBase):
-    """Takes what is printed, and sends it line by line."""
-
-    def __init__(self, send: Any, level: int) -> None:
-        super().__init__()
-        self._send = send
-        self._level = level
-        self._part = ""
-
-    def write(self, text: str) -> int:
-        *lines, self._part = (self._part + text).split("\n")
-        self._part = self._part[-4000:]
-        for line in lines:
-            if line:
-                self._send(self._level, line[:4000])
-        return len(text)
-
-    def writable(self) -> bool:
-        return True
 
 
 def end_with(parent: int) -> None:
@@ -308,12 +292,13 @@ def end_with(parent: int) -> None:
 
 
 def main() -> None:
-    """Run the worker on the descriptors that the service gave it: the connection's and the board's."""
-    connection, board, parent = (int(argument) for argument in sys.argv[1:4])
+    """Run the worker on the descriptors of the service: the connection's, the board's, and for its output."""
+    connection, board, output, parent = (int(argument) for argument in sys.argv[1:5])
     end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole group
+    to_pipe(output)
     worker = Worker(socket.socket(fileno=connection), Board(board))
-    os.close(board)
+    take_last_words(board)
     with contextlib.suppress(KeyboardInterrupt):
         worker.run()
     os._exit(0)  # no thread of FFmpeg's or of a plugin's is waited for
