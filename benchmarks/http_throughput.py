@@ -13,10 +13,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -56,9 +57,14 @@ async def app(scope, receive, send):
         await receive()
         await send({"type": "lifespan.shutdown.complete"})
         return
-    headers = [(b"content-type", b"text/plain"), (b"content-length", b"4")]
+    while scope["method"] == "POST" and (await receive()).get("more_body", False):
+        pass
+    body = LARGE if dict(scope["headers"]).get(b"x-large") else b"pong"
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": b"pong"})
+    await send({"type": "http.response.body", "body": body})
+
+LARGE = bytes(100 * 1024)
 """
 QUART = """
 from quart_trio import QuartTrio
@@ -130,13 +136,32 @@ class Side:
             self.pid = child.pid
             yield
 
-    def measure(self) -> None:
-        """Load it for a while."""
+    def measure(self, shape: Sequence[str] = ()) -> None:
+        """Load it for a while, with these options of wrk as well."""
         before = self._cpu()
-        count, seconds, p99 = _load(self.port)
+        count, seconds, p99 = _load(self.port, shape)
         self.rates.append(count / seconds)
         self.cpu.append((self._cpu() - before) / count)
         self.p99.append(p99)
+
+    def memory_of_idle(self) -> float:
+        """Return how many bytes of memory a connection takes that has had a request and waits."""
+        before, waiting = self._memory(), []
+        for _ in range(IDLE):
+            client = socket.create_connection(("127.0.0.1", self.port))
+            client.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.recv(1000)
+            waiting.append(client)
+        used = self._memory() - before
+        for client in waiting:
+            client.close()
+        return used / IDLE
+
+    def _memory(self) -> int:
+        for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
+            if line.startswith("Private_Dirty:"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError("the system does not tell")
 
     def _cpu(self) -> float:
         fields = (
@@ -145,13 +170,13 @@ class Side:
         return (int(fields[11]) + int(fields[12])) / _TICK
 
 
-def _load(port: int) -> tuple[int, float, float]:
+def _load(port: int, shape: Sequence[str] = ()) -> tuple[int, float, float]:
     """Return requests, seconds and the 99th percentile of the latency in seconds."""
     if WRK is None:
         load = run_load(port, "/ping", SECONDS, CONNECTIONS)
         return load.requests, load.seconds, load.quantile(0.99)
-    url = f"http://127.0.0.1:{port}/ping"
-    options = ["-t1", f"-c{CONNECTIONS}", f"-d{SECONDS:g}s", "--latency", url]
+    options = ["-t1", f"-c{CONNECTIONS}", f"-d{SECONDS:g}s", "--latency", *shape]
+    options.append(f"http://127.0.0.1:{port}/ping")
     said = subprocess.run([WRK, *options], capture_output=True, text=True, check=True).stdout
     assert "Non-2xx" not in said, said
     counted = re.search(r"(\d+) requests in ([\d.]+)(m?s)", said)
@@ -209,6 +234,46 @@ RATIOS = [
 ]
 
 
+UPLOAD = """
+wrk.method = "POST"
+wrk.body = string.rep("x", 1024 * 1024)
+"""
+#: Of an application that does nothing, on both kinds of connections.
+PAIR = ("empty, lva's connections", "empty, hypercorn")
+IDLE = 1000
+
+
+def compare_shapes(pair: Sequence[Side], directory: Path) -> None:
+    """Print how other kinds of requests compare, and what idle connections cost."""
+    upload = directory / "upload.lua"
+    upload.write_text(UPLOAD)
+    shapes = {
+        "responses of 100 KiB": ["-H", "X-Large: 1"],
+        "uploads of 1 MiB": ["-s", str(upload)],
+        "a connection for each request": ["-H", "Connection: close"],
+    }
+    for name, shape in shapes.items():
+        if WRK is None:
+            print(f"left out: {name}; it needs wrk")
+            continue
+        for side in pair:
+            side.rates.clear()
+            side.cpu.clear()
+        for _ in range(ROUNDS):
+            for side in pair:
+                side.measure(shape)
+        ours, theirs = pair
+        print(
+            f"{name:30} {median(ours.rates):6.0f} and {median(theirs.rates):6.0f} requests/s,"
+            f" CPU {min(ours.cpu) * 1e6:5.0f} and {min(theirs.cpu) * 1e6:5.0f} us;"
+            f" ratio {median(a / b for a, b in zip(ours.rates, theirs.rates, strict=True)):.2f}; goal >= 1"
+        )
+    memory = [side.memory_of_idle() / 1024 for side in pair]
+    print(
+        f"an idle connection, of {IDLE}:    {memory[0]:.1f} and {memory[1]:.1f} KiB; goal: no more"
+    )
+
+
 def main() -> None:
     only = os.environ.get("BENCH_ONLY")
     with tempfile.TemporaryDirectory() as directory, ExitStack() as running:
@@ -219,6 +284,14 @@ def main() -> None:
         for _ in range(ROUNDS):
             for side in found:
                 side.measure()
+        tell(found)
+        pair = [side for name in PAIR for side in found if side.name == name]
+        if len(pair) == len(PAIR):
+            compare_shapes(pair, Path(directory))
+
+
+def tell(found: Sequence[Side]) -> None:
+    """Print what was seen, and the ratios."""
     print(f"client: {'wrk' if WRK else 'load.py'}, {CONNECTIONS} connections")
     for side in found:
         print(
