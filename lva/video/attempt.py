@@ -13,6 +13,7 @@ import trio
 
 from lva.logs import own_logger
 from lva.video.codes import CODES, Ended, StreamState
+from lva.video.pacing import Pacing
 from lva.video.process import WorkerProcess
 from lva.video.retries import Retries
 from lva.video.stream import Stream
@@ -40,6 +41,7 @@ class Attempt:
         self._retries = retries
         self._stall = stall
         self._watch = Watch(stream, worker, stall)
+        self._pacing = Pacing(stream.services.events_per_second)
 
     async def run(self) -> Ended:
         """Hear and watch the worker until its work has ended; it is to be stopped then."""
@@ -88,6 +90,8 @@ class Attempt:
                 end = self._take(message["type"], message, data)
             except (KeyError, TypeError, ValueError) as error:  # a plugin has its connection, too
                 return Ended("worker_crashed", f"the worker sent what is no message: {error!r}")
+            if message["type"] == "event":
+                await trio.sleep(self._pacing.spend(self._stream.events[-1].size + len(data)))
             if end is not None:
                 if (ended := self._given_up(*end)) is not None:
                     return ended

@@ -17,6 +17,7 @@ from lva.video.definition import StreamDefinition
 from lva.video.forks import ForkServer
 from lva.video.freshness import Freshness
 from lva.video.kept import KeptEvents, Pictures
+from lva.video.pacing import EVENTS
 from lva.video.previews import Previews
 from lva.video.process import WorkerProcess
 from lva.video.record import Listener, StreamChange
@@ -43,6 +44,7 @@ class StreamServices:
         path: Below which the routes of streams are.
         account_id: Whose streams these are, for their events.
         pictures: Those of the events of all streams.
+        events_per_second: Most events that are taken of a worker, for long.
         ends: How many workers ended in which way: by ``message``, ``SIGTERM``, ``SIGKILL``, or ``by itself``.
     """
 
@@ -56,6 +58,7 @@ class StreamServices:
     path: str = "/streams"
     account_id: str | None = None
     pictures: Pictures = field(default_factory=Pictures)
+    events_per_second: float = EVENTS
     ends: Counter[str] = field(default_factory=Counter)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 import os
@@ -56,6 +57,8 @@ class Culprit(BaseAnalyticsPlugin):
             self.kept = getattr(self, "kept", b"") + os.urandom(1) * 20_000_000
         if act == "list":
             return [1]
+        if act == "flood":
+            return AnalyticsEvent("seen", {}, bytes(2**20))
         if act == "regions":
             roi, droi = ([r.x, r.y, r.width, r.height] for r in (frame.roi, frame.droi))
             shape = [*frame.image().shape]
@@ -260,6 +263,16 @@ async def test_what_a_plugin_writes_to_the_service_itself_ends_its_worker_alone(
     async with running(stream):
         await until(lambda: "worker_crashed" in codes(stream))
         await until(lambda: states(stream).count("pending") >= 2)
+
+
+async def test_a_flood_of_events_waits_in_its_worker(new_stream):
+    """The kind is a plugin that yields more than can be taken: it costs frames of its own stream alone."""
+    stream = new_stream("test:?rate=50", {"act": "flood"})
+    stream.services = dataclasses.replace(stream.services, events_per_second=0.5)
+    async with running(stream):
+        await until(lambda: stream.ledger.frames()["dropped"]["busy"] > 5, 20)
+        assert stream.state.value == "in_progress"
+    assert 1 <= stream.event_count <= 5
 
 
 @pytest.mark.parametrize("scheme", ["http", "rtsp"])
