@@ -5,8 +5,10 @@ Streams are created and watched at /NAME; see docs/streams.rst. This needs PyAV:
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Container, Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -54,6 +56,8 @@ MAX_PAGE = 1000
 PREVIEW_PATIENCE = 3.0
 #: A proxy passes on what comes as it comes.
 _NOT_KEPT = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+#: Largest body of a request, in bytes.
+MAX_BODY = 1024 * 1024
 #: Longest number in a query.
 MAX_DIGITS = 16
 
@@ -135,7 +139,8 @@ class StreamsPlugin(BaseBackgroundPlugin):
         self.addRoute(f"{base}/<stream_id>/events", self.events)
         self.addRoute(f"{base}/<stream_id>/events/<int:number>.jpg", self.picture)
         self.addRoute(f"{base}/<stream_id>/preview.jpg", self.preview)
-        self.addRoute("/analytics", self.analytics)
+        with suppress(ValueError):  # another instance serves the same
+            self.addRoute("/analytics", self.analytics)
 
     async def start(self) -> None:
         assert self._streams is not None
@@ -413,8 +418,16 @@ async def _carried_out(work: Any, *arguments: Any) -> Any:
         raise RequestProblem(503, str(error), "not_kept", {"Retry-After": "5"}) from error
 
 
-async def _body(request: Any) -> Any:
-    body = await request.get_json(force=True)
+async def _body(request: Any) -> dict[str, Any]:
+    """Return the JSON object that a request brings."""
+    data = await request.get_data()
+    if len(data) > MAX_BODY:
+        what = f"The body has {len(data)} bytes, more than {MAX_BODY}."
+        raise RequestProblem(413, what)
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"The body is no JSON: {type(error).__name__}.") from None
     if not isinstance(body, dict):
         raise BadRequest("The body is a JSON object.")
     return body

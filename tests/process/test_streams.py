@@ -179,6 +179,21 @@ def test_what_is_wrong_is_a_400_with_the_key(service, changes, said):
     assert wrong["detail"] in said or said in f"{wrong['key']}: {wrong['detail']}"
 
 
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b"", 400), (b"[]", 400), (b"{", 400), (b"{" * 100_000, 400), (b'{"a":' * 50_000, 400),
+     (b'{"name": "' + b"x" * 2**20 + b'"}', 413), (b"\xff", 400),
+     (b'{"name": "\\ud800", "source": "test:"}', 400)],
+    ids=["empty", "list", "half", "braces", "deep", "large", "no text", "surrogate"],
+)  # fmt: skip
+def test_a_body_that_is_none_is_refused(service, body, status):
+    """The kind is whatever a client may send: nothing of it is an error of the service."""
+    for verb, path in (("POST", "/streams"), ("PATCH", "/streams/nobody")):
+        answer = service.request(verb, path, content=body)
+        assert answer.status_code in {status, 404}
+        assert answer.headers["Content-Type"] == "application/problem+json"
+
+
 def test_all_that_is_wrong_is_told_at_once_with_pointers(service):
     uses = [{"name": "moton"}, {"name": "motion", "parameters": {"threshold": 1000, "x": 1}}]
     problem = post(service, analytics=uses).json()

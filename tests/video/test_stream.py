@@ -10,6 +10,7 @@ import random
 import re
 import signal
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -385,8 +386,6 @@ async def test_a_changed_file_is_not_run(new_stream, tmp_path):
 
 
 async def test_outside_of_its_schedule_a_stream_is_paused(new_stream):
-    from datetime import datetime, timedelta
-
     now = datetime.now()  # noqa: DTZ005 - local time is meant
     begin, end = now + timedelta(hours=2), now + timedelta(hours=3)
     interval = {"begin": begin.strftime("%H:%M"), "end": end.strftime("%H:%M")}
@@ -394,6 +393,18 @@ async def test_outside_of_its_schedule_a_stream_is_paused(new_stream):
     async with running(stream):
         await until(lambda: stream.state.value == "paused")
         assert stream.worker is None
+
+
+async def test_the_end_of_its_schedule_pauses_a_stream_in_its_midst(new_stream):
+    now = datetime.now()  # noqa: DTZ005 - local time is meant
+    begin, end = now - timedelta(hours=1), now + timedelta(seconds=3)
+    stream = new_stream(
+        "test:?rate=25", schedule=[{"begin": f"{begin:%H:%M}", "end": f"{end:%H:%M:%S}"}]
+    )
+    async with running(stream):
+        await until(lambda: stream.state.value == "paused")
+        assert stream.worker is None
+        assert states(stream) == ["pending", "in_progress", "paused"]
 
 
 async def test_a_stopped_worker_is_replaced_once(new_stream):

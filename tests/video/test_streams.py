@@ -12,7 +12,8 @@ import trio.testing
 from lva import RequestProblem
 from lva.video.admission import Admission
 from lva.video.codes import ENDED, StreamState
-from lva.video.store import StoreError, StreamStore
+from lva.video.definition import StreamDefinition
+from lva.video.store import StoredStream, StoreError, StreamStore
 from lva.video.stream import StreamServices
 from lva.video.streams import Streams
 
@@ -130,6 +131,35 @@ async def test_a_new_definition_of_a_stream_that_was_done_is_begun_after_a_resta
         stream.move(StreamState.DONE, "as if it had ended")
         await streams.replace(stream.id, body(name="gate"))
         assert [row.status for row in StreamStore(path).load()] == ["pending"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "kept", "state", "said"),
+    [
+        ({}, "in_progress", "pending", "paused", "the service was restarted"),
+        ({"source": "test:?live=0"}, "in_progress", "pending", "paused", "the file starts again"),
+        ({}, "stop", "stop", "stop", "as before the restart"),
+        ({}, "done", "done", "done", "as before the restart"),
+        ({}, "failure", "failure", "failure", "as before the restart"),
+        ({"source": "rtsp://a/1"}, "pending", "failure", "failure", "scheme 'rtsp' is not allowed"),
+    ],
+)
+async def test_what_is_taken_up_after_a_restart(tmp_path, changes, status, kept, state, said):
+    """The kind is each state in which a service may have ended, and settings that have changed since."""
+    path = tmp_path / "streams.sqlite3"
+    text = StreamDefinition.model_validate(body(**changes)).model_dump_json()
+    StreamStore(path).save(StoredStream("a", 3, status, 1.0, text))
+    StreamStore(path).save(StoredStream("b", 1, "a state of a newer version", 2.0, text))
+    StreamStore(path).save(StoredStream("c", 1, "pending", 3.0, "{}"))
+    async with table(path, Listener()) as (streams, _):
+        stream = streams.get("a")
+        assert (stream.version, stream.state) == (3, state)
+        assert stream.log[0]["status"] == kept
+        assert said in stream.log[0]["reason"]
+        assert len(streams.all()) == 2
+    assert {"b", "c"} < {
+        row.id for row in StreamStore(path).load()
+    }  # what is not understood is not lost
 
 
 async def test_many_changes_at_once_leave_one_work_on_a_stream(tmp_path):
