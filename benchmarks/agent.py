@@ -13,8 +13,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import av
@@ -26,15 +27,15 @@ class Agent:
 
     Args:
         active: More plugins.
-        toml: The text of its `lva.toml`.
+        plugins: The text of files of theirs, by name.
     """
 
-    def __init__(self, *active: str, toml: str = "") -> None:
+    def __init__(self, *active: str, plugins: Mapping[str, str] = MappingProxyType({})) -> None:
         self._directory = tempfile.TemporaryDirectory()
         home = Path(self._directory.name)
-        (home / "lva.toml").write_text(toml, encoding="utf-8")
         (home / "plugins").mkdir()
-        self.plugins_dir = home / "plugins"
+        for name, text in plugins.items():
+            (home / "plugins" / name).write_text(text, encoding="utf-8")
         self._home = home
         self._active = ["streams", "motion", *active]
 
@@ -44,7 +45,7 @@ class Agent:
         environment = {
             **os.environ,
             "LUNA_VIDEO_AGENT_STATE_DIR": str(self._home / "state"),
-            "LUNA_VIDEO_AGENT_PLUGINS_DIR": json.dumps([str(self.plugins_dir)]),
+            "LUNA_VIDEO_AGENT_PLUGINS_DIR": json.dumps([str(self._home / "plugins")]),
             "LUNA_VIDEO_AGENT_ACTIVE_PLUGINS": json.dumps(self._active),
         }
         command = [sys.executable, "-m", "lva", "run", "--bind", f"127.0.0.1:{self.port}"]
