@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sqlite3
 import time
@@ -266,6 +267,57 @@ finder = importlib.machinery.PathFinder
 find = finder.find_spec
 finder.find_spec = lambda name, *rest: None if name in {"av", "numpy"} else find(name, *rest)
 """
+
+
+def test_a_killed_worker_costs_no_other_stream_a_frame_of_its_own(service):
+    """The kind is what workers share, such as the process they are forked from: one dies, others go on."""
+    paths = [post(service, name=name).headers["Location"] for name in ("one", "two", "three")]
+    ids = [path.rpartition("/")[2] for path in paths]
+    for stream_id in ids:
+        until(service, stream_id, lambda status: status["frames"]["analysed"])
+    before = [service.get(path).json() for path in paths]
+    victim, *others = before
+    os.kill(victim["worker"]["pid"], signal.SIGKILL)
+    found = until(
+        service,
+        ids[0],
+        lambda status: status["input"]["reconnects"] and status["status"] == "in_progress",
+    )
+    assert found["input"]["reconnects"] == {"worker_crashed": 1}
+    assert balance(Ledger(found)) == 0
+    for old, stream_id in zip(others, ids[1:], strict=True):
+        new = until(service, stream_id, decoded_beyond(old["frames"]["decoded"]))
+        assert new["worker"]["pid"] == old["worker"]["pid"]
+        assert (new["input"]["reconnects"], new["input"]["time_jumps"]) == ({}, 0)
+        assert new["frames"]["dropped"]["stop"] == new["frames"]["failed"] == 0
+        assert balance(Ledger(new)) == 0
+    for path in paths:
+        service.request("DELETE", path)
+
+
+@pytest.mark.soak
+def test_sixteen_live_streams_drop_frames_by_policy_alone(service):
+    """The kind is load: each frame of each stream has a fate, and none is lost to anything but analytics."""
+    made = [post(service, name=str(n), source="test:?rate=10") for n in range(16)]
+    ids = [response.json()["stream_id"] for response in made]
+    for stream_id in ids:
+        status = until(service, stream_id, decoded_beyond(40))
+        assert balance(Ledger(status)) == 0
+        assert status["status"] == "in_progress"
+        assert status["input"] == {
+            "packets": status["input"]["packets"], "bytes": status["input"]["bytes"],
+            "decode_errors": 0, "time_jumps": 0, "size_changes": 0, "reconnects": {},
+        }  # fmt: skip
+        frames = status["frames"]
+        assert (frames["failed"], frames["dropped"]["stop"]) == (0, 0)
+        assert not any(frames["skipped"].values())
+        assert frames["analysed"] > 0
+    for stream_id in ids:
+        assert service.request("DELETE", f"/streams/{stream_id}").status_code == 204
+
+
+def decoded_beyond(count: int) -> Any:
+    return lambda status: status["frames"]["decoded"] > count
 
 
 def test_without_its_extra_it_says_in_one_line_what_to_install(tmp_path):
