@@ -265,6 +265,22 @@ def prometheus_metrics() -> str:
     return _table(("Name", "Type", "Labels", "Meaning"), rows)
 
 
+def stream_metrics() -> str:
+    """Return the table of the metrics of streams."""
+    from lva.video.metrics import METRICS
+
+    rows = [
+        (
+            _code(metric.name),
+            metric.kind,
+            ", ".join(map(_code, metric.more_labels)) or "(none)",
+            _sentence(metric.meaning),
+        )
+        for metric in METRICS
+    ]
+    return _table(("Name", "Type", "More labels", "Meaning"), rows)
+
+
 def resource_monitor_config() -> str:
     """Return the table of the configuration of `resource_monitor`."""
     from lva.plugins.resource_monitor import Config
@@ -306,6 +322,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "codes-config": codes_config,
     "picture-health-config": picture_health_config,
     "stream-definition": stream_definition,
+    "stream-metrics": stream_metrics,
     "callbacks-config": callbacks_config,
     "callback-keys": callback_keys,
     "streams-config": streams_config,

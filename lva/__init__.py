@@ -24,6 +24,7 @@ from lva.contract import (
     RetryLaterError,
     pluginHTTPResponse,
 )
+from lva.metrics import Metric
 from lva.points import MonitoringPoint, add_point_fields, add_point_tags
 from lva.query_parameters import query_parameter
 from lva.stream_events import StreamAnalyticsEvent, StreamEvent
@@ -40,6 +41,7 @@ __all__ = [
     "BaseRequestMonitoringPlugin",
     "CannotRunError",
     "ConsolePage",
+    "Metric",
     "MonitoringPoint",
     "PartialDeliveryError",
     "PermanentDeliveryError",

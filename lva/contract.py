@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from lva.console_page import ConsolePage
+    from lva.metrics import Metric, ReadMetrics
     from lva.points import MonitoringPoint
     from lva.stream_events import StreamAnalyticsEvent, StreamEvent
     from lva.video.frame import Frame
@@ -105,6 +106,26 @@ class PluginApp(Protocol):
 
         Raises:
             TypeError, ValueError: It cannot be written as JSON, or is too large.
+        """
+
+    def addMetrics(self, read: ReadMetrics) -> None:
+        """Have a plugin's metrics read for `metrics()`, and so for ``/metrics``, while it runs.
+
+        Args:
+            read: Returns them as they are now. Called in the service's thread, asyncio style too; it must
+                return at once. What it raises is logged, and costs this plugin's metrics alone.
+
+        Raises:
+            RuntimeError: The plugin is not in the attempt that it is called for, as with `addRoute`.
+        """
+
+    def metrics(self) -> dict[str, list[Metric]]:
+        """Return what each plugin measures now that runs and has added metrics, by its name.
+
+        From any other thread than the service's, it waits for the next step of the service's event loop.
+
+        Raises:
+            RuntimeError: The service has ended.
         """
 
     def analytics(self) -> list[AnalyticsInfo]:

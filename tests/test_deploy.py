@@ -19,6 +19,8 @@ from lva.cli import main
 from lva.host.life.states import State
 from lva.plugins.prometheus import METRICS
 from lva.settings import ENV_PREFIX, Settings, load_settings
+from lva.video.codes import StreamState
+from lva.video.metrics import METRICS as STREAM_METRICS
 from lva.web.resources import RESOURCES
 from tests.support import ServiceProcess
 
@@ -249,10 +251,15 @@ def rules(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def alerts(path: Path) -> list[dict[str, Any]]:
+    """Return the rules of all groups."""
+    return [rule for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
+
+
 def test_promtool_takes_the_configuration(rules: Path) -> None:
     promtool = program("promtool", "prometheus")
     printed = run(promtool, "check", "config", rules / "prometheus.yml")
-    count = len(yaml.safe_load((rules / "alerts.yml").read_text())["groups"][0]["rules"])
+    count = len(alerts(rules / "alerts.yml"))
     assert f"{count} rules found" in printed
     run(promtool, "check", "rules", rules / "alerts.yml")
 
@@ -261,7 +268,7 @@ def test_promtool_takes_the_configuration(rules: Path) -> None:
 def test_alerts_fire_when_they_should(rules: Path) -> None:
     run(program("promtool", "prometheus"), "test", "rules", rules / "alerts_test.yml")
     tested = (rules / "alerts_test.yml").read_text()
-    for rule in yaml.safe_load((rules / "alerts.yml").read_text())["groups"][0]["rules"]:
+    for rule in alerts(rules / "alerts.yml"):
         fires = rf"alertname: {rule['alert']}\n +exp_alerts:\n"
         assert re.search(fires, tested), rule["alert"]
 
@@ -290,17 +297,18 @@ def test_queries_use_metrics_and_labels_that_exist(tmp_path: Path) -> None:
         names[name] = set()
     for name, labels in re.findall(r"^(\w+)(?:\{(.*)\})? \S+$", text, re.MULTILINE):
         names.setdefault(name, set()).update(re.findall(r"(\w+)=\"", labels))
+    for metric in STREAM_METRICS:
+        names[metric.name] = {"plugin", *metric.labels}
     for family in METRICS:
         for suffix in ("", "_bucket"):
             names.setdefault(family.name + suffix, set()).update(family.labels)
     used = 0
     for where, query in expressions():
+        query = re.sub(r"\b(?:by|on) \([^)]*\)", "", query)  # these are labels
         found = re.findall(r"\b([a-z]\w*_\w+|requests|up)(?:\{([^}]*)\}|\b(?!\())", query)
         metrics = [(name, labels) for name, labels in found if not name.startswith("histogram_q")]
         assert metrics, where
         for name, labels in metrics:
-            if name in {"status_code", "error_code"}:
-                continue  # by (...)
             assert name in names, f"{where}: no metric {name}"
             for label in re.findall(r"(\w+)(?:=~|!~|=|!=)\"", labels):
                 assert label in names[name] | {"job", "instance"}, f"{where}: {name} has no {label}"
@@ -336,18 +344,20 @@ def test_the_dashboard_is_whole() -> None:
     variables = {item["name"] for item in DASHBOARD["templating"]["list"]}
     used = set(re.findall(r"\$\{?([a-z]\w*)", json.dumps(DASHBOARD)))
     assert used <= variables
-    (states,) = [panel for panel in panels if panel["type"] == "state-timeline"]
-    names = {
-        item["text"]: key
-        for key, item in states["fieldConfig"]["defaults"]["mappings"][0]["options"].items()
-    }
-    assert set(names) == {state.value for state in State}
+    plugins, streams = [panel for panel in panels if panel["type"] == "state-timeline"]
+    check_states(plugins, "lva_plugin_state", {state.value for state in State})
+    check_states(streams, "lva_stream_state", {state.value for state in StreamState})
+
+
+def check_states(panel: Any, metric: str, states: set[str]) -> None:
+    """Fail unless a panel shows each state under its name."""
+    mappings = panel["fieldConfig"]["defaults"]["mappings"][0]["options"]
+    names = {item["text"]: key for key, item in mappings.items()}
+    assert set(names) == states
     for name, number in names.items():
         if number != "0":
-            assert re.search(
-                rf"\({number} \* lva_plugin_state\{{[^}}]*state=\"{name}\"\}}\)",
-                states["targets"][0]["expr"],
-            )
+            shown = rf"\({number} \* {metric}\{{[^}}]*state=\"{name}\"\}}\)"
+            assert re.search(shown, panel["targets"][0]["expr"])
 
 
 def _states() -> list[str]:

@@ -47,6 +47,7 @@ IN_WORKER = (
 )
 #: What both sides may import of the rest of the package.
 GROUND = (
+    "metrics",
     "admin", "api_bodies", "console_page", "contract", "errors", "http_targets", "log_limits", "points",
     "query_parameters", "stream_events", "wrong_keys",
 )  # fmt: skip

@@ -20,6 +20,7 @@ from lva.host.life.view import Services
 from lva.host.lives import Lives
 from lva.host.loading.files import Looks
 from lva.host.loading.load import LoadedPlugin
+from lva.host.measures import Measures
 from lva.host.process import forks, starts
 from lva.host.process.limiters import a_limiter_for_each
 from lva.host.receipt import Receipt, exit_code, plugin_receipt
@@ -30,6 +31,7 @@ from lva.host.watch.loop_watch import LoopWatch
 from lva.host.watch.pulse import Watched
 from lva.host.watch.uses import LoopUses
 from lva.logs import service_logger
+from lva.metrics import Metric
 from lva.settings import Settings
 
 LOGGER: Final = service_logger("lva.host")
@@ -79,6 +81,7 @@ class Host:
             publish=self.publisher.publish,
             describe=self.describe,
             analytics=self.analytics,
+            metrics=self.metrics,
             settings=settings.public(),
             state_dir=settings.state_dir,
             slow_start=settings.slow_start,
@@ -94,6 +97,7 @@ class Host:
         starts.install()
         forks.install()
         self._looks = Looks()
+        self._measures = Measures()
         self._go = go
 
     # Running
@@ -245,6 +249,10 @@ class Host:
         """Return the analytics plugins that are active. In the host's thread only."""
         found = [life.loaded.analytics for life in self.lives.values() if not life.record.paused]
         return [info for info in found if info is not None]
+
+    def metrics(self) -> dict[str, list[Metric]]:
+        """Return what plugins measure now, by their names. In the host's thread only."""
+        return self._measures.read(life.record for life in self.lives.values())
 
     async def look_at_files(self, *names: str) -> None:
         """Look whether the files of some plugins, or of all, have changed, so that their status tells."""

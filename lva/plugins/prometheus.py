@@ -1,4 +1,4 @@
-"""Serves /metrics for Prometheus: requests, errors, every plugin, the process.
+"""Serves /metrics for Prometheus: requests, errors, every plugin and what it measures, the process.
 
 Requests and errors are counted from their monitoring points, under the names and with the buckets that
 the original service documents. The rest is read when it is asked for. A scrape shows all of it as of one
@@ -10,7 +10,7 @@ import logging
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
 from typing import Any, ClassVar, Final, NamedTuple, Protocol
@@ -34,6 +34,7 @@ from lva import (
     PluginResponse,
     pluginHTTPResponse,
 )
+from lva import Metric as PluginMetric
 
 #: Upper bounds of the buckets of `requests`, in seconds, as documented.
 BUCKETS: Final = (
@@ -211,6 +212,8 @@ METRICS: Final = (
         "1 for the state of the circuit, 0 for all others; open: delivery is paused.",
     ),
 )
+#: Names that are the service's own.
+_OWN: Final = {family.name for family in METRICS}
 #: Labels that have a meaning already.
 _TAKEN: Final = {
     *(label for family in METRICS for label in family.labels),
@@ -233,6 +236,14 @@ class Config(BaseModel):
         le=100_000,
         description="Most combinations of labels of requests, and of errors; those that come later are"
         " counted together, under other.",
+    )
+
+    max_plugin_series: int = Field(
+        10_000,
+        ge=1,
+        le=1_000_000,
+        description="Most series of the metrics that one plugin measures itself; the others are left out, and"
+        " the log says so.",
     )
 
     @field_validator("extra_labels")
@@ -266,6 +277,9 @@ class Prometheus(BaseEventPlugin, BaseBackgroundPlugin):
         self._registry = CollectorRegistry()
         labels = self.config.extra_labels
         self._registry.register(ServiceCollector(self._snapshot, labels))
+        self._registry.register(
+            PluginCollector(self._measured, labels, self.config.max_plugin_series, self.logger)
+        )
         if self.config.process:
             self._registry.register(ProcessCollectors(labels, self.logger))
 
@@ -306,6 +320,10 @@ class Prometheus(BaseEventPlugin, BaseBackgroundPlugin):
         return trio.from_thread.run_sync(
             lambda: ScrapeSnapshot(self._tally.copy(), self.app.plugins())
         )
+
+    def _measured(self) -> Mapping[str, Sequence[PluginMetric]]:
+        """Take what plugins measure. Called in the worker thread that renders."""
+        return self.app.metrics()
 
 
 class Durations:
@@ -507,6 +525,73 @@ class _Samples:
             self.add_histogram(name, labels, seen["bounds"], seen["counts"], seen["sum"])
         self.add("lva_plugin_spool_bytes", labels, delivery["spool_bytes"])
         self.add_states("lva_plugin_circuit", labels, CIRCUIT_STATES, delivery["circuit"])
+
+
+class PluginCollector:
+    """Makes the samples of what plugins measure themselves; each has the label ``plugin``.
+
+    Args:
+        take: Called for each scrape; returns the metrics by plugin.
+        extra_labels: Added to every sample.
+        limit: Most samples of one plugin.
+        logger: Is told, once, of what is left out.
+    """
+
+    def __init__(
+        self,
+        take: Callable[[], Mapping[str, Sequence[PluginMetric]]],
+        extra_labels: Mapping[str, str],
+        limit: int,
+        logger: logging.Logger,
+    ) -> None:
+        self._take = take
+        self._extra_labels = extra_labels
+        self._limit = limit
+        self._logger = logger
+        self._left_out: set[str] = set()
+
+    def describe(self) -> list[Metric]:
+        """Tell nothing: names come and go with the plugins."""
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        """Return all metrics as they are now."""
+        families: dict[str, tuple[PluginMetric, Any]] = {}
+        for plugin, metrics in self._take().items():
+            room = self._limit
+            for metric in metrics:
+                family = self._family(plugin, metric, families)
+                if family is None:
+                    continue
+                if len(metric.samples) > room:
+                    self._leave_out(plugin, f"{metric.name}: more than {self._limit} series")
+                for values, value in metric.samples[:room]:
+                    labels = (plugin, *(text[:LONGEST_VALUE] for text in values))
+                    family.add_metric((*labels, *self._extra_labels.values()), value)
+                room -= min(room, len(metric.samples))
+        return [family for _, family in families.values()]
+
+    def _family(
+        self, plugin: str, metric: PluginMetric, families: dict[str, tuple[PluginMetric, Any]]
+    ) -> Any:
+        """Return the client library's object for a metric; None if its name is another one's."""
+        first, family = families.get(metric.name, (metric, None))
+        if family is None:
+            labels = (*_PLUGIN, *metric.labels, *self._extra_labels)
+            if metric.name in _OWN or len(set(labels)) < len(labels):
+                return self._leave_out(plugin, f"{metric.name}: the name, or a label, is taken")
+            family = _TYPES[metric.kind](metric.name, metric.meaning, labels=labels)
+            families[metric.name] = metric, family
+        elif (first.kind, *first.labels) != (metric.kind, *metric.labels):
+            return self._leave_out(
+                plugin, f"{metric.name}: another plugin has it with other labels"
+            )
+        return family
+
+    def _leave_out(self, plugin: str, why: str) -> None:
+        if (said := f"{plugin}: {why}") not in self._left_out:
+            self._left_out.add(said)
+            self._logger.warning("of /metrics is left out what plugin %s", said)
 
 
 class ProcessCollectors:

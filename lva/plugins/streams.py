@@ -43,6 +43,7 @@ from lva.video.definition import StreamDefinition
 from lva.video.feed import CONSOLE, Feed, TooManyReadersError
 from lva.video.forks import ForkServer
 from lva.video.kept import MOST_PICTURES, MOST_PICTURES_OF_ONE, Pictures
+from lva.video.metrics import metrics_of
 from lva.video.previews import EDGE, QUALITY, TooManyKindsError
 from lva.video.process import worker_spec
 from lva.video.publishing import event_of, point_of_event, points_of_change
@@ -127,6 +128,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
             config.max_streams,
         )
         self._feed = Feed(self._streams.all)
+        self.app.addMetrics(lambda: metrics_of(self._table.all()))
         self.addRoute(base, self.listing, {"get"})
         self.addRoute(base, self.create, {"post"})
         self.addRoute(f"{base}/live", self.live)

@@ -24,6 +24,7 @@ AFTER_SIGTERM: Final = 1.0
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 #: Bytes that are read at once.
 _PIECE: Final = 16 * 1024
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 def worker_spec(plugin: AnalyticsInfo, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,6 +75,8 @@ class WorkerProcess:
         self._connection = connection
         self._analytics = analytics
         self._sending = trio.Lock()
+        self._cpu = 0.0
+        self._stat = os.open(f"/proc/{child.pid}/stat", os.O_RDONLY)
         self._statm = os.open(f"/proc/{child.pid}/statm", os.O_RDONLY)  # read often: see `memory`
         self._received = bytearray()
 
@@ -99,6 +102,13 @@ class WorkerProcess:
         if len(self._analytics) == 1:
             return self._analytics[0]
         return self._analytics[self.board["step_analytics"]] if self.board["step"] else None
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time that it has used; once it has gone, what was last read."""
+        with suppress(OSError):
+            fields = os.pread(self._stat, 1024, 0).rpartition(b")")[2].split()
+            self._cpu = (int(fields[11]) + int(fields[12])) / _TICKS
+        return self._cpu
 
     def step(self) -> tuple[str, str] | None:
         """Return the analytics plugin that it is in, or was in when it died, and where; None if in none."""
@@ -183,6 +193,8 @@ class WorkerProcess:
         self.printed.close()
         os.close(self._child.pidfd)
         os.close(self._statm)
+        os.close(self._stat)
+        self._stat = -1
 
 
 @asynccontextmanager

@@ -74,6 +74,7 @@ class Stream:
     Attributes:
         ledger: The account of its frames.
         freshness: How many a second there are now, and how old the newest is.
+        cpu_seconds: Processor time of all of its workers.
         log: Its changes, oldest first.
         events: The newest events, oldest first, and their pictures.
         event_count: How many there were.
@@ -99,6 +100,8 @@ class Stream:
         self.change: StreamChange | None = None
         self.ledger: FrameLedger = FrameLedger()
         self.freshness: Freshness = Freshness()
+        self.cpu_seconds: float = 0.0
+        self._cpu_before = 0.0
         self.log: deque[dict[str, Any]] = deque(maxlen=LOG_LENGTH)
         self.events: KeptEvents = KeptEvents(services.pictures)
         self.event_count: int = 0
@@ -134,6 +137,12 @@ class Stream:
     def look(self, worker: WorkerProcess) -> None:
         """Note how many frames there are now; to be called from time to time while a worker works."""
         self.freshness.note(self.ledger.decoded, worker.board["last_frame"])
+        self.cpu_seconds = self._cpu_before + worker.cpu_seconds()
+
+    def rest(self) -> None:
+        """Note that its worker has ended."""
+        self.freshness.pause()
+        self._cpu_before = self.cpu_seconds
 
     def see(self, message: Mapping[str, Any], image: bytes) -> None:
         """Take an event that the worker sent.

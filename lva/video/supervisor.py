@@ -100,7 +100,7 @@ class Supervisor:
             stream.previews.forget()
             if worker is not None:
                 stream.look(worker)
-                stream.freshness.pause()
+                stream.rest()
                 stream.ledger.end()
                 stream.services.ends[worker.rung or "by itself"] += 1
                 worker.board.close()

@@ -31,7 +31,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 from werkzeug.datastructures import Headers, MultiDict
 
-from lva import MonitoringPoint
+from lva import Metric, MonitoringPoint
 from lva.errors import ConfigurationError
 from lva.host.delivery import ledger
 from lva.host.delivery.circuit import Circuit
@@ -744,3 +744,38 @@ def test_a_real_prometheus_scrapes_it(service: ServiceProcess, tmp_path: Path) -
     for family in prometheus.METRICS:
         suffixes = ("_bucket", "_sum", "_count") if family.type == "histogram" else ("",)
         assert {family.name + suffix for suffix in suffixes} <= names
+
+
+# What plugins measure themselves
+
+
+def test_what_plugins_measure_is_there_within_bounds(caplog: pytest.LogCaptureFixture) -> None:
+    """The kind: names that are taken, labels that differ, and series without number."""
+    level = Metric("level", "gauge", "How high.", ["tank"], [(("a",), 1.0), (("b" * 500,), 2.0)])
+    measured = {
+        "one": [
+            level,
+            Metric("lva_plugin_tasks", "gauge", "Not its own."),
+            Metric("twice", "gauge", "A label that is added.", ["plugin"], [(("x",), 1)]),
+        ],
+        "two": [level, Metric("level", "gauge", "Other labels.", ["pipe"], [(("a",), 3)])],
+        "many": [Metric("n_total", "counter", "Many.", ["n"], [((str(n),), n) for n in range(9)])],
+    }
+    collector = prometheus.PluginCollector(
+        lambda: measured, {"site": "north"}, 5, logging.getLogger("lva.plugin.prometheus")
+    )
+    for _ in range(2):
+        found = {family.name: family for family in collector.collect()}
+    assert set(found) == {"level", "n"}
+    samples = [(sample.labels, sample.value) for sample in found["level"].samples]
+    assert samples[0] == ({"plugin": "one", "tank": "a", "site": "north"}, 1.0)
+    assert [labels["plugin"] for labels, _ in samples] == ["one", "one", "two", "two"]
+    assert max(len(labels["tank"]) for labels, _ in samples) == prometheus.LONGEST_VALUE
+    assert len(found["n"].samples) == 5
+    said = [record.getMessage().partition("plugin ")[2] for record in caplog.records]
+    assert said == [  # each once, however often it is scraped
+        "one: lva_plugin_tasks: the name, or a label, is taken",
+        "one: twice: the name, or a label, is taken",
+        "two: level: another plugin has it with other labels",
+        "many: n_total: more than 5 series",
+    ]

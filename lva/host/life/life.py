@@ -144,6 +144,7 @@ class PluginLife:
             why += f"; before, {self.record.last_error}"
         self.record.move(State.INITIALIZING, why)
         self.record.not_ready = None
+        self.record.metrics.clear()
         self._routes.mark_stale(self.owner)
         attempt = self._attempt = Attempt(self._means, self)
         try:

@@ -24,6 +24,7 @@ from lva.host.process.children import end_children
 from lva.host.process.starts import importing
 from lva.host.routing import Owner
 from lva.logs import plugin_logger
+from lva.metrics import ReadMetrics
 
 #: How many problems the receipt lists of one plugin: the newest.
 _PROBLEMS: Final = 20
@@ -46,6 +47,7 @@ class Record:
         history: The newest transitions of all its lives.
         not_ready: Why the plugin, which runs, says that the service is not ready.
         account: What the receipt tells of its work.
+        metrics: What reads its metrics.
         ending: What comes after the life that is now.
         lives: How many lives there have been, with this one.
         restarts: Attempts after the first, of all lives: what the host tried again by itself.
@@ -66,6 +68,7 @@ class Record:
         )
         self.not_ready: str | None = None
         self.account: dict[str, Any] = {}
+        self.metrics: list[ReadMetrics] = []
         self.ending: Ending = Ending.FOR_GOOD
         self.lives: int = 1
         self.restarts: int = 0

@@ -18,6 +18,7 @@ from lva.contract import AnalyticsInfo, PluginContext, Published, RouteHandler
 from lva.host.life.record import Record
 from lva.host.routing import RouteTable
 from lva.logs import own_logger
+from lva.metrics import Metric, ReadMetrics
 
 T = TypeVar("T")
 #: Largest JSON of what a plugin says for the receipt.
@@ -37,6 +38,7 @@ class Services:
         publish: `lva.host.delivery.publisher.Publisher.publish`: hands points to all plugins.
         describe: Describes all plugins.
         analytics: Returns the analytics plugins that are active.
+        metrics: Returns what plugins measure, by their names.
         settings: What plugins see of the service's settings.
         state_dir: Where spools and dead letters are.
         slow_start: After how many seconds a start is reported as slow.
@@ -47,6 +49,7 @@ class Services:
     publish: Publish
     describe: Describe
     analytics: Callable[[], list[AnalyticsInfo]]
+    metrics: Callable[[], dict[str, list[Metric]]]
     settings: Mapping[str, Any]
     state_dir: Path
     slow_start: float
@@ -54,7 +57,7 @@ class Services:
 
 
 class TooLateError(RuntimeError):
-    """A route was to be added while the attempt ends."""
+    """A route, or what reads metrics, was to be added while the attempt ends."""
 
 
 class Door:
@@ -79,10 +82,14 @@ class Door:
 
     def check(self, path: str) -> None:
         """Refuse a route, unless the door is open. Any thread may call."""
+        self.check_open(f"addRoute({path!r})", "add routes")
+
+    def check_open(self, call: str, what: str) -> None:
+        """Refuse a call, unless the door is open. Any thread may call."""
         if not self.open:
             raise (TooLateError if self.too_late else RuntimeError)(
-                f"addRoute({path!r}): plugin {self._record.name!r} is {self._record.state.value.value};"
-                " add routes in initialize() or later, while it runs"
+                f"{call}: plugin {self._record.name!r} is {self._record.state.value.value};"
+                f" {what} in initialize() or later, while it runs"
             )
 
     def add(
@@ -91,6 +98,11 @@ class Door:
         """Add a route. In Trio's thread only."""
         self.check(path)
         self._routes.add(self._record.owner, path, handler, methods, view)
+
+    def add_metrics(self, read: ReadMetrics) -> None:
+        """Let a plugin's metrics be read. In Trio's thread only."""
+        self.check_open("addMetrics()", "add metrics")
+        self._record.metrics.append(read)
 
     def note_not_ready(self, reason: str | None) -> None:
         """Note why the plugin makes the service not ready. Any thread may call."""
@@ -153,6 +165,14 @@ class PluginView:
     def forReceipt(self, account: Mapping[str, Any]) -> None:
         """See `lva.contract.PluginApp.forReceipt`."""
         self._door.note_account(account)
+
+    def addMetrics(self, read: ReadMetrics) -> None:
+        """See `lva.contract.PluginApp.addMetrics`."""
+        self._in_trio(partial(self._door.add_metrics, read))
+
+    def metrics(self) -> dict[str, list[Metric]]:
+        """See `lva.contract.PluginApp.metrics`."""
+        return self._in_trio(self._services.metrics)
 
     def analytics(self) -> list[AnalyticsInfo]:
         """See `lva.contract.PluginApp.analytics`."""

@@ -1166,7 +1166,7 @@ async def test_a_turn_that_comes_together_with_the_stop_is_not_taken(autojump_cl
 
     async with trio.open_nursery() as nursery:
         services = Services(
-            RouteTable(), lambda *_: True, list, list, {}, Path(), 2.0, StubRandom()
+            RouteTable(), lambda *_: True, list, list, dict, {}, Path(), 2.0, StubRandom()
         )
         record = Record("q", Deliveries("q", without_a_host(), Path()))
         loaded, runtime = loaded_plugin("q", BackgroundOnly), TrioRuntime("q", nursery)
