@@ -388,14 +388,23 @@ async def test_a_backlog_is_read_no_faster_than_max_rate(tmp_path, redis):
         await clean_end(host)
 
 
-async def test_what_a_dead_consumer_left_is_claimed(tmp_path, redis):
-    add(redis, numbered(30))
+async def test_what_a_dead_consumer_left_is_claimed(tmp_path, redis, nursery):
+    """Its entries only once they are idle; until the others are there, it is seen to work on them."""
+    theirs = add(redis, numbered(30))[:20]
     redis.client.xgroup_create("in", "lva", "0")
     redis.client.xreadgroup("lva", "dead", {"in": ">"}, count=20)
-    config = tables(redis, consume="in", claim_idle=0.4, batch=7, consumer="alive")
+    config = tables(redis, consume="in", claim_idle=1.0, batch=7, consumer="alive")
+
+    async def not_dead_yet():
+        while len(journal) < 10:
+            redis.client.xclaim("in", "lva", "dead", 0, theirs, justid=True)
+            await trio.sleep(0.05)
+
+    journal.clear()
+    nursery.start_soon(not_dead_yet)
     async with running_host(tmp_path, {"sink": SINK, NAME: None}, config) as host:
         await until(lambda: len(journal) >= 30)
-        assert received() == [*range(20, 30), *range(20)]  # theirs only once they were idle
+        assert received() == [*range(20, 30), *range(20)]
         await until(lambda: pending(redis) == 0)
         await clean_end(host)
 

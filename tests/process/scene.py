@@ -324,8 +324,9 @@ class Scene:
         ]
 
     def complaints_but_slowness(self, name: str) -> list[dict[str, Any]]:
-        """Return the complaints about a plugin, apart from a slow start: the machine may be busy."""
-        return [item for item in self.complaints(name) if " is slow" not in item["message"]]
+        """Return the complaints about a plugin, apart from those of its pace: the machine may be busy."""
+        pace = re.compile(r" is slow|^blocked the event loop for ")
+        return [item for item in self.complaints(name) if not pace.search(item["message"])]
 
     def play(self, answers: int = 20) -> Scene:
         """Let it all happen, and see to it that so many requests are answered meanwhile."""
