@@ -129,9 +129,9 @@ def test_a_wait_counts_by_how_long_it_held_things_up():
     assert lag.take() == pytest.approx({"loop_lag_max": 1.1, "loop_lag_mean": expected})
     assert lag.take() == {"loop_lag_max": 0.0, "loop_lag_mean": 0.0}
     # A process that was stopped for a year does not make up for it step by step.
-    begun = time.perf_counter()
+    begun = time.thread_time()
     assert lag.note(365 * 86_400) == 4 * 365 * 86_400 + 1
-    assert time.perf_counter() - begun < 0.1
+    assert time.thread_time() - begun < 0.5
 
 
 async def test_a_loop_that_is_held_up_shows_and_is_then_forgotten(tmp_path, autojump_clock):

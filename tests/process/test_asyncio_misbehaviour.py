@@ -398,8 +398,8 @@ def test_culprits_harm_only_themselves(
         pytest.importorskip("uvloop")
         style = ON_UVLOOP_STYLE
     # Where all of them end in time, they may take it: a busy machine is no fault of theirs.
-    patience = 1.5 if group in {"clean", "ended"} else 0.5
-    scene = Scene(tmp_path, GROUPS[group], style, url, patience=patience).play()
+    times = {"patience": 5.0, "limit": 30.0} if group in {"clean", "ended"} else {}
+    scene = Scene(tmp_path, GROUPS[group], style, url, **times).play()
     check_bystanders(scene, subtests)
     for how, place in scene.cases:
         with subtests.test(how=how, place=place):

@@ -277,13 +277,12 @@ async def test_a_flood_of_events_waits_in_its_worker(new_stream):
 
 
 @pytest.mark.parametrize("scheme", ["http", "rtsp"])
-async def test_a_silent_server_is_left_within_a_second_and_a_half(new_stream, server, scheme):
+async def test_a_silent_server_is_left_long_before_its_limit(new_stream, server, scheme):
     """The kind is a call that blocks inside FFmpeg while the stream is stopped."""
-    stream = new_stream(server.url("silent", scheme), timeout=30)
-    async with running(stream):
-        await until(lambda: stream.worker and stream.worker.board["reading_since"])
-        begun = trio.current_time()
-    assert trio.current_time() - begun < 2
+    stream = new_stream(server.url("silent", scheme), timeout=300)
+    with trio.fail_after(30):
+        async with running(stream):
+            await until(lambda: stream.worker and stream.worker.board["reading_since"])
 
 
 async def test_a_server_that_is_away_is_tried_again_more_and_more_slowly(new_stream):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -277,7 +276,8 @@ def can_tap(service: ServiceProcess) -> bool:
 def test_a_stop_ends_the_stream_and_waits_for_no_reader(tmp_path: Path) -> None:
     source = SOURCE.replace('{"n": n}', '{f"f{k}": "x" * 400 for k in range(20)}')
     write_plugin(tmp_path / "plugins", "source", source)
-    with ServiceProcess(tmp_path, ["source"]) as service:
+    # Requests in flight would have 30 s of it.
+    with ServiceProcess(tmp_path, ["source"], "shutdown_timeout = 100") as service:
         service.wait_until_ready()
         host, port = service.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as stalled:
@@ -288,10 +288,7 @@ def test_a_stop_ends_the_stream_and_waits_for_no_reader(tmp_path: Path) -> None:
                 # full: some eight megabytes.
                 while "left_out" not in next(lines):
                     pass
-                begun = time.monotonic()
                 service.signal()
                 *_, last = lines
                 assert last["end"] == "the service is stopping"
-            assert service.wait() == 0
-            # Requests in flight would have had 7.5 seconds.
-            assert time.monotonic() - begun < 3
+            assert service.wait(timeout=20) == 0
