@@ -398,7 +398,7 @@ def test_culprits_harm_only_themselves(
         pytest.importorskip("uvloop")
         style = ON_UVLOOP_STYLE
     # Where all of them end in time, they may take it: a busy machine is no fault of theirs.
-    times = {"patience": 5.0, "limit": 30.0} if group in {"clean", "ended"} else {}
+    times = {"patience": 1.5, "limit": 8.0} if group in {"clean", "ended"} else {}
     scene = Scene(tmp_path, GROUPS[group], style, url, **times).play()
     check_bystanders(scene, subtests)
     for how, place in scene.cases:

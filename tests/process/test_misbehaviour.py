@@ -143,7 +143,7 @@ def test_culprits_harm_only_themselves(
     tmp_path: Path, group: str, subtests: pytest.Subtests
 ) -> None:
     # Where all of them end in time, they may take it: a busy machine is no fault of theirs.
-    times = {"patience": 5.0, "limit": 30.0} if group == "clean" else {"patience": 0.3}
+    times = {"patience": 1.0, "limit": 6.0} if group == "clean" else {"patience": 0.3}
     scene = Scene(tmp_path, GROUPS[group], STYLE, **times).play()
     check_bystanders(scene, subtests)
     for how, place in scene.cases:
