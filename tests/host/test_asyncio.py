@@ -1637,7 +1637,7 @@ HELD = """
 
         async def start(self):
             tell("held")
-            free.wait(60)
+            free.wait(30)
 
         def held(self, request):
             return "free again"
