@@ -246,6 +246,8 @@ class Service:
             self.terminator.kill_after(
                 settings.shutdown_timeout, EXIT_KILLED, "the stop took longer than shutdown_timeout"
             )
+        if self._requests is not None:
+            self._requests.publish_points()  # those who take them are about to stop
         host.stop.request(self.shutdown.reason, deadline - settings.shutdown_timeout * _RESERVE)
         await host.stopped.wait()
         receipt = host.receipt

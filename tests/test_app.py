@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
+from lva import BaseEventPlugin, MonitoringPoint
 from lva.app import Service
 from lva.errors import ConfigurationError
 from lva.host.receipt import EXIT_CONFIGURATION, EXIT_KILLED
-from tests.support import ServiceProcess, host_settings, write_plugin
+from tests.support import ServiceProcess, host_settings, loaded_plugin, write_plugin
 
 
 async def started(service: Service) -> list[dict[str, Any]]:
@@ -49,6 +51,61 @@ async def test_the_switch_interval_is_put_back(tmp_path: Path) -> None:
         assert sys.getswitchinterval() == pytest.approx(0.004)
     finally:
         sys.setswitchinterval(before)
+
+
+async def test_the_points_of_the_last_requests_are_delivered(
+    tmp_path: Path, autojump_clock: Any
+) -> None:
+    """Kind: what waits for company when the service stops."""
+    got: list[str] = []
+
+    class Sink(BaseEventPlugin):
+        eventName = "monitoring_event"
+
+        async def handleEvent(self, points: list[MonitoringPoint], logger: Any) -> None:
+            got.extend(point.tags["route"] for point in points)
+
+    service = Service(host_settings(tmp_path, []), [loaded_plugin("sink", Sink)])
+    service.served, service.deadline = True, trio.current_time() + 10
+    service.stop_wanted.set()
+    lifespan = iter(["startup", "shutdown"])
+
+    async def receive() -> dict[str, Any]:
+        message = next(lifespan)
+        if message == "shutdown":
+            nursery.start_soon(ask, "/readyz", [(b"content-length", b"1")])  # which does not come
+            await trio.testing.wait_all_tasks_blocked()
+            await ask("/livez", [])
+        return {"type": f"lifespan.{message}"}
+
+    async def ask(path: str, headers: list[tuple[bytes, bytes]]) -> None:
+        answered = trio.Event()
+
+        async def send(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.body" and not headers:
+                answered.set()
+
+        async def receive() -> dict[str, Any]:
+            await answered.wait()
+            return {"type": "http.disconnect"}
+
+        await service(
+            {
+                "type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "headers": headers,
+                "query_string": b"", "http_version": "1.1", "scheme": "http", "root_path": "",
+                "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2), "state": {}, "extensions": {},
+            },
+            receive,
+            send,
+        )  # fmt: skip
+
+    async def send(message: dict[str, Any]) -> None:
+        pass
+
+    async with trio.open_nursery() as nursery:
+        await service({"type": "lifespan"}, receive, send)
+        nursery.cancel_scope.cancel()
+    assert "GET:/livez" in got
 
 
 @pytest.mark.parametrize(

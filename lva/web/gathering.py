@@ -35,7 +35,7 @@ class Gathering:
         """Take points; publish them at once, with those that gathered, unless more are to come."""
         self._points += points
         if not more_to_come or len(self._points) >= GATHER_COUNT:
-            self._publish_all()
+            self.publish_all()
         elif not self._waiting:
             self._waiting = True
             self._nursery.start_soon(self._publish_later, name="points of requests")
@@ -45,9 +45,10 @@ class Gathering:
             await trio.sleep(GATHER_TIME)
         finally:
             self._waiting = False
-            self._publish_all()
+            self.publish_all()
 
-    def _publish_all(self) -> None:
+    def publish_all(self) -> None:
+        """Publish what has gathered so far."""
         points, self._points = self._points, []
         if points:
             self._publish("monitoring_event", points)

@@ -125,6 +125,10 @@ class Requests:
                 if not exchange.done.is_set():
                     exchange.leave_behind()
 
+    def publish_points(self) -> None:
+        """Publish the points of all requests that have ended: some may be waiting for others."""
+        self._gathering.publish_all()
+
     def _collect(self, points: list[MonitoringPoint]) -> None:
         self._gathering.add(points, more_to_come=self.in_flight > 1)
 
