@@ -13,6 +13,7 @@ import ssl
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Annotated, Any, ClassVar
@@ -65,6 +66,12 @@ class Config(BaseModel):
     drain: float = Field(
         3.0, ge=0, description="Limit on sending what waits at the stop; less than close_timeout."
     )
+    max_connections: int = Field(
+        100,
+        ge=2,
+        le=10_000,
+        description="Most requests at once; a fifth of them to receivers whose last one failed.",
+    )
     hosts: list[str] = Field(
         [],
         description="Patterns (* ? [abc]) of hosts that events may go to; any, if there is none.",
@@ -72,6 +79,23 @@ class Config(BaseModel):
     ca_file: Annotated[FilePath | None, BeforeValidator(absolute)] = Field(
         None, description="Certificates (PEM) to trust instead of the public authorities'."
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What all targets send with.
+
+    Attributes:
+        client: Posts.
+        well: Limits requests to receivers that took the last one.
+        ill: Limits requests to the others, which so cannot keep all connections.
+        threads: Limits threads in which JSON is made of large events.
+    """
+
+    client: httpx.AsyncClient
+    well: trio.CapacityLimiter
+    ill: trio.CapacityLimiter
+    threads: trio.CapacityLimiter
 
 
 class Callbacks(BaseEventPlugin, BaseBackgroundPlugin):
@@ -84,7 +108,7 @@ class Callbacks(BaseEventPlugin, BaseBackgroundPlugin):
 
     def __init__(self, app: PluginApp) -> None:
         super().__init__(app)
-        self._client: httpx.AsyncClient | None = None
+        self._means: Means | None = None
         self._targets: dict[tuple[str, int], Target] = {}
         self._leaving: set[Target] = (
             set()
@@ -94,8 +118,10 @@ class Callbacks(BaseEventPlugin, BaseBackgroundPlugin):
 
     async def initialize(self) -> None:
         # In a thread, because reading certificates takes a while.
-        self._client = await trio.to_thread.run_sync(connect, self.config)
-        self._threads = trio.CapacityLimiter(2)  # no other plugin's threads
+        client = await trio.to_thread.run_sync(connect, self.config)
+        ill = max(1, self.config.max_connections // 5)
+        limits = (self.config.max_connections - ill, ill, 2)
+        self._means = Means(client, *map(trio.CapacityLimiter, limits))
         self.addRoute(f"/{self.app.name}", self.listing)
 
     async def start(self) -> None:
@@ -120,16 +146,16 @@ class Callbacks(BaseEventPlugin, BaseBackgroundPlugin):
         """Send what waits, as far as there is time; what is left is dropped."""
         self._sending = False
         targets = [*self._targets.values(), *self._leaving]
-        if self._client is None:
+        if self._means is None:
             return
         try:
             with trio.move_on_after(self.config.drain):
                 async with trio.open_nursery() as nursery:
                     for target in targets:
-                        nursery.start_soon(target.drain, self._client)
+                        nursery.start_soon(target.drain, self._means)
         finally:
             self._tell_dropped()
-            client, self._client = self._client, None
+            client, self._means = self._means.client, None
             await client.aclose()
 
     def _target(self, event: Event, number: int, callback: Callback) -> Target:
@@ -141,17 +167,15 @@ class Callbacks(BaseEventPlugin, BaseBackgroundPlugin):
                 target.leaves = True
                 target.wake()
                 self._leaving.add(target)
-            target = self._targets[key] = Target(
-                *key, callback, self.config, self.logger, self._threads
-            )
+            target = self._targets[key] = Target(*key, callback, self.config, self.logger)
             if self._sending:
                 self._begin(target)
         target.stream = event.stream
         return target
 
     def _begin(self, target: Target) -> None:
-        assert self._client is not None
-        self.nursery.start_soon(target.run, self._client, name=target.what)
+        assert self._means is not None
+        self.nursery.start_soon(target.run, self._means, name=target.what)
 
     def _keep_total(self) -> None:
         """Let those that have most drop their oldest, until all is within its bound."""
@@ -192,7 +216,6 @@ class Target:
         callback: It.
         config: The plugin's.
         logger: The plugin's.
-        threads: Limits those in which JSON is made of large events.
 
     Attributes:
         bytes: Those of the events that wait.
@@ -207,7 +230,6 @@ class Target:
         callback: Callback,
         config: Config,
         logger: logging.Logger,
-        threads: trio.CapacityLimiter,
     ) -> None:
         self.stream = ""
         self.callback = callback
@@ -218,7 +240,6 @@ class Target:
         self._number = number
         self._config = config
         self._logger = logger
-        self._threads = threads
         url = httpx.URL(callback.url.get_secret_value())
         params = {key: value.get_secret_value() for key, value in callback.params.items()}
         self._url = url.copy_merge_params(params) if params else url
@@ -275,20 +296,20 @@ class Target:
         """Have it look again what there is to do."""
         self._arrived.set()
 
-    async def run(self, client: httpx.AsyncClient) -> None:
+    async def run(self, means: Means) -> None:
         """Send what comes, until it leaves; cancelled, an event that is being sent waits again."""
         while not (self.leaves and self.idle):
             if not self._waiting:
                 self._arrived = trio.Event()
                 await self._arrived.wait()
                 continue
-            if not await self._send_next(client):
+            if not await self._send_next(means):
                 await self._back_off()
 
-    async def drain(self, client: httpx.AsyncClient) -> None:
+    async def drain(self, means: Means) -> None:
         """Send what waits while the receiver takes it; cancelled or refused, the rest is dropped."""
         try:
-            while self._waiting and await self._send_next(client):
+            while self._waiting and await self._send_next(means):
                 pass
         finally:
             while self._waiting:
@@ -302,7 +323,7 @@ class Target:
         await trio.sleep_until(self._next_at)
         self._next_at = None
 
-    async def _send_next(self, client: httpx.AsyncClient) -> bool:
+    async def _send_next(self, means: Means) -> bool:
         """Send the oldest event; return whether the receiver can take another."""
         event, since = self._waiting.popleft()
         self.bytes -= event.size
@@ -311,7 +332,8 @@ class Target:
             return True
         self._current = (event, since)
         try:
-            await self._send(client, event)
+            async with means.ill if self._failures else means.well:
+                await self._send(means, event)
         except PermanentDeliveryError as error:
             self._current = None
             self._drop(REJECTED)
@@ -347,29 +369,31 @@ class Target:
     def _note(self, why: str) -> None:
         self._last_error = (time.time(), why)
 
-    async def _send(self, client: httpx.AsyncClient, event: Event) -> None:
+    async def _send(self, means: Means, event: Event) -> None:
         """Post an event; without its picture if that is too large.
 
         Raises:
             RetryLaterError: The receiver cannot be reached, or cannot take it now.
             PermanentDeliveryError: It refuses the event.
         """
-        status = await self._post(client, event)
+        status = await self._post(means, event)
         if status == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
             bare = without_picture(event)
             self._counts["pictures_left_out"] += bare is not event
-            if bare is event or await self._post(client, bare) == status:
+            if bare is event or await self._post(means, bare) == status:
                 raise PermanentDeliveryError(f"{origin(self._url)} responded with {status}")
 
-    async def _post(self, client: httpx.AsyncClient, event: Event) -> int:
+    async def _post(self, means: Means, event: Event) -> int:
         """Post an event; return 413, or a status of success."""
         receiver = origin(self._url)
-        body = await self._document_of(event)
+        body = await document_of(event, means.threads)
         headers = {"Content-Type": "application/json", **self._headers}
         try:
             with trio.fail_after(self._config.timeout):
-                request = client.build_request("POST", self._url, content=body, headers=headers)
-                reply = await client.send(request, stream=True)
+                request = means.client.build_request(
+                    "POST", self._url, content=body, headers=headers
+                )
+                reply = await means.client.send(request, stream=True)
                 with trio.CancelScope(shield=True):  # what was taken is not sent again for its text
                     text = one_line(
                         (await beginning(reply, READ_BYTES, READ_SECONDS)).decode(errors="replace")
@@ -390,14 +414,6 @@ class Target:
         if remark is None:
             raise PermanentDeliveryError(why)
         raise RetryLaterError(why + remark, after=retry_after(reply.headers))
-
-    async def _document_of(self, event: Event) -> bytes:
-        """Return an event as JSON."""
-        if event.size > LARGE:
-            return await trio.to_thread.run_sync(
-                lambda: to_json(event.as_dict()), limiter=self._threads
-            )
-        return to_json(event.as_dict())
 
     def status(self) -> dict[str, Any]:
         """Return how it is, without secrets."""
@@ -424,9 +440,9 @@ class Target:
 
 
 def connect(config: Config) -> httpx.AsyncClient:
-    """Return a client that follows no redirects, and has no proxies, cookies or limit of connections.
+    """Return a client that follows no redirects, and has no proxies, cookies or limit of its own.
 
-    For a worker thread. A limit would let receivers that hang keep others waiting.
+    For a worker thread.
     """
     verify: ssl.SSLContext | bool = True
     if config.ca_file is not None:
@@ -444,3 +460,10 @@ def connect(config: Config) -> httpx.AsyncClient:
 def without_picture(event: Event) -> Event:
     """Return an event without its picture, if it has one."""
     return event.without_picture() if isinstance(event, StreamAnalyticsEvent) else event
+
+
+async def document_of(event: Event, threads: trio.CapacityLimiter) -> bytes:
+    """Return an event as JSON."""
+    if event.size > LARGE:
+        return await trio.to_thread.run_sync(lambda: to_json(event.as_dict()), limiter=threads)
+    return to_json(event.as_dict())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +136,22 @@ async def test_a_dead_callback_costs_no_other_one_anything(tmp_path, caplog):
     assert "events for callbacks were dropped: " in caplog.text
     assert "(shutdown)" in caplog.text
     assert SECRET not in caplog.text + str(first) + str(second)
+
+
+async def test_many_that_hang_do_not_keep_the_connections(tmp_path):
+    """Kind: receivers that hang have a few connections, and others the rest, however many hang."""
+    config = {"max_connections": 5, "timeout": 0.1, "max_delay": 0.01, "drain": 0}
+    with receiving() as live, silent() as hangs, ExitStack() as stack:
+        stack.enter_context(callbacks_of("7a", *[callback(hangs)] * 9, callback(live.url)))
+        async with running_callbacks(tmp_path, **config) as host:
+            publish(host, seen(0))
+            means = host.plugin("callbacks")._means
+            await until(lambda: live.requests and not means.well.borrowed_tokens)
+            for n in range(1, 10):
+                publish(host, seen(n))
+                await until(lambda: len(live.requests) == n + 1)  # noqa: B023 - awaited here
+                assert means.ill.borrowed_tokens <= 1
+    assert numbers(live) == [*range(10)]
 
 
 async def test_what_a_receiver_says_decides(tmp_path, caplog):
