@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final
 
+import psutil
 import pytest
 
 from lva.video.codes import SLOW
@@ -178,3 +179,25 @@ def test_all_faults_over_all_ways(tmp_path):
         show(service.wait_until_ready(), [*FAILS, *GOES_ON])
         assert service.stop() == 0
         assert service.receipt_of("streams")["leaked_processes"] == []
+
+
+@pytest.mark.soak
+def test_cameras_that_cannot_be_reached_use_no_processor(tmp_path):
+    """The kind is a retry without a pause, and a worker that spins while it waits."""
+    with ServiceProcess(tmp_path, ["streams"]) as service, faulty_source() as source:
+        service.wait_until_ready()
+        cases = [
+            ("rtsp", "closes"),
+            ("rtsp", "missing"),
+            ("rtsp", "silent"),
+            ("ts", "silent"),
+            ("ts", "missing"),
+        ]
+        scene = Scene(service, source, cases)
+        service.wait_until(lambda: all(map(scene.codes, cases)))
+        service_process = psutil.Process(service.process.pid)
+        watched = [service_process, *service_process.children(recursive=True)]
+        before = {each.pid: sum(each.cpu_times()[:2]) for each in watched}
+        time.sleep(5)
+        used = sum(sum(each.cpu_times()[:2]) - before[each.pid] for each in watched)
+        assert used < 0.5, f"{used} s in 5 s"

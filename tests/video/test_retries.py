@@ -13,6 +13,7 @@ from lva.video.definition import StreamDefinition
 from lva.video.retries import Retries
 from lva.video.source import parse_source
 from lva.video.stream import Stream, StreamServices
+from lva.video.streams import BURST, SPACING, Pace
 
 
 class Ignored:
@@ -117,3 +118,25 @@ async def test_autorestart_counts_until_a_success_has_lasted(autojump_clock):
             await trio.sleep(11)
     assert retries.used_up("timeout") == "failure"
     assert not await retries.restart()
+
+
+async def test_fifty_cameras_that_come_back_do_not_connect_at_once(autojump_clock):
+    """The kind is a power cut: all fail in the same moment, and would be tried again in the same."""
+    pace, connected = Pace(), []
+
+    async def camera(seed: int) -> None:
+        retries, stream = new_retries()
+        object.__setattr__(stream.services, "rng", random.Random(seed))
+        for _ in range(4):
+            assert retries.used_up("connection_failed") is None
+            await retries.wait("connection_failed", "no route")
+            await pace()
+            connected.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        for seed in range(50):
+            nursery.start_soon(camera, seed)
+    begun = sorted(connected)
+    assert len(begun) == 200
+    most = max(sum(1 for time in begun if at <= time < at + 1) for at in begun)
+    assert most <= BURST + 1 / SPACING + 1
