@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import FunctionType
 from typing import Final
 
 from lva.check.analytics import (
@@ -38,7 +38,7 @@ from lva.host.routing import VERBS
 _BASES: Final = {"": object, "event": BaseEventPlugin, "background": BaseBackgroundPlugin}
 
 
-def loaded_problems(classes: Iterable[type], modules: Iterable[ModuleType]) -> Iterator[Problem]:
+def loaded_problems(classes: Iterable[type], own: Iterable[type]) -> Iterator[Problem]:
     """Yield what is wrong with the methods that the host would call.
 
     A plain `def` that must be a coroutine, a signature that cannot be called, an `__init__` that leaves out
@@ -46,11 +46,11 @@ def loaded_problems(classes: Iterable[type], modules: Iterable[ModuleType]) -> I
 
     Args:
         classes: The plugin's concrete classes.
-        modules: Its modules; their handler classes are looked at too.
+        own: All classes that its modules define; handler classes are looked at too.
     """
     classes = [*classes]
     suspects = [(function, name, _problems) for function, name in _of_plugins(classes)]
-    suspects += [(function, name, _problems) for function, name in _of_handlers(modules)]
+    suspects += [(function, name, _problems) for function, name in _of_handlers(own)]
     suspects += [(function, name, _analytics_problems) for function, name in _of_analytics(classes)]
     sources: dict[str, PluginSource | None] = {}
     for function, name, judge in dict.fromkeys(suspects):
@@ -115,18 +115,14 @@ def _of_plugins(classes: Iterable[type]) -> Iterator[tuple[FunctionType, str]]:
                 yield function, "__init__"
 
 
-def _of_handlers(modules: Iterable[ModuleType]) -> Iterator[tuple[FunctionType, str]]:
-    for module in modules:
-        for cls in [*vars(module).values()]:
-            if (
-                inspect.isclass(cls)
-                and cls.__module__ == module.__name__
-                and issubclass(cls, BaseBackgroundHandler)
-            ):
-                for name in map(str.lower, VERBS):
-                    function, bound = _own(cls, name)
-                    if function is not None and not _takes(function, bound + 1):
-                        yield function, name
+def _of_handlers(classes: Iterable[type]) -> Iterator[tuple[FunctionType, str]]:
+    for cls in classes:
+        if not issubclass(cls, BaseBackgroundHandler):
+            continue
+        for name in map(str.lower, VERBS):
+            function, bound = _own(cls, name)
+            if function is not None and not _takes(function, bound + 1):
+                yield function, name
 
 
 def _own(cls: type, name: str) -> tuple[FunctionType | None, int]:

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 
 from lva.check.analytics import ANALYTICS_METHODS, async_text
 from lva.contract import BaseAnalyticsPlugin
 from lva.errors import Problem, listing
-from lva.host.loading.classes import defined
 from lva.host.loading.configuration import PluginClass, place_of
 
 
 def analytics_class(
-    own: Sequence[ModuleType],
+    own: Iterable[type],
     path: Path,
     others: Sequence[PluginClass],
     problems: list[Problem],
 ) -> type[BaseAnalyticsPlugin] | None:
-    """Return the analytics class that these modules define; None if they define none.
+    """Return which of a plugin's own classes is an analytics class; None if none is.
 
     Args:
-        own: A plugin's modules.
+        own: The classes that its modules define.
         path: Its file.
-        others: The classes of other kinds that they define; beside an analytics class there may be none.
+        others: The classes of other kinds among them; beside an analytics class there may be none.
         problems: Gets what is wrong, also that there is no plugin class at all.
     """
-    found: list[type[BaseAnalyticsPlugin]] = defined(own, BaseAnalyticsPlugin)
+    found = [cls for cls in own if issubclass(cls, BaseAnalyticsPlugin)]
     if not found:
         if not others and not problems:
             why = (

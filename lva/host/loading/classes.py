@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import inspect
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args
+from typing import get_args
 
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin, Plugin, RuntimeName
 from lva.errors import Problem, hint, listing
@@ -28,27 +28,26 @@ def collecting(problems: list[Problem]) -> Iterator[None]:
         problems += error.problems
 
 
-def defined(own: Sequence[ModuleType], *bases: type) -> list[Any]:
-    """Return the classes derived from one of `bases` that these modules define, each once, in their order."""
-    values = [(source, value) for source in own for value in list(vars(source).values())]
-    found = [
-        value
-        for source, value in values
-        if inspect.isclass(value)
-        and value.__module__ == source.__name__
-        and issubclass(value, bases)
-    ]
-    return list(dict.fromkeys(found))
+def own_classes(modules: Iterable[ModuleType]) -> list[type]:
+    """Return the classes that these modules define, each once, in their order."""
+    found: dict[type, None] = {}
+    for module in modules:
+        for value in list(vars(module).values()):
+            if isinstance(value, type) and value.__module__ == module.__name__:
+                found[value] = None
+    return [*found]
 
 
 def plugin_classes(
-    own: Sequence[ModuleType], path: Path, problems: list[Problem]
+    own: Iterable[type], path: Path, problems: list[Problem]
 ) -> tuple[PluginClass, ...]:
-    """Return the concrete plugin classes that these modules define.
+    """Return those of a plugin's own classes that are concrete classes of event and background plugins.
 
     With them those that are abstract by mistake, so that the rest of them is looked at too.
     """
-    found: list[PluginClass] = defined(own, BaseEventPlugin, BaseBackgroundPlugin)
+    found: list[PluginClass] = [
+        cls for cls in own if issubclass(cls, BaseEventPlugin | BaseBackgroundPlugin)
+    ]
     meant = []
     for cls in found:
         before = len(problems)

@@ -30,6 +30,7 @@ from lva.host.loading.classes import (
     check_event_loop,
     check_events,
     collecting,
+    own_classes,
     plugin_classes,
     runtime_of,
 )
@@ -242,9 +243,12 @@ def load_plugin(
     with kept_by(name, state), imported(name), _signals_kept(path), _descriptors_kept(path):
         module = _import(finder, place)
     own = _own_modules(module)
-    classes = plugin_classes(own, path, problems)
-    analytics = analytics_class(own, path, classes, problems)
-    problems += loaded_problems([*classes, *([analytics] if analytics is not None else [])], own)
+    defined = own_classes(own)
+    classes = plugin_classes(defined, path, problems)
+    analytics = analytics_class(defined, path, classes, problems)
+    problems += loaded_problems(
+        [*classes, *([analytics] if analytics is not None else [])], defined
+    )
     table = table_of(name, settings)
     configs: Mapping[PluginClass, Any] = {}
     defaults: Mapping[str, Any] = {}
