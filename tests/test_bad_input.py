@@ -542,16 +542,16 @@ def within(body: str) -> str:
             for value, *said in (
                 ("'monitoring_evnt'", "unknown eventName 'monitoring_evnt'",
                  "did you mean 'monitoring_event'?"),
-                ("'sending_event'", "unknown eventName 'sending_event'", "available: monitoring_event"),
+                ("'sending_event'", "unknown eventName 'sending_event'", "available: analytics_event, monitoring_event, stream_event"),
                 ("'monitoring_evnt'", "unknown eventName", "did you mean 'monitoring_event'?"),
-                ("'zzz'", "unknown eventName 'zzz'", "available: monitoring_event"),
-                ("5", "unknown eventName 5", "available: monitoring_event"),
+                ("'zzz'", "unknown eventName 'zzz'", "available: analytics_event, monitoring_event, stream_event"),
+                ("5", "unknown eventName 5", "available: analytics_event, monitoring_event, stream_event"),
                 ("['monitoring_event']", "unknown eventName ['monitoring_event']", "available:"),
-                ("None", "sets no eventName", "available: monitoring_event"),
+                ("None", "sets no eventName", "available: analytics_event, monitoring_event, stream_event"),
             )
         ),
         broken(EVENT.replace("eventName", "eventname"), "class Cam sets no eventName",
-               "available: monitoring_event", id="no eventName"),
+               "available: analytics_event, monitoring_event, stream_event", id="no eventName"),
         # what the class says about itself
         broken(within("host_settings = {'batchsize': 1}"), "host_settings: batchsize: unknown key",
                "did you mean 'batch_size'?", id="host key"),

@@ -242,7 +242,10 @@ async def test_an_unknown_event_is_refused_with_a_hint(tmp_path, autojump_clock)
     async with running_host(tmp_path, {"sink": EVENT}) as host:
         with pytest.raises(ValueError, match="did you mean 'monitoring_event'"):
             host.host.publisher.publish("monitorin_event", numbered(1))
-        with pytest.raises(ValueError, match="unknown event 'x'; available: monitoring_event"):
+        with pytest.raises(
+            ValueError,
+            match="unknown event 'x'; available: analytics_event, monitoring_event, stream_event",
+        ):
             host.host.publisher.publish("x", [])
 
 
