@@ -21,6 +21,7 @@ from lva.host.loading.load import PluginFinder, load_plugins
 from lva.settings import ENV_PREFIX, Settings, load_settings
 from tests.support import ServiceProcess, write_plugin
 
+EVERY_EVENT = "available: analytics_event, monitoring_event, stream_event"
 SECRET = "hunter2hunter2"  # must be in no message
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -542,16 +543,16 @@ def within(body: str) -> str:
             for value, *said in (
                 ("'monitoring_evnt'", "unknown eventName 'monitoring_evnt'",
                  "did you mean 'monitoring_event'?"),
-                ("'sending_event'", "unknown eventName 'sending_event'", "available: analytics_event, monitoring_event, stream_event"),
+                ("'sending_event'", "unknown eventName 'sending_event'", EVERY_EVENT),
                 ("'monitoring_evnt'", "unknown eventName", "did you mean 'monitoring_event'?"),
-                ("'zzz'", "unknown eventName 'zzz'", "available: analytics_event, monitoring_event, stream_event"),
-                ("5", "unknown eventName 5", "available: analytics_event, monitoring_event, stream_event"),
+                ("'zzz'", "unknown eventName 'zzz'", EVERY_EVENT),
+                ("5", "unknown eventName 5", EVERY_EVENT),
                 ("['monitoring_event']", "unknown eventName ['monitoring_event']", "available:"),
-                ("None", "sets no eventName", "available: analytics_event, monitoring_event, stream_event"),
+                ("None", "sets no eventName", EVERY_EVENT),
             )
         ),
         broken(EVENT.replace("eventName", "eventname"), "class Cam sets no eventName",
-               "available: analytics_event, monitoring_event, stream_event", id="no eventName"),
+               EVERY_EVENT, id="no eventName"),
         # what the class says about itself
         broken(within("host_settings = {'batchsize': 1}"), "host_settings: batchsize: unknown key",
                "did you mean 'batch_size'?", id="host key"),
