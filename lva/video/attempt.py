@@ -148,8 +148,10 @@ class Attempt:
         """Count the end of a connection; return how the work has ended if there is not to be another."""
         if code == "timeout":
             self._stall.note_stall()
-        if code == "end_of_stream" and not self._stream.source.live:
-            return Ended(code, "the file's end", final=StreamState.DONE)
+        if not self._stream.source.live:
+            if code == "end_of_stream":
+                return Ended(code, "the file's end", final=StreamState.DONE)
+            return Ended(code, f"{reason}; a file is not tried again", final=StreamState.FAILURE)
         if (final := self._retries.used_up(code)) is not None:
             return Ended(code, f"{reason}; no attempt is left", final=final)
         return None

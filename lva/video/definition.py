@@ -163,7 +163,8 @@ class StreamDefinition(Strict):
     )
     eof_retry: Retry = Field(Retry(), description="After the end of a live source; a file is done.")
     decode_error_retry: Retry = Field(
-        default_factory=Retry, description="attempt_count and delay after any other failure."
+        default_factory=Retry,
+        description="The same after any other failure; for a file, only of its worker.",
     )
     autorestart: Annotated[Autorestart | None, BeforeValidator(_as_autorestart)] = Field(
         None,

@@ -21,7 +21,7 @@ from lva.video.keeper import Keeper
 from lva.video.source import Source, no_source
 from lva.video.store import StoredStream, StoreError, StreamStore
 from lva.video.stream import Stream, StreamServices
-from lva.video.supervisor import Supervisor
+from lva.video.tasks import StreamTasks
 from lva.wrong_keys import WrongKeysError, wrong_keys
 
 #: How long, in seconds, a change waits for those streams that are kept to be taken up.
@@ -61,7 +61,7 @@ class Streams:
         self, path: Path, admission: Admission, services: StreamServices, most: int = 100
     ) -> None:
         self._streams: dict[str, Stream] = {}
-        self._scopes: dict[str, tuple[trio.CancelScope, trio.Event]] = {}
+        self._tasks = StreamTasks(self._keep_end, services.logger)
         self._created: dict[str, float] = {}
         self._changing: dict[str, trio.Lock] = {}
         self._keeper = Keeper(StreamStore(path), services.logger, services.not_ready)
@@ -69,7 +69,6 @@ class Streams:
         self._services = services
         self._logger = services.logger
         self._most = most
-        self._nursery: trio.Nursery | None = None
         self._begun = trio.Event()
 
     async def run(self) -> None:
@@ -79,14 +78,14 @@ class Streams:
         """
         stored = await self._keeper.load()
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
+            self._tasks.begin_in(nursery)
             for row in stored:
                 self._take_up(row)
             self._begun.set()
             try:
                 await self._keeper.run()
             finally:
-                self._nursery = None
+                self._tasks.begin_in(None)
 
     def _take_up(self, row: StoredStream) -> None:
         try:
@@ -110,7 +109,7 @@ class Streams:
         else:
             again = "" if source.live else "; the file starts again"
             stream.move(StreamState.PENDING, f"the service was restarted{again}")
-            self._begin(stream)
+            self._tasks.begin(stream)
 
     def all(self) -> list[Stream]:
         """Return all streams, oldest first."""
@@ -164,7 +163,7 @@ class Streams:
                 self._forget(stream_id)
                 raise
             stream.move(StreamState.PENDING, "created")
-            self._begin(stream)
+            self._tasks.begin(stream)
         return stream
 
     async def replace(self, key: str, body: Any, versions: Container[int] | None = None) -> Stream:
@@ -203,10 +202,10 @@ class Streams:
                 stream.definition, stream.source = before
                 stream.version -= 1
                 raise
-            await self._end(stream)
+            await self._tasks.end(stream)
             if not stopped:
                 stream.move(StreamState.PENDING, f"version {stream.version}")
-                self._begin(stream)
+                self._tasks.begin(stream)
         return stream
 
     async def stop(self, key: str) -> Stream:
@@ -223,7 +222,7 @@ class Streams:
                 )
                 status = stream.state.value
                 raise RequestProblem(409, what, "stream_not_in_progress", stream_status=status)
-            await self._end(stream)
+            await self._tasks.end(stream)
             stream.move(StreamState.STOP, "stopped by a user")
             await self._keeper.save_now_or_later(self._row(stream))
         return stream
@@ -240,13 +239,13 @@ class Streams:
                 what = f"the stream is {stream.state.value}, not stopped"
                 status = stream.state.value
                 raise RequestProblem(409, what, "stream_not_stopped", stream_status=status)
-            await self._end(stream)
+            await self._tasks.end(stream)
             _, stream.source = self._admission.admit(stream.definition)
             stream.move(StreamState.PENDING, "resumed by a user")
             try:
                 await self._keeper.save_now_or_later(self._row(stream))
             finally:
-                self._begin(stream)
+                self._tasks.begin(stream)
         return stream
 
     async def remove(self, key: str) -> None:
@@ -257,7 +256,7 @@ class Streams:
             StoreError: It is still in the file; it is stopped.
         """
         async with self._change_of(key) as stream:
-            await self._end(stream)
+            await self._tasks.end(stream)
             try:
                 await self._keeper.delete(stream.id)
             except StoreError:
@@ -287,7 +286,7 @@ class Streams:
         """Let one change at a time be made to a stream, and each wholly: its client may go away meanwhile."""
         await self._until_begun()
         async with self._changing.setdefault(stream_id, trio.Lock()):
-            if self._nursery is None:
+            if not self._tasks.open:
                 self.check_known()
                 raise _unavailable("streams are being started or stopped; try again")
             with trio.CancelScope(shield=True):
@@ -303,26 +302,6 @@ class Streams:
         self._streams[stream_id] = stream
         return stream
 
-    def _begin(self, stream: Stream) -> None:
-        if self._nursery is None:
-            return  # the service stops; the stream is taken up when it starts again
-        scope, ended = self._scopes[stream.id] = trio.CancelScope(), trio.Event()
-        name = f"stream {stream.definition.name}"
-        self._nursery.start_soon(self._supervise, stream, scope, ended, name=name)
-
-    async def _supervise(self, stream: Stream, scope: trio.CancelScope, ended: trio.Event) -> None:
-        try:
-            with scope:
-                await Supervisor(stream).run()
-        except Exception:
-            self._logger.exception("stream %s: its supervisor failed", stream.definition.name)
-            stream.move(StreamState.FAILURE, "a fault of the service; its log says more")
-        finally:
-            del self._scopes[stream.id]
-            ended.set()
-        if not scope.cancelled_caught:
-            await self._keep_end(stream)
-
     async def _keep_end(self, stream: Stream) -> None:
         """Keep that a stream is done or has failed, unless it was changed meanwhile, or removed."""
         async with self._changing.setdefault(stream.id, trio.Lock()):
@@ -331,13 +310,6 @@ class Streams:
             elif stream.state in ENDED:
                 with suppress(StoreError):  # it is logged, and written later
                     await self._keeper.save_now_or_later(self._row(stream))
-
-    async def _end(self, stream: Stream) -> None:
-        """End the work on a stream; afterwards no process of it is left."""
-        if (running := self._scopes.get(stream.id)) is not None:
-            scope, ended = running
-            scope.cancel()
-            await ended.wait()
 
     def _row(self, stream: Stream, state: StreamState | None = None) -> StoredStream:
         return StoredStream(

@@ -32,7 +32,6 @@ class Supervisor:
         self._retries = Retries(stream)
         self._stall = StallLimit(stream.definition.timeout)
         self._crashes: dict[str, int] = {}
-        stream.set_aside.clear()
 
     async def run(self) -> None:
         """Work on the stream until it is done, or has failed and is not restarted.

@@ -201,6 +201,26 @@ async def test_a_file_is_looked_at_whole_and_is_done(new_stream, tmp_path):
     assert [event.frame for event in stream.events] == list(range(1, 49, 2))
 
 
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [(None, "not_found"), (b"no video " * 500, "invalid_data"), (b"", "invalid_data")],
+)
+async def test_a_file_that_cannot_be_read_has_failed_and_is_not_tried_again(
+    new_stream, tmp_path, content, code
+):
+    """The kind is a source that another attempt does not make better."""
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"")
+    stream = new_stream(str(path), {})
+    path.unlink() if content is None else path.write_bytes(content)
+    stream.move(stream.state, "created")
+    with trio.fail_after(20):
+        await Supervisor(stream).run()
+    assert states(stream) == ["pending", "failure"]
+    assert stream.change.code == code
+    assert "a file is not tried again" in stream.change.reason
+
+
 async def test_what_analytics_raise_costs_a_frame_or_the_plugin(new_stream, caplog):
     """The kind is an error of an analytics plugin in each of its methods, and results that are none."""
     stream = new_stream(

@@ -1,7 +1,7 @@
 """The table of streams where its file cannot be written, and where who asks goes away meanwhile."""
 
 import logging
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -162,6 +162,40 @@ async def test_what_is_taken_up_after_a_restart(tmp_path, changes, status, kept,
     }  # what is not understood is not lost
 
 
+async def test_there_are_no_more_streams_than_allowed(tmp_path):
+    path = tmp_path / "streams.sqlite3"
+    services = StreamServices(parameters, Listener(), logging.getLogger("lva.test"), trio.sleep)
+    streams = Streams(path, Admission(["test"], [], parameters), services, most=2)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(streams.run)
+        made = []
+
+        async def create():
+            with suppress(RequestProblem):
+                made.append(await streams.create(body()))
+
+        async with trio.open_nursery() as creating:
+            for _ in range(5):
+                creating.start_soon(create)
+        assert len(made) == len(streams.all()) == len(StreamStore(path).load()) == 2
+        with pytest.raises(RequestProblem, match="there are 2 streams") as refused:
+            await streams.create(body())
+        assert (refused.value.status, refused.value.error_code) == (409, "too_many_streams")
+        await streams.remove(made[0].id)
+        await streams.create(body())
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_stream_that_is_resumed_begins_with_all_its_plugins(tmp_path):
+    """The kind is a plugin that was set aside, and that its author has mended since."""
+    async with table(tmp_path / "streams.sqlite3", Listener()) as (streams, stream):
+        stream.put_aside("motion", "failed too often")
+        await streams.stop(stream.id)
+        assert stream.set_aside
+        await streams.resume(stream.id)
+        assert not stream.set_aside
+
+
 async def test_many_changes_at_once_leave_one_work_on_a_stream(tmp_path):
     """The kind is a storm of requests: each is carried out or refused, and nothing of them is left."""
     path = tmp_path / "streams.sqlite3"
@@ -182,12 +216,12 @@ async def test_many_changes_at_once_leave_one_work_on_a_stream(tmp_path):
                 nursery.start_soon(change, changed)
         assert refused.count(412) == 9
         assert stream.version == 2
-        assert len(streams._scopes) == (stream.state not in ENDED)
+        assert len(streams._tasks) == (stream.state not in ENDED)
         async with trio.open_nursery() as nursery:
             for work in (streams.remove, streams.stop, streams.remove, streams.resume):
                 nursery.start_soon(change, partial(work, stream.id))
         assert streams.all() == []
-        assert not (streams._scopes)
+        assert not len(streams._tasks)
         assert not (streams._changing)
         assert not (streams._created)
 
