@@ -97,7 +97,10 @@ class Alerts(BaseEventPlugin):
 }
 SETTINGS = """
 plugins_dir = ["plugins"]
-active_plugins = ["history", "resource_monitor", "prometheus", "cameras", "warehouse", "detector", "alerts"]
+active_plugins = [
+    "history", "resource_monitor", "prometheus", "cameras", "warehouse", "detector", "alerts", "streams",
+    "motion",
+]
 
 [plugins.detector]
 max_restarts = 100
@@ -109,6 +112,28 @@ max_restarts = 100
 backoff_initial = 120
 backoff_max = 300
 """
+
+
+#: The streams, with what becomes of each.
+STREAMS = [
+    {"name": "front door", "source": "test:testsrc2?rate=10&size=640x360", "analytics": [{"name": "motion"}]},
+    {"name": "gate", "source": "test:smptebars?rate=5&size=640x360"},
+    {"name": "yard", "source": "rtsp://viewer:secret@127.0.0.1:9/1"},
+    {"name": "hall", "source": "test:testsrc?rate=10&size=640x360", "rate": {"unit": "fps", "value": 5},
+     "roi": {"x": 120, "y": 60, "width": 400, "height": 240}, "analytics": [{"name": "motion"}]},
+    {"name": "dock", "source": "test:rgbtestsrc?rate=5&seconds=60", "eof_retry": {"delay": 600}},
+    {"name": "lift", "source": "test:testsrc?rate=5&size=320x240"},
+]  # fmt: skip
+
+
+def streams(client: httpx.Client) -> None:
+    """Make the streams; look at one that ends, and stop another."""
+    for stream in STREAMS:
+        client.post("/streams", json=stream).raise_for_status()
+    time.sleep(50)
+    for name in ("dock", "lift"):
+        client.get(f"/streams/{name}/preview.jpg?size=480&quality=60")
+    client.patch("/streams/lift", json={"action": "stop"})
 
 
 def requests(over: threading.Event) -> None:
@@ -137,6 +162,11 @@ def width(page: Page) -> int:
     return page.viewport_size["width"]
 
 
+def stream_id(name: str) -> str:
+    """Return the id of a stream."""
+    return str(httpx.get(f"{URL}/streams/{name}", trust_env=False).json()["stream_id"])
+
+
 def pictures(browser: Browser) -> None:
     """Take all of them."""
     desk = browser.new_page(viewport={"width": 1200, "height": 1400}, color_scheme="light")
@@ -145,6 +175,8 @@ def pictures(browser: Browser) -> None:
     take(dark, "/#/plugins/warehouse", "console-plugin.png", 930)
     phone = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="light")
     take(phone, "/", "console-phone.png", 844)
+    take(desk, "/console/streams", "console-streams.png", 800)
+    take(dark, f"/console/streams#/{stream_id('front door')}", "console-stream.png", 900)
     api = browser.new_page(viewport={"width": 1080, "height": 620}, color_scheme="light")
     api.goto(f"{URL}/docs")
     restart = api.locator("details", has_text="/plugins/{name}/restart").first
@@ -171,7 +203,10 @@ def main() -> None:
         traffic = threading.Thread(target=requests, args=(over,))
         traffic.start()
         try:
-            time.sleep(60 * minutes)
+            end = time.monotonic() + 60 * minutes
+            with httpx.Client(base_url=URL, trust_env=False) as client:
+                streams(client)
+            time.sleep(max(0.0, end - time.monotonic()))
             with sync_playwright() as playwright:
                 chromium = shutil.which("chromium")
                 pictures(

@@ -130,8 +130,13 @@ function inWords(all, bad) {
   const well = all.filter((stream) => stream.status === "in_progress" && !stream.old).length;
   const whole = all.length === 1 ? "The one stream is" : `All ${all.length} streams are`;
   if (well === all.length) return `${whole} in progress`;
-  const told = `${well} of ${counted(all.length, "stream")} in progress`;
-  return bad ? `${told}, ${bad} ${bad === 1 ? "needs" : "need"} somebody` : told;
+  const told = [`${well} of ${counted(all.length, "stream")} in progress`];
+  for (const status of ["pending", "paused", "stop", "done"]) {
+    const some = all.filter((stream) => stream.status === status).length;
+    if (some) told.push(`${some} ${word(status)}`);
+  }
+  if (bad) told.push(`${bad} ${bad === 1 ? "needs" : "need"} somebody`);
+  return told.join(", ");
 }
 
 /** How to add a stream. */
