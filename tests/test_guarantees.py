@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import trio
 
-from lva import MonitoringPoint
+from lva import MonitoringPoint, StreamAnalyticsEvent
 from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from lva.host.receipt import EXIT_UNCLEAN
+from lva.video.definition import StreamDefinition
+from lva.video.forks import ForkServer
+from lva.video.process import worker_spec
+from lva.video.record import StreamChange
+from lva.video.source import parse_source
+from lva.video.stream import Stream, StreamServices
+from lva.video.supervisor import Supervisor
 from tests.support import host_settings, running
+from tests.video.test_board import balance
 
 DOCS = Path(__file__).parent.parent / "docs"
 EXAMPLES = DOCS / "examples" / "guarantees"
@@ -52,7 +64,7 @@ def test_every_example_is_on_the_page_and_of_its_guarantee(path: Path) -> None:
     assert f"examples/guarantees/{path.name}" in said(int(number[1]))
 
 
-@pytest.mark.parametrize("number", range(1, 11))
+@pytest.mark.parametrize("number", range(1, 13))
 def test_every_guarantee_has_a_file_as_its_example(number: int) -> None:
     assert ".. literalinclude:: examples/guarantees/" in said(number)
 
@@ -186,3 +198,66 @@ async def test_g10_one_instance(tmp_path: Path, autojump_clock: Any) -> None:
         await host.wait_for("loses", State.BACKOFF)
         await host.wait_for("loses", State.RUNNING)
         assert host.plugin("loses") is first
+
+
+@asynccontextmanager
+async def stream_with(tmp_path: Path, example: str, source: str) -> AsyncIterator[Stream]:
+    """Work on a stream with one of the examples; at the end the stream is stopped."""
+    async with examples(tmp_path, example) as host, ForkServer() as forks:
+        (plugin,) = host.host.analytics()
+        services = StreamServices(
+            lambda _: [worker_spec(plugin, {})],
+            Ignored(),
+            logging.getLogger("lva.test"),
+            trio.lowlevel.checkpoint,
+            forks=forks,
+        )
+        definition = StreamDefinition.model_validate(
+            {"name": "door", "source": source, "analytics": [{"name": example}]}
+        )
+        stream = Stream("id", definition, parse_source(source), services)
+        stream.move(stream.state, "created")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Supervisor(stream).run)
+            yield stream
+            nursery.cancel_scope.cancel()
+
+
+class Ignored:
+    """Gets what happens to a stream."""
+
+    def changed(self, change: StreamChange) -> None:
+        """Ignore it."""
+
+    def seen(self, event: StreamAnalyticsEvent) -> None:
+        """Ignore it."""
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what another process does."""
+    with trio.fail_after(20):
+        while not condition():
+            await trio.sleep(0.01)
+
+
+@pytest.mark.slow("a worker is started")
+async def test_g11_frames_are_conserved(tmp_path: Path) -> None:
+    source = "test:?live=0&rate=30&seconds=1&size=64x48"
+    async with stream_with(tmp_path, "every_third", source) as stream:
+        await until(lambda: stream.state == "done")
+    frames = stream.ledger.frames()
+    assert balance(stream.ledger) == 0
+    for name in ("decoded", "analysed", "failed"):
+        assert f"``{name}: {frames[name]}``" in said(11)
+
+
+@pytest.mark.slow("a worker is started")
+async def test_g12_no_worker_is_left(tmp_path: Path) -> None:
+    async with stream_with(tmp_path, "lingers", "test:?live=0&size=64x48") as stream:
+        await until(lambda: stream.worker and psutil.Process(stream.worker.pid).children())
+        assert stream.worker is not None
+        worker = psutil.Process(stream.worker.pid)
+        processes = [worker, *worker.children()]
+    await until(lambda: not any(process.is_running() for process in processes))
+    assert len(processes) == 2
+    assert stream.services.ends == {"SIGTERM": 1}
