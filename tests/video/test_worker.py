@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import trio
 
+from lva.video.definition import StreamDefinition
 from lva.video.process import open_worker
 from lva.video.source import parse_source
+from lva.video.stream import Stream, StreamServices
+from lva.video.supervisor import Supervisor
 
 pytestmark = pytest.mark.slow("starts real worker processes")
 
 
+class Nobody:
+    def changed(self, change): ...
+
+    def seen(self, event): ...
+
+
 def spec(source: str) -> dict[str, object]:
-    return {
-        "stream_id": "id",
-        "name": "door",
-        "source": parse_source(source).as_message(),
-        "rate": None,
-        "roi": None,
-        "droi": None,
-        "priority": 0,
-        "analytics": [],
-    }
+    """Return what a worker is sent of a stream without analytics."""
+    definition = StreamDefinition(name="door", source=source)
+    services = StreamServices(
+        lambda _: [], Nobody(), logging.getLogger("lva.test"), trio.lowlevel.checkpoint
+    )
+    stream = Stream("id", definition, parse_source(source), services)
+    return Supervisor(stream)._spec()
 
 
 @pytest.mark.parametrize("source", ["test:?live=0", "test:?rate=50"])
