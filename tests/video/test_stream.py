@@ -18,6 +18,7 @@ import pytest
 import trio
 
 from lva.video.definition import StreamDefinition
+from lva.video.forks import ForkServer
 from lva.video.source import parse_source
 from lva.video.stream import Stream, StreamServices
 from lva.video.supervisor import Supervisor
@@ -102,8 +103,17 @@ def server():
         yield source
 
 
+@pytest.fixture(scope="module")
+def forks():
+    """The process that all workers here are forked from, as in the service; of many event loops."""
+    forks = ForkServer()
+    trio.run(forks.__aenter__)
+    yield forks
+    trio.run(forks.__aexit__, None, None, None)
+
+
 @pytest.fixture
-def new_stream(tmp_path):
+def new_stream(tmp_path, forks):
     path = tmp_path / "culprit.py"
     path.write_text(PLUGIN)
     files = {str(path): hashlib.sha256(path.read_bytes()).hexdigest()}
@@ -131,7 +141,12 @@ def new_stream(tmp_path):
             definition,
             parse_source(source, directories=[tmp_path]),
             StreamServices(
-                analytics, Listener(), logging.getLogger("lva.test"), no_pace, random.Random(1)
+                analytics,
+                Listener(),
+                logging.getLogger("lva.test"),
+                no_pace,
+                random.Random(1),
+                forks=forks,
             ),
         )
 
