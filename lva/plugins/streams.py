@@ -48,6 +48,7 @@ from lva.video.previews import EDGE, QUALITY, TooManyKindsError
 from lva.video.process import worker_spec
 from lva.video.publishing import event_of, point_of_event, points_of_change
 from lva.video.record import StreamChange
+from lva.video.renewal import follow
 from lva.video.store import StoreError
 from lva.video.stream import Stream, StreamServices
 from lva.video.streams import Pace, Streams
@@ -147,6 +148,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
     async def start(self) -> None:
         assert self._streams is not None
         self.nursery.start_soon(self._feed.run, name="the feed of streams")
+        self.nursery.start_soon(follow, self.app.analytics, self._streams.all)
         async with self._forks:
             await self._streams.run()
 

@@ -11,6 +11,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -105,11 +106,12 @@ class Analytics:
 class _Step:
     """Notes on the board which step of which plugin is under way."""
 
-    __slots__ = ("_board", "_values")
+    __slots__ = ("_board", "_pid", "_values")
 
     def __init__(self, board: Board, *values: int) -> None:
         self._board = board
         self._values = values
+        self._pid = os.getpid()
 
     def __enter__(self) -> None:
         step, number, frame = self._values
@@ -118,6 +120,8 @@ class _Step:
         board["step_since"], board["step"] = time.monotonic_ns(), step
 
     def __exit__(self, *_: object) -> None:
+        if os.getpid() != self._pid:  # the plugin forked, and its child went on by itself
+            os._exit(0)
         self._board["step"] = 0
 
 
@@ -165,8 +169,10 @@ def load_module(spec: Mapping[str, Any]) -> ModuleType:
     finder = _CheckedFiles(name, path, spec["files"])
     sys.meta_path.insert(0, finder)
     for parent in _parents(name):
-        package = sys.modules.setdefault(parent, ModuleType(parent))
-        package.__path__ = getattr(package, "__path__", [])
+        try:  # an installed package, whose other modules the plugin may use
+            importlib.import_module(parent)
+        except ModuleNotFoundError:
+            sys.modules.setdefault(parent, ModuleType(parent)).__path__ = []
     return importlib.import_module(name)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import trio
 
 from lva.logs import own_logger
-from lva.video.codes import CODES, Ended, StreamState
+from lva.video.codes import CODES, LASTING, Ended, StreamState
 from lva.video.pacing import Pacing
 from lva.video.process import WorkerProcess
 from lva.video.retries import Retries
@@ -148,6 +148,8 @@ class Attempt:
         """Count the end of a connection; return how the work has ended if there is not to be another."""
         if code == "timeout":
             self._stall.note_stall()
+        if code in LASTING:
+            return Ended(code, reason, final=StreamState.FAILURE)
         if not self._stream.source.live:
             if code == "end_of_stream":
                 return Ended(code, "the file's end", final=StreamState.DONE)

@@ -56,7 +56,8 @@ CODES: Final[Mapping[str, str]] = MappingProxyType(
         "stalled": "data or frames stopped coming",
         "same_picture": "frames come, but their picture does not change",
         "no_video": "there is no video in it",
-        "unsupported": "no decoder for its video, no demuxer for it, or nothing of its picture is in roi",
+        "unsupported": "there is no decoder for its video, or no demuxer for it",
+        "wrong_region": "nothing of its picture is within roi or droi",
         "invalid_data": "what it sends is no video",
         "end_of_stream": "it ended",
         "forbidden": "the settings of the service do not allow this source",
@@ -68,6 +69,8 @@ CODES: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 
+#: These do not get better at all: only another definition helps.
+LASTING: Final = frozenset({"wrong_region"})
 #: These will not get better within seconds: the back-off begins at its longer end.
 SLOW: Final = frozenset({"auth_failed", "not_found", "no_video", "unsupported", "forbidden"})
 

@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
+import trio
+
 from lva.stream_events import StreamAnalyticsEvent
 from lva.video.board import FrameLedger
 from lva.video.codes import TRANSITIONS, StreamState
@@ -80,6 +82,7 @@ class Stream:
         event_count: How many there were.
         set_aside: Why analytics plugins do not get its frames any more, by name.
         worker: Its process, while there is one.
+        renewal: Why it is to be replaced, if it is; `renewed` is set then.
         video: Codec, size and declared rate of what is read, once connected.
         previews: Pictures of its newest frame, for who asks.
     """
@@ -107,6 +110,8 @@ class Stream:
         self.event_count: int = 0
         self.set_aside: dict[str, str] = {}
         self.worker: WorkerProcess | None = None
+        self.renewal: str = ""
+        self.renewed: trio.Event = trio.Event()
         self.video: dict[str, Any] = {}
         self.previews: Previews = Previews()
 
@@ -173,6 +178,16 @@ class Stream:
         self.set_aside[analytics] = why
         reason = f"analytics plugin {analytics} is set aside: {why}"
         self.move(self.state, reason, "analytics_failed")
+
+    def take_back(self, analytics: str) -> None:
+        """Give an analytics plugin the frames again, if it was set aside: it is another now."""
+        self.set_aside.pop(analytics, None)
+
+    def renew(self, reason: str) -> None:
+        """Let the worker, if there is one, be replaced by one with the plugins as they are now."""
+        if self.worker is not None and not self.renewal:
+            self.renewal = reason
+            self.renewed.set()
 
     def status(self) -> dict[str, Any]:
         """Return what `/streams/ID` shows."""

@@ -9,6 +9,7 @@ import trio
 from lva.errors import counted
 from lva.video.attempt import Attempt
 from lva.video.codes import Ended, StreamState
+from lva.video.definition import StreamDefinition
 from lva.video.process import open_worker
 from lva.video.retries import Retries
 from lva.video.schedule import is_working_time
@@ -67,14 +68,22 @@ class Supervisor:
             stream.move(StreamState.PENDING, "within its schedule")
 
     async def _within_schedule(self) -> Ended | None:
-        """Let one worker work; return how that ended, None if the schedule did."""
-        ended = None
+        """Let one worker work; return how that ended, None if the schedule did or it is to be replaced."""
+        found: list[Ended] = []
         async with trio.open_nursery() as nursery:
+            self._stream.renewal, self._stream.renewed = "", trio.Event()
+            nursery.start_soon(self._end_with_renewal, nursery.cancel_scope)
             if self._stream.definition.schedule:
                 nursery.start_soon(self._end_with_schedule, nursery.cancel_scope)
-            ended = await self._one_worker()
+            found.append(await self._one_worker())
             nursery.cancel_scope.cancel()
-        return ended
+        if not found and self._stream.renewal:
+            self._stream.move(StreamState.PENDING, self._stream.renewal)
+        return found[0] if found else None
+
+    async def _end_with_renewal(self, scope: trio.CancelScope) -> None:
+        await self._stream.renewed.wait()
+        scope.cancel()
 
     async def _end_with_schedule(self, scope: trio.CancelScope) -> None:
         while is_working_time(self._stream.definition):  # noqa: ASYNC110 - the wall clock tells nobody
@@ -115,12 +124,13 @@ class Supervisor:
             "droi": None if definition.droi is None else definition.droi.model_dump(),
             "priority": definition.priority,
             "log_level": stream.logger.getEffectiveLevel(),
-            "analytics": [
-                spec
-                for spec in stream.services.analytics(definition)
-                if spec["name"] not in stream.set_aside
-            ],
+            "analytics": list(stream.services.analytics(self._used(definition))),
         }
+
+    def _used(self, definition: StreamDefinition) -> StreamDefinition:
+        """Return the definition without the plugins that are set aside."""
+        used = [use for use in definition.analytics if use.name not in self._stream.set_aside]
+        return definition.model_copy(update={"analytics": used})
 
     def _blame(self, analytics: str, reason: str) -> None:
         """Count that an analytics plugin ended the worker; the third time it is set aside."""

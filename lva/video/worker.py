@@ -56,6 +56,7 @@ class Worker:
         self._orders: queue.SimpleQueue[bool] = queue.SimpleQueue()  # connect, or read no more
         self._newest = NewestFrame(board)
         self._stopping = False
+        self._pid = os.getpid()
         self._told: dict[str, str] = {}
         self._previews: queue.SimpleQueue[dict[str, int]] = queue.SimpleQueue()
 
@@ -215,7 +216,7 @@ class Worker:
         try:
             return rectangle and placed(**rectangle, size=(width, height))
         except ValueError as error:
-            raise ConnectionLostError("unsupported", f"{name}: {error}") from error
+            raise ConnectionLostError("wrong_region", f"{name}: {error}") from error
 
     def _send_preview(self, picture: Any, edge: int, quality: int) -> None:
         message = {"type": "preview", "time": time.time(), "edge": edge, "quality": quality}
@@ -261,6 +262,10 @@ class Worker:
             TypeError, ValueError: It cannot be sent.
         """
         encoded = messages.encode(message, data)
+        if os.getpid() != self._pid:  # a child that a plugin forked: the connection is not its own
+            if message["type"] == "log":
+                os.write(1, f"{message['text']}\n".encode(errors="backslashreplace"))
+            return
         with self._sending:
             try:
                 self._connection.sendall(encoded)

@@ -3,6 +3,7 @@
 import pytest
 
 from lva.testing.analytics import check_analytics
+from tests.host.loading.test_installed import install, site  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.slow("real worker processes")
 
@@ -51,3 +52,13 @@ def test_a_good_one_passes():
 def test_other_plugins_and_parameters_are_refused():
     assert "is no analytics plugin" in str(check_analytics("history"))
     assert "threshold: " in str(check_analytics("motion", {"threshold": 0}))
+
+
+def test_one_of_an_installed_package_may_use_its_modules(site, monkeypatch):  # noqa: F811
+    """The kind is a plugin that is found by its entry point, in a package with more than it."""
+    body = "def handleFrame(self, frame): return AnalyticsEvent(WORD)"
+    eye = f"from acme_lva.words import WORD\n{HEAD}    {body}\n"
+    install(site, "eye = acme_lva.eye", eye=eye)
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    report = check_analytics("eye")
+    assert report.ok, str(report)

@@ -379,12 +379,18 @@ async def test_analytics_get_the_regions_and_the_worker_its_priority(new_stream)
         assert psutil.Process(stream.worker.pid).nice() == psutil.Process().nice() + 7
 
 
-async def test_a_region_outside_of_the_picture_is_told(new_stream):
-    stream = new_stream("test:?size=320x200", roi={"x": 400, "width": 10, "height": 10})
-    async with running(stream):
-        await until(lambda: stream.state.value == "restart")
-        assert "outside of the picture of 320x200" in stream.change.reason
-        assert stream.change.code == "unsupported"
+@pytest.mark.parametrize("region", ["roi", "droi"])
+async def test_a_region_outside_of_the_picture_fails_at_once(new_stream, region):
+    """The kind is what no other attempt can mend: it is told, and not tried for ever."""
+    outside = {"x": 400, "width": 10, "height": 10}
+    stream = new_stream("test:?size=320x200", **{region: outside})
+    stream.move(stream.state, "created")
+    with trio.fail_after(20):
+        await Supervisor(stream).run()
+    assert states(stream) == ["pending", "failure"]
+    assert f"{region}: " in stream.change.reason
+    assert "outside of the picture of 320x200" in stream.change.reason
+    assert stream.change.code == "wrong_region"
 
 
 async def test_a_live_source_that_ends_is_connected_again(new_stream, server):
