@@ -27,6 +27,7 @@ from lva.testing.places import Place, frame_place, parsed_place
 from lva.testing.report import Breach
 from lva.testing.virtual import threads_work
 from lva.testing.world import World
+from lva.web import runners
 
 if TYPE_CHECKING:
     from lva.host.host import Host
@@ -201,7 +202,9 @@ def _found(before: Snapshot, root: str, origins: Origins, world: World | None) -
     problems = []
     ours = {trio.lowlevel.current_task()}
     for task in all_tasks():
-        foreign = _of_trio(task) or (world is not None and world.owns(task))
+        foreign = (
+            _of_trio(task) or _waits_for_requests(task) or (world is not None and world.owns(task))
+        )
         if task not in before.tasks | ours and not foreign:
             where = waiting_at(task)
             problems.append(_left("task", f"{task.name} (at {where})", parsed_place(where, root)))
@@ -226,6 +229,13 @@ def _found(before: Snapshot, root: str, origins: Origins, world: World | None) -
 
 def _left(kind: str, what: str, place: Place | None) -> Breach:
     return Breach("G7", f"leaked: the {kind} {what}", place, HINTS[kind])
+
+
+def _waits_for_requests(task: trio.lowlevel.Task) -> bool:
+    """Return whether a task is one that the service keeps for requests, and has none now."""
+    code = getattr(task.coro, "cr_code", None)
+    idle = not any(nursery.child_tasks for nursery in task.child_nurseries)
+    return code is not None and code.co_filename == runners.__file__ and idle
 
 
 def _of_trio(task: trio.lowlevel.Task) -> bool:
