@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 
 from lva import logs
@@ -31,11 +32,13 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep bytecode in pytest's cache where Python is told to keep none next to the source.
+    """Try the same examples in each plain run, and keep bytecode in pytest's cache where Python keeps none.
 
     To compile all anew would be ten seconds of each process that runs tests, and a fifth of the start of each
     service.
     """
+    hypothesis.settings.register_profile("lva", derandomize=not LONG)
+    hypothesis.settings.load_profile("lva")
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", "") and hasattr(config, "cache"):
         sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(config.cache.mkdir("bytecode"))
         sys.dont_write_bytecode = False

@@ -35,6 +35,7 @@ from tests.plugins.metric_servers import (
     VictoriaMetrics,
     standing_in,
 )
+from tests.process.moments import SEED
 from tests.support import (
     RunningHost,
     StubRandom,
@@ -341,8 +342,14 @@ async def samples(server: VictoriaMetrics, db: str, count: int) -> list[tuple[An
         # /api/v2/write adds no label
         return [(m, at, value) for m, at, value in server.samples() if m.pop("db", "v2") == db]
 
-    await until(lambda: len(found()) >= count)
-    return found()
+    seen: list[tuple[Any, int, float]] = []
+
+    def all_there() -> bool:
+        seen[:] = found()
+        return len(seen) >= count
+
+    await until(all_there)
+    return seen
 
 
 @pytest.fixture(scope="module")
@@ -422,8 +429,7 @@ async def test_victoria_metrics_stores_what_was_published(tmp_path, victoria, db
 @pytest.mark.parametrize("server", ["influxdb", "victoria"])
 async def test_servers_read_random_points_as_they_were_meant(tmp_path, server, request):
     server = request.getfixturevalue(server)
-    rng = random.Random(seed := random.randrange(1000))
-    print(f"{seed=}")
+    rng = random.Random(SEED)
 
     def text(least: int = 0) -> str:
         letters = rng.choices("abcdefgh,= \"\\'#\r\t:\u2028é😀", k=rng.randint(least, 5))
