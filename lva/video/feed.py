@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +18,7 @@ from typing import Any, Final
 import trio
 
 from lva.stream_events import StreamAnalyticsEvent
+from lva.video.definition import StreamDefinition
 from lva.video.record import StreamChange
 from lva.video.stream import Stream
 
@@ -190,11 +191,22 @@ def _whole(stream: Stream, now: float, *, with_events: bool) -> dict[str, Any]:
         **stream.status(),
         "roi": None if definition.roi is None else definition.roi.model_dump(),
         "droi": None if definition.droi is None else definition.droi.model_dump(),
+        "regions": list(_regions(definition)),
         "changes": [change for change in newest if change["time"] > now - WINDOW],
     }
     if with_events:
         whole["newest"] = [event.as_dict() for event in list(stream.events)[-EVENTS:]]
     return whole
+
+
+def _regions(definition: StreamDefinition) -> Iterator[dict[str, Any]]:
+    """Yield the regions that analytics plugins are given, as `motion` is: each with a name and a shape."""
+    for use in definition.analytics:
+        given = use.parameters.get("regions")
+        for region in given if isinstance(given, list) else ():
+            if isinstance(region, dict) and isinstance(region.get("shape"), dict):
+                name, shape = str(region.get("name", "")), region["shape"]
+                yield {"analytics": use.name, "name": name, "shape": shape}
 
 
 def _change(change: StreamChange) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import { showAge } from "./age.js";
 import { bytes, count, h, lasted, millis, say, short, svg, time, timeElement } from "./dom.js";
 import { Feed } from "./feed.js";
 import { reconnectsOf, rows } from "./frames.js";
-import { draw, newest } from "./overlay.js";
+import { draw, seenNow } from "./overlay.js";
 import { Part } from "./part.js";
 import { flow, flowInWords } from "./pictures.js";
 import { Preview, isWanted } from "./preview.js";
@@ -31,6 +31,7 @@ export class StreamPage {
   #steering = null;
   #preview;
   #shown = null;
+  #told = "";
   #canvas = h("canvas", { role: "img" });
   #overlay = svg("svg", { class: "overlay", "aria-hidden": "true", preserveAspectRatio: "xMidYMid meet" });
   #age = h("span", { class: "age" });
@@ -44,7 +45,7 @@ export class StreamPage {
   #hidden = h("p", { class: "note" });
   #lost = h("p", { class: "note bad", hidden: true });
   #facts = h("dl", { class: "facts" });
-  #seen = h("p", { class: "hidden" });
+  #seen = h("ul", { class: "now", "aria-label": "Seen now" });
   #place = h("div");
   #parts;
   #changes = null;
@@ -79,7 +80,7 @@ export class StreamPage {
       this.#lost,
       this.#reason,
       this.#hidden,
-      h("div", { class: "seeing" }, this.#picture, this.#seen, h("div", {}, this.#facts, this.#parts.events.element)),
+      h("div", { class: "seeing" }, h("div", {}, this.#picture, this.#seen), h("div", {}, this.#facts, this.#parts.events.element)),
       h("div", { class: "parts" }, this.#parts.frames.element, this.#parts.source.element, this.#parts.attempts.element, this.#parts.analytics.element, this.#parts.log.element),
     );
     document.title = "LVA: stream";
@@ -212,8 +213,19 @@ export class StreamPage {
   #drawOver() {
     const stream = this.#stream;
     if (!stream?.video || this.#shown === null) return;
-    draw(this.#overlay, stream.video, stream, this.#events);
-    say(this.#seen, newest(this.#events).map(({ analytics: who, event_type: what }) => `${who}: ${what}`).join(", "));
+    const seen = seenNow(this.#sinceConnected(stream), this.#shown);
+    draw(this.#overlay, stream.video, stream, seen);
+    const told = JSON.stringify(seen.map(({ what }) => what));
+    if (this.#told === told) return;
+    this.#told = told;
+    this.#seen.replaceChildren(...seen.map(({ what }) => h("li", { class: "tag" }, what)));
+  }
+
+  /** The events since frames come: what began before has no end. */
+  #sinceConnected(stream) {
+    if (stream.status !== "in_progress") return [];
+    const begun = stream.changes.findLast(({ status, before }) => status === "in_progress" && before !== status)?.time ?? 0;
+    return this.#events.filter((event) => event.time > begun - 1);
   }
 
   #attempts(width) {
