@@ -112,9 +112,11 @@ class WorkerProcess:
 
     def step(self) -> tuple[str, str] | None:
         """Return the analytics plugin that it is in, or was in when it died, and where; None if in none."""
-        if not (step := self.board["step"]):
+        step, number = self.board["step"], self.board["step_analytics"]
+        # A plugin that writes where it should not may have written there.
+        if not (0 < step < len(STEPS) and 0 <= number < len(self._analytics)):
             return None
-        name, frame = self._analytics[self.board["step_analytics"]], self.board["step_frame"]
+        name, frame = self._analytics[number], self.board["step_frame"]
         return name, f"{name}, {STEPS[step]}()" + (f" at frame {frame}" if frame else "")
 
     async def send(self, message: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 
 _VERSION: Final = 1
 #: Seconds that another process may hold the file.
-PATIENCE: Final = 5.0
+PATIENCE: Final = 1.0
 _SCHEMA: Final = f"""
     BEGIN;
     CREATE TABLE streams (

@@ -21,7 +21,7 @@ SILENT: Final = 5.0
 #: Longest interval between two packets, in seconds, to which the limit of a stall adapts.
 MOST_INTERVAL: Final = 120.0
 #: Longest limit, in seconds, that only patience leads to; looks in a row that end it.
-MOST_PATIENCE: Final = 90.0
+MOST_PATIENCE: Final = 75.0
 QUICK: Final = 20
 _SECOND: Final = 1e9
 

@@ -66,7 +66,7 @@ def test_the_document_says_what_streams_take_and_give(service):
 @pytest.mark.soak
 @pytest.mark.timeout(100)
 def test_schemathesis_finds_nothing_at_streams(service, tmp_path_factory):
-    arguments = ["--seed", "1", "--phases", "coverage,fuzzing,stateful", "--max-examples", "5"]
+    arguments = ["--seed", "1", "--phases", "fuzzing,stateful", "--max-examples", "8"]
     arguments += [
         "--no-color",
         "--warnings",

@@ -22,7 +22,7 @@ def test_streams_are_kept(tmp_path):
     assert store.load() == [changed]
 
 
-@pytest.mark.parametrize("what", ["garbage", "newer", "directory", "no directory"])
+@pytest.mark.parametrize("what", ["garbage", "newer", "directory", "no directory", "locked"])
 def test_a_file_that_cannot_be_used_is_named(tmp_path, what):
     path = tmp_path / "streams.sqlite3"
     if what == "garbage":
@@ -31,6 +31,14 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path, what):
         connection = sqlite3.connect(path)
         connection.execute("PRAGMA user_version = 9")
         connection.close()
+    elif what == "locked":
+        connection = sqlite3.connect(path)
+        connection.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StoreError, match=r"streams\.sqlite3: database is locked"):
+            StreamStore(path).save(STREAM)
+        connection.close()
+        StreamStore(path).save(STREAM)
+        return
     elif what == "directory":
         path.mkdir()
     else:

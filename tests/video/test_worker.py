@@ -47,3 +47,20 @@ async def test_a_worker_that_is_asked_to_stop_closes_its_plugins_and_ends(source
         assert kinds[-1] == "closed"
         assert "disconnected" not in kinds  # it did not take its stop for the end of the file
     worker.board.close()
+
+
+async def test_nonsense_in_the_shared_memory_names_nobody():
+    """The kind is a native plugin that writes anywhere in its process."""
+    plugin = {"name": "model"}
+    async with open_worker({**spec("test:"), "analytics": [plugin]}) as worker:
+        for step, number, named in (
+            (2, 0, True),
+            (0, 0, False),
+            (99, 0, False),
+            (-1, 0, False),
+            (2, -1, False),
+            (2, 9, False),
+        ):
+            worker.board["step"], worker.board["step_analytics"] = step, number
+            assert (worker.step() is not None) is named
+    worker.board.close()
