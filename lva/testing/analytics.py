@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
@@ -19,6 +19,7 @@ from lva.stream_events import StreamAnalyticsEvent
 from lva.testing.report import Breach, Report, failed, passed
 from lva.testing.subject import Source, subject_of
 from lva.video.definition import StreamDefinition
+from lva.video.forks import ForkServer
 from lva.video.process import worker_spec
 from lva.video.record import StreamChange
 from lva.video.source import parse_source
@@ -67,9 +68,8 @@ def check_analytics(
             report.steps.append(failed("load the plugin", Breach("load", str(error))))
         else:
             report.steps.append(passed("load the plugin", "load"))
-            for name, url, whole in _runs(source_of_frames):
-                run = _Run(loaded.analytics, parameters or {}, url, whole)
-                report.steps += run.steps(name)
+            runs = _runs(source_of_frames)
+            report.steps += trio.run(_all_steps, loaded.analytics, parameters or {}, runs)
     report.seconds = time.perf_counter() - begun
     return report
 
@@ -85,11 +85,27 @@ def _runs(source: str | None) -> Iterator[tuple[str, str, bool]]:
     yield "stop in the midst of a live stream", "test:?rate=25", False
 
 
+async def _all_steps(
+    plugin: AnalyticsInfo, parameters: Mapping[str, Any], runs: Iterable[tuple[str, str, bool]]
+) -> list[Any]:
+    async with ForkServer() as forks:
+        return [
+            step
+            for name, url, whole in runs
+            for step in await _Run(plugin, parameters, url, whole, forks).steps(name)
+        ]
+
+
 class _Run:
     """One stream with the plugin, from its start to its end."""
 
     def __init__(
-        self, plugin: AnalyticsInfo, parameters: Mapping[str, Any], url: str, whole: bool
+        self,
+        plugin: AnalyticsInfo,
+        parameters: Mapping[str, Any],
+        url: str,
+        whole: bool,
+        forks: ForkServer,
     ) -> None:
         self._plugin = plugin
         self._whole = whole
@@ -115,6 +131,7 @@ class _Run:
                 logging.getLogger(f"lva.testing.{plugin.name}"),
                 trio.lowlevel.checkpoint,
                 random.Random(0),  # noqa: S311
+                forks=forks,
             ),
         )
 
@@ -126,10 +143,10 @@ class _Run:
     def seen(self, event: StreamAnalyticsEvent) -> None:
         """Do nothing: that an event can be sent is all that is asked of it."""
 
-    def steps(self, name: str) -> list[Any]:
+    async def steps(self, name: str) -> list[Any]:
         """Run it; return what was found."""
         with _records(self._problems, self._plugin.name):
-            trio.run(self._run)
+            await self._run()
         frames = self._stream.ledger.frames()
         if not frames["analysed"] and not self._problems:
             self._problems.append("no frame was looked at")
