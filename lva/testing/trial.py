@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
 import random
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import httpx
 import trio
@@ -30,6 +28,7 @@ from lva.logs import current_plugin
 from lva.settings import Settings
 from lva.testing.blocks import BlockWatch
 from lva.testing.captured import CapturedLog
+from lva.testing.force import end_by_force
 from lva.testing.leftovers import (
     HINTS,
     Origins,
@@ -52,8 +51,6 @@ from lva.web.streams import Shutdown
 
 #: How long, in seconds of the run's own time, the host may take to stop beyond `shutdown_timeout`.
 _OVERTIME: Final = 5.0
-#: How long, in real seconds, a thread that a task waits for may take to end before that task is ended.
-_THREAD_PATIENCE: Final = 5.0
 #: Where the service seems to listen; nothing does.
 BASE_URL: Final = "http://127.0.0.1:5240"
 
@@ -261,7 +258,7 @@ async def _end(run: Trial, before: Snapshot, origins: Origins) -> None:
     left = await left_since(before, run.root, origins, run.world)
     run.problems = _merged(run.problems, left)
     run.problems = _with_places(run)
-    await _end_by_force(run)
+    await end_by_force(run.loaded.name)
 
 
 async def _stop(run: Trial) -> None:
@@ -405,59 +402,6 @@ def _with_places(run: Trial) -> list[Breach]:
         replace(item, place=place) if item.guarantee == "G4" and item.place is None else item
         for item in run.problems
     ]
-
-
-# A plugin that does not end
-
-
-class _Ended:
-    """Stands for a coroutine that is not run any more."""
-
-    def send(self, _value: Any) -> None:
-        raise _EndedByForceError
-
-    def throw(self, *_args: Any) -> None:
-        raise _EndedByForceError
-
-
-class _EndedByForceError(Exception):
-    """A task was ended by the kit."""
-
-
-async def _end_by_force(run: Trial) -> None:
-    """End the plugin's tasks that ignore their cancellation, or the test would not end either.
-
-    Trio has no means for that. The coroutine of such a task is replaced by one that raises.
-    """
-    patience = time.monotonic() + _THREAD_PATIENCE
-    while alive := [
-        task for task in all_tasks() if task.context.get(current_plugin) == run.loaded.name
-    ]:
-        for task in alive:
-            if any(nursery.child_tasks for nursery in task.child_nurseries):
-                continue  # its children first
-            coro: Any = task.coro
-            if not isinstance(coro, _Ended):
-                # It would not bear being freed, not even when Python ends: one reference stays for ever.
-                ctypes.pythonapi.Py_IncRef(ctypes.py_object(coro))
-                task.coro = _Ended()  # type: ignore[assignment] # Trio sends to it, and no more
-            waits = getattr(task, "_next_send_fn", None) is None
-            if waits and (_stops_waiting(task) or time.monotonic() > patience):
-                trio.lowlevel.reschedule(task)
-        await trio.lowlevel.checkpoint()
-
-
-def _stops_waiting(task: Any) -> bool:
-    """Have a task that waits let go of what it waits for; return whether it has.
-
-    What does not let go, as a thread, comes back to the task; Trio would not bear it if that were gone.
-    """
-    abort, task._abort_func = task._abort_func, None  # noqa: SLF001 - as Trio does when it cancels
-    return abort is not None and abort(_raise_ended) is trio.lowlevel.Abort.SUCCEEDED
-
-
-def _raise_ended() -> NoReturn:
-    raise _EndedByForceError
 
 
 def _merged(known: list[Breach], left: list[Breach]) -> list[Breach]:

@@ -20,7 +20,7 @@ from lva.host.delivery.dead_letters import DeadLetters
 from lva.host.delivery.histogram import BATCH_SIZES, DURATIONS, Histogram
 from lva.host.delivery.intake import Handling, Intake, handling
 from lva.host.delivery.ledger import AGE, ATTEMPTS, ENDS, FAILED, Ledger
-from lva.host.delivery.losses import REFUSED, Losses
+from lva.host.delivery.losses import REFUSED, Losses, LossLog
 from lva.host.delivery.mailbox import Mailbox, MemoryMailbox
 from lva.host.delivery.outages import FailureLog
 from lva.host.delivery.queue import Batch, Bounds
@@ -45,7 +45,7 @@ class Shared:
     Attributes:
         rng: Source of the jitter.
         taps: Those who look at points as they pass.
-        losses: Tells of dropped points.
+        losses: What telling of dropped points needs.
         start: Starts a task of the host's, given its work and its name.
     """
 
@@ -98,7 +98,7 @@ class Delivery:
         self._own_logger = own_logger(plugin)
         self._rng = shared.rng
         self._patience = patience
-        self._lost = shared.losses.watch(what, self._logger, self._losses)
+        self._lost = LossLog(what, self._logger, self._losses, shared.losses).notice
         self._failures = FailureLog(what, self._logger)
         self.intake: Intake = Intake(what, settings, shared.start)
         self.circuit: Circuit = Circuit(

@@ -6,8 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
@@ -30,99 +29,79 @@ _WHY: Final = {
 }
 
 
-class Losses:
-    """Tells of the losses of all plugins, in a task of the host's for each while it lasts.
+class Losses(NamedTuple):
+    """What telling of losses needs of the host.
 
-    Args:
-        start: Starts such a task, given its work and its name; does nothing at the end of the host.
+    Attributes:
+        start: Starts a task, given its work and its name; does nothing at the end of the host.
         stopping: Set when the service stops: from then on it is in order that plugins take no more.
         over: Set when nothing more is to be told.
     """
 
-    def __init__(
-        self,
-        start: Callable[[Callable[[], Awaitable[None]], str], None],
-        stopping: trio.Event,
-        over: trio.Event,
-    ) -> None:
-        self._start = start
-        self._stopping = stopping
-        self._over = over
-
-    def watch(
-        self, what: str, logger: logging.Logger, counts: Callable[[], Counter[str]]
-    ) -> Callable[[], None]:
-        """Tell of one account's losses from now on.
-
-        Args:
-            what: Whose points they are, for messages.
-            logger: Told of them.
-            counts: Returns how many there were so far, by reason.
-
-        Returns:
-            What to call after a loss; at any moment and in any thread.
-        """
-
-        def untold() -> Counter[str]:
-            found = counts()
-            if self._stopping.is_set():
-                del found[REFUSED]
-            return found
-
-        told = _Told(what, logger, untold)
-        return partial(self._notice, told, trio.lowlevel.current_trio_token())
-
-    def _notice(self, told: _Told, token: trio.lowlevel.TrioToken) -> None:
-        if not told.noticed:
-            told.noticed = True
-            with suppress(trio.RunFinishedError):
-                token.run_sync_soon(self._begin, told)
-
-    def _begin(self, told: _Told) -> None:
-        self._start(partial(told.tell, self._over), f"{told.what} (losses)")
+    start: Callable[[Callable[[], Awaitable[None]], str], None]
+    stopping: trio.Event
+    over: trio.Event
 
 
-class _Told:
-    """What was told of one account."""
+class LossLog:
+    """Tells of one account's losses, in a task of the host's while they last.
+
+    Args:
+        what: Whose points they are, for messages.
+        logger: Told of them.
+        counts: Returns how many there were so far, by reason.
+        losses: What that needs of the host.
+    """
 
     def __init__(
-        self, what: str, logger: logging.Logger, counts: Callable[[], Counter[str]]
+        self, what: str, logger: logging.Logger, counts: Callable[[], Counter[str]], losses: Losses
     ) -> None:
-        self.what = what
-        self.noticed = False
+        self._what = what
         self._logger = logger
         self._counts = counts
+        self._losses = losses
+        self._noticed = False
         self._last: Counter[str] = Counter()
+        self._token = trio.lowlevel.current_trio_token()
 
-    async def tell(self, over: trio.Event) -> None:
+    def notice(self) -> None:
+        """Take note of a loss; at any moment and in any thread."""
+        if not self._noticed:
+            self._noticed = True
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._losses.start, self._tell, f"{self._what} (losses)")
+
+    async def _tell(self) -> None:
         """Tell of a loss that has begun, until it is over or nothing more is to be told."""
         begun = trio.current_time()
         total = new = self._new()
         if new:
-            self._logger.warning("points for %s are dropped: %s", self.what, _listed(new))
-        while new and not over.is_set():
+            self._logger.warning("points for %s are dropped: %s", self._what, _listed(new))
+        while new and not self._losses.over.is_set():
             with trio.move_on_after(INTERVAL):
-                await over.wait()
+                await self._losses.over.wait()
             new = self._new()
             total += new
             if new:
                 self._logger.warning(
                     "points for %s are still dropped: %s since the last report, %s in all",
-                    self.what,
+                    self._what,
                     _listed(new),
                     f"{total.total():,}",
                 )
-        self.noticed = False  # what comes from here on begins anew
+        self._noticed = False  # what comes from here on begins anew
         if not new and total:
             self._logger.info(
                 "points for %s are no longer dropped: %s within %.0f s",
-                self.what,
+                self._what,
                 _listed(total),
                 trio.current_time() - begun,
             )
 
     def _new(self) -> Counter[str]:
         counts = self._counts()
+        if self._losses.stopping.is_set():
+            del counts[REFUSED]
         new, self._last = counts - self._last, counts
         return new
 
