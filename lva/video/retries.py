@@ -58,8 +58,8 @@ class Retries:
         reconnects[code] = reconnects.get(code, 0) + 1
         self._stream.move(
             StreamState.RESTART,
-            f"Attempt to reconnect: {_count(attempt, retry.attempt_count)} due to {CODES[code]}"
-            f" ({reason}); it is made in {delay:.1f} s",
+            f"attempt to reconnect {_count(attempt, retry.attempt_count)} in {delay:.1f} s:"
+            f" {CODES[code]} ({reason})",
             code,
         )
         await trio.sleep(delay)
@@ -74,7 +74,7 @@ class Retries:
         self._failures = dict.fromkeys(self._failures, 0)
         delay = self._jittered(wanted.delay)
         attempt = _count(self._restarts, wanted.attempt_count)
-        self._stream.move(StreamState.RESTART, f"Autorestart: {attempt} in {delay:.1f} s")
+        self._stream.move(StreamState.RESTART, f"autorestart {attempt} in {delay:.1f} s")
         await trio.sleep(delay)
         self._stream.move(StreamState.PENDING, "restarted after a failure")
         return True

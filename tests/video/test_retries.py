@@ -80,7 +80,7 @@ async def test_the_back_off_of_each_code(autojump_clock, code, more, expected):
 async def test_attempts_that_are_used_up_end_the_stream(autojump_clock, code, key, final):
     retries, stream = new_retries(**{key: {"attempt_count": 2}})
     await delays(retries, code, 2)
-    assert stream.log[-2]["reason"].startswith("Attempt to reconnect: 2 of 2 due to ")
+    assert stream.log[-2]["reason"].startswith("attempt to reconnect 2 of 2 in ")
     assert retries.used_up(code) == final
 
 

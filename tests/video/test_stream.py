@@ -348,7 +348,7 @@ async def test_attempts_may_be_limited(new_stream):
         await Supervisor(stream).run()
     assert states(stream) == ["pending", "restart", "pending", "failure"]
     assert "no attempt is left" in stream.change.reason
-    assert stream.log[1]["reason"].startswith("Attempt to reconnect: 1 of 1 due to the source")
+    assert stream.log[1]["reason"].startswith("attempt to reconnect 1 of 1 in ")
 
 
 async def test_a_stream_that_failed_begins_anew_as_often_as_it_may(new_stream):
@@ -361,7 +361,7 @@ async def test_a_stream_that_failed_begins_anew_as_often_as_it_may(new_stream):
     with trio.fail_after(20):
         await Supervisor(stream).run()
     assert states(stream) == ["pending", *["failure", "restart", "pending"] * 2, "failure"]
-    assert stream.log[2]["reason"].startswith("Autorestart: 1 of 2 in 0.")
+    assert stream.log[2]["reason"].startswith("autorestart 1 of 2 in 0.")
 
 
 async def test_analytics_get_the_regions_and_the_worker_its_priority(new_stream):

@@ -99,7 +99,7 @@ def test_the_grid_tells_how_each_stream_is(
     page.goto(PATH)
     painted(page, ".tile canvas")
     expect(page.get_by_role("heading", level=1)).to_have_text(
-        "1 of 2 streams in progress, 1 needs somebody"
+        "1 of 2 streams in progress, 1 needs attention"
     )
     expect(page).to_have_title("LVA: streams (1 with problems)")
     expect(tile(page, "door")).to_contain_text(re.compile(r"in progress.*\d fps"))

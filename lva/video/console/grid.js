@@ -135,7 +135,7 @@ function inWords(all, bad) {
     const some = all.filter((stream) => stream.status === status).length;
     if (some) told.push(`${some} ${word(status)}`);
   }
-  if (bad) told.push(`${bad} ${bad === 1 ? "needs" : "need"} somebody`);
+  if (bad) told.push(`${bad} ${bad === 1 ? "needs" : "need"} attention`);
   return told.join(", ");
 }
 
