@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+import trio
 from pydantic import BaseModel, BeforeValidator, Field
 from quart import Response
 from werkzeug.exceptions import BadRequest, NotFound, ServiceUnavailable
@@ -56,6 +57,8 @@ from lva.video.streams import Pace, Streams
 #: Most entries of a page, and how long, in seconds, a preview is waited for.
 MAX_PAGE = 1000
 PREVIEW_PATIENCE = 3.0
+#: How long, in seconds, the callbacks of a removed stream still get its last events.
+LAST_EVENTS = 10.0
 #: A proxy passes on what comes as it comes.
 _NOT_KEPT = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 #: Largest body of a request, in bytes.
@@ -291,7 +294,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
         """Answer DELETE /streams/ID: 204; its worker has ended then."""
         stream = self._table.get(stream_id)
         await _carried_out(self._table.remove, stream_id)
-        CALLBACKS.set(stream.id, ())
+        self.nursery.start_soon(forget_callbacks, stream.id, name="callbacks of a removed stream")
         return pluginHTTPResponse(204)
 
     @response(200, "The last changes.", api.LOGS)
@@ -413,6 +416,12 @@ def _versions(request: Any) -> Container[int] | None:
     if "If-Match" not in request.headers or request.if_match.star_tag:
         return None
     return {int(tag) for tag in request.if_match if tag.isascii() and tag.isdecimal()}
+
+
+async def forget_callbacks(stream_id: str) -> None:
+    """Forget the callbacks of a stream that was removed, once its last events are on their way."""
+    await trio.sleep(LAST_EVENTS)
+    CALLBACKS.set(stream_id, ())
 
 
 async def _carried_out(work: Any, *arguments: Any) -> Any:

@@ -262,6 +262,8 @@ class Streams:
             except StoreError:
                 stream.move(StreamState.STOP, "stopped, and could not be removed")
                 raise
+            if stream.state not in ENDED:
+                stream.move(StreamState.STOP, "removed by a user")
             stream.events.clear()
             self._forget(stream.id)
 

@@ -355,18 +355,16 @@ def test_callbacks_of_a_stream_are_sent_and_nobody_is_told_their_secrets(service
         assert receiver.requests[0].headers["x-key"] == key
         (found,) = service.get("/callbacks").json()["callbacks"]
         assert (found["stream_id"], found["sent"]) == (stream_id, len(receiver.requests))
-    shown = [
-        f"/streams/{stream_id}",
-        "/callbacks",
-        "/plugins/callbacks",
-        "/plugins/streams",
-        "/streams",
-    ]
-    assert key not in service.output + "".join(service.get(path).text for path in shown)
+        shown = [f"/streams/{stream_id}{path}" for path in ("", "/definition", "/logs", "/events")]
+        shown += ["/callbacks", "/plugins/callbacks", "/plugins/streams", "/streams"]
+        texts = [service.get(path).text for path in shown]
+        service.request("PATCH", f"/streams/{stream_id}", json={"action": "resume"})
+        assert service.request("DELETE", f"/streams/{stream_id}").status_code == 204
+        service.wait_until(lambda: b"removed by a user" in receiver.requests[-1].body)
+    assert key not in service.output + "".join(texts)
     bad = post(service, callbacks=[callback | {"conditions": {"where": [{"path": "a"}]}}])
     assert bad.status_code == 400
     assert "callbacks[0].conditions.where[0]: " in bad.json()["detail"]
-    assert service.request("DELETE", f"/streams/{stream_id}").status_code == 204
 
 
 def test_lists_and_analytics_are_told(service):
