@@ -6,6 +6,7 @@ page is noticed.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
 import shutil
@@ -56,6 +57,7 @@ GUIDES = ("tutorial", "writing", "asyncio", "batching", "howto")
 ONLY_FILES = ("tutorial", "howto", "guarantees")
 
 
+@functools.cache
 def _tables() -> ModuleType:
     spec = importlib.util.spec_from_file_location("docs_tables", DOCS / "tables.py")
     assert spec is not None
@@ -65,6 +67,7 @@ def _tables() -> ModuleType:
     return module
 
 
+@functools.cache
 def page(name: str) -> str:
     """Return a page's text with its generated tables put in."""
     tables = _tables().TABLES

@@ -79,6 +79,7 @@ def configure(tmp_path: Path, **config: Any) -> None:
     (tmp_path / "lva.toml").chmod(0o644)
 
 
+@pytest.mark.slow("a plugin is run")
 def test_run_says_that_a_right_plugin_keeps_the_contract(plugins: Path) -> None:
     write_plugin(plugins, "cam", "class Cam(BaseBackgroundPlugin): ...")
     result = check("plugins/cam.py", "--run", "--json")

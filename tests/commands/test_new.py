@@ -73,6 +73,7 @@ def test_what_is_written_is_right(options: tuple[str, ...], here: Path) -> None:
     assert all(not path.stat().st_mode & 0o022 for path in here.rglob("*"))
 
 
+@pytest.mark.slow("each command is run")
 @pytest.mark.parametrize("options", COMBINATIONS, ids=" ".join)
 def test_the_commands_that_it_prints(options: tuple[str, ...], here: Path) -> None:
     lines = new("bell", *options).output.splitlines()

@@ -99,6 +99,7 @@ def test_a_helper_is_no_plugin(plugins: Path) -> None:
     assert "helper" not in listed()
 
 
+@pytest.mark.slow("every plugin is loaded")
 def test_problems_are_listed(plugins: Path) -> None:
     write_plugin(plugins, "raises", "1 / 0")
     write_plugin(plugins, "syntax", "def f(:")
@@ -119,6 +120,7 @@ def test_problems_are_listed(plugins: Path) -> None:
     assert "plugins/syntax.py:5: invalid syntax" in text
 
 
+@pytest.mark.slow("every plugin is loaded")
 def test_the_table(plugins: Path) -> None:
     write_plugin(plugins, "cam", "class Cam(BaseBackgroundPlugin):\n    runtime = 'asyncio'")
     lines = listing("--plugins-dir", "plugins").output.splitlines()

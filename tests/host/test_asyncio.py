@@ -345,6 +345,7 @@ async def test_the_documented_background_plugin_runs_as_it_stands(tmp_path, told
         assert (await client.get("/teapot")).status_code == 404
 
 
+@pytest.mark.slow("the loops of asyncio keep real time")
 async def test_the_documented_monitoring_plugin_runs_as_it_stands(tmp_path, told, collector):
     source = MONITORING_EXAMPLE.replace("127.0.0.1:5020", collector.address)
     write_plugin(tmp_path / "plugins", "p", source, "")
@@ -1043,6 +1044,7 @@ def test_an_error_that_nobody_takes_is_a_crash(crashed, name):
     assert frames[-1] in {"fails", "fails_worse"}, "where it happened"
 
 
+@pytest.mark.slow("the loops of asyncio keep real time")
 async def test_an_error_in_a_local_variable_has_a_limit_too(tmp_path, told, monkeypatch):
     monkeypatch.setattr(own_tasks, "HELD_GRACE", 0.5)
     source = starting("task = asyncio.create_task(failing())", "await asyncio.Event().wait()")
@@ -1088,6 +1090,7 @@ async def test_asyncio_s_own_waiting_takes_as_long_as_it_likes(tmp_path, told, m
         assert not told.complaints("p")
 
 
+@pytest.mark.slow("the loops of asyncio keep real time")
 async def test_a_thousand_errors_are_one_crash_and_no_flood(tmp_path, told):
     source = starting("self.kept = [asyncio.create_task(failing()) for n in range(3000)]")
     async with running_host(tmp_path, {"p": source}, {"p": ONCE}) as host:
@@ -1146,6 +1149,7 @@ async def test_two_errors_at_once_are_one_crash_and_both_are_logged(tmp_path, to
         assert any("task 'x1'" in text for text in told.complaints("p"))
 
 
+@pytest.mark.slow("the loops of asyncio keep real time")
 async def test_a_failed_task_does_not_wait_for_the_others(tmp_path, told):
     source = starting(
         "self.kept = asyncio.create_task(asyncio.sleep(600))",
@@ -1183,6 +1187,7 @@ async def test_eager_tasks_are_watched_too(tmp_path, told):
 # The policy `always`
 
 
+@pytest.mark.slow("the loops of asyncio keep real time")
 async def test_always_restarts_once_the_last_task_has_ended(tmp_path, told):
     source = in_style("""
         class P(BaseBackgroundPlugin):
@@ -1207,6 +1212,7 @@ async def test_always_restarts_once_the_last_task_has_ended(tmp_path, told):
         await host.wait_for("p", State.RUNNING, PATIENCE)
 
 
+@pytest.mark.slow("the loops of asyncio keep real time")
 async def test_always_takes_a_failed_task_for_a_crash_while_others_still_run(tmp_path, told):
     source = starting(
         "asyncio.create_task(failing(), name='x')", "asyncio.create_task(asyncio.sleep(600))"
@@ -1217,6 +1223,7 @@ async def test_always_takes_a_failed_task_for_a_crash_while_others_still_run(tmp
         assert "task 'x' (made at " in host.life("p").record.last.reason
 
 
+@pytest.mark.slow("the loops of asyncio keep real time")
 async def test_always_takes_the_last_task_s_error_for_a_crash(tmp_path, told):
     source = starting("asyncio.create_task(failing(), name='x')")
     tables = {"p": {**QUICK, "restart": "always"}}
@@ -1322,6 +1329,7 @@ async def test_what_close_has_ended_is_not_complained_of(tmp_path, told):
     assert not told.complaints("p")
 
 
+@pytest.mark.slow("the loops of asyncio keep real time")
 async def test_a_task_that_close_has_cancelled_may_finish_its_clean_up(tmp_path, told):
     """As asyncio's own `run()` would not let it: no second cancellation comes at once."""
     source = in_style("""
@@ -1347,6 +1355,7 @@ async def test_a_task_that_close_has_cancelled_may_finish_its_clean_up(tmp_path,
     assert (part.state, list(part.problems)) == ("stopped", [])
 
 
+@pytest.mark.slow("the loops of asyncio keep real time")
 async def test_a_start_that_is_cancelled_may_finish_its_clean_up(tmp_path, told):
     source = in_style("""
         class P(BaseBackgroundPlugin):
@@ -1448,6 +1457,7 @@ async def test_what_the_loop_holds_is_ended_with_it(tmp_path, told):
         assert not threads_left_of("p")
 
 
+@pytest.mark.slow("the loops of asyncio keep real time")
 async def test_a_job_of_the_executor_is_waited_for(tmp_path, told):
     source = in_style("""
         class P(BaseBackgroundPlugin):
@@ -1490,6 +1500,7 @@ async def test_a_stop_cancels_initialize(tmp_path, told):
     assert (part.state, list(part.problems)) == ("stopped", [])
 
 
+@pytest.mark.slow("the loops of asyncio keep real time")
 async def test_initialize_has_a_time_limit(tmp_path, told):
     tables = {"p": {"initialize_timeout": 0.6, "restart": "never"}}
     async with running_host(tmp_path, {"p": in_style(INITIALIZING)}, tables, wait=False) as host:
@@ -1607,6 +1618,7 @@ async def test_many_restarts_leave_no_thread_and_no_descriptor(tmp_path, told):
     assert not threads_left_of("p")
 
 
+@pytest.mark.slow("the loops of asyncio keep real time")
 async def test_a_stopped_plugin_leaves_no_descriptor(tmp_path, told):
     source = in_style("""
         class P(BaseBackgroundPlugin):
@@ -1650,6 +1662,7 @@ HELD = """
 """
 
 
+@pytest.mark.slow("the loops of asyncio keep real time")
 async def test_a_held_loop_holds_up_nobody_else(tmp_path, told):
     other = in_style("""
         class P(BaseEventPlugin, BaseBackgroundPlugin):
@@ -1702,6 +1715,7 @@ async def test_what_blocks_a_loop_is_named(tmp_path, told):
     assert "which blocks its event loop" in record.getMessage()
 
 
+@pytest.mark.slow("the loops of asyncio keep real time")
 async def test_who_asks_where_a_blocked_loop_stands_does_not_wait(tmp_path, told):
     """What is to be known of a loop in another thread must not cost the service's own loop its time."""
     async with running_host(tmp_path, {"p": in_style(HELD)}) as host:
@@ -1771,6 +1785,7 @@ async def test_an_idle_loop_that_gets_no_turn_is_not_taken_for_a_blocked_one(tmp
         assert thread.blocked_at() is None
 
 
+@pytest.mark.slow("the loops of asyncio keep real time")
 async def test_a_busy_loop_is_not_taken_for_a_blocked_one(tmp_path, told):
     source = in_style("""
         class P(BaseBackgroundPlugin):
@@ -1881,6 +1896,7 @@ def on_loop(host: Any, coroutine: Any) -> Any:
     return asyncio.run_coroutine_threadsafe(coroutine, loop)
 
 
+@pytest.mark.slow("the loops of asyncio keep real time")
 @pytest.mark.parametrize("sink", [SINK, in_style(SINK)], ids=["trio", "asyncio"])
 async def test_points_from_several_threads_keep_their_order_and_none_is_lost(tmp_path, told, sink):
     sources = {"p": in_style(PUBLISHER), "sink": sink}

@@ -206,6 +206,7 @@ async def test_points_of_a_stopped_plugin_keep_to_its_bounds_and_are_accounted_f
         assert host.host.receipt.exit_code == 4
 
 
+@pytest.mark.slow("a disk and threads keep real time")
 async def test_points_of_a_stopped_plugin_with_a_spool_are_kept(tmp_path):
     tables = {"sink": {"spool": "disk"}}
     async with running_host(tmp_path, {"sink": SINK}, tables) as host:
@@ -441,6 +442,7 @@ async def test_a_failed_plugin_with_a_spool_gets_its_points_back(tmp_path):
         assert host.host.receipt.exit_code == 0
 
 
+@pytest.mark.slow("a disk and threads keep real time")
 async def test_a_spool_is_opened_again_beside_the_event_loop(tmp_path):
     """A file that is locked for a moment holds up the start, and nothing else."""
     tables = {"p": {"restart": "never", "spool": "disk"}}
@@ -554,6 +556,7 @@ async def test_a_critical_plugin_may_be_stopped_and_restarted(tmp_path, autojump
         assert not host.host.stop.gave_up.is_set()
 
 
+@pytest.mark.slow("a disk and threads keep real time")
 async def test_a_thread_that_a_handler_left_may_still_end(tmp_path):
     source = """
         class P(BaseBackgroundPlugin):

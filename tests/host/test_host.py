@@ -514,6 +514,7 @@ async def test_a_thread_left_in_a_library_is_named_by_the_task_that_called_it(tm
         assert receipt.exit_code == 4
 
 
+@pytest.mark.slow("many threads")
 async def test_worker_threads_that_are_done_are_no_leaks(tmp_path):
     source = """
         class P(BaseBackgroundPlugin):

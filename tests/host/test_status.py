@@ -7,6 +7,7 @@ import threading
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
@@ -112,6 +113,7 @@ async def test_a_dead_receiver_shows_as_an_open_circuit(tmp_path, autojump_clock
         assert delivery["circuit"] == "open"
 
 
+@pytest.mark.slow("a disk is waited for")
 async def test_the_spool_shows_its_bytes(tmp_path):
     source = """
         class Sink(BaseEventPlugin):

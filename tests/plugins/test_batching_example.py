@@ -84,6 +84,7 @@ def test_the_defaults(tmp_path, name):
     assert loaded.kind == "event+background"
 
 
+@pytest.mark.slow("the loops of asyncio keep real time")
 async def test_points_of_an_interval_go_out_in_one_list(tmp_path, name, collector):
     async with pair(tmp_path, name, collector) as host:
         for point in numbered(5):
@@ -136,6 +137,7 @@ async def test_a_stop_waits_for_no_interval(tmp_path, name, collector):
     assert lists(collector) == [[], [*range(50)], []]
 
 
+@pytest.mark.slow("the loops of asyncio keep real time")
 async def test_silence_is_broken_by_a_sign_of_life(tmp_path, name, collector):
     async with pair(tmp_path, name, collector, config={"interval": 0.05}) as host:
         collector.statuses = [503]  # one that is lost ends nothing
@@ -231,6 +233,7 @@ def retries(host: RunningHost, name: str) -> int:
     return delivery.ledger.retries
 
 
+@pytest.mark.slow("the loops of asyncio keep real time")
 async def test_a_crash_of_the_background_side_loses_nothing(tmp_path, name, collector):
     async with pair(tmp_path, name, collector) as host:
         outbox = host.module(name).outbox

@@ -631,6 +631,7 @@ def test_a_reader_that_reads_nothing_is_a_reason_to_come_back_later(pipe):
     assert os.read(reader, 1 << 20) == b"".join(later), "and nothing of what was to be repeated"
 
 
+@pytest.mark.slow("a reader dawdles in real time")
 @examples(10)
 @given(st.lists(st.integers(1, 9000), min_size=1, max_size=8), st.randoms(use_true_random=False))
 def test_lines_are_whole_however_the_reader_dawdles(sizes, rng):

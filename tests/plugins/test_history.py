@@ -137,6 +137,7 @@ async def test_pages_together_hold_every_point_once(tmp_path):
         assert got == list(range(24, -1, -1))
 
 
+@pytest.mark.slow("SQLite works in a thread, in real time")
 async def test_the_file_is_bounded_in_size_the_oldest_points_go_first(tmp_path):
     limit = 1024 * 1024
     async with history(tmp_path, max_bytes=limit) as host:
@@ -160,6 +161,7 @@ async def test_the_file_is_bounded_in_size_the_oldest_points_go_first(tmp_path):
     assert size <= 2 * limit
 
 
+@pytest.mark.slow("SQLite works in a thread, in real time")
 async def test_one_batch_that_is_larger_than_the_file_may_be(tmp_path):
     limit = 1024 * 1024
     async with history(tmp_path, max_bytes=limit) as host:
@@ -183,6 +185,7 @@ async def test_points_past_their_age_go(tmp_path):
         assert seen(answer) == [0, 50]
 
 
+@pytest.mark.slow("SQLite works in a thread, in real time")
 async def test_a_restart_of_the_service_keeps_the_points(tmp_path):
     async with history(tmp_path) as host:
         await stored(host, numbered(3))
@@ -284,6 +287,7 @@ async def test_an_odd_point_does_not_cost_the_others_in_its_batch_theirs(tmp_pat
         assert {0, 1, 2, 3} <= set(seen(await ask(host)))
 
 
+@pytest.mark.slow("SQLite works in a thread, in real time")
 async def test_requests_while_points_are_written_see_whole_batches(tmp_path):
     async with history(tmp_path) as host:
         counts = []
@@ -304,6 +308,7 @@ async def test_requests_while_points_are_written_see_whole_batches(tmp_path):
 # What was published before is there
 
 
+@pytest.mark.slow("SQLite works in a thread, in real time")
 async def test_what_was_published_before_it_was_asked_is_in_the_answer(tmp_path):
     """Kind: an answer that is true of a moment ago."""
     tables = {"history": {"flush_interval": 0.2, "config": {"max_age": 1e12}}}
@@ -316,6 +321,7 @@ async def test_what_was_published_before_it_was_asked_is_in_the_answer(tmp_path)
         assert seen(await ask(host, ("before", "3"))) == [1, 0]  # a further page waits for nothing
 
 
+@pytest.mark.slow("SQLite works in a thread, in real time")
 async def test_an_answer_does_not_wait_for_points_that_cannot_be_written(tmp_path):
     """Kind: waiting for what is not going to happen soon."""
     tables = {"history": {"flush_interval": 0, "circuit_failures": 1, "config": {"max_age": 1e12}}}
@@ -376,6 +382,7 @@ async def test_an_error_that_is_the_point_s_is_not_taken_for_the_file_s(tmp_path
         assert "DataError" in delivery.last_error
 
 
+@pytest.mark.slow("SQLite works in a thread, in real time")
 @pytest.mark.parametrize(
     ("suffixes", "found"),
     [
@@ -458,6 +465,7 @@ async def test_a_file_that_is_spoiled_under_it_costs_nothing_that_comes_later(tm
     assert bool([*path.parent.glob("*.damaged-*")]) == (spoil is overwritten)
 
 
+@pytest.mark.slow("SQLite works in a thread, in real time")
 async def test_points_wait_while_the_file_is_somebody_else_s(tmp_path):
     """Kind: a file that cannot be used now: no attempt of a batch counts."""
     path = tmp_path / "state" / "history.sqlite3"

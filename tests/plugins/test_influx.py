@@ -165,6 +165,7 @@ def has_no_form(point: MonitoringPoint) -> bool:
     )
 
 
+@pytest.mark.slow("talks to a real server")
 @examples(100)
 @given(points, st.sampled_from([0, 1, 1000, 1_000_000]))
 def test_a_line_says_what_its_point_says(point, unit):
@@ -210,6 +211,7 @@ def test_a_server_that_reads_two_backslashes_as_one_finds_the_same_parts(point):
     assert sorted(tags) == read(key for key, value in point.tags.items() if value != "")
 
 
+@pytest.mark.slow("talks to a real server")
 @examples(50)
 @given(st.lists(points, max_size=6))
 def test_no_point_disturbs_its_neighbours(batch):
@@ -539,6 +541,7 @@ def counted_posts(host: RunningHost) -> list[int]:
     return sizes
 
 
+@pytest.mark.slow("talks to a real server")
 async def test_only_points_with_a_conflict_of_types_are_rejected(tmp_path, influxdb):
     influxdb.create("types")
     good = [point(n, "mixed", value=n) for n in range(300)]
@@ -650,6 +653,7 @@ async def test_looking_for_wrong_points_ends_and_goes_on_later(tmp_path, autojum
 # Servers that are away, busy or shut
 
 
+@pytest.mark.slow("talks to a real server")
 async def test_points_wait_for_a_server_and_a_database_that_come_later(tmp_path):
     with InfluxDB(tmp_path, start=False) as server:
         async with sink(tmp_path, server.url, wait=False) as host:
@@ -671,6 +675,7 @@ async def test_points_wait_for_a_server_and_a_database_that_come_later(tmp_path)
     assert (part.points["delivered"], part.problems) == (5, [])
 
 
+@pytest.mark.slow("talks to a real server")
 async def test_nothing_is_lost_when_the_server_dies_and_comes_back(tmp_path):
     with InfluxDB(tmp_path) as server:
         server.create()
@@ -693,6 +698,7 @@ async def test_nothing_is_lost_when_the_server_dies_and_comes_back(tmp_path):
     assert sorted(stored) == [*range(1000)]
 
 
+@pytest.mark.slow("talks to a real server")
 async def test_a_server_that_stalls_is_given_up_and_asked_again(tmp_path):
     with InfluxDB(tmp_path) as server:
         server.create()
@@ -792,6 +798,7 @@ async def test_who_says_the_same_of_no_points_at_all_says_nothing_of_them(
     assert (ledger.delivered, ledger.rejected, ledger.retries) == (10, 0, 2)
 
 
+@pytest.mark.slow("talks to a real server")
 async def test_large_points_go_out_in_requests_that_get_through(tmp_path, stand_in):
     statuses = [204, 204, 503, 204, 204]
     stand_in.answer = lambda _: (statuses.pop(0), {}, b"")

@@ -66,6 +66,7 @@ def ledger(host: RunningHost, name: str) -> Any:
     return delivery.ledger
 
 
+@pytest.mark.slow("talks to a stand-in server, in real time")
 @pytest.mark.parametrize(
     "answer",
     [TLS, PAGE, PAGE_OF_SUCCESS, PAGE_OF_FAILURE, REDIRECT],

@@ -555,6 +555,7 @@ async def test_points_are_sent_again_when_the_answer_is_not_about_them(tmp_path,
     assert len(records_of(receiver.requests[-1])) == 3
 
 
+@pytest.mark.slow("talks to a stand-in server, in real time")
 @pytest.mark.parametrize("status", [400, 422, 500, 501])
 async def test_points_are_not_sent_again_when_it_is(tmp_path, receiver, status):
     statuses = [status, 200]
@@ -571,6 +572,7 @@ async def test_points_are_not_sent_again_when_it_is(tmp_path, receiver, status):
     assert [*map(has_points, receiver.requests)] == [False, True, False, True]
 
 
+@pytest.mark.slow("talks to a stand-in server, in real time")
 @pytest.mark.parametrize("signal", ["logs", "metrics"])
 @pytest.mark.parametrize("status", [400, 413, 500])
 async def test_points_wait_while_a_request_without_any_is_refused_too(
@@ -792,6 +794,7 @@ async def test_an_endless_answer_is_not_read(tmp_path, monkeypatch):
     assert (ledger.delivered, chunks) == (3, 8)  # in two answers
 
 
+@pytest.mark.slow("talks to a stand-in server, in real time")
 async def test_a_call_that_waits_for_another_is_not_to_blame(tmp_path, receiver):
     stalled = threading.Event()
 

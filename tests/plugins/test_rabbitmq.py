@@ -404,6 +404,7 @@ async def test_a_service_that_would_feed_itself_stops_at_the_first_point(tmp_pat
 # Messages and configuration
 
 
+@pytest.mark.slow("many random batches")
 def test_what_is_packed_is_unpacked():
     points = numbered(1000)
     for most_points, most_bytes in ((1, 10_000), (7, 10_000), (1000, 300), (10_000, 10_000_000)):

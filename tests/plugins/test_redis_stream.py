@@ -135,6 +135,7 @@ async def clean_end(host: RunningHost, **points: int) -> None:
 # Writing
 
 
+@pytest.mark.slow("talks to a real server")
 async def test_points_arrive_in_order_in_the_documented_form(tmp_path, redis):
     async with running_host(tmp_path, {NAME: None}, tables(redis, stream="points")) as host:
         host.publish([MonitoringPoint("door", 7, {"side": "ü"}, {"open": 1, "angle": 1.0})])
@@ -164,6 +165,7 @@ def test_a_point_comes_back_as_it_was(value):
     assert repr(back.fields["field"]) == repr(value)
 
 
+@pytest.mark.slow("talks to a real server")
 async def test_the_stream_is_trimmed(tmp_path, redis):
     config = tables(redis, stream="points", maxlen=300)
     async with running_host(tmp_path, {NAME: None}, config) as host:
@@ -175,6 +177,7 @@ async def test_the_stream_is_trimmed(tmp_path, redis):
         await clean_end(host, delivered=3000)
 
 
+@pytest.mark.slow("talks to a real server")
 @pytest.mark.parametrize(
     ("begin", "end", "why"),
     [
@@ -349,6 +352,7 @@ def test_a_stop_during_a_stall_keeps_its_time_and_counts_what_is_lost(tmp_path, 
 # Reading
 
 
+@pytest.mark.slow("talks to a real server")
 async def test_a_stream_is_published_and_acknowledged(tmp_path, redis):
     add(redis, numbered(3))  # from before the group
     point = MonitoringPoint("door", 7, {"side": "left", "n": 1}, {"n": 9, "angle": 1.0})
@@ -386,6 +390,7 @@ async def test_a_backlog_is_read_no_faster_than_max_rate(tmp_path, redis):
         await clean_end(host)
 
 
+@pytest.mark.slow("talks to a real server")
 async def test_what_a_dead_consumer_left_is_claimed(tmp_path, redis, nursery):
     """Its entries only once they are idle; until the others are there, it is seen to work on them."""
     theirs = add(redis, numbered(30))[:20]
@@ -476,6 +481,7 @@ async def test_an_entry_that_is_no_point_holds_up_nothing(tmp_path, redis, dead_
         assert not redis.client.exists("dead")
 
 
+@pytest.mark.slow("talks to a real server")
 async def test_without_its_dead_letter_stream_an_entry_stays_pending(tmp_path, redis, caplog):
     redis.client.set("dead", "not a stream")
     redis.client.xadd("in", {"text": "no point"})
@@ -491,6 +497,7 @@ async def test_without_its_dead_letter_stream_an_entry_stays_pending(tmp_path, r
         await clean_end(host)
 
 
+@pytest.mark.slow("talks to a real server")
 async def test_a_consumer_survives_the_server_s_restarts_and_the_loss_of_its_group(tmp_path, redis):
     async with running_host(
         tmp_path, {"sink": SINK, NAME: None}, tables(redis, consume="in")
@@ -585,6 +592,7 @@ async def test_no_entry_is_acknowledged_that_the_service_did_not_take(tmp_path, 
         assert received() == list(range(len(journal)))
 
 
+@pytest.mark.slow("talks to a real server")
 async def test_a_stop_waits_for_an_acknowledgement_under_way(tmp_path, redis):
     """A stand-in for a slow server."""
     async with running_host(
@@ -606,6 +614,7 @@ async def test_a_stop_waits_for_an_acknowledgement_under_way(tmp_path, redis):
         assert pending(redis) == 0
 
 
+@pytest.mark.slow("talks to a real server")
 async def test_a_cancellation_that_the_library_swallows_is_repeated(tmp_path, redis):
     """A stand-in for `asyncio.wait_for` before Python 3.12."""
     async with running_host(tmp_path, {NAME: None}, tables(redis, stream="points")) as host:
@@ -622,6 +631,7 @@ async def test_a_cancellation_that_the_library_swallows_is_repeated(tmp_path, re
         assert (host.life(NAME).stop_seconds or 99) < 1
 
 
+@pytest.mark.slow("talks to a real server")
 async def test_points_that_do_not_come_back_are_not_acknowledged(tmp_path, redis, caplog):
     """The plugin's own buffer is too small, so the last point of the batch is dropped there."""
     add(redis, numbered(2))

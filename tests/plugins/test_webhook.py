@@ -248,6 +248,7 @@ async def test_headers_are_added_and_cookies_are_not_kept(tmp_path, receiver):
     assert len(receiver.requests) == 2
 
 
+@pytest.mark.slow("talks to a stand-in server, in real time")
 async def test_one_connection_serves_many_batches(tmp_path, receiver):
     clients = set()
 
@@ -369,6 +370,7 @@ async def test_what_may_pass_is_tried_again_and_is_not_the_batch_s_fault(tmp_pat
     assert [request.numbers for request in receiver.requests] == [[0, 1]] * 8
 
 
+@pytest.mark.slow("talks to a stand-in server, in real time")
 async def test_what_tells_of_keys_and_addresses_is_not_the_batch_s_fault(tmp_path, receiver):
     statuses = [401, 402, 403, 404, 405, 406, 407, 410, 411, 413, 415, 421, 426, 431, 451, 497]
     receiver.answers = [Answer(status, body=b"no such thing") for status in statuses]
@@ -584,6 +586,7 @@ async def test_what_was_accepted_of_a_batch_is_not_sent_again(tmp_path, receiver
     assert (points["delivered"], points["rejected"], points["retries"]) == (5, 1, 2)
 
 
+@pytest.mark.slow("talks to a stand-in server, in real time")
 async def test_pieces_of_a_batch_share_one_limit_of_time(tmp_path, receiver):
     def wait(_request: Request) -> Answer:
         receiver.over.wait(20)
@@ -598,6 +601,7 @@ async def test_pieces_of_a_batch_share_one_limit_of_time(tmp_path, receiver):
         assert caught.value.rejected == []
 
 
+@pytest.mark.slow("talks to a stand-in server, in real time")
 async def test_many_pieces_do_not_use_up_the_attempts_of_their_batch(tmp_path, receiver):
     receiver.answers = [answer for _ in range(20) for answer in (Answer(), Answer(503))]
     tables = table(receiver.url, max_bytes=1)
@@ -608,6 +612,7 @@ async def test_many_pieces_do_not_use_up_the_attempts_of_their_batch(tmp_path, r
     assert (points["delivered"], points["dropped"]) == (21, {})
 
 
+@pytest.mark.slow("talks to a stand-in server, in real time")
 @given(st.lists(st.integers(1, 60), min_size=1), st.integers(1, 200))
 def test_a_piece_is_as_large_as_may_be(sizes, most):
     items = [(numbered(1)[0], b"x" * size) for size in sizes]
@@ -716,6 +721,7 @@ async def test_an_endless_answer_is_read_and_shown_only_in_part(tmp_path, receiv
         assert len(str(caught.value)) < 300
 
 
+@pytest.mark.slow("talks to a stand-in server, in real time")
 @pytest.mark.parametrize("kind", ["endless", "stalled", "cut off", "no gzip", "bomb"])
 async def test_a_batch_is_accepted_whatever_follows_the_status(
     tmp_path, receiver, kind, monkeypatch
@@ -735,6 +741,7 @@ async def test_a_batch_is_accepted_whatever_follows_the_status(
     assert len(receiver.requests) == 2
 
 
+@pytest.mark.slow("talks to a stand-in server, in real time")
 async def test_a_deadline_that_passes_while_an_answer_is_read_changes_nothing(
     tmp_path, receiver, monkeypatch
 ):

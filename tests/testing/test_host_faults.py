@@ -135,6 +135,7 @@ def test_points_that_are_never_given_up(monkeypatch: pytest.MonkeyPatch):
     says(contract.check_event_contract(EVENT), "G5", "in no final place at the end")
 
 
+@pytest.mark.slow("the whole contract is checked")
 def test_a_task_that_is_leaked(monkeypatch: pytest.MonkeyPatch):
     call = TrioRuntime.call
 
@@ -154,6 +155,7 @@ def test_a_task_that_is_leaked(monkeypatch: pytest.MonkeyPatch):
     says(contract.check_plugin(BACKGROUND), "G7", "leaked: the task")
 
 
+@pytest.mark.slow("the whole contract is checked")
 def test_a_cancellation_that_is_swallowed(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(TrioCall, "cancel", lambda self: None)
     says(contract.check_plugin(BACKGROUND), "G4", "ignored its cancellation")
@@ -175,6 +177,7 @@ def test_a_state_that_is_wrong(monkeypatch: pytest.MonkeyPatch):
     says(contract.check_plugin(BACKGROUND), "G8", "stopped -> running")
 
 
+@pytest.mark.slow("the whole contract is checked")
 def test_a_plugin_that_is_not_started_again(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Restarts, "after", lambda *_: (State.FAILED, ""))
     says(contract.check_plugin(BACKGROUND), "G6", "is not started again")

@@ -76,6 +76,7 @@ async def test_a_file_that_does_not_load(autojump_clock: Any):
             pass
 
 
+@pytest.mark.slow("a host is stopped in real time")
 async def test_what_is_left_fails_the_test(autojump_clock: Any):
     leaking = PUMP.replace('self.addRoute("/pump", self.get)', 'self.file = open("/dev/null")')
     with pytest.raises(AssertionError, match="leaked: the file /dev/null"):
@@ -85,6 +86,7 @@ async def test_what_is_left_fails_the_test(autojump_clock: Any):
     plugin.file.close()
 
 
+@pytest.mark.slow("a host is stopped in real time")
 async def test_what_is_tolerated_does_not(autojump_clock: Any):
     leaking = PUMP.replace('self.addRoute("/pump", self.get)', 'self.file = open("/dev/null")')
     async with running_plugin(leaking, tolerate=["G7"]) as host:
@@ -137,6 +139,7 @@ async def test_what_only_the_log_would_tell_fails_the_test(
     await use([guarantee])
 
 
+@pytest.mark.slow("a host is stopped in real time")
 async def test_the_error_of_the_block_comes_first(autojump_clock: Any):
     leaking = PUMP.replace('self.addRoute("/pump", self.get)', 'self.file = open("/dev/null")')
     with pytest.raises(KeyError, match="mine"):

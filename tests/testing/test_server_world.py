@@ -49,6 +49,7 @@ async def said(world: ServerWorld, data: bytes) -> bytes:
     return b"hangs"
 
 
+@pytest.mark.slow("the proxy waits in real time")
 @pytest.mark.parametrize(
     ("behaviour", "answers", "got"),
     [

@@ -145,6 +145,7 @@ async def test_reloads_while_requests_and_points_flow(tmp_path, monkeypatch, sty
     assert not [thread for thread in threading.enumerate() if "of p" in thread.name]
 
 
+@pytest.mark.slow("requests wait in real time")
 async def test_requests_wait_for_the_next_life_but_not_for_ever(tmp_path, monkeypatch):
     slow = PLUGIN.replace(
         "async def initialize(self):",
@@ -183,6 +184,7 @@ async def test_requests_wait_for_the_next_life_but_not_for_ever(tmp_path, monkey
                 nursery.cancel_scope.cancel()
 
 
+@pytest.mark.slow("requests wait in real time")
 async def test_a_request_that_takes_too_long_is_ended_with_its_plugin_s_life(tmp_path, monkeypatch):
     endless = PLUGIN.format(version=1).replace("trio.sleep(0.02)", "trio.sleep(1000)")
     async with running_host(tmp_path, {"p": endless}, {"p": {"stop_timeout": 0.3}}) as host:

@@ -469,6 +469,7 @@ CRASHING = """
 """
 
 
+@pytest.mark.slow("the loops of asyncio keep real time")
 async def test_a_crash_cancels_the_handlers_and_the_routes_come_back(tmp_path, told):
     async with routes(tmp_path, CRASHING, backoff_initial=0.05) as (host, client):
         answers = []

@@ -243,6 +243,7 @@ async def test_drop_rest_counts_what_is_queued_and_closes(autojump_clock):
     assert mailbox.drop_rest("shutdown") == 0
 
 
+@pytest.mark.slow("a machine of states with many steps")
 @given(
     limit=st.integers(1, 12),
     overflow=st.sampled_from(["drop_oldest", "drop_newest"]),
@@ -300,6 +301,7 @@ async def test_a_point_that_fits_nowhere_drives_out_no_other(autojump_clock):
     assert box.ledger.dropped == {"overflow": 1}
 
 
+@pytest.mark.slow("a machine of states with many steps")
 @given(
     limit=st.integers(1, 12),
     max_bytes=st.integers(30, 400),

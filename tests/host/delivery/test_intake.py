@@ -127,6 +127,7 @@ async def test_what_is_filtered_is_counted_and_costs_the_others_nothing(
     assert (every["accepted"], every["filtered"]) == (2 + unwanted, 0)
 
 
+@pytest.mark.slow("points are counted for a while of real time")
 @pytest.mark.parametrize("how", [TRIO, THREAD, ASYNCIO], ids=["trio", "thread", "asyncio"])
 async def test_a_class_does_not_get_back_what_it_publishes_while_it_handles(
     tmp_path: Path,
@@ -158,6 +159,7 @@ async def test_a_class_does_not_get_back_what_it_publishes_while_it_handles(
     assert "it does not get these itself" in line
 
 
+@pytest.mark.slow("a minute of virtual time, with ten calls a second")
 async def test_a_class_may_ask_for_its_own_points_and_is_warned_once(
     tmp_path: Path, autojump_clock: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

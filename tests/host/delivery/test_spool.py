@@ -304,6 +304,7 @@ def cut(path: Path, size: int) -> None:
     path.write_bytes(path.read_bytes()[:size])
 
 
+@pytest.mark.slow("many commits to a disk")
 @pytest.mark.parametrize(
     "damage",
     [
@@ -340,6 +341,7 @@ async def test_an_empty_file_is_a_new_spool(path):
         assert stored_points(box) == 1
 
 
+@pytest.mark.slow("many commits to a disk")
 async def test_a_torn_log_costs_the_commits_that_it_tore(path, tmp_path):
     async with opened(path) as box:
         sizes = []
@@ -356,6 +358,7 @@ async def test_a_torn_log_costs_the_commits_that_it_tore(path, tmp_path):
             assert box.ledger.recovered == survivors
 
 
+@pytest.mark.slow("many commits to a disk")
 async def test_a_damaged_segment_is_dropped_and_counted_and_the_rest_is_delivered(
     path, tmp_path, caplog
 ):
@@ -478,6 +481,7 @@ async def test_commits_are_made_in_time_and_together(path):
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.slow("many commits to a disk")
 async def test_points_wait_in_memory_as_long_as_there_is_room_and_then_on_disk(path):
     async with opened(path, limit=50) as box:
         for n in range(0, 200, 10):
@@ -503,6 +507,7 @@ def count_loads(box: SpooledMailbox) -> list[int]:
     return count
 
 
+@pytest.mark.slow("many commits to a disk")
 async def test_segments_are_bounded_in_bytes(path):
     large = [MonitoringPoint("s", 1.0, {}, {"n": n, "blob": "x" * 200_000}) for n in range(50)]
     async with opened(path) as box:
@@ -654,6 +659,7 @@ async def test_a_trickle_does_not_leave_a_segment_for_each_point(path, limit):
         assert box.ledger.balanced
 
 
+@pytest.mark.slow("many commits to a disk")
 async def test_a_restart_joins_what_a_crash_left_apart(path):
     file = SpoolFile(path)
     file.commit([Row(n, 1.75e9 + n / 1000, numbered(1, n)) for n in range(3000)], [])
@@ -679,6 +685,7 @@ async def test_what_was_joined_is_deleted_as_a_whole_once_it_is_delivered(path):
         assert box.stored_bytes == sum(segment.size for segment in box._backlog.segments)
 
 
+@pytest.mark.slow("many commits to a disk")
 async def test_what_is_left_of_a_joined_segment_is_kept_alone(path):
     box = mailbox(path)
     await trickle(box, 20)
@@ -945,6 +952,7 @@ async def test_what_is_partly_taken_is_not_forgotten(path):
         assert await take_all(box) == [0, 1, 2, 3, *range(7, 44)]
 
 
+@pytest.mark.slow("many commits to a disk")
 async def test_a_stop_over_a_full_disk_keeps_what_is_stored_and_drops_the_rest(path):
     box = mailbox(path)
     box.offer(numbered(100))
@@ -1061,6 +1069,7 @@ async def test_a_stop_does_not_use_up_the_attempts_of_what_can_be_kept(tmp_path,
     assert len(journal) <= concurrency, "after a failure at the stop, nothing is tried again"
 
 
+@pytest.mark.slow("many commits to a disk")
 async def test_a_stop_delivers_what_can_be_delivered(tmp_path):
     slow = sink("""
         journal.append(got)
@@ -1097,6 +1106,7 @@ async def test_a_plugin_that_has_failed_keeps_its_points(tmp_path):
     assert journal == [[0, 1, 2]]
 
 
+@pytest.mark.slow("many commits to a disk")
 async def test_points_in_a_call_that_does_not_end_are_kept(tmp_path):
     stuck = sink("""
         with trio.CancelScope(shield=True):

@@ -134,6 +134,7 @@ def test_what_does_not_fit_is_counted_and_the_rest_is_kept() -> None:
     assert (len(passages[0].points), missed) == (5, 0)
 
 
+@pytest.mark.slow("threads offer many points")
 def test_every_point_is_taken_or_counted_whichever_thread_offers_it() -> None:
     tap = Tap(None, limit=100)
     total = 0

@@ -260,6 +260,7 @@ TWO = """
 """
 
 
+@pytest.mark.slow("a disk is waited for")
 @pytest.mark.parametrize("spool", ["memory", "disk"])
 async def test_a_class_that_is_gone_gives_its_points_up(tmp_path, spool):
     both = TWO.format(first="await trio.sleep_forever()")

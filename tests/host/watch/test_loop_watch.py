@@ -247,6 +247,7 @@ def watched(work: Callable[[], Awaitable[object]]) -> LoopUses:
     return uses
 
 
+@pytest.mark.slow("the event loop is blocked in real time")
 def test_a_task_and_a_handler_of_a_plugin_are_named_with_their_lines():
     async def work():
         token = enter_plugin("a")
