@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from lva.host.loading.load import finder_for, load_plugin
+from lva.host.loading.load import finder_for, load_plugin, load_plugins
 from lva.host.process.guard import ProcessGuard, kept_by
 from lva.host.process.pieces import Piece
 from lva.host.process.state import ProcessState
@@ -159,6 +159,27 @@ def test_a_reload_is_not_blamed_for_a_signal_that_another_plugin_takes_meanwhile
         assert signal.getsignal(signal.SIGUSR2) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGUSR2, before)
+
+
+def test_each_of_several_plugins_is_named_for_what_its_import_changes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One note of the state serves all: what the first has changed is not laid at the second's door."""
+    changes = {
+        "ada": "import sys; sys.setrecursionlimit(4321)",
+        "bob": "",
+        "cleo": "import gc; gc.set_debug(4)",
+    }
+    for name, change in changes.items():
+        source = f"{change}\nclass C(BaseBackgroundPlugin):\n    x = 1\n"
+        write_plugin(tmp_path / "plugins", name, source)
+    before = sys.getrecursionlimit()
+    load_plugins(host_settings(tmp_path, tuple(changes)))
+    assert (sys.getrecursionlimit(), gc.get_debug()) == (before, 0)
+    assert said(caplog) == [
+        ("lva.plugin.ada", f"changed the recursion limit from {before} to 4321; put back"),
+        ("lva.plugin.cleo", "changed gc.get_debug() from 0 to 4; put back"),
+    ]
 
 
 def test_a_thread_that_loads_a_plugin_anew_puts_nothing_back(
