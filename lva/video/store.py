@@ -5,11 +5,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Final
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 #: Seconds that another process may hold the file.
 PATIENCE: Final = 1.0
 _SCHEMA: Final = f"""
@@ -19,11 +19,24 @@ _SCHEMA: Final = f"""
         version INTEGER NOT NULL,
         status TEXT NOT NULL,
         created REAL NOT NULL,
-        definition TEXT NOT NULL
+        definition TEXT NOT NULL,
+        code TEXT,
+        reason TEXT NOT NULL DEFAULT ''
     );
     PRAGMA user_version = {_VERSION};
     COMMIT;
 """
+
+#: What leads from each earlier version to the next.
+_CHANGES: Final = {
+    1: """
+    BEGIN;
+    ALTER TABLE streams ADD COLUMN code TEXT;
+    ALTER TABLE streams ADD COLUMN reason TEXT NOT NULL DEFAULT '';
+    PRAGMA user_version = 2;
+    COMMIT;
+""",
+}
 
 
 class StoreError(Exception):
@@ -40,6 +53,7 @@ class StoredStream:
         status: Its state when it was last written.
         created: In Unix seconds.
         definition: JSON.
+        code, reason: Of its state.
     """
 
     id: str
@@ -47,6 +61,8 @@ class StoredStream:
     status: str
     created: float
     definition: str
+    code: str | None = None
+    reason: str = ""
 
 
 class StreamStore:
@@ -67,7 +83,8 @@ class StreamStore:
         """
         with _transaction(self._path) as connection:
             rows = connection.execute(
-                "SELECT id, version, status, created, definition FROM streams ORDER BY created, id"
+                "SELECT id, version, status, created, definition, code, reason FROM streams"
+                " ORDER BY created, id"
             )
             return [StoredStream(*row) for row in rows]
 
@@ -77,9 +94,13 @@ class StreamStore:
         Raises:
             StoreError: It cannot be written, as on a full disk.
         """
-        values = stream.id, stream.version, stream.status, stream.created, stream.definition
         with _transaction(self._path) as connection:
-            connection.execute("INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?, ?)", values)
+            connection.execute(
+                "INSERT OR REPLACE INTO streams"
+                " (id, version, status, created, definition, code, reason)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                astuple(stream),
+            )
 
     def delete(self, stream_id: str) -> None:
         """Delete a stream.
@@ -115,6 +136,9 @@ def _transaction(path: Path) -> Iterator[sqlite3.Connection]:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version == 0:
                 connection.executescript(_SCHEMA)
+            elif version in _CHANGES:
+                for earlier in range(version, _VERSION):
+                    connection.executescript(_CHANGES[earlier])
             elif version != _VERSION:
                 raise StoreError(
                     f"{path} is of another version of LVA ({version}); move it away, or use that version"

@@ -30,6 +30,9 @@ START_PATIENCE: Final = 5.0
 BURST: Final = 8
 SPACING: Final = 0.1
 
+#: How the reason of a stream ends that has ended before.
+_BEFORE: Final = "; this was before the service was restarted"
+
 
 class Pace:
     """Lets connections be made a few at once, and more of them one after the other.
@@ -103,7 +106,8 @@ class Streams:
         stream.version = row.version
         self._created[row.id] = row.created
         if state in ENDED:
-            stream.move(state, "as before the restart of the service")
+            reason = f"{row.reason}{_BEFORE}".removeprefix("; ")
+            stream.move(state, reason, row.code)
         elif forbidden is not None:
             stream.move(StreamState.FAILURE, forbidden, "forbidden")
         else:

@@ -1,4 +1,5 @@
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -45,3 +46,19 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path, what):
         path = tmp_path / "away" / "streams.sqlite3"
     with pytest.raises(StoreError, match=r"streams\.sqlite3"):
         StreamStore(path).load()
+
+
+def test_a_file_of_an_earlier_version_is_taken_over(tmp_path):
+    path = tmp_path / "streams.sqlite3"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("""
+            CREATE TABLE streams (id TEXT PRIMARY KEY, version INTEGER NOT NULL,
+                status TEXT NOT NULL, created REAL NOT NULL, definition TEXT NOT NULL);
+            INSERT INTO streams VALUES ('a', 1, 'pending', 5.0, '{}');
+            PRAGMA user_version = 1;
+        """)
+    store = StreamStore(path)
+    assert store.load() == [STREAM]
+    failed = replace(STREAM, status="failure", code="timeout", reason="no attempt is left")
+    store.save(failed)
+    assert StreamStore(path).load() == [failed]

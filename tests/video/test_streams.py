@@ -138,9 +138,9 @@ async def test_a_new_definition_of_a_stream_that_was_done_is_begun_after_a_resta
     [
         ({}, "in_progress", "pending", "paused", "the service was restarted"),
         ({"source": "test:?live=0"}, "in_progress", "pending", "paused", "the file starts again"),
-        ({}, "stop", "stop", "stop", "as before the restart"),
-        ({}, "done", "done", "done", "as before the restart"),
-        ({}, "failure", "failure", "failure", "as before the restart"),
+        ({}, "stop", "stop", "stop", "why; this was before the service was restarted"),
+        ({}, "done", "done", "done", "why; this was before the service was restarted"),
+        ({}, "failure", "failure", "failure", "why; this was before the service was restarted"),
         ({"source": "rtsp://a/1"}, "pending", "failure", "failure", "scheme 'rtsp' is not allowed"),
     ],
 )
@@ -148,7 +148,7 @@ async def test_what_is_taken_up_after_a_restart(tmp_path, changes, status, kept,
     """The kind is each state in which a service may have ended, and settings that have changed since."""
     path = tmp_path / "streams.sqlite3"
     text = StreamDefinition.model_validate(body(**changes)).model_dump_json()
-    StreamStore(path).save(StoredStream("a", 3, status, 1.0, text))
+    StreamStore(path).save(StoredStream("a", 3, status, 1.0, text, "timeout", "why"))
     StreamStore(path).save(StoredStream("b", 1, "a state of a newer version", 2.0, text))
     StreamStore(path).save(StoredStream("c", 1, "pending", 3.0, "{}"))
     async with table(path, Listener()) as (streams, _):
@@ -156,6 +156,7 @@ async def test_what_is_taken_up_after_a_restart(tmp_path, changes, status, kept,
         assert (stream.version, stream.state) == (3, state)
         assert stream.log[0]["status"] == kept
         assert said in stream.log[0]["reason"]
+        assert (stream.change.code == "timeout") is (status == state)
         assert len(streams.all()) == 2
     assert {"b", "c"} < {
         row.id for row in StreamStore(path).load()
