@@ -42,22 +42,21 @@ class PresentationTimes:
         self._interval = interval
         self._before: float | None = None
         self._shift = 0.0
-        self._now = 0.0
+        self._now: float | None = None
 
     def of(self, time_of_frame: float | None) -> float:
         """Return the time for a frame with this time, or without one; in seconds from the first."""
+        following = 0.0 if self._now is None else self._now + self._interval
         if time_of_frame is None:
-            self._now += self._interval
-            return self._now
-        if self._before is None:
-            self._shift = -time_of_frame
+            self._now = following
+            return following
+        step = None if self._before is None else time_of_frame - self._before
+        if step is not None and 0 < step <= LARGEST_STEP:
+            self._interval = step
         else:
-            step = time_of_frame - self._before
-            if 0 < step <= LARGEST_STEP:
-                self._interval = step
-            else:
+            self._shift = following - time_of_frame
+            if step is not None:
                 self._board.add("time_jumps")
-                self._shift = self._now + self._interval - time_of_frame
         self._before = time_of_frame
         self._now = time_of_frame + self._shift
         return self._now

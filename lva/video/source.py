@@ -38,8 +38,9 @@ _HLS: Final = {
     "allowed_extensions": "ALL",
     "allowed_segment_extensions": "ALL",
 }
-#: How many bytes and microseconds FFmpeg may look at before the first frame of a live source.
-_PROBE: Final = {"probesize": "500000", "analyzeduration": "1000000"}
+#: How many bytes and microseconds FFmpeg may look at before the first frame of a live source; it need
+#: not find out its frames a second, for which it would look at twenty.
+_PROBE: Final = {"probesize": "500000", "analyzeduration": "1000000", "fpsprobesize": "0"}
 _SECRET_NAME: Final = re.compile(
     r"pass?|pwd|secret|token|key|auth|sig|credential|cookie", re.IGNORECASE
 )

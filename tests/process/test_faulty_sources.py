@@ -182,6 +182,17 @@ def test_all_faults_over_all_ways(tmp_path):
 
 
 @pytest.mark.soak
+def test_a_camera_that_is_slower_than_the_limit_is_not_ended_for_ever(tmp_path):
+    """The kind is one picture in a while: the limit of a stall, of opening too, gets larger."""
+    with ServiceProcess(tmp_path, ["streams"]) as service, faulty_source() as source:
+        scene = Scene(service.wait_until_ready(), source, [("ts", "slow")])
+        (case,) = scene.ids
+        service.wait_until(lambda: scene.statuses()[case]["frames"]["analysed"] > 4)
+        assert scene.statuses()[case]["status"] == "in_progress"
+        assert scene.codes(case) <= {"timeout"}
+
+
+@pytest.mark.soak
 def test_cameras_that_cannot_be_reached_use_no_processor(tmp_path):
     """The kind is a retry without a pause, and a worker that spins while it waits."""
     with ServiceProcess(tmp_path, ["streams"]) as service, faulty_source() as source:

@@ -270,6 +270,14 @@ def audio(out: Out) -> None:
     out.play()
 
 
+def slow(out: Out) -> None:
+    """It has one picture each 1.2 seconds."""
+    out.begin()
+    for number in range(10**6):
+        out.frame(number, number * 1.2, (64, 48))
+        out.wait(1.2)
+
+
 def gap(out: Out) -> None:
     """Forty pictures at once, of which FFmpeg looks at some first; and more half a second later."""
     out.begin()
@@ -288,7 +296,7 @@ FAULTS: Final[dict[str, Callable[[Out], None]]] = {
     fault.__name__: fault
     for fault in (
         good, silent, half, drips, closes, unauthorized, missing, garbage, babbles, stalls, ends, keyless,
-        empty, late, sizes, jumps, back, again, audio, gap, short,
+        empty, late, sizes, jumps, back, again, audio, slow, gap, short,
     )
 }  # fmt: skip
 

@@ -63,6 +63,13 @@ def test_the_source_s_clock_may_jump(board):
     assert found[0] == 0.0
 
 
+def test_the_first_frames_may_have_no_time(board):
+    times = PresentationTimes(board, 0.04)
+    found = [times.of(at) for at in (None, None, 7.0, 7.04, None)]
+    assert found == pytest.approx([0.0, 0.04, 0.08, 0.12, 0.16])
+    assert board["time_jumps"] == 0
+
+
 def test_pictures_without_times_have_those_of_their_arrival(server, board):
     """The kind is a format whose times FFmpeg makes up, whatever pace the camera has."""
     times = [at for _, at in read(parse_source(server.url("gap")), board, 60, 3)]
