@@ -150,7 +150,7 @@ def requests(over: threading.Event) -> None:
 def take(page: Page, path: str, name: str, height: int) -> None:
     """Photograph what stands in a window of this height, once it stands."""
     page.goto(URL + path)
-    page.wait_for_timeout(3000)  # the next two events
+    page.wait_for_timeout(4000)  # the next two events, and pictures
     page.screenshot(
         path=IMAGES / name, clip={"x": 0, "y": 0, "width": width(page), "height": height}
     )

@@ -59,6 +59,8 @@ MAX_PAGE = 1000
 PREVIEW_PATIENCE = 3.0
 #: How long, in seconds, the callbacks of a removed stream still get its last events.
 LAST_EVENTS = 10.0
+#: After how many seconds without a frame the next one is not waited for, if there is a picture.
+STALLED = 1.0
 #: A proxy passes on what comes as it comes.
 _NOT_KEPT = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 #: Largest body of a request, in bytes.
@@ -365,7 +367,8 @@ class StreamsPlugin(BaseBackgroundPlugin):
         edge = _number(request, "size", EDGE[2], *EDGE[:2])
         quality = _number(request, "quality", QUALITY[2], *QUALITY[:2])
         try:
-            found = await stream.previews.take(stream.worker, edge, quality, PREVIEW_PATIENCE)
+            patience = 0.0 if _stalls(stream) else PREVIEW_PATIENCE
+            found = await stream.previews.take(stream.worker, edge, quality, patience)
         except TooManyKindsError:
             what = "Too many sizes and qualities are asked for; try again, or ask for one of them."
             raise RequestProblem(503, what, "preview_busy", {"Retry-After": "1"}) from None
@@ -392,6 +395,12 @@ class StreamsPlugin(BaseBackgroundPlugin):
     def _table(self) -> Streams:
         assert self._streams is not None
         return self._streams
+
+
+def _stalls(stream: Stream) -> bool:
+    """Return whether no frames come, and there is a picture of before."""
+    age = stream.freshness.age
+    return stream.previews.newest is not None and age is not None and age > STALLED
 
 
 def _no_picture(stream: Stream) -> RequestProblem:

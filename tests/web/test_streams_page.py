@@ -239,6 +239,8 @@ def test_an_old_picture_says_so_and_looks_so(
     )
     expect(page.locator(".why")).to_contain_text("ends")
     assert violations(page) == []
+    kept = service.get("/streams/ends/preview.jpg", timeout=2.5)  # no frame is waited for
+    assert kept.status_code == 200
     service.request("DELETE", f"/streams/{ends}")
 
 

@@ -66,7 +66,7 @@ function region(shape, label, size, unit) {
     return outlined("polygon", { points: points.map((point) => point.join()).join(" ") }, { x, y }, "roi", unit, label);
   }
   const rectangle = { x: shape.x * across, y: shape.y * down, width: shape.width * across, height: shape.height * down };
-  return outlined("rect", rectangle, rectangle, "roi", unit, label);
+  return outlined("rect", rectangle, { x: rectangle.x, y: rectangle.y + rectangle.height - 22 * unit }, "roi", unit, label);
 }
 
 function outlined(tag, attributes, { x, y }, kind, unit, label) {
