@@ -44,6 +44,7 @@ from lva.testing.virtual import LOOP_PATIENCE, SOCKET_PATIENCE, THREAD_PATIENCE
 from lva.web.complete import CompleteRequest
 from lva.web.resource import Resource
 from lva.web.resources import RESOURCES
+from tests.event_samples import CHANGE, SEEN
 from tests.support import ServiceProcess, clean_environment, host_settings, running
 
 ROOT = Path(__file__).parent.parent
@@ -185,6 +186,17 @@ def test_every_step_of_a_point_is_documented(step: str) -> None:
 @pytest.mark.parametrize("event", EVENT_TYPES)
 def test_every_event_type_is_documented(event: str) -> None:
     assert row(page("concepts"), f"``{event}``")
+
+
+def test_every_key_of_an_event_is_documented_and_none_is_gone() -> None:
+    """The kind is a receiver that relies on a key: keys of documents are added, never taken away."""
+    section = page("streams").split(".. _event-documents:")[1].split("Points\n^^^^^^")[0]
+    for document in (CHANGE.as_dict(), SEEN.as_dict(), SEEN.as_dict()["image"]):
+        assert all(f"``{key}``" in section for key in document)
+    head = {"event_name", "event_id", "event_type", "event_create_time", "account_id"}
+    head |= {"stream_id", "stream", "time"}
+    assert CHANGE.as_dict().keys() >= head | {"status", "before", "code", "reason"}
+    assert SEEN.as_dict().keys() >= head | {"number", "analytics", "frame", "data", "image"}
 
 
 @pytest.mark.parametrize("plugin", sorted(path.stem for path in PACKAGE.glob("plugins/*.py")))
