@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from lva.contract import RequestProblem
 from lva.video import messages
@@ -12,6 +12,9 @@ from lva.video.definition import StreamDefinition, parse_definition
 from lva.video.source import Source, SourceError, parse_source
 from lva.video.stream import FindAnalytics
 from lva.wrong_keys import WrongKey, WrongKeysError
+
+#: How an address is shown that has a user and a password.
+_MASKED: Final = "://***@"
 
 
 class Admission:
@@ -39,6 +42,10 @@ class Admission:
         try:
             definition = parse_definition(body)
             source = self.source(definition)
+            if _MASKED in definition.source:
+                raise WrongKeysError(
+                    WrongKey(("source",), "its password is masked; write the password itself")
+                )
             self._check_analytics(definition)
         except WrongKeysError as error:
             wrong = [problem.as_dict() for problem in error.problems]

@@ -128,6 +128,9 @@ def _as_autorestart(value: Any) -> Any:
     return {True: {}, False: None}[value] if isinstance(value, bool) else value
 
 
+_LINE = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]*")
+
+
 def _or_boolean(schema: dict[str, Any]) -> None:
     schema["anyOf"].append({"type": "boolean"})
 
@@ -135,7 +138,12 @@ def _or_boolean(schema: dict[str, Any]) -> None:
 class StreamDefinition(Strict):
     """A stream: where frames come from, and who looks at which of them."""
 
-    name: str = Field(min_length=1, max_length=200, description="Its name, for people.")
+    name: str = Field(
+        min_length=1,
+        max_length=200,
+        description="Its name, for people.",
+        json_schema_extra={"pattern": f"^{_LINE.pattern}$"},
+    )
     source: str = Field(min_length=1, max_length=4096, description="An address, a file, or test:.")
     analytics: list[AnalyticsUse] = Field(
         [],
@@ -198,6 +206,13 @@ class StreamDefinition(Strict):
     def analytics_names(self) -> list[str]:
         """The analytics plugins that it names."""
         return [use.name for use in self.analytics]
+
+    @field_validator("name")
+    @classmethod
+    def _one_line(cls, value: str) -> str:
+        if not _LINE.fullmatch(value):
+            raise ValueError("it is one line, without control characters")
+        return value
 
     @field_validator("analytics")
     @classmethod

@@ -220,6 +220,8 @@ def test_a_change_follows_the_version_that_it_was_made_from(service):
     assert (late.status_code, late.json()["error_code"]) == (409, "version_conflict")
     assert late.json()["version"] == 2
     assert put(json={**changed, "version": 2}, headers={"If-Match": "*"}).json()["version"] == 3
+    elsewhere = put(json={**changed, "source": "rtsp://***@127.0.0.2:1/x"})
+    assert (elsewhere.status_code, elsewhere.json()["errors"][0]["key"]) == (400, "source")
     assert service.get(path).json()["status"] == "paused"
     named = service.get("/streams?name=gate&analytics=motion&status=paused").json()
     assert [stream["stream_id"] for stream in named["streams"]] == [path.rpartition("/")[2]]

@@ -14,6 +14,8 @@ DAY = {"begin": "08:00", "end": "18:00"}
         ({"name": "door"}, "source"),
         ({**LEAST, "name": ""}, "name"),
         ({**LEAST, "name": "x" * 201}, "name"),
+        ({**LEAST, "name": "door\nERROR"}, "name"),
+        ({**LEAST, "name": "door\u2028"}, "name"),
         ({**LEAST, "source": 5}, "source"),
         ({**LEAST, "colour": 1}, "colour"),
         ({**LEAST, "rate": {"unit": "frame", "value": 1.5}}, "rate.value"),
