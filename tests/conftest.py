@@ -9,13 +9,16 @@ import os
 import ssl
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 
 from lva import logs
+from lva.host.plugin_modules import PACKAGE
 from lva.host.runtimes.patience import Patience
+from lva.settings import ENV_PREFIX
 from tests.process.moments import LONG
 
 #: Fixtures that start RabbitMQ, which takes eight seconds.
@@ -114,3 +117,17 @@ def logging_is_as_before() -> Iterator[None]:
     yield
     logs._output = output
     root.setLevel(level)
+
+
+@pytest.fixture
+def clean_slate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No settings but the test's, and no plugin module of another test."""
+    for name in list(os.environ):
+        if name.upper().startswith(ENV_PREFIX):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.meta_path)
+    yield
+    sys.meta_path[:] = before
+    for name in [key for key in sys.modules if key.partition(".")[0] == PACKAGE]:
+        del sys.modules[name]

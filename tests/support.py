@@ -231,6 +231,13 @@ class ServiceProcess:
         return next(item for item in self.receipt["plugins"] if item["name"] == name)
 
 
+async def until(condition: Callable[[], object], within: float = 30.0) -> None:
+    """Wait until a condition holds, looking again and again: a thread or another process decides."""
+    with trio.fail_after(within):
+        while not condition():
+            await trio.sleep(0.01)
+
+
 # The host in this very process
 
 #: What the plugins of a test write down, in order; `running_host` begins with an empty one.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,25 +21,13 @@ from lva.host.loading.load import PluginFinder, load_plugins
 from lva.settings import ENV_PREFIX, Settings, load_settings
 from tests.support import ServiceProcess, write_plugin
 
+pytestmark = pytest.mark.usefixtures("clean_slate")
+
 EVERY_EVENT = "available: analytics_event, monitoring_event, stream_event"
 SECRET = "hunter2hunter2"  # must be in no message
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 not_as_root = pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")
-
-
-@pytest.fixture(autouse=True)
-def clean_slate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No settings but the test's, and no plugin module of another test."""
-    for name in list(os.environ):
-        if name.upper().startswith(ENV_PREFIX):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    before = list(loading.sys.meta_path)
-    yield
-    loading.sys.meta_path[:] = before
-    for name in [key for key in loading.sys.modules if key.partition(".")[0] == loading.PACKAGE]:
-        del loading.sys.modules[name]
 
 
 def explain(problems: Sequence[str], said: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ import logging
 import re
 import shutil
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from lva.video.record import StreamChange
 from lva.video.source import parse_source
 from lva.video.stream import Stream, StreamServices
 from lva.video.supervisor import Supervisor
-from tests.support import host_settings, running
+from tests.support import host_settings, running, until
 from tests.video.test_board import balance
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -231,13 +231,6 @@ class Ignored:
 
     def seen(self, event: StreamAnalyticsEvent) -> None:
         """Ignore it."""
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for what another process does."""
-    with trio.fail_after(20):
-        while not condition():
-            await trio.sleep(0.01)
 
 
 @pytest.mark.slow("a worker is started")

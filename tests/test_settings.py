@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import pwd
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,8 @@ from lva.settings import ENV_PREFIX, Settings, load_settings, parse_bind
 from lva.sources import warn_of_service_links
 from tests.support import ServiceProcess
 
+pytestmark = pytest.mark.usefixtures("clean_slate")
+
 EVENT = """\
 from lva import BaseEventPlugin
 
@@ -28,20 +29,6 @@ class Cam(BaseEventPlugin):
     eventName = "monitoring_event"
     async def handleEvent(self, points, logger): ...
 """
-
-
-@pytest.fixture(autouse=True)
-def clean_slate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No settings but the test's, and no plugin module of another test."""
-    for name in list(os.environ):
-        if name.upper().startswith(ENV_PREFIX):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    before = list(loading.sys.meta_path)
-    yield
-    loading.sys.meta_path[:] = before
-    for name in [key for key in loading.sys.modules if key.partition(".")[0] == loading.PACKAGE]:
-        del loading.sys.modules[name]
 
 
 def set_toml(text: str) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
-from typing import Any
 
 import pytest
-import trio
 
-from tests.support import numbered, running_host
+from tests.support import numbered, running_host, until
 
 AWAY = """
 class Sink(BaseEventPlugin):
@@ -18,12 +16,6 @@ class Sink(BaseEventPlugin):
     async def handleEvent(self, points, logger):
         raise {error}
 """
-
-
-async def until(predicate: Any) -> None:
-    with trio.fail_after(10):
-        while not predicate():
-            await trio.sleep(0.01)
 
 
 async def test_a_spool_that_fails_on_a_point_goes_on_and_says_so(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import asynccontextmanager
 from itertools import zip_longest
 from typing import Any
@@ -15,7 +15,7 @@ import trio
 from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from tests.plugins.test_examples import Collector, collecting
-from tests.support import RunningHost, host_settings, numbered, running_host
+from tests.support import RunningHost, host_settings, numbered, running_host, until
 from tests.test_docs import copy_example
 
 TRIO, ASYNCIO = "batching_example", "batching_asyncio"
@@ -63,12 +63,6 @@ def lists(collector: Collector) -> list[list[int]]:
 def counts(collector: Collector) -> list[int]:
     """Return what the plugin's own points say of how many were sent."""
     return [body[-1]["fields"]["sent"] for _, _, body in collector.requests]
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    with trio.fail_after(20):
-        while not condition():
-            await trio.sleep(0.01)
 
 
 def test_the_defaults(tmp_path, name):

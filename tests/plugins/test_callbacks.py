@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from lva.video.callbacks import CALLBACKS, WITH_SECRETS, Callback, Conditions, u
 from lva.video.definition import StreamDefinition
 from tests.event_samples import CHANGE, SEEN, documents
 from tests.plugins.test_webhook import Answer, Receiver, receiving
-from tests.support import RunningHost, running_host
+from tests.support import RunningHost, running_host, until
 
 SECRET = "sesame-open-up"
 
@@ -70,12 +70,6 @@ async def listing(host: RunningHost) -> list[dict[str, Any]]:
     handler = host.host.routes.match("/callbacks").route.verbs["GET"]
     found: list[dict[str, Any]] = (await handler(None))["callbacks"]
     return found
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    with trio.fail_after(20):
-        while not condition():
-            await trio.sleep(0.005)
 
 
 def numbers(receiver: Receiver) -> list[int]:

@@ -427,6 +427,18 @@ async def test_a_question_after_the_files_are_gone_is_answered_from_a_new_one(tm
         assert seen(await ask(host)) == []
 
 
+#: A batch is tried at once, again at once, and no more than twice.
+IMPATIENT = {
+    "history": {
+        "flush_interval": 0,
+        "retry_initial": 0.001,
+        "retry_max": 0.001,
+        "max_attempts": 2,
+        "circuit_failures": 10_000,
+    }
+}
+
+
 def truncated(path: Path) -> None:
     """Cut off SQLite's log, in which the points are."""
     os.truncate(f"{path}-wal", 0)
@@ -443,14 +455,7 @@ def overwritten(path: Path) -> None:
 async def test_a_file_that_is_spoiled_under_it_costs_nothing_that_comes_later(tmp_path, spoil):
     """Kind: a file that goes bad while it is open: points are neither dropped nor delivered into nothing."""
     path = tmp_path / "state" / "history.sqlite3"
-    table = {
-        "retry_initial": 0.001,
-        "retry_max": 0.001,
-        "max_attempts": 2,
-        "circuit_failures": 10_000,
-    }
-    tables = {"history": {"flush_interval": 0, **table}}
-    async with running_host(tmp_path, {"history": None}, tables, wait=False) as host:
+    async with running_host(tmp_path, {"history": None}, IMPATIENT, wait=False) as host:
         await host.wait_for("history", State.RUNNING, within=20)
         await stored(host, numbered(2))
         spoil(path)
@@ -469,14 +474,7 @@ async def test_a_file_that_is_spoiled_under_it_costs_nothing_that_comes_later(tm
 async def test_points_wait_while_the_file_is_somebody_else_s(tmp_path):
     """Kind: a file that cannot be used now: no attempt of a batch counts."""
     path = tmp_path / "state" / "history.sqlite3"
-    table = {
-        "retry_initial": 0.001,
-        "retry_max": 0.001,
-        "max_attempts": 2,
-        "circuit_failures": 10_000,
-    }
-    tables = {"history": {"flush_interval": 0, **table}}
-    async with running_host(tmp_path, {"history": None}, tables, wait=False) as host:
+    async with running_host(tmp_path, {"history": None}, IMPATIENT, wait=False) as host:
         await host.wait_for("history", State.RUNNING, within=20)
         for suffix in ("", "-wal", "-shm"):
             Path(f"{path}{suffix}").unlink()

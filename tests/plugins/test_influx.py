@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from email.utils import formatdate
 from fractions import Fraction
 from itertools import pairwise
@@ -35,6 +35,7 @@ from tests.plugins.metric_servers import (
     VictoriaMetrics,
     standing_in,
 )
+from tests.plugins.sinks import last_error, ledger_of, running_sink, settled
 from tests.process.moments import SEED
 from tests.support import (
     RunningHost,
@@ -43,7 +44,7 @@ from tests.support import (
     host_settings,
     numbered,
     run_virtual,
-    running_host,
+    until,
 )
 
 # When a connection breaks while a request is sent, httpx leaves its iterator to the garbage collector.
@@ -288,53 +289,12 @@ def test_too_many_bytes_of_tags_are_refused():
 # The host
 
 
-@asynccontextmanager
-async def sink(
-    tmp_path, url: str, wait: bool = True, rng: Any = None, table: Any = (), **config: Any
-) -> AsyncIterator[RunningHost]:
-    """Run the plugin; calls and attempts follow one another quickly."""
+def sink(
+    tmp_path: Path, url: str, wait: bool = True, rng: Any = None, table: Any = (), **config: Any
+) -> AbstractAsyncContextManager[RunningHost]:
+    """Run the plugin."""
     places = {} if {"bucket", "db"} & set(config) else {"db": "lva"}
-    tables = {
-        "influx": {
-            "flush_interval": 0,
-            "backoff_initial": 0.01,
-            "backoff_max": 0.05,
-            "retry_initial": 0.01,
-            "retry_max": 0.05,
-            "circuit_pause": 0.05,
-            "config": {"url": url, **places, **config},
-            **dict(table),
-        }
-    }
-    async with running_host(tmp_path, {"influx": None}, tables, rng, wait=False) as host:
-        if wait:
-            await host.wait_for("influx", State.RUNNING, within=20)
-        yield host
-
-
-def ledger_of(host: RunningHost) -> Ledger:
-    (delivery,) = host.life("influx").deliveries.values()
-    assert delivery.ledger.balanced
-    return delivery.ledger
-
-
-def last_error(host: RunningHost) -> str:
-    (delivery,) = host.life("influx").deliveries.values()
-    return delivery.last_error or ""
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    with trio.fail_after(20):
-        while not condition():
-            await trio.sleep(0.01)
-
-
-async def settled(host: RunningHost, points: list[MonitoringPoint]) -> Ledger:
-    """Publish points as one batch and wait until each is delivered or given up."""
-    host.publish(points)
-    ledger = ledger_of(host)
-    await until(lambda: not ledger.queued and not ledger.in_flight)
-    return ledger
+    return running_sink(tmp_path, "influx", {"url": url, **places, **config}, wait, rng, table)
 
 
 async def samples(server: VictoriaMetrics, db: str, count: int) -> list[tuple[Any, int, float]]:

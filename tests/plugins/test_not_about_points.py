@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trio
 
 from lva.client.status import read_status
 from lva.client.target import Target
 from tests.plugins.metric_servers import Answer, StandIn, standing_in
-from tests.support import RunningHost, ServiceProcess, numbered, running_host
+from tests.support import RunningHost, ServiceProcess, numbered, running_host, until
 from tests.web.test_openapi import check
 
 #: Of each sink its configuration for a receiver's URL, and the good answer.
@@ -53,12 +52,6 @@ def table(name: str, url: str) -> dict[str, Any]:
     # Far fewer attempts than there will be: none of them may count.
     limits = {"max_attempts": 2, "circuit_failures": 10_000, "flush_interval": 0.0}
     return {name: {"config": SINKS[name](url), **fast, **limits}}
-
-
-async def until(condition: Any) -> None:
-    with trio.fail_after(20):
-        while not condition():  # noqa: ASYNC110 - a server in a thread decides
-            await trio.sleep(0.005)
 
 
 def ledger(host: RunningHost, name: str) -> Any:

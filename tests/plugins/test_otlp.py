@@ -6,8 +6,8 @@ import math
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
 from email.utils import formatdate
 from fractions import Fraction
 from pathlib import Path
@@ -33,7 +33,6 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 import lva
 from lva import MonitoringPoint
 from lva.errors import ConfigurationError
-from lva.host.delivery.ledger import Ledger
 from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from lva.plugins import otlp
@@ -46,6 +45,7 @@ from tests.plugins.metric_servers import (
     attributes_of,
     standing_in,
 )
+from tests.plugins.sinks import last_error, ledger_of, running_sink, settled
 from tests.support import (
     RunningHost,
     ServiceProcess,
@@ -54,7 +54,7 @@ from tests.support import (
     host_settings,
     numbered,
     run_virtual,
-    running_host,
+    until,
 )
 
 # When a connection breaks while a request is sent, httpx leaves its iterator to the garbage collector.
@@ -67,52 +67,11 @@ NS = 1_700_000_000_123_452_000
 CUMULATIVE = 2  # by the specification
 
 
-@asynccontextmanager
-async def sink(
-    tmp_path, url: str, wait: bool = True, rng: Any = None, table: Any = (), **config: Any
-) -> AsyncIterator[RunningHost]:
-    """Run the plugin; calls and attempts follow one another quickly."""
-    tables = {
-        "otlp": {
-            "flush_interval": 0,
-            "backoff_initial": 0.01,
-            "backoff_max": 0.05,
-            "retry_initial": 0.01,
-            "retry_max": 0.05,
-            "circuit_pause": 0.05,
-            "config": {"url": url, **config},
-            **dict(table),
-        }
-    }
-    async with running_host(tmp_path, {"otlp": None}, tables, rng, wait=False) as host:
-        if wait:
-            await host.wait_for("otlp", State.RUNNING, within=20)
-        yield host
-
-
-def ledger_of(host: RunningHost) -> Ledger:
-    (delivery,) = host.life("otlp").deliveries.values()
-    assert delivery.ledger.balanced
-    return delivery.ledger
-
-
-def last_error(host: RunningHost) -> str:
-    (delivery,) = host.life("otlp").deliveries.values()
-    return delivery.last_error or ""
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    with trio.fail_after(20):
-        while not condition():
-            await trio.sleep(0.01)
-
-
-async def settled(host: RunningHost, points: list[MonitoringPoint]) -> Ledger:
-    """Publish points as one batch and wait until each is delivered or given up."""
-    host.publish(points)
-    ledger = ledger_of(host)
-    await until(lambda: not ledger.queued and not ledger.in_flight)
-    return ledger
+def sink(
+    tmp_path: Path, url: str, wait: bool = True, rng: Any = None, table: Any = (), **config: Any
+) -> AbstractAsyncContextManager[RunningHost]:
+    """Run the plugin."""
+    return running_sink(tmp_path, "otlp", {"url": url, **config}, wait, rng, table)
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from tests.support import (
     journal,
     numbered,
     running_host,
+    until,
     write_plugin,
 )
 
@@ -82,13 +83,6 @@ def queue(request: pytest.FixtureRequest, server: RabbitMQServer) -> str:
 async def asked(ask: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Ask the server something in a worker thread."""
     return await trio.to_thread.run_sync(lambda: ask(*arguments, **options))
-
-
-async def until(condition: Callable[[], Any], seconds: float = 15.0) -> None:
-    """Wait until something is so; other threads and processes decide."""
-    with trio.fail_after(seconds):
-        while not condition():
-            await trio.sleep(0.01)
 
 
 @asynccontextmanager

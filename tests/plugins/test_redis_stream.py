@@ -30,6 +30,7 @@ from tests.support import (
     journal,
     numbered,
     running_host,
+    until,
     write_plugin,
 )
 from tests.test_docs import _tables, page
@@ -92,12 +93,6 @@ def toml(server: RedisServer, **config: Any) -> str:
     lines = [f"[plugins.{NAME}]", *(f"{key} = {value}" for key, value in table.items())]
     lines += [f"[plugins.{NAME}.config]", *(f"{k} = {json.dumps(v)}" for k, v in values.items())]
     return "\n".join(lines)
-
-
-async def until(condition: Callable[[], Any], within: float = 15.0) -> None:
-    with trio.fail_after(within):
-        while not condition():
-            await trio.sleep(0.01)
 
 
 def numbers(server: RedisServer, stream: str = "points") -> list[int]:

@@ -22,6 +22,7 @@ from lva.video.forks import ForkServer
 from lva.video.source import parse_source
 from lva.video.stream import Stream, StreamServices
 from lva.video.supervisor import Supervisor
+from tests.support import until
 from tests.video.faulty_source import faulty_source, video
 from tests.video.test_board import balance
 
@@ -165,12 +166,6 @@ async def running(stream):
     assert pid is None or not psutil.pid_exists(pid)
     assert stream.worker is None
     assert balance(stream.ledger) == stream.ledger.frames()["held"] == 0
-
-
-async def until(condition, seconds=20):
-    with trio.fail_after(seconds):
-        while not condition():
-            await trio.sleep(0.02)
 
 
 def states(stream):

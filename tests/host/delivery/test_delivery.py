@@ -37,6 +37,7 @@ from tests.support import (
     numbered,
     run_virtual,
     running_host,
+    until,
     without_a_host,
 )
 
@@ -1214,13 +1215,6 @@ def letters(path: Path) -> list[tuple[str, int]]:
     """Return the reason and the number of each line."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     return [(line["reason"], line["fields"]["n"]) for line in lines]
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    """Wait in real time, since threads work."""
-    with trio.fail_after(10):
-        while not condition():
-            await trio.sleep(0.01)
 
 
 async def test_points_that_are_given_up_are_written_down_with_the_reason(tmp_path):

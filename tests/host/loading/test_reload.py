@@ -35,6 +35,7 @@ from tests.support import (
     numbered,
     running,
     running_host,
+    until,
     write_plugin,
 )
 
@@ -54,13 +55,6 @@ NEW = SINK.format(version=2)
 
 def rewrite(tmp_path: Path, name: str, source: str, preamble: str = JOURNALLED) -> None:
     write_plugin(tmp_path / "plugins", name, source, preamble)
-
-
-async def until(condition: Any, within: float = 20.0) -> None:
-    """Wait for what a thread, or a task nobody can be asked about, does."""
-    with trio.fail_after(within):
-        while not condition():
-            await trio.sleep(0.01)
 
 
 def points_of(host: RunningHost, name: str) -> dict[str, Any]:

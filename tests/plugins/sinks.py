@@ -1,0 +1,67 @@
+"""A host with one sink, whose calls follow one another quickly, and what became of its points."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from lva import MonitoringPoint
+from lva.host.delivery.ledger import Ledger
+from lva.host.life.states import State
+from tests.support import RunningHost, running_host, until
+
+
+@asynccontextmanager
+async def running_sink(
+    tmp_path: Path,
+    name: str,
+    config: Mapping[str, Any],
+    wait: bool = True,
+    rng: Any = None,
+    table: Any = (),
+) -> AsyncIterator[RunningHost]:
+    """Run a plugin that ships, with this configuration and more keys of its table."""
+    tables = {
+        name: {
+            "flush_interval": 0,
+            "backoff_initial": 0.01,
+            "backoff_max": 0.05,
+            "retry_initial": 0.01,
+            "retry_max": 0.05,
+            "circuit_pause": 0.05,
+            "config": config,
+            **dict(table),
+        }
+    }
+    async with running_host(tmp_path, {name: None}, tables, rng, wait=False) as host:
+        if wait:
+            await host.wait_for(name, State.RUNNING, within=20)
+        yield host
+
+
+def _delivery(host: RunningHost) -> Any:
+    (life,) = host.host.lives.values()
+    (delivery,) = life.deliveries.values()
+    return delivery
+
+
+def ledger_of(host: RunningHost) -> Ledger:
+    """Return the sink's account, which balances."""
+    ledger: Ledger = _delivery(host).ledger
+    assert ledger.balanced
+    return ledger
+
+
+def last_error(host: RunningHost) -> str:
+    """Return what its last call raised."""
+    return _delivery(host).last_error or ""
+
+
+async def settled(host: RunningHost, points: list[MonitoringPoint]) -> Ledger:
+    """Publish points as one batch and wait until each is delivered or given up."""
+    host.publish(points)
+    ledger = ledger_of(host)
+    await until(lambda: not ledger.queued and not ledger.in_flight)
+    return ledger
