@@ -65,8 +65,7 @@ class Publisher:
     def publish(self, event: str, points: Iterable[Any], source: str | None = None) -> bool:
         """Hand points to every plugin that asked for the event; never waits.
 
-        Any thread may call it, at any moment: a signal handler, or a finalizer that the garbage collector
-        runs, too.
+        Any thread may call it, at any moment: in a signal handler, or in a finalizer, too.
 
         Args:
             event: The event's name.
@@ -84,11 +83,21 @@ class Publisher:
             kind, takers = self._ways[event]
         except KeyError:
             raise _unknown(event) from None
+        batch = tuple(points)
         if forks.in_child:
-            forks.refuse(len(tuple(points)))
-        batch, size = _checked(kind, points)
+            forks.refuse(len(batch))
         if not batch:
             return True
+        item = kind.item
+        for point in batch:
+            if type(point) is not item:
+                batch = _whole(kind, batch)
+                break
+        try:
+            size = size_of(batch)
+        except AttributeError:  # a point was made without its constructor
+            batch = _whole(kind, batch)
+            size = size_of(batch)
         if self.taps.open:
             self.taps.offer(PUBLISHED, source, batch)
         at_home = get_ident() == self._thread
@@ -118,21 +127,6 @@ class Publisher:
 def _unknown(event: object) -> ValueError:
     hint = suggestion(str(event), EVENT_TYPES)
     return ValueError(f"unknown event {event!r}{hint}; available: {listing(EVENT_TYPES)}")
-
-
-def _checked(kind: EventType, points: Iterable[Any]) -> tuple[tuple[Any, ...], int]:
-    """Return points that are known to be whole, and their size in bytes."""
-    batch = tuple(points)
-    item = kind.item
-    for point in batch:
-        if type(point) is not item:
-            batch = _whole(kind, batch)
-            break
-    try:
-        return batch, size_of(batch)
-    except AttributeError:  # a point was made without its constructor
-        batch = _whole(kind, batch)
-        return batch, size_of(batch)
 
 
 def _whole(kind: EventType, points: Iterable[Any]) -> tuple[Any, ...]:
