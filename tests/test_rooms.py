@@ -38,6 +38,7 @@ IN_WORKER = (
     "frame",
     "analysis",
     "output",
+    "census",
     "selection",
     "newest",
     "sameness",

@@ -89,6 +89,7 @@ def check_analytics(
     parameters: Mapping[str, Any] | None = None,
     *,
     source_of_frames: str | None = None,
+    call_limit: float = 10.0,
 ) -> Report:
     """Assert that an analytics plugin keeps its contract; see `lva.testing.analytics.check_analytics`.
 
@@ -100,5 +101,7 @@ def check_analytics(
     __tracebackhide__ = True
     from lva.testing import analytics
 
-    report = analytics.check_analytics(source, parameters, source_of_frames=source_of_frames)
+    report = analytics.check_analytics(
+        source, parameters, source_of_frames=source_of_frames, call_limit=call_limit
+    )
     return report.raise_if_failed()

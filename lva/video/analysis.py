@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from lva.contract import AnalyticsEvent, AnalyticsStream, BaseAnalyticsPlugin
 from lva.video.board import STEPS, Board
+from lva.video.census import Census
 from lva.video.frame import Frame
 from lva.video.geometry import Region
 
@@ -39,7 +40,8 @@ class Analytics:
 
     Args:
         number: Its place in the stream's list.
-        spec: ``name``, ``path``, ``files`` (SHA-256 by path), ``module``, ``class`` and ``parameters``.
+        spec: ``name``, ``path``, ``files`` (SHA-256 by path), ``module``, ``class`` and ``parameters``;
+            from the test kit ``census``, the path of a file for what it used and left.
         stream: What the plugin knows of the stream.
         board: Says which step it is in.
     """
@@ -55,6 +57,7 @@ class Analytics:
         self._stream = stream
         self._board = board
         self._plugin: BaseAnalyticsPlugin | None = None
+        self._census: Census | None = None
 
     def open(self) -> None:
         """Load the file, make the instance and open it.
@@ -62,6 +65,8 @@ class Analytics:
         Raises:
             Exception: Whatever the plugin raises.
         """
+        if (path := self._spec.get("census")) is not None:
+            self._census = Census(path)
         with self._in("loading"):
             load_module(self._spec)
             module = sys.modules[self._spec["class_module"]]
@@ -81,9 +86,12 @@ class Analytics:
             TypeError: It returned something else than events.
         """
         assert self._plugin is not None
+        begun = time.monotonic()
         with self._in("handleFrame", frame.number):
             found = self._plugin.handleFrame(frame)
             events = events_in(found)
+        if self._census is not None:
+            self._census.note(time.monotonic() - begun)
         if frame.droi is frame.roi:
             return events
         return [event for event in events if _counts(event, frame.droi)]
@@ -98,6 +106,8 @@ class Analytics:
             self.opened = False
             with self._in("close"):
                 self._plugin.close()
+            if self._census is not None:
+                self._census.write()
 
     def _in(self, step: str, frame: int = 0) -> _Step:
         return _Step(self._board, _STEP[step], self._number, frame)

@@ -56,6 +56,7 @@ class WorkerProcess:
         rung: What ended it: ``"message"``, ``"SIGTERM"``, ``"SIGKILL"``; None while it runs, or if it ended
             by itself.
         hangs: Whether asking it to end is useless.
+        patience: For how many seconds it is waited for once it was asked.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class WorkerProcess:
         self.printed: Printed = printed
         self.rung: str | None = None
         self.hangs: bool = False
+        self.patience: float = AFTER_MESSAGE
         self._child = child
         self._code: int | None = None
         self._connection = connection
@@ -165,7 +167,7 @@ class WorkerProcess:
         """
         with trio.CancelScope(shield=True):
             if not self.hangs and not has_ended(self._child):
-                with trio.move_on_after(AFTER_MESSAGE):
+                with trio.move_on_after(self.patience):
                     await self.send({"type": "stop"})
                     await self.wait()
                 self._note("message")

@@ -253,7 +253,7 @@ def test_it_lives_well(name: str, request: pytest.FixtureRequest):
 @pytest.mark.parametrize("name", [name for name in SHIPPED if CASES[name].analytics])
 def test_it_looks_at_frames(name: str):
     report = check_analytics(name)
-    assert len(report.steps) == 5, str(report)
+    assert len(report.steps) == 9, str(report)
 
 
 @pytest.mark.slow("the whole contract is checked")
