@@ -6,6 +6,7 @@ takes pictures of it. Needs the extra ``test``, and port 5240.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 import shutil
@@ -162,6 +163,16 @@ def width(page: Page) -> int:
     return page.viewport_size["width"]
 
 
+def wait_for_service() -> None:
+    """Wait until the service has streams; a minute at most."""
+    for _ in range(240):
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{URL}/streams", trust_env=False).is_success:
+                return
+        time.sleep(0.25)
+    raise TimeoutError("the service has no streams")
+
+
 def stream_id(name: str) -> str:
     """Return the id of a stream."""
     return str(httpx.get(f"{URL}/streams/{name}", trust_env=False).json()["stream_id"])
@@ -198,7 +209,7 @@ def main() -> None:
             service = subprocess.Popen(
                 ["lva", "run", "--config", "lva.toml"], cwd=place, stderr=log
             )
-        time.sleep(3)
+        wait_for_service()
         over = threading.Event()
         traffic = threading.Thread(target=requests, args=(over,))
         traffic.start()

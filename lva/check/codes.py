@@ -17,6 +17,7 @@ CODES: Final[Mapping[str, str]] = MappingProxyType(
         "import": "importing the file fails; a missing package is named",
         "class": "no plugin class in the file",
         "abstract": "a class lacks a method that its base class requires",
+        "console-page": "consolePage is no lva.ConsolePage",
         "event-name": "eventName is missing or unknown, or points are published as an unknown event",
         "runtime": "both styles in one file or class; asyncio in a Trio-style coroutine, or the reverse",
         "host-settings": "host_settings are wrong",

@@ -101,6 +101,12 @@ WRONG = [
         class Cam(BaseEventPlugin):  # <-
             async def handleEvent(self, points, logger): ...
         """),
+    fault("consolePage that is none", "console-page", "class Cam has a consolePage that is no", """
+        from lva import BaseBackgroundPlugin
+
+        class Cam(BaseBackgroundPlugin):  # <-
+            consolePage = "cameras.js"
+        """),
     fault("unknown eventName", "event-name", "did you mean 'monitoring_event'?", """
         from lva import *
         class Cam(BaseEventPlugin):  # <-

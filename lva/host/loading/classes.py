@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import get_args
 
+from lva.console_page import ConsolePage
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin, Plugin, RuntimeName
 from lva.errors import Problem, hint, listing
 from lva.events import EVENT_TYPES
@@ -134,6 +135,10 @@ def _check_class(cls: PluginClass, siblings: Sequence[PluginClass], path: Path) 
         return
     if issubclass(cls, BaseEventPlugin):
         _check_event(cls, path)
+    page: object = getattr(cls, "consolePage", None)
+    if not isinstance(page, ConsolePage | None):
+        why = f"class {cls.__name__} has a consolePage that is no lva.ConsolePage: {reprlib.repr(page)}"
+        raise PluginFileError(Problem(why, *place_of(cls, path), "console-page"))
 
 
 def _check_event(cls: type[BaseEventPlugin], path: Path) -> None:
