@@ -18,6 +18,8 @@ from lva.video.stream import Stream
 #: Seconds between two looks at a worker; for how long it may give no sign of life.
 LOOK: Final = 0.5
 SILENT: Final = 5.0
+#: Seconds without a sign of life after which a source is not judged by what was read of it.
+QUIET: Final = 1.5
 #: Longest interval between two packets, in seconds, to which the limit of a stall adapts.
 MOST_INTERVAL: Final = 120.0
 #: Longest limit, in seconds, that only patience leads to; looks in a row that end it.
@@ -117,6 +119,8 @@ class Watch:
         return Ended("analytics_hung", f"{step[1]} took longer than {limit:g} s", blamed=step[0])
 
     def _stalled(self) -> Ended | None:
+        if self._quiet() > QUIET:  # who reads the source cannot run either: it says nothing of that
+            return None
         board, timeout = self._worker.board, self._stream.definition.timeout
         reading = board["reading_since"]
         if self._stream.state is not StreamState.IN_PROGRESS:
@@ -169,9 +173,16 @@ class Watch:
             stream.move(stream.state, "the picture changes again")
 
     def _silent(self) -> Ended | None:
-        if _seconds_since(self._worker.board["alive"] or self._began) <= SILENT:
+        # Native code that computes in a plugin may keep the interpreter from everything else.
+        at_work = self._worker.board["step"] > 0
+        limit = max(SILENT, self._stream.definition.analytics_timeout) if at_work else SILENT
+        if self._quiet() <= limit:
             return None
-        return Ended("worker_silent", f"no sign of life of the worker for {SILENT:.0f} s")
+        return Ended("worker_silent", f"no sign of life of the worker for {limit:.0f} s")
+
+    def _quiet(self) -> float:
+        """Return for how many seconds there was no sign of life; it comes once a second."""
+        return _seconds_since(self._worker.board["alive"] or self._began)
 
 
 def _seconds_since(nanoseconds: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.process.test_streams import gone, until
@@ -56,6 +57,12 @@ def left(pids: dict[str, int], seconds: float = 2.0) -> list[str]:
     return [what for what, pid in pids.items() if not gone(pid, seconds)]
 
 
+def zombies(service: ServiceProcess) -> list[str]:
+    """Return the processes below the service that have ended, and nobody has reaped."""
+    below = psutil.Process(service.process.pid).children(recursive=True)
+    return [str(each) for each in below if each.status() == psutil.STATUS_ZOMBIE]
+
+
 def test_what_a_plugin_starts_ends_with_its_worker_and_with_the_service(tmp_path):
     """The kinds are a program, in a group or session of its own, a daemon and a fork; a stop and a kill."""
     write_plugin(tmp_path / "plugins", "starter", STARTER, "import signal\n")
@@ -65,6 +72,7 @@ def test_what_a_plugin_starts_ends_with_its_worker_and_with_the_service(tmp_path
         _, others = started(service, "other")
         service.request("PATCH", f"/streams/{stopped}", json={"action": "stop"})
         assert not left(its)
+        service.wait_until(lambda: not zombies(service))
         assert [what for what, pid in others.items() if gone(pid, 0.01)] == []
         service.signal(signal.SIGKILL)
         service.wait()

@@ -1,13 +1,14 @@
 import os
 import time
 
+import psutil
 import pytest
 
 from lva.video.board import new_board
 from lva.video.decoder import Decoder, Playback, PresentationTimes
 from lva.video.failures import ConnectionLostError
 from lva.video.source import parse_source
-from tests.video.faulty_source import faulty_source, video
+from tests.video.faulty_source import faulty_source, response, video
 
 pytestmark = pytest.mark.slow("waits for servers that are silent")
 
@@ -50,6 +51,29 @@ def test_a_file_gives_all_its_frames_in_order(tmp_path, board, kind):
     assert times[-1] - times[0] == pytest.approx(23 / 12, abs=0.01)
     assert board["packets"] >= 24
     assert (board["decode_errors"], board["time_jumps"], board["reading_since"]) == (0, 0, 0)
+
+
+def test_a_picture_that_is_kept_stays_as_it_was(tmp_path, board):
+    """The kind is a slow reader whose pictures are overwritten by later ones."""
+    path = tmp_path / "video.mp4"
+    path.write_bytes(video(24))
+    pictures = [
+        picture for picture, _ in read(parse_source(str(path), directories=[tmp_path]), board)
+    ]
+    shown = [float(picture.to_ndarray(format="gray").mean()) for picture in pictures]
+    assert shown == pytest.approx([number * 10 for number in range(24)], abs=8)
+
+
+@pytest.mark.soak
+def test_many_connections_leave_no_memory_behind(server, board):
+    """The kind is a little that each connection leaves behind."""
+    sizes = []
+    server.documents["whole.ts"] = response(video(24, 12, "mpeg2video", "mpegts"))
+    for number in range(300):
+        read(parse_source(server.url("whole.ts")), board)
+        if number in {100, 299}:
+            sizes.append(psutil.Process().memory_info().rss)
+    assert sizes[1] - sizes[0] < 8 * 1024**2, sizes
 
 
 def test_the_source_s_clock_may_jump(board):

@@ -40,6 +40,8 @@ class Culprit(BaseAnalyticsPlugin):
 
     def handleFrame(self, frame):
         act = self.config.get("act")
+        if act == "hold" and frame.number == 3:
+            ctypes.PyDLL(None).usleep(6_000_000)  # which does not let go of the interpreter
         if act == "raise" and frame.number % 2:
             raise ValueError("a bad frame")
         if act == "fail":
@@ -453,6 +455,16 @@ async def test_a_stopped_worker_is_replaced_once(new_stream):
         await until(lambda: stream.state.value == "in_progress")
         assert len(codes(stream)) == 1
         assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.soak
+async def test_native_code_that_keeps_the_interpreter_is_no_silence(new_stream):
+    """The kind is a healthy computation that keeps the worker from saying that it lives."""
+    stream = new_stream("test:?rate=25", {"act": "hold"})
+    async with running(stream):
+        await until(lambda: len(stream.events) > 10)
+        assert codes(stream) == []
+        assert stream.ledger.frames()["dropped"]["stop"] == 0
 
 
 async def test_what_a_plugin_starts_ends_with_the_worker(new_stream):

@@ -106,6 +106,11 @@ HANDLE = STEPS.index("handleFrame")
         # The process.
         ("test:", {"alive": 4}, {"only": 0.6}, None),
         ("test:", {"alive": 5.1}, {}, "worker_silent"),
+        # A plugin keeps the interpreter from everything else: neither source nor worker is at fault.
+        ("test:", {**FRAMES, "alive": 6, "last_packet": 6, "step_since": 6},
+         {"state": "in_progress", "step": HANDLE}, None),
+        ("test:", {"alive": 9}, {"step": 1, "only": 0.6}, None),
+        ("test:", {"alive": 11}, {"step": 1}, "worker_silent"),
         ("test:", {}, {"memory": 99 * 2**20}, None),
         ("test:", {}, {"memory": 101 * 2**20}, "memory_limit"),
     ],
