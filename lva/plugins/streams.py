@@ -398,7 +398,9 @@ class StreamsPlugin(BaseBackgroundPlugin):
 
 
 def _stalls(stream: Stream) -> bool:
-    """Return whether no frames come, and there is a picture of before."""
+    """Return whether no frame will come soon: the next attempt is waited for, or only old ones are there."""
+    if stream.state is StreamState.RESTART:
+        return True
     age = stream.freshness.age
     return stream.previews.newest is not None and age is not None and age > STALLED
 

@@ -13,7 +13,7 @@ from lva.video.store import StoredStream, StoreError, StreamStore
 
 T = TypeVar("T")
 #: Seconds between two attempts at a file that cannot be used.
-RETRY: Final = 5.0
+RETRY: Final = 2.0
 
 
 class Keeper:
