@@ -187,6 +187,11 @@ class LoopWatch:
         self._modules = {seen.module: name for name, seen in self._plugins.items()}
         self._uses.note_processor(processor_times(self._with_loop))
 
+    def _look_for(self, plugin: str | None) -> None:
+        """Look which plugins there are, if this is none of them: it may have begun just now."""
+        if plugin is not None and plugin not in self._plugins:
+            self._refresh()
+
     def _note_standstill(self, before: Reading, after: Reading) -> None:
         """Take note of it when all of the process has stood still: this thread has run late for no reason."""
         late = after.at - before.at - self._period
@@ -206,10 +211,11 @@ class LoopWatch:
         lasted = perf_counter() - begun
         if task is None or lasted < _LOOK * self._limit:
             return
+        plugin = task.context.get(current_plugin)
+        self._look_for(plugin)
         frame = frames_of_threads().get(self._ident)
         self._note_sighting(begun, frame)
         if lasted >= LONG and clock.running[0] == begun:
-            plugin = task.context.get(current_plugin)
             now = reader.read_from_outside()
             self._goes_on(Stretch(begun, now.at, False, plugin, before, now))
 
@@ -231,6 +237,7 @@ class LoopWatch:
 
     def _judge(self, stretch: Stretch) -> None:
         """Report a stretch that has lasted for longer than the limit, if it is a block."""
+        self._look_for(stretch.plugin)
         waited = stretch.after.waited_since(stretch.before)
         own = self._own(stretch)
         collected = self._collections.seconds_between(stretch.begun, stretch.ended)

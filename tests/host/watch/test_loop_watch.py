@@ -82,6 +82,17 @@ def test_who_computes_blocks(caplog):
     assert caplog.messages == ["blocked the event loop for 0.15 s at /a.py:1 in f"]
 
 
+def test_a_plugin_that_has_just_begun_is_named(caplog):
+    """Which plugins there are is looked at once a second, and at once for a name that is none of theirs."""
+    found: dict[str, Watched] = {}
+    watch = Watch()
+    watch.watch = LoopWatch(LIMIT, 10.0, watch.uses, lambda: {**found})
+    watch.watch._refresh()
+    found["a"] = PLUGINS["a"]
+    assert watch.ended(0.15, "a", used=0.15) == {"a": 1}
+    assert caplog.messages == [f"blocked the event loop for 0.15 s at {UNSEEN}"]
+
+
 def test_who_sleeps_blocks_although_others_compute():
     watch = Watch()
     watch.saw(0.06, A)
