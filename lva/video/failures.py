@@ -57,3 +57,10 @@ def failure_of(error: Exception) -> ConnectionLostError:
     if isinstance(error, av.error.UndefinedError | av.error.UnknownError | ValueError):
         return ConnectionLostError("invalid_data", text)
     return ConnectionLostError("connection_failed", text)
+
+
+def words_of(error: Exception) -> str:
+    """Return what an error says; of FFmpeg's, without the address, which may be secret."""
+    if isinstance(error, av.error.FFmpegError | OSError):
+        return error.strerror or type(error).__name__
+    return f"{type(error).__name__}: {error}"

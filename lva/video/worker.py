@@ -28,7 +28,7 @@ from lva.video import messages
 from lva.video.analysis import MOST_FAILURES, Analytics
 from lva.video.board import Board, take_last_words
 from lva.video.decoder import Decoder
-from lva.video.failures import ConnectionLostError
+from lva.video.failures import ConnectionLostError, words_of
 from lva.video.frame import Frame, encode_jpeg
 from lva.video.geometry import Region, placed
 from lva.video.newest import NewestFrame
@@ -175,7 +175,7 @@ class Worker:
             except ConnectionLostError as failure:
                 end = {"code": failure.code, "message": str(failure)}
             except Exception as error:  # noqa: BLE001 - whatever FFmpeg makes of what came
-                end = {"code": "invalid_data", "message": f"{type(error).__name__}: {error}"}
+                end = {"code": "invalid_data", "message": words_of(error)}
             else:
                 if self._stopping:
                     return

@@ -73,7 +73,8 @@ def test_cameras_are_read_refused_lost_and_found_again(tmp_path):
         service.wait_until(all_good)
         said = service.output + service.get("/streams").text
         for stream_id in ids.values():
-            said += service.get(f"/streams/{stream_id}/logs").text
+            for part in ("logs", "events", "definition", ""):
+                said += service.get(f"/streams/{stream_id}/{part}".rstrip("/")).text
         assert "hunter" not in said
         assert service.stop() == 0
         assert "hunter" not in service.output

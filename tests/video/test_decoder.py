@@ -1,12 +1,13 @@
 import os
 import time
 
+import av.error
 import psutil
 import pytest
 
 from lva.video.board import new_board
 from lva.video.decoder import Decoder, Playback, PresentationTimes
-from lva.video.failures import ConnectionLostError
+from lva.video.failures import ConnectionLostError, failure_of, words_of
 from lva.video.source import parse_source
 from tests.video.faulty_source import faulty_source, response, video
 
@@ -126,6 +127,23 @@ def test_what_is_wrong_with_a_server_has_a_code(server, board, fault, code):
         read(parse_source(server.url(fault)), board)
     assert caught.value.code == code
     assert board["decoded"] == 0
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        av.error.InvalidDataError,
+        av.error.OSError,
+        av.error.EOFError,
+        av.error.UndefinedError,
+        OSError,
+    ],
+)
+def test_errors_of_ffmpeg_do_not_tell_the_address(kind):
+    error = kind(5, "it broke", "rtsp://admin:hunter2@cam/1")
+    assert "hunter2" in str(error)
+    assert "hunter2" not in words_of(error) + str(failure_of(error))
+    assert words_of(ValueError("no such region")) == "ValueError: no such region"
 
 
 @pytest.mark.parametrize("fault", ["silent", "closes"])
