@@ -30,7 +30,7 @@ from lva.video.source import parse_source
 from lva.video.stream import Stream, StreamServices
 from lva.video.supervisor import Supervisor
 
-ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "10"))
 FILES = (((640, 360), 1500), ((1280, 720), 600))
 THREADS = min(MOST_THREADS, len(os.sched_getaffinity(0)))
 NOTHING = """
@@ -152,11 +152,13 @@ def compare(path: Path, size: tuple[int, int], frames: int) -> None:
     """Print all of them for one file, and the stream's ratio to each."""
     write_video(path, size, frames)
     found: dict[str, list[Result]] = {}
+    ordered = list(contestants(path, size, frames).items())
     for _ in range(ROUNDS):
-        for name, measure in contestants(path, size, frames).items():
+        for name, measure in ordered:
             found.setdefault(name, []).append(measure())
+        ordered.reverse()
     print(f"{size[0]}x{size[1]}, {frames} frames, {ROUNDS} rounds")
-    for name, results in found.items():
+    for name, results in sorted(found.items(), key=lambda item: item[0] != "stream"):
         fps, cpu = (statistics.median(column) for column in zip(*results, strict=True))
         pairs = [ours[0] / theirs[0] for ours, theirs in zip(found["stream"], results, strict=True)]
         costs = [ours[1] / theirs[1] for ours, theirs in zip(found["stream"], results, strict=True)]

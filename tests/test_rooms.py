@@ -41,6 +41,7 @@ IN_WORKER = (
     "census",
     "selection",
     "newest",
+    "niceness",
     "sameness",
     "board",
     "messages",

@@ -32,6 +32,7 @@ from lva.video.failures import ConnectionLostError, words_of
 from lva.video.frame import Frame, encode_jpeg
 from lva.video.geometry import Region, placed
 from lva.video.newest import NewestFrame
+from lva.video.niceness import Niceness
 from lva.video.output import Output, to_pipe
 from lva.video.sameness import Sameness
 from lva.video.selection import Selection
@@ -66,7 +67,9 @@ class Worker:
         if received is None:
             return
         self._spec: Mapping[str, Any] = received[0]
-        os.nice(self._spec["priority"])  # before there are threads, which inherit it
+        self._niceness = Niceness(
+            self._spec["priority"]
+        )  # before there are threads, which inherit it
         self._output = Output(self._send_log, self._running, self._spec["log_level"])
         threading.Thread(target=self._control, name="control", daemon=True).start()
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
@@ -253,6 +256,7 @@ class Worker:
         while True:
             self._board["alive"] = time.monotonic_ns()
             self._output.tell_suppressed()
+            self._niceness.tell_session()
             time.sleep(HEARTBEAT)
 
     def _send(self, message: dict[str, Any], data: bytes = b"") -> None:

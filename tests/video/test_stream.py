@@ -373,7 +373,11 @@ async def test_analytics_get_the_regions_and_the_worker_its_priority(new_stream)
         assert stream.events[0].data == {
             "roi": (160, 0, 160, 200), "droi": (240, 0, 80, 200), "shape": (200, 160, 3),
         }  # fmt: skip
-        assert psutil.Process(stream.worker.pid).nice() == psutil.Process().nice() + 7
+        niceness = psutil.Process().nice() + 7
+        assert psutil.Process(stream.worker.pid).nice() == niceness
+        session = Path(f"/proc/{stream.worker.pid}/autogroup")  # its own, shared with nobody
+        if session.exists():
+            await until(lambda: session.read_text().endswith(f" nice {niceness}\n"))
 
 
 @pytest.mark.parametrize("region", ["roi", "droi"])
