@@ -29,7 +29,7 @@ def children() -> Iterator[int]:
         return
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # it ended meanwhile
-            if path.read_text().rpartition(")")[2].split()[1] == str(here):
+            if path.read_text("latin-1").rpartition(")")[2].split()[1] == str(here):
                 yield int(path.parent.name)
 
 
