@@ -16,6 +16,7 @@ from lva.video.pictures import Pictures, open_regular
 
 #: Share of the limit after which an error of FFmpeg's is taken for its end: the error does not say so.
 _NEARLY: Final = 0.95
+_UNCLEAR: Final = ("invalid_data", "connection_failed", "timeout")
 
 av.logging.set_level(
     None
@@ -41,7 +42,8 @@ def open_source(source: Mapping[str, Any], timeout: float) -> Any:
         failure = failure_of(error)
         if source["kind"].startswith("rtsp"):
             failure = _of_rtsp(failure, error)
-        if source["live"] and time.monotonic() - began >= _NEARLY * timeout:
+        unclear = failure.code in _UNCLEAR and not isinstance(error, ConnectionError)
+        if unclear and source["live"] and time.monotonic() - began >= _NEARLY * timeout:
             raise ConnectionLostError(
                 "timeout", f"nothing that can be shown within {timeout:g} s"
             ) from error
