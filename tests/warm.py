@@ -44,24 +44,35 @@ class WarmProcess:
         arguments: Those of `lva`.
         cwd: Its current directory.
         environment: Its environment.
+        apart: Whether its standard error comes by itself.
 
     Attributes:
         pid: Its process, which leads a group of its own.
         returncode: Its exit code once it has ended and somebody has waited; negative for a signal.
-        stdout: What it prints, standard error included.
+        stdout: What it prints, standard error included unless that is apart.
+        stderr: What it prints there, if that is apart.
     """
 
-    def __init__(self, arguments: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        cwd: Path,
+        environment: Mapping[str, str],
+        apart: bool = False,
+    ) -> None:
         self._reports, reports = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        reader, writer = os.pipe()
+        pipes = [os.pipe() for _ in range(1 + apart)]
+        readers = [open(reader, encoding="utf-8", errors="replace") for reader, _ in pipes]
+        writers = [writer for _, writer in pipes]
         nothing = os.open(os.devnull, os.O_RDONLY)
         order = {"arguments": [*arguments], "cwd": str(cwd), "environment": dict(environment)}
-        descriptors = [reports.fileno(), nothing, writer, writer]
+        descriptors = [reports.fileno(), nothing, writers[0], writers[-1]]
         with reports:
             socket.send_fds(_orders(), [json.dumps(order).encode()], descriptors)
-        os.close(nothing)
-        os.close(writer)
-        self.stdout: IO[str] = open(reader, encoding="utf-8", errors="replace")
+        for descriptor in (nothing, *writers):
+            os.close(descriptor)
+        self.stdout: IO[str] = readers[0]
+        self.stderr: IO[str] | None = readers[1] if apart else None
         self.pid = int(self._reports.recv(64))
         self.returncode: int | None = None
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import signal
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import click
 import pytest
@@ -21,6 +23,7 @@ from lva.client.commands import COMMANDS
 from lva.settings import ENV_PREFIX
 from tests.client.tmux import Terminal
 from tests.support import ServiceProcess, clean_environment, write_plugin
+from tests.warm import WarmProcess
 
 TOKEN = "a-token-for-tests-only"
 SOURCE = """
@@ -267,8 +270,10 @@ def bearer() -> dict[str, str]:
 
 @pytest.mark.process
 def test_tap_shows_points_and_says_what_it_leaves_out(service: ServiceProcess) -> None:
-    with tapping(service, "--series", "burst", "--rate", "5") as process:
-        out, err = until(process, service, "/burst/40", lines=14)
+    with Tapping(service, "--series", "burst", "--rate", "5") as process:
+        with asking(service, "/burst/40"):
+            out = [process.stdout.readline().rstrip("\n") for _ in range(14)]
+        err = process.end()
     assert all(
         re.match(r"\d\d:\d\d:\d\d\.\d{3} published source burst  n=\d+  esc=", line) for line in out
     )
@@ -280,20 +285,10 @@ def test_tap_shows_points_and_says_what_it_leaves_out(service: ServiceProcess) -
 @pytest.mark.process
 def test_tap_of_a_plugin_filtered_and_counted_for_programs(service: ServiceProcess) -> None:
     options = ["history", "--tag", "n:3", "--json", "--count", "2"]
-    with tapping(service, *options) as process:
-        stop = threading.Event()
-
-        def burst() -> None:
-            while not stop.is_set():
-                service.get("/burst/5")
-                stop.wait(0.05)
-
-        thread = threading.Thread(target=burst)
-        thread.start()
-        out, _ = process.communicate(timeout=20)
-        stop.set()
-        thread.join()
-    assert process.returncode == 0
+    with Tapping(service, *options) as process:
+        with asking(service, "/burst/5"):
+            out = process.stdout.read()
+        assert process.wait() == 0
     found = [json.loads(line) for line in out.splitlines()]
     assert [item["tags"] for item in found] == [{"n": 3}, {"n": 3}]
     assert {(item["step"], item["plugin"]) for item in found} == {("delivered", "history")}
@@ -303,30 +298,20 @@ def test_tap_of_a_plugin_filtered_and_counted_for_programs(service: ServiceProce
 def test_tap_ends_when_the_service_does(tmp_path: Path) -> None:
     with ServiceProcess(tmp_path, []) as service:
         service.wait_until_ready()
-        with tapping(service, "--series", "requests") as process:
-            until(process, service, "/livez", lines=1)
+        with Tapping(service, "--series", "requests") as process:
+            with asking(service, "/livez"):
+                process.stdout.readline()
             assert service.stop() == 0
-            _, err = process.communicate(timeout=10)
-    assert process.returncode == 0
-    assert err.endswith("lva: the service is stopping\n")
+            assert process.stderr.read().endswith("lva: the service is stopping\n")
+            assert process.wait() == 0
 
 
 @pytest.mark.process
 def test_tap_ends_when_its_reader_does(service: ServiceProcess) -> None:
-    command = f"{sys.executable} -m lva tap --json --address {service.url} | head -1"
-    with subprocess.Popen(
-        command,
-        shell=True,
-        env=clean_environment(**{f"{ENV_PREFIX}ADMIN_TOKEN": TOKEN}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        while process.poll() is None:
-            service.get("/livez")
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert json.loads(process.stdout.read())["series"] == "requests"
+    with Tapping(service, "--json") as process, asking(service, "/livez"):
+        assert json.loads(process.stdout.readline())["series"] == "requests"
+        process.stdout.close()
+        process.wait()
         assert process.stderr.read() == ""
 
 
@@ -346,35 +331,42 @@ def test_what_cannot_be_tapped_is_refused(
     assert why in done.stderr
 
 
-def tapping(service: ServiceProcess, *options: str) -> subprocess.Popen[str]:
-    """Start `lva tap` with its output in pipes."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "lva", "tap", *options, "--address", service.url],
-        env=clean_environment(**{f"{ENV_PREFIX}ADMIN_TOKEN": TOKEN}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+class Tapping(WarmProcess):
+    """`lva tap`, with its output in pipes; ended with the block."""
+
+    def __init__(self, service: ServiceProcess, *options: str) -> None:
+        environment = clean_environment(**{f"{ENV_PREFIX}ADMIN_TOKEN": TOKEN})
+        arguments = ["tap", *options, "--address", service.url]
+        super().__init__(arguments, Path.cwd(), environment, apart=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self.wait()
+        for stream in (self.stdout, self.stderr):
+            stream.close()
+
+    def end(self) -> str:
+        """End it, if it does not by itself; return what it has printed to standard error."""
+        self.send_signal(signal.SIGTERM)
+        return self.stderr.read()
 
 
-def until(
-    process: subprocess.Popen[str], service: ServiceProcess, path: str, lines: int
-) -> tuple[list[str], str]:
-    """Send requests until so many lines were printed; end the program if it is to end by itself."""
+@contextlib.contextmanager
+def asking(service: ServiceProcess, path: str) -> Iterator[None]:
+    """Send requests meanwhile."""
     stop = threading.Event()
 
     def ask() -> None:
         while not stop.wait(0.05):
-            service.get(path)
+            service.get(path, timeout=30)
 
     thread = threading.Thread(target=ask)
     thread.start()
-    assert process.stdout is not None
-    found = [process.stdout.readline().rstrip("\n") for _ in range(lines)]
-    stop.set()
-    thread.join()
-    if lines == 1:
-        return found, ""
-    process.terminate()
-    assert process.stderr is not None
-    return found, process.stderr.read()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
