@@ -58,8 +58,7 @@ class HttpConnection:
         self._state = {**state, ABORT: self._wire.close}
         self._idle = idle
         self._successor = successor
-        self._waiting = trio.CancelScope()
-        self._is_idle = False
+        self._waiting: trio.CancelScope | None = None
         self._buffer = b""
         self._client = _address(stream.socket.getpeername)
         self._server = _address(stream.socket.getsockname)
@@ -73,10 +72,7 @@ class HttpConnection:
             Exception: The application raised it.
         """
         try:
-            with self._waiting:
-                await self._serve()
-            if self._waiting.cancelled_caught and self._buffer:
-                self._say(RefusedError(408, "The request's head did not arrive in time."))
+            await self._serve()
         except RefusedError as refused:
             self._say(refused)
             await self._linger()
@@ -87,7 +83,7 @@ class HttpConnection:
 
     def hurry(self) -> None:
         """Close the connection now, if it is idle."""
-        if self._is_idle:
+        if self._waiting is not None:
             self._waiting.cancel()
 
     def _say(self, refused: RefusedError) -> None:
@@ -109,22 +105,32 @@ class HttpConnection:
         """Return the head of the next request; nothing if the connection is to be closed."""
         if not self._idle.add(self, trio.current_time()):
             return b""
-        self._is_idle = True
+        end = 0
+        with (
+            trio.CancelScope() as self._waiting
+        ):  # no longer: what is cancelled must not be a request
+            end = await self._end_of_head()
+        if self._waiting.cancelled_caught and self._buffer:
+            self._say(RefusedError(408, "The request's head did not arrive in time."))
+        self._waiting = None
+        self._idle.remove(self)
+        head, self._buffer = self._buffer[:end], self._buffer[end:]
+        return head
+
+    async def _end_of_head(self) -> int:
+        """Read on until there is a head in the buffer; return where it ends, 0 if it does not come."""
         data = self._buffer
         while (end := data.find(END)) < 0:
             if data:
                 unfinished(data)
             more = await self._wire.read()
             if not more:
-                return b""
+                return 0
             self._buffer = data = data + more
-        self._is_idle = False
-        self._idle.remove(self)
         end += len(END)
         if end > MOST_HEAD:
             unfinished(data[:end])
-        self._buffer = data[end:]
-        return data[:end]
+        return end
 
     async def _exchange(self, head: Head) -> bool:
         """Have the application answer a request; return whether another may follow."""

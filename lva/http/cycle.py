@@ -145,7 +145,9 @@ class Cycle:
         kind = message["type"]
         if kind == "http.response.start" and self._reply is None:
             head = self._head
-            reply = self._reply = Reply(message, head.method, head.version, self._keep_alive)
+            # The rest of a body may never come; so a response ahead of it says that the connection ends.
+            keep_alive = self._keep_alive and self._body.complete
+            reply = self._reply = Reply(message, head.method, head.version, keep_alive)
             if reply.sized or not reply.has_body:
                 self._held = reply.head
             else:

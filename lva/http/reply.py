@@ -39,19 +39,23 @@ class Reply:
     def __init__(self, message: Any, method: str, version: str, keep_alive: bool) -> None:
         status: int = message["status"]
         parts = [_status_line(status)]
-        dated = self.sized = False
+        length = b""
+        dated = encoded = False
         for name, value in message.get("headers", ()):
             lowered = name.lower()
             if lowered == b"content-length":
-                self.sized = True
+                length = value
             elif lowered == b"transfer-encoding":
-                continue  # how the body is framed is decided here
+                encoded = True
             elif lowered == b"connection":
                 keep_alive = keep_alive and b"close" not in value.lower()
-                continue
-            elif lowered == b"date":
-                dated = True
-            parts.append(b"%b: %b\r\n" % (name, value))
+            else:
+                dated = dated or lowered == b"date"
+                parts.append(b"%b: %b\r\n" % (name, value))
+        # Where both are given, the length need not be that of the body (RFC 9112, section 6.2).
+        self.sized = bool(length) and not encoded
+        if self.sized:
+            parts.append(b"content-length: %b\r\n" % length)
         bodiless = status in _BODILESS
         self.has_body = not bodiless and method != "HEAD"
         self.chunked = not bodiless and not self.sized and version == "1.1"

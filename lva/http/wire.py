@@ -48,12 +48,15 @@ class Wire:
 
         Cancellation: a part may have been sent, after which the connection is of no use.
         """
+        left: bytes | memoryview = data
         while True:
             try:
-                sent = os.write(self._socket.fileno(), data)
-                if sent == len(data):
+                sent = os.write(self._socket.fileno(), left)
+                if sent == len(left):
                     return True
-                data = data[sent:]
+                left = memoryview(left)[
+                    sent:
+                ]  # a copy for each step would cost the square of the size
             except BlockingIOError:
                 pass
             except OSError:

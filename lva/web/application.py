@@ -313,7 +313,13 @@ class _Connection(TrioASGIHTTPConnection):
         context = RequestContext(app, request, _NO_SESSION)
         _cv_request.set(context)
         try:
-            response: Any = await app.full_dispatch_request(context)
+            await self._answer(context)
+        finally:
+            await request.close()  # uploaded files, which waits for nothing
+
+    async def _answer(self, context: RequestContext) -> None:
+        try:
+            response: Any = await self.app.full_dispatch_request(context)
         except trio.Cancelled:
             raise
         except (Exception, BaseExceptionGroup) as error:
@@ -327,7 +333,6 @@ class _Connection(TrioASGIHTTPConnection):
             await response.send(self._send)
         else:
             await self._send_response(self._send, response)
-        await request.close()
 
     async def _failed(self, error: BaseException) -> Any:
         if isinstance(error, BaseExceptionGroup):

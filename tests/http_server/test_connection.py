@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from lva.http.connection import HttpConnection
 from lva.http.idle import IdleConnections
+from lva.http.wire import Wire
 
 Messages = list[dict[str, Any]]
 KEPT = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n"
@@ -48,6 +50,10 @@ class Served:
             case ["status", status]:
                 await send({**start, "status": int(status)})
                 await send({"type": "http.response.body"})
+            case ["framed", *lengths]:
+                both = [(b"content-length", length.encode()) for length in lengths]
+                await send({**start, "headers": [*both, (b"transfer-encoding", b"chunked")]})
+                await send({"type": "http.response.body", "body": b"ok"})
             case ["header"]:
                 await send({**start, "headers": [(b"x", b"a\r\nb: c")]})
             case ["wait"]:
@@ -256,6 +262,57 @@ async def test_an_idle_connection_is_closed_and_one_with_a_request_is_not() -> N
         assert not busy.ended.is_set()
 
 
+class _CloseAsARequestComes(trio.abc.Instrument):
+    """Closes idle connections once the event loop has seen what one was sent, before its task has."""
+
+    def __init__(self, idle: IdleConnections) -> None:
+        self._idle = idle
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task.name.endswith("served.<locals>.run"):
+            self._idle.close()
+
+
+async def test_a_request_that_comes_just_as_its_connection_is_closed_is_answered() -> None:
+    async with served() as it:
+        await it.get("/")
+        instrument = _CloseAsARequestComes(it.idle)
+        trio.lowlevel.add_instrument(instrument)
+        try:
+            reply = await it.get("/stream")
+        finally:
+            trio.lowlevel.remove_instrument(instrument)
+        assert [scope["path"] for scope in it.scopes] == ["/", "/stream"]
+        assert reply.endswith(b"0\r\n\r\n")
+        assert b"connection: close\r\n" in reply
+        await it.ended.wait()
+
+
+@pytest.mark.parametrize("lengths", ["", "/1", "/2", "/9"])
+async def test_a_response_with_two_framings_has_one(lengths: str) -> None:
+    async with served() as it:
+        head, _, body = (await it.get("/framed" + lengths)).partition(b"\r\n\r\n")
+        assert b"content-length" not in head
+        assert head.count(b"transfer-encoding: chunked") == 1
+        assert body == b"2\r\nok\r\n0\r\n\r\n"
+
+
+async def test_what_is_sent_in_many_steps_is_not_copied_for_each() -> None:
+    ours, theirs = map(trio.socket.from_stdlib_socket, socket.socketpair())
+    data = bytes(16 * 1024 * 1024)
+    tracemalloc.start()
+    try:
+        with ours, theirs:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(Wire(trio.SocketStream(ours)).write, data)
+                left = len(data)
+                while left:
+                    left -= len(await theirs.recv(65_536))
+        assert tracemalloc.get_traced_memory()[1] < len(data) // 4
+    finally:
+        tracemalloc.stop()
+
+
 async def test_a_client_that_leaves_is_told_to_the_application() -> None:
     async with served() as it:
         await it.say(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -279,7 +336,8 @@ async def test_a_response_before_the_end_of_the_body_is_read_by_who_goes_on_send
             b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n" + bytes(1_000_000)
         )
         reply = await it.read()
-        assert reply.startswith(KEPT)
+        assert reply.startswith(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n")
+        assert b"connection: close\r\n" in reply
         await it.ended.wait()
 
 

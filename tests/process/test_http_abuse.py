@@ -59,6 +59,18 @@ async def read_text(request):
 async def read_form(request):
     return {"read": [*await request.form, *await request.files]}
 
+HELD = []
+
+async def hold_files(request, how):
+    HELD.extend((await request.files).values())
+    if how == "raise":
+        raise RuntimeError("with a file")
+    await trio.sleep(0 if how == "return" else 60)
+    return "held"
+
+async def closed_files(request):
+    return [file.stream.closed for file in HELD]
+
 async def ignore_body(request):
     return "ignored"
 
@@ -170,6 +182,8 @@ class Routes(BaseBackgroundPlugin):
         for read in (read_json, read_json_silently, read_text, read_form):
             self.addRoute(f"/{read.__name__}", read, methods={"post"})
         self.addRoute("/echo", echo, methods={"post"})
+        self.addRoute("/files/<how>", hold_files, methods={"post"})
+        self.addRoute("/files", closed_files)
         self.addRoute("/ignore", ignore_body, methods={"post"})
         self.addRoute("/boom", boom)
         self.addRoute("/items/<int:n>", item)
@@ -794,6 +808,21 @@ def test_websocket_is_refused(service: Abused) -> None:
         )
     )  # fmt: skip
     assert 400 <= status_of(reply) < 500
+
+
+def test_uploaded_files_are_closed_however_the_request_ends(service: Abused) -> None:
+    body = (
+        '--B\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\ncontent\r\n--B--\r\n'
+    )
+    form = ("Content-Type: multipart/form-data; boundary=B", f"Content-Length: {len(body)}")
+    for number, how in enumerate(("return", "raise", "wait"), 1):
+        with service.connect() as client:
+            client.sendall(get(f"/files/{how}", *form, method="POST", body=body))
+            if how != "wait":
+                read_all(client)
+            else:
+                service.wait_until(lambda: len(service.get("/files").json()) == 3)
+        service.wait_until(lambda n=number: service.get("/files").json() == [True] * n)
 
 
 def test_http_1_0(service: Abused) -> None:
