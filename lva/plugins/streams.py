@@ -155,6 +155,8 @@ class StreamsPlugin(BaseBackgroundPlugin):
         self.nursery.start_soon(self._feed.run, name="the feed of streams")
         self.nursery.start_soon(follow, self.app.analytics, self._streams.all)
         async with self._forks:
+            if self.app.analytics():  # else there is hardly a stream to come
+                self._forks.warm_up()
             await self._streams.run()
 
     async def close(self) -> None:

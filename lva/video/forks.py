@@ -39,7 +39,7 @@ class ForkedChild:
 
 
 class ForkServer:
-    """The process that workers are forked from; it is started again when it has died.
+    """The process that workers are forked from; it is started when one is wanted, and again when it has died.
 
     Use as an async context manager; at its end the process has ended.
     """
@@ -51,12 +51,20 @@ class ForkServer:
 
     async def __aenter__(self) -> Self:
         await trio.lowlevel.checkpoint()
-        self._start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         with trio.CancelScope(shield=True):
             await self._end()
+
+    def warm_up(self) -> None:
+        """Start the process, which takes a moment, before a worker is wanted.
+
+        Raises:
+            OSError: No process can be had.
+        """
+        if self._child is None:
+            self._start()
 
     async def fork(self, *descriptors: int) -> ForkedChild:
         """Have a worker forked that gets three descriptors.
@@ -67,6 +75,7 @@ class ForkServer:
             OSError: No process can be had.
         """
         async with self._ordering:
+            self.warm_up()
             try:
                 return await self._ordered(descriptors)
             except ConnectionError:  # it has died
