@@ -32,7 +32,7 @@ highlight_language = "python"
 nitpicky = True
 # Names of other projects and of Python itself; their documentation is not looked up.
 nitpick_ignore_regex = [
-    ("py:class", r"collections\.abc\..*|logging\.Logger|trio\.Nursery"),
+    ("py:class", r"collections\.abc\..*|logging\.Logger|pathlib\.Path|trio\.Nursery"),
     ("py:class", r"(pydantic\.main\.)?BaseModel|werkzeug\.datastructures\..*"),
     (
         "py:class",
