@@ -27,7 +27,7 @@ class Http1(H11Protocol):
         self._write: Callable[[Event], Awaitable[None]] = self.send
         self._head = b""
         self._holds_head = False
-        self.send = self._send
+        self.send: Callable[[Event], Awaitable[None]] = self._send
 
     async def stream_send(self, event: StreamEvent) -> None:
         """Send a part of a response; keep a head that something follows."""

@@ -51,14 +51,14 @@ class Head:
     )
 
     def __init__(self, method: str, target: bytes, version: str) -> None:
-        self.method = method
-        self.target = target
-        self.version = version
+        self.method: str = method
+        self.target: bytes = target
+        self.version: str = version
         self.headers: list[tuple[bytes, bytes]] = []
         self.length: int | None = 0
-        self.keep_alive = version == "1.1"
-        self.expects = False
-        self.upgrade = b""
+        self.keep_alive: bool = version == "1.1"
+        self.expects: bool = False
+        self.upgrade: bytes = b""
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header from the parser."""

@@ -22,7 +22,7 @@ class IdleConnections:
     """
 
     def __init__(self) -> None:
-        self.open = True
+        self.open: bool = True
         self._since: dict[Idler, float] = {}
 
     def add(self, connection: Idler, since: float) -> bool:

@@ -53,14 +53,14 @@ class Reply:
                 dated = dated or lowered == b"date"
                 parts.append(b"%b: %b\r\n" % (name, value))
         # Where both are given, the length need not be that of the body (RFC 9112, section 6.2).
-        self.sized = bool(length) and not encoded
+        self.sized: bool = bool(length) and not encoded
         if self.sized:
             parts.append(b"content-length: %b\r\n" % length)
         bodiless = status in _BODILESS
-        self.has_body = not bodiless and method != "HEAD"
-        self.chunked = not bodiless and not self.sized and version == "1.1"
+        self.has_body: bool = not bodiless and method != "HEAD"
+        self.chunked: bool = not bodiless and not self.sized and version == "1.1"
         # Without a length or chunks, the end of the connection is the end of the body.
-        self.keep_alive = keep_alive and (self.sized or self.chunked or bodiless)
+        self.keep_alive: bool = keep_alive and (self.sized or self.chunked or bodiless)
         if self.chunked:
             parts.append(b"transfer-encoding: chunked\r\n")
         if not dated:

@@ -12,7 +12,7 @@ import random
 import ssl
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -102,7 +102,7 @@ class Callbacks(BaseEventPlugin, BaseBackgroundPlugin):
     """Hands each event to the targets that ask for it, and tells how they are at /NAME."""
 
     eventName = "analytics_event"
-    otherEvents = ("stream_event",)
+    otherEvents: ClassVar[Sequence[str]] = ("stream_event",)
     Config: ClassVar[type[BaseModel] | None] = Config
     host_settings: ClassVar[Mapping[str, Any]] = {"events": ["stream_event", "analytics_event"]}
 
@@ -233,7 +233,7 @@ class Target:
     ) -> None:
         self.stream = ""
         self.callback = callback
-        self.bytes = 0
+        self.bytes: int = 0
         self.leaves = False
         self.untold: Counter[str] = Counter()
         self._stream_id = stream_id

@@ -28,7 +28,7 @@ MOST_CODES = 100
 class Config(BaseModel):
     """The parameters of `codes`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     end_seconds: float = Field(
         3.0, ge=0, le=3600, description="For how long a code must be gone until it ends."

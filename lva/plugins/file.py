@@ -74,7 +74,7 @@ class File(BaseEventPlugin):
     """Makes lines and writes them in a worker thread, a batch at a time."""
 
     eventName = "monitoring_event"
-    otherEvents = ("stream_event", "analytics_event")
+    otherEvents: ClassVar[Sequence[str]] = ("stream_event", "analytics_event")
     Config: ClassVar[type[BaseModel] | None] = Config
     # A write costs about the same for one point as for thousands, so points gather for a moment.
     host_settings: ClassVar[Mapping[str, Any]] = {

@@ -15,7 +15,7 @@ import logging
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -103,7 +103,7 @@ class History(BaseEventPlugin, BaseBackgroundPlugin):
     """Writes each batch in one transaction, in a worker thread; reads over a connection of its own."""
 
     eventName = "monitoring_event"
-    otherEvents = ("stream_event", "analytics_event")
+    otherEvents: ClassVar[Sequence[str]] = ("stream_event", "analytics_event")
     Config: ClassVar[type[BaseModel] | None] = Config
     # A transaction costs the same for one point as for thousands, so points gather for a moment.
     host_settings: ClassVar[Mapping[str, Any]] = {

@@ -35,7 +35,7 @@ SAME_EDGES = 0.75
 class MotionRegion(BaseModel):
     """A part of the picture that is watched by itself: a rectangle or a polygon."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     name: str = Field(min_length=1, max_length=100, description="Its name in events.")
     shape: Rectangle | Polygon = Field(description="x, y, width, height; or points; and mode.")
@@ -44,7 +44,7 @@ class MotionRegion(BaseModel):
 class Config(BaseModel):
     """The parameters of `motion`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     sensitivity: int = Field(
         50,

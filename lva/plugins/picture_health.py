@@ -31,7 +31,7 @@ MARGIN = 1.15
 class Config(BaseModel):
     """The parameters of `picture_health`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     black_level: float = Field(
         32, ge=0, le=255, description="Black: nearly no cell is brighter than this, of 255."

@@ -140,7 +140,7 @@ class RedisStream(BaseEventPlugin, BaseBackgroundPlugin):
 
     runtime: ClassVar[RuntimeName] = "asyncio"
     eventName = "monitoring_event"
-    otherEvents = ("stream_event", "analytics_event")
+    otherEvents: ClassVar[Sequence[str]] = ("stream_event", "analytics_event")
     Config: ClassVar[type[BaseModel] | None] = Config
     # A server that comes and goes is no reason to give up, and once it is back it is soon in use.
     host_settings: ClassVar[Mapping[str, Any]] = {"max_restarts": 1000, "backoff_max": 10.0}

@@ -128,7 +128,7 @@ class Webhook(BaseEventPlugin):
     """Posts each batch, in pieces if need be, and tells the host what became of each point."""
 
     eventName = "monitoring_event"
-    otherEvents = ("stream_event", "analytics_event")
+    otherEvents: ClassVar[Sequence[str]] = ("stream_event", "analytics_event")
     Config: ClassVar[type[BaseModel] | None] = Config
     # A call is a request, so points gather for a moment.
     host_settings: ClassVar[Mapping[str, Any]] = {"flush_interval": 1.0, "batch_size": 1000}

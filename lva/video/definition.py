@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -31,7 +31,7 @@ DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 class Strict(BaseModel):
     """Refuses unknown keys."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
 
 class AnalyticsUse(Strict):
@@ -86,8 +86,8 @@ _CLOCK = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?")
 _CLOCK_OR_END = re.compile(rf"{_CLOCK.pattern}|24:00(:00)?")
 
 
-def _time(pattern: re.Pattern[str]) -> Any:
-    """Return the type of a time of the day that is written like this; 24:00 is the next midnight."""
+def _written(pattern: re.Pattern[str]) -> tuple[BeforeValidator, WithJsonSchema]:
+    """Return what reads a time of the day that is written like this; 24:00 is the next midnight."""
 
     def parse(value: Any) -> dt.time:
         if isinstance(value, dt.time):
@@ -99,14 +99,14 @@ def _time(pattern: re.Pattern[str]) -> Any:
         return dt.time() if value.startswith("24") else dt.time.fromisoformat(value)
 
     schema = {"type": "string", "pattern": f"^({pattern.pattern})$"}
-    return Annotated[dt.time, BeforeValidator(parse), WithJsonSchema(schema)]
+    return BeforeValidator(parse), WithJsonSchema(schema)
 
 
 class Interval(Strict):
     """When the stream is worked on; one whose end is before its begin goes on into the next day."""
 
-    begin: _time(_CLOCK)  # type: ignore[valid-type] # the pattern is a part of it
-    end: _time(_CLOCK_OR_END) = Field(  # type: ignore[valid-type]
+    begin: Annotated[dt.time, *_written(_CLOCK)]
+    end: Annotated[dt.time, *_written(_CLOCK_OR_END)] = Field(
         description="24:00 is the end of the day."
     )
     days: list[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]] = Field(

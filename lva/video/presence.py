@@ -24,7 +24,7 @@ MOST_BOXES = 100
 class PresenceConfig(BaseModel):
     """The parameters that detectors of things share."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     min_count: int = Field(
         1, ge=1, le=MOST_BOXES, description="How many there must be at once until it starts."

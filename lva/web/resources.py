@@ -143,10 +143,12 @@ class Resources:
         self._shutdown = shutdown
         self._tail = tail = tail or LogTail()
         ignored = (item.path for item in RESOURCES if not item.plotted)
-        self.telemetry = Telemetry(host, ignored, tail.count)
-        self.events = EventStreams(self.telemetry, host, access, shutdown, most_streams)
-        self.taps = TapStreams(host, shutdown.closing, access)
-        self.actions = Actions(host, access)
+        self.telemetry: Telemetry = Telemetry(host, ignored, tail.count)
+        self.events: EventStreams = EventStreams(
+            self.telemetry, host, access, shutdown, most_streams
+        )
+        self.taps: TapStreams = TapStreams(host, shutdown.closing, access)
+        self.actions: Actions = Actions(host, access)
         owner = Owner(None, Gate.OPEN)
         for item in RESOURCES:
             host.routes.add(owner, item.path, MethodType(item.handler, self), {item.verb.lower()})

@@ -31,9 +31,9 @@ class WholeResponse:
     __slots__ = ("body", "headers", "status")
 
     def __init__(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-        self.status = status
-        self.headers = headers
-        self.body = body
+        self.status: int = status
+        self.headers: list[tuple[bytes, bytes]] = headers
+        self.body: bytes = body
 
     def as_quart(self) -> Response:
         """Return it as Quart has responses."""

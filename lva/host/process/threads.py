@@ -58,8 +58,8 @@ class AbandonableThread(Generic[T]):
     """
 
     def __init__(self, work: Callable[[], T], name: str) -> None:
-        self.done = trio.Event()
-        self.finished = threading.Event()
+        self.done: trio.Event = trio.Event()
+        self.finished: threading.Event = threading.Event()
         self.result: T | None = None
         token = trio.lowlevel.current_trio_token()
 
