@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from hypercorn.events import Event, RawData
+from hypercorn.events import Closed, Event, RawData
+from hypercorn.protocol.events import EndBody, Response
 from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.events import Response
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.ws_stream import WSStream
 
@@ -30,13 +30,15 @@ class Http1(H11Protocol):
         self.send: Callable[[Event], Awaitable[None]] = self._send
 
     async def stream_send(self, event: StreamEvent) -> None:
-        """Send a part of a response; keep a head that something follows."""
+        """Send a part of a response; keep a head that something follows; end with a refused WebSocket."""
         self._holds_head = (
             isinstance(event, Response)
             and not isinstance(self.stream, WSStream)
             and any(name == b"content-length" for name, _ in event.headers)
         )
         await super().stream_send(event)
+        if isinstance(event, EndBody) and isinstance(self.stream, WSStream):
+            await self.send(Closed())  # a handshake is refused; Hypercorn leaves some of these open
 
     async def _send(self, event: Event) -> None:
         if self._holds_head and isinstance(event, RawData):

@@ -15,6 +15,7 @@ from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from h2.frame_buffer import FrameBuffer
 from hpack import Encoder
+from hypercorn.events import Updated
 from hypercorn.protocol.events import Event, StreamClosed
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.http_stream import HTTPStream
@@ -36,6 +37,17 @@ class Http2(H2Protocol):
         self.streams: _Streams = _Streams()
         self.connection.incoming_buffer = _Frames(server=True)
         self.connection.encoder = _Encoder()
+
+    async def initiate(
+        self, headers: list[tuple[bytes, bytes]] | None = None, settings: bytes | None = None
+    ) -> None:
+        """Begin, with the request of an upgrade if there is one; without, the connection is idle.
+
+        Hypercorn takes the preface for a request, which would have no end.
+        """
+        await super().initiate(headers, settings)
+        if headers is None:
+            await self.send(Updated(idle=True))
 
     async def stream_send(self, event: Event) -> None:
         """Send a part of a response; tell the client of one that ends before it is complete."""

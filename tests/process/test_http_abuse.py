@@ -825,6 +825,27 @@ def test_uploaded_files_are_closed_however_the_request_ends(service: Abused) -> 
         service.wait_until(lambda n=number: service.get("/files").json() == [True] * n)
 
 
+def test_no_protocol_keeps_a_connection_that_nothing_happens_on(service: Abused) -> None:
+    """The kind: connections that are handed on without a request, or whose handshake is refused."""
+    upgrade = ("Connection: Upgrade", "Upgrade: websocket")
+    key = ("Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+    first = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
+    settings = b"\0\0\0\4\0\0\0\0\0"
+    began = [
+        b"PRI * HTTP/2.0\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings,
+        first + b"\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings,
+        first + "\r\n".join((*upgrade, "", "")).encode(),
+        first + "\r\n".join((*upgrade, *key, "", "")).encode(),
+    ]
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(service.connect()) for _ in began]
+        for client, data in zip(clients, began, strict=True):
+            client.sendall(data)
+        for client in clients:
+            read_all(client)  # within its time
+
+
 def test_http_1_0(service: Abused) -> None:
     request_id = new_id()
     reply = service.raw(f"GET /stream HTTP/1.0\r\nLuna-Request-Id: {request_id}\r\n\r\n".encode())
