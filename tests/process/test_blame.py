@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterator
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -150,9 +151,9 @@ PLACES = ("start", "child", "handler", "handleEvent")
 HOWS = ("sleep", "tight_loop", "big_json", "sync_socket", "regex")
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    tmp_path = tmp_path_factory.mktemp("blame")
+# For each test its own: what a plugin did in one may be counted in the next.
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[ServiceProcess]:
     plugins = tmp_path / "plugins"
     write_plugin(plugins, "ways", WAYS)
     for name in CULPRITS:
@@ -166,7 +167,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess
         yield process
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def client(service: ServiceProcess) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=service.url, trust_env=False, verify=False, timeout=60) as client:
         yield client

@@ -75,7 +75,10 @@ def gone(pid: int, seconds: float = 5.0) -> bool:
     """Return whether a process ends; a zombie, which its parent has to reap, has ended."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
             return True
         time.sleep(0.02)
     return False
