@@ -136,6 +136,7 @@ async def test_the_watch_ends_with_the_connection(autojump_clock: MockClock) -> 
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["lva", "hypercorn"])
+@pytest.mark.slow("fills the buffers of a connection")
 async def test_a_connection_is_cut_off_under_a_client_that_does_not_read(own: bool) -> None:
     aborts: list[Callable[[], None]] = []
     ends: list[str] = []

@@ -134,6 +134,7 @@ def functions(node: ast.ClassDef) -> list[ast.FunctionDef | ast.AsyncFunctionDef
     return [it for it in node.body if isinstance(it, ast.FunctionDef | ast.AsyncFunctionDef)]
 
 
+@pytest.mark.slow("every file is parsed")
 def test_no_class_is_large_without_a_reason():
     sizes = {
         name: ((node.end_lineno or 0) - node.lineno + 1, len(functions(node)))
@@ -147,6 +148,7 @@ def test_no_class_is_large_without_a_reason():
     }
 
 
+@pytest.mark.slow("every file is parsed")
 def test_no_constructor_takes_many_arguments():
     many = {}
     for name, node in classes():

@@ -293,6 +293,7 @@ def test_a_user_without_a_home_directory_is_told_to_set_state_dir() -> None:
 
 @pytest.mark.usefixtures("nobody_known")
 @pytest.mark.parametrize("command", ["plugins", "check history", "new cam", "status"])
+@pytest.mark.slow("starts a process for each command")
 def test_commands_that_need_no_state_directory_need_no_home(command: str) -> None:
     nowhere = {f"{ENV_PREFIX}BIND": "127.0.0.1:1"} if command == "status" else {}
     result = CliRunner().invoke(main, command.split(), env=nowhere)

@@ -1138,6 +1138,7 @@ async def test_a_plugin_s_own_exception_handler_is_called_too(tmp_path, told):
         await told.until(lambda: [item for item in told.items if "callback fails()" in item])
 
 
+@pytest.mark.slow("a loop in a thread, in real time")
 async def test_two_errors_at_once_are_one_crash_and_both_are_logged(tmp_path, told):
     source = starting(
         "self.kept = [asyncio.create_task(failing(), name=f'x{n}') for n in range(2)]"

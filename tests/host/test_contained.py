@@ -18,6 +18,7 @@ class Sink(BaseEventPlugin):
 """
 
 
+@pytest.mark.slow("a spool on disk, in real time")
 async def test_a_spool_that_fails_on_a_point_goes_on_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

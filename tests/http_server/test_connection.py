@@ -195,6 +195,7 @@ async def test_some_responses_have_no_body(path: str, method: str) -> None:
     ("path", "status"),
     [("/raise", b"500 Internal Server Error"), ("/nothing", b"500 Internal Server Error")],
 )
+@pytest.mark.slow("the connection lingers in real time")
 async def test_an_application_that_does_not_respond_is_answered_for(
     path: str, status: bytes
 ) -> None:
@@ -313,6 +314,7 @@ async def test_what_is_sent_in_many_steps_is_not_copied_for_each() -> None:
         tracemalloc.stop()
 
 
+@pytest.mark.slow("a client that leaves is looked for in real time")
 async def test_a_client_that_leaves_is_told_to_the_application() -> None:
     async with served() as it:
         await it.say(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -330,6 +332,7 @@ async def test_a_response_without_an_end_keeps_nobody_waiting_once_its_client_ha
             await trio.sleep(0.001)
 
 
+@pytest.mark.slow("the connection lingers in real time")
 async def test_a_response_before_the_end_of_the_body_is_read_by_who_goes_on_sending() -> None:
     async with served() as it:
         await it.say(

@@ -102,6 +102,7 @@ async def test_each_event_is_a_request_to_who_asked_for_it_in_order(tmp_path):
     assert part.points["delivered"] == 7
 
 
+@pytest.mark.slow("receivers in real time")
 async def test_a_dead_callback_costs_no_other_one_anything(tmp_path, caplog):
     """Kind: one that is away, and one that hangs: their events wait within bounds, others' go out."""
     with receiving() as live, silent() as hangs, socket.create_server(("127.0.0.1", 0)) as gone:
@@ -130,6 +131,7 @@ async def test_a_dead_callback_costs_no_other_one_anything(tmp_path, caplog):
     assert SECRET not in caplog.text + str(first) + str(second)
 
 
+@pytest.mark.slow("receivers in real time")
 async def test_many_that_hang_do_not_keep_the_connections(tmp_path):
     """Kind: receivers that hang have a few connections, and others the rest, however many hang."""
     config = {"max_connections": 5, "timeout": 0.1, "max_delay": 0.01, "drain": 0}
@@ -189,6 +191,7 @@ async def test_what_waits_at_the_stop_is_sent(tmp_path):
     assert numbers(receiver) == [0, *range(20)]
 
 
+@pytest.mark.slow("receivers in real time")
 async def test_old_events_too_many_bytes_and_hosts_that_are_not_allowed(tmp_path):
     """Kind: what is dropped is counted by its reason, and those with most wait least."""
     with silent() as hangs, silent() as other:

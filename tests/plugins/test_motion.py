@@ -72,6 +72,7 @@ def lamp(on):
 @pytest.mark.parametrize(
     ("rate", "size"), [(0.2, (64, 48)), (1, (1280, 720)), (4, (320, 240)), (30, (64, 48))]
 )
+@pytest.mark.slow("many pictures are computed")
 def test_any_rate_and_size_of_frames(rate, size):
     """The kind is counting frames or pixels: the same walk of eight seconds fires once."""
     picture = scene(*size)
@@ -97,6 +98,7 @@ def test_how_easily_it_fires_is_set():
     assert seen(Motion, passing(), sensitivity=50, min_area=0.2) == []
 
 
+@pytest.mark.slow("many pictures are computed")
 def test_how_long_it_takes_is_set():
     assert types(seen(Motion, passing(moving=3), adapt_seconds=0.1, start_seconds=0.5)) == []
     one = seen(Motion, passing(moving=1), start_seconds=0)

@@ -73,6 +73,7 @@ def holds(box, x, y):
     ("cls", "kind", "picture", "place"),
     [(Faces, "faces", face(), (160, 120)), (People, "people", person(), (160, 100))],
 )
+@pytest.mark.slow("detectors look at many pictures")
 def test_what_comes_and_goes(cls, kind, picture, place):
     """Two looks with it start it, three seconds without it end it, once."""
     shown = [wall()] * 2 + [noisy(picture, 3, n) for n in range(4)] + [wall()] * 7

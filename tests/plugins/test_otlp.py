@@ -788,6 +788,7 @@ async def test_a_large_batch_goes_on_later_when_it_takes_long(tmp_path, receiver
     assert sent(receiver) == [[0, 1], [2, 3], [4]]
 
 
+@pytest.mark.slow("a server that stalls, in real time")
 async def test_a_receiver_that_stalls_is_given_up_and_asked_again(tmp_path, receiver):
     stalled = threading.Event()
 

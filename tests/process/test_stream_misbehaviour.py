@@ -15,6 +15,7 @@ from tests.video.test_board import balance
 pytestmark = [
     pytest.mark.process,
     pytest.mark.soak,
+    pytest.mark.timeout(180),
 ]
 
 #: Says when it misses a frame.
@@ -200,7 +201,8 @@ def test_what_does_no_harm_goes_on(scene: Any, act: str) -> None:
     }
     if act in heard:
         service.wait_until(lambda: any(heard[act] in text for text in said_of(service, act)))
-    assert len(said_of(service, act)) < 2500
+    # Of some hundred thousand lines, as many as a plugin may log while the others are looked at.
+    assert len(said_of(service, act)) < 20_000
 
 
 def test_no_other_stream_missed_a_frame(scene: Any) -> None:

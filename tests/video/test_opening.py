@@ -73,6 +73,7 @@ def failure(board, url, **allowed):
     return caught.value
 
 
+@pytest.mark.slow("FFmpeg reads from a server")
 def test_a_playlist_and_its_segments_are_of_one_server(server, board):
     """The kinds are names with and without an ending, whole addresses, byte ranges, and variants."""
     url = server.url("segment.ts")
@@ -139,6 +140,7 @@ def test_a_redirect_leads_nowhere_else(server, board, location, name):
         assert failure(board, server.url(name)).code in {"forbidden", "invalid_data"}
 
 
+@pytest.mark.slow("FFmpeg reads from a server")
 def test_a_redirect_within_the_server_is_followed(server, board):
     server.documents["moved"] = response(b"", status="301 Moved", Location="/segment.ts")
     server.documents["moved.m3u8"] = response(b"", status="307 Moved", Location="/list.m3u8")
@@ -164,6 +166,7 @@ def test_playlists_and_segments_fail_with_the_codes_of_all_sources(server, board
         assert (found.code, str(found)[:8]) == (code, f"HTTP {status[:3]}")
 
 
+@pytest.mark.slow("FFmpeg reads from a server")
 def test_a_playlist_s_password_goes_to_its_server(server, board):
     server.documents["list.m3u8"] = playlist("#EXTINF:1,", server.url("segment.ts"))
     server.login = b"Basic " + b64encode(b"ad/min:hunter2")

@@ -24,6 +24,7 @@ def test_streams_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize("what", ["garbage", "newer", "directory", "no directory", "locked"])
+@pytest.mark.slow("SQLite waits for a lock in real time")
 def test_a_file_that_cannot_be_used_is_named(tmp_path, what):
     path = tmp_path / "streams.sqlite3"
     if what == "garbage":

@@ -1243,6 +1243,7 @@ async def test_points_that_are_given_up_are_written_down_with_the_reason(tmp_pat
         }  # fmt: skip
 
 
+@pytest.mark.slow("waits in real time")
 async def test_points_that_grew_too_old_are_written_down_at_once(tmp_path):
     path = tmp_path / "p.jsonl"
     calls = Calls(raising(OSError()))

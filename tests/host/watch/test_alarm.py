@@ -152,6 +152,7 @@ def test_another_thread_has_no_alarm():
     assert signal.getsignal(signal.SIGPROF) == before
 
 
+@pytest.mark.slow("starts a process")
 def test_a_process_that_ends_with_an_alarm_set_is_not_killed_by_it():
     code = """
 import sys, time

@@ -318,6 +318,7 @@ async def test_the_alarm_wakes_who_sleeps_once_and_who_computes_again_and_again(
     assert len(watch._sightings) == 2
 
 
+@pytest.mark.slow("as many steps as take a while")
 def test_many_short_steps_block_nothing(caplog):
     async def work():
         enter_plugin("a")
