@@ -65,6 +65,18 @@ class Retries:
         await trio.sleep(delay)
         self._stream.move(StreamState.PENDING, "connecting")
 
+    async def after_blame(self, code: str, reason: str) -> None:
+        """Wait a moment after analytics ended the worker.
+
+        The source is not at fault, so no attempt is used up: a plugin is set aside before it does so often.
+        """
+        reconnects = self._stream.ledger.reconnects
+        reconnects[code] = reconnects.get(code, 0) + 1
+        what = f"the worker is started again: {CODES[code]} ({reason})"
+        self._stream.move(StreamState.RESTART, what, code)
+        await trio.sleep(self._jittered(CRASH_DELAY))
+        self._stream.move(StreamState.PENDING, "connecting")
+
     async def restart(self) -> bool:
         """After a failure: wait for the next `autorestart`; return False at once if there is none."""
         wanted = self._stream.definition.autorestart

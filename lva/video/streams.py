@@ -318,12 +318,15 @@ class Streams:
                     await self._keeper.save_now_or_later(self._row(stream))
 
     def _row(self, stream: Stream, state: StreamState | None = None) -> StoredStream:
+        why = stream.change if state is None else None
         return StoredStream(
             stream.id,
             stream.version,
             (state or stream.state).value,
             self._created[stream.id],
             stream.definition.model_dump_json(context=WITH_SECRETS),
+            None if why is None else why.code,
+            "" if why is None else why.reason.removesuffix(_BEFORE),
         )
 
 

@@ -52,6 +52,8 @@ class Supervisor:
                 continue
             if ended.blamed is not None:
                 self._blame(ended.blamed, ended.reason)
+                await self._retries.after_blame(ended.code, ended.reason)
+                continue
             final = ended.final or self._retries.used_up(ended.code)
             if final is not None:
                 self._stream.move(final, ended.reason, ended.code)

@@ -266,9 +266,13 @@ async def test_what_analytics_raise_costs_a_frame_or_the_plugin(new_stream, capl
     ],
 )
 async def test_what_ends_the_worker_is_blamed_and_set_aside(new_stream, act, code, said):
-    """The kind is a plugin that takes its process with it: the stream goes on with the other plugins."""
+    """The kind is a plugin that takes its process with it: the stream goes on with the other plugins.
+
+    The source is not at fault: no attempt is used up.
+    """
+    limits = {"analytics_timeout": 2, "memory_limit": 200 * 2**20}
     stream = new_stream(
-        "test:?rate=50", {}, {"act": act}, analytics_timeout=2, memory_limit=200 * 2**20
+        "test:?rate=50", {}, {"act": act}, **limits, decode_error_retry={"attempt_count": 0}
     )
     async with running(stream):
         await until(lambda: "a1" in stream.set_aside, 40)

@@ -163,6 +163,20 @@ async def test_what_is_taken_up_after_a_restart(tmp_path, changes, status, kept,
     }  # what is not understood is not lost
 
 
+async def test_why_a_stream_has_ended_is_kept(tmp_path):
+    path = tmp_path / "streams.sqlite3"
+    for times in (1, 2):  # and not said once more each time
+        async with table(path, Listener()) as (streams, stream):
+            stream = streams.all()[0]
+            if times == 1:
+                await streams.stop(stream.id)
+            assert [(row.code, row.reason) for row in StreamStore(path).load()][0] == (
+                None,
+                "stopped by a user",
+            )
+            assert stream.change.reason.count("before the service was restarted") == times - 1
+
+
 async def test_there_are_no_more_streams_than_allowed(tmp_path):
     path = tmp_path / "streams.sqlite3"
     services = StreamServices(parameters, Listener(), logging.getLogger("lva.test"), trio.sleep)
