@@ -90,7 +90,12 @@ def toml(server: RedisServer, **config: Any) -> str:
     """Return the same as `tables`, for a service in a process of its own."""
     (table,) = tables(server, **config).values()
     values = {**table.pop("config")}
-    lines = [f"[plugins.{NAME}]", *(f"{key} = {value}" for key, value in table.items())]
+    # A service publishes faster than a server is missed: what waits for it meanwhile has room.
+    lines = [
+        f"[plugins.{NAME}]",
+        "buffer_limit = 1000000",
+        *(f"{key} = {value}" for key, value in table.items()),
+    ]
     lines += [f"[plugins.{NAME}.config]", *(f"{k} = {json.dumps(v)}" for k, v in values.items())]
     return "\n".join(lines)
 
