@@ -1,4 +1,4 @@
-"""What a route's handler takes in the query, for the API documentation."""
+"""What a route's handler takes in the query."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ class QueryParameter:
 def query_parameter(
     name: str, description: str, schema: Mapping[str, Any] | None = None
 ) -> Callable[[HandlerT], HandlerT]:
-    """Declare a parameter of the query for a route's handler; it changes nothing but the API documentation.
+    """Declare a parameter of the query for a route's handler, for the API documentation.
+
+    A handler that declares some takes no others: a request with another one gets 400, which names those that
+    there are. Values are the handler's to check.
 
     For functions and for the verbs of handler classes; one decorator for each parameter::
 

@@ -38,6 +38,7 @@ from lva.host.runtimes.loop import LINGER
 from lva.host.runtimes.own_tasks import HELD_GRACE, RETRIEVAL_GRACE
 from lva.luna import MODULES
 from lva.plugins import batching_example, callbacks, file, history, influx, otlp, webhook
+from lva.query_parameters import query_parameters_of
 from lva.settings import ENV_PREFIX, PluginSettings, Settings, keys_of
 from lva.testing.blocks import BLOCK_LIMIT
 from lva.testing.virtual import LOOP_PATIENCE, SOCKET_PATIENCE, THREAD_PATIENCE
@@ -204,7 +205,9 @@ def test_every_shipped_plugin_has_its_section(plugin: str) -> None:
     assert re.search(rf"^``{plugin}``\n-+$", page("shipped"), re.MULTILINE)
 
 
-@pytest.mark.parametrize("parameter", sorted(history.PARAMETERS))
+@pytest.mark.parametrize(
+    "parameter", [item.name for item in query_parameters_of(history.History.points)]
+)
 def test_every_parameter_of_the_history_is_documented(parameter: str) -> None:
     assert re.search(rf"^``{parameter}`` ", page("shipped"), re.MULTILINE)
 

@@ -19,7 +19,14 @@ from lva.check.source import PluginSource
 from lva.contract import RuntimeName
 from lva.errors import Problem
 from lva.host.loading.finder import PLUGIN_NAME, PluginFileError, PluginFinder, PluginLocation
-from lva.host.loading.load import SHIPPED_DIR, LoadedPlugin, active_names, finder_for, load_plugin
+from lva.host.loading.load import (
+    SHIPPED_DIR,
+    LoadedPlugin,
+    RunsIn,
+    active_names,
+    finder_for,
+    load_plugin,
+)
 from lva.settings import Settings
 
 
@@ -56,11 +63,9 @@ class CheckReport:
         return self.loaded.kind if self.loaded else kind_by_text(self.sources)
 
     @property
-    def runtime(self) -> RuntimeName | None:
-        """Its style, as the host says or else the source; None if neither can tell, or it has none."""
-        if self.kind == "analytics":
-            return None
-        return self.loaded.runtime if self.loaded else runtime_by_text(self.sources)
+    def runtime(self) -> RunsIn | None:
+        """Where its code runs, as the host says or else the source; None if neither can tell."""
+        return self.loaded.runs_in if self.loaded else runtime_by_text(self.sources)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -147,11 +152,13 @@ def kind_by_text(sources: Iterable[PluginSource]) -> str | None:
     return "+".join(sorted(kinds - {"handler"}, reverse=True)) or None
 
 
-def runtime_by_text(sources: Iterable[PluginSource]) -> RuntimeName | None:
-    """Return a plugin's style as far as its source tells."""
+def runtime_by_text(sources: Sequence[PluginSource]) -> RunsIn | None:
+    """Return where a plugin's code runs, as far as its source tells."""
+    if kind_by_text(sources) == "analytics":
+        return "worker"
     for source in sources:
         for cls in source.classes.values():
-            if source.kinds(cls) - {"handler", "analytics"}:
+            if source.kinds(cls) - {"handler"}:
                 return source.style(cls)
     return None
 
@@ -190,7 +197,7 @@ def _check(
     report.problems += [problem for problem in unread if problem.file not in told]
     package = {source.path: source for source in report.sources}
     for source in report.sources:
-        style = report.runtime or "trio"
+        style: RuntimeName = "asyncio" if report.runtime == "asyncio" else "trio"
         try:
             report.problems += _not_ignored(contract_problems(source, style), report.sources)
             report.problems += _not_ignored(analytics_problems(source), report.sources)

@@ -199,7 +199,7 @@ def _print(reports: Sequence[CheckReport], wrong: Sequence[str]) -> None:
         click.echo("no plugin is active, and none was named")
         return
     print_table(
-        ("plugin", "kind", "style", "result"),
+        ("plugin", "kind", "runtime", "result"),
         [
             (report.name, report.kind or "", report.runtime or "", _result(report))
             for report in reports

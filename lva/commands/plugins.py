@@ -49,7 +49,7 @@ def plugins(config: Path | None, as_json: bool, **options: Any) -> None:
         print_json({"settings": wrong, "plugins": found})
         return
     print_table(
-        ("name", "enabled", "kind", "style", "file", "summary"),
+        ("name", "enabled", "kind", "runtime", "file", "summary"),
         [
             (
                 item["name"],

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from typing_extensions import TypedDict
 
-from lva.contract import RuntimeName
 from lva.documents import Count, Time, one_of
 from lva.host.delivery.circuit import CircuitState
 from lva.host.delivery.ledger import LedgerCounts
 from lva.host.life.leaks import count_tasks
 from lva.host.life.states import State
-from lva.host.loading.load import Kind, PluginClass
+from lva.host.loading.load import Kind, PluginClass, RunsIn
 from lva.host.receipt import total_points
 from lva.host.watch.uses import Blocked
 from lva.logs import redact
@@ -129,7 +128,8 @@ class PluginStatus(TypedDict):
     classes: list[str]
     """The names of its classes."""
     kind: Kind
-    runtime: RuntimeName
+    runtime: RunsIn
+    """Where its code runs; an analytics plugin's in the worker process of each stream that uses it."""
     file: str | None
     """The file it was loaded from. Needs the token."""
     sha256: str
@@ -225,7 +225,7 @@ def _status(life: PluginLife, trio_tasks: int, loop_uses: LoopUses | None) -> Pl
         "name": life.name,
         "classes": [cls.__name__ for cls in loaded.classes],
         "kind": loaded.kind,
-        "runtime": loaded.runtime,
+        "runtime": loaded.runs_in,
         "file": str(loaded.path),
         "sha256": loaded.sha256,
         "file_changed": life.files.changed,

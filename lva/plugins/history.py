@@ -79,7 +79,6 @@ NOT_OURS = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 #: How long, in seconds, a reader waits at most for what was published before; after how long it looks at the
 #: latest; and how long after `handleEvent`, so that what it has done is in the host's account.
 CATCH_UP, LOOK_AGAIN, SETTLING = 2.0, 0.25, 0.002
-PARAMETERS = {"series", "since", "until", "tag", "limit", "before"}
 MAX_LIMIT = 1000
 MAX_ID = 2**53 - 1  # beyond what the file can hold; above it, floats are not exact
 
@@ -247,12 +246,10 @@ class HistoryQuery:
             ``name:value``, repeatable; `limit`; `before`, a point's id, for the next page.
 
     Raises:
-        BadRequest: A parameter is unknown or malformed.
+        BadRequest: A parameter is malformed.
     """
 
     def __init__(self, args: Any) -> None:
-        if unknown := sorted(set(args) - PARAMETERS):
-            raise BadRequest(f"Unknown parameter {unknown[0]!r}; available: {sorted(PARAMETERS)}.")
         self.limit: int = _integer(args, "limit", 100, at_least=1, at_most=MAX_LIMIT)
         conditions: list[tuple[str, tuple[Any, ...]]] = []
         if series := args.get("series"):

@@ -5,7 +5,6 @@ Streams are created and watched at /NAME; see docs/streams.rst. This needs PyAV:
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Container, Mapping
 from contextlib import suppress
@@ -450,10 +449,7 @@ async def _body(request: Any) -> dict[str, Any]:
     if len(data) > MAX_BODY:
         what = f"The body has {len(data)} bytes, more than {MAX_BODY}."
         raise RequestProblem(413, what)
-    try:
-        body = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"The body is no JSON: {type(error).__name__}.") from None
+    body = await request.get_json(force=True)
     if not isinstance(body, dict):
         raise BadRequest("The body is a JSON object.")
     return body

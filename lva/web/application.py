@@ -38,6 +38,7 @@ from lva.web.complete import complete
 from lva.web.exchange import LOGGER, SCOPE_KEY, Body, Exchange, Scope, Send
 from lva.web.plain_results import plain
 from lva.web.problems import HttpProblem
+from lva.web.queries import check_query
 from lva.web.request import ServiceRequest, request_headers
 from lva.web.requests import Web
 from lva.web.whole_responses import WholeResponse, content_of, whole_response
@@ -182,6 +183,7 @@ class _WebApplication(QuartTrio):
             raise unavailable()
         if is_admin_only(handler):
             self._check_admin(request)
+        check_query(handler, request)
         exchange.served_by(owner)
         exchange.unavailable = exchange.unavailable or unavailable
         # Reset afterwards: the server's own tasks for the connection are started from this task.

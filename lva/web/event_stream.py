@@ -252,7 +252,7 @@ class EventStreams:
             (
                 life.name,
                 life.loaded.kind,
-                life.loaded.runtime,
+                life.loaded.runs_in,
                 life.settings.critical,
                 self._telemetry.unit(life),
             )

@@ -16,13 +16,12 @@ import trio
 from typing_extensions import TypedDict
 
 from lva.console_page import console_page
-from lva.contract import RuntimeName
 from lva.host.delivery.delivery import Delivery
 from lva.host.delivery.ledger import Ledger
 from lva.host.host import Host
 from lva.host.life.life import PluginLife
 from lva.host.life.states import Transition
-from lva.host.loading.load import Kind
+from lva.host.loading.load import Kind, RunsIn
 from lva.host.watch.uses import WHAT
 from lva.logs import redact
 from lva.web.failing_routes import FailingRoute, FailingRoutes
@@ -109,7 +108,7 @@ class PluginAbout(TypedDict):
 
     name: str
     kind: Kind
-    runtime: RuntimeName
+    runtime: RunsIn
     critical: bool
     unit: str | None
     """What its throughput counts; null if there is nothing to count."""
@@ -344,7 +343,7 @@ class Telemetry:
             {
                 "name": name,
                 "kind": life.loaded.kind,
-                "runtime": life.loaded.runtime,
+                "runtime": life.loaded.runs_in,
                 "critical": life.settings.critical,
                 "unit": self.unit(life),
                 "page": None if (page := console_page(life.loaded.classes)) is None else page.title,

@@ -54,7 +54,7 @@ def test_everything_that_ships_is_listed_and_right() -> None:
         assert item["enabled"] is (name in EMBEDDED_PLUGINS)
         assert (item["origin"], item["summary"] != "") == ("shipped", True)
         style = "asyncio" if name in {"rabbitmq", "redis_stream"} else "trio"
-        assert item["runtime"] == (None if item["kind"] == "analytics" else style)
+        assert item["runtime"] == ("worker" if item["kind"] == "analytics" else style)
     analytics = {name for name, item in found.items() if item["kind"] == "analytics"}
     assert analytics == {"codes", "faces", "motion", "people", "picture_health"}
 
@@ -124,7 +124,7 @@ def test_problems_are_listed(plugins: Path) -> None:
 def test_the_table(plugins: Path) -> None:
     write_plugin(plugins, "cam", "class Cam(BaseBackgroundPlugin):\n    runtime = 'asyncio'")
     lines = listing("--plugins-dir", "plugins").output.splitlines()
-    assert lines[0].split() == ["name", "enabled", "kind", "style", "file", "summary"]
+    assert lines[0].split() == ["name", "enabled", "kind", "runtime", "file", "summary"]
     (cam,) = [line for line in lines if line.startswith("cam ")]
     assert cam.split() == ["cam", "background", "asyncio", "plugins/cam.py"]
     (history,) = [line for line in lines if line.startswith("history ")]

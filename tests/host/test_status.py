@@ -226,3 +226,12 @@ async def test_the_pages_show_the_same_and_the_history(tmp_path, autojump_clock)
     only_there = {"history", "actions"}
     assert described == [{k: v for k, v in page.items() if k not in only_there} for page in listed]
     assert full_statuses([], None) == []
+
+
+async def test_where_the_code_of_each_kind_runs_is_said(tmp_path):
+    """Kind: a description that fits two kinds of plugins, and says of the third what is wrong."""
+    plugins = {"asker": ASKER, "own": ASYNCIO, "motion": None}
+    async with running_host(tmp_path, plugins) as host:
+        statuses = by_name(host.plugin("asker").app.plugins())
+        runtimes = {name: status["runtime"] for name, status in statuses.items()}
+        assert runtimes == {"asker": "trio", "own": "asyncio", "motion": "worker"}

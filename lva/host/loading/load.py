@@ -56,6 +56,8 @@ __all__ = [
 LOGGER: Final = service_logger("lva.service")
 
 Kind: TypeAlias = Literal["event", "background", "event+background", "analytics"]
+#: Where a plugin's code runs: `RuntimeName`, or the worker process of each stream that uses it.
+RunsIn: TypeAlias = Literal["trio", "asyncio", "worker"]
 
 SHIPPED_DIR: Final = HOST_DIR.parent / "plugins"
 #: The extra that brings what a shipped plugin imports, by the name of the package.
@@ -103,6 +105,11 @@ class LoadedPlugin:
     def module(self) -> str:
         """The name of the module or package that the plugin was imported as."""
         return (self.classes[0] if self.analytics is None else self.analytics.cls).__module__
+
+    @property
+    def runs_in(self) -> RunsIn:
+        """Where its code runs: ``worker`` is the process of each stream that uses it."""
+        return self.runtime if self.analytics is None else "worker"
 
     @property
     def kind(self) -> Kind:
