@@ -37,9 +37,9 @@ import sys
 import trio
 from contextlib import nullcontext
 from hypercorn.trio import serve
-from lva.connection_errors import ConnectionErrors
-from lva.connections import our_connections
-from lva.serve import hypercorn_config, listen
+from lva.server.connection_errors import ConnectionErrors
+from lva.server.connections import our_connections
+from lva.server.serve import hypercorn_config, listen
 from lva.settings import Settings
 
 {app}

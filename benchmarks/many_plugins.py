@@ -38,7 +38,7 @@ from lva import BaseBackgroundPlugin
 from lva.host.host import Host
 from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
-from lva.logs import set_up
+from lva.logs.loggers import set_up
 from lva.settings import Settings
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))

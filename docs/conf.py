@@ -38,7 +38,7 @@ nitpick_ignore_regex = [
         "py:class",
         r"httpx\..*|types\.ModuleType|os\.PathLike|trio\.TooSlowError|lva\.(host|testing)\..*",
     ),
-    ("py:class", r"lva\.(query_parameters|admin)\.HandlerT|(np|numpy)\.ndarray"),
+    ("py:class", r"lva\.routes\.\w+\.HandlerT|(np|numpy)\.ndarray"),
     # Aliases of types, in signatures as they are written.
     ("py:class", r"Published|Source|Config|HandlerT|SchemaOrModel|ReadMetrics"),
     ("py:exc", r"httpx\..*|trio\.TooSlowError|BadRequest|asyncio\.CancelledError"),

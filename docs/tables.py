@@ -23,7 +23,7 @@ from lva.check.codes import CODES
 from lva.cli import main
 from lva.client.commands import COMMANDS
 from lva.client.stream_commands import streams
-from lva.events import EVENT_TYPES
+from lva.events.types import EVENT_TYPES
 from lva.host.delivery.tap import STEPS
 from lva.luna import MODULES
 from lva.settings import (

@@ -3,9 +3,6 @@
 This is what a plugin author imports.
 """
 
-from lva.admin import admin_only
-from lva.api_bodies import request_body, response
-from lva.console_page import ConsolePage
 from lva.contract import (
     AnalyticsEvent,
     AnalyticsInfo,
@@ -24,11 +21,14 @@ from lva.contract import (
     RetryLaterError,
     pluginHTTPResponse,
 )
+from lva.events.points import MonitoringPoint, add_point_fields, add_point_tags
+from lva.events.streams import StreamAnalyticsEvent, StreamEvent
 from lva.metrics import Metric
-from lva.points import MonitoringPoint, add_point_fields, add_point_tags
-from lva.query_parameters import query_parameter
-from lva.stream_events import StreamAnalyticsEvent, StreamEvent
-from lva.wrong_keys import WrongKey, WrongKeysError
+from lva.routes.admin import admin_only
+from lva.routes.bodies import request_body, response
+from lva.routes.pages import ConsolePage
+from lva.routes.query import query_parameter
+from lva.routes.wrong_keys import WrongKey, WrongKeysError
 
 __all__ = [
     "AnalyticsEvent",

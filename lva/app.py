@@ -17,9 +17,8 @@ from typing import Any, Final
 
 import trio
 
-from lva import state_directory
-from lva.connection_errors import ConnectionErrors
 from lva.errors import ConfigurationError
+from lva.events.points import MonitoringPoint
 from lva.host.host import Host
 from lva.host.loading.load import LoadedPlugin, load_plugins
 from lva.host.process import starts
@@ -29,12 +28,13 @@ from lva.host.receipt import EXIT_CONFIGURATION, EXIT_KILLED, Receipt
 from lva.host.runtimes.errors import split_cancelled
 from lva.host.terminator import Terminator
 from lva.host.watching import watch
-from lva.log_tail import LogTail
-from lva.logs import brief, keep_secret, service_logger, set_up
-from lva.points import MonitoringPoint
+from lva.logs.loggers import brief, keep_secret, service_logger, set_up
+from lva.logs.tail import LogTail
+from lva.server import state_directory
+from lva.server.connection_errors import ConnectionErrors
+from lva.server.terminal import tell_receipt
 from lva.settings import Settings, load_settings
-from lva.sources import warn_of_service_links
-from lva.terminal import tell_receipt
+from lva.settings.sources import warn_of_service_links
 from lva.web import assets
 from lva.web.access import Access
 from lva.web.application import web_application
@@ -69,7 +69,7 @@ class Service:
         host: The plugins; there once the lifespan has begun.
         shutdown: How far its stop is, and why it stops.
         stop_wanted: Set when the service should stop by itself, because a critical plugin failed.
-        served: Whether `lva.serve` runs this process and so decides about signals and stopping.
+        served: Whether `lva.server.serve` runs this process and so decides about signals and stopping.
         watch: Whether plugins are reloaded when their files are saved.
         guard: Watches the state of the process; there once the lifespan has begun.
         own_state: State of the process, besides what every process has, that plugins must leave alone.

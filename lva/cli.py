@@ -17,7 +17,7 @@ from lva.commands.check import check
 from lva.commands.new import new
 from lva.commands.plugins import plugins
 from lva.errors import SYNONYMS, ConfigurationError
-from lva.standard_streams import Commands
+from lva.logs.standard_streams import Commands
 
 if TYPE_CHECKING:
     from lva.settings import Settings
@@ -79,9 +79,9 @@ def run(config: Path | None, watch: bool, **options: Any) -> None:
     Exit codes: 0 clean; 2 wrong settings or plugin files; 3 a critical plugin failed;
     4 a plugin was abandoned or points were dropped; 70 ended by the watchdog.
     """
+    from lva.host.process.needed_threads import NoThreadError
     from lva.host.receipt import EXIT_KILLED  # late, as the next: the other commands need no server
-    from lva.needed_threads import NoThreadError
-    from lva.signals import Signals
+    from lva.server.signals import Signals
 
     signals = Signals()
     overrides = {key: value for key, value in options.items() if value not in (None, ())}
@@ -94,10 +94,10 @@ def run(config: Path | None, watch: bool, **options: Any) -> None:
 
 
 def _run(overrides: dict[str, Any], config: Path | None, watch: bool, signals: Any) -> int:
-    from lva import state_directory
-    from lva.logs import set_up
+    from lva.logs.loggers import set_up
+    from lva.server import state_directory
     from lva.settings import SettingsError, load_settings
-    from lva.sources import warn_of_service_links
+    from lva.settings.sources import warn_of_service_links
 
     try:
         settings = load_settings(overrides, config)
@@ -110,11 +110,11 @@ def _run(overrides: dict[str, Any], config: Path | None, watch: bool, signals: A
 
 
 def _serve(settings: Settings, watch: bool, signals: Any) -> int:
-    from lva import serve
     from lva.app import create_app
     from lva.host.loading.load import load_plugins
-    from lva.logs import flush
-    from lva.terminal import announce
+    from lva.logs.loggers import flush
+    from lva.server import serve
+    from lva.server.terminal import announce
 
     gc.set_threshold(*serve.GC_THRESHOLDS)
     service = create_app(settings)
@@ -145,7 +145,7 @@ def _plugin_problems(settings: Settings | None) -> list[str]:
 def _reporting_problems(work: Callable[[], int]) -> int:
     """Return the work's exit code, or 2 after printing every problem of the configuration."""
     from lva.host.receipt import EXIT_CONFIGURATION
-    from lva.logs import redact
+    from lva.logs.loggers import redact
 
     try:
         return work()

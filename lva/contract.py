@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
 from lva.errors import counted
-from lva.stream_events import read_only_data
-from lva.wrong_keys import WrongKey, WrongKeysError, wrong_keys
+from lva.events.streams import read_only_data
+from lva.routes.wrong_keys import WrongKey, WrongKeysError, wrong_keys
 
 if TYPE_CHECKING:
     import trio
     from pydantic import BaseModel
 
-    from lva.console_page import ConsolePage
+    from lva.events.points import MonitoringPoint
+    from lva.events.streams import StreamAnalyticsEvent, StreamEvent
     from lva.metrics import Metric, ReadMetrics
-    from lva.points import MonitoringPoint
-    from lva.stream_events import StreamAnalyticsEvent, StreamEvent
+    from lva.routes.pages import ConsolePage
     from lva.video.frame import Frame
 
 #: A route's handler: a class with one coroutine per HTTP verb, or a function, sync or async. It is

@@ -24,7 +24,7 @@ from lva.contract import (
     RuntimeName,
     pluginHTTPResponse,
 )
-from lva.points import MonitoringPoint
+from lva.events.points import MonitoringPoint
 
 if TYPE_CHECKING:
     import httpx

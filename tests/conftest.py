@@ -15,9 +15,9 @@ from typing import Any
 import hypothesis
 import pytest
 
-from lva import logs
 from lva.host.plugin_modules import PACKAGE
 from lva.host.runtimes.patience import Patience
+from lva.logs import loggers as logs
 from lva.settings import ENV_PREFIX
 from tests.process.moments import LONG
 

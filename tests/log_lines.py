@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from lva import logs
-from lva.log_records import entry_of
+from lva.logs import loggers as logs
+from lva.logs.records import entry_of
 
 
 class Lines:

@@ -16,7 +16,7 @@ import httpx
 import trio
 from hypercorn.trio import serve
 
-from lva.serve import address_of, hypercorn_config, listen
+from lva.server.serve import address_of, hypercorn_config, listen
 from lva.settings import Settings
 from lva.web.application import web_application
 from lva.web.requests import Requests

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from lva import logs, masking
 from lva.cli import main
 from lva.errors import ConfigurationError
 from lva.host.loading import load as loading
 from lva.host.loading.load import PluginFinder, load_plugins
+from lva.logs import loggers as logs
+from lva.logs import masking
 from lva.settings import ENV_PREFIX, Settings, load_settings
 from tests.support import ServiceProcess, write_plugin
 

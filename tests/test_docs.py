@@ -28,7 +28,7 @@ import lva.testing
 from lva import MonitoringPoint
 from lva.check.codes import CODES
 from lva.cli import main
-from lva.events import EVENT_TYPES
+from lva.events.types import EVENT_TYPES
 from lva.host import receipt
 from lva.host.delivery.ledger import ATTEMPTS, FAILED, OVERFLOW, REMOVED, SHUTDOWN
 from lva.host.delivery.tap import STEPS
@@ -38,7 +38,7 @@ from lva.host.runtimes.loop import LINGER
 from lva.host.runtimes.own_tasks import HELD_GRACE, RETRIEVAL_GRACE
 from lva.luna import MODULES
 from lva.plugins import batching_example, callbacks, file, history, influx, otlp, webhook
-from lva.query_parameters import query_parameters_of
+from lva.routes.query import query_parameters_of
 from lva.settings import ENV_PREFIX, PluginSettings, Settings, keys_of
 from lva.testing.blocks import BLOCK_LIMIT
 from lva.testing.virtual import LOOP_PATIENCE, SOCKET_PATIENCE, THREAD_PATIENCE

@@ -17,7 +17,7 @@ import pytest
 
 import lva
 from lva.check.plugins import toml_line
-from lva.logs import redact
+from lva.logs.loggers import redact
 from lva.testing.analytics import HINTS
 
 _ROOT = Path(lva.__file__).parent

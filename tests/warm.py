@@ -187,7 +187,7 @@ def _become(order: dict[str, Any], descriptors: list[int]) -> None:
 
 if __name__ == "__main__":
     import lva.app  # noqa: F401 - to have it
-    import lva.serve  # noqa: F401 - to have it
+    import lva.server.serve  # noqa: F401 - to have it
     from lva.cli import main
 
     gc.collect()

@@ -35,7 +35,7 @@ _SLIPS: Final = {
 #: Of the service, and not in a stream's process.
 _HOST_NAMES: Final = ("app", "nursery", "addRoute")
 _HOST_MODULES: Final = (
-    "lva.app", "lva.check", "lva.cli", "lva.client", "lva.commands", "lva.host", "lva.serve", "lva.testing",
+    "lva.app", "lva.check", "lva.cli", "lva.client", "lva.commands", "lva.host", "lva.server", "lva.testing",
     "lva.web",
 )  # fmt: skip
 _FRAME_NAMES: Final = frozenset(

@@ -15,7 +15,7 @@ from lva.check.blocking import Blocking, blocking
 from lva.check.source import Function, PluginSource, calls, dotted, in_package
 from lva.contract import RuntimeName
 from lva.errors import Problem, hint
-from lva.events import EVENT_TYPES
+from lva.events.types import EVENT_TYPES
 
 #: What needs an event loop of its kind, and is of no use on the other.
 _ASYNCIO_CALLS: Final = frozenset(

@@ -17,10 +17,10 @@ import trio
 from lva.check.plugins import CheckReport
 from lva.contract import Published
 from lva.errors import ConfigurationError, Problem, counted
-from lva.events import EVENT_TYPES, check_names, name_of
+from lva.events.points import MonitoringPoint
+from lva.events.types import EVENT_TYPES, check_names, name_of
 from lva.host.loading.load import table_of
 from lva.host.plugin_modules import PACKAGE
-from lva.points import MonitoringPoint
 from lva.settings import Settings
 
 if TYPE_CHECKING:

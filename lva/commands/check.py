@@ -165,7 +165,7 @@ def _plugins_in(directory: Path) -> list[str]:
 
 
 def _settings_file(config: Path | None) -> Path | None:
-    from lva.sources import settings_file
+    from lva.settings.sources import settings_file
 
     return settings_file(config)
 

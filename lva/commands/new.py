@@ -18,7 +18,7 @@ from typing import Final
 
 import click
 
-from lva.events import EVENT_TYPES
+from lva.events.types import EVENT_TYPES
 
 #: Names that the files use, which the plugin's class cannot have too.
 _USED: Final = frozenset(

@@ -48,7 +48,7 @@ def settings_options(command: _Command) -> _Command:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON, with secrets masked."""
-    from lva.logs import redact  # late: it is not needed for `lva --help`
+    from lva.logs.loggers import redact  # late: it is not needed for `lva --help`
 
     click.echo(redact(json.dumps(value, indent=2, ensure_ascii=False)))
 
@@ -101,7 +101,7 @@ def _cut(text: str, room: int) -> str:
 
 def printable(text: str) -> str:
     """Return text of somebody else's for a terminal: in one line, without control characters or secrets."""
-    from lva.logs import redact
+    from lva.logs.loggers import redact
 
     return "".join(char if char.isprintable() else " " for char in redact(text))
 

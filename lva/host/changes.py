@@ -21,7 +21,7 @@ from lva.host.life.states import BEGINNING, Ending, State
 from lva.host.lives import Lives
 from lva.host.loading.load import LoadedPlugin
 from lva.host.loading.reload import collect_old_code, load_beside
-from lva.logs import brief, service_logger
+from lva.logs.loggers import brief, service_logger
 from lva.settings import Settings
 
 LOGGER: Final = service_logger("lva.host")

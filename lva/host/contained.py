@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from lva.logs import service_logger
+from lva.logs.loggers import service_logger
 
 LOGGER: Final = service_logger("lva.host")
 

@@ -30,7 +30,7 @@ from lva.host.stop import Stop
 from lva.host.watch.loop_watch import LoopWatch
 from lva.host.watch.pulse import Watched
 from lva.host.watch.uses import LoopUses
-from lva.logs import service_logger
+from lva.logs.loggers import service_logger
 from lva.metrics import Metric
 from lva.settings import Settings
 

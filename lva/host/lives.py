@@ -21,7 +21,7 @@ from lva.host.runtimes.on_asyncio import AsyncioRuntime
 from lva.host.runtimes.on_trio import TrioRuntime
 from lva.host.runtimes.runtime import Runtime
 from lva.host.stop import Stop
-from lva.logs import service_logger
+from lva.logs.loggers import service_logger
 
 LOGGER: Final = service_logger("lva.host")
 

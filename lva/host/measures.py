@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from lva.host.life.record import Record
 from lva.host.life.states import State
 from lva.host.watch.clock import enter_plugin, leave_plugin
-from lva.logs import brief, own_logger
+from lva.logs.loggers import brief, own_logger
 from lva.metrics import Metric
 
 

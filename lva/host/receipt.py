@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from lva.host.delivery.ledger import Ledger, LedgerCounts
-from lva.logs import redact
+from lva.logs.loggers import redact
 
 if TYPE_CHECKING:
     from lva.host.life.life import PluginLife

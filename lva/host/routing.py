@@ -17,10 +17,10 @@ import trio
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, RequestRedirect, Rule
 
-from lva.admin import pass_on_admin_only
-from lva.api_bodies import pass_on_bodies
 from lva.contract import BaseBackgroundHandler, PluginApp, RouteHandler
-from lva.query_parameters import pass_on_query_parameters
+from lva.routes.admin import pass_on_admin_only
+from lva.routes.bodies import pass_on_bodies
+from lva.routes.query import pass_on_query_parameters
 
 VERBS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")
 _Shape = tuple[tuple[bool, str], ...]

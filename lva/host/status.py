@@ -16,7 +16,7 @@ from lva.host.life.states import State
 from lva.host.loading.load import Kind, PluginClass, RunsIn
 from lva.host.receipt import total_points
 from lva.host.watch.uses import Blocked
-from lva.logs import redact
+from lva.logs.loggers import redact
 
 if TYPE_CHECKING:
     from lva.host.delivery.delivery import Delivery

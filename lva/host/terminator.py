@@ -23,9 +23,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from lva.log_writer import Descriptor
-from lva.logs import flush
-from lva.needed_threads import start_needed
+from lva.host.process.needed_threads import start_needed
+from lva.logs.loggers import flush
+from lva.logs.writer import Descriptor
 
 #: How long, in seconds, standard error may be full before the rest is given up.
 _WRITE_PATIENCE: Final = 0.5

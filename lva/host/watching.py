@@ -12,7 +12,7 @@ from lva.errors import ConfigurationError
 from lva.host.changes import ActionRefusedError
 from lva.host.host import Host
 from lva.host.loading.files import SourceFiles
-from lva.logs import service_logger
+from lva.logs.loggers import service_logger
 
 LOGGER: Final = service_logger("lva.host")
 

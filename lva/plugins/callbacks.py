@@ -33,7 +33,7 @@ from lva import (
 )
 from lva.http_replies import beginning, is_page, not_about_points, one_line, retry_after, root_of
 from lva.http_targets import origin, private_words
-from lva.user_paths import absolute
+from lva.settings.user_paths import absolute
 from lva.video.callbacks import CALLBACKS, Callback, Event
 
 #: How much of a response's text is read, in bytes and in seconds, and how many characters are shown.

@@ -37,7 +37,7 @@ from lva import (
 )
 from lva.contract import Published
 from lva.errors import counted
-from lva.user_paths import absolute
+from lva.settings.user_paths import absolute
 
 TOO_LONG = "a line of more than max_bytes fits into no file"
 #: How a line begins: that of a point, and that of an event.

@@ -36,7 +36,7 @@ from lva import (
 )
 from lva.contract import Published
 from lva.errors import counted
-from lva.user_paths import absolute
+from lva.settings.user_paths import absolute
 
 T = TypeVar("T")
 #: Device and inode of each file that belongs to a database; None for one that is not there.

@@ -33,7 +33,7 @@ from lva import (
     request_body,
     response,
 )
-from lva.user_paths import absolute
+from lva.settings.user_paths import absolute
 from lva.video import api
 from lva.video.account import account_of
 from lva.video.admission import Admission

@@ -49,7 +49,7 @@ from lva.contract import Published
 from lva.errors import counted
 from lva.http_replies import beginning, is_page, not_about_points, one_line, retry_after, root_of
 from lva.http_targets import check_headers, check_url, origin, private_words
-from lva.user_paths import absolute
+from lva.settings.user_paths import absolute
 
 #: A point, or an event, and its JSON.
 Item: TypeAlias = tuple[Published, bytes]

@@ -19,8 +19,8 @@ import trio
 
 from lva.contract import AnalyticsInfo
 from lva.errors import ConfigurationError, counted
-from lva.logs import own_logger
-from lva.stream_events import StreamAnalyticsEvent
+from lva.events.streams import StreamAnalyticsEvent
+from lva.logs.loggers import own_logger
 from lva.testing.places import Place
 from lva.testing.report import Breach, Report, Step, failed, passed
 from lva.testing.subject import Source, subject_of

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, Self, TextIO
 
 from lva.host.loading.load import LoadedPlugin
-from lva.logs import CHATTY, current_plugin, plugin_logger, secret_texts
+from lva.logs.loggers import CHATTY, current_plugin, plugin_logger, secret_texts
 from lva.testing.places import Place, error_place
 from lva.testing.report import Breach
 

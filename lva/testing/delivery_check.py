@@ -13,15 +13,15 @@ import trio
 
 from lva.contract import PartialDeliveryError
 from lva.errors import counted
-from lva.events import name_of
-from lva.host.life.states import ENDED, State
-from lva.points import MonitoringPoint
-from lva.stream_events import (
+from lva.events.points import MonitoringPoint
+from lva.events.streams import (
     ANALYTICS_EVENT_NAME,
     STREAM_EVENT_NAME,
     StreamAnalyticsEvent,
     StreamEvent,
 )
+from lva.events.types import name_of
+from lva.host.life.states import ENDED, State
 from lva.testing.places import Place
 from lva.testing.probe import HANDLE, InjectedError, Plan, worth_stopping_at
 from lva.testing.report import Breach, Report

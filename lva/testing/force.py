@@ -9,7 +9,7 @@ from typing import Any, Final, NoReturn
 import trio
 
 from lva.host.life.leaks import all_tasks
-from lva.logs import current_plugin
+from lva.logs.loggers import current_plugin
 
 #: How long, in real seconds, a thread that a task waits for may take to end before that task is ended.
 _THREAD_PATIENCE: Final = 5.0

@@ -19,7 +19,7 @@ import trio
 
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin
 from lva.host.loading.load import LoadedPlugin, PluginClass
-from lva.logs import current_plugin
+from lva.logs.loggers import current_plugin
 from lva.testing.places import Place, coroutine_place, frame_place
 
 #: The parts of a life whose steps are counted.

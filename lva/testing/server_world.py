@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 
 import trio
 
-from lva.points import MonitoringPoint
+from lva.events.points import MonitoringPoint
 from lva.testing.world import MARK, Behaviour, World, numbers_in
 
 _CHUNK: Final = 65_536

@@ -24,7 +24,7 @@ from lva.host.life.states import TRANSITIONS, State
 from lva.host.loading.load import LoadedPlugin
 from lva.host.receipt import PluginReceipt
 from lva.host.runtimes.watched_loop import loop_base
-from lva.logs import current_plugin
+from lva.logs.loggers import current_plugin
 from lva.settings import Settings
 from lva.testing.blocks import BlockWatch
 from lva.testing.captured import CapturedLog

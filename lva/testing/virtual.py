@@ -22,7 +22,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from lva.host.life.leaks import all_tasks
 from lva.host.process.threads import AbandonableThread
-from lva.logs import current_plugin
+from lva.logs.loggers import current_plugin
 from lva.stacks import frames_of_coroutine, frames_of_threads
 from lva.testing.world import World
 

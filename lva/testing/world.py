@@ -16,7 +16,7 @@ import httpx
 import trio
 
 from lva.errors import counted
-from lva.points import MonitoringPoint
+from lva.events.points import MonitoringPoint
 
 #: The text by which a point is known wherever it arrives.
 MARK: Final = re.compile(rb"lva-point-(\d+)-")

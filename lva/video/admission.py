@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from lva.contract import RequestProblem
+from lva.routes.wrong_keys import WrongKey, WrongKeysError
 from lva.video import messages
 from lva.video.definition import StreamDefinition, parse_definition
 from lva.video.source import Source, SourceError, parse_source
 from lva.video.stream import FindAnalytics
-from lva.wrong_keys import WrongKey, WrongKeysError
 
 #: How an address is shown that has a user and a password.
 _MASKED: Final = "://***@"

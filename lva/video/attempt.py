@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import trio
 
-from lva.logs import own_logger
+from lva.logs.loggers import own_logger
 from lva.video.codes import CODES, LASTING, Ended, StreamState
 from lva.video.pacing import Pacing
 from lva.video.process import WorkerProcess

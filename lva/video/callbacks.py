@@ -22,8 +22,8 @@ from pydantic import (
     model_validator,
 )
 
+from lva.events.streams import StreamAnalyticsEvent, StreamEvent
 from lva.http_targets import check_headers, check_url
-from lva.stream_events import StreamAnalyticsEvent, StreamEvent
 
 #: Most callbacks of a stream.
 MOST: Final = 10

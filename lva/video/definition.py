@@ -19,10 +19,10 @@ from pydantic import (
     field_validator,
 )
 
+from lva.routes.wrong_keys import wrong_keys
 from lva.video.callbacks import MOST as MOST_CALLBACKS
 from lva.video.callbacks import Callback
 from lva.video.shapes import Rectangle
-from lva.wrong_keys import wrong_keys
 
 #: Days of the week, as `Interval` has them.
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import trio
 
-from lva.stream_events import StreamAnalyticsEvent
+from lva.events.streams import StreamAnalyticsEvent
 from lva.video.definition import StreamDefinition
 from lva.video.record import StreamChange
 from lva.video.stream import Stream

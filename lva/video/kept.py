@@ -9,7 +9,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import Final
 
-from lva.stream_events import StreamAnalyticsEvent
+from lva.events.streams import StreamAnalyticsEvent
 
 #: Most events of a stream, and most bytes of them without their pictures.
 MOST_EVENTS: Final = 200

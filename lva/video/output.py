@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from lva.log_limits import LogLimits
+from lva.logs.limits import LogLimits
 
 #: Most characters of one line.
 LONGEST: Final = 4000

@@ -16,7 +16,7 @@ from typing import Final
 
 import trio
 
-from lva.log_limits import WINDOW, LogLimits
+from lva.logs.limits import WINDOW, LogLimits
 
 #: Bytes that are read at once, and the seconds until the next.
 CHUNK: Final = 64 * 1024

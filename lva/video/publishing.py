@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from lva.points import SERVICE, MonitoringPoint, Value
-from lva.stream_events import StreamAnalyticsEvent, StreamEvent
+from lva.events.points import SERVICE, MonitoringPoint, Value
+from lva.events.streams import StreamAnalyticsEvent, StreamEvent
 from lva.video.codes import StreamState
 from lva.video.record import StreamChange
 

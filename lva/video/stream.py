@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 import trio
 
-from lva.stream_events import StreamAnalyticsEvent
+from lva.events.streams import StreamAnalyticsEvent
 from lva.video.board import FrameLedger
 from lva.video.codes import TRANSITIONS, StreamState
 from lva.video.definition import StreamDefinition

@@ -13,6 +13,7 @@ import trio
 from pydantic import ValidationError
 
 from lva.contract import RequestProblem
+from lva.routes.wrong_keys import WrongKeysError, wrong_keys
 from lva.video.admission import Admission
 from lva.video.callbacks import WITH_SECRETS, unmasked
 from lva.video.codes import ENDED, StreamState
@@ -22,7 +23,6 @@ from lva.video.source import Source, no_source
 from lva.video.store import StoredStream, StoreError, StreamStore
 from lva.video.stream import Stream, StreamServices
 from lva.video.tasks import StreamTasks
-from lva.wrong_keys import WrongKeysError, wrong_keys
 
 #: How long, in seconds, a change waits for those streams that are kept to be taken up.
 START_PATIENCE: Final = 5.0

@@ -7,6 +7,7 @@ from typing import Any, Final
 import trio
 
 from lva.errors import counted
+from lva.routes.wrong_keys import WrongKeysError
 from lva.video.attempt import Attempt
 from lva.video.codes import Ended, StreamState
 from lva.video.definition import StreamDefinition
@@ -15,7 +16,6 @@ from lva.video.retries import Retries
 from lva.video.schedule import is_working_time
 from lva.video.stream import Stream
 from lva.video.watch import StallLimit
-from lva.wrong_keys import WrongKeysError
 
 #: Times that an analytics plugin may end the worker until it is set aside for the stream.
 MOST_CRASHES: Final = 3

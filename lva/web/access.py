@@ -15,8 +15,8 @@ from urllib.parse import quote, urlsplit
 
 import trio
 
-from lva.logs import service_logger
-from lva.recurring import Recurring
+from lva.logs.loggers import service_logger
+from lva.logs.recurring import Recurring
 from lva.settings import ENV_PREFIX, MIN_TOKEN_LENGTH, Settings
 from lva.web.buckets import Buckets
 from lva.web.problems import HttpProblem

@@ -10,7 +10,7 @@ from quart import Response
 from lva.errors import ConfigurationError
 from lva.host.changes import ActionRefusedError, UnknownPluginError, Verb
 from lva.host.host import Host
-from lva.logs import brief, redact, service_logger
+from lva.logs.loggers import brief, redact, service_logger
 from lva.web.access import Access, client
 from lva.web.pages import json_response, plugin_page
 from lva.web.problems import HttpProblem

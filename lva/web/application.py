@@ -26,12 +26,12 @@ from quart_trio.wrappers import TrioResponse
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-from lva.admin import is_admin_only
 from lva.contract import PluginResponse, RequestProblem
 from lva.host.routing import Gate, Match, RouteTable
 from lva.host.runtimes.errors import split_cancelled
 from lva.host.watch.clock import enter_plugin, leave_plugin
-from lva.logs import brief
+from lva.logs.loggers import brief
+from lva.routes.admin import is_admin_only
 from lva.settings import Settings
 from lva.web.bodies import end_with_server, stream_for_plugin
 from lva.web.complete import complete

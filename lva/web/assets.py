@@ -18,8 +18,8 @@ import trio
 from quart import Response
 from quart_trio.wrappers import TrioResponse
 
-from lva.console_page import ConsolePage
-from lva.logs import redact
+from lva.logs.loggers import redact
+from lva.routes.pages import ConsolePage
 from lva.web import bundle
 from lva.web.access import is_local_name
 from lva.web.problems import HttpProblem

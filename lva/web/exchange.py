@@ -10,10 +10,7 @@ from typing import Any, Final, Protocol
 
 import trio
 
-from lva.host.routing import Owner
-from lva.host.runtimes.errors import split_cancelled
-from lva.logs import current_request, service_logger
-from lva.points import (
+from lva.events.points import (
     ERRORS,
     REQUESTS,
     SERVICE,
@@ -23,6 +20,9 @@ from lva.points import (
     collect_additions,
     read_only,
 )
+from lva.host.routing import Owner
+from lva.host.runtimes.errors import split_cancelled
+from lva.logs.loggers import current_request, service_logger
 from lva.settings import Settings
 from lva.web.failures import HandlerFailures
 from lva.web.framing import BadResponseError, Framing, sendable

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from lva.logs import brief, plugin_logger, service_logger
-from lva.recurring import Recurring
+from lva.logs.loggers import brief, plugin_logger, service_logger
+from lva.logs.recurring import Recurring
 
 LOGGER: Final = service_logger("lva.web")
 #: Most kinds that are told apart.

@@ -7,7 +7,7 @@ from typing import Final
 
 import trio
 
-from lva.points import MonitoringPoint
+from lva.events.points import MonitoringPoint
 
 #: While other requests are under way, points gather for this long, in seconds, or until they are so many: to
 #: publish a few at once costs little more than to publish one.

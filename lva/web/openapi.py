@@ -23,10 +23,10 @@ from werkzeug.routing import (
 )
 
 from lva import __version__
-from lva.admin import is_admin_only
-from lva.api_bodies import DeclaredResponse, request_body_of, responses_of
 from lva.host.routing import Gate, Route
-from lva.query_parameters import query_parameters_of
+from lva.routes.admin import is_admin_only
+from lva.routes.bodies import DeclaredResponse, request_body_of, responses_of
+from lva.routes.query import query_parameters_of
 from lva.web.problems import MEDIA_TYPE, Problem
 from lva.web.resource import Answer, Resource
 from lva.web.schemas import Schema, reference, schemas_of

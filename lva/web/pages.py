@@ -8,14 +8,14 @@ from typing import Any, NotRequired
 from quart import Response
 from quart_trio.wrappers import TrioResponse
 
-from lva.console_page import ConsolePage, console_page
 from lva.errors import suggestion
 from lva.host.changes import Verb
 from lva.host.host import Host
 from lva.host.life.life import PluginLife
 from lva.host.life.states import State
 from lva.host.status import FullStatus, full_statuses
-from lva.logs import masked
+from lva.logs.loggers import masked
+from lva.routes.pages import ConsolePage, console_page
 from lva.web.problems import HttpProblem
 
 

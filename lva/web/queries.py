@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from lva.errors import listing, suggestion
-from lva.query_parameters import query_parameters_of
+from lva.routes.query import query_parameters_of
 from lva.web.problems import HttpProblem
 
 #: Most characters of a name that are shown.

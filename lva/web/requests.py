@@ -13,9 +13,9 @@ from typing import Final, Protocol
 
 import trio
 
+from lva.events.points import MonitoringPoint
 from lva.host.runtimes.patience import Patience
-from lva.logs import brief
-from lva.points import MonitoringPoint
+from lva.logs.loggers import brief
 from lva.settings import Settings
 from lva.web.exchange import SCOPE_KEY, Body, Exchange, Observe, Receive, Scope, Send
 from lva.web.failures import HandlerFailures

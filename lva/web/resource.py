@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from lva.query_parameters import QueryParameter
+from lva.routes.query import QueryParameter
 from lva.web.problems import MEDIA_TYPE, Problem
 
 JSON: Final = "application/json"

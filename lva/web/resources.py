@@ -20,7 +20,7 @@ from lva.host.host import Host
 from lva.host.life.tasks import TaskNode, task_tree
 from lva.host.routing import Gate, Owner
 from lva.host.status import OpenCircuit, open_circuits, timestamp
-from lva.log_tail import LogRecord, LogTail
+from lva.logs.tail import LogRecord, LogTail
 from lva.web import assets
 from lva.web.access import Access
 from lva.web.actions import Actions

@@ -22,10 +22,10 @@ from typing_extensions import TypedDict
 from lva.contract import Published
 from lva.documents import Count, one_of
 from lva.errors import suggestion
+from lva.events.streams import StreamAnalyticsEvent
 from lva.host.delivery.tap import STEPS, Passage, Tap
 from lva.host.host import Host
-from lva.query_parameters import QueryParameter
-from lva.stream_events import StreamAnalyticsEvent
+from lva.routes.query import QueryParameter
 from lva.web.access import Access
 from lva.web.exchange import SCOPE_KEY, Exchange
 from lva.web.pages import life_of

@@ -15,7 +15,6 @@ from typing import Any, Final, TypeAlias
 import trio
 from typing_extensions import TypedDict
 
-from lva.console_page import console_page
 from lva.host.delivery.delivery import Delivery
 from lva.host.delivery.ledger import Ledger
 from lva.host.host import Host
@@ -23,7 +22,8 @@ from lva.host.life.life import PluginLife
 from lva.host.life.states import Transition
 from lva.host.loading.load import Kind, RunsIn
 from lva.host.watch.uses import WHAT
-from lva.logs import redact
+from lva.logs.loggers import redact
+from lva.routes.pages import console_page
 from lva.web.failing_routes import FailingRoute, FailingRoutes
 
 #: Seconds that one value of the series stands for.

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from lva import masking
 from lva.cli import main
+from lva.logs import masking
 from lva.settings import ENV_PREFIX
 from tests.support import write_plugin
 

@@ -14,7 +14,7 @@ import pytest
 
 from lva import StreamAnalyticsEvent, StreamEvent
 from lva.errors import ConfigurationError
-from lva.events import EVENT_TYPES, decode, encode
+from lva.events.types import EVENT_TYPES, decode, encode
 from lva.host.delivery.publisher import Publisher
 from lva.host.delivery.tap import DELIVERED, PUBLISHED
 from lva.host.loading.load import load_plugins

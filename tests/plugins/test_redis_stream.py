@@ -17,7 +17,7 @@ import trio
 
 from lva import MonitoringPoint
 from lva.errors import ConfigurationError
-from lva.events import name_of
+from lva.events.types import name_of
 from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from lva.plugins import redis_stream
@@ -38,7 +38,7 @@ from tests.test_docs import _tables, page
 NAME = "redis_stream"
 #: Publishes numbered points when asked to, and keeps those that it sees.
 SOURCE = """
-    from lva.points import MonitoringPoint
+    from lva.events.points import MonitoringPoint
 
     class Source(BaseEventPlugin, BaseBackgroundPlugin):
         eventName = "monitoring_event"

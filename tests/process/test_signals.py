@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from lva.signals import SIGNALS
+from lva.server.signals import SIGNALS
 from tests.support import ServiceProcess, clean_environment, write_plugin
 
 pytestmark = pytest.mark.process

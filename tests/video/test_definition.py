@@ -1,7 +1,7 @@
 import pytest
 
+from lva.routes.wrong_keys import WrongKeysError
 from lva.video.definition import StreamDefinition, parse_definition
-from lva.wrong_keys import WrongKeysError
 
 LEAST = {"name": "door", "source": "test:"}
 HALF = {"mode": "percent", "x": 50, "y": 0, "width": 50, "height": 100}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 
-from lva.stream_events import StreamAnalyticsEvent
+from lva.events.streams import StreamAnalyticsEvent
 from lva.video.codes import StreamState
 from lva.video.definition import StreamDefinition
 from lva.video.feed import BACKLOG, EVENTS, LOOK, READERS, Feed, TooManyReadersError

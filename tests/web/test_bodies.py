@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 from quart_trio.wrappers import TrioResponse
 
-from lva.logs import current_plugin
+from lva.logs.loggers import current_plugin
 from lva.web.bodies import end_with_server, stream_for_plugin
 
 ended: list[str | None] = []

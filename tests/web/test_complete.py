@@ -13,8 +13,8 @@ import httpx
 import pytest
 import trio
 
-from lva import logs
 from lva.host.life.states import State
+from lva.logs import loggers as logs
 from tests.log_lines import kept_lines, names_plugin
 from tests.support import running_host
 from tests.telling import ASYNCIO_STYLE, PATIENCE, Told, listening, serving
@@ -334,7 +334,7 @@ async def test_an_http_error_is_the_answer(tmp_path, told, path, status):
 
 CONTEXT = """
     import logging
-    from lva.points import add_point_fields, add_point_tags
+    from lva.events.points import add_point_fields, add_point_tags
 
     library = logging.getLogger("some.library")
 

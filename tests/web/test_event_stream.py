@@ -15,9 +15,9 @@ import httpx
 import pytest
 import trio
 
-from lva.connections import ABORT
 from lva.host.life.states import State
 from lva.host.watch.uses import Block, LoopUses
+from lva.server.connections import ABORT
 from lva.web.event_stream import EventStreams
 from lva.web.problems import HttpProblem
 from lva.web.streams import Shutdown

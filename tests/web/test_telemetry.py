@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lva.host.life.states import State, Transition
-from lva.logs import keep_secret
+from lva.logs.loggers import keep_secret
 from lva.web.resources import RESOURCES
 from lva.web.telemetry import (
     COLUMNS,

@@ -16,11 +16,11 @@ from typing import Any, Final
 
 import trio
 
+from lva.events.streams import StreamAnalyticsEvent
 from lva.host.delivery.losses import CUT, UNWRITTEN
 from lva.host.process.threads import in_thread
-from lva.logs import brief
-from lva.recurring import Recurring
-from lva.stream_events import StreamAnalyticsEvent
+from lva.logs.loggers import brief
+from lva.logs.recurring import Recurring
 
 #: Two files share the bytes: the one that is written, and the one before it.
 _FILES: Final = 2

@@ -17,7 +17,7 @@ from lva.host.delivery.ledger import REMOVED, Ledger
 from lva.host.delivery.spool_file import SpoolFile, open_spool
 from lva.host.process.threads import in_thread
 from lva.host.runtimes.patience import Patience
-from lva.logs import plugin_logger
+from lva.logs.loggers import plugin_logger
 from lva.settings import PluginSettings
 
 PluginClass: TypeAlias = type[BaseEventPlugin] | type[BaseBackgroundPlugin]

@@ -31,7 +31,7 @@ from lva.host.delivery.tap import Taps
 from lva.host.runtimes.calls import Call
 from lva.host.runtimes.patience import Patience
 from lva.host.runtimes.runtime import Runtime
-from lva.logs import brief, own_logger, plugin_logger
+from lva.logs.loggers import brief, own_logger, plugin_logger
 from lva.settings import PluginSettings
 
 #: Longest delay in seconds, while a stop waits for the points, after a receiver asked for a longer pause.

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias
 
 import trio
 
-from lva.logs import plugin_logger
+from lva.logs.loggers import plugin_logger
 from lva.settings import PluginSettings
 
 #: For how long, in seconds, points that a class publishes while it handles others are counted for the log.

@@ -10,7 +10,7 @@ from typing import Final
 import trio
 
 from lva.contract import PartialDeliveryError, PermanentDeliveryError, RetryLaterError
-from lva.recurring import Recurring
+from lva.logs.recurring import Recurring
 
 _EXPECTED: Final = (
     RetryLaterError,

@@ -9,14 +9,14 @@ from typing import Any, Final, TypeAlias
 import trio
 
 from lva.errors import counted, listing, suggestion
-from lva.events import EVENT_TYPES, EventType
+from lva.events.types import EVENT_TYPES, EventType
 from lva.host.delivery.delivery import Delivery
 from lva.host.delivery.intake import Intake, handling
 from lva.host.delivery.mailbox import Mailbox
 from lva.host.delivery.queue import size_of
 from lva.host.delivery.tap import PUBLISHED, Taps
 from lva.host.process import forks
-from lva.logs import service_logger
+from lva.logs.loggers import service_logger
 
 LOGGER: Final = service_logger("lva.host")
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from lva import events
 from lva.errors import ConfigurationError, counted
+from lva.events import types as events
 from lva.host.delivery.machine_clock import PLAUSIBLE, STEP, MachineClock, told
-from lva.logs import service_logger
+from lva.logs.loggers import service_logger
 from lva.settings import PluginSettings
 
 LOGGER: Final = service_logger("lva.host")

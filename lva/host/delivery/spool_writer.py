@@ -14,8 +14,8 @@ from lva.host.delivery.mailbox import Books
 from lva.host.delivery.segment import Segment
 from lva.host.delivery.spool_file import Row, Rows, SpoolFile
 from lva.host.process.threads import in_thread
-from lva.logs import brief
-from lva.recurring import Recurring
+from lva.logs.loggers import brief
+from lva.logs.recurring import Recurring
 
 #: Most runs of rows that one commit makes one row of: a commit is to be short.
 _RUNS: Final = 10

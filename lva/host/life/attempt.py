@@ -26,7 +26,7 @@ from lva.host.runtimes.calls import Call, TrioCall
 from lva.host.runtimes.errors import awaitable, without_host_frames
 from lva.host.runtimes.patience import Patience
 from lva.host.runtimes.runtime import Runtime
-from lva.logs import brief
+from lva.logs.loggers import brief
 from lva.settings import PluginSettings
 
 #: The states at the end of an attempt that nobody asked to end.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from lva.logs import brief
+from lva.logs.loggers import brief
 
 #: What to do about errors that say too little.
 _HINTS: Final = {

@@ -13,7 +13,7 @@ from lva.host.life.crash import Crash
 from lva.host.life.view import PluginView
 from lva.host.loading.load import LoadedPlugin, PluginClass
 from lva.host.runtimes.runtime import Constructed, Runtime
-from lva.logs import brief
+from lva.logs.loggers import brief
 
 Plugin: TypeAlias = BaseEventPlugin | BaseBackgroundPlugin
 

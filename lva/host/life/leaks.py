@@ -18,7 +18,7 @@ import trio
 from lva.host.loading.reload import IMPORT_THREAD
 from lva.host.process.starts import Job, jobs_of, starter_of
 from lva.host.runtimes.calls import waiting_at
-from lva.logs import current_plugin
+from lva.logs.loggers import current_plugin
 from lva.stacks import callers, frames_of_threads
 
 if TYPE_CHECKING:

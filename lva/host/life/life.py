@@ -31,7 +31,7 @@ from lva.host.routing import Gate, Owner
 from lva.host.runtimes.loop import LoopThread
 from lva.host.runtimes.patience import Patience
 from lva.host.runtimes.runtime import Runtime
-from lva.logs import brief
+from lva.logs.loggers import brief
 from lva.settings import PluginSettings
 
 #: How long, in seconds, requests may take to end by themselves before an operator's change.

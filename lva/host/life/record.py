@@ -23,7 +23,7 @@ from lva.host.life.tasks import TaskNode, task_tree
 from lva.host.process.children import end_children
 from lva.host.process.starts import importing
 from lva.host.routing import Owner
-from lva.logs import plugin_logger
+from lva.logs.loggers import plugin_logger
 from lva.metrics import ReadMetrics
 
 #: How many problems the receipt lists of one plugin: the newest.

@@ -15,7 +15,7 @@ from lva.contract import RuntimeName
 from lva.errors import counted
 from lva.host.life.leaks import trio_tasks_of
 from lva.host.runtimes.places import lines_of
-from lva.logs import redact
+from lva.logs.loggers import redact
 from lva.stacks import frames_of_coroutine
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import trio
 from lva.contract import AnalyticsInfo, PluginContext, Published, RouteHandler
 from lva.host.life.record import Record
 from lva.host.routing import RouteTable
-from lva.logs import own_logger
+from lva.logs.loggers import own_logger
 from lva.metrics import Metric, ReadMetrics
 
 T = TypeVar("T")

@@ -11,12 +11,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import get_args
 
-from lva.console_page import ConsolePage
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin, Plugin, RuntimeName
 from lva.errors import Problem, hint, listing
-from lva.events import EVENT_TYPES
+from lva.events.types import EVENT_TYPES
 from lva.host.loading.configuration import PluginClass, place_of
 from lva.host.loading.finder import PluginFileError
+from lva.routes.pages import ConsolePage
 from lva.settings import PluginSettings
 
 

@@ -15,9 +15,9 @@ from lva.contract import BaseBackgroundPlugin, BaseEventPlugin
 from lva.errors import Problem, hint, wrong_key
 from lva.host.loading.finder import PluginFileError
 from lva.host.plugin_modules import plugin_entry
-from lva.logs import keep_secret
+from lva.logs.loggers import keep_secret
 from lva.settings import ENV_PREFIX, PluginSettings, keys_of
-from lva.variables import plain, settled, validated
+from lva.settings.variables import plain, settled, validated
 
 PluginClass: TypeAlias = type[BaseEventPlugin] | type[BaseBackgroundPlugin]
 

@@ -24,8 +24,8 @@ from typing import Final
 from lva.errors import Problem, hint
 from lva.host.loading.installed import InstalledPlugin, find, find_module, installed_plugins
 from lva.host.plugin_modules import PACKAGE, LoadsPlugins, is_plugin_module
-from lva.logs import brief
-from lva.trust import untrusted
+from lva.logs.loggers import brief
+from lva.settings.trust import untrusted
 
 PLUGIN_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MAX_SOURCE: Final = 10 * 1024 * 1024

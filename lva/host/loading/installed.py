@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from lva.errors import Problem
-from lva.logs import service_logger
+from lva.logs.loggers import service_logger
 
 LOGGER: Final = service_logger("lva.service")
 #: The entry-point group.

@@ -40,7 +40,7 @@ from lva.host.plugin_modules import PACKAGE, plugin_entry
 from lva.host.process.guard import kept_by, state_now
 from lva.host.process.starts import imported
 from lva.host.process.state import ProcessState, closed_descriptors
-from lva.logs import brief, service_logger
+from lva.logs.loggers import brief, service_logger
 from lva.settings import PluginSettings, Settings
 
 __all__ = [

@@ -23,7 +23,7 @@ from lva.host.loading.finder import PluginFileError, PluginFinder
 from lva.host.loading.load import LoadedPlugin, load_plugin, spool_problems
 from lva.host.plugin_modules import PACKAGE
 from lva.host.process.threads import AbandonableThread
-from lva.logs import brief, keep_secret, own_logger
+from lva.logs.loggers import brief, keep_secret, own_logger
 from lva.settings import Settings
 
 #: The plugins whose files are being imported; of some the import may never return.

@@ -15,7 +15,7 @@ import trio
 
 from lva.host.process.starts import VARIABLE, has_started_processes, mark_of, take_processes
 from lva.host.process.threads import in_thread
-from lva.logs import redact
+from lva.logs.loggers import redact
 
 #: How long, in seconds of real time, processes may take to end: by themselves, after SIGTERM, after SIGKILL.
 _MOMENT: Final = 0.2

@@ -23,7 +23,7 @@ from typing import Any, Final, Protocol
 import trio
 
 from lva.errors import counted
-from lva.logs import current_plugin
+from lva.logs.loggers import current_plugin
 
 #: Modules whose signal handlers are the service's.
 _OURS: Final = ("lva.", "trio.")

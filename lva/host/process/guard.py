@@ -19,7 +19,7 @@ from lva.host.process.pieces import Piece
 from lva.host.process.state import Change, ProcessState
 from lva.host.watch.clock import noting_who_ran
 from lva.host.watch.pulse import Watched, processor_times
-from lva.logs import current_plugin, plugin_logger, service_logger
+from lva.logs.loggers import current_plugin, plugin_logger, service_logger
 
 LOGGER: Final = service_logger("lva.host")
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 import trio
 import trio._threads
 
-from lva.logs import current_plugin
+from lva.logs.loggers import current_plugin
 
 #: How many threads at a time a plugin has from the default limiter. A plugin may set another number.
 THREADS: Final = 40

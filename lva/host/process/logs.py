@@ -14,10 +14,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from lva import logs, stray_errors
 from lva.host.process.pieces import Piece
-from lva.log_records import PLUGIN_PREFIX
-from lva.logs import Output, ProcessHandler
+from lva.logs import loggers as logs
+from lva.logs import stray_errors
+from lva.logs.loggers import Output, ProcessHandler
+from lva.logs.records import PLUGIN_PREFIX
 
 #: Loggers that others than their owners need, besides those of plugins.
 _SHARED: Final = frozenset({"lva", "lva.plugin", "py.warnings", "py.errors"})

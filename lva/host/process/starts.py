@@ -25,7 +25,7 @@ from typing import Any, Final
 import trio._core._thread_cache as trio_threads
 
 from lva.host.process import forks
-from lva.logs import current_plugin
+from lva.logs.loggers import current_plugin
 
 #: The environment variable that says who has started a process.
 VARIABLE: Final = "LVA_STARTED_BY"

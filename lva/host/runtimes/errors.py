@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import trio
 
-from lva.error_text import has_text
 from lva.host import HOST_DIR
+from lva.logs.error_text import has_text
 from lva.stacks import entries_of
 
 _HOST_DIR: Final = str(HOST_DIR)

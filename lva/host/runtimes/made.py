@@ -8,7 +8,7 @@ import weakref
 from typing import Any, Final
 
 from lva.host.process.starts import note_process
-from lva.logs import service_logger
+from lva.logs.loggers import service_logger
 
 LOGGER: Final = service_logger("lva.host")
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import trio
 
-from lva.error_text import keep_text
 from lva.host.process.threads import AbandonableThread
 from lva.host.runtimes.calls import TrioCall
 from lva.host.runtimes.errors import awaitable
 from lva.host.runtimes.own_tasks import OnFailure
 from lva.host.runtimes.patience import Patience
 from lva.host.runtimes.runtime import Across, Constructed, Runtime
-from lva.logs import current_plugin
+from lva.logs.error_text import keep_text
+from lva.logs.loggers import current_plugin
 
 
 class TrioRuntime(Runtime):

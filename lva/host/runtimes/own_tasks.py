@@ -15,7 +15,7 @@ from types import CellType, FrameType
 from typing import Any, Final
 
 from lva.host.runtimes.places import ASYNCIO_DIR
-from lva.logs import service_logger
+from lva.logs.loggers import service_logger
 from lva.stacks import frames_of_coroutine
 
 LOGGER: Final = service_logger("lva.host")

@@ -20,7 +20,7 @@ import trio
 
 from lva.host.watch.readings import Reading
 from lva.host.watch.uses import LoopUses
-from lva.logs import current_plugin
+from lva.logs.loggers import current_plugin
 
 #: For how long every stretch is added up, and how often, in seconds on average.
 WINDOW: Final = 0.01

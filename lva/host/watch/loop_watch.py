@@ -30,7 +30,7 @@ from lva.host.watch.readings import Reading, ThreadReader, own_processor_clock, 
 from lva.host.watch.reports import LONG, Culprit, OpenBlock, Reporter
 from lva.host.watch.stacks import Line, owner_of, stack_of, without_callers
 from lva.host.watch.uses import LoopUses
-from lva.logs import current_plugin, service_logger
+from lva.logs.loggers import current_plugin, service_logger
 from lva.stacks import frames_of_threads
 
 LOGGER: Final = service_logger("lva.host")

@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 from lva.errors import counted
 from lva.host.watch.stacks import Line, formatted, place_in
 from lva.host.watch.uses import WHAT, Block, Blocked, LoopUses
-from lva.logs import plugin_logger, service_logger
-from lva.recurring import Recurring
+from lva.logs.loggers import plugin_logger, service_logger
+from lva.logs.recurring import Recurring
 
 LOGGER: Final = service_logger("lva.host")
 

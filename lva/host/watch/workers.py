@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import trio
 
-from lva.logs import current_plugin, current_request
+from lva.logs.loggers import current_plugin, current_request
 from lva.stacks import callers
 
 #: The functions in whose local variables the context of a worker thread's call is found.

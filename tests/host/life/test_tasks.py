@@ -14,7 +14,7 @@ from lva.host.life import tasks
 from lva.host.life.states import State
 from lva.host.life.tasks import task_tree
 from lva.host.routing import RouteTable
-from lva.log_records import entry_of, text_form
+from lva.logs.records import entry_of, text_form
 from lva.settings import Settings
 from lva.web.access import Access
 from lva.web.problems import HttpProblem

@@ -6,7 +6,7 @@ import pytest
 
 from lva.errors import ConfigurationError
 from lva.host.loading.load import load_plugins
-from lva.variables import VariableText
+from lva.settings.variables import VariableText
 from tests.support import host_settings, write_plugin
 
 EYE = """

@@ -26,7 +26,7 @@ from lva.host.loading import files as sourcefiles
 from lva.host.loading import reload as reloading
 from lva.host.loading.files import Looks, SourceFiles
 from lva.host.loading.load import load_plugins
-from lva.masking import _secrets
+from lva.logs.masking import _secrets
 from tests.support import (
     JOURNALLED,
     RunningHost,

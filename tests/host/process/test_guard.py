@@ -28,7 +28,7 @@ from lva.host.watch.clock import (
     remove,
 )
 from lva.host.watch.readings import own_reader
-from lva.logs import current_plugin
+from lva.logs.loggers import current_plugin
 from tests.support import host_settings, write_plugin
 
 

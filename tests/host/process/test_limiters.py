@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from lva.host.process.limiters import THREADS, LimiterOfEach, a_limiter_for_each
-from lva.logs import current_plugin
+from lva.logs.loggers import current_plugin
 from tests.support import journal, running_host
 
 HOG = """

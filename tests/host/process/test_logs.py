@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from lva import logs
 from lva.host.process.logs import logging_pieces
 from lva.host.process.state import ProcessState
-from lva.logs import own_logger, plugin_logger
+from lva.logs import loggers as logs
+from lva.logs.loggers import own_logger, plugin_logger
 from tests.log_lines import Lines, kept_lines
 
 

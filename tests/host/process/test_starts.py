@@ -109,7 +109,7 @@ async def test_a_thread_that_was_abandoned_has_a_moment_to_end(tmp_path):
 
 async def test_what_a_plugin_s_thread_does_is_the_plugin_s_and_the_thread_is_let_go(tmp_path):
     source = """
-        from lva.logs import current_plugin
+        from lva.logs.loggers import current_plugin
 
         class Noting(threading.Thread):
             def run(self):

@@ -10,7 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from lva.host.watch.clock import StepClock, Stretch, enter_plugin, install, leave_plugin, remove
 from lva.host.watch.readings import own_reader
-from lva.logs import current_plugin
+from lva.logs.loggers import current_plugin
 
 LIMIT = 0.05
 

@@ -18,7 +18,7 @@ from lva.host.watch.pulse import PluginLoop, Pulse, Watched
 from lva.host.watch.readings import own_processor_clock
 from lva.host.watch.reports import Reporter
 from lva.host.watch.uses import LoopUses
-from lva.logs import current_plugin, current_request
+from lva.logs.loggers import current_plugin, current_request
 
 MODULES = {"acme": "a"}
 

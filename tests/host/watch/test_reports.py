@@ -10,7 +10,7 @@ from lva.host.watch import reports
 from lva.host.watch.reports import UNSEEN, Culprit, OpenBlock, Reporter
 from lva.host.watch.stacks import Line
 from lva.host.watch.uses import LoopUses
-from lva.recurring import INTERVAL
+from lva.logs.recurring import INTERVAL
 
 STACK = [Line("/lib/json.py", 1, "dumps", None), Line("/plugins/a.py", 3, "work", "a")]
 CULPRIT = Culprit("a", STACK)
