@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import math
 import os
 import selectors
 import signal
@@ -25,6 +26,7 @@ from typing import Final, NoReturn
 import pydantic
 
 from lva.video import worker
+from lva.video.end_timer import EndTimer
 from lva.video.orphans import adopt_orphans, children, is_of_worker, mark_as_worker
 
 #: Seconds, after the end of the service, for the end of all that it has left.
@@ -35,7 +37,8 @@ class Forks:
     """Forks a process for each order, and reports its end.
 
     An order is four descriptors: three for the worker, and a socket for reports. The first report is the
-    process id with a pidfd, or an error's number below zero; the second is the exit code.
+    process id with a pidfd, or an error's number below zero; the second is the exit code. A message without
+    descriptors is the time at which this process and all workers end, see `lva.video.end_timer`.
 
     Args:
         orders: The socket they come from.
@@ -49,6 +52,7 @@ class Forks:
         for each in (orders, service):
             self._selector.register(each, selectors.EVENT_READ)
         self._ending = False
+        self._end_timer: EndTimer | None = None
 
     def serve(self) -> list[int]:
         """Return in the forked processes only, with the worker's descriptors."""
@@ -62,9 +66,12 @@ class Forks:
                     return descriptors
 
     def _order(self) -> list[int] | None:
-        _, descriptors, _, _ = socket.recv_fds(self._orders, 16, 4)
-        if not descriptors:  # the service has gone, or wants no more
+        text, descriptors, _, _ = socket.recv_fds(self._orders, 32, 4)
+        if not text:  # the service has gone, or wants no more
             self._end()
+        if not descriptors:
+            self._end_at(float(text))
+            return None
         *descriptors, last = descriptors
         reports = socket.socket(fileno=last)
         try:
@@ -83,6 +90,11 @@ class Forks:
         for descriptor in descriptors:
             os.close(descriptor)
         return None
+
+    def _end_at(self, at: float) -> None:
+        if self._end_timer is None:
+            self._end_timer = EndTimer()
+        self._end_timer.set(at if at < math.inf else None)
 
     def _close(self) -> None:
         """Close all that is no worker's."""

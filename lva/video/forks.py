@@ -5,6 +5,7 @@ A worker starts in a fifth of the processor time, and shares most of its memory 
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from typing import Final, Self
 import trio
 
 from lva.video.child import OwnChild, has_ended, start_module
+from lva.video.end_timer import now
 
 #: Seconds until the code of a process that has ended is not waited for any longer.
 PATIENCE: Final = 1.0
@@ -42,12 +44,16 @@ class ForkServer:
     """The process that workers are forked from; it is started when one is wanted, and again when it has died.
 
     Use as an async context manager; at its end the process has ended.
+
+    Attributes:
+        until: The time, on the clock of `lva.video.end_timer`, at which the process and all workers end.
     """
 
     def __init__(self) -> None:
         self._child: OwnChild | None = None
         self._orders: trio.socket.SocketType | None = None
         self._ordering = trio.Lock()
+        self.until: float = math.inf
 
     async def __aenter__(self) -> Self:
         await trio.lowlevel.checkpoint()
@@ -66,13 +72,29 @@ class ForkServer:
         if self._child is None:
             self._start()
 
+    async def end_at(self, until: float) -> None:
+        """Have the kernel end the process and all workers at a time, even if all of them are stopped then.
+
+        Until another time is set, no worker starts from then on.
+
+        Args:
+            until: On the clock of `lva.video.end_timer`; infinity for never.
+        """
+        self.until = until
+        await self._send_until()
+
+    async def _send_until(self) -> None:
+        if self._orders is not None:
+            with suppress(ConnectionError):  # it has died, and is told when it is started again
+                await self._orders.send(str(self.until).encode())
+
     async def fork(self, *descriptors: int) -> ForkedChild:
         """Have a worker forked that gets three descriptors.
 
         Cancellation closes them: a worker that was forked meanwhile ends by that.
 
         Raises:
-            OSError: No process can be had.
+            OSError: No process can be had, or none any more.
         """
         async with self._ordering:
             self.warm_up()
@@ -86,6 +108,10 @@ class ForkServer:
     async def _ordered(self, descriptors: tuple[int, ...]) -> ForkedChild:
         if self._orders is None:
             raise ConnectionResetError("the process that workers are forked from is not running")
+        if now() >= self.until:
+            raise TimeoutError("workers were to end by now")
+        if self.until < math.inf:  # the process may be another one than before
+            await self._send_until()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         reports = trio.socket.from_stdlib_socket(ours)
         try:

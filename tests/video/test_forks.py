@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
+import subprocess
+import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import psutil
 import pytest
 import trio
 
+from lva.video.end_timer import now
 from lva.video.forks import ForkServer
 from lva.video.process import open_worker
 from tests.video.test_worker import spec
@@ -73,3 +77,42 @@ async def test_its_end_leaves_no_process():
     async with ForkServer() as forks, worker_at_work(forks) as worker:
         pids = worker.pid, psutil.Process(worker.pid).ppid()
     assert not any(map(psutil.pid_exists, pids))
+
+
+async def test_they_end_at_a_time(forks):
+    """The kind is what nobody is left to do: the service that would end its workers does not get to it."""
+    async with worker_at_work(forks) as worker:
+        await forks.end_at(now() + 3600)
+        await forks.end_at(now() + 0.2)
+        with trio.fail_after(10):
+            assert await worker.wait() == -signal.SIGKILL
+        with pytest.raises(TimeoutError, match="were to end"):
+            await forks.fork(0, 0, 0)
+    await forks.end_at(math.inf)
+    async with worker_at_work(forks) as worker:
+        assert worker.returncode is None
+
+
+def test_the_kernel_ends_a_process_that_is_stopped():
+    """So it does a child of it, by the signal of its parent's death."""
+    program = """
+import ctypes, os, signal
+from lva.video.end_timer import EndTimer, now
+child = os.fork()
+if not child:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGSTOP)
+os.waitpid(child, os.WUNTRACED)
+timer = EndTimer()
+timer.set(now() + 3600)
+timer.set(None)
+timer.set(now() + 0.2)
+print(child, flush=True)
+os.kill(os.getpid(), signal.SIGSTOP)
+print("goes on")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, timeout=20, check=False
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGKILL, b"")
+    assert not psutil.pid_exists(int(done.stdout))
