@@ -159,6 +159,7 @@ class Decoder:
         return packet
 
     def _decode(self, packet: Any) -> Sequence[Any]:
+        self._board["reading_since"] = time.monotonic_ns()
         try:
             pictures = packet.decode()
         except Exception as error:
@@ -170,6 +171,8 @@ class Decoder:
                 reason = failure_of(error)
                 raise ConnectionLostError("invalid_data", str(reason)) from error
             return []
+        finally:
+            self._board["reading_since"] = 0
         if pictures:
             self._errors = 0
         found: Sequence[Any] = pictures

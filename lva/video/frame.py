@@ -74,7 +74,8 @@ class Frame:
 
         Args:
             pixel_format: A pixel format of FFmpeg: ``rgb24`` and ``bgr24`` have the shape (height, width, 3),
-                ``gray`` has (height, width).
+                ``gray`` has (height, width). Of those whose planes have several sizes, such as ``yuv420p``,
+                there is only the whole picture.
             whole: The whole picture, rather than the region of interest.
 
         Returns:
@@ -82,7 +83,7 @@ class Frame:
                 too. Copy it before changing it.
 
         Raises:
-            ValueError: The format is not known.
+            ValueError: The format is not known, or a region cannot be cut out of it.
         """
         array: Any = self._arrays.get(pixel_format)
         if array is None:
@@ -92,6 +93,10 @@ class Frame:
         if whole:
             whole_array: np.ndarray[Any, Any] = array
             return whole_array
+        if array.shape[:2] != self.size[::-1]:
+            raise ValueError(
+                f"of {pixel_format} there is only the whole picture: image({pixel_format!r}, whole=True)"
+            )
         region = self.roi
         part: np.ndarray[Any, Any] = array[
             region.y : region.y + region.height, region.x : region.x + region.width

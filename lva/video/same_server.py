@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Any, Final
 from urllib import request
 from urllib.error import HTTPError, URLError
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from lva.video.failures import ConnectionLostError
 
@@ -73,7 +73,10 @@ class SameServer:
             return self._opener.open(wanted, timeout=self._timeout)
         except HTTPError as error:
             error.close()
-            code = _CODES.get(error.code, "connection_failed")
+            other = (
+                "forbidden" if error.code < 400 else "connection_failed"
+            )  # a redirect, not followed
+            code = _CODES.get(error.code, other)
             raise ConnectionLostError(code, f"HTTP {error.code} {_phrase(error.code)}") from None
         except URLError as error:
             raise _failure(error.reason) from None
@@ -95,15 +98,15 @@ class _Redirects(request.HTTPRedirectHandler):
     def __init__(self, check: Any) -> None:
         self._check = check
 
-    def http_error_302(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any) -> Any:
+    def redirect_request(
+        self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str
+    ) -> Any:
         try:
-            self._check(urljoin(req.full_url, headers.get("location", "")))
+            self._check(newurl)  # of the header Location, or of URI, which means the same here
         except ConnectionLostError:
             fp.close()
             raise
-        return super().http_error_302(req, fp, code, msg, headers)
-
-    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 class _Body:

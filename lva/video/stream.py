@@ -74,6 +74,9 @@ class Stream:
         services: What it uses of who has it.
 
     Attributes:
+        version: Of its definition, from 1 on.
+        created: When it was made, in Unix seconds.
+        changing: Held by who changes its definition or begins or ends the work on it.
         ledger: The account of its frames.
         freshness: How many a second there are now, and how old the newest is.
         cpu_seconds: Processor time of all of its workers.
@@ -99,6 +102,8 @@ class Stream:
         self.source: Source = source
         self.services: StreamServices = services
         self.version: int = 1
+        self.created: float = time.time()
+        self.changing: trio.Lock = trio.Lock()
         self.state: StreamState = StreamState.PENDING
         self.change: StreamChange | None = None
         self.ledger: FrameLedger = FrameLedger()

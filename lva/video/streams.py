@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import AsyncIterator, Container
 from contextlib import asynccontextmanager, suppress
@@ -19,7 +18,7 @@ from lva.video.callbacks import WITH_SECRETS, unmasked
 from lva.video.codes import ENDED, StreamState
 from lva.video.definition import StreamDefinition
 from lva.video.keeper import Keeper
-from lva.video.source import Source, no_source
+from lva.video.source import no_source
 from lva.video.store import StoredStream, StoreError, StreamStore
 from lva.video.stream import Stream, StreamServices
 from lva.video.tasks import StreamTasks
@@ -65,8 +64,6 @@ class Streams:
     ) -> None:
         self._streams: dict[str, Stream] = {}
         self._tasks = StreamTasks(self._keep_end, services.logger)
-        self._created: dict[str, float] = {}
-        self._changing: dict[str, trio.Lock] = {}
         self._keeper = Keeper(StreamStore(path), services.logger, services.not_ready)
         self._admission = admission
         self._services = services
@@ -102,9 +99,8 @@ class Streams:
             source, forbidden = self._admission.source(definition), None
         except WrongKeysError as error:  # the settings are others now
             source, forbidden = no_source(definition.source), str(error)
-        stream = self._new(row.id, definition, source)
-        stream.version = row.version
-        self._created[row.id] = row.created
+        stream = self._streams[row.id] = Stream(row.id, definition, source, self._services)
+        stream.version, stream.created = row.version, row.created
         if state in ENDED:
             reason = f"{row.reason}{_BEFORE}".removeprefix("; ")
             stream.move(state, reason, row.code)
@@ -154,17 +150,16 @@ class Streams:
             StoreError: It cannot be kept.
         """
         definition, source = self._admission.admit(body)
-        stream_id = str(uuid.uuid4())
-        async with self._change(stream_id):
+        stream = Stream(str(uuid.uuid4()), definition, source, self._services)
+        async with self._change(stream):
             if len(self._streams) >= self._most:
                 what = f"there are {self._most} streams, the most allowed (max_streams)"
                 raise RequestProblem(409, what, "too_many_streams")
-            stream = self._new(stream_id, definition, source)
-            self._created[stream_id] = time.time()
+            self._streams[stream.id] = stream
             try:
                 await self._keeper.save(self._row(stream))
             except BaseException:
-                self._forget(stream_id)
+                del self._streams[stream.id]
                 raise
             stream.move(StreamState.PENDING, "created")
             self._tasks.begin(stream)
@@ -269,17 +264,17 @@ class Streams:
             if stream.state not in ENDED:
                 stream.move(StreamState.STOP, "removed by a user")
             stream.events.clear()
-            self._forget(stream.id)
+            del self._streams[stream.id]
 
     @asynccontextmanager
     async def _change_of(self, key: str) -> AsyncIterator[Stream]:
         """Let one change at a time be made to a stream that is there."""
         await self._until_begun()
-        stream_id = self.get(key).id
-        async with self._change(stream_id):
-            if stream_id not in self._streams:  # removed while this waited
+        stream = self.get(key)
+        async with self._change(stream):
+            if stream.id not in self._streams:  # removed while this waited
                 raise RequestProblem(404, f"there is no stream {key!r}", "unknown_stream")
-            yield self._streams[stream_id]
+            yield stream
 
     async def _until_begun(self) -> None:
         with trio.move_on_after(START_PATIENCE):  # routes are there a moment before
@@ -288,32 +283,20 @@ class Streams:
                 await self._begun.wait()
 
     @asynccontextmanager
-    async def _change(self, stream_id: str) -> AsyncIterator[None]:
+    async def _change(self, stream: Stream) -> AsyncIterator[None]:
         """Let one change at a time be made to a stream, and each wholly: its client may go away meanwhile."""
         await self._until_begun()
-        async with self._changing.setdefault(stream_id, trio.Lock()):
+        async with stream.changing:
             if not self._tasks.open:
                 self.check_known()
                 raise _unavailable("streams are being started or stopped; try again")
             with trio.CancelScope(shield=True):
                 yield
 
-    def _forget(self, stream_id: str) -> None:
-        self._streams.pop(stream_id, None)
-        self._created.pop(stream_id, None)
-        self._changing.pop(stream_id, None)
-
-    def _new(self, stream_id: str, definition: StreamDefinition, source: Source) -> Stream:
-        stream = Stream(stream_id, definition, source, self._services)
-        self._streams[stream_id] = stream
-        return stream
-
     async def _keep_end(self, stream: Stream) -> None:
         """Keep that a stream is done or has failed, unless it was changed meanwhile, or removed."""
-        async with self._changing.setdefault(stream.id, trio.Lock()):
-            if stream.id not in self._streams:
-                del self._changing[stream.id]
-            elif stream.state in ENDED:
+        async with stream.changing:
+            if stream.id in self._streams and stream.state in ENDED:
                 with suppress(StoreError):  # it is logged, and written later
                     await self._keeper.save_now_or_later(self._row(stream))
 
@@ -323,7 +306,7 @@ class Streams:
             stream.id,
             stream.version,
             (state or stream.state).value,
-            self._created[stream.id],
+            stream.created,
             stream.definition.model_dump_json(context=WITH_SECRETS),
             None if why is None else why.code,
             "" if why is None else why.reason.removesuffix(_BEFORE),

@@ -56,6 +56,7 @@ class Worker:
         self._sending = threading.Lock()
         self._orders: queue.SimpleQueue[bool] = queue.SimpleQueue()  # connect, or read no more
         self._newest = NewestFrame(board)
+        self._number = 0  # of the last frame that was decoded
         self._stopping = False
         self._pid = os.getpid()
         self._told: dict[str, str] = {}
@@ -168,13 +169,12 @@ class Worker:
 
     def _read(self, give: Callable[[Frame], None]) -> None:
         """Connect each time the service asks for it, and give each frame that is wanted away."""
-        number = 0
         while self._orders.get():
             try:
                 decoder = Decoder(self._spec["source"], self._timeout, self._board)
                 with contextlib.closing(decoder):  # a camera may serve one at a time
                     self._send({"type": "connected", **decoder.info})
-                    number = self._feed(decoder, number, give)
+                    self._feed(decoder, give)
             except ConnectionLostError as failure:
                 end = {"code": failure.code, "message": str(failure)}
             except Exception as error:  # noqa: BLE001 - whatever FFmpeg makes of what came
@@ -185,14 +185,14 @@ class Worker:
                 end = {"code": "end_of_stream", "message": "it ended"}
             self._send({"type": "disconnected", **end})
 
-    def _feed(self, decoder: Decoder, number: int, give: Callable[[Frame], None]) -> int:
+    def _feed(self, decoder: Decoder, give: Callable[[Frame], None]) -> None:
         selection, sameness = Selection(self._spec.get("rate")), Sameness(self._board)
         first = True
         size, roi, droi = (0, 0), None, None
         for picture, pts in decoder.frames():
             if self._stopping:
                 break
-            number += 1
+            self._number += 1
             if size != (picture.width, picture.height):
                 size = picture.width, picture.height
                 roi, droi = self._region("roi", *size), self._region("droi", *size)
@@ -211,8 +211,7 @@ class Worker:
             if (reason := selection.skips(pts, key)) is not None:
                 self._board.add(f"skipped_{reason}")
                 continue
-            give(Frame(picture, number, pts, key, roi, droi))
-        return number
+            give(Frame(picture, self._number, pts, key, roi, droi))
 
     def _region(self, name: str, width: int, height: int) -> Region | None:
         rectangle = self._spec[name]

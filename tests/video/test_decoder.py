@@ -39,6 +39,19 @@ def read(source, board, most=1000, timeout=0.5):
     return found
 
 
+def test_every_call_of_ffmpeg_is_watched(board):
+    """The kind is a call that never returns: it is known since when it is under way, decoding too."""
+    decoder = Decoder(parse_source("test:").as_message(), 1.0, board)
+
+    class Packet:
+        def decode(self):
+            return [board["reading_since"]]
+
+    assert decoder._decode(Packet())[0] > 0
+    assert board["reading_since"] == 0
+    decoder.close()
+
+
 @pytest.mark.parametrize(
     "kind", [("mp4", "mpeg4"), ("matroska", "mpeg4"), ("mpegts", "mpeg2video"), ("avi", "mpeg4")]
 )

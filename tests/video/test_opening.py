@@ -132,10 +132,11 @@ def test_what_is_elsewhere_is_named(server, board):
     ["http://127.0.0.1:{other}/x", "rtsp://127.0.0.1:{other}/x", "tcp://127.0.0.1:{other}", PASSWD],
 )
 @pytest.mark.parametrize("name", ["moved", "moved.m3u8"])
-def test_a_redirect_leads_nowhere_else(server, board, location, name):
+@pytest.mark.parametrize("header", ["Location", "URI"])
+def test_a_redirect_leads_nowhere_else(server, board, location, name, header):
     with untouched() as other:
         server.documents[name] = response(
-            b"", status="302 Found", Location=location.format(other=other)
+            b"", status="302 Found", **{header: location.format(other=other)}
         )
         assert failure(board, server.url(name)).code in {"forbidden", "invalid_data"}
 

@@ -406,11 +406,17 @@ async def test_a_live_source_that_ends_is_connected_again(new_stream, server):
 
 
 async def test_a_source_that_stalls_is_noticed(new_stream, server):
-    """The kind is a connection that is open and silent: the watch or FFmpeg's own limit sees it."""
+    """The kind is a connection that is open and silent: the watch or FFmpeg's own limit sees it.
+
+    Frames are numbered on over the connections of a worker, however one of them has ended.
+    """
     stream = new_stream(server.url("stalls"), {}, timeout=0.5)
     async with running(stream):
         await until(lambda: {"timeout", "stalled", "connection_failed"} & {*codes(stream)})
         assert stream.ledger.frames()["decoded"] >= 10
+        await until(lambda: states(stream).count("in_progress") == 2 and stream.event_count > 10)
+        numbers = [event.frame for event in stream.services.listener.events]
+        assert numbers == sorted({*numbers})
 
 
 async def test_a_frozen_picture_is_told_and_ends_nothing(new_stream):

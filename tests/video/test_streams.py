@@ -237,8 +237,20 @@ async def test_many_changes_at_once_leave_one_work_on_a_stream(tmp_path):
                 nursery.start_soon(change, partial(work, stream.id))
         assert streams.all() == []
         assert not len(streams._tasks)
-        assert not (streams._changing)
-        assert not (streams._created)
+
+
+async def test_a_stream_may_end_by_itself_while_it_is_being_removed(tmp_path):
+    """The kind is what waits behind a removal: it finds that the stream is no more, and harms nobody."""
+    path = tmp_path / "streams.sqlite3"
+    async with table(path, Listener()) as (streams, stream):
+        async with trio.open_nursery() as nursery, stream.changing:
+            for work in (
+                partial(streams.remove, stream.id),
+                partial(streams._keep_end, stream),
+            ):
+                nursery.start_soon(work)
+                await trio.testing.wait_all_tasks_blocked()
+        assert StreamStore(path).load() == streams.all() == []
 
 
 async def test_a_change_is_made_wholly_though_who_asked_goes_away(tmp_path):
