@@ -424,7 +424,7 @@ class AnalyticsInfo:
         try:
             model.model_validate(whole)
         except ValidationError as error:
-            raise wrong_keys(error) from None
+            raise wrong_keys(error, whole) from None
         return whole
 
 

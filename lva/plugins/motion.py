@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from lva import AnalyticsEvent, AnalyticsStream, BaseAnalyticsPlugin
 from lva.video.episodes import Episode
 from lva.video.geometry import Region
-from lva.video.shapes import Polygon, Rectangle, mask
+from lva.video.shapes import Polygon, Rectangle, Shape, mask
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +38,7 @@ class MotionRegion(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     name: str = Field(min_length=1, max_length=100, description="Its name in events.")
-    shape: Rectangle | Polygon = Field(description="x, y, width, height; or points; and mode.")
+    shape: Shape = Field(description="x, y, width, height; or points; and mode.")
 
 
 class Config(BaseModel):
@@ -73,7 +73,7 @@ class Config(BaseModel):
         max_length=50,
         description="Parts that are watched each by itself, with name and shape; all, if empty.",
     )
-    ignore: list[Rectangle | Polygon] = Field(
+    ignore: list[Shape] = Field(
         [], max_length=50, description="Parts that never count, such as a clock in the picture."
     )
     image: bool = Field(True, description="Whether the start has a JPEG of the frame.")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -70,13 +71,44 @@ class WrongKeysError(ValueError):
         )
 
 
-def wrong_keys(error: ValidationError) -> WrongKeysError:
-    """Return what pydantic found, without the values."""
+def wrong_keys(error: ValidationError, document: Any = None) -> WrongKeysError:
+    """Return what pydantic found, without the values.
+
+    Args:
+        error: It.
+        document: What was validated. Where a value may be one of several kinds, pydantic's paths have names
+            of our classes in them, which are left out if this is given.
+    """
     found = error.errors(include_input=False, include_context=False, include_url=False)
-    return WrongKeysError(
-        *(WrongKey(item["loc"], _said(item["type"], item["msg"])) for item in found)
+    problems = (
+        WrongKey(_path(item["loc"], document, item["type"]), _said(item["type"], item["msg"]))
+        for item in found
     )
+    return WrongKeysError(*dict.fromkeys(problems))
+
+
+def _path(location: KeyPath, document: Any, kind: str) -> KeyPath:
+    if document is None:
+        return location
+    path, here = [], document
+    for number, part in enumerate(location):
+        if isinstance(here, Mapping):
+            there = part in here
+        else:
+            there = isinstance(here, list) and isinstance(part, int) and part < len(here)
+        if there:
+            here = here[part]
+        if there or (kind == "missing" and number == len(location) - 1):
+            path.append(part)
+    return tuple(path)
 
 
 def _said(kind: str, message: str) -> str:
-    return "unknown key" if kind == "extra_forbidden" else message.removeprefix("Value error, ")
+    """Return a message of pydantic's in the words of JSON."""
+    if kind == "extra_forbidden":
+        return "unknown key"
+    message = message.removeprefix("Value error, ").replace(" after validation", "")
+    message = re.sub(r"^(List|Tuple|Set) should", "Array should", message)
+    message = re.sub(r" a valid dictionary or instance of \w+$", " an object", message)
+    message = re.sub(r" a valid (list|tuple|set)$", " a valid array", message)
+    return re.sub(r" a valid dictionary$", " an object", message)

@@ -46,6 +46,7 @@ class Admission:
                 raise WrongKeysError(
                     WrongKey(("source",), "its password is masked; write the password itself")
                 )
+            _check_directory(source)
             self._check_analytics(definition)
         except WrongKeysError as error:
             wrong = [problem.as_dict() for problem in error.problems]
@@ -71,3 +72,12 @@ class Admission:
         except (TypeError, ValueError) as error:
             why = f"their parameters cannot be sent: {error}"
             raise WrongKeysError(WrongKey(("analytics",), why)) from None
+
+
+def _check_directory(source: Source) -> None:
+    """Refuse a file whose directory is not there: it is mistyped, since files come into directories."""
+    if source.kind in {"file", "pictures"}:
+        directory = Path(source.url).parent
+        if not directory.is_dir():
+            why = f"there is no directory {directory}"
+            raise WrongKeysError(WrongKey(("source",), why))

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
@@ -54,6 +55,13 @@ class _Strict(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
 
+def _of_one_value(value: Any) -> Any:
+    """Refuse what is none, once rather than for each type that there is."""
+    if value is not None and not isinstance(value, str | bool | int | float):
+        raise ValueError("it is a text, a number, true, false or null")
+    return value
+
+
 class Where(_Strict):
     """What a value of the event's document has to be."""
 
@@ -62,7 +70,9 @@ class Where(_Strict):
         max_length=500,
         description="Names and numbers with dots between them: data.area, data.boxes.0.x, status.",
     )
-    equals: str | bool | int | float | None = Field(None, description="It is this value.")
+    equals: Annotated[str | bool | int | float | None, BeforeValidator(_of_one_value)] = Field(
+        None, description="It is this value."
+    )
     greater: float | None = Field(None, allow_inf_nan=False, description="A number above this.")
     less: float | None = Field(None, allow_inf_nan=False, description="A number below this.")
 

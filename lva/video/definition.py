@@ -259,4 +259,4 @@ def parse_definition(body: Any) -> StreamDefinition:
     try:
         return StreamDefinition.model_validate_json(json.dumps(body), strict=True)
     except ValidationError as error:
-        raise wrong_keys(error) from None
+        raise wrong_keys(error, body) from None

@@ -38,6 +38,8 @@ _UNCLEAR: Final[tuple[tuple[type[Exception], str, str], ...]] = (
     (av.error.EOFError, "connection_failed", "the connection ended"),
 )
 
+_SAYS_NOTHING: Final = "FFmpeg does not say what went wrong"
+
 
 def failure_of(error: Exception) -> ConnectionLostError:
     """Return what an error of PyAV's is in our codes."""
@@ -48,19 +50,23 @@ def failure_of(error: Exception) -> ConnectionLostError:
             return ConnectionLostError(code, text)
     if isinstance(error, OSError) and error.errno == errno.EIO:
         return ConnectionLostError("connection_failed", "the connection ended or broke")
-    text = getattr(error, "strerror", None) or type(error).__name__  # else it names the address
+    # The error's own text names the address.
+    return ConnectionLostError(_code_of(error), getattr(error, "strerror", None) or _SAYS_NOTHING)
+
+
+def _code_of(error: Exception) -> str:
     for code, types in _KINDS:
         if isinstance(error, types):
-            return ConnectionLostError(code, text)
+            return code
     if isinstance(error, OSError) and error.errno in {errno.EINVAL, errno.ENOSYS}:
-        return ConnectionLostError("invalid_data", text)
+        return "invalid_data"
     if isinstance(error, av.error.UndefinedError | av.error.UnknownError | ValueError):
-        return ConnectionLostError("invalid_data", text)
-    return ConnectionLostError("connection_failed", text)
+        return "invalid_data"
+    return "connection_failed"
 
 
 def words_of(error: Exception) -> str:
     """Return what an error says; of FFmpeg's, without the address, which may be secret."""
     if isinstance(error, av.error.FFmpegError | OSError):
-        return error.strerror or type(error).__name__
+        return error.strerror or _SAYS_NOTHING
     return f"{type(error).__name__}: {error}"

@@ -33,7 +33,8 @@ class Region:
         """
         part = self.overlap(Region(0, 0, width, height))
         if part is None:
-            raise ValueError(f"{self} is outside of the picture of {width}x{height}")
+            here = f"{self.width}x{self.height} at {self.x},{self.y}"
+            raise ValueError(f"{here} is outside of the picture of {width}x{height}")
         return part
 
     def holds(self, other: Region) -> bool:

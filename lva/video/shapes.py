@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from lva.video.geometry import Mode, Region, placed, scale
 
@@ -67,6 +68,18 @@ class Polygon(_Shape):
     def corners(self) -> list[tuple[float, float]]:
         """Return its corners."""
         return self.points
+
+
+def _kind(value: Any) -> str:
+    points = "points" in value if isinstance(value, Mapping) else isinstance(value, Polygon)
+    return "polygon" if points else "rectangle"
+
+
+#: A rectangle, or what has points: a polygon. So it is clear of which of them a wrong one lacks something.
+Shape: TypeAlias = Annotated[
+    Annotated[Rectangle, Tag("rectangle")] | Annotated[Polygon, Tag("polygon")],
+    Discriminator(_kind),
+]
 
 
 def mask(

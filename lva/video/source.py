@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from lva.video.addresses import why_not
 from lva.video.pictures import PICTURES
 
 #: By scheme: the protocols of FFmpeg that a source of this scheme may open, itself and through what it names.
@@ -44,6 +45,7 @@ _PROBE: Final = {"probesize": "500000", "analyzeduration": "1000000", "fpsprobes
 _SECRET_NAME: Final = re.compile(
     r"pass?|pwd|secret|token|key|auth|sig|credential|cookie", re.IGNORECASE
 )
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _TEST_PICTURES: Final = ("testsrc2", "testsrc", "smptebars", "mandelbrot", "black", "rgbtestsrc")
 
 
@@ -101,8 +103,12 @@ def parse_source(
     Raises:
         SourceError: It is not allowed or not understood.
     """
-    if not text or any(ord(character) < 32 for character in text):
+    if not text.strip():
         raise SourceError("source: give an address such as rtsp://camera/stream, a file, or test:")
+    if text[0].isspace():
+        raise SourceError("source: it begins with a space")
+    if _CONTROL.search(text):
+        raise SourceError("source: it has a line break or another control character in it")
     scheme = text.partition(":")[0].lower() if ":" in text else ""
     if text.startswith("/dev/video"):
         scheme = "v4l2"
@@ -119,26 +125,23 @@ def parse_source(
     if scheme == "v4l2":
         return _device(text)
     if scheme == "file":
-        return _file(text.removeprefix("file://"), directories)
+        path = text if text.startswith("/") else text[len("file:") :].removeprefix("//")
+        if not path.startswith("/"):
+            raise SourceError("source: a file is /PATH, or file:///PATH")
+        return _file(path, directories)
     return _network(text, scheme)
 
 
 def _network(text: str, scheme: str) -> Source:
-    try:
-        parts = urlsplit(text)
-        host, _ = parts.hostname, parts.port
-    except ValueError:  # its text has parts of the address, which may be a password's
-        raise SourceError(
-            "source: the address is not understood; write special characters of a password as %XX"
-        ) from None
-    if not host:
-        raise SourceError("source: the address has no host")
+    if (why := why_not(text)) is not None:
+        raise SourceError(f"source: {why}")
+    text = f"{scheme}{text[len(scheme) :]}"  # FFmpeg knows schemes in small letters only
     options = {"protocol_whitelist": PROTOCOLS[scheme], **_PROBE}
     if scheme.startswith("rtsp"):
         options |= {"rtsp_transport": "tcp", "allowed_media_types": "video"}
     else:
         options |= {"max_redirects": "0", "reconnect": "0"}
-        if parts.path.lower().endswith((".m3u8", ".m3u")):
+        if urlsplit(text).path.lower().endswith((".m3u8", ".m3u")):
             shown = _without_secrets(text)
             return Source(text, shown, "hls", live=True, format="hls", options=options | _HLS)
         options |= {"format_whitelist": FORMATS}

@@ -197,14 +197,15 @@ class Stream:
     def status(self) -> dict[str, Any]:
         """Return what `/streams/ID` shows."""
         worker, change = self.worker, self.change
+        reason, code = self._why()
         return {
             "stream_id": self.id,
             "name": self.definition.name,
             "version": self.version,
             "source": self.source.shown,
             "status": self.state.value,
-            "reason": None if change is None else change.reason,
-            "code": None if change is None else change.code,
+            "reason": reason,
+            "code": code,
             "since": None if change is None else round(change.time, 3),
             "video": self.video or None,
             "frames": self.ledger.frames(),
@@ -224,6 +225,18 @@ class Stream:
                 "dropped": self.events.pictures_dropped,
             },
         }
+
+    def _why(self) -> tuple[str | None, str | None]:
+        """Return reason and code of its state now; while frames come, also that not all plugins get them."""
+        change = self.change
+        if change is None:
+            return None, None
+        if not self.set_aside or self.state is not StreamState.IN_PROGRESS:
+            return change.reason, change.code
+        aside = [f"{name} is set aside: {why}" for name, why in self.set_aside.items()]
+        if change.code not in {None, "analytics_failed"}:
+            aside.insert(0, change.reason)
+        return f"analytics: {'; '.join(aside)}", change.code or "analytics_failed"
 
     def defined(self) -> dict[str, Any]:
         """Return its definition for JSON, the source without a password."""

@@ -90,10 +90,13 @@ class Streams:
     def _take_up(self, row: StoredStream) -> None:
         try:
             state = StreamState(row.status)
+        except ValueError:  # what a newer version of LVA has written
+            self._not_taken_up(row, f"its state is {row.status!r}, which is not known")
+            return
+        try:
             definition = StreamDefinition.model_validate_json(row.definition)
-        except ValueError as error:  # what a newer version of LVA has written
-            why = wrong_keys(error) if isinstance(error, ValidationError) else error
-            self._logger.error("stream %s is kept, and not taken up: %s", row.id, why)
+        except ValidationError as error:
+            self._not_taken_up(row, wrong_keys(error))
             return
         try:
             source, forbidden = self._admission.source(definition), None
@@ -110,6 +113,9 @@ class Streams:
             again = "" if source.live else "; the file starts again"
             stream.move(StreamState.PENDING, f"the service was restarted{again}")
             self._tasks.begin(stream)
+
+    def _not_taken_up(self, row: StoredStream, why: object) -> None:
+        self._logger.error("stream %s is kept, and not taken up: %s", row.id, why)
 
     def all(self) -> list[Stream]:
         """Return all streams, oldest first."""

@@ -156,6 +156,11 @@ def test_a_stream_from_its_post_to_its_end(service):
     [
         ({"source": "/etc/passwd"}, "scheme 'file' is not allowed here"),
         ({"source": "lavfi:movie=/etc/passwd"}, "scheme 'lavfi' is not known"),
+        ({"source": "rtsp://a b"}, "source: the address has a space in it"),
+        (
+            {"source": "rtsp://cam:0/1"},
+            "source: the address is not understood: its port is not a number",
+        ),
         (
             {"analytics": [{"name": "moton"}]},
             "analytics[0].name: no plugin 'moton'; available: motion",

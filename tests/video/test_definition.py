@@ -1,10 +1,14 @@
 import pytest
 
+from lva.contract import AnalyticsInfo
+from lva.plugins.motion import Motion
 from lva.routes.wrong_keys import WrongKeysError
 from lva.video.definition import StreamDefinition, parse_definition
+from lva.video.geometry import placed
 
 LEAST = {"name": "door", "source": "test:"}
 HALF = {"mode": "percent", "x": 50, "y": 0, "width": 50, "height": 100}
+CALLBACK = {"type": "http", "url": "http://x"}
 DAY = {"begin": "08:00", "end": "18:00"}
 
 
@@ -70,3 +74,50 @@ def test_what_is_kept_is_read_again_as_it_was():
     assert definition.autorestart is not None
     assert definition.autorestart.delay == 60
     assert StreamDefinition.model_validate_json(definition.model_dump_json()) == definition
+
+
+WORDS = {
+    "roi": (
+        {"roi": {"width": 1.5, "height": 5}},
+        "roi: x, y, width and height are whole numbers where mode is abs",
+    ),
+    "no object": ({"roi": 5}, "roi: Input should be an object"),
+    "too many": ({"callbacks": [CALLBACK] * 11}, "callbacks: Array should have at most 10 items, not 11"),
+    "one of some types": (
+        {"callbacks": [{**CALLBACK, "conditions": {"where": [{"path": "a", "equals": [1]}]}}]},
+        "callbacks[0].conditions.where[0].equals: it is a text, a number, true, false or null",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WORDS)
+def test_a_refusal_is_in_the_words_of_json(case):
+    """Kind: names of Python's types and of our classes, and as many complaints as a value has types."""
+    changes, said = WORDS[case]
+    with pytest.raises(WrongKeysError) as caught:
+        parse_definition({**LEAST, **changes})
+    assert str(caught.value) == said
+
+
+PARAMETERS = {
+    "regions[0].shape: Input should be an object": {"name": "a", "shape": 5},
+    "regions[0].shape.width: Field required": {"name": "a", "shape": {"height": 1}},
+    "regions[0].shape.points: Array should have at least 3 items, not 1": {
+        "name": "a", "shape": {"points": [[1, 2]]}
+    },
+    "regions[0]: Input should be an object": 5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("said", PARAMETERS)
+def test_so_is_one_of_analytics_parameters(said):
+    """The kind is a value of one of several shapes: what it lacks is told of the one that it looks like."""
+    motion = AnalyticsInfo("motion", Motion, "motion", "motion.py", {}, {})
+    with pytest.raises(WrongKeysError) as caught:
+        motion.parameters({"regions": [PARAMETERS[said]]})
+    assert str(caught.value) == said
+
+
+def test_a_region_outside_of_the_picture_is_told_in_plain_words():
+    with pytest.raises(ValueError, match=r"^9x8 at 700,0 is outside of the picture of 640x360$"):
+        placed(700, 0, 9, 8, "abs", (640, 360))

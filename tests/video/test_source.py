@@ -2,6 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from lva import RequestProblem
+from lva.video.admission import Admission
+from lva.video.definition import parse_definition
 from lva.video.source import SourceError, parse_source
 
 
@@ -132,3 +135,73 @@ def test_a_path_that_cannot_be_followed_is_refused(tmp_path: Path):
     for path in (tmp_path / "loop" / "x", tmp_path / ("a" * 3000)):
         with pytest.raises(SourceError, match="source:"):
             parse_source(str(path), directories=[tmp_path])
+
+
+NEVER = {
+    "rtsp://a b": "has a space in it",
+    "rtsp://cam/a b": "has a space in it",
+    "rtsp://cam/1 ": "has a space in it",
+    " rtsp://cam/1": "begins with a space",
+    "   ": "give an address such as",
+    "rtsp://cam\u00a0x/": "has a space in it",
+    "rtsp://cam/1\nx": "control character",
+    "rtsp://cam/\x7f": "control character",
+    "/videos/a\x85.mp4": "control character",
+    "rtsp:///1": "has no host; write SCHEME://HOST/PATH",
+    "rtsp:cam/1": "has no host",
+    "rtsp://user:hunter2@/1": "has no host",
+    "rtsp://cam:0/1": "port is not a number from 1 to 65535",
+    "rtsp://cam:65536/1": "port is not a number from 1 to 65535",
+    "rtsp://cam:554x/1": "port is not a number from 1 to 65535",
+    "rtsp://cam:\u0663/1": "port is not a number from 1 to 65535",
+    f"rtsp://cam:{'9' * 4000}/1": "port is not a number from 1 to 65535",
+    "http://[::1]:0/1": "port is not a number from 1 to 65535",
+    "http://[::1/1": "an IPv6 address is written as",
+    "http://::1]/1": "an IPv6 address is written as",
+    "http://[cam]/1": "an IPv6 address is written as",
+    "http://u:p[x@cam/1": "write special characters of a password as %XX",
+    "http://a:hunter2\u2100@cam/1": "write special characters of a password as %XX",
+    "rtsp://256.1.1.1/1": "neither a name nor an IPv4 address",
+    "rtsp://a..b/1": "neither a name nor an IPv4 address",
+    "rtsp://cam!/1": "neither a name nor an IPv4 address",
+    "http://cam\\x/1": "neither a name nor an IPv4 address",
+    f"rtsp://{'a' * 64}/1": "neither a name nor an IPv4 address",
+    "file:videos/a.mp4": "a file is /PATH",
+    "file://host/a.mp4": "a file is /PATH",
+}
+
+
+@pytest.mark.parametrize("text", NEVER)
+def test_an_address_that_can_never_work_is_refused_with_the_reason(text):
+    """Kind: a stream that is accepted, and connects for ever to what is no address."""
+    with pytest.raises(SourceError) as refused:
+        parse_source(text, directories=[Path("/")])
+    assert NEVER[text] in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rtsp://cam:/1", "rtsp://[::1]:554/1", "rtsp://[fe80::1%eth0]/1", "rtsp://10.1/1", "rtsp://my_cam.lan./1",
+        "rtsp://kamera-s\u00fcd/1", "rtsp://u:p@ss@[::1]/1", "http://cam/?a=[b]", "rtsp://u:%5B@cam/a%20b",
+    ],
+)  # fmt: skip
+def test_an_address_that_may_work_is_taken_as_it_is(text):
+    assert parse_source(text).url == text
+
+
+def test_schemes_are_given_to_ffmpeg_in_small_letters():
+    """The kind is what we take for known, and FFmpeg does not."""
+    assert parse_source("RTSP://Cam/1").url == "rtsp://Cam/1"
+    assert parse_source("FILE:///a.mp4", directories=[Path("/")]).url == "/a.mp4"
+
+
+def test_a_file_of_a_directory_that_is_not_there_is_refused_and_one_that_may_come_is_not(tmp_path):
+    """Kind: a mistyped path. Where a stream is kept, its disk may come later."""
+    admission = Admission(["file"], [tmp_path], lambda _: [])
+    missing = parse_definition({"name": "door", "source": f"{tmp_path}/vidoes/a.mp4"})
+    with pytest.raises(RequestProblem, match=f"source: there is no directory {tmp_path}/vidoes"):
+        admission.admit(missing)
+    assert admission.source(missing).url == f"{tmp_path}/vidoes/a.mp4"
+    admission.admit({"name": "door", "source": f"file://{tmp_path}/later.mp4"})

@@ -245,6 +245,7 @@ async def test_what_analytics_raise_costs_a_frame_or_the_plugin(new_stream, capl
         assert set(stream.set_aside) == {"a2", "a3", "a4", "a5", "a6", "a7"}
         assert "no model" in stream.set_aside["a3"]
         assert {event.analytics for event in stream.events} == {"a0", "a1"}
+        assert "a3 is set aside: " in stream.status()["reason"]
         assert stream.ledger.frames()["failed"] >= 10
     assert "a1 failed in handleFrame() at frame 1: ValueError: a bad frame" in caplog.text
     assert "not int" in caplog.text
@@ -280,6 +281,12 @@ async def test_what_ends_the_worker_is_blamed_and_set_aside(new_stream, act, cod
         count = len(stream.events)
         await until(lambda: len(stream.events) > count)
         assert set(stream.set_aside) == {"a1"}
+        # What is wrong is told for as long as it is, not only at the moment.
+        status = stream.status()
+        assert (status["status"], status["code"]) == ("in_progress", "analytics_failed")
+        assert status["reason"].startswith(
+            "analytics: a1 is set aside: it ended the worker 3 times"
+        )
         assert codes(stream).count(code) >= 3
         assert any(re.search(said, change.reason) for change in stream.services.listener.changes)
 
