@@ -194,7 +194,7 @@ def test_every_key_of_an_event_is_documented_and_none_is_gone() -> None:
     section = page("streams").split(".. _event-documents:")[1].split("Points\n^^^^^^")[0]
     for document in (CHANGE.as_dict(), SEEN.as_dict(), SEEN.as_dict()["image"]):
         assert all(f"``{key}``" in section for key in document)
-    head = {"event_name", "event_id", "event_type", "event_create_time", "account_id"}
+    head = {"event_name", "event_id", "event_type", "event_create_time", "account_id", "epoch"}
     head |= {"stream_id", "stream", "time"}
     assert CHANGE.as_dict().keys() >= head | {"status", "before", "code", "reason"}
     assert SEEN.as_dict().keys() >= head | {"number", "analytics", "frame", "data", "image"}

@@ -60,6 +60,7 @@ class StreamEvent(_Event):
         time: When, in Unix seconds; kept to the millisecond.
         account_id: Whose stream it is, where the operator has set that.
         event_id: A UUID.
+        epoch: The epoch of the agent's lease of the stream, from 1 on; None if the stream is no fleet's.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -75,6 +76,7 @@ class StreamEvent(_Event):
     time: float = field(default_factory=now)
     account_id: str | None = None
     event_id: str = field(default_factory=_new_id)
+    epoch: int | None = None
 
     series: ClassVar[str] = STREAM_EVENT_NAME
 
@@ -84,6 +86,7 @@ class StreamEvent(_Event):
             texts, ("stream_id", "stream", "status", "reason", "event_id"), empty="reason"
         )
         size += _optional_texts((self.before, self.code, self.account_id))
+        _check_epoch(self.epoch)
         object.__setattr__(self, "time", _moment("time", self.time))
         object.__setattr__(self, "size", size + _NUMBER)
 
@@ -147,6 +150,7 @@ class StreamAnalyticsEvent(_Event):
         created: When the service got it, in Unix seconds; kept to the millisecond.
         account_id: Whose stream it is, where the operator has set that.
         event_id: A UUID.
+        epoch: As `StreamEvent`'s.
 
     Raises:
         TypeError: An argument has the wrong type, or data what JSON cannot say.
@@ -168,6 +172,7 @@ class StreamAnalyticsEvent(_Event):
     created: float = field(default_factory=now)
     account_id: str | None = None
     event_id: str = field(default_factory=_new_id)
+    epoch: int | None = None
 
     series: ClassVar[str] = ANALYTICS_EVENT_NAME
 
@@ -175,6 +180,7 @@ class StreamAnalyticsEvent(_Event):
         texts = (self.stream_id, self.stream, self.analytics, self.event_type, self.event_id)
         size = _texts(texts, ("stream_id", "stream", "analytics", "event_type", "event_id"))
         size += _optional_texts((self.account_id, self.image_url))
+        _check_epoch(self.epoch)
         for name in ("frame", "number", "image_size"):
             if type(getattr(self, name)) is not int:
                 raise TypeError(f"{name} is an int, not {type(getattr(self, name)).__name__}")
@@ -329,6 +335,7 @@ def _head(event: StreamEvent | StreamAnalyticsEvent, created: float) -> dict[str
         "account_id": event.account_id,
         "stream_id": event.stream_id,
         "stream": event.stream,
+        "epoch": event.epoch,
     }
 
 
@@ -372,6 +379,11 @@ def _optional_texts(values: tuple[str | None, ...]) -> int:
             raise TypeError(f"a text or None is needed, not {type(value).__name__}")
         size += _text("a text", value or "")
     return size
+
+
+def _check_epoch(epoch: object) -> None:
+    if epoch is not None and type(epoch) is not int:
+        raise TypeError(f"epoch is an int or None, not {type(epoch).__name__}")
 
 
 def _text(what: str, text: str) -> int:

@@ -31,6 +31,7 @@ def event_of(change: StreamChange, account_id: str | None) -> StreamEvent:
         change.code,
         change.time,
         account_id,
+        epoch=change.epoch,
     )
 
 
@@ -41,7 +42,7 @@ def points_of_change(change: StreamChange) -> Iterator[MonitoringPoint]:
         "stream_id": change.stream_id,
         "stream": _clean(change.name),
     }
-    fields: dict[str, Value] = {"reason": _clean(change.reason)}
+    fields: dict[str, Value] = {"reason": _clean(change.reason), **_epoch(change.epoch)}
     if change.status is not change.before:
         if change.status is StreamState.IN_PROGRESS:
             yield MonitoringPoint(STARTED, change.time, tags, fields)
@@ -54,7 +55,12 @@ def points_of_change(change: StreamChange) -> Iterator[MonitoringPoint]:
 
 def point_of_event(event: StreamAnalyticsEvent) -> MonitoringPoint:
     """Return the point of what an analytics plugin saw: that it did, without what it was."""
-    return MonitoringPoint(SEEN, event.time, event.tags, {"frame": event.frame})
+    fields: dict[str, Value] = {"frame": event.frame, **_epoch(event.epoch)}
+    return MonitoringPoint(SEEN, event.time, event.tags, fields)
+
+
+def _epoch(epoch: int | None) -> dict[str, Value]:
+    return {} if epoch is None else {"epoch": epoch}
 
 
 def _clean(text: str) -> str:

@@ -19,6 +19,7 @@ class StreamChange:
         before, status: The states.
         code: Of `lva.video.codes.CODES`, if something went wrong or ended.
         reason: In words.
+        epoch: Of the agent's lease of the stream, in a fleet.
     """
 
     stream_id: str
@@ -28,6 +29,7 @@ class StreamChange:
     status: StreamState
     code: str | None
     reason: str
+    epoch: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for JSON."""

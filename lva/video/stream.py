@@ -77,6 +77,7 @@ class Stream:
         version: Of its definition, from 1 on.
         created: When it was made, in Unix seconds.
         changing: Held by who changes its definition or begins or ends the work on it.
+        epoch: Of this agent's lease of it, in a fleet; each holder's is higher than those before.
         ledger: The account of its frames.
         freshness: How many a second there are now, and how old the newest is.
         cpu_seconds: Processor time of all of its workers.
@@ -104,6 +105,7 @@ class Stream:
         self.version: int = 1
         self.created: float = time.time()
         self.changing: trio.Lock = trio.Lock()
+        self.epoch: int | None = None
         self.state: StreamState = StreamState.PENDING
         self.change: StreamChange | None = None
         self.ledger: FrameLedger = FrameLedger()
@@ -136,7 +138,7 @@ class Stream:
             raise ValueError(f"{before} cannot become {state}")
         self.state = state
         change = StreamChange(
-            self.id, self.definition.name, time.time(), before, state, code, reason
+            self.id, self.definition.name, time.time(), before, state, code, reason, self.epoch
         )
         self.change = change
         self.log.append(change.as_dict())
@@ -173,6 +175,7 @@ class Stream:
             f"{self.services.path}/{self.id}/events/{number}.jpg" if image else "",
             number=number,
             account_id=self.services.account_id,
+            epoch=self.epoch,
         )
         self.event_count = number
         self.events.add(event)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from lva import StreamAnalyticsEvent
 from lva.video.codes import StreamState
-from lva.video.publishing import event_of, points_of_change
+from lva.video.publishing import event_of, point_of_event, points_of_change
 from lva.video.record import StreamChange
+from tests.event_samples import SEEN
 
 
 def change(before: str | None, status: str, code: str | None = None) -> StreamChange:
@@ -45,3 +49,14 @@ def test_start_end_and_error_are_points_and_each_change_an_event(before, status,
         "acme",
     )
     assert (event.event_type, event.reason) == (f"stream_{status}", "so?")
+
+
+def test_the_epoch_of_a_lease_is_in_all_that_is_published() -> None:
+    """The kind is a late holder's: a receiver can tell that it is one."""
+    made = replace(change("in_progress", "failure", "not_found"), epoch=7)
+    assert event_of(made, None).as_dict()["epoch"] == 7
+    assert [point.fields["epoch"] for point in points_of_change(made)] == [7, 7]
+    seen = replace(SEEN, epoch=7)
+    assert StreamAnalyticsEvent.from_dict(seen.as_dict()).epoch == 7
+    assert point_of_event(seen).fields == {"frame": 3, "epoch": 7}
+    assert point_of_event(SEEN).fields == {"frame": 3}
