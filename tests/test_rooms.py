@@ -39,6 +39,7 @@ IN_WORKER = (
     "analysis",
     "output",
     "census",
+    "growth",
     "selection",
     "newest",
     "niceness",

@@ -24,6 +24,7 @@ from lva.video.board import STEPS, Board
 from lva.video.census import Census
 from lva.video.frame import Frame
 from lva.video.geometry import Region
+from lva.video.growth import Growth
 
 _STEP: Final = {name: number for number, name in enumerate(STEPS)}
 _EDGES: Final = frozenset({"x", "y", "width", "height"})
@@ -44,10 +45,16 @@ class Analytics:
             from the test kit ``census``, the path of a file for what it used and left.
         stream: What the plugin knows of the stream.
         board: Says which step it is in.
+        growth: Notes how much memory its calls add.
     """
 
     def __init__(
-        self, number: int, spec: Mapping[str, Any], stream: AnalyticsStream, board: Board
+        self,
+        number: int,
+        spec: Mapping[str, Any],
+        stream: AnalyticsStream,
+        board: Board,
+        growth: Growth,
     ) -> None:
         self.name: str = spec["name"]
         self.failures: int = 0
@@ -56,6 +63,7 @@ class Analytics:
         self._spec = spec
         self._stream = stream
         self._board = board
+        self._growth = growth
         self._plugin: BaseAnalyticsPlugin | None = None
         self._census: Census | None = None
 
@@ -110,28 +118,31 @@ class Analytics:
                 self._census.write()
 
     def _in(self, step: str, frame: int = 0) -> _Step:
-        return _Step(self._board, _STEP[step], self._number, frame)
+        return _Step(self._board, self._growth, _STEP[step], self._number, frame)
 
 
 class _Step:
-    """Notes on the board which step of which plugin is under way."""
+    """Notes on the board which step of which plugin is under way, and how much memory it adds."""
 
-    __slots__ = ("_board", "_pid", "_values")
+    __slots__ = ("_board", "_growth", "_pid", "_values")
 
-    def __init__(self, board: Board, *values: int) -> None:
+    def __init__(self, board: Board, growth: Growth, *values: int) -> None:
         self._board = board
+        self._growth = growth
         self._values = values
         self._pid = os.getpid()
 
     def __enter__(self) -> None:
         step, number, frame = self._values
         board = self._board
+        self._growth.enter()
         board["step_analytics"], board["step_frame"] = number, frame
         board["step_since"], board["step"] = time.monotonic_ns(), step
 
     def __exit__(self, *_: object) -> None:
         if os.getpid() != self._pid:  # the plugin forked, and its child went on by itself
             os._exit(0)
+        self._growth.leave(self._values[1])
         self._board["step"] = 0
 
 

@@ -19,6 +19,8 @@ SKIPPED: Final = ("rate", "not_key", "corrupt")
 DROPPED: Final = ("busy", "stale", "stop")
 #: Steps of the analytics' thread, in the order of the numbers in the slot `step`.
 STEPS: Final = ("waiting", "loading", "open", "handleFrame", "close")
+#: Most analytics plugins of one stream.
+MOST_ANALYTICS: Final = 50
 #: Upper ends in milliseconds of the classes of frames' ages; the last has no end.
 AGES: Final = (5, 10, 20, 35, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 2000, 5000, 10_000)
 
@@ -46,6 +48,9 @@ _PLACES: Final = (
     "step_since",
     "step_analytics",
     "step_frame",
+    "step_memory",  # resident bytes when the step began, without what is the frame's
+    "memory_begun",  # resident bytes before plugins were loaded
+    *(f"grown_{number}" for number in range(MOST_ANALYTICS)),  # bytes added in a plugin's calls
 )
 _SLOT: Final = {name: number for number, name in enumerate((*_COUNTERS, *_PLACES))}
 _FIRST_AGE: Final = _SLOT["age_0"]

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from lva.routes.wrong_keys import wrong_keys
+from lva.video.board import MOST_ANALYTICS
 from lva.video.callbacks import MOST as MOST_CALLBACKS
 from lva.video.callbacks import Callback
 from lva.video.shapes import Rectangle
@@ -147,7 +148,7 @@ class StreamDefinition(Strict):
     source: str = Field(min_length=1, max_length=4096, description="An address, a file, or test:.")
     analytics: list[AnalyticsUse] = Field(
         [],
-        max_length=50,
+        max_length=MOST_ANALYTICS,
         description="Who looks at its frames: name and parameters of each plugin.",
     )
     roi: Rectangle | None = Field(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from lva.video.geometry import Region
@@ -34,6 +36,7 @@ class Frame:
         "_picture",
         "droi",
         "key",
+        "making",
         "number",
         "pts",
         "roi",
@@ -55,6 +58,8 @@ class Frame:
         self.wall_time: float = time.time()
         self.roi: Region = roi or Region(0, 0, picture.width, picture.height)
         self.droi: Region = droi or self.roi
+        #: Entered while an array is made, which is the frame's rather than of who asked for it.
+        self.making: Callable[[], AbstractContextManager[None]] = nullcontext
         self._picture = picture
         self._arrived = time.monotonic()
         self._arrays: dict[str, Any] = {}
@@ -87,7 +92,8 @@ class Frame:
         """
         array: Any = self._arrays.get(pixel_format)
         if array is None:
-            array = self._picture.to_ndarray(format=pixel_format)
+            with self.making():
+                array = self._picture.to_ndarray(format=pixel_format)
             array.flags.writeable = False
             self._arrays[pixel_format] = array
         if whole:

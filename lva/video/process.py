@@ -16,6 +16,7 @@ from lva.video import messages
 from lva.video.board import STEPS, Board, new_board
 from lva.video.child import Child, has_ended, start_module
 from lva.video.forks import ForkServer
+from lva.video.growth import largest_growth
 from lva.video.printed import Printed
 
 #: Rungs of the stop ladder: how long, in seconds, each is waited for.
@@ -120,6 +121,18 @@ class WorkerProcess:
             return None
         name, frame = self._analytics[number], self.board["step_frame"]
         return name, f"{name}, {STEPS[step]}()" + (f" at frame {frame}" if frame else "")
+
+    def grew_most(self, memory: int) -> tuple[str, int] | None:
+        """Return the analytics plugin whose calls added most of its memory, and how many bytes; or None.
+
+        Args:
+            memory: How many bytes it has.
+        """
+        found = largest_growth(self.board, memory)
+        # A plugin that writes where it should not may have written there.
+        if found is None or found[0] >= len(self._analytics):
+            return None
+        return self._analytics[found[0]], found[1]
 
     async def send(self, message: Mapping[str, Any]) -> None:
         """Send a message; nothing happens if the process has gone.

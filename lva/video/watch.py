@@ -152,9 +152,13 @@ class Watch:
         used = self._worker.memory()
         if used is None or used <= limit:
             return None
-        step = self._worker.step()
         size = f"{used // 2**20} MiB of memory, more than {limit // 2**20} MiB"
-        return Ended("memory_limit", size, blamed=None if step is None else step[0])
+        if (grown := self._worker.grew_most(used)) is None:
+            return Ended("memory_limit", size)
+        analytics, added = grown
+        return Ended(
+            "memory_limit", f"{size}; {added // 2**20} MiB of it in {analytics}", blamed=analytics
+        )
 
     def _note_same_picture(self) -> None:
         """Warn of a live picture that does not change, and tell when it does again."""
@@ -174,11 +178,14 @@ class Watch:
 
     def _silent(self) -> Ended | None:
         # Native code that computes in a plugin may keep the interpreter from everything else.
-        at_work = self._worker.board["step"] > 0
-        limit = max(SILENT, self._stream.definition.analytics_timeout) if at_work else SILENT
+        step = self._worker.step()
+        limit = SILENT if step is None else max(SILENT, self._stream.definition.analytics_timeout)
         if self._quiet() <= limit:
             return None
-        return Ended("worker_silent", f"no sign of life of the worker for {limit:.0f} s")
+        silence = f"no sign of life of the worker for {limit:.0f} s"
+        if step is None:
+            return Ended("worker_silent", silence)
+        return Ended("worker_silent", f"{silence}, in {step[1]}", blamed=step[0])
 
     def _quiet(self) -> float:
         """Return for how many seconds there was no sign of life; it comes once a second."""

@@ -31,6 +31,7 @@ from lva.video.decoder import Decoder
 from lva.video.failures import ConnectionLostError, words_of
 from lva.video.frame import Frame, encode_jpeg
 from lva.video.geometry import Region, placed
+from lva.video.growth import Growth
 from lva.video.newest import NewestFrame
 from lva.video.niceness import Niceness
 from lva.video.output import Output, to_pipe
@@ -58,6 +59,7 @@ class Worker:
         self._newest = NewestFrame(board)
         self._number = 0  # of the last frame that was decoded
         self._stopping = False
+        self._growth = Growth(board)
         self._pid = os.getpid()
         self._told: dict[str, str] = {}
         self._previews: queue.SimpleQueue[dict[str, int]] = queue.SimpleQueue()
@@ -93,7 +95,7 @@ class Worker:
     def _opened(self) -> list[Analytics]:
         stream = AnalyticsStream(self._spec["stream_id"], self._spec["name"])
         analytics = [
-            Analytics(number, spec, stream, self._board)
+            Analytics(number, spec, stream, self._board, self._growth)
             for number, spec in enumerate(self._spec["analytics"])
         ]
         return [each for each in analytics if self._guarded(each, "open", each.open)]
@@ -128,6 +130,7 @@ class Worker:
 
     def _analyse(self, analytics: list[Analytics], frame: Frame) -> None:
         self._board.note_age(frame.age * 1000)
+        frame.making = self._growth.not_counted
         failed = False
         for each in list(analytics):
             failed |= not self._looked_at(each, frame)

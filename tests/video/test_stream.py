@@ -271,7 +271,7 @@ async def test_what_ends_the_worker_is_blamed_and_set_aside(new_stream, act, cod
 
     The source is not at fault: no attempt is used up.
     """
-    limits = {"analytics_timeout": 2, "memory_limit": 200 * 2**20}
+    limits = {"analytics_timeout": 2 if act == "hang" else 30, "memory_limit": 200 * 2**20}
     stream = new_stream(
         "test:?rate=50", {}, {"act": act}, **limits, decode_error_retry={"attempt_count": 0}
     )

@@ -15,6 +15,7 @@ import trio
 from lva.video.board import STEPS, new_board
 from lva.video.codes import StreamState
 from lva.video.definition import StreamDefinition
+from lva.video.process import WorkerProcess
 from lva.video.source import parse_source
 from lva.video.stream import Stream, StreamServices
 from lva.video.watch import StallLimit, Watch
@@ -30,6 +31,7 @@ class Worker:
         self.board, descriptor = new_board()
         os.close(descriptor)
         self.pid, self.used, self.hangs = 1, 2**20, False
+        self._analytics = ["model", "other"]
 
     def memory(self):
         return self.used
@@ -40,6 +42,8 @@ class Worker:
     def step(self):
         step = self.board["step"]
         return ("model", f"model, {STEPS[step]}() at frame 7") if step else None
+
+    grew_most = WorkerProcess.grew_most
 
 
 class Listener:
@@ -127,9 +131,47 @@ async def test_who_hangs_or_grows_is_named(autojump_clock):
     ended = await watched(new_stream(), {"step_since": 11}, step=HANDLE)
     assert ended.blamed == "model"
     assert ended.reason == "model, handleFrame() at frame 7 took longer than 10 s"
-    ended = await watched(new_stream(), {"step_since": 1}, step=HANDLE, memory=2**30)
+    ended = await watched(new_stream(), {"alive": 11}, step=STEPS.index("loading"))
     assert ended.blamed == "model"
-    assert ended.reason == "1024 MiB of memory, more than 100 MiB"
+    assert ended.reason.endswith("of the worker for 10 s, in model, loading() at frame 7")
+
+
+MIB = 2**20
+
+
+@pytest.mark.parametrize(
+    ("slots", "blamed"),
+    [
+        # The look is between two frames.
+        ({"grown_1": 60 * MIB}, ("other", 60)),
+        ({"grown_0": 20 * MIB, "grown_1": 60 * MIB}, ("other", 60)),
+        ({"grown_0": 40 * MIB, "grown_1": 45 * MIB}, None),
+        ({"grown_1": 40 * MIB}, None),  # it is the decoder's
+        ({}, None),
+        ({"memory_begun": 0, "grown_1": 54 * MIB}, None),
+        # It is within a call: what that has added so far is its plugin's.
+        ({"step": HANDLE, "step_memory": 50 * MIB}, ("model", 60)),
+        ({"step": HANDLE, "step_memory": 70 * MIB, "grown_0": 30 * MIB}, ("model", 70)),
+        ({"step": HANDLE, "step_memory": 100 * MIB, "grown_1": 70 * MIB}, ("other", 70)),
+        ({"step": HANDLE, "step_memory": 100 * MIB}, None),
+        # A plugin that writes where it should not has written there.
+        ({"grown_7": 60 * MIB}, None),
+        ({"step": HANDLE, "step_analytics": -3, "step_memory": 0}, None),
+    ],
+)  # fmt: skip
+async def test_the_plugin_in_whose_calls_most_memory_was_added_is_named(
+    autojump_clock, slots, blamed
+):
+    """The kind is a worker that grows too large, whenever it is looked at: of 110 MiB, 100 were added."""
+    slots = {"memory_begun": 10 * MIB, "memory": 110 * MIB, **slots}
+    ended = await watched(new_stream(), {"step_since": 1}, **slots)
+    size = "110 MiB of memory, more than 100 MiB"
+    named = (
+        (None, size)
+        if blamed is None
+        else (blamed[0], f"{size}; {blamed[1]} MiB of it in {blamed[0]}")
+    )
+    assert (ended.code, ended.blamed, ended.reason) == ("memory_limit", *named)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,39 @@
+"""In whose calls a worker's memory grew, as the worker itself finds it; with real memory."""
+
+from __future__ import annotations
+
+import os
+
+import av
+import numpy as np
+
+from lva.video.board import new_board
+from lva.video.frame import Frame
+from lva.video.growth import Growth, largest_growth
+
+MIB = 2**20
+
+
+def test_memory_is_counted_to_the_call_that_adds_it_and_not_to_who_asks_for_a_frames_array():
+    """The kind is a leak beside a plugin that needs more, and gives it back or has it of the frame."""
+    board, descriptor = new_board()
+    os.close(descriptor)
+    growth, kept = Growth(board), []
+    begun = board["memory_begun"]
+    for number in range(3):
+        picture = av.VideoFrame(4000, 3000, "gray")
+        frame = Frame(picture, number, 0.0, True)
+        frame.making = growth.not_counted
+        growth.enter()
+        kept.append(frame.image("rgb24"))  # 34 MiB
+        np.ones(40 * MIB, np.uint8)
+        growth.leave(0)
+        growth.enter()
+        kept.append(np.ones(8 * MIB, np.uint8))
+        growth.leave(1)
+    assert 22 * MIB < board["grown_1"] < 26 * MIB
+    assert board["grown_0"] < 10 * MIB
+    # Where nothing else was added, that is most; else it is not.
+    assert largest_growth(board, begun + 25 * MIB) == (1, board["grown_1"])
+    assert largest_growth(board, begun + 60 * MIB) is None
+    board.close()
