@@ -148,7 +148,7 @@ def until(service: ServiceProcess, stream_id: str, condition: Any) -> dict[str, 
 
 def missed(service: ServiceProcess, status: dict[str, Any]) -> int:
     """Return how many frames a witness has missed, which has been there from the first on."""
-    events = service.get(f"/streams/{status['stream_id']}/events").json()["events"]
+    events = service.get(f"/streams/{status['stream_id']}/events?limit=200").json()["events"]
     assert {event["event_type"] for event in events} <= {"well", "gap"}
     gaps = [event["data"] for event in events if event["event_type"] == "gap"]
     return sum(gap["frame"] - gap["before"] for gap in gaps)
