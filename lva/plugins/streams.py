@@ -64,7 +64,7 @@ STALLED = 1.0
 _NOT_KEPT = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 #: Largest body of a request, in bytes.
 MAX_BODY = 1024 * 1024
-#: Longest number in a query.
+#: Most digits of a number in a query or a header.
 MAX_DIGITS = 16
 
 
@@ -427,7 +427,7 @@ def _versions(request: Any) -> Container[int] | None:
     """Return the versions that the header If-Match names; None if it is not there, or asks for any."""
     if "If-Match" not in request.headers or request.if_match.star_tag:
         return None
-    return {int(tag) for tag in request.if_match if tag.isascii() and tag.isdecimal()}
+    return {int(tag) for tag in request.if_match if _is_number(tag)}
 
 
 async def forget_callbacks(stream_id: str) -> None:
@@ -459,7 +459,10 @@ def _number(request: Any, name: str, default: int, least: int, most: int = 2**53
     text = request.args.get(name)
     if text is None:
         return default
-    digits = text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS
-    if not digits or not least <= int(text) <= most:
+    if not _is_number(text) or not least <= int(text) <= most:
         raise BadRequest(f"{name} is a whole number from {least} to {most}.")
     return int(text)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS

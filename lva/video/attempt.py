@@ -92,6 +92,8 @@ class Attempt:
                 return Ended("worker_crashed", "the worker sent what is no message")
             if message["type"] == "event":
                 await trio.sleep(self._pacing.spend(self._stream.events[-1].size + len(data)))
+            elif message["type"] == "analytics_failed":
+                await trio.sleep(self._pacing.spend(len(message["traceback"])))
             if end is not None:
                 if (ended := self._given_up(*end)) is not None:
                     return ended

@@ -63,7 +63,7 @@ class Board:
     """The shared memory of one worker.
 
     Args:
-        descriptor: Of the memfd; the board keeps no other reference to it, and does not close it.
+        descriptor: Of the memfd, which the board does not close; its map has a descriptor of its own.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -108,10 +108,18 @@ def take_last_words(descriptor: int) -> None:
 
 
 def new_board() -> tuple[Board, int]:
-    """Return a board with all slots 0, and the descriptor to give to the worker."""
+    """Return a board with all slots 0, and the descriptor to give to the worker.
+
+    Raises:
+        OSError: No descriptor can be had.
+    """
     descriptor = os.memfd_create("lva-stream", os.MFD_CLOEXEC)
-    os.ftruncate(descriptor, _SIZE + _LAST_WORDS)
-    return Board(descriptor), descriptor
+    try:
+        os.ftruncate(descriptor, _SIZE + _LAST_WORDS)
+        return Board(descriptor), descriptor
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 class FrameLedger:

@@ -188,7 +188,10 @@ class StreamDefinition(Strict):
         description="Seconds that a live picture may stay the same without a warning; never if null.",
     )
     analytics_timeout: float = Field(
-        10.0, ge=0.1, le=3600, description="Seconds that one call of an analytics plugin may take."
+        10.0,
+        ge=0.1,
+        le=3600,
+        description="Seconds that one call of an analytics plugin may take; loading it, 120 at least.",
     )
     memory_limit: int = Field(
         1024**3, ge=64 * 1024**2, le=2**50, description="Bytes of resident memory of the worker."

@@ -52,6 +52,7 @@ class Forks:
         for each in (orders, service):
             self._selector.register(each, selectors.EVENT_READ)
         self._ending = False
+        self._killed: set[int] = set()  # of the processes that were adopted
         self._end_timer: EndTimer | None = None
 
     def serve(self) -> list[int]:
@@ -117,15 +118,26 @@ class Forks:
         if reports is not None:
             _report(reports, code)
             reports.close()
-        self._end_orphans(pid)
+        if reports is not None or pid in self._killed:
+            self._killed.discard(pid)
+            self._end_orphans(pid)
 
     def _end_orphans(self, pid_of_worker: int) -> None:
-        """End the children that a worker has left; all children, once the service has gone."""
-        known = {key.data[0] for key in self._selector.get_map().values() if key.data is not None}
+        """End the children that a worker has left; all children, once the service has gone.
+
+        Others, which may be a living worker's, are only adopted, and reaped once they end.
+        """
+        known = [key.data for key in self._selector.get_map().values() if key.data is not None]
+        workers = {pid for pid, reports in known if reports is not None}
+        adopted = {pid for pid, reports in known if reports is None}
         for pid in children():
-            if pid not in known and (self._ending or is_of_worker(pid, pid_of_worker)):
+            if pid in workers:
+                continue
+            if pid not in adopted:
                 self._selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, None))
+            if self._ending or is_of_worker(pid, pid_of_worker):
                 os.kill(pid, signal.SIGKILL)
+                self._killed.add(pid)
 
     def _end(self) -> NoReturn:
         """End all processes and this one."""

@@ -41,13 +41,14 @@ class Keeper:
         self._logger = logger
         self._not_ready = not_ready
         self._late: dict[str, StoredStream] = {}
-        self._thread = trio.CapacityLimiter(1)
+        self._using = trio.Lock()  # until what follows from it is noted, too
 
     async def load(self) -> list[StoredStream]:
         """Return all streams that are kept, oldest first; waits for as long as the file cannot be read."""
         while True:
             try:
-                return await self._do(self._store.load)
+                async with self._using:
+                    return await self._do(self._store.load)
             except StoreError:
                 await trio.sleep(RETRY)
 
@@ -61,11 +62,13 @@ class Keeper:
     async def _catch_up(self) -> None:
         try:
             for stream_id in [*self._late]:
-                if (row := self._late.get(stream_id)) is not None:
-                    await self._do(partial(self._store.save, row))
-                    if self._late.get(stream_id) is row:
-                        del self._late[stream_id]
-            await self._do(self._store.check)
+                async with self._using:
+                    if (row := self._late.get(stream_id)) is not None:
+                        await self._do(partial(self._store.save, row))
+                        if self._late.get(stream_id) is row:
+                            del self._late[stream_id]
+            async with self._using:
+                await self._do(self._store.check)
         except StoreError:
             return  # it is known
 
@@ -75,8 +78,9 @@ class Keeper:
         Raises:
             StoreError: It cannot be written, and will not be.
         """
-        await self._do(partial(self._store.save, row))
-        self._late.pop(row.id, None)
+        async with self._using:
+            await self._do(partial(self._store.save, row))
+            self._late.pop(row.id, None)
 
     async def save_now_or_later(self, row: StoredStream) -> None:
         """Write a stream.
@@ -93,12 +97,13 @@ class Keeper:
         Raises:
             StoreError: It is still there.
         """
-        await self._do(partial(self._store.delete, stream_id))
-        self._late.pop(stream_id, None)
+        async with self._using:
+            await self._do(partial(self._store.delete, stream_id))
+            self._late.pop(stream_id, None)
 
     async def _do(self, work: Callable[[], T]) -> T:
         try:
-            done = await trio.to_thread.run_sync(work, limiter=self._thread)
+            done = await trio.to_thread.run_sync(work)
         except StoreError as error:
             self._note(f"streams cannot be kept: {error}")
             raise

@@ -175,7 +175,7 @@ METRICS: Final = (
         "lva_stream_worker_cpu_seconds_total",
         "counter",
         (),
-        "Processor time of its workers, read four times a second.",
+        "Processor time of its workers, read twice a second.",
         _cpu,
     ),
     StreamMetric(

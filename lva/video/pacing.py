@@ -1,4 +1,6 @@
-"""How fast events of one worker are taken: what yields more of them waits, and costs nobody else anything.
+"""How fast events and failures of one worker's plugins are taken: what yields more of them waits.
+
+It costs nobody else anything then.
 
 Nothing is dropped for it here: the worker cannot send on meanwhile, so live frames are dropped as busy, and a
 file is read more slowly.

@@ -10,7 +10,7 @@ from typing import Final
 
 import trio
 
-from lva.video.board import Board
+from lva.video.board import STEPS, Board
 from lva.video.codes import Ended, StreamState
 from lva.video.process import WorkerProcess
 from lva.video.stream import Stream
@@ -25,6 +25,9 @@ MOST_INTERVAL: Final = 120.0
 #: Longest limit, in seconds, that only patience leads to; looks in a row that end it.
 MOST_PATIENCE: Final = 75.0
 QUICK: Final = 20
+#: Least limit, in seconds, on loading a plugin: large libraries and models take their time.
+LOADING: Final = 120.0
+_LOADING: Final = STEPS.index("loading")
 _SECOND: Final = 1e9
 
 
@@ -111,7 +114,9 @@ class Watch:
     def _hung(self) -> Ended | None:
         limit = self._stream.definition.analytics_timeout
         board = self._worker.board
-        if board["step"] <= 1 or _seconds_since(board["step_since"]) <= limit:
+        if board["step"] == _LOADING:
+            limit = max(limit, LOADING)
+        if not board["step"] or _seconds_since(board["step_since"]) <= limit:
             return None
         step = self._worker.step()
         if step is None:

@@ -225,6 +225,7 @@ def test_a_change_follows_the_version_that_it_was_made_from(service):
     changed = {**definition, "name": "gate"}
     put = partial(service.request, "PUT", path)
     assert put(json=changed, headers={"If-Match": '"7", W/"1"'}).status_code == 412
+    assert put(json=changed, headers={"If-Match": f'"{"1" * 5000}"'}).status_code == 412
     done = put(json=changed, headers={"If-Match": '"7", "1"'})
     assert (done.status_code, done.headers["ETag"]) == (200, '"2"')
     late = put(json={**changed, "version": 1})

@@ -103,18 +103,19 @@ HANDLE = STEPS.index("handleFrame")
         # A file is read no faster than it is looked at: only one read that takes long counts.
         ("test:?live=0", {**FRAMES, "last_packet": 60}, {"state": "in_progress"}, None),
         ("test:?live=0", {**FRAMES, "reading_since": 31}, {"state": "in_progress"}, "stalled"),
-        # Analytics: not while their file is imported.
+        # Analytics: while their file is imported and their instance made, for longer.
         ("test:", {**FRAMES, "step_since": 9}, {"state": "in_progress", "step": HANDLE, "only": 0.6}, None),
         ("test:", {**FRAMES, "step_since": 11}, {"state": "in_progress", "step": HANDLE}, "analytics_hung"),
         ("test:", {**FRAMES, "step_since": 60}, {"state": "in_progress", "step": 1}, None),
+        ("test:", {"step_since": 121}, {"step": 1}, "analytics_hung"),
         # The process.
         ("test:", {"alive": 4}, {"only": 0.6}, None),
         ("test:", {"alive": 5.1}, {}, "worker_silent"),
         # A plugin keeps the interpreter from everything else: neither source nor worker is at fault.
         ("test:", {**FRAMES, "alive": 6, "last_packet": 6, "step_since": 6},
          {"state": "in_progress", "step": HANDLE}, None),
-        ("test:", {"alive": 9}, {"step": 1, "only": 0.6}, None),
-        ("test:", {"alive": 11}, {"step": 1}, "worker_silent"),
+        ("test:", {"alive": 9, "step_since": 9}, {"step": 1, "only": 0.6}, None),
+        ("test:", {"alive": 11, "step_since": 11}, {"step": 1}, "worker_silent"),
         ("test:", {}, {"memory": 99 * 2**20}, None),
         ("test:", {}, {"memory": 101 * 2**20}, "memory_limit"),
     ],
