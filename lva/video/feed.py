@@ -115,6 +115,7 @@ class Feed:
         self, reader: _Reader, messages: trio.MemoryReceiveChannel[bytes]
     ) -> AsyncGenerator[bytes, None]:
         self._readers.add(reader)  # here, or one that is never read would stay
+        self._told = {}  # what has changed since is no news to this reader, or was taken back
         self._arrived.set()
         try:
             yield self._hello(reader.stream_id)

@@ -98,6 +98,20 @@ async def test_a_reader_is_told_all_and_then_what_is_new(world: World, autojump_
     assert (name, [stream["name"] for stream in hello["streams"]]) == ("hello", ["door", "gate"])
 
 
+async def test_what_was_taken_back_since_is_told_again(world: World, autojump_clock: Any) -> None:
+    """The kind is what a reader was told at first, and is again what others had been told before."""
+    door = world.add("door")
+    before = world.open()
+    await news(before, "streams")
+    await before.aclose()
+    door.move(StreamState.RESTART, "refused", "auth_failed")
+    after = world.open()
+    _, hello = await following(after)
+    assert hello["streams"][0]["status"] == "restart"
+    door.move(StreamState.PENDING, "connecting")
+    assert (await news(after, "streams"))["id-door"]["status"] == "pending"
+
+
 async def test_a_reader_of_one_stream_is_told_of_no_other(
     world: World, autojump_clock: Any
 ) -> None:
