@@ -333,7 +333,7 @@ async def running_host(
         if source is not None:
             write_plugin(tmp_path / "plugins", name, source, JOURNALLED)
     chosen = host_settings(tmp_path, sources, tables, **settings)
-    async with running(load_plugins(chosen), chosen, rng) as host:
+    async with running(load_plugins(chosen, installed=()), chosen, rng) as host:
         if wait:
             await host.wait_until_running()
         yield host

@@ -9,9 +9,9 @@ import sys
 import tempfile
 import textwrap
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from lva.errors import ConfigurationError
 from lva.host.loading.finder import PLUGIN_NAME
+from lva.host.loading.installed import InstalledPlugin, installed_plugins
 from lva.host.loading.load import LoadedPlugin, load_plugins
 from lva.settings import Settings, explain
 
@@ -37,12 +38,14 @@ class Subject:
         name: Its name, as in `ACTIVE_PLUGINS`.
         directories: Where it is looked for, besides where the shipped ones are.
         scratch: An empty directory.
+        installed: The plugins of installed packages, which are looked for once.
     """
 
     shown: str
     name: str
     directories: tuple[Path, ...]
     scratch: Path
+    installed: Sequence[InstalledPlugin] = field(default_factory=installed_plugins)
 
     def settings(
         self,
@@ -82,7 +85,7 @@ class Subject:
             ConfigurationError: It cannot be loaded.
         """
         importlib.invalidate_caches()
-        (loaded,) = load_plugins(settings)
+        (loaded,) = load_plugins(settings, self.installed)
         return loaded
 
 

@@ -25,8 +25,7 @@ async def watched(tmp_path: Any, sources: dict[str, str | None]) -> AsyncIterato
 
 def version(host: RunningHost, name: str) -> int | None:
     """Return which version of a plugin is loaded; None for a moment in each reload."""
-    module = sys.modules.get(f"lva_plugins.{name}")
-    return None if module is None else module.VERSION
+    return getattr(sys.modules.get(f"lva_plugins.{name}"), "VERSION", None)
 
 
 async def rest() -> None:

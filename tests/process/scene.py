@@ -340,6 +340,7 @@ class Scene:
                 while not self.all_settled() and time.monotonic() < deadline:
                     time.sleep(0.05)  # the service is asked again and again: it decides
                 self.traffic.wait_for_more(answers)
+                service.wait_until(lambda: "number 50" in self.journal(NEIGHBOURS[0]))
                 self.ready = service.get("/readyz").json().get("reasons", {})
             service.signal()
             self.code = service.process.wait(40)

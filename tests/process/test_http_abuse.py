@@ -12,6 +12,7 @@ import itertools
 import json
 import re
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -238,6 +239,7 @@ class Abused(ServiceProcess):
         self.path.touch()
         self._rows: list[tuple[dict[str, Any], list[str], list[str]]] = []
         self._read_so_far = 0
+        self._reading = threading.Lock()  # clients that misbehave at once have a thread each
         table = f"\n[plugins.recorder.config]\npath = '{self.path}'\n"
         super().__init__(
             tmp_path, ["recorder", "routes", "asyncio_routes"], toml=toml + table, **options
@@ -260,13 +262,13 @@ class Abused(ServiceProcess):
 
     def rows(self) -> list[tuple[dict[str, Any], list[str], list[str]]]:
         """Return all points so far, each with the names of its tags and fields."""
-        with self.path.open("rb") as file:
+        with self._reading, self.path.open("rb") as file:
             file.seek(self._read_so_far)
             whole_lines = file.read().rpartition(b"\n")[0]
-        if whole_lines:
-            self._rows += map(json.loads, whole_lines.split(b"\n"))
-            self._read_so_far += len(whole_lines) + 1
-        return self._rows
+            if whole_lines:
+                self._rows += map(json.loads, whole_lines.split(b"\n"))
+                self._read_so_far += len(whole_lines) + 1
+            return [*self._rows]
 
     def points(self, request_id: str | None = None) -> list[dict[str, Any]]:
         return [row for row, *_ in self.rows() if request_id in {None, row["request_id"]}]

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -36,6 +36,7 @@ from lva.host.loading.classes import (
 )
 from lva.host.loading.configuration import PluginClass, configs_of, defaults_of, with_defaults
 from lva.host.loading.finder import PLUGIN_NAME, PluginFileError, PluginFinder, PluginLocation
+from lva.host.loading.installed import InstalledPlugin
 from lva.host.plugin_modules import PACKAGE, plugin_entry
 from lva.host.process.guard import kept_by, state_now
 from lva.host.process.starts import imported
@@ -121,15 +122,21 @@ class LoadedPlugin:
         return "event+background" if event and background else "event" if event else "background"
 
 
-def load_plugins(settings: Settings) -> list[LoadedPlugin]:
+def load_plugins(
+    settings: Settings, installed: Sequence[InstalledPlugin] | None = None
+) -> list[LoadedPlugin]:
     """Load every active plugin.
 
     Plugin modules are executed. Nothing is instantiated.
 
+    Args:
+        settings: They name the plugins.
+        installed: The plugins of installed packages; they are looked for if left out.
+
     Raises:
         ConfigurationError: With the problems of all plugins, not just the first.
     """
-    finder = finder_for(settings)
+    finder = finder_for(settings, installed=installed)
     finder.install()
     luna.install()
     problems = settings_problems(settings, finder)
@@ -163,7 +170,9 @@ def spool_problems(
     return []
 
 
-def finder_for(settings: Settings, *more: Path) -> PluginFinder:
+def finder_for(
+    settings: Settings, *more: Path, installed: Sequence[InstalledPlugin] | None = None
+) -> PluginFinder:
     """Return the finder of the service's plugins; `more` are directories in front of the settings' own."""
     directories = [*more, *settings.plugins_dir, SHIPPED_DIR]
     spelt = {name.lower(): name for name in active_names(settings)}
@@ -173,7 +182,7 @@ def finder_for(settings: Settings, *more: Path) -> PluginFinder:
         if values.from_ is not None
     }
     strict = settings.plugin_file_check == "strict"
-    return PluginFinder(directories, strict, instances=instances)
+    return PluginFinder(directories, strict, installed, instances)
 
 
 def active_names(settings: Settings) -> list[str]:
