@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
-from types import FrameType, TracebackType
+from types import CoroutineType, FrameType, GeneratorType, TracebackType
 from typing import Any
 
 
@@ -27,15 +27,14 @@ def callers(frame: FrameType | None) -> Iterator[FrameType]:
 def frames_of_coroutine(coro: Any) -> Iterator[FrameType]:
     """Yield the frames of a suspended coroutine or generator, the innermost last."""
     while coro is not None:
-        frame = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None)
-        frame = frame or getattr(coro, "ag_frame", None)
+        if type(coro) is CoroutineType:  # most are
+            frame, coro = coro.cr_frame, coro.cr_await
+        elif type(coro) is GeneratorType:
+            frame, coro = coro.gi_frame, coro.gi_yieldfrom
+        else:
+            frame, coro = getattr(coro, "ag_frame", None), getattr(coro, "ag_await", None)
         if frame is not None:
             yield frame
-        coro = (
-            getattr(coro, "cr_await", None)
-            or getattr(coro, "gi_yieldfrom", None)
-            or getattr(coro, "ag_await", None)
-        )
 
 
 def entries_of(trace: TracebackType | None) -> Iterator[TracebackType]:

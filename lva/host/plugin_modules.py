@@ -18,9 +18,11 @@ class LoadsPlugins:
 
 def is_plugin_module(namespace: Mapping[str, Any]) -> bool:
     """Return whether a module's namespace is that of a plugin file, or of a file it imports as its own."""
-    spec = namespace.get("__spec__")
-    ours = isinstance(getattr(spec, "loader", None), LoadsPlugins)
-    return ours or str(namespace.get("__name__")).partition(".")[0] == PACKAGE
+    if isinstance(namespace.get("__loader__"), LoadsPlugins):
+        return True
+    name = namespace.get("__name__")
+    # Not every name is split: there are more than a thousand modules in a service.
+    return isinstance(name, str) and name.startswith(PACKAGE) and name.split(".")[0] == PACKAGE
 
 
 def package_of(module: str) -> str:
