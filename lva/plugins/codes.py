@@ -62,8 +62,9 @@ class Codes(BaseAnalyticsPlugin):
             return
         self._looked = frame.pts
         found = self._found(frame)
-        for text in list(found)[: MOST_CODES - len(self._episodes)]:
-            self._episodes.setdefault(text, Episode(0.0, self.config.end_seconds))
+        for text in found:
+            if text not in self._episodes and len(self._episodes) < MOST_CODES:
+                self._episodes[text] = Episode(0.0, self.config.end_seconds)
         for text, episode in list(self._episodes.items()):
             change = episode.update(text in found, frame.pts)
             if change == "start":

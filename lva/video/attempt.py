@@ -55,6 +55,7 @@ class Attempt:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(note, partial(self._hear, nursery))
                 nursery.start_soon(note, self._watch.run)
+                nursery.start_soon(note, self._wait)
                 nursery.start_soon(self._worker.printed.run, self._said)
         finally:
             await self._stop()
@@ -81,6 +82,12 @@ class Attempt:
                 kind = received[0]["type"]
                 if kind in {"event", "log", "analytics_failed"}:
                     self._take(kind, *received)
+
+    async def _wait(self) -> Ended:
+        """Wait for the worker's end; a process that it started may have its connection, and go on."""
+        code = await self._worker.wait()
+        await trio.sleep(LAST_WORDS)
+        return self._death(code)
 
     async def _hear(self, nursery: trio.Nursery) -> Ended:
         await self._connect()

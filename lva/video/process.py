@@ -78,6 +78,7 @@ class WorkerProcess:
         self._connection = connection
         self._analytics = analytics
         self._sending = trio.Lock()
+        self._waiting = trio.Lock()
         self._cpu = 0.0
         self._stat = os.open(f"/proc/{child.pid}/stat", os.O_RDONLY)
         self._statm = os.open(f"/proc/{child.pid}/statm", os.O_RDONLY)  # read often: see `memory`
@@ -169,8 +170,9 @@ class WorkerProcess:
 
     async def wait(self) -> int:
         """Wait until it has ended, what its plugins started in its group too; return its exit code."""
-        if self._code is None:
-            self._code = await self._child.exit_code()
+        async with self._waiting:
+            if self._code is None:
+                self._code = await self._child.exit_code()
         return self._code
 
     async def stop(self) -> None:

@@ -10,8 +10,8 @@ from lva.video.codes import CODES, SLOW, StreamState
 from lva.video.definition import Retry
 from lva.video.stream import Stream
 
-#: For how long frames must come until earlier failures are forgotten.
-LASTING: Final = 10.0
+#: For how long, in seconds, frames must come until earlier failures are forgotten.
+FORGIVEN: Final = 10.0
 #: Longest back-off in seconds, and the shortest for what will not get better soon.
 MOST_DELAY: Final = 60.0
 SLOW_DELAY: Final = 10.0
@@ -38,7 +38,7 @@ class Retries:
 
     def used_up(self, code: str) -> StreamState | None:
         """Count a failure; return the state to end in if no attempt is left."""
-        if self._frames_since is not None and trio.current_time() - self._frames_since > LASTING:
+        if self._frames_since is not None and trio.current_time() - self._frames_since > FORGIVEN:
             self._failures = dict.fromkeys(self._failures, 0)
             self._restarts = 0
         self._frames_since = None

@@ -155,7 +155,9 @@ def _without_secrets(text: str) -> str:
     """
     scheme, mark, rest = text.partition("://")
     before, question, query = rest.partition("?")
-    if "@" in before:  # a password that is not encoded may contain a slash
+    if "/" not in before and "@" in query:
+        before, question, query = rest, "", ""
+    if "@" in before:  # a password that is not encoded may contain a slash, or a question mark
         before = "***@" + before.rpartition("@")[2]
     parts = re.split(r"([&;#/?])", f"{before}{question}{query}")
     return f"{scheme}{mark}" + "".join(map(_without_value, parts))

@@ -308,6 +308,8 @@ def main() -> None:
     end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole group
     to_pipe(output)
+    for descriptor in (connection, board):  # what plugins start has no use for them
+        os.set_inheritable(descriptor, False)
     worker = Worker(socket.socket(fileno=connection), Board(board))
     take_last_words(board)
     with contextlib.suppress(KeyboardInterrupt):

@@ -90,6 +90,7 @@ def test_a_scheme_has_to_be_allowed():
         ("https://cam/x?access_token=hunter2", "https://cam/x?access_token=***"),
         ("rtsp://cam/1", "rtsp://cam/1"),
         ("rtsp://a:12/hunter2@cam/1", "rtsp://***@cam/1"),
+        ("rtsp://a:12?hunter2@cam/1", "rtsp://***@cam/1"),
         ("http://hunter2@cam/x", "http://***@cam/x"),
         ("rtsp://cam/user=a_password=hunter2_channel=1/2", "rtsp://cam/user=***/2"),
         ("http://cam/x?user=a;pwd=hunter2#key=hunter2", "http://cam/x?user=a;pwd=***#key=***"),

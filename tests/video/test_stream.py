@@ -75,6 +75,15 @@ class Culprit(BaseAnalyticsPlugin):
         if act == "surrogate":
             print("\\ud800")
             return AnalyticsEvent("x", {"a": "\\ud800"})
+        if act == "orphan" and frame.number == 1:
+            if not (pid := os.fork()):
+                os.setsid()
+                time.sleep(60)
+                os._exit(0)
+            fds = os.popen("ls -l /proc/self/fd").read()
+            return AnalyticsEvent("child", {"pid": pid, "descriptors": fds})
+        if act == "orphan" and frame.number == 3:
+            os._exit(7)
         if act == "spawn" and frame.number == 1:
             child = subprocess.Popen(["sleep", "600"])
             return AnalyticsEvent("child", {"pid": child.pid})
@@ -496,6 +505,19 @@ async def test_what_a_plugin_starts_ends_with_the_worker(new_stream):
     with trio.fail_after(5):
         while psutil.pid_exists(child) and psutil.Process(child).status() != "zombie":
             await trio.sleep(0.01)
+
+
+async def test_the_end_of_a_worker_is_noticed_though_others_have_its_connection(new_stream):
+    """The kind is a process that a plugin forked, which nobody knows; programs inherit nothing of it."""
+    stream = new_stream("test:?rate=25", {"act": "orphan"})
+    async with running(stream):
+        with trio.fail_after(5):
+            while "worker_crashed" not in codes(stream):
+                await trio.sleep(0.01)
+    (event, *_) = stream.services.listener.events
+    os.kill(event.data["pid"], signal.SIGKILL)
+    assert "lva-stream" not in event.data["descriptors"]
+    assert "socket:" not in event.data["descriptors"]
 
 
 async def test_a_failed_connection_does_not_tell_the_password(new_stream, caplog):
