@@ -145,8 +145,7 @@ class Delivery:
         """
         if self.mailbox.closed.is_set():
             ledger = self.ledger
-            new = _mailbox(settings, open_spool(), self._logger, self._lost)
-            self.settlement.mailbox = new
+            self.settlement.mailbox = _mailbox(settings, open_spool(), self._logger, self._lost)
             self.resume(ledger)
             self.finished = trio.Event()
             self.given_up = False
@@ -171,8 +170,7 @@ class Delivery:
     def _losses(self) -> Counter[str]:
         """Return how many points were dropped, by reason; but for ends, which are reported by themselves."""
         dropped = {reason: n for reason, n in self.ledger.dropped.items() if reason not in ENDS}
-        letters = self.settlement.lost_letters
-        return Counter({**dropped, REFUSED: self.ledger.refused, **letters})
+        return Counter({**dropped, REFUSED: self.ledger.refused, **self.settlement.lost_letters})
 
     async def pause(self) -> None:
         """Begin no more calls until the plugin's next life; return when none is under way."""
@@ -208,10 +206,9 @@ class Delivery:
 
             for _ in range(self._settings.concurrency):
                 workers.start_soon(work, name=self.what)
-        if stuck:
-            return stuck[0]
-        self.finished.set()
-        return None
+        if not stuck:
+            self.finished.set()
+        return stuck[0] if stuck else None
 
     async def _work(self, runtime: Runtime, handle: Callable[..., Awaitable[Any]]) -> Call | None:
         """Deliver one batch after the other."""
@@ -221,23 +218,33 @@ class Delivery:
             except trio.EndOfChannel:
                 return None
             try:
-                while batch:
-                    async with self.circuit.admission(self.mailbox.closed):
-                        expired = batch.older_than(trio.current_time() - self._settings.max_age)
-                        if expired:
-                            self.settlement.drop(batch, AGE, expired)
-                        stuck = await self._deliver(batch, runtime, handle) if batch else None
-                    await self.settlement.bury()
-                    if stuck is not None:
-                        return stuck
-                    if batch and self.mailbox.outlasts and self.mailbox.closed.is_set():
-                        return None  # it is left to the next run: at the end, time is short
-                    if batch:
-                        await self._back_off(batch)
+                stuck = await self._until_settled(batch, runtime, handle)
             finally:
                 if not batch:
                     # By identity: empty batches are equal.
                     self._batches = [other for other in self._batches if other is not batch]
+            if batch or stuck is not None:
+                return stuck
+
+    async def _until_settled(
+        self, batch: Batch, runtime: Runtime, handle: Callable[..., Awaitable[Any]]
+    ) -> Call | None:
+        """Deliver one batch, with back-offs, until nothing of it is left, or a call ignores its cancellation.
+
+        At the end of the service, time is short: points that outlast it are left to the next run.
+        """
+        while batch:
+            async with self.circuit.admission(self.mailbox.closed):
+                expired = batch.older_than(trio.current_time() - self._settings.max_age)
+                if expired:
+                    self.settlement.drop(batch, AGE, expired)
+                stuck = await self._deliver(batch, runtime, handle) if batch else None
+            await self.settlement.bury()
+            if stuck is not None or (self.mailbox.outlasts and self.mailbox.closed.is_set()):
+                return stuck
+            if batch:
+                await _back_off(batch, self._settings, self._rng, self.mailbox.closed)
+        return None
 
     async def _gather(self) -> Batch:
         settings, mailbox = self._settings, self.mailbox
@@ -258,8 +265,7 @@ class Delivery:
             await trio.sleep_forever()  # until the life ends; the next one gets the batch
         batch.attempts += 1
         batch.stuck = False
-        if batch.attempts > 1:
-            self.ledger.retries += 1
+        self.ledger.retries += int(batch.attempts > 1)
         self.batch_sizes.observe(len(batch))
         begun = trio.current_time()
         self._calls += 1
@@ -287,21 +293,25 @@ class Delivery:
             self._calls -= 1
             self._quiet.set()
             self.durations.observe(trio.current_time() - begun)
-            if call.returned:
-                self.settlement.deliver(batch)
-                if self.circuit.succeeded():
-                    self._logger.info("%s works again", self.what)
-            else:
-                self.settlement.deliver_partly(batch, call.error)
-                if (pause := _pause_asked_for(call.error)) is not None:
-                    batch.unblamed += 1
-                    batch.least_delay = pause
+            self._account(batch, call)
             batch.stuck = not ended
         if not ended:
             return call
         if not call.returned:
             self._failed(batch, call.error, in_time)
         return None
+
+    def _account(self, batch: Batch, call: Call) -> None:
+        """Settle the points of which a call has said what becomes of them; the others stay in the batch."""
+        if call.returned:
+            self.settlement.deliver(batch)
+            if self.circuit.succeeded():
+                self._logger.info("%s works again", self.what)
+            return
+        self.settlement.deliver_partly(batch, call.error)
+        if (pause := _pause_asked_for(call.error)) is not None:
+            batch.unblamed += 1
+            batch.least_delay = pause
 
     def _failed(self, batch: Batch, error: BaseException | None, in_time: bool) -> None:
         """Decide what follows from a call that did not deliver the whole batch, and log it."""
@@ -319,25 +329,15 @@ class Delivery:
         else:
             self._failures.note(why, "not to be tried again", "reject", error)
         answered = isinstance(error, PartialDeliveryError | PermanentDeliveryError)
-        if not answered and self.circuit.failed():
+        if answered:
+            self.circuit.succeeded()
+        elif self.circuit.failed():
             self._logger.warning(
                 "%s failed %s in a row: circuit open; next probe in %.0f s",
                 self.what,
                 counted(self._settings.circuit_failures, "time"),
                 self.circuit.seconds_left,
             )
-        elif answered:
-            self.circuit.succeeded()
-
-    async def _back_off(self, batch: Batch) -> None:
-        """Wait before the next attempt; once the mailbox is closed, only briefly: time is short."""
-        settings = self._settings
-        bound = min(settings.retry_max, settings.retry_initial * 2.0 ** min(batch.attempts - 1, 60))
-        delay = min(max(batch.least_delay, self._rng.uniform(0, bound)), settings.max_age)
-        # Nobody knows how long the stop lasts. Not to try would be to lose the points for certain.
-        brief_delay = min(max(batch.least_delay, DRAINING_DELAY), _DRAINING_PAUSE)
-        batch.least_delay = 0.0
-        await sleep_until(trio.current_time() + delay, self.mailbox.closed, brief_delay)
 
     async def keep(self) -> None:
         """Leave what is not delivered to the next run, as far as there is a place for it."""
@@ -355,6 +355,18 @@ class Delivery:
                 self.settlement.drop_at_end(batch, FAILED if batch.stuck else reason)
         self._batches = []
         return in_flight + self.mailbox.drop_rest(reason)
+
+
+async def _back_off(
+    batch: Batch, settings: PluginSettings, rng: random.Random, closed: trio.Event
+) -> None:
+    """Wait before the next attempt; once the mailbox is closed, only briefly: time is short."""
+    bound = min(settings.retry_max, settings.retry_initial * 2.0 ** min(batch.attempts - 1, 60))
+    delay = min(max(batch.least_delay, rng.uniform(0, bound)), settings.max_age)
+    # Nobody knows how long the stop lasts. Not to try would be to lose the points for certain.
+    brief_delay = min(max(batch.least_delay, DRAINING_DELAY), _DRAINING_PAUSE)
+    batch.least_delay = 0.0
+    await sleep_until(trio.current_time() + delay, closed, brief_delay)
 
 
 def _why(error: BaseException | None, timeout: float | None) -> str:
