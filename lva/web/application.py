@@ -192,10 +192,7 @@ class _WebApplication(QuartTrio):
             if owner.across is None:
                 result = await self._call(name, handler, request, match.variables)
             else:
-                whole = await complete(request, exchange.request_id)
-                what = f"the handler of {request.method} {match.route.template}"
-                encoded = partial(self._encoded, handler)
-                result = await owner.across(what, encoded, whole, **match.variables)
+                result = await self._call_across(owner.across, handler, request, match)
             response = await self._response(result)
             if owner.across is None and not isinstance(response, WholeResponse):
                 stream_for_plugin(name, response)
@@ -230,6 +227,14 @@ class _WebApplication(QuartTrio):
             thread_name=f"handler from {name}.",
         )
         return await result if inspect.isawaitable(result) else result
+
+    async def _call_across(
+        self, across: Callable[..., Any], handler: Callable[..., Any], request: Any, match: Match
+    ) -> Any:
+        """Call a handler on the plugin's own loop, with a request that is complete."""
+        whole = await complete(request, request.scope[SCOPE_KEY].request_id)
+        what = f"the handler of {request.method} {match.route.template}"
+        return await across(what, partial(self._encoded, handler), whole, **match.variables)
 
     async def _encoded(self, handler: Callable[..., Any], request: Any, **variables: Any) -> Any:
         """Call a handler on the plugin's own loop, and do there what runs code of what it returned."""

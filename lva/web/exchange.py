@@ -25,7 +25,7 @@ from lva.host.runtimes.errors import split_cancelled
 from lva.logs.loggers import current_request, service_logger
 from lva.settings import Settings
 from lva.web.failures import HandlerFailures
-from lva.web.framing import BadResponseError, Framing, sendable
+from lva.web.framing import Framing, sendable
 from lva.web.problems import CLIENT_CLOSED_REQUEST, MEDIA_TYPE, HttpProblem, default_code
 
 LOGGER: Final = service_logger("lva.web")
@@ -214,8 +214,7 @@ class Exchange:
         """Log what was raised outside of a handler's call: by a streamed body, or by the service."""
         name = None if self._owner is None else self._owner.name
         what = f"the response to {self._asgi['method']} {self.template}"
-        # The traceback of a response that is no valid one would show the service's lines only.
-        self.failures.log(name, what, failure, traced=not isinstance(failure, BadResponseError))
+        self.failures.log(name, what, failure)
 
     def _failed(self) -> HttpProblem:
         name = None if self._owner is None else self._owner.name
@@ -248,22 +247,22 @@ class Exchange:
         Cancellation: ends it; the request itself is not touched.
         """
         with self._feeding:
-            if self._has_body:
-                limit = self._limits.body_timeout
-                with trio.move_on_after(limit) as in_time:
-                    if await self._feed_body(receive, body):
-                        return
-                if in_time.cancelled_caught:
-                    self._refuse(
-                        HttpProblem(408, f"The request's body did not arrive within {limit:g} s.")
-                    )
-            else:
+            if not self._has_body:
                 body.set_complete()
+            elif await self._feed_body(receive, body):
+                return
             while (await receive())["type"] != "http.disconnect":
                 pass  # what is left of the body is not wanted any more
 
     async def _feed_body(self, receive: Receive, body: Body) -> bool:
-        """Pass the body on; return whether the exchange was over before its end."""
+        """Pass the body on, if it comes in time; return whether the exchange was over before its end."""
+        limit = self._limits.body_timeout
+        with trio.move_on_after(limit):
+            return await self._feed_whole(receive, body)
+        self._refuse(HttpProblem(408, f"The request's body did not arrive within {limit:g} s."))
+        return False
+
+    async def _feed_whole(self, receive: Receive, body: Body) -> bool:
         size, limit = 0, self._limits.max_body_size
         while True:
             message = await receive()

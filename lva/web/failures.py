@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from lva.logs.loggers import brief, plugin_logger, service_logger
 from lva.logs.recurring import Recurring
+from lva.web.framing import BadResponseError
 
 LOGGER: Final = service_logger("lva.web")
 #: Most kinds that are told apart.
@@ -30,14 +31,13 @@ class HandlerFailures:
         self._clock = clock
         self._kinds: dict[tuple[str | None, str, str], Recurring] = {}
 
-    def log(self, plugin: str | None, what: str, error: BaseException, traced: bool = True) -> None:
+    def log(self, plugin: str | None, what: str, error: BaseException) -> None:
         """Log a failure, or count it.
 
         Args:
             plugin: Whose it is; None for the service's.
             what: What failed, as ``"the handler of GET /teapot"``; the beginning of a line.
-            error: What it raised.
-            traced: Whether its traceback says something.
+            error: What it raised. The traceback of a `BadResponseError` would show the service's lines only.
         """
         kind = plugin, what, type(error).__name__
         if kind not in self._kinds and len(self._kinds) >= _MOST_KINDS:
@@ -45,14 +45,10 @@ class HandlerFailures:
         recurring = self._kinds.setdefault(kind, Recurring(self._clock))
         news = recurring.again()
         logger: logging.Logger = LOGGER if plugin is None else plugin_logger(plugin)
+        invalid = isinstance(error, BadResponseError)
+        said = f"is invalid: {error}" if invalid else f"raised {brief(error)}"
         if recurring.count == 1:
-            trace = error if traced else None
-            logger.error("%s %s", what, _raised(error, traced), exc_info=trace, extra=_EXTRA)
+            logger.error("%s %s", what, said, exc_info=None if invalid else error, extra=_EXTRA)
         elif news:
-            said = _raised(error, traced)
             logger.error("%s %s (failure %d; %d since the last line)", what, said, recurring.count, news,
                          extra=_EXTRA)  # fmt: skip
-
-
-def _raised(error: BaseException, traced: bool) -> str:
-    return f"raised {brief(error)}" if traced else f"is invalid: {error}"

@@ -99,23 +99,9 @@ def document(routes: Iterable[Route], resources: Iterable[Resource] = ()) -> dic
     kinds = [
         answer.kind for item in own.values() for answer in item.answers.values() if answer.kind
     ]
-    paths: dict[str, Schema] = {}
-    known: dict[str, str] = {}  # the path by its shape
-    tags: dict[str, None] = {SERVICE_TAG: None}
-    for route in routes:
-        if route.owner.gate in {Gate.STOPPED, Gate.GONE}:
-            continue
-        tags[route.owner.name or SERVICE_TAG] = None
-        path, parameters = path_of(route.template)
-        shape = re.sub(r"\{[^{}]*\}", "{}", path)
-        taken = known.setdefault(shape, path)
-        if taken != path or taken in paths:
-            parameters = _renamed(parameters, taken)
-        item = paths.setdefault(taken, {})
-        for verb in route.verbs:
-            operation = _operation(route, verb, parameters, own)
-            earlier = item.get(verb.lower())
-            item[verb.lower()] = operation if earlier is None else _merged(earlier, operation)
+    shown = [route for route in routes if route.owner.gate not in {Gate.STOPPED, Gate.GONE}]
+    tags = dict.fromkeys([SERVICE_TAG, *(route.owner.name or SERVICE_TAG for route in shown)])
+    paths = _paths(shown, own)
     _name_operations(paths)
     _link(paths)
     return {
@@ -143,6 +129,26 @@ def document(routes: Iterable[Route], resources: Iterable[Resource] = ()) -> dic
             },
         },
     }
+
+
+def _paths(
+    routes: Iterable[Route], resources: Mapping[tuple[str, str], Resource]
+) -> dict[str, Schema]:
+    """Return the operations of these routes, by path and verb."""
+    paths: dict[str, Schema] = {}
+    known: dict[str, str] = {}  # the path by its shape
+    for route in routes:
+        path, parameters = path_of(route.template)
+        shape = re.sub(r"\{[^{}]*\}", "{}", path)
+        taken = known.setdefault(shape, path)
+        if taken != path or taken in paths:
+            parameters = _renamed(parameters, taken)
+        item = paths.setdefault(taken, {})
+        for verb in route.verbs:
+            operation = _operation(route, verb, parameters, resources)
+            earlier = item.get(verb.lower())
+            item[verb.lower()] = operation if earlier is None else _merged(earlier, operation)
+    return paths
 
 
 @lru_cache(1024)
