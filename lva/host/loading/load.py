@@ -6,12 +6,7 @@ Loading is a trust boundary: a file is checked, read once, hashed, and compiled 
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found] # the stubs leave it out; `signal` is made of it
-import contextlib
-import linecache
-import signal
 import sys
-import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,8 +17,7 @@ from typing import Any, Final, Literal, TypeAlias
 from lva import luna
 from lva.check.loaded import loaded_problems
 from lva.contract import AnalyticsInfo, BaseBackgroundPlugin, BaseEventPlugin, RuntimeName
-from lva.errors import ConfigurationError, Problem, counted, hint, listing
-from lva.host import HOST_DIR
+from lva.errors import ConfigurationError, Problem, counted, hint
 from lva.host.delivery.spool_file import open_spool
 from lva.host.loading.analytics import analytics_class
 from lva.host.loading.classes import (
@@ -35,13 +29,12 @@ from lva.host.loading.classes import (
     runtime_of,
 )
 from lva.host.loading.configuration import PluginClass, configs_of, defaults_of, with_defaults
-from lva.host.loading.finder import PLUGIN_NAME, PluginFileError, PluginFinder, PluginLocation
+from lva.host.loading.finder import PLUGIN_NAME, PluginFileError, PluginFinder
+from lva.host.loading.guarded_import import SHIPPED_DIR, import_plugin
 from lva.host.loading.installed import InstalledPlugin
-from lva.host.plugin_modules import PACKAGE, plugin_entry
-from lva.host.process.guard import kept_by, state_now
-from lva.host.process.starts import imported
-from lva.host.process.state import ProcessState, closed_descriptors
-from lva.logs.loggers import brief, service_logger
+from lva.host.process.guard import state_now
+from lva.host.process.state import ProcessState
+from lva.logs.loggers import service_logger
 from lva.settings import PluginSettings, Settings
 
 __all__ = [
@@ -60,20 +53,7 @@ Kind: TypeAlias = Literal["event", "background", "event+background", "analytics"
 #: Where a plugin's code runs: `RuntimeName`, or the worker process of each stream that uses it.
 RunsIn: TypeAlias = Literal["trio", "asyncio", "worker"]
 
-SHIPPED_DIR: Final = HOST_DIR.parent / "plugins"
-#: The extra that brings what a shipped plugin imports, by the name of the package.
-_EXTRAS: Final = {
-    "aio_pika": "rabbitmq",
-    "cv2": "opencv",
-    "google": "otlp",
-    "opentelemetry": "otlp",
-    "prometheus_client": "prometheus",
-    "redis": "redis",
-}
 _NO_TABLE: Final = PluginSettings()
-#: Plain numbers, and `_signal` asked for their handlers: `signal` makes enum members of them, which takes
-#: longer than all of the import of a small file.
-_SIGNALS: Final = sorted(map(int, signal.valid_signals()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,8 +239,7 @@ def load_plugin(
     place = finder.locate(name)
     path = place.path
     problems: list[Problem] = []
-    with kept_by(name, state), imported(name), _signals_kept(path), _descriptors_kept(path):
-        module = _import(finder, place)
+    module = import_plugin(name, place, finder, state)
     own = _own_modules(module)
     defined = own_classes(own)
     classes = plugin_classes(defined, path, problems)
@@ -286,11 +265,7 @@ def load_plugin(
         check_events(table, classes)
     if problems:
         raise PluginFileError(*problems)
-    files = {
-        Path(str(source.__file__)): finder.digests[source.__name__]
-        for source in own
-        if source.__name__ in finder.digests  # a directory without __init__.py has no file
-    }
+    files = _files(own, finder)
     info = None
     if analytics is not None:
         digests = {str(file): digest for file, digest in files.items()}
@@ -298,78 +273,13 @@ def load_plugin(
     return LoadedPlugin(name, path, files[path], classes, table, configs, runtime, files, info)
 
 
-@contextlib.contextmanager
-def _signals_kept(path: Path) -> Iterator[None]:
-    """Refuse a file that takes a signal away from the service while it is imported.
-
-    Off the main thread, as at a reload, a file cannot; what changes meanwhile is another plugin's doing.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = [*map(_signal.getsignal, _SIGNALS)]
-    yield
-    after = [*map(_signal.getsignal, _SIGNALS)]
-    if after == before:
-        return
-    pairs = zip(_SIGNALS, before, after, strict=True)
-    taken = [(number, handler) for number, handler, now in pairs if now != handler]
-    for number, handler in taken:
-        signal.signal(number, handler)
-    names = listing(signal.Signals(number).name for number, _ in taken)
-    why = f"sets a handler for {names}; signals are the service's: to clean up at the end, define close()"
-    raise PluginFileError(Problem(why, path, code="signal"))
-
-
-@contextlib.contextmanager
-def _descriptors_kept(path: Path) -> Iterator[None]:
-    """Refuse a file that closes what is not its own while it is imported."""
-    before = closed_descriptors()
-    yield
-    if closed_descriptors() != before:
-        why = "closes file descriptors of the service, as os.closerange() does; close only your own"
-        raise PluginFileError(Problem(why, path, code="import"))
-
-
-def _import(finder: PluginFinder, place: PluginLocation) -> ModuleType:
-    try:
-        return finder.load(place)
-    except (PluginFileError, KeyboardInterrupt):
-        raise
-    except BaseException as error:
-        raise PluginFileError(_import_failure(error, place.path)) from error
-
-
-def _import_failure(error: BaseException, path: Path) -> Problem:
-    """Name the line of the plugin's own code that failed, and for a missing module what to do."""
-    entry = plugin_entry(error)
-    file = Path(entry.tb_frame.f_code.co_filename) if entry else path
-    linecache.checkcache(str(file))
-    code = linecache.getline(str(file), entry.tb_lineno).strip() if entry else ""
-    source = f"\n    {code}" if code else ""
-    todo = ""
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        todo = _missing_module(error.name, file.parent)
-    elif isinstance(error, ImportError) and error.name in luna.MODULES:
-        todo = f"; available there: {listing(luna.MODULES[error.name])}"
-    said = f"importing it failed with {brief(error)}{todo}{source}"
-    return Problem(said, file, entry.tb_lineno if entry else None, "import")
-
-
-def _missing_module(name: str, directory: Path) -> str:
-    top = name.partition(".")[0]
-    if top == PACKAGE:
-        return ""
-    if (directory / f"{top}.py").exists() or (directory / top / "__init__.py").exists():
-        return f"; a file beside it is imported relatively: from . import {top}"
-    if top in luna.TOP_NAMES:
-        return (
-            f"; of the original service's modules there are {listing(luna.MODULES)}; a helper of your own is"
-            " put beside the plugin and imported relatively: from . import NAME"
-        )
-    if directory == SHIPPED_DIR and top in _EXTRAS:
-        return f"; install the extra that it needs: pip install '/path/to/lva[{_EXTRAS[top]}]'"
-    return f"; install the package that provides {name!r} where the service runs"
+def _files(own: Iterable[ModuleType], finder: PluginFinder) -> dict[Path, str]:
+    """Return the files that modules were made from, each with its SHA-256."""
+    return {
+        Path(str(source.__file__)): finder.digests[source.__name__]
+        for source in own
+        if source.__name__ in finder.digests  # a directory without __init__.py has no file
+    }
 
 
 def _own_modules(module: ModuleType) -> list[ModuleType]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lva.errors import ConfigurationError
-from lva.host.loading import load
+from lva.host.loading import guarded_import
 from lva.host.loading.load import load_plugins
 from tests.support import host_settings
 
@@ -38,6 +38,6 @@ def test_a_shipped_plugin_without_its_package_names_the_extra(
     monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
     with pytest.raises(ConfigurationError) as caught:
         load_plugins(host_settings(tmp_path, [plugin]))
-    extra = load._EXTRAS[package]
+    extra = guarded_import._EXTRAS[package]
     assert f"pip install '/path/to/lva[{extra}]'" in str(caught.value)
     assert extra in PROJECT["optional-dependencies"]
