@@ -39,7 +39,8 @@ from contextlib import nullcontext
 from hypercorn.trio import serve
 from lva.server.connection_errors import ConnectionErrors
 from lva.server.connections import our_connections
-from lva.server.serve import hypercorn_config, listen
+from lva.server.listening import listen
+from lva.server.serve import hypercorn_config
 from lva.settings import Settings
 
 {app}

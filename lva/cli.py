@@ -113,7 +113,7 @@ def _serve(settings: Settings, watch: bool, signals: Any) -> int:
     from lva.app import create_app
     from lva.host.loading.load import load_plugins
     from lva.logs.loggers import flush
-    from lva.server import serve
+    from lva.server import listening, serve
     from lva.server.terminal import announce
 
     gc.set_threshold(*serve.GC_THRESHOLDS)
@@ -121,8 +121,8 @@ def _serve(settings: Settings, watch: bool, signals: Any) -> int:
     service.watch = watch
     serve.watch_loading(service, settings, signals)
     service.plugins = load_plugins(settings)
-    listener = serve.listen(settings.bind)
-    announce(settings, service.plugins, serve.address_of(listener))
+    listener = listening.listen(settings.bind)
+    announce(settings, service.plugins, listening.address_of(listener))
     code = serve.run(service, settings, listener, signals)
     flush()
     # Python waits for threads that are no daemons, for as long as they like; the service does not.

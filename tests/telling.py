@@ -16,7 +16,8 @@ import httpx
 import trio
 from hypercorn.trio import serve
 
-from lva.server.serve import address_of, hypercorn_config, listen
+from lva.server.listening import address_of, listen
+from lva.server.serve import hypercorn_config
 from lva.settings import Settings
 from lva.web.application import web_application
 from lva.web.requests import Requests

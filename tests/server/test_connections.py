@@ -20,7 +20,8 @@ from lva.http.idle import IdleConnections
 from lva.server.connection_errors import ConnectionErrors
 from lva.server.connections import Connection, our_connections
 from lva.server.idle import IdleWatch
-from lva.server.serve import address_of, hypercorn_config, listen
+from lva.server.listening import address_of, listen
+from lva.server.serve import hypercorn_config
 from lva.settings import Settings
 
 LIMIT = 5

@@ -11,7 +11,7 @@ import pytest
 
 from lva.client.target import address_of_bind, find_target
 from lva.errors import ConfigurationError
-from lva.server.serve import listen
+from lva.server.listening import listen
 from lva.settings import parse_bind
 
 
