@@ -3,9 +3,10 @@
 Each plugin is a file of its own whose `start()` sleeps for ever. Both sides import the same files without
 a bytecode cache, start everything, stop everything, and do so in a process of their own each time, in
 turns, with the garbage collector as `lva run` sets it once its plugins are loaded. Start is from before
-the first import until every coroutine sleeps; stop is from asking for it until the nursery is left. Memory
-is what the process has grown by during the start. Logging is as a service under load would have it:
-WARNING, to /dev/null; the figures with INFO to a file follow.
+the first import until every coroutine sleeps; stop is from asking for it until the nursery is left. Both are
+processor time, since neither side waits for anything. Memory is what the process has grown by during the
+start. Logging is as a service under load would have it: WARNING, to /dev/null; the figures with INFO to a
+file follow.
 
 The nursery cancels all its coroutines at once. The host stops plugins one after the other in reverse
 order, so its stop is compared with a nursery that does the same ("in order"); and with the least that
@@ -73,17 +74,17 @@ class Watch:
     def __init__(self) -> None:
         collect_garbage_as_the_service()
         self._memory = resident()
-        self._begun = time.perf_counter()
+        self._begun = time.process_time()
         self.start = self.stop = self.memory = 0.0
 
     def started(self) -> None:
-        self.start = time.perf_counter() - self._begun
+        self.start = time.process_time() - self._begun
         gc.collect()
         self.memory = resident() - self._memory
-        self._begun = time.perf_counter()
+        self._begun = time.process_time()
 
     def stopped(self) -> None:
-        self.stop = time.perf_counter() - self._begun
+        self.stop = time.process_time() - self._begun
 
     def as_dict(self) -> dict[str, float]:
         return {"start": self.start, "stop": self.stop, "memory": self.memory}
