@@ -120,12 +120,17 @@ def logging_is_as_before() -> Iterator[None]:
 
 
 @pytest.fixture
-def clean_slate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No settings but the test's, and no plugin module of another test."""
+def clean_slate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_modules_left: None) -> None:
+    """An empty current directory, no settings but the test's, and no plugin module of another test."""
     for name in list(os.environ):
         if name.upper().startswith(ENV_PREFIX):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def no_modules_left() -> Iterator[None]:
+    """Leave no plugin module and no finder behind."""
     before = list(sys.meta_path)
     yield
     sys.meta_path[:] = before

@@ -5,9 +5,7 @@ The line with the fault ends with ``# <-``.
 
 from __future__ import annotations
 
-import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ import pytest
 
 from lva.check.codes import CODES
 from lva.check.plugins import CheckReport, check_plugins
-from lva.host.loading import load as loading
 from lva.settings import Settings
 from tests.check.analytics_gallery import (
     RIGHT_ANALYTICS,
@@ -27,14 +24,7 @@ from tests.check.analytics_gallery import (
 MARK = "# <-"
 
 
-@pytest.fixture(autouse=True)
-def no_modules_left() -> Iterator[None]:
-    """Leave no plugin module and no finder behind."""
-    before = list(sys.meta_path)
-    yield
-    sys.meta_path[:] = before
-    for name in [key for key in sys.modules if key.partition(".")[0] == loading.PACKAGE]:
-        del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("no_modules_left")
 
 
 def check_source(tmp_path: Path, source: str, **tables: Any) -> CheckReport:

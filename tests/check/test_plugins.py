@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lva.check.plugins import CheckReport, check_plugins, toml_line
-from lva.host.loading import load as loading
 from lva.host.loading.load import SHIPPED_DIR
 from lva.settings import Settings
 from tests.support import write_plugin
@@ -30,14 +28,7 @@ class Cam(BaseBackgroundPlugin):
 """
 
 
-@pytest.fixture(autouse=True)
-def no_modules_left() -> Iterator[None]:
-    """Leave no plugin module and no finder behind."""
-    before = list(sys.meta_path)
-    yield
-    sys.meta_path[:] = before
-    for name in [key for key in sys.modules if key.partition(".")[0] == loading.PACKAGE]:
-        del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("no_modules_left")
 
 
 @pytest.fixture

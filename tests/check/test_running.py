@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from lva.check import running
 from lva.check.running import read_points
 from lva.cli import main
 from lva.errors import ConfigurationError
-from lva.host.loading import load as loading
 from tests.event_samples import ITEMS, documents
 from tests.host.loading.test_installed import install
 from tests.support import write_plugin
@@ -46,15 +44,11 @@ class Forgets(BaseBackgroundPlugin):
 
 
 @pytest.fixture(autouse=True)
-def plugins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """The current directory, with a directory for plugins; no module is abandoned."""
+def plugins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_modules_left: None) -> Path:
+    """The current directory, with a directory for plugins."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "plugins").mkdir()
-    before = list(sys.meta_path)
-    yield tmp_path / "plugins"
-    sys.meta_path[:] = before
-    for name in [key for key in sys.modules if key.partition(".")[0] == loading.PACKAGE]:
-        del sys.modules[name]
+    return tmp_path / "plugins"
 
 
 def check(*arguments: str) -> Result:

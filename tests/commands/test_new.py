@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from lva.check.plugins import check_plugins
 from lva.cli import main
-from lva.settings import ENV_PREFIX, Settings
+from lva.settings import Settings
 from tests.support import clean_environment
 
 KINDS = ((), ("--event",), ("--background",), ("--event", "--background"))
@@ -32,16 +32,11 @@ COMBINATIONS = [
 
 
 @pytest.fixture(autouse=True)
-def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+def here(tmp_path: Path, clean_slate: None) -> Iterator[Path]:
     """An empty current directory, with a umask that lets a group write."""
-    for name in list(os.environ):
-        if name.upper().startswith(ENV_PREFIX):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    before, umask = list(sys.meta_path), os.umask(0o002)
+    umask = os.umask(0o002)
     yield tmp_path
     os.umask(umask)
-    sys.meta_path[:] = before
 
 
 def new(*arguments: str) -> Result:

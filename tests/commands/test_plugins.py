@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +13,16 @@ from click.testing import CliRunner, Result
 from lva.cli import main
 from lva.commands.options import print_table
 from lva.host.loading.load import SHIPPED_DIR
-from lva.settings import EMBEDDED_PLUGINS, ENV_PREFIX
+from lva.settings import EMBEDDED_PLUGINS
 from tests.host.loading.test_installed import install
 from tests.support import write_plugin
 
 
 @pytest.fixture(autouse=True)
-def plugins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+def plugins(tmp_path: Path, clean_slate: None) -> Path:
     """The current directory, with a directory for plugins and no settings but the test's."""
-    for name in list(os.environ):
-        if name.upper().startswith(ENV_PREFIX):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "plugins").mkdir()
-    before = list(sys.meta_path)
-    yield tmp_path / "plugins"
-    sys.meta_path[:] = before
+    return tmp_path / "plugins"
 
 
 def listing(*arguments: str) -> Result:

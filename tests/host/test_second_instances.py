@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +48,7 @@ class Sink(BaseEventPlugin, BaseBackgroundPlugin):
 """
 
 
-@pytest.fixture(autouse=True)
-def finders() -> Iterator[None]:
-    before = list(sys.meta_path)
-    yield
-    sys.meta_path[:] = before
+pytestmark = pytest.mark.usefixtures("no_modules_left")
 
 
 def write(directory: Path) -> None:

@@ -13,7 +13,6 @@ import trio
 
 from lva.errors import ConfigurationError
 from lva.host.life.states import State
-from lva.host.loading import load as loading
 from lva.host.loading.installed import installed_plugins
 from lva.host.loading.load import LoadedPlugin, load_plugins
 from lva.settings import Settings
@@ -34,17 +33,13 @@ class Doorbell(BaseBackgroundPlugin):
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_modules_left: None) -> Iterator[Path]:
     """A directory for installed packages, on `sys.path`."""
     directory = tmp_path / "site"
     directory.mkdir()
     monkeypatch.syspath_prepend(directory)
-    before = list(sys.meta_path)
     yield directory
-    sys.meta_path[:] = before
-    for name in [
-        key for key in sys.modules if key.partition(".")[0] in (loading.PACKAGE, "acme_lva")
-    ]:
+    for name in [key for key in sys.modules if key.partition(".")[0] == "acme_lva"]:
         del sys.modules[name]
 
 
