@@ -32,9 +32,9 @@ NAME_SLOW = "LVA_NAME_SLOW_TESTS"
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Have one worker more than there are cores: the tests wait for a third of their time."""
+    """Have two workers more than there are cores: the tests wait for half of their time."""
     named = os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS")
-    return int(named) if named else len(os.sched_getaffinity(0)) + 1
+    return int(named) if named else len(os.sched_getaffinity(0)) + 2
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import time
@@ -19,8 +18,8 @@ from tests.support import ServiceProcess, write_plugin
 
 pytestmark = [pytest.mark.process, *([pytest.mark.soak] if LONG else [])]
 
-#: How many blocks there are: each way in each place several times, and some once more.
-CASES = int(os.environ.get("LVA_BLAME_CASES") or (1000 if LONG else 50))
+#: How many blocks there are: each way in each place once; in the soak tier several times, and some once more.
+CASES = [20, pytest.param(1000 if LONG else 50, marks=pytest.mark.soak)]
 
 #: Work that takes at least so long on whatever machine this is, however busy.
 WAYS = """
@@ -199,12 +198,13 @@ def test_a_plugin_whose_own_thread_keeps_the_interpreter_is_named(
 
 
 @pytest.mark.timeout(1800 if LONG else 100)
+@pytest.mark.parametrize("count", CASES)
 def test_the_right_plugin_is_named_in_every_case(
-    service: ServiceProcess, client: httpx.Client
+    service: ServiceProcess, client: httpx.Client, count: int
 ) -> None:
     """Each way in each place, in a drawn order, each time by the next plugin. Takes 0.25 s for each."""
     kinds, drawn = list(product(PLACES, HOWS)), random.Random(SEED)
-    often, once_more = divmod(CASES, len(kinds))
+    often, once_more = divmod(count, len(kinds))
     cases = kinds * often + drawn.sample(kinds, once_more)
     drawn.shuffle(cases)
     wrong, begun = [], len(service.records)

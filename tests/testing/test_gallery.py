@@ -10,6 +10,21 @@ from lva.testing import contract
 from lva.testing.report import Report, full_name
 from tests.testing.gallery import RIGHT, WRONG, Plugin
 
+#: Right plugins whose contract takes about a second or more: they have many steps to be stopped at.
+LONG = {
+    "asks_for_patience",
+    "asyncio_close_does_not_await_its_task",
+    "asyncio_retrieves_its_errors",
+    "asyncio_uses_threads",
+    "connects_for_each_batch",
+    "has_nurseries_and_deadlines_of_its_own",
+    "keeps_points_on_disk",
+    "publishes_points_of_its_own",
+    "sends_four_batches_at_once",
+    "sends_one_by_one",
+    "start_returns_and_children_work",
+}
+
 
 def check(plugin: Plugin) -> Report:
     """Check a plugin as its author would."""
@@ -22,6 +37,7 @@ def test_the_gallery_is_large():
     assert len(WRONG) >= 40
     assert len(RIGHT) >= 20
     assert len({plugin.name for plugin in WRONG + RIGHT}) == len(WRONG + RIGHT)
+    assert {plugin.name for plugin in RIGHT} >= LONG
 
 
 @pytest.mark.slow("the whole contract is checked")
@@ -45,7 +61,14 @@ def test_a_wrong_plugin_is_caught(plugin: Plugin):
 
 
 @pytest.mark.slow("the whole contract is checked")
-@pytest.mark.parametrize("plugin", RIGHT, ids=lambda plugin: plugin.name)
+@pytest.mark.parametrize(
+    "plugin",
+    [
+        pytest.param(plugin, marks=[pytest.mark.soak] if plugin.name in LONG else [])
+        for plugin in RIGHT
+    ],
+    ids=lambda plugin: plugin.name,
+)
 def test_a_right_plugin_passes(plugin: Plugin):
     report = check(plugin)
     assert report.ok, str(report)

@@ -136,6 +136,8 @@ ROUTES = [
     for n, point in enumerate(numbered_points())
 ]
 SECRET = "hunter2-hunter2"
+#: The first starts RabbitMQ, the other sends each point by itself.
+LONG = {"rabbitmq", "request_monitoring_plugin_example"}
 CASES = {
     "background_plugin_example": Case(event=False),
     "batching_example": Case(lambda world: {"url": world.url}, responding(WorldResponse())),
@@ -237,9 +239,9 @@ def test_no_case_is_of_a_plugin_that_does_not_ship():
 
 
 def cases(names: Iterable[str]) -> list[Any]:
-    """Return the parameters of a test of these plugins; what starts RabbitMQ is in the soak tier."""
+    """Return the parameters of a test of these plugins; what takes long is in the soak tier."""
     soak = pytest.mark.soak
-    return [pytest.param(name, marks=[soak] if name == "rabbitmq" else []) for name in names]
+    return [pytest.param(name, marks=[soak] if name in LONG else []) for name in names]
 
 
 @pytest.mark.slow("the whole contract is checked")
