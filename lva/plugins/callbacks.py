@@ -184,8 +184,8 @@ class Callbacks(BaseEventPlugin, BaseBackgroundPlugin):
             max(targets, key=lambda target: target.bytes).drop_oldest(OVERFLOW)
 
     def _forget_done(self) -> None:
-        """Forget targets of streams or callbacks that are no more, once they have nothing to send."""
-        self._leaving = {target for target in self._leaving if not target.idle}
+        """Forget targets of streams or callbacks that are no more, once they have nothing to send or tell."""
+        self._leaving = {each for each in self._leaving if not each.idle or each.untold}
         gone = [key for key in self._targets if key[1] >= len(CALLBACKS.of(key[0]))]
         for key in gone:
             target = self._targets.pop(key)

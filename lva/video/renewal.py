@@ -8,6 +8,7 @@ from typing import Final
 import trio
 
 from lva.contract import AnalyticsInfo
+from lva.video.codes import ENDED
 from lva.video.stream import Stream
 
 #: Seconds between two looks at the plugins; a plugin that is gone for one look alone is being reloaded.
@@ -45,8 +46,11 @@ def _by_name(analytics: Sequence[AnalyticsInfo]) -> Mapping[str, AnalyticsInfo]:
 def _renew(
     stream: Stream, changed: Iterable[str], come: Iterable[str], gone: Iterable[str]
 ) -> None:
-    names = [use.name for use in stream.definition.analytics]
-    for name in names:
+    if (
+        stream.state in ENDED
+    ):  # why it has ended is not for its plugins to say; it begins with all of them
+        return
+    for name in stream.definition.analytics_names:
         if name in gone:
             stream.put_aside(name, NOT_RUNNING)
             stream.renew(f"analytics plugin {name} was stopped")

@@ -214,6 +214,18 @@ async def test_old_events_too_many_bytes_and_hosts_that_are_not_allowed(tmp_path
                 assert (await listing(host))[0]["dropped"].keys() == {"overflow", "max_age"}
 
 
+async def test_what_a_removed_callback_dropped_is_told(tmp_path, caplog):
+    async with running_callbacks(tmp_path, hosts=["127.*"]) as host:
+        with callbacks_of("7a", callback("http://localhost:1/")):
+            publish(host, *(seen(n) for n in range(3)))
+            await until(lambda: host.plugin("callbacks")._targets)
+        publish(host, seen(1, "8b"))
+        await until(lambda: not host.plugin("callbacks")._targets)
+        publish(host, seen(2, "8b"))
+        await host.receipt_of("callbacks")
+    assert "events for callbacks were dropped: 3 (host)" in caplog.text
+
+
 async def test_a_callback_that_is_changed_or_removed_sends_what_it_has(tmp_path):
     """Kind: nothing of a stream that is no more is left, once it has been sent."""
     with receiving() as old, receiving() as new:
