@@ -12,17 +12,15 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Final
 
-#: The system rounds the interval of a timer by less, in seconds.
-_SAME_TIMER: Final = 0.001
+from lva.host.watch.thread_timer import Timer, new_timer
 
 
 class Alarm:
     """Looks at the main thread when it has not put the alarm off for some time, then again and again.
 
-    Its signal is SIGPROF, which is there for profilers, by a timer that counts the processor time of the
-    process. System calls go on after it. A program that handles SIGPROF itself keeps it, and has no alarm; so
+    Its signal is SIGPROF, which is there for profilers, by a timer that counts the processor time of that
+    thread. System calls go on after it. A program that handles SIGPROF itself keeps it, and has no alarm; so
     does one that begins to later, such as a profiler that a plugin starts.
 
     Args:
@@ -37,6 +35,7 @@ class Alarm:
         self._then = then
         self._look = look
         self._installed = False
+        self._timer: Timer
 
     def install(self) -> None:
         """Handle the signal, if this is the main thread and nobody else does."""
@@ -45,6 +44,7 @@ class Alarm:
         ) in {signal.SIG_DFL, signal.SIG_IGN}:
             signal.signal(signal.SIGPROF, self._handle)
             signal.siginterrupt(signal.SIGPROF, False)
+            self._timer = new_timer()
             self._installed = True
             # Python sets the default back when it ends, and a late signal would then be its end.
             atexit.register(self.remove)
@@ -52,14 +52,14 @@ class Alarm:
     def put_off(self) -> None:
         """Let the time until it goes off begin anew. Any thread."""
         if self._still_ours():
-            signal.setitimer(signal.ITIMER_PROF, self._first, self._then)
+            self._timer.set(self._first, self._then)
 
     def remove(self) -> None:
         """Let it never go off again. In the main thread."""
         if self._still_ours():
             self._installed = False
             atexit.unregister(self.remove)
-            signal.setitimer(signal.ITIMER_PROF, 0)
+            self._timer.close()
             # A signal that is under way must not meet the default, which is to end the process.
             signal.signal(signal.SIGPROF, signal.SIG_IGN)
 
@@ -67,12 +67,9 @@ class Alarm:
         """Return whether the signal is handled here; if it is no longer, let go of it for good."""
         if self._installed and signal.getsignal(signal.SIGPROF) != self._handle:
             self._installed = False
-            # The default would end the process. A timer that somebody else has set since is theirs.
-            interval = signal.getitimer(signal.ITIMER_PROF)[1]
-            if abs(interval - self._then) < _SAME_TIMER:
-                signal.setitimer(signal.ITIMER_PROF, 0)
+            self._timer.close()  # the default would end the process
         return self._installed
 
     def _handle(self, _number: int, frame: FrameType | None) -> None:
         if not self._look(frame) and self._still_ours():
-            signal.setitimer(signal.ITIMER_PROF, 0)
+            self._timer.set(0, 0)

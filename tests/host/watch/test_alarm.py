@@ -78,6 +78,19 @@ def test_it_goes_off_again_and_again_until_nobody_wants_to_look(alarm, seen):
     assert len(seen) == 1
 
 
+@pytest.mark.slow("the interpreter is kept in real time")
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have the process's timer alone")
+def test_it_does_not_wake_a_thread_that_sleeps_while_others_compute(alarm, seen):
+    """The kind is a sleep that looks like a wait: who is woken waits for a processor in the midst of it."""
+    alarm.put_off()
+    before = time.thread_time()
+    thread = threading.Thread(target=compute, args=(0.15,))
+    thread.start()
+    thread.join()
+    assert time.thread_time() - before < 0.03
+    assert seen == []
+
+
 def test_whoever_can_run_puts_it_off(alarm, seen):
     for _ in range(10):
         alarm.put_off()
