@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from lva.host.watch.reports import UNSEEN
 from tests.process.moments import LONG, SEED
 from tests.support import ServiceProcess, write_plugin
 
@@ -148,6 +149,8 @@ CULPRITS = ("ada", "bob", "cleo", "dan")
 BYSTANDERS = ("ivy", "jack", "rival")
 PLACES = ("start", "child", "handler", "handleEvent")
 HOWS = ("sleep", "tight_loop", "big_json", "sync_socket", "regex")
+#: Of these the line may not be seen: where other processes leave the watching thread no turn in time.
+WAITING = {"sleep", "sync_socket"}
 
 
 # For each test its own: what a plugin did in one may be counted in the next.
@@ -207,7 +210,9 @@ def test_the_right_plugin_is_named_in_every_case(
     often, once_more = divmod(count, len(kinds))
     cases = kinds * often + drawn.sample(kinds, once_more)
     drawn.shuffle(cases)
-    wrong, begun = [], len(service.records)
+    wrong: list[object] = []
+    unseen: list[object] = []
+    begun = len(service.records)
     for number, (place, how) in enumerate(cases):
         name = CULPRITS[number % len(CULPRITS)]
         blocks = {key: loop["blocks"] for key, loop in loops(client).items()}
@@ -217,9 +222,12 @@ def test_the_right_plugin_is_named_in_every_case(
         while not blamed and time.monotonic() < deadline:
             blamed = {key: loop["last_block"]["where"] for key, loop in loops(client).items()
                       if loop["blocks"] != blocks[key]}  # fmt: skip
-        if list(blamed) != [name] or not blamed[name].endswith(f" in {how}"):
+        if blamed == {name: UNSEEN} and how in WAITING:
+            unseen.append((number, name, place, how))
+        elif list(blamed) != [name] or not blamed[name].endswith(f" in {how}"):
             wrong.append((number, name, place, how, blamed))
     assert not wrong, f"{len(cases) - len(wrong)} of {len(cases)}; LVA_STORM_SEED={SEED}: {wrong}"
+    assert len(unseen) <= len(cases) // 20, f"LVA_STORM_SEED={SEED}: {unseen}"
     blaming = blocks_since(service, begun)
     named = {record.get("plugin") for record in blaming}
     assert named - {None} == set(CULPRITS)

@@ -12,6 +12,7 @@ import time
 import pytest
 
 from lva.host.watch.alarm import Alarm
+from lva.host.watch.thread_timer import ProcessTimer
 
 
 class Seen(list[str]):
@@ -89,6 +90,23 @@ def test_it_does_not_wake_a_thread_that_sleeps_while_others_compute(alarm, seen)
     thread.join()
     assert time.thread_time() - before < 0.03
     assert seen == []
+
+
+@pytest.mark.slow("the interpreter is kept in real time")
+def test_where_a_thread_has_no_timer_the_one_of_the_process_sees_it_and_leaves_another_s_alone(
+    monkeypatch, alarm, seen
+):
+    """The kind is another system than Linux."""
+    alarm.remove()
+    monkeypatch.setattr("lva.host.watch.alarm.new_timer", ProcessTimer)
+    alarm.install()
+    alarm.put_off()
+    keep_the_lock()
+    assert "keep_the_lock" in seen
+    signal.setitimer(signal.ITIMER_PROF, 50, 50)
+    alarm.remove()
+    assert signal.getitimer(signal.ITIMER_PROF)[1] == pytest.approx(50, abs=0.1)
+    signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def test_whoever_can_run_puts_it_off(alarm, seen):
