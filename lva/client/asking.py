@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from lva.client.target import EXIT_REFUSED, FailedError, Target
+from lva.client.target import EXIT_NO_SERVICE, EXIT_REFUSED, FailedError, Target
 from lva.client.words import clean
 
 if TYPE_CHECKING:
@@ -37,6 +39,45 @@ def ask(
     if response.status_code == httpx.codes.NO_CONTENT:
         return response.status_code, {}
     return response.status_code, answer_of(target, response)
+
+
+@contextmanager
+def streaming(
+    target: Target,
+    path: str,
+    query: Iterable[tuple[str, str]],
+    silence: float,
+    refused: Callable[[int, dict[str, Any]], FailedError] | None = None,
+) -> Iterator[Iterator[str]]:
+    """Ask for a stream, and give its lines as they come.
+
+    Args:
+        target: The service.
+        path: Without the query.
+        query: The query's parameters.
+        silence: After how many seconds without data the service has gone.
+        refused: Makes an error of the status and the problem document of a refusal; `refusal` if left out.
+
+    Raises:
+        FailedError: Nothing responds, the service refuses, or it went away.
+    """
+    import httpx
+
+    with target.client(silence) as client:
+        request = client.build_request("GET", path, params=httpx.QueryParams([*query]))
+        try:
+            response = client.send(request, stream=True)
+        except httpx.TransportError as error:
+            raise target.not_there(error) from error
+        try:
+            if response.status_code != 200:
+                response.read()
+                raise (refused or refusal)(response.status_code, answer_of(target, response))
+            yield response.iter_lines()
+        except httpx.TransportError as error:
+            raise FailedError("the service has gone", EXIT_NO_SERVICE) from error
+        finally:
+            response.close()
 
 
 def answer_of(target: Target, response: httpx.Response) -> dict[str, Any]:

@@ -6,11 +6,12 @@ import json
 import time
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from lva.client.asking import answer_of, ask, refusal
-from lva.client.target import EXIT_NO_SERVICE, FailedError, Target
+from lva.client.asking import ask, refusal, streaming
+from lva.client.target import FailedError, Target
 from lva.client.words import age, clean, count, pairs
 
 if TYPE_CHECKING:
@@ -140,31 +141,16 @@ def happenings(target: Target, plugin: str, stream: str | None) -> Iterator[dict
 def _messages(
     target: Target, plugin: str, stream: str | None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    import httpx
-
-    query = {} if stream is None else {"stream": stream}
-    with target.client(_SILENCE) as client:
-        request = client.build_request("GET", f"/{quote(plugin, safe='')}/live", params=query)
-        try:
-            response = client.send(request, stream=True)
-        except httpx.TransportError as error:
-            raise target.not_there(error) from error
-        try:
-            if response.status_code != 200:
-                response.read()
-                found = answer_of(target, response)
-                raise _refused(target, plugin, response.status_code, found)
-            name = ""
-            for line in response.iter_lines():
-                key, _, value = line.partition(": ")
-                if key == "event":
-                    name = value
-                elif key == "data":
-                    yield name, json.loads(value)
-        except httpx.TransportError as error:
-            raise FailedError("the service has gone", EXIT_NO_SERVICE) from error
-        finally:
-            response.close()
+    query = [] if stream is None else [("stream", stream)]
+    refused = partial(_refused, target, plugin)
+    with streaming(target, f"/{quote(plugin, safe='')}/live", query, _SILENCE, refused) as lines:
+        name = ""
+        for line in lines:
+            key, _, value = line.partition(": ")
+            if key == "event":
+                name = value
+            elif key == "data":
+                yield name, json.loads(value)
 
 
 def line_of(item: dict[str, Any]) -> Text:

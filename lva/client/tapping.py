@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from lva.client.asking import answer_of, refusal
-from lva.client.target import EXIT_NO_SERVICE, FailedError, Target
+from lva.client.asking import streaming
+from lva.client.target import Target
 from lva.client.words import clean, pairs
 from lva.errors import counted
 
@@ -39,25 +39,9 @@ def tapped_lines(
     Raises:
         FailedError: Nothing responds, the service refuses, or it went away.
     """
-    import httpx
-
-    client = target.client(_SILENCE)
-    with client:
-        request = client.build_request("GET", "/tap", params=httpx.QueryParams([*query]))
-        try:
-            response = client.send(request, stream=True)
-        except httpx.TransportError as error:
-            raise target.not_there(error) from error
-        try:
-            if response.status_code != 200:
-                response.read()
-                raise refusal(response.status_code, answer_of(target, response))
-            opened()
-            yield from response.iter_lines()
-        except httpx.TransportError as error:
-            raise FailedError("the service has gone", EXIT_NO_SERVICE) from error
-        finally:
-            response.close()
+    with streaming(target, "/tap", query, _SILENCE) as lines:
+        opened()
+        yield from lines
 
 
 def parsed(line: str) -> dict[str, Any]:
