@@ -7,13 +7,15 @@ import os
 import random
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import textwrap
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -236,6 +238,39 @@ async def until(condition: Callable[[], object], within: float = 30.0) -> None:
     with trio.fail_after(within):
         while not condition():
             await trio.sleep(0.01)
+
+
+# Servers in threads
+
+
+class HttpHandler(BaseHTTPRequestHandler):
+    """Keeps connections open, and is quiet."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def serving_http(
+    handler: type[HttpHandler], port: int = 0, certificate: Path | None = None
+) -> Iterator[ThreadingHTTPServer]:
+    """Serve on the loopback interface, in threads; with TLS if there is a certificate."""
+    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+    server.daemon_threads = True
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 # The host in this very process

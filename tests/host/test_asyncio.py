@@ -18,7 +18,6 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +37,14 @@ from lva.host.runtimes import own_tasks
 from lva.host.runtimes.places import frames_of_thread
 from tests.log_lines import names_plugin
 from tests.support import (
+    HttpHandler,
     Number,
     examples,
     host_settings,
     journal,
     numbered,
     running_host,
+    serving_http,
     write_plugin,
 )
 from tests.telling import (
@@ -277,9 +278,7 @@ def collecting() -> Iterator[Collector]:
     """Serve a collector on the loopback interface."""
     collector = Collector()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(HttpHandler):
         def setup(self) -> None:
             super().setup()
             with collector.news:
@@ -301,19 +300,9 @@ def collecting() -> Iterator[Collector]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    collector.address = f"127.0.0.1:{server.server_address[1]}"
-    try:
+    with serving_http(Handler) as server:
+        collector.address = f"127.0.0.1:{server.server_address[1]}"
         yield collector
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @pytest.fixture

@@ -9,25 +9,22 @@ import gzip
 import json
 import os
 import shutil
-import signal
 import socket
-import ssl
-import subprocess
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 import pytest
 
+from tests.plugins.programs import Program
+from tests.support import HttpHandler, serving_http
 
-class _Server:
+
+class _Server(Program):
     """A program on a free port of the loopback interface, with its data in a directory of its own.
 
     Use as a context manager; it is killed at the end. Where the program is missing the test is skipped,
@@ -55,56 +52,21 @@ class _Server:
             self.address = f"127.0.0.1:{listener.getsockname()[1]}"
         self.url: str = f"http://{self.address}"
         self.client = httpx.Client(base_url=self.url, trust_env=False, verify=False, timeout=20)
-        self._log = directory / f"{self.program}.log"
-        self._command = [str(path), *self._arguments(directory)]
-        self._start = start
-        self.process: subprocess.Popen[bytes] | None = None
+        command = [str(path), *self._arguments(directory)]
+        super().__init__(command, directory / f"{self.program}.log", start)
 
     def _arguments(self, directory: Path) -> list[str]:
         raise NotImplementedError
 
-    def __enter__(self) -> Self:
-        if self._start:
-            self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         self.client.close()
-        if self.process is not None and self.process.poll() is None:
-            self.kill()
-
-    def start(self) -> None:
-        """Start the server and wait until it answers."""
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
-        deadline = time.monotonic() + 20
-        while not self._answers():
-            assert self.process.poll() is None, self._log.read_text()
-            assert time.monotonic() < deadline, self._log.read_text()
-            time.sleep(0.01)
+        super().__exit__(*error)
 
     def _answers(self) -> bool:
         try:
             return self.client.get(self.sign_of_life, timeout=2).is_success
         except httpx.TransportError:
             return False
-
-    def kill(self) -> None:
-        """End the server at once; one that is stalled answers nothing any more."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait(10)
-
-    def pause(self) -> None:
-        """Stall the server: its connections stay open, and nothing answers."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-        os.waitpid(self.process.pid, os.WUNTRACED)  # until it has stopped
-
-    def resume(self) -> None:
-        """Let a stalled server go on."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGCONT)
 
 
 class VictoriaMetrics(_Server):
@@ -300,7 +262,7 @@ def standing_in(port: int = 0, certificate: Path | None = None) -> Iterator[Stan
     """
     it = StandIn()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(HttpHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
@@ -326,23 +288,9 @@ def standing_in(port: int = 0, certificate: Path | None = None) -> Iterator[Stan
             with suppress(OSError):  # the plugin may have gone away
                 self.wfile.write(body)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    server.daemon_threads = True
-    if certificate is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a failed handshake
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    place = "http://127.0.0.1" if certificate is None else "https://localhost"
-    it.url = f"{place}:{server.server_address[1]}"
-    try:
+    with serving_http(Handler, port, certificate) as server:
+        if certificate is not None:
+            server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a failed handshake
+        place = "http://127.0.0.1" if certificate is None else "https://localhost"
+        it.url = f"{place}:{server.server_address[1]}"
         yield it
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -15,7 +13,7 @@ import trio
 from lva import MonitoringPoint
 from lva.host.life.states import State
 from lva.host.routing import Gate
-from tests.support import running_host
+from tests.support import HttpHandler, running_host, serving_http
 
 TEAPOT = "background_plugin_example"
 MONITORING = "request_monitoring_plugin_example"
@@ -83,9 +81,7 @@ def collecting() -> Iterator[Collector]:
     """Serve a collector on the loopback interface."""
     collector = Collector()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(HttpHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             collector.requests.append(("POST", self.path, json.loads(body) if body else None))
@@ -94,19 +90,9 @@ def collecting() -> Iterator[Collector]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    collector.url = f"http://127.0.0.1:{server.server_address[1]}/1/buckets"
-    try:
+    with serving_http(Handler) as server:
+        collector.url = f"http://127.0.0.1:{server.server_address[1]}/1/buckets"
         yield collector
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @pytest.fixture

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -30,7 +28,7 @@ from tests.process.scene import (
     kill,
     name_of,
 )
-from tests.support import ServiceProcess, write_plugin
+from tests.support import HttpHandler, ServiceProcess, serving_http, write_plugin
 
 pytestmark = pytest.mark.process
 
@@ -368,25 +366,14 @@ GROUPS = {
 def url() -> Iterator[str]:
     """Return the address of a server that keeps connections open."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(HttpHandler):
         def do_GET(self) -> None:
             self.send_response(200)
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving_http(Handler) as server:
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
 
 
 @pytest.mark.parametrize("group", GROUPS)

@@ -1,25 +1,15 @@
-import os
 import time
 
 import av.error
 import psutil
 import pytest
 
-from lva.video.board import new_board
 from lva.video.decoder import Decoder, Playback, PresentationTimes
 from lva.video.failures import ConnectionLostError, failure_of, words_of
 from lva.video.source import parse_source
 from tests.video.faulty_source import faulty_source, response, video
 
 pytestmark = pytest.mark.slow("waits for servers that are silent")
-
-
-@pytest.fixture
-def board():
-    board, descriptor = new_board()
-    os.close(descriptor)
-    yield board
-    board.close()
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from lva.video.board import new_board
 from lva.video.decoder import Decoder
 from lva.video.failures import ConnectionLostError
 from lva.video.source import parse_source
@@ -17,14 +16,6 @@ from tests.video.faulty_source import faulty_source, jpeg, response, video
 
 SEGMENT = video(24, 60, "mpeg2video", "mpegts")
 PASSWD = "file:///etc/passwd"
-
-
-@pytest.fixture
-def board():
-    board, descriptor = new_board()
-    os.close(descriptor)
-    yield board
-    board.close()
 
 
 @pytest.fixture(scope="module")
