@@ -101,7 +101,11 @@ def certificates_are_read_once() -> Iterator[None]:
     def create(*purpose: ssl.Purpose, **options: Any) -> ssl.SSLContext:
         if purpose or not options.keys() <= {"cafile", "capath"}:
             return read(*purpose, **options)
-        return kept(tuple(os.environ.get(name) for name in files), **options)
+        context = kept(tuple(os.environ.get(name) for name in files), **options)
+        assert context.check_hostname, (
+            "what is changed must not be a default context: others have it"
+        )
+        return context
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ssl, "create_default_context", create)

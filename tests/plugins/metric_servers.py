@@ -263,7 +263,6 @@ def standing_in(port: int = 0, certificate: Path | None = None) -> Iterator[Stan
     it = StandIn()
 
     class Handler(HttpHandler):
-        protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
         def setup(self) -> None:
