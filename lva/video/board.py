@@ -15,7 +15,8 @@ from typing import Final
 
 #: Frames that were not looked at because nobody wanted to: the rate, no key frame, damaged.
 SKIPPED: Final = ("rate", "not_key", "corrupt")
-#: Frames that were wanted, and not looked at: analytics had no time, the frame was too old, the stream ended.
+#: Frames that were wanted, and not looked at: analytics had no time, the frame was too old (none ever is: the
+#: newest takes its place), the stream ended.
 DROPPED: Final = ("busy", "stale", "stop")
 #: Steps of the analytics' thread, in the order of the numbers in the slot `step`.
 STEPS: Final = ("waiting", "loading", "open", "handleFrame", "close")

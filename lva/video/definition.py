@@ -48,7 +48,7 @@ class Rate(Strict):
     unit: Literal["fps", "frame", "key"] = Field(
         description="fps: value frames a second; frame: every value-th; key: key frames."
     )
-    value: float = Field(1, gt=0, le=1000)
+    value: float = Field(1, ge=1e-5, le=1000)
 
     @field_validator("value")
     @classmethod

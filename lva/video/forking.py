@@ -15,6 +15,7 @@ import gc
 import importlib
 import math
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -31,6 +32,8 @@ from lva.video.orphans import adopt_orphans, children, is_of_worker, mark_as_wor
 
 #: Seconds, after the end of the service, for the end of all that it has left.
 PATIENCE: Final = 1.0
+#: Most descriptors of this process, as far as it may have more than it was given: each worker needs two.
+DESCRIPTORS: Final = 65_536
 
 
 class Forks:
@@ -181,7 +184,10 @@ def main() -> None:
     gc.disable()
     gc.freeze()  # what is not looked at is not copied
     server = os.getpid()
+    given, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(given, min(most, DESCRIPTORS)), most))
     descriptors = Forks(socket.socket(fileno=orders), service).serve()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (given, most))
     gc.enable()
     os.setsid()
     mark_as_worker()

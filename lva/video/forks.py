@@ -5,6 +5,7 @@ A worker starts in a fifth of the processor time, and shares most of its memory 
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import signal
@@ -125,6 +126,9 @@ class ForkServer:
         except BaseException:
             reports.close()
             raise
+        if not ancillary:
+            reports.close()
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return ForkedChild(number, int.from_bytes(ancillary[0][2], "little"), reports)
 
     def _start(self) -> None:

@@ -24,6 +24,7 @@ DAY = {"begin": "08:00", "end": "18:00"}
         ({**LEAST, "colour": 1}, "colour"),
         ({**LEAST, "rate": {"unit": "frame", "value": 1.5}}, "rate.value"),
         ({**LEAST, "rate": {"unit": "fps", "value": 0}}, "rate.value"),
+        ({**LEAST, "rate": {"unit": "fps", "value": 1e-320}}, "rate.value"),
         ({**LEAST, "rate": {"unit": "key", "value": 3}}, "rate.value"),
         ({**LEAST, "rate": {"unit": "hz"}}, "rate.unit"),
         ({**LEAST, "roi": {"x": 0, "y": 0, "width": 0, "height": 5}}, "roi.width"),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -77,6 +79,45 @@ async def test_its_end_leaves_no_process():
     async with ForkServer() as forks, worker_at_work(forks) as worker:
         pids = worker.pid, psutil.Process(worker.pid).ppid()
     assert not any(map(psutil.pid_exists, pids))
+
+
+async def test_a_low_limit_of_descriptors_is_each_worker_s_own(forks):
+    """The kind is many workers: what they are forked from has two descriptors of each."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    low = len([*Path("/proc/self/fd").iterdir()]) + 20
+    resource.setrlimit(resource.RLIMIT_NOFILE, (low, limits[1]))
+    try:
+        forks.warm_up()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    async with AsyncExitStack() as stack:
+        for _ in range(low // 2):
+            worker = await stack.enter_async_context(open_worker(spec("test:"), forks))
+            stack.callback(worker.board.close)
+        server = psutil.Process(worker.pid).ppid()
+        assert len(psutil.Process(server).children()) == low // 2
+        assert resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)[0] == low
+
+
+async def test_no_room_for_a_descriptor_is_said():
+    """The kind is a service that has as many as it may: a worker is forked, and its descriptor is cut off."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    forks = ForkServer()
+    forks._child, forks._orders = "a process", trio.socket.from_stdlib_socket(ours)
+
+    async def serve():
+        await trio.lowlevel.wait_readable(theirs)
+        _, descriptors, _, _ = socket.recv_fds(theirs, 16, 4)
+        with socket.socket(fileno=descriptors.pop()) as reports:
+            reports.send(b"123")
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    with ours, theirs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            with pytest.raises(OSError, match="Too many open files"):
+                await forks.fork(0, 1, 2)
 
 
 async def test_they_end_at_a_time(forks):
