@@ -83,18 +83,17 @@ def given_up(text: str, terms: Mapping[str, str] = GIVEN_UP) -> list[str]:
     ]
 
 
-def texts(source: str) -> list[tuple[int, str]]:
+def texts(tree: ast.Module) -> list[tuple[int, str]]:
     """Return the string constants of Python code, docstrings too, with their lines."""
     return [
         (node.lineno, node.value)
-        for node in ast.walk(ast.parse(source))
+        for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     ]
 
 
-def for_users(path: Path) -> list[tuple[int, str]]:
+def for_users(tree: ast.Module, path: Path) -> list[tuple[int, str]]:
     """Return the texts of a Python file that users meet; docstrings if they are published."""
-    tree = ast.parse(path.read_text())
     docstrings = {
         id(node.body[0].value)
         for node in ast.walk(tree)
@@ -123,21 +122,20 @@ def script_texts(source: str) -> list[str]:
 def test_python_texts_use_the_glossary() -> None:
     """The kind: log lines, messages, settings and docstrings with a coined word for a usual term."""
     assert SOURCES
-    wrong = [
-        f"{path.relative_to(ROOT)}:{line}: {found}"
-        for path in SOURCES
-        for line, text in texts(path.read_text())
-        for found in given_up(text)
-    ]
-    wrong += [
-        f"{path.relative_to(ROOT)}:{line}: {found}"
-        for path in SOURCES
-        for line, text in for_users(path)
-        for found in given_up(text, GIVEN_UP_FOR_USERS)
-    ]
+    wrong = []
+    for path in SOURCES:
+        tree = ast.parse(path.read_text())
+        met = [(texts(tree), GIVEN_UP), (for_users(tree, path), GIVEN_UP_FOR_USERS)]
+        wrong += [
+            f"{path.relative_to(ROOT)}:{line}: {found}"
+            for where, terms in met
+            for line, text in where
+            for found in given_up(text, terms)
+        ]
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.slow("every page is read")
 def test_pages_use_the_glossary() -> None:
     """The kind: documentation, console, alerts and dashboard with a coined word for a usual term."""
     wrong = [
@@ -171,7 +169,11 @@ def test_terms_for_users_are_found_in_code(tmp_path: Path) -> None:
     """The check itself sees f-strings and scripts, and leaves docstrings and names to the code."""
     file = tmp_path / "some.py"
     file.write_text('"""Whoever answers."""\nanswer = f"{url} answers {status}"\n')
-    assert [line for line, text in for_users(file) if given_up(text, GIVEN_UP_FOR_USERS)] == [2]
+    assert [
+        line
+        for line, text in for_users(ast.parse(file.read_text()), file)
+        if given_up(text, GIVEN_UP_FOR_USERS)
+    ] == [2]
     script = "const answer = await ask(); say(`it answered ${answer.status}`);"
     assert script_texts(script) == ["it answered …"]
 

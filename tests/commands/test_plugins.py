@@ -37,6 +37,7 @@ def listed(*arguments: str) -> dict[str, dict[str, Any]]:
     return {item["name"]: item for item in json.loads(result.stdout)["plugins"]}
 
 
+@pytest.mark.slow("all that ships is imported")
 def test_everything_that_ships_is_listed_and_right() -> None:
     found = listed()
     assert {path.stem for path in SHIPPED_DIR.glob("*.py")} - {"__init__"} == set(found)
@@ -86,6 +87,7 @@ def test_what_is_not_enabled_is_not_run(plugins: Path, tmp_path: Path) -> None:
     assert (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow("all that ships is looked at")
 def test_a_helper_is_no_plugin(plugins: Path) -> None:
     write_plugin(plugins, "helper", "def f(): ...")
     assert "helper" not in listed()
@@ -123,6 +125,7 @@ def test_the_table(plugins: Path) -> None:
     assert history.split()[:4] == ["history", "yes", "event+background", "trio"]
 
 
+@pytest.mark.slow("all that ships is looked at")
 def test_installed_plugins_are_listed(
     plugins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -628,6 +628,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize("event_loop", ["asyncio", "uvloop"])
+@pytest.mark.slow("uvloop is imported")
 async def test_everything_of_a_file_runs_on_one_loop_in_a_thread_of_its_own(
     tmp_path, told, event_loop
 ):

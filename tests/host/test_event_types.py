@@ -150,6 +150,7 @@ def test_who_gets_several_event_types_is_new_once() -> None:
         assert publisher.connect([(name, delivery) for name in EVENT_TYPES]) == found
 
 
+@pytest.mark.slow("a spool on the disk, twice")
 async def test_events_in_a_spool_come_after_a_restart(tmp_path: Path) -> None:
     """Kind: what a receiver did not take before the stop, pictures too, is in the next run."""
     tables = {"sink": {"spool": "disk", "events": [*EVENT_TYPES]}}

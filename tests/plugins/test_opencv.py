@@ -125,6 +125,7 @@ def test_nothing_is_seen_where_nothing_is(cls, shape):
     assert seen(cls, [np.full(shape, 90, np.uint8)] * 3, 1) == []
 
 
+@pytest.mark.slow("real pictures are read")
 def test_codes_are_read_once_while_they_are_there():
     both = code("LVA gate 7", 200, picture=code("https://example.org/ä"))
     shown = [wall()] * 2 + [both] * 3 + [code("LVA gate 7", 200)] * 8 + [both] * 2
@@ -141,6 +142,7 @@ def test_codes_are_read_once_while_they_are_there():
     assert gate.image.startswith(b"\xff\xd8")
 
 
+@pytest.mark.slow("real pictures are read")
 def test_codes_outside_of_the_region_are_not_told():
     view = (None, Region(0, 0, 160, 240))
     both = code("right", 200, picture=code("left"))

@@ -475,6 +475,7 @@ async def test_a_batch_that_was_refused_does_not_count(tmp_path, receiver):
     assert points[0].as_int == 1
 
 
+@pytest.mark.slow("a hundred requests")
 async def test_totals_are_right_with_many_calls_at_once(tmp_path, receiver):
     table = {"concurrency": 8, "batch_size": 1}
     async with sink(tmp_path, receiver.url, signal="metrics", table=table) as host:

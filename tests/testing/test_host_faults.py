@@ -130,6 +130,7 @@ def test_points_out_of_order(monkeypatch: pytest.MonkeyPatch):
     says(contract.check_event_contract(EVENT), "G3", "passed on out of order")
 
 
+@pytest.mark.slow("the whole contract is checked")
 def test_points_that_are_never_given_up(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Delivery, "drop_rest", lambda self, reason: 0)
     says(contract.check_event_contract(EVENT), "G5", "in no final place at the end")

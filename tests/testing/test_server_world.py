@@ -116,6 +116,7 @@ class Watches(World):
         (Watches, "handleEvent() is made to hang", 0),
     ],
 )
+@pytest.mark.slow("the whole contract is checked")
 def test_a_report_says_who_failed_and_what_was_left_out(
     world: Callable[[], World] | None, named: str, skipped: int
 ):

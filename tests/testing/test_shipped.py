@@ -136,8 +136,8 @@ ROUTES = [
     for n, point in enumerate(numbered_points())
 ]
 SECRET = "hunter2-hunter2"
-#: The first starts RabbitMQ, the other sends each point by itself.
-LONG = {"rabbitmq", "request_monitoring_plugin_example"}
+#: Starts RabbitMQ; sends each point by itself; look for faces and people in every frame.
+LONG = {"rabbitmq", "request_monitoring_plugin_example", "faces", "people"}
 CASES = {
     "background_plugin_example": Case(event=False),
     "batching_example": Case(lambda world: {"url": world.url}, responding(WorldResponse())),
@@ -252,7 +252,7 @@ def test_it_lives_well(name: str, request: pytest.FixtureRequest):
 
 
 @pytest.mark.slow("real worker processes")
-@pytest.mark.parametrize("name", [name for name in SHIPPED if CASES[name].analytics])
+@pytest.mark.parametrize("name", cases(name for name in SHIPPED if CASES[name].analytics))
 def test_it_looks_at_frames(name: str):
     report = check_analytics(name)
     assert len(report.steps) == 9, str(report)

@@ -142,6 +142,7 @@ COMPLAINTS: Final = {
 
 
 @pytest.mark.parametrize("complaint", COMPLAINTS)
+@pytest.mark.slow("files of tests are parsed")
 def test_each_complaint_has_a_test_or_a_reason(complaint):
     for shown in COMPLAINTS[complaint]:
         if not shown.startswith(CANNOT):

@@ -136,6 +136,7 @@ async def test_its_routes_and_its_receipt_are_those_of_any_plugin(
         assert (await host.receipt_of("doorbell")).state == "stopped"
 
 
+@pytest.mark.slow("a thread is waited for")
 async def test_a_thread_that_it_leaves_behind_is_named(site: Path, tmp_path: Path) -> None:
     install(
         site,

@@ -116,6 +116,7 @@ def test_whoever_can_run_puts_it_off(alarm, seen):
     assert seen == []
 
 
+@pytest.mark.slow("computes for longer than the limit")
 def test_once_removed_it_never_goes_off(alarm, seen):
     alarm.put_off()
     alarm.remove()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 
+import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
@@ -55,6 +56,7 @@ async def test_a_task_of_a_plugin_and_one_of_the_service():
     assert clock._window["a"] >= 0.02
 
 
+@pytest.mark.slow("works for longer than the limit")
 async def test_a_step_that_is_in_a_handler_for_a_part_of_it():
     async def request():
         work(LIMIT)
@@ -81,6 +83,7 @@ async def test_a_handler_that_waits_is_still_the_plugin_s_afterwards():
     assert [stretch.plugin for stretch in blocks(clock)] == ["a"]
 
 
+@pytest.mark.slow("works for longer than the limit")
 async def test_long_stretches_are_kept_apart_and_known_from_just_before_they_began():
     async def plugin():
         enter_plugin("a")
