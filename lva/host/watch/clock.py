@@ -28,6 +28,10 @@ PERIOD: Final = 0.2
 #: How old what is known of the thread may be when a stretch begins, in seconds, and as a part of the limit.
 _OLDEST: Final = 0.02
 _OLDEST_PART: Final = 0.25
+#: Within what time, in seconds, a reading and what follows it are done, if nothing keeps the thread from
+#: running; and how often that is tried.
+_AT_ONCE: Final = 0.001
+_MOST_READINGS: Final = 5
 #: How many long stretches are kept until somebody takes them.
 _MOST_KEPT: Final = 1000
 
@@ -133,11 +137,26 @@ class StepClock(trio.abc.Instrument):
             if lasted >= self._limit:
                 stretch = Stretch(begun, now, task is None, _plugin_of(task), self.before, after)
                 self.ended.append(stretch)
-            self.before = after
-            self._next_reading = now + self._oldest
             self._moved()
+            self._next_reading = now + self._oldest
+            now = self._read_anew(after)
+        else:
+            now = perf_counter()
         self._due = self._next_reading if self._window is None else 0.0
-        return perf_counter()
+        return now
+
+    def _read_anew(self, known: Reading) -> float:
+        """Take note of what is known of the thread, once it was not kept from running since; return the time.
+
+        What it has waited between the reading and the next stretch would be taken off that.
+        """
+        for _ in range(_MOST_READINGS):
+            now = perf_counter()
+            if now - known.at < _AT_ONCE:
+                break
+            known = self._read()
+        self.before = known
+        return now
 
     # Shares
 

@@ -195,7 +195,7 @@ class LoopWatch:
     def _note_standstill(self, before: Reading, after: Reading) -> None:
         """Take note of it when all of the process has stood still: this thread has run late for no reason."""
         late = after.at - before.at - self._period
-        late -= after.queued - before.queued + after.waited_since(before)
+        late -= after.queued - before.queued + after.may_have_waited_since(before)
         if late >= _STANDSTILL:
             self._stood_still.append((before.at, after.at))
 
@@ -230,7 +230,9 @@ class LoopWatch:
         own = self._own(stretch)
         if self._open is not None and self._open[0] == stretch.begun:
             self._open[1].go_on(own)
-        elif own >= self._limit and (culprit := self._culprit(stretch)) is not None:
+        elif own >= self._limit and self._is_certain(stretch, own):
+            if (culprit := self._culprit(stretch)) is None:
+                return
             report = OpenBlock(self._reporter, culprit, "service", stretch.begun, own)
             report.go_on(own)
             self._open = (stretch.begun, report)
@@ -248,6 +250,8 @@ class LoopWatch:
             culprit = self._culprit(stretch)
             if culprit is None:
                 self._reporter.report_unknown(own, "no plugin's task, and not seen")
+            elif not self._is_certain(stretch, own):
+                self._reporter.report_unknown(own, "other threads may have had the interpreter")
             else:
                 self._reporter.report(culprit, stretch.begun, own)
         elif collected >= self._limit and (waited >= self._limit or not stretch.waits):
@@ -271,6 +275,18 @@ class LoopWatch:
         slept = max(0.0, own - (after.used - before.used))
         still = sum(max(0.0, min(ended, b) - max(begun, a)) for a, b in self._stood_still)
         return own - min(slept, still)
+
+    def _is_certain(self, stretch: Stretch, own: float) -> bool:
+        """Return whether a stretch waited for no thread that had the interpreter, but no processor.
+
+        While another thread had the interpreter, nobody could look.
+        """
+        before, after = stretch.before, stretch.after
+        doubt = after.may_have_waited_since(before) - after.waited_since(before)
+        seen = [seen.at for seen in self._sightings if seen.begun == stretch.begun]
+        if own - doubt >= self._limit:
+            return True
+        return len(seen) > 1 and seen[-1] - seen[0] >= self._period / 2
 
     def _culprit(self, stretch: Stretch) -> Culprit | None:
         """Return whose a stretch was, and what it was seen at for the longest; None if that is not known."""

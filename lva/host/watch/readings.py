@@ -52,18 +52,22 @@ class Reading(NamedTuple):
         return self.at - before.at - queued - self.waited_since(before)
 
     def waited_since(self, before: Reading) -> float:
+        """Return for how long, at most, it has waited since for the interpreter that others computed with."""
+        waited = self.may_have_waited_since(before)
+        # Where the kernel does not tell, it is no longer than what they computed.
+        return waited if self.others - before.others >= _OTHERS * waited else 0.0
+
+    def may_have_waited_since(self, before: Reading) -> float:
         """Return for how long, at most, it has waited for the interpreter since, in seconds.
 
         A thread that waits for the interpreter is woken again and again; one that sleeps, or waits for a
-        socket or a lock, is not.
+        socket or a lock, is not. Who had it may have waited for a processor all the time.
         """
         slept = self.at - before.at - (self.queued - before.queued) - (self.used - before.used)
-        others = self.others - before.others
         if self.turns is None or before.turns is None:
-            return max(0.0, min(slept, others))
+            return max(0.0, min(slept, self.others - before.others))
         most = (self.turns - before.turns) * sys.getswitchinterval() * _WAKE_UP
-        waited = max(0.0, min(slept, most))
-        return waited if others >= _OTHERS * waited else 0.0
+        return max(0.0, min(slept, most))
 
 
 class ThreadReader:

@@ -9,8 +9,9 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from lva.host.watch import clock as clock_module
 from lva.host.watch.clock import StepClock, Stretch, enter_plugin, install, leave_plugin, remove
-from lva.host.watch.readings import own_reader
+from lva.host.watch.readings import Reading, own_reader
 from lva.logs.loggers import current_plugin
 
 LIMIT = 0.05
@@ -97,6 +98,28 @@ async def test_long_stretches_are_kept_apart_and_known_from_just_before_they_beg
     assert block.ended - block.begun >= LIMIT
     assert block.before.at <= block.begun < block.ended <= block.after.at
     assert block.after.used - block.before.used >= LIMIT
+
+
+def test_what_the_thread_waits_for_while_it_is_read_is_taken_off_no_step(monkeypatch):
+    """The kind is a thread that loses its processor just after the reading: it would count twice."""
+    now, queued = [1.0], [0.0]
+
+    def read() -> Reading:
+        return Reading(now[0], 0.0, queued[0], 0, 0.0)
+
+    def kept_from_running() -> None:
+        now[0] += 0.5
+        queued[0] += 0.5
+
+    monkeypatch.setattr(clock_module, "perf_counter", lambda: now[0])
+    clock = StepClock(LIMIT, read, kept_from_running)
+    clock.split()
+    begun = now[0]
+    now[0] += 2 * LIMIT
+    clock.split()
+    (stretch,) = [stretch for stretch in clock.ended if stretch.begun == begun]
+    assert (stretch.before.at, stretch.before.queued) == (begun, 0.5)
+    assert stretch.after.own_since(stretch.before) == pytest.approx(2 * LIMIT)
 
 
 async def test_waiting_for_events_is_no_step():

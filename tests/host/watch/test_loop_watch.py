@@ -111,6 +111,21 @@ def test_a_wait_for_the_interpreter_is_no_block_of_who_waits(caplog):
     ]
 
 
+def test_a_wait_for_the_interpreter_of_a_thread_that_had_no_processor_is_no_block_either(caplog):
+    """The kind is a machine with more to do than it can: meanwhile no thread of the process computes."""
+    assert Watch().ended(0.3, "a", used=0.001, turns=250, others=0.001) == {}
+    assert caplog.messages == [
+        "the event loop was blocked for 0.30 s; it is not known by what:"
+        " other threads may have had the interpreter"
+    ]
+    watch = Watch()
+    watch.saw(0.06, A)
+    assert watch.ended(0.3, "a", used=0.001, turns=250, others=0.001) == {}
+    watch.saw(0.06, A)
+    watch.saw(0.2, A)  # who looked twice had the interpreter
+    assert watch.ended(0.3, "a", used=0.001, turns=250, others=0.001) == {"a": 1}
+
+
 def test_where_the_kernel_does_not_tell_what_others_computed_may_be_that_wait():
     assert Watch().ended(0.3, "a", used=0.02, turns=None, others=0.28) == {}
     assert Watch().ended(0.3, "a", used=0.02, turns=None, others=0.05) == {"a": 1}
@@ -165,6 +180,7 @@ def test_the_thread_notices_that_the_process_stood_still():
     late = Reading(3.0, 0.0, 0.0, 1, 0.0)
     watch._note_standstill(before, late._replace(queued=1.95))
     watch._note_standstill(before, late._replace(turns=1900, others=1.9))
+    watch._note_standstill(before, late._replace(turns=1900))
     assert not watch._stood_still, "it waited for a processor, or for the interpreter"
     watch._note_standstill(before, late)
     assert list(watch._stood_still) == [(1.0, 3.0)]
