@@ -115,8 +115,10 @@ def test_a_wait_for_the_interpreter_of_a_thread_that_had_no_processor_is_no_bloc
     """The kind is a machine with more to do than it can: meanwhile no thread of the process computes."""
     assert Watch().ended(0.3, "a", used=0.001, turns=250, others=0.001) == {}
     assert caplog.messages == [
-        "the event loop was blocked for 0.30 s; it is not known by what:"
-        " other threads may have had the interpreter"
+        (
+            "the event loop was blocked for 0.30 s; it is not known by what:"
+            " other threads may have had the interpreter"
+        )
     ]
     watch = Watch()
     watch.saw(0.06, A)
