@@ -1,4 +1,8 @@
 import os
+import resource
+from pathlib import Path
+
+import pytest
 
 from lva.video.board import AGES, Board, FrameLedger, new_board
 
@@ -20,6 +24,25 @@ def test_what_one_side_writes_the_other_reads():
     ours.close()
     theirs.close()
     os.close(descriptor)
+
+
+def test_a_shortage_of_descriptors_leaves_none():
+    """The kind is a limit that is reached between the two descriptors that a board needs."""
+    before = {*Path("/proc/self/fd").iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for more in (0, 1):
+        fillers = [os.open("/dev/null", os.O_RDONLY)]
+        while fillers[-1] <= max(int(each.name) for each in before):
+            fillers.append(os.open("/dev/null", os.O_RDONLY))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(fillers) + 1 + more, limits[1]))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                new_board()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            for descriptor in fillers:
+                os.close(descriptor)
+        assert {*Path("/proc/self/fd").iterdir()} == before
 
 
 def test_frames_are_conserved_over_workers_that_die():

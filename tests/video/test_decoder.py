@@ -1,11 +1,14 @@
 import time
 
+import av
 import av.error
 import psutil
 import pytest
 
 from lva.video.decoder import Decoder, Playback, PresentationTimes
 from lva.video.failures import ConnectionLostError, failure_of, words_of
+from lva.video.frame import Frame
+from lva.video.geometry import Region
 from lva.video.source import parse_source
 from tests.video.faulty_source import faulty_source, response, video
 
@@ -66,6 +69,16 @@ def test_a_picture_that_is_kept_stays_as_it_was(tmp_path, board):
     ]
     shown = [float(picture.to_ndarray(format="gray").mean()) for picture in pictures]
     assert shown == pytest.approx([number * 10 for number in range(24)], abs=8)
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "nv12"])
+def test_no_region_is_cut_out_of_planes_of_several_sizes(pixel_format):
+    """The kind is an array that would be cut through its colours, without a word."""
+    frame = Frame(av.VideoFrame(64, 48, "yuv420p"), 1, 0.0, True, Region(8, 8, 16, 24))
+    assert frame.image().shape == (24, 16, 3)
+    with pytest.raises(ValueError, match="whole=True"):
+        frame.image(pixel_format)
+    assert frame.image(pixel_format, whole=True).shape == (72, 64)
 
 
 @pytest.mark.soak
