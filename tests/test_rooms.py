@@ -40,6 +40,8 @@ IN_WORKER = (
     "output",
     "census",
     "growth",
+    "descendants",
+    "orphans",
     "selection",
     "newest",
     "niceness",

@@ -76,7 +76,13 @@ STREAM: Final = _object(
     frame_age_ms=_object(p50=_or_null(_NUMBER), p95=_or_null(_NUMBER), max=_or_null(_NUMBER)),
     fps=_described(_NUMBER, "Frames a second in the last five seconds."),
     picture_age=_or_null(_described(_NUMBER, "Seconds since the newest frame was decoded.")),
-    worker=_or_null(_object(pid=_COUNT, memory=_or_null(_COUNT))),
+    worker=_or_null(
+        _object(
+            pid=_COUNT,
+            memory=_described(_or_null(_COUNT), "In bytes, with that of what its plugins started."),
+            processes=_described(_COUNT, "That its plugins started."),
+        )
+    ),
     analytics=_list(_object(name=_TEXT, set_aside=_or_null(_TEXT))),
     events=_COUNT,
 )

@@ -52,6 +52,9 @@ _PLACES: Final = (
     "step_memory",  # resident bytes when the step began, without what is the frame's
     "memory_begun",  # resident bytes before plugins were loaded
     *(f"grown_{number}" for number in range(MOST_ANALYTICS)),  # bytes added in a plugin's calls
+    "processes",  # that analytics plugins started, and run
+    "ended_processes",  # of those, and nobody has waited for them
+    "processes_bytes",
 )
 _SLOT: Final = {name: number for number, name in enumerate((*_COUNTERS, *_PLACES))}
 _FIRST_AGE: Final = _SLOT["age_0"]

@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from lva.video.orphans import children
+
 #: The worker's own threads.
 OWN: Final = frozenset({"control", "heartbeat", "reader", "previews"})
 #: Frames between two looks at the memory, and seconds that threads and children have to end.
@@ -79,8 +81,4 @@ def _files() -> list[str]:
 
 
 def _children() -> set[int]:
-    found: set[int] = set()
-    for task in Path("/proc/self/task").iterdir():
-        with suppress(OSError):
-            found |= {int(pid) for pid in (task / "children").read_text(encoding="ascii").split()}
-    return found
+    return {*children(os.getpid())}

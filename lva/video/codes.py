@@ -66,6 +66,7 @@ CODES: Final[Mapping[str, str]] = MappingProxyType(
         "worker_crashed": "the worker process died",
         "worker_silent": "the worker process did not respond",
         "memory_limit": "the worker process needs more memory than it may",
+        "process_limit": "analytics plugins started more processes than they may",
     }
 )
 

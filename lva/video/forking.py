@@ -1,11 +1,11 @@
-"""The process that workers are forked from. Run as ``python -m lva.video.forking``.
+"""The process that workers are forked from; `lva.video.remains` starts it.
 
 It imports once what each worker needs, and runs nothing of a plugin's and no decoder: it has one thread. A
 worker that it forks is as one that was just started: a session of its own, the descriptors that it was given
 and no others, and the signal of its parent's death.
 
-What analytics plugins start becomes this process's child when its own parent ends, and is ended with the
-worker; what cannot be known to be a worker's ends with the service, which this process outlives for that.
+What analytics plugins start is in the tree of their worker, which adopts orphans. When the worker ends it
+becomes this process's child, and is ended: all children are workers, or such remains.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import pydantic
 
 from lva.video import worker
 from lva.video.end_timer import EndTimer
-from lva.video.orphans import adopt_orphans, children, is_of_worker, mark_as_worker
+from lva.video.orphans import adopt_orphans, children
 
 #: Seconds, after the end of the service, for the end of all that it has left.
 PATIENCE: Final = 1.0
@@ -45,17 +45,15 @@ class Forks:
 
     Args:
         orders: The socket they come from.
-        service: A pidfd of the service's.
+        masters: A pidfd of the service's, and others of processes without which this one ends.
     """
 
-    def __init__(self, orders: socket.socket, service: int) -> None:
+    def __init__(self, orders: socket.socket, *masters: int) -> None:
         self._orders = orders
-        self._service = service
+        self._masters = masters
         self._selector = selectors.DefaultSelector()
-        for each in (orders, service):
+        for each in (orders.fileno(), *masters):
             self._selector.register(each, selectors.EVENT_READ)
-        self._ending = False
-        self._killed: set[int] = set()  # of the processes that were adopted
         self._end_timer: EndTimer | None = None
 
     def serve(self) -> list[int]:
@@ -64,7 +62,7 @@ class Forks:
             for key, _ in self._selector.select():
                 if key.data is not None:
                     self._reap(key.fd, *key.data)
-                elif key.fd == self._service:
+                elif key.fd in self._masters:
                     self._end()
                 elif (descriptors := self._order()) is not None:
                     return descriptors
@@ -121,36 +119,24 @@ class Forks:
         if reports is not None:
             _report(reports, code)
             reports.close()
-        if reports is not None or pid in self._killed:
-            self._killed.discard(pid)
-            self._end_orphans(pid)
+        self._end_remains()
 
-    def _end_orphans(self, pid_of_worker: int) -> None:
-        """End the children that a worker has left; all children, once the service has gone.
-
-        Others, which may be a living worker's, are only adopted, and reaped once they end.
-        """
-        known = [key.data for key in self._selector.get_map().values() if key.data is not None]
-        workers = {pid for pid, reports in known if reports is not None}
-        adopted = {pid for pid, reports in known if reports is None}
-        for pid in children():
-            if pid in workers:
-                continue
-            if pid not in adopted:
+    def _end_remains(self) -> None:
+        """End the children that a worker has left, or one of those; theirs are found as they are reaped."""
+        known = {key.data[0] for key in self._selector.get_map().values() if key.data is not None}
+        for pid in children(os.getpid()):
+            if pid not in known:
                 self._selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, None))
-            if self._ending or is_of_worker(pid, pid_of_worker):
                 os.kill(pid, signal.SIGKILL)
-                self._killed.add(pid)
 
     def _end(self) -> NoReturn:
         """End all processes and this one."""
         until = time.monotonic() + PATIENCE
-        self._ending = True
-        for each in (self._orders, self._service):
+        for each in (self._orders.fileno(), *self._masters):
             self._selector.unregister(each)
         for key in self._selector.get_map().values():
             os.kill(key.data[0], signal.SIGKILL)
-        self._end_orphans(0)
+        self._end_remains()
         while self._selector.get_map() and (left := until - time.monotonic()) > 0:
             for key, _ in self._selector.select(left):
                 self._reap(key.fd, *key.data)
@@ -171,14 +157,9 @@ def _import_common() -> None:
         importlib.import_module("numpy")
 
 
-def main() -> None:
-    """Fork workers; each goes on here as one."""
-    orders, parent = (int(argument) for argument in sys.argv[1:3])
-    service = os.pidfd_open(parent)
-    if os.getppid() != parent:  # it has ended
-        os._exit(3)
+def run(orders: int, *masters: int) -> None:
+    """Fork workers; each goes on here as one. See `Forks`."""
     adopt_orphans()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _import_common()
     alone = len([*Path("/proc/self/task").iterdir()]) == 1
     gc.disable()
@@ -186,11 +167,10 @@ def main() -> None:
     server = os.getpid()
     given, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(given, min(most, DESCRIPTORS)), most))
-    descriptors = Forks(socket.socket(fileno=orders), service).serve()
+    descriptors = Forks(socket.socket(fileno=orders), *masters).serve()
     resource.setrlimit(resource.RLIMIT_NOFILE, (given, most))
     gc.enable()
     os.setsid()
-    mark_as_worker()
     arguments = [*map(str, descriptors), str(server)]
     if not alone:  # a process with threads may fork only to run another program
         for descriptor in descriptors:
@@ -201,7 +181,3 @@ def main() -> None:
         numpy_random.seed()  # older versions of NumPy import it at once; Python's own does so itself
     sys.argv[1:] = arguments
     worker.main()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Workers are forked from one process that has imported what each needs: `lva.video.forking` runs in it.
+"""Workers are forked from one process that has imported what each needs: `lva.video.remains` starts it.
 
 A worker starts in a fifth of the processor time, and shares most of its memory with the others.
 """
@@ -135,7 +135,7 @@ class ForkServer:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
-                self._child = start_module("lva.video.forking", theirs.fileno())
+                self._child = start_module("lva.video.remains", theirs.fileno())
             except BaseException:
                 ours.close()
                 raise

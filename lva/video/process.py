@@ -100,12 +100,25 @@ class WorkerProcess:
             return int(os.pread(self._statm, 128, 0).split()[1]) * _PAGE or None
         return None
 
+    def shown(self) -> dict[str, int | None]:
+        """Return what `/streams/ID` shows: its memory has that of what its plugins started."""
+        own, board = self.memory(), self.board
+        memory = None if own is None else own + board["processes_bytes"]
+        return {"pid": self.pid, "memory": memory, "processes": board["processes"]}
+
     @property
     def running(self) -> str | None:
         """The analytics plugin whose code runs in it, or ran when it died; None if that is not known."""
         if len(self._analytics) == 1:
             return self._analytics[0]
         return self._analytics[self.board["step_analytics"]] if self.board["step"] else None
+
+    def culprit(self) -> str | None:
+        """Return the analytics plugin that has started processes, as far as that is known."""
+        if len(self._analytics) == 1:
+            return self._analytics[0]
+        step = self.step()
+        return None if step is None else step[0]
 
     def cpu_seconds(self) -> float:
         """Return the processor time that it has used; once it has gone, what was last read."""

@@ -217,7 +217,7 @@ class Stream:
             "fps": self.freshness.fps,
             "picture_age": self.freshness.age,
             "preview": None if (newest := self.previews.newest) is None else round(newest.time, 3),
-            "worker": None if worker is None else {"pid": worker.pid, "memory": worker.memory()},
+            "worker": None if worker is None else worker.shown(),
             "analytics": [
                 {"name": use.name, "set_aside": self.set_aside.get(use.name)}
                 for use in self.definition.analytics

@@ -20,6 +20,10 @@ LOOK: Final = 0.5
 SILENT: Final = 5.0
 #: Seconds without a sign of life after which a source is not judged by what was read of it.
 QUIET: Final = 1.5
+#: Most processes that analytics plugins of a stream may have started and that run, and that have ended and
+#: nobody has waited for.
+MOST_PROCESSES: Final = 64
+MOST_ENDED: Final = 500
 #: Longest interval between two packets, in seconds, to which the limit of a stall adapts.
 MOST_INTERVAL: Final = 120.0
 #: Longest limit, in seconds, that only patience leads to; looks in a row that end it.
@@ -105,7 +109,13 @@ class Watch:
             self._stream.look(self._worker)
             if now < judge_from:
                 continue
-            ended = self._hung() or self._stalled() or self._too_large() or self._silent()
+            ended = (
+                self._hung()
+                or self._stalled()
+                or self._too_large()
+                or self._too_many()
+                or self._silent()
+            )
             if ended is not None:
                 self._worker.hangs = True
                 return ended
@@ -154,16 +164,33 @@ class Watch:
 
     def _too_large(self) -> Ended | None:
         limit = self._stream.definition.memory_limit
-        used = self._worker.memory()
-        if used is None or used <= limit:
+        own, started = self._worker.memory() or 0, self._worker.board["processes_bytes"]
+        if own + started <= limit:
             return None
-        size = f"{used // 2**20} MiB of memory, more than {limit // 2**20} MiB"
-        if (grown := self._worker.grew_most(used)) is None:
+        more = f"of memory, more than {limit // 2**20} MiB"
+        if own <= limit:
+            whose = f"{started // 2**20} of them of processes that analytics plugins started"
+            what = f"{(own + started) // 2**20} MiB {more}; {whose}"
+            return Ended("memory_limit", what, blamed=self._worker.culprit())
+        size = f"{own // 2**20} MiB {more}"
+        if (grown := self._worker.grew_most(own)) is None:
             return Ended("memory_limit", size)
         analytics, added = grown
         return Ended(
             "memory_limit", f"{size}; {added // 2**20} MiB of it in {analytics}", blamed=analytics
         )
+
+    def _too_many(self) -> Ended | None:
+        board = self._worker.board
+        if (count := board["processes"]) > MOST_PROCESSES:
+            what = (
+                f"analytics plugins started {count} processes, more than {MOST_PROCESSES} at once"
+            )
+        elif (count := board["ended_processes"]) > MOST_ENDED:
+            what = f"analytics plugins did not wait for {count} processes that have ended"
+        else:
+            return None
+        return Ended("process_limit", what, blamed=self._worker.culprit())
 
     def _note_same_picture(self) -> None:
         """Warn of a live picture that does not change, and tell when it does again."""

@@ -28,12 +28,14 @@ from lva.video import messages
 from lva.video.analysis import MOST_FAILURES, Analytics
 from lva.video.board import Board, take_last_words
 from lva.video.decoder import Decoder
+from lva.video.descendants import note_descendants
 from lva.video.failures import ConnectionLostError, words_of
 from lva.video.frame import Frame, encode_jpeg
 from lva.video.geometry import Region, placed
 from lva.video.growth import Growth
 from lva.video.newest import NewestFrame
 from lva.video.niceness import Niceness
+from lva.video.orphans import adopt_orphans
 from lva.video.output import Output, to_pipe
 from lva.video.sameness import Sameness
 from lva.video.selection import Selection
@@ -259,6 +261,7 @@ class Worker:
             self._board["alive"] = time.monotonic_ns()
             self._output.tell_suppressed()
             self._niceness.tell_session()
+            note_descendants(self._board)
             time.sleep(HEARTBEAT)
 
     def _send(self, message: dict[str, Any], data: bytes = b"") -> None:
@@ -306,6 +309,7 @@ def main() -> None:
     """Run the worker on the descriptors of the service: the connection's, the board's, and for its output."""
     connection, board, output, parent = (int(argument) for argument in sys.argv[1:5])
     end_with(parent)
+    adopt_orphans()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole group
     to_pipe(output)
     for descriptor in (connection, board):  # what plugins start has no use for them

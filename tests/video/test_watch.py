@@ -18,7 +18,7 @@ from lva.video.definition import StreamDefinition
 from lva.video.process import WorkerProcess
 from lva.video.source import parse_source
 from lva.video.stream import Stream, StreamServices
-from lva.video.watch import StallLimit, Watch
+from lva.video.watch import MOST_ENDED, MOST_PROCESSES, StallLimit, Watch
 
 SECOND = 10**9
 LIMITS = {"timeout": 3, "analytics_timeout": 10, "memory_limit": 100 * 2**20}
@@ -38,6 +38,9 @@ class Worker:
 
     def cpu_seconds(self):
         return 0.0
+
+    def culprit(self):
+        return "model"
 
     def step(self):
         step = self.board["step"]
@@ -118,6 +121,12 @@ HANDLE = STEPS.index("handleFrame")
         ("test:", {"alive": 11, "step_since": 11}, {"step": 1}, "worker_silent"),
         ("test:", {}, {"memory": 99 * 2**20}, None),
         ("test:", {}, {"memory": 101 * 2**20}, "memory_limit"),
+        # What analytics plugins have started.
+        ("test:", {}, {"memory": 50 * 2**20, "processes_bytes": 49 * 2**20}, None),
+        ("test:", {}, {"memory": 50 * 2**20, "processes_bytes": 51 * 2**20}, "memory_limit"),
+        ("test:", {}, {"processes": MOST_PROCESSES, "ended_processes": MOST_ENDED}, None),
+        ("test:", {}, {"processes": MOST_PROCESSES + 1}, "process_limit"),
+        ("test:", {}, {"ended_processes": MOST_ENDED + 1}, "process_limit"),
     ],
 )  # fmt: skip
 async def test_each_watchdog_has_its_own_limit(autojump_clock, source, ages, slots, code):
