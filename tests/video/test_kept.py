@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lva import StreamAnalyticsEvent
@@ -66,6 +66,7 @@ def test_the_oldest_picture_of_all_streams_goes_and_its_event_stays() -> None:
 
 
 @pytest.mark.slow("random examples")
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 120)), min_size=20, max_size=100))
 def test_the_bytes_are_those_of_the_pictures_that_can_be_had(steps: list[tuple[int, int]]) -> None:
     pictures = Pictures(most=600, most_of_one=300)
