@@ -113,7 +113,9 @@ def main() -> None:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, text=True, **pipes) as cameras:
         url = cameras.stdout.readline().strip()
-        with Agent("ping", "flood", "history", plugins={"ping.py": PLUGIN, "flood.py": FLOOD}) as agent:
+        with Agent(
+            "ping", "flood", "history", plugins={"ping.py": PLUGIN, "flood.py": FLOOD}
+        ) as agent:
             cores = len(os.sched_getaffinity(0))
             print(f"{cores} processors, {STREAMS} streams; load {os.getloadavg()[0]:.1f}")
             without = idle(agent)
