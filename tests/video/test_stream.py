@@ -82,7 +82,7 @@ class Culprit(BaseAnalyticsPlugin):
                 os._exit(0)
             fds = os.popen("ls -l /proc/self/fd").read()
             return AnalyticsEvent("child", {"pid": pid, "descriptors": fds})
-        if act == "orphan" and frame.number == 3:
+        if act == "orphan" and frame.number >= 3:  # a busy machine drops some
             os._exit(7)
         if act == "spawn" and frame.number == 1:
             child = subprocess.Popen(["sleep", "600"])
