@@ -301,19 +301,10 @@ class Telemetry:
             self._steps_of_spark = 0
             for meter in self._meters.values():
                 meter.begin_spark()
-        lives = self._host.lives
-        rows: dict[str, Row] = {}
-        for name, life in lives.items():
-            ledger = _ledger(life)
-            total = self._served.get(name, 0) if ledger is None else ledger.delivered
-            meter = self._meters.get(name) or self._meters.setdefault(name, _Meter(total, now))
-            meter.sample(total, now)
-            if ledger is not None:
-                self._lost.setdefault(name, deque([0], RECENT + 1)).append(ledger.lost)
-            rows[name] = self._row(life, ledger)
+        rows = {name: self._sampled(life, now) for name, life in self._host.lives.items()}
         changed = {name: row for name, row in rows.items() if row != self._rows.get(name)}
         self._rows = rows
-        sparks = {name: value for name in lives if (value := self._meters[name].news()) is not None}
+        sparks = {name: value for name in rows if (value := self._meters[name].news()) is not None}
         sample = self._open.values(now)
         if now - self._open.begun >= STEP - _JITTER:
             self._steps.append(sample)
@@ -327,6 +318,18 @@ class Telemetry:
             "new_spark": new_spark,
             "failing": self.failing(),
         }
+
+    def _sampled(self, life: PluginLife, now: float) -> Row:
+        """Take a plugin's sample; return its row."""
+        ledger = _ledger(life)
+        total = self._served.get(life.name, 0) if ledger is None else ledger.delivered
+        meter = self._meters.get(life.name)
+        if meter is None:
+            meter = self._meters[life.name] = _Meter(total, now)
+        meter.sample(total, now)
+        if ledger is not None:
+            self._lost.setdefault(life.name, deque([0], RECENT + 1)).append(ledger.lost)
+        return self._row(life, ledger)
 
     def failing(self) -> list[FailingRoute]:
         """Return the routes that failed in the last fifteen minutes, the newest failure first."""

@@ -239,18 +239,21 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
         if package != PACKAGE or not rest:
             return None
         below = rest.replace(".", "/")
-        for directory in self._directories:
-            base = f"{directory}/{below}"
-            for file, is_package in ((f"{base}/__init__.py", True), (f"{base}.py", False)):
-                if os.path.lexists(file):
-                    spec = ModuleSpec(
-                        fullname, self, origin=file, is_package=is_package, loader_state=directory
-                    )
-                    spec.has_location = True
-                    if is_package:
-                        spec.submodule_search_locations = [base]
-                    return spec
-        return None
+        specs = (self._spec_in(directory, below, fullname) for directory in self._directories)
+        return next(filter(None, specs), None)
+
+    def _spec_in(self, directory: Path, below: str, fullname: str) -> ModuleSpec | None:
+        """Return what a module is made from in a directory of plugins, if it is there."""
+        base = f"{directory}/{below}"
+        if os.path.lexists(package := f"{base}/__init__.py"):
+            spec = ModuleSpec(fullname, self, origin=package, loader_state=directory)
+            spec.submodule_search_locations = [base]
+        elif os.path.lexists(file := f"{base}.py"):
+            spec = ModuleSpec(fullname, self, origin=file, loader_state=directory)
+        else:
+            return None
+        spec.has_location = True
+        return spec
 
     def create_module(self, spec: ModuleSpec) -> None:
         """Let the import system make the module."""
@@ -289,11 +292,7 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
                 status = os.fstat(descriptor)
                 if not stat.S_ISREG(status.st_mode):
                     raise PluginFileError(Problem("is not a regular file", path))
-                if (why := untrusted(real, status)) is not None:
-                    self._refuse(Problem(why, Path(real), code="trust"))
-                for step in _up_to(real, top):
-                    if (why := untrusted(step)) is not None:
-                        self._refuse(Problem(why, Path(step), code="trust"))
+                self._check_trust(real, status, top)
                 if status.st_size > _MAX_SOURCE:
                     raise PluginFileError(
                         Problem(f"too large for a plugin ({status.st_size} bytes)", path)
@@ -301,6 +300,14 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
                 return file.read()
         except OSError as error:
             raise PluginFileError(Problem(f"cannot be read: {error.strerror}", path)) from error
+
+    def _check_trust(self, real: str, status: os.stat_result, top: str) -> None:
+        """Refuse a file that others than its owner can change, or put another in place of."""
+        if (why := untrusted(real, status)) is not None:
+            self._refuse(Problem(why, Path(real), code="trust"))
+        for step in _up_to(real, top):
+            if (why := untrusted(step)) is not None:
+                self._refuse(Problem(why, Path(step), code="trust"))
 
     def _refuse(self, why: Problem) -> None:
         if self._strict:
