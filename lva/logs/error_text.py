@@ -16,6 +16,7 @@ from lva.logs.masking import cut, cut_front, redact
 #: Most characters of a traceback: of the end, which says what was raised.
 LONGEST_TRACEBACK: Final = 32_000
 _LONGEST_MESSAGE: Final = 2_000
+_BRIEF: Final = 300
 _ATTRIBUTE: Final = "_lva_text"
 
 
@@ -41,12 +42,12 @@ def has_text(error: BaseException) -> bool:
     return _kept(error) is not None
 
 
-def brief(error: BaseException, limit: int = 300) -> str:
-    """Return ``Type: message`` on one line, redacted and cut at `limit` characters."""
+def brief(error: BaseException) -> str:
+    """Return ``Type: message`` on one line, redacted and cut at 300 characters."""
     kept = _kept(error)
     message = " ".join((_message_of(error) if kept is None else kept.message).split())
     text = redact(f"{type(error).__name__}: {message}" if message else type(error).__name__)
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+    return text if len(text) <= _BRIEF else f"{text[: _BRIEF - 1]}…"
 
 
 def traceback_text(error: BaseException) -> str:

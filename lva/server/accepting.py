@@ -41,20 +41,13 @@ class Acceptor:
         errors: Counts what could not be accepted.
         idle: The connections without a request, of which some are closed when others wait.
         limit: For how long, in seconds, a connection may be without one.
-        descriptors: How many the process may have open; if left out, its limit.
     """
 
-    def __init__(
-        self,
-        errors: ConnectionErrors,
-        idle: IdleConnections,
-        limit: float,
-        descriptors: int | None = None,
-    ) -> None:
+    def __init__(self, errors: ConnectionErrors, idle: IdleConnections, limit: float) -> None:
         self._idle_limit = limit
-        limit = descriptors or resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self._limit = limit
-        self._most = limit - min(_MOST_KEPT, int(limit * _KEPT_SHARE))
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._limit = descriptors
+        self._most = descriptors - min(_MOST_KEPT, int(descriptors * _KEPT_SHARE))
         self._errors = errors
         self._idle = idle
         self._open = 0

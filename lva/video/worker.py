@@ -102,12 +102,12 @@ class Worker:
         ]
         return [each for each in analytics if self._guarded(each, "open", each.open)]
 
-    def _guarded(self, analytics: Analytics, step: str, work: Any, frame: int = 0) -> bool:
+    def _guarded(self, analytics: Analytics, step: str, work: Any) -> bool:
         """Do one step of a plugin; say what it raised, and return whether it did not."""
         try:
             work()
         except BaseException as error:  # noqa: BLE001 - the plugin's, sys.exit() too
-            self._say_failed(analytics, step, error, frame)
+            self._say_failed(analytics, step, error, 0)
             return False
         return True
 
