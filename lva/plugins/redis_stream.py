@@ -26,9 +26,8 @@ import socket
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, Self, TypeAlias
-from urllib.parse import unquote
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -44,6 +43,7 @@ from lva import (
 )
 from lva.contract import Published, RuntimeName
 from lva.errors import counted
+from lva.settings.redis_server import RedisAddress
 
 Entry: TypeAlias = tuple[bytes, Mapping[bytes, bytes]]
 
@@ -53,26 +53,13 @@ CLOSE_GRACE = 1.0
 LARGE = 256 * 1024
 #: What reading an entry that is no point raises.
 MALFORMED = (KeyError, TypeError, ValueError, OverflowError, RecursionError)
-URL = re.compile(
-    r"(?P<scheme>rediss?://|unix://)"
-    r"(?:(?P<username>[^:/?#]*)(?::(?P<password>[^/?#]*))?@)?"
-    r"(?P<place>(?:[\w.-]+|\[[\da-fA-F:.]+\])(?::\d{1,5})?(?:/\d*)?|/[^?#@]+)"
-    # Whatever else could be said here has a key of its own.
-    r"(?P<options>(?:[?&](?:db|ssl_(?:ca_certs|certfile|keyfile|check_hostname))=[^?&#]*)*)"
-)
 
 
-class Config(BaseModel):
+class Config(RedisAddress):
     """`[plugins.redis_stream.config]`. Times are in seconds."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    url: str = Field(
-        "redis://127.0.0.1:6379/0",
-        description="The server: redis://host:port/db, rediss:// for TLS, or unix:///path.",
-    )
-    username: str | None = Field(None, description="The user, if not the server's default one.")
-    password: SecretStr | None = Field(None, description="The user's password.")
     stream: str | None = Field(
         None, min_length=1, description="The stream to write to; without it, nothing is written."
     )
@@ -104,23 +91,6 @@ class Config(BaseModel):
     timeout: float = Field(
         5.0, ge=0.1, le=3600, description="Limit on connecting and on each reply of the server."
     )
-
-    @model_validator(mode="after")
-    def _take_credentials_out_of_url(self) -> Self:
-        """Make `url` fit to be shown: a password in it becomes `password`, which is a secret."""
-        match = URL.fullmatch(self.url)
-        if not match or (match["scheme"] == "unix://") != match["place"].startswith("/"):
-            raise ValueError(
-                "url is redis://host:port/db, rediss://host:port/db or unix:///path, with no options but"
-                " db and ssl_*; special characters in a password are percent-encoded"
-            )
-        if match["username"] or match["password"]:
-            if self.username or self.password:
-                raise ValueError("the user is named in url and beside it; keep one of the two")
-            self.username = unquote(match["username"]) or None
-            self.password = SecretStr(unquote(match["password"] or ""))
-        self.url = match["scheme"] + match["place"] + match["options"]
-        return self
 
     @model_validator(mode="after")
     def _check_streams(self) -> Self:
@@ -320,17 +290,13 @@ class RedisStream(BaseEventPlugin, BaseBackgroundPlugin):
 
 def connect(config: Config) -> Redis:
     """Return a client that retries nothing by itself: that is the host's task, which says so."""
-    tls = {"ssl_check_hostname": True} if config.url.startswith("rediss:") else {}
     return Redis.from_url(
         config.url,
-        username=config.username,
-        password=config.password.get_secret_value() if config.password else None,
-        protocol=2,
         socket_timeout=config.timeout,
         socket_connect_timeout=config.timeout,
         health_check_interval=config.timeout,
         retry=Retry(NoBackoff(), 0),
-        **tls,
+        **config.client_options(),
     )
 
 

@@ -8,18 +8,12 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import time
 from typing import Final
 
-#: The clock of its times: no step of the machine's time changes it, and it goes on during a suspension.
-CLOCK: Final = time.CLOCK_BOOTTIME
+from lva.boot_clock import BOOT_CLOCK
+
 _ABSOLUTE: Final = 1  # TIMER_ABSTIME
 _NANOSECONDS: Final = 1_000_000_000
-
-
-def now() -> float:
-    """Return the time on the clock of these times, in seconds since the machine was started."""
-    return time.clock_gettime(CLOCK)
 
 
 class _Event(ctypes.Structure):
@@ -55,14 +49,14 @@ class EndTimer:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._timer = ctypes.c_void_p()
         event = _Event(signal=signal.SIGKILL)
-        if self._libc.timer_create(CLOCK, ctypes.byref(event), ctypes.byref(self._timer)):
+        if self._libc.timer_create(BOOT_CLOCK, ctypes.byref(event), ctypes.byref(self._timer)):
             raise _error()
 
     def set(self, at: float | None) -> None:
         """End the process at a time, instead of the one before; at once, if that is over.
 
         Args:
-            at: As `now()` will return it; None for never.
+            at: As `lva.boot_clock.boot_time` will return it; None for never.
         """
         total = 0 if at is None else max(1, round(at * _NANOSECONDS))
         times = _Times(0, 0, *divmod(total, _NANOSECONDS))

@@ -15,8 +15,8 @@ from typing import Final, Self
 
 import trio
 
+from lva.boot_clock import boot_time
 from lva.video.child import OwnChild, has_ended, start_module
-from lva.video.end_timer import now
 
 #: Seconds until the code of a process that has ended is not waited for any longer.
 PATIENCE: Final = 1.0
@@ -47,7 +47,7 @@ class ForkServer:
     Use as an async context manager; at its end the process has ended.
 
     Attributes:
-        until: The time, on the clock of `lva.video.end_timer`, at which the process and all workers end.
+        until: The time, as `lva.boot_clock.boot_time` has it, at which the process and all workers end.
     """
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class ForkServer:
         Until another time is set, no worker starts from then on.
 
         Args:
-            until: On the clock of `lva.video.end_timer`; infinity for never.
+            until: As `lva.boot_clock.boot_time` has it; infinity for never.
         """
         self.until = until
         await self._send_until()
@@ -109,7 +109,7 @@ class ForkServer:
     async def _ordered(self, descriptors: tuple[int, ...]) -> ForkedChild:
         if self._orders is None:
             raise ConnectionResetError("the process that workers are forked from is not running")
-        if now() >= self.until:
+        if boot_time() >= self.until:
             raise TimeoutError("workers were to end by now")
         if self.until < math.inf:  # the process may be another one than before
             await self._send_until()

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import trio
 
-from lva.video.end_timer import now
+from lva.boot_clock import boot_time
 from lva.video.forks import ForkServer
 from lva.video.process import open_worker
 from tests.video.test_worker import spec
@@ -124,8 +124,8 @@ async def test_no_room_for_a_descriptor_is_said():
 async def test_they_end_at_a_time(forks):
     """The kind is what nobody is left to do: the service that would end its workers does not get to it."""
     async with worker_at_work(forks) as worker:
-        await forks.end_at(now() + 3600)
-        await forks.end_at(now() + 0.2)
+        await forks.end_at(boot_time() + 3600)
+        await forks.end_at(boot_time() + 0.2)
         with trio.fail_after(10):
             assert await worker.wait() == -signal.SIGKILL
         with pytest.raises(TimeoutError, match="were to end"):
@@ -139,16 +139,17 @@ def test_the_kernel_ends_a_process_that_is_stopped():
     """So it does a child of it, by the signal of its parent's death."""
     program = """
 import ctypes, os, signal
-from lva.video.end_timer import EndTimer, now
+from lva.boot_clock import boot_time
+from lva.video.end_timer import EndTimer
 child = os.fork()
 if not child:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGSTOP)
 os.waitpid(child, os.WUNTRACED)
 timer = EndTimer()
-timer.set(now() + 3600)
+timer.set(boot_time() + 3600)
 timer.set(None)
-timer.set(now() + 0.2)
+timer.set(boot_time() + 0.2)
 print(child, flush=True)
 os.kill(os.getpid(), signal.SIGSTOP)
 print("goes on")

@@ -1,0 +1,165 @@
+"""The Redis server as an agent has it: scripts that are run with short limits, in threads.
+
+The server says on each connection which of its runs it is, and each script names that run. So no agent
+goes on with a server that has been restarted, and may have lost data, as if it had not: see `open.lua`.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from typing import Any, Final
+
+import trio
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.commands.core import Script
+from redis.exceptions import RedisError, ResponseError
+from redis.retry import Retry
+
+from lva.fleet.config import FleetConfig
+
+#: The version of what is kept: agents of another one cannot use it.
+FORMAT: Final = "1"
+#: What is kept, as `scripts/prelude.lua` names it; the first is the key of the fleet itself.
+KEYS: Final = (
+    "", "streams", "versions", "wanted", "states", "leases", "epochs", "offers", "changed", "removed",
+    "beats", "agents",
+)  # fmt: skip
+
+
+class FleetServerError(Exception):
+    """The server cannot be used now, or refuses; the message says which, and why."""
+
+
+class OldServerError(FleetServerError):
+    """The server was started again, and this agent has not opened it since: it may have lost data."""
+
+
+class _OtherRunError(RedisError):
+    """A connection is to another run of the server than the one before."""
+
+
+class FleetServer:
+    """One connection to the server, used by one caller at a time.
+
+    Args:
+        config: Where it is.
+
+    Attributes:
+        commands: How many commands were sent.
+    """
+
+    def __init__(self, config: FleetConfig) -> None:
+        self.commands: int = 0
+        self._url = config.url
+        self._limit = min(2.0, config.lease / 4)
+        self._run_id = ""
+        self._client: Any = Redis.from_url(
+            config.url,
+            **config.client_options(),
+            decode_responses=True,
+            encoding_errors="replace",
+            max_connections=1,
+            socket_timeout=self._limit,
+            socket_connect_timeout=self._limit,
+            retry=Retry(NoBackoff(), 0),
+            redis_connect_func=self._connected,
+        )
+        prefix = f"lva:{{{config.name}}}"
+        self._keys = [f"{prefix}:{key}" if key else prefix for key in KEYS]
+        self._scripts: dict[str, Script] = {}
+        self._prelude = _script("prelude")
+        self._thread = trio.CapacityLimiter(1)
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The keys of what is kept, by their names in `KEYS`."""
+        return dict(zip(KEYS, self._keys, strict=True))
+
+    async def run(self, script: str, *arguments: str | int) -> list[Any]:
+        """Run one of `lva/fleet/scripts` and return its reply, without the ``ok`` at its head.
+
+        Cancellation leaves it running: it may have been carried out.
+
+        Raises:
+            OldServerError: Nobody has opened the server since it was started.
+            RefusedError: The script says no; nothing was done.
+            FleetServerError: The server is away, too slow, or has what another program has written.
+        """
+        reply: list[Any] = await self._in_thread(self._run, script, arguments)
+        if reply[0] == "ok":
+            return reply[1:]
+        if reply[0] == "boot":
+            raise OldServerError("the server was started again")
+        raise RefusedError(*map(str, reply))
+
+    async def read(self, command: str, *arguments: str | int) -> Any:
+        """Run a command that only reads.
+
+        Raises:
+            FleetServerError: As `run`.
+        """
+        return await self._in_thread(self._read, command, arguments)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._in_thread(self._client.close)
+
+    async def _in_thread(self, work: Any, *arguments: Any) -> Any:
+        try:
+            return await trio.to_thread.run_sync(
+                work, *arguments, limiter=self._thread, abandon_on_cancel=True
+            )
+        except _OtherRunError as error:
+            raise OldServerError(str(error)) from None
+        except ResponseError as error:
+            raise FleetServerError(f"{self._url} refuses: {error}") from error
+        except (RedisError, OSError) as error:
+            raise FleetServerError(f"{self._url}: {error}") from error
+
+    def _run(self, name: str, arguments: tuple[str | int, ...]) -> list[Any]:
+        script = self._scripts.get(name)
+        if script is None:
+            text = f"{self._prelude}\n{_script(name)}"
+            script = self._scripts[name] = self._client.register_script(text)
+        self.commands += 1
+        if not self._run_id:
+            self._client.ping()
+        found: list[Any] = script(keys=self._keys, args=[self._run_id, *arguments])
+        return found
+
+    def _read(self, command: str, arguments: tuple[str | int, ...]) -> Any:
+        self.commands += 1
+        return self._client.execute_command(command, *arguments)
+
+    def _connected(self, connection: Any) -> None:
+        connection.on_connect()
+        connection.send_command("INFO", "server")
+        match = re.search(r"^run_id:(\w+)", connection.read_response(), re.MULTILINE)
+        if match is None:
+            raise RedisError("the server does not say which of its runs this is (INFO server)")
+        before, self._run_id = self._run_id, match[1]
+        if before not in (
+            "",
+            self._run_id,
+        ):  # what is about to be sent was meant for the run before
+            raise _OtherRunError("the server was started again")
+
+
+class RefusedError(Exception):
+    """A script did nothing, because of what is there.
+
+    Args:
+        why: As the script says.
+        more: What it adds.
+    """
+
+    def __init__(self, why: str, *more: str) -> None:
+        super().__init__(why, *more)
+        self.why: str = why
+        self.more: tuple[str, ...] = more
+
+
+def _script(name: str) -> str:
+    return files("lva.fleet").joinpath("scripts", f"{name}.lua").read_text("utf-8")

@@ -1,0 +1,208 @@
+"""What one agent knows of its fleet: streams, agents, and since when each has given no sign of life.
+
+Times are those of `lva.boot_clock` on this machine; no clock of another machine is relied on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lva.fleet.decisions import Seat, Waiting
+from lva.fleet.rows import AgentRow, BrokenRowError, StreamRow
+
+#: How long, in leases, an agent without a sign of life is still shown.
+SHOWN = 20.0
+
+
+@dataclass(slots=True)
+class Beat:
+    """The last beat of an agent that was seen.
+
+    Attributes:
+        value: It; empty if it has none.
+        since: When it was first seen.
+    """
+
+    value: str
+    since: float
+
+
+@dataclass(slots=True)
+class View:
+    """It grows by the replies to an agent's beats.
+
+    Attributes:
+        lease: The time of a lease, in seconds.
+        rows: Streams by id.
+        agents: Agents by name.
+        broken: Why a stream's or an agent's row cannot be read, by id or name.
+        revision: The last change of streams that was seen.
+        agents_revision: The last change of agents.
+    """
+
+    lease: float
+    rows: dict[str, StreamRow] = field(default_factory=dict)
+    agents: dict[str, AgentRow] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
+    revision: int = 0
+    agents_revision: str = ""
+    _beats: dict[str, Beat] = field(default_factory=dict)
+    _held_by: dict[str, set[str]] = field(default_factory=dict)
+    _offered_to: dict[str, set[str]] = field(default_factory=dict)
+
+    def forget_streams(self) -> None:
+        """Begin again with the streams: some that have been removed may not be told any more."""
+        for stream_id in [*self.rows]:
+            self._remove(stream_id)
+        self.revision = 0
+
+    def take_streams(self, found: Iterable[Sequence[str]]) -> list[str]:
+        """Take rows of streams, as `beat.lua` returns them; return the ids of those that cannot be read."""
+        wrong: list[str] = []
+        for stream_id, revision, *values in found:
+            self.revision = max(self.revision, int(float(revision)))
+            self._remove(stream_id)
+            self.broken.pop(stream_id, None)
+            if not values[0]:
+                continue  # removed
+            try:
+                self._add(StreamRow.read([stream_id, *values]))
+            except BrokenRowError as error:
+                self.broken[stream_id] = str(error)
+                wrong.append(stream_id)
+        return wrong
+
+    def put(self, row: StreamRow) -> None:
+        """Know of a stream what is about to be told."""
+        self._remove(row.id)
+        self._add(row)
+
+    def _add(self, row: StreamRow) -> None:
+        self.rows[row.id] = row
+        self._held_by.setdefault(_holder(row), set()).add(row.id)
+        if row.offered:
+            self._offered_to.setdefault(row.offered, set()).add(row.id)
+
+    def _remove(self, stream_id: str) -> None:
+        row = self.rows.pop(stream_id, None)
+        if row is None:
+            return
+        held = self._held_by[_holder(row)]
+        held.discard(stream_id)
+        if not held:
+            del self._held_by[_holder(row)]
+        if row.offered:
+            self._offered_to[row.offered].discard(stream_id)
+
+    def take_agents(self, found: Sequence[str], revision: str) -> None:
+        """Take all rows of agents."""
+        self.agents_revision = revision
+        names = dict(zip(found[::2], found[1::2], strict=True))
+        for name in [*self.agents]:
+            if name not in names:
+                del self.agents[name]
+        for name, text in names.items():
+            self.broken.pop(name, None)
+            try:
+                self.agents[name] = AgentRow.read(name, text)
+            except BrokenRowError as error:
+                self.agents.pop(name, None)
+                self.broken[name] = str(error)
+
+    def take_beats(self, found: Sequence[str], received: float) -> None:
+        """Take all beats, and note since when each has been what it is."""
+        values = dict(zip(found[::2], found[1::2], strict=True))
+        wanted = {*values, *self._held_by, *(agent.incarnation for agent in self.agents.values())}
+        for incarnation in wanted - {""}:
+            self.note_beat(incarnation, values.get(incarnation, ""), received)
+        for gone in self._beats.keys() - wanted:
+            del self._beats[gone]
+
+    def note_beat(self, incarnation: str, value: str, received: float) -> None:
+        """Note a beat."""
+        known = self._beats.get(incarnation)
+        if known is None or known.value != value:
+            self._beats[incarnation] = Beat(value, received)
+
+    def begin_anew(self, received: float) -> None:
+        """Count from now on for how long agents have given no sign of life: the server was started again."""
+        for beat in self._beats.values():
+            beat.since = received
+
+    def beat_of(self, incarnation: str) -> str:
+        """Return the last beat of an agent that was seen; empty for none."""
+        return beat.value if (beat := self._beats.get(incarnation)) is not None else ""
+
+    def silent_since(self, incarnation: str) -> float | None:
+        """Return since when the beat of an agent is what it is; None if none was seen."""
+        return beat.since if (beat := self._beats.get(incarnation)) is not None else None
+
+    def is_alive(self, incarnation: str, now: float) -> bool:
+        """Return whether an agent may still work on streams: it has beaten within the time of a lease."""
+        since = self.silent_since(incarnation)
+        return since is not None and now - since < self.lease
+
+    def next_end(self, now: float) -> float | None:
+        """Return when the next agent that holds streams will count as dead, if its beat stays what it is."""
+        ends = [
+            since + self.lease
+            for incarnation in self._held_by
+            if incarnation and (since := self.silent_since(incarnation)) is not None
+        ]
+        return min((end for end in ends if end > now), default=None)
+
+    def free(self, me: str, held: Mapping[str, Any], now: float) -> list[StreamRow]:
+        """Return the streams that nobody works on, wanted or not.
+
+        Args:
+            me: This agent's incarnation.
+            held: Streams that it works on.
+            now: The time.
+        """
+        found: list[StreamRow] = []
+        for incarnation, ids in self._held_by.items():
+            if incarnation == me:
+                found += [self.rows[stream_id] for stream_id in ids if stream_id not in held]
+            elif not incarnation or (
+                self.silent_since(incarnation) is not None and not self.is_alive(incarnation, now)
+            ):
+                found += [self.rows[stream_id] for stream_id in ids]
+        return found
+
+    def count_of(self, agent: AgentRow) -> int:
+        """Return how many streams an agent works on, once all that are being handed over have been."""
+        held = self._held_by.get(agent.incarnation, set())
+        kept = {each for each in held if self.rows[each].offered in ("", agent.name)}
+        return len(kept | self.offered_to(agent.name))
+
+    def offered_to(self, name: str) -> set[str]:
+        """Return the ids of the streams that are being handed over to an agent."""
+        return self._offered_to.get(name, set())
+
+    def seats(self, now: float) -> list[Seat]:
+        """Return the agents that are alive, as decisions are made of them."""
+        return [
+            Seat(agent.name, agent.room, self.count_of(agent), agent.labels, agent.draining)
+            for agent in self.agents.values()
+            if self.is_alive(agent.incarnation, now)
+        ]
+
+    def holder_of(self, row: StreamRow) -> AgentRow | None:
+        """Return the agent that works on a stream, if it is known."""
+        if row.lease is None:
+            return None
+        for agent in self.agents.values():
+            if agent.incarnation == row.lease.incarnation:
+                return agent
+        return None
+
+
+def waiting(row: StreamRow) -> Waiting:
+    """Return a stream as decisions are made of it."""
+    return Waiting(row.id, row.labels)
+
+
+def _holder(row: StreamRow) -> str:
+    return "" if row.lease is None else row.lease.incarnation

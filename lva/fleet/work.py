@@ -1,0 +1,383 @@
+"""The streams that an agent holds: taken when they are free, reported on, handed over, given up."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
+
+import trio
+
+from lva.boot_clock import boot_time
+from lva.fleet.config import FleetConfig
+from lva.fleet.decisions import Seat, hand_over, plan
+from lva.fleet.rows import Lease, StreamRow, StreamState
+from lva.fleet.server import FleetServer, FleetServerError, RefusedError
+from lva.fleet.view import View, waiting
+
+#: Streams that are written again at once, and most claims between two beats.
+BATCH: Final = 100
+CLAIMS: Final = 20
+#: Streams that are handed over at once when an agent drains.
+AT_ONCE: Final = 8
+#: Seconds between two looks of an agent to which a stream is handed over, and for how long it looks so often.
+EAGER: Final = 0.05
+EAGERLY: Final = 4.0
+#: For how many seconds a free stream is left to the agent to which it was handed over.
+OFFERED: Final = 0.5
+#: After how many ticks a stream that its planned agent has not taken is taken by another one.
+OVERDUE: Final = 4
+
+
+class Holder(Protocol):
+    """Who works on the streams that an agent holds."""
+
+    async def renewed(self, until: float) -> None:
+        """All leases are good until a time of `boot_time`; then, at the latest, all workers have ended."""
+
+    def take(self, row: StreamRow, epoch: int) -> None:
+        """Begin to work on a stream."""
+
+    async def change(self, row: StreamRow) -> None:
+        """Go on with another definition."""
+
+    async def let_go(self, stream_id: str, why: str) -> None:
+        """End the work on a stream; once this returns, its worker has ended."""
+
+
+@dataclass(slots=True)
+class Held:
+    """A stream that this agent works on.
+
+    Attributes:
+        epoch: Of its lease.
+        version: Of the definition that is worked on.
+        going: Whether it is being given up.
+    """
+
+    epoch: int
+    version: int
+    going: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is told of a stream: its state, and an entry of its log as JSON, or nothing."""
+
+    stream_id: str
+    state: StreamState
+    entry: str = ""
+
+
+class Work:
+    """It decides by `lva.fleet.decisions`, and has its `Holder` carry it out.
+
+    Args:
+        config: The operator's.
+        view: What is known of the fleet.
+        holder: Who works on streams.
+        logger: Where it is told what happens.
+
+    Attributes:
+        held: Streams by id.
+        eager: Whether a stream is being handed over to this agent.
+        server: The connection that is used beside the one of beats.
+    """
+
+    def __init__(
+        self, config: FleetConfig, view: View, holder: Holder, logger: logging.Logger
+    ) -> None:
+        self.held: dict[str, Held] = {}
+        self.eager: bool = False
+        self._config = config
+        self._view = view
+        self._holder = holder
+        self._logger = logger
+        self._incarnation = ""
+        self.server: FleetServer = FleetServer(config)
+        self._reports: deque[Report] = deque()
+        self._reported = trio.Event()
+        self._free_since: dict[str, float] = {}
+        self._offered_since: dict[str, float] = {}
+        self._rng = random.Random()  # noqa: S311 - jitter
+        self._nursery: trio.Nursery | None = None
+
+    def begin_in(self, nursery: trio.Nursery, incarnation: str) -> None:
+        """Begin, as a process of an agent."""
+        self._nursery, self._incarnation = nursery, incarnation
+        nursery.start_soon(self._send_reports, name="reports to the fleet")
+
+    # What its standing needs of it.
+
+    def leases(self) -> Mapping[str, int]:
+        """Return the epochs of the leases to be renewed, by ids of streams."""
+        return {stream_id: held.epoch for stream_id, held in self.held.items()}
+
+    async def renewed(self, until: float) -> None:
+        """The leases are good until then."""
+        await self._holder.renewed(until)
+
+    def lost(self, stream_ids: Iterable[str]) -> None:
+        """End the work on streams that another agent has taken, or that have been removed."""
+        assert self._nursery is not None
+        for stream_id in stream_ids:
+            held = self.held.get(stream_id)
+            if held is not None and not held.going:
+                held.going = True
+                why = "its lease is gone: another agent has it, or it was removed"
+                self._nursery.start_soon(self._drop, stream_id, held, why)
+
+    async def give_up(self, why: str) -> None:
+        """End the work on all streams, since the leases may not be good for much longer; or go on alone."""
+        if self._config.when_away == "go_on":
+            self._logger.warning("fleet: %d streams go on without leases: %s", len(self.held), why)
+            await self._holder.renewed(math.inf)
+            return
+        async with trio.open_nursery() as nursery:
+            for stream_id, held in [*self.held.items()]:
+                what = f"its lease cannot be renewed: {why}"
+                nursery.start_soon(self._drop, stream_id, held, what)
+
+    async def _drop(self, stream_id: str, held: Held, why: str) -> None:
+        held.going = True
+        await self._holder.let_go(stream_id, why)
+        if self.held.get(stream_id) is held:
+            del self.held[stream_id]
+
+    async def restore(self, server: FleetServer) -> None:
+        """Write all that is known to a server that may have lost it."""
+        rows = [*self._view.rows.values()]
+        lost = 0
+        for start in range(0, len(rows), BATCH):
+            arguments: list[str | int] = []
+            for row in rows[start : start + BATCH]:
+                held = self.held.get(row.id)
+                arguments += (
+                    row.id, row.version, row.as_json(), "" if row.wanted == "run" else row.wanted,
+                    "" if row.state is None else row.state.as_json(),
+                    max(row.epoch, held.epoch if held else 0), int(held is not None),
+                )  # fmt: skip
+            lost += int((await server.run("restore", self._incarnation, *arguments))[0])
+        if lost:
+            self._logger.error(
+                "fleet %s: the server had lost streams; this agent has written %d of them again",
+                self._config.name, lost,
+            )  # fmt: skip
+
+    # What is done between two beats.
+
+    async def act(self, server: FleetServer, *, settled: bool) -> float:
+        """Do what is due; return when more will be, if no beat brings it before.
+
+        Raises:
+            FleetServerError: The server cannot be used.
+        """
+        now = boot_time()
+        for stream_id, held in [*self.held.items()]:
+            if not held.going:
+                await self._follow(stream_id, held)
+        seats = self._view.seats(now)
+        if settled:  # until then, not all leases may be known
+            await self._take_free(server, seats, now)
+            self._hand_over(seats)
+        return min(self._view.next_end(now) or math.inf, now + EAGER if self.eager else math.inf)
+
+    async def _follow(self, stream_id: str, held: Held) -> None:
+        """Do with a stream what its users have asked for."""
+        row = self._view.rows.get(stream_id)
+        if row is None:
+            return  # its lease is gone too, and the next beat tells so
+        assert self._nursery is not None
+        if row.wanted != "run":
+            held.going = True
+            self._nursery.start_soon(self._end, stream_id, held, row.wanted)
+        elif row.version > held.version:
+            held.version = row.version
+            self._nursery.start_soon(self._holder.change, row)
+
+    async def _end(self, stream_id: str, held: Held, wanted: str) -> None:
+        """End the work on a stream that is to be stopped or removed, and tell."""
+        why = "stopped by a user" if wanted == "stop" else "removed by a user"
+        await self._holder.let_go(stream_id, why)
+        if wanted == "remove":
+            await self._insist(
+                "remove", stream_id, f"{self._incarnation} {held.epoch}", "", self._incarnation
+            )
+            self.held.pop(stream_id, None)
+        else:
+            self.report(
+                stream_id, StreamState("stop", True, why, None, time.time(), self._config.agent)
+            )
+
+    async def _take_free(self, server: FleetServer, seats: list[Seat], now: float) -> None:
+        free = self._view.free(self._incarnation, self.held, now)
+        self._free_since = {row.id: self._free_since.get(row.id, now) for row in free}
+        if not free:
+            return
+        mine = self._mine([row for row in free if row.to_run], seats, now)
+        room = self._config.room - len(self.held)
+        for row in free:
+            if row.wanted == "remove":
+                await self._try(
+                    server, "remove", row.id, row.lease_value, self._beat_of(row), self._incarnation
+                )
+        for row in mine[: min(CLAIMS, max(0, room))]:
+            reply = await self._try(
+                server, "claim", self._incarnation, row.id, row.lease_value, self._beat_of(row)
+            )
+            if reply is not None:
+                epoch = int(reply[0])
+                lease = Lease(self._incarnation, epoch)
+                self._view.put(
+                    replace(row, lease=lease, lease_value=str(lease), epoch=epoch, offered="")
+                )
+                self.held[row.id] = Held(epoch, row.version)
+                self._holder.take(row, epoch)
+
+    def _mine(self, free: list[StreamRow], seats: list[Seat], now: float) -> list[StreamRow]:
+        """Return the free streams that this agent takes now, those that are handed over to it first."""
+        me = self._config.agent
+        my_seat = next((seat for seat in seats if seat.name == me), None)
+        if my_seat is None or my_seat.draining:
+            return []
+        ready = {seat.name for seat in seats if not seat.draining and seat.streams <= seat.room}
+        offered = [row for row in free if row.offered == me]
+        others = [
+            row
+            for row in free
+            if row.offered not in ready or now - self._free_since[row.id] > OFFERED
+        ]
+        planned = plan(seats, [waiting(row) for row in others])
+        late = self._config.tick * OVERDUE * (1 + my_seat.streams / max(1, my_seat.room))
+        taken = [
+            row
+            for row in others
+            if planned.get(row.id) == me
+            or (
+                row.id in planned
+                and row.labels <= my_seat.labels
+                and now - self._free_since[row.id] > late + self._rng.uniform(0, self._config.tick)
+            )
+        ]
+        return offered + taken
+
+    def _beat_of(self, row: StreamRow) -> str:
+        return "" if row.lease is None else self._view.beat_of(row.lease.incarnation)
+
+    def _hand_over(self, seats: list[Seat]) -> None:
+        me = self._config.agent
+        offered = self._view.offered_to(me) - self.held.keys()
+        now = boot_time()
+        self._offered_since = {each: self._offered_since.get(each, now) for each in offered}
+        self.eager = any(now - since < EAGERLY for since in self._offered_since.values())
+        going = sum(held.going for held in self.held.values())
+        draining = any(seat.name == me and seat.draining for seat in seats)
+        for _ in range((AT_ONCE if draining else 1) - going):
+            kept = [
+                waiting(row)
+                for stream_id, held in self.held.items()
+                if not held.going and (row := self._view.rows.get(stream_id)) is not None
+            ]
+            found = hand_over(me, seats, kept)
+            if found is None:
+                return
+            stream_id, to = found
+            held = self.held[stream_id]
+            held.going = True
+            assert self._nursery is not None
+            self._nursery.start_soon(self.hand_over, stream_id, held, to)
+            seats = [_moved(seat, me, to) for seat in seats]
+
+    async def hand_over(self, stream_id: str, held: Held, to: str) -> None:
+        """Let another agent make ready, end the work on a stream, and release it."""
+        held.going = True
+        offered = await self._insist("offer", self._incarnation, stream_id, held.epoch, to)
+        if not offered:
+            held.going = False
+            return
+        if (row := self._view.rows.get(stream_id)) is not None:
+            self._view.put(replace(row, offered=to))
+        await trio.sleep(self._config.tick * 1.1)  # it beats within that time, and then looks often
+        await self._holder.let_go(stream_id, f"agent {to} goes on with it")
+        await self._insist("release", self._incarnation, stream_id, held.epoch)
+        if self.held.get(stream_id) is held:
+            del self.held[stream_id]
+
+    async def _insist(self, script: str, *arguments: str | int) -> bool:
+        """Run a script; return whether it was carried out. If not, the lease ends by itself, or is lost."""
+        try:
+            return await self._try(self.server, script, *arguments) is not None
+        except FleetServerError as error:
+            self._logger.warning("fleet %s: %s", self._config.name, error)
+            return False
+
+    async def _try(
+        self, server: FleetServer, script: str, *arguments: str | int
+    ) -> list[Any] | None:
+        try:
+            return await server.run(script, *arguments)
+        except RefusedError:
+            return None  # another agent was faster; the next beat says more
+
+    # What is told of streams.
+
+    def report(self, stream_id: str, state: StreamState, entry: str = "") -> None:
+        """Tell the fleet of a stream's state; one that is over is released then."""
+        held = self.held.get(stream_id)
+        if held is not None:
+            self._reports.append(Report(stream_id, state, entry))
+            self._reported.set()
+
+    async def _send_reports(self) -> None:
+        while True:
+            await self._reported.wait()
+            self._reported = trio.Event()
+            while self._reports:
+                batch = [self._reports[n] for n in range(min(BATCH, len(self._reports)))]
+                if not await self._sent(batch):
+                    await trio.sleep(self._config.tick * self._rng.uniform(1, 2))
+                    continue
+                for _ in batch:
+                    self._reports.popleft()
+
+    async def _sent(self, batch: list[Report]) -> bool:
+        arguments: list[str | int] = []
+        for report in batch:
+            held = self.held.get(report.stream_id)
+            if held is not None:
+                arguments += report.stream_id, held.epoch, report.state.as_json(), report.entry
+        if arguments and not await self._insist("report", self._incarnation, *arguments):
+            return False
+        for report in batch:
+            held = self.held.get(report.stream_id)
+            if held is not None and report.state.over:
+                held.going = True
+                await self._insist("release", self._incarnation, report.stream_id, held.epoch)
+                del self.held[report.stream_id]
+        return True
+
+    async def leave(self, seats: list[Seat]) -> None:
+        """Hand over all streams to agents that have room, and release the others."""
+        async with trio.open_nursery() as nursery:
+            for stream_id, held in [*self.held.items()]:
+                row = self._view.rows.get(stream_id)
+                to = None if row is None else plan(seats, [waiting(row)]).get(stream_id)
+                if to is not None:
+                    seats = [_moved(seat, self._config.agent, to) for seat in seats]
+                    nursery.start_soon(self.hand_over, stream_id, held, to)
+                else:
+                    nursery.start_soon(self._release, stream_id, held)
+
+    async def _release(self, stream_id: str, held: Held) -> None:
+        await self._drop(stream_id, held, "the service is being stopped")
+        await self._insist("release", self._incarnation, stream_id, held.epoch)
+
+
+def _moved(seat: Seat, before: str, after: str) -> Seat:
+    change = (seat.name == after) - (seat.name == before)
+    return Seat(seat.name, seat.room, seat.streams + change, seat.labels, seat.draining)
