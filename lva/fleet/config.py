@@ -44,7 +44,7 @@ class FleetConfig(RedisAddress):
     )
     when_away: Literal["stop", "go_on"] = Field(
         "stop",
-        description="While the server is away: stop all streams before others may take them, or go on alone.",
+        description="While the server is unreachable: stop streams before others take them, or go on.",
     )
 
     @field_validator("labels")

@@ -94,7 +94,7 @@ class Fleet:
         self._since = time.time()
         self._work = Work(config, self.view, holder, logger)
         self._standing = Standing(config, self._row, self.view, self._work, logger, not_ready)
-        self._server = FleetServer(config)
+        self._server = FleetServer(config, logger)
         self._hurried = trio.Event()
         self._beaten = trio.Event()
 
@@ -226,17 +226,13 @@ class Fleet:
             return None
         return why_not(waiting(row), self.view.seats(now))
 
-    def holder_of(self, row: StreamRow) -> AgentRow | None:
-        """Return the agent that works on a stream, if it is known."""
-        return self.view.holder_of(row)
-
     def is_alive(self, agent: AgentRow) -> bool:
         """Return whether an agent has given a sign of life within the time of a lease."""
         return self.view.is_alive(agent.incarnation, boot_time())
 
     def report(self, stream_id: str, state: StreamState, entry: str = "") -> None:
         """Tell the fleet how a stream is that this agent works on; one that is over is released then."""
-        self._work.report(stream_id, state, entry)
+        self._work.reports.add(stream_id, state, entry)
 
     async def put(self, row: StreamRow, expected: int) -> None:
         """Write a stream's definition.

@@ -6,6 +6,7 @@ goes on with a server that has been restarted, and may have lost data, as if it 
 
 from __future__ import annotations
 
+import logging
 import re
 from importlib.resources import files
 from typing import Any, Final
@@ -45,14 +46,16 @@ class FleetServer:
 
     Args:
         config: Where it is.
+        logger: Where it is told what could not be done.
 
     Attributes:
         commands: How many commands were sent.
     """
 
-    def __init__(self, config: FleetConfig) -> None:
+    def __init__(self, config: FleetConfig, logger: logging.Logger) -> None:
         self.commands: int = 0
         self._url = config.url
+        self._logger = logger
         self._limit = min(2.0, config.lease / 4)
         self._run_id = ""
         self._client: Any = Redis.from_url(
@@ -85,7 +88,7 @@ class FleetServer:
         Raises:
             OldServerError: Nobody has opened the server since it was started.
             RefusedError: The script says no; nothing was done.
-            FleetServerError: The server is away, too slow, or has what another program has written.
+            FleetServerError: The server is unreachable, too slow, or has what another program has written.
         """
         reply: list[Any] = await self._in_thread(self._run, script, arguments)
         if reply[0] == "ok":
@@ -93,6 +96,25 @@ class FleetServer:
         if reply[0] == "boot":
             raise OldServerError("the server was started again")
         raise RefusedError(*map(str, reply))
+
+    async def attempt(self, script: str, *arguments: str | int) -> list[Any] | None:
+        """Run a script as `run` does; return None if it refuses: another agent was faster, a beat tells more.
+
+        Raises:
+            FleetServerError: As `run`.
+        """
+        try:
+            return await self.run(script, *arguments)
+        except RefusedError:
+            return None
+
+    async def insist(self, script: str, *arguments: str | int) -> bool:
+        """Run a script; return whether it was carried out. If not, the lease ends by itself."""
+        try:
+            return await self.attempt(script, *arguments) is not None
+        except FleetServerError as error:
+            self._logger.warning("fleet: %s was not carried out: %s", script, error)
+            return False
 
     async def read(self, command: str, *arguments: str | int) -> Any:
         """Run a command that only reads.

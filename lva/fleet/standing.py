@@ -69,7 +69,7 @@ class Standing:
         logger: logging.Logger,
         not_ready: Callable[[str | None], None],
     ) -> None:
-        self.server: FleetServer = FleetServer(config)
+        self.server: FleetServer = FleetServer(config, logger)
         self.incarnation: str = uuid.uuid4().hex
         self.trouble: str | None = "the server of the fleet has not been reached yet"
         self.settled: bool = False
@@ -142,7 +142,11 @@ class Standing:
             view.forget_streams()
             self._afresh = False
         for stream_id in view.take_streams(rows):
-            self._logger.error("stream %s is left alone: %s", stream_id, view.broken[stream_id])
+            self._logger.error(
+                "stream %s is not worked on, its row cannot be read: %s",
+                stream_id,
+                view.broken[stream_id],
+            )
         if agents_revision != view.agents_revision:
             view.take_agents(agents, agents_revision)
         view.take_beats(beats, boot_time())

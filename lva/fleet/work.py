@@ -6,18 +6,18 @@ import logging
 import math
 import random
 import time
-from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
+from dataclasses import replace
+from typing import Final, Protocol
 
 import trio
 
 from lva.boot_clock import boot_time
 from lva.fleet.config import FleetConfig
 from lva.fleet.decisions import Seat, hand_over, plan
+from lva.fleet.reports import Held, Reports
 from lva.fleet.rows import Lease, StreamRow, StreamState
-from lva.fleet.server import FleetServer, FleetServerError, RefusedError
+from lva.fleet.server import FleetServer
 from lva.fleet.view import View, waiting
 
 #: Streams that are written again at once, and most claims between two beats.
@@ -50,30 +50,6 @@ class Holder(Protocol):
         """End the work on a stream; once this returns, its worker has ended."""
 
 
-@dataclass(slots=True)
-class Held:
-    """A stream that this agent works on.
-
-    Attributes:
-        epoch: Of its lease.
-        version: Of the definition that is worked on.
-        going: Whether it is being given up.
-    """
-
-    epoch: int
-    version: int
-    going: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What is told of a stream: its state, and an entry of its log as JSON, or nothing."""
-
-    stream_id: str
-    state: StreamState
-    entry: str = ""
-
-
 class Work:
     """It decides by `lva.fleet.decisions`, and has its `Holder` carry it out.
 
@@ -99,18 +75,22 @@ class Work:
         self._holder = holder
         self._logger = logger
         self._incarnation = ""
-        self.server: FleetServer = FleetServer(config)
-        self._reports: deque[Report] = deque()
-        self._reported = trio.Event()
+        self.server: FleetServer = FleetServer(config, logger)
+        self._reports = Reports(config, self.server, self.held)
         self._free_since: dict[str, float] = {}
         self._offered_since: dict[str, float] = {}
         self._rng = random.Random()  # noqa: S311 - jitter
         self._nursery: trio.Nursery | None = None
 
+    @property
+    def reports(self) -> Reports:
+        """What is told of the streams."""
+        return self._reports
+
     def begin_in(self, nursery: trio.Nursery, incarnation: str) -> None:
         """Begin, as a process of an agent."""
         self._nursery, self._incarnation = nursery, incarnation
-        nursery.start_soon(self._send_reports, name="reports to the fleet")
+        nursery.start_soon(self._reports.run, incarnation, name="reports to the fleet")
 
     # What its standing needs of it.
 
@@ -205,12 +185,12 @@ class Work:
         why = "stopped by a user" if wanted == "stop" else "removed by a user"
         await self._holder.let_go(stream_id, why)
         if wanted == "remove":
-            await self._insist(
+            await self.server.insist(
                 "remove", stream_id, f"{self._incarnation} {held.epoch}", "", self._incarnation
             )
             self.held.pop(stream_id, None)
         else:
-            self.report(
+            self._reports.add(
                 stream_id, StreamState("stop", True, why, None, time.time(), self._config.agent)
             )
 
@@ -223,12 +203,12 @@ class Work:
         room = self._config.room - len(self.held)
         for row in free:
             if row.wanted == "remove":
-                await self._try(
-                    server, "remove", row.id, row.lease_value, self._beat_of(row), self._incarnation
+                await server.attempt(
+                    "remove", row.id, row.lease_value, self._beat_of(row), self._incarnation
                 )
         for row in mine[: min(CLAIMS, max(0, room))]:
-            reply = await self._try(
-                server, "claim", self._incarnation, row.id, row.lease_value, self._beat_of(row)
+            reply = await server.attempt(
+                "claim", self._incarnation, row.id, row.lease_value, self._beat_of(row)
             )
             if reply is not None:
                 epoch = int(reply[0])
@@ -296,7 +276,7 @@ class Work:
     async def hand_over(self, stream_id: str, held: Held, to: str) -> None:
         """Let another agent make ready, end the work on a stream, and release it."""
         held.going = True
-        offered = await self._insist("offer", self._incarnation, stream_id, held.epoch, to)
+        offered = await self.server.insist("offer", self._incarnation, stream_id, held.epoch, to)
         if not offered:
             held.going = False
             return
@@ -304,62 +284,9 @@ class Work:
             self._view.put(replace(row, offered=to))
         await trio.sleep(self._config.tick * 1.1)  # it beats within that time, and then looks often
         await self._holder.let_go(stream_id, f"agent {to} goes on with it")
-        await self._insist("release", self._incarnation, stream_id, held.epoch)
+        await self.server.insist("release", self._incarnation, stream_id, held.epoch)
         if self.held.get(stream_id) is held:
             del self.held[stream_id]
-
-    async def _insist(self, script: str, *arguments: str | int) -> bool:
-        """Run a script; return whether it was carried out. If not, the lease ends by itself, or is lost."""
-        try:
-            return await self._try(self.server, script, *arguments) is not None
-        except FleetServerError as error:
-            self._logger.warning("fleet %s: %s", self._config.name, error)
-            return False
-
-    async def _try(
-        self, server: FleetServer, script: str, *arguments: str | int
-    ) -> list[Any] | None:
-        try:
-            return await server.run(script, *arguments)
-        except RefusedError:
-            return None  # another agent was faster; the next beat says more
-
-    # What is told of streams.
-
-    def report(self, stream_id: str, state: StreamState, entry: str = "") -> None:
-        """Tell the fleet of a stream's state; one that is over is released then."""
-        held = self.held.get(stream_id)
-        if held is not None:
-            self._reports.append(Report(stream_id, state, entry))
-            self._reported.set()
-
-    async def _send_reports(self) -> None:
-        while True:
-            await self._reported.wait()
-            self._reported = trio.Event()
-            while self._reports:
-                batch = [self._reports[n] for n in range(min(BATCH, len(self._reports)))]
-                if not await self._sent(batch):
-                    await trio.sleep(self._config.tick * self._rng.uniform(1, 2))
-                    continue
-                for _ in batch:
-                    self._reports.popleft()
-
-    async def _sent(self, batch: list[Report]) -> bool:
-        arguments: list[str | int] = []
-        for report in batch:
-            held = self.held.get(report.stream_id)
-            if held is not None:
-                arguments += report.stream_id, held.epoch, report.state.as_json(), report.entry
-        if arguments and not await self._insist("report", self._incarnation, *arguments):
-            return False
-        for report in batch:
-            held = self.held.get(report.stream_id)
-            if held is not None and report.state.over:
-                held.going = True
-                await self._insist("release", self._incarnation, report.stream_id, held.epoch)
-                del self.held[report.stream_id]
-        return True
 
     async def leave(self, seats: list[Seat]) -> None:
         """Hand over all streams to agents that have room, and release the others."""
@@ -375,7 +302,7 @@ class Work:
 
     async def _release(self, stream_id: str, held: Held) -> None:
         await self._drop(stream_id, held, "the service is being stopped")
-        await self._insist("release", self._incarnation, stream_id, held.epoch)
+        await self.server.insist("release", self._incarnation, stream_id, held.epoch)
 
 
 def _moved(seat: Seat, before: str, after: str) -> Seat:

@@ -1,0 +1,100 @@
+"""What an agent tells its fleet of the streams that it works on."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+import trio
+
+from lva.fleet.config import FleetConfig
+from lva.fleet.rows import StreamState
+from lva.fleet.server import FleetServer
+
+#: Most streams that are told of at once.
+BATCH: Final = 100
+
+
+@dataclass(slots=True)
+class Held:
+    """A stream that this agent works on.
+
+    Attributes:
+        epoch: Of its lease.
+        version: Of the definition that is worked on.
+        going: Whether it is being given up.
+    """
+
+    epoch: int
+    version: int
+    going: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is told of a stream: its state, and an entry of its log as JSON, or nothing."""
+
+    stream_id: str
+    state: StreamState
+    entry: str = ""
+
+
+class Reports:
+    """They are sent in order, and again as long as the server cannot be reached and the leases are held.
+
+    Args:
+        config: The operator's.
+        server: A connection.
+        held: The streams that are worked on; one that is over is released.
+    """
+
+    def __init__(
+        self,
+        config: FleetConfig,
+        server: FleetServer,
+        held: MutableMapping[str, Held],
+    ) -> None:
+        self._config = config
+        self._server = server
+        self._held = held
+        self._waiting: deque[Report] = deque()
+        self._added = trio.Event()
+        self._rng = random.Random()  # noqa: S311 - jitter
+
+    def add(self, stream_id: str, state: StreamState, entry: str = "") -> None:
+        """Tell the fleet of a stream's state; one that is over is released then."""
+        if stream_id in self._held:
+            self._waiting.append(Report(stream_id, state, entry))
+            self._added.set()
+
+    async def run(self, incarnation: str) -> None:
+        """Send what is added, as a process of an agent, until cancelled."""
+        while True:
+            await self._added.wait()
+            self._added = trio.Event()
+            while self._waiting:
+                batch = [*islice(self._waiting, BATCH)]
+                if await self._sent(incarnation, batch):
+                    for _ in batch:
+                        self._waiting.popleft()
+                else:
+                    await trio.sleep(self._config.tick * self._rng.uniform(1, 2))
+
+    async def _sent(self, incarnation: str, batch: list[Report]) -> bool:
+        arguments: list[str | int] = []
+        for report in batch:
+            if (held := self._held.get(report.stream_id)) is not None:
+                arguments += report.stream_id, held.epoch, report.state.as_json(), report.entry
+        if arguments and not await self._server.insist("report", incarnation, *arguments):
+            return False
+        for report in batch:
+            held = self._held.get(report.stream_id)
+            if held is not None and report.state.over:
+                held.going = True
+                await self._server.insist("release", incarnation, report.stream_id, held.epoch)
+                self._held.pop(report.stream_id, None)
+        return True
