@@ -225,6 +225,12 @@ def all_pieces() -> Iterator[Piece]:
 
 def _plain() -> Iterator[Piece]:
     """Yield those that need not be compared with how things were at first."""
+    yield from _of_signals()
+    yield from _of_the_interpreter()
+    yield from _of_the_system()
+
+
+def _of_signals() -> Iterator[Piece]:
     for number in sorted(signal.valid_signals() - _FREE_SIGNALS):
         if number in signal.Signals._value2member_map_:  # real-time ones have no names
             yield _handler(int(number))
@@ -236,19 +242,14 @@ def _plain() -> Iterator[Piece]:
     )
     yield _timer(signal.ITIMER_REAL, "of signal.alarm()")
     yield _timer(signal.ITIMER_VIRTUAL, "ITIMER_VIRTUAL")
+
+
+def _of_the_interpreter() -> Iterator[Piece]:
     for name in ("excepthook", "unraisablehook", "tracebacklimit"):
         yield _attribute(sys, name, shown=name == "tracebacklimit")
     yield _attribute(threading, "excepthook")
     yield Piece(
         "the filters that make warnings errors", _strict_filters, _put_back_filters, shown=False
-    )
-
-    yield Piece("the working directory", os.getcwd, os.chdir)
-    yield Piece("the umask", lambda: f"{_umask():03o}", lambda value: os.umask(int(value, 8)))
-    yield Piece(
-        "the locale",
-        lambda: _locale.setlocale(locale.LC_ALL, None),
-        lambda value: _locale.setlocale(locale.LC_ALL, value),
     )
     yield Piece("the switch interval", sys.getswitchinterval, sys.setswitchinterval)
     yield Piece("gc.isenabled()", gc.isenabled, lambda on: gc.enable() if on else gc.disable())
@@ -270,6 +271,16 @@ def _plain() -> Iterator[Piece]:
     yield Piece("threading.getprofile()", threading.getprofile, threading.setprofile)
     yield Piece("threading.stack_size()", threading.stack_size, threading.stack_size)
     yield Piece("socket.getdefaulttimeout()", socket.getdefaulttimeout, socket.setdefaulttimeout)
+
+
+def _of_the_system() -> Iterator[Piece]:
+    yield Piece("the working directory", os.getcwd, os.chdir)
+    yield Piece("the umask", lambda: f"{_umask():03o}", lambda value: os.umask(int(value, 8)))
+    yield Piece(
+        "the locale",
+        lambda: _locale.setlocale(locale.LC_ALL, None),
+        lambda value: _locale.setlocale(locale.LC_ALL, value),
+    )
     yield Piece(
         "the processors it may run on",
         lambda: os.sched_getaffinity(0),
