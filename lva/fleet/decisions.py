@@ -107,7 +107,8 @@ def hand_over(me: str, agents: Iterable[Seat], held: Sequence[Waiting]) -> tuple
     """Return a stream that this agent hands over next, and to whom; None if it keeps what it has.
 
     A draining agent hands over all. Another one does if it has over a tenth, and at least one stream, more
-    than its share of the room, and the other agent will still have less than its own.
+    than its share of the room, and the two are evener afterwards, so that a stream never comes straight
+    back.
 
     Args:
         me: This agent's name.
@@ -118,18 +119,27 @@ def hand_over(me: str, agents: Iterable[Seat], held: Sequence[Waiting]) -> tuple
     mine = seats.get(me)
     if mine is None or not held:
         return None
-    others = [seat for seat in seats.values() if not seat.draining and seat.streams < seat.room]
-    others = [seat for seat in others if seat.name != me]
+    others = [
+        seat
+        for seat in seats.values()
+        if seat.name != me and not seat.draining and seat.streams < seat.room
+    ]
     if not mine.draining:
         fair = _fair(seats.values())
         if mine.streams < max(fair * mine.room * TOO_MUCH, fair * mine.room + 1):
             return None
-        others = [seat for seat in others if seat.streams + 1 <= fair * seat.room]
+        others = [seat for seat in others if _evener(mine, seat)]
+    streams = sorted(held, key=lambda stream: stream.id)
     for seat in sorted(others, key=lambda seat: (seat.streams / seat.room, seat.name)):
-        for stream in sorted(held, key=lambda stream: stream.id):
+        for stream in streams:
             if stream.labels <= seat.labels:
                 return stream.id, seat.name
     return None
+
+
+def _evener(giver: Seat, taker: Seat) -> bool:
+    """Return whether moving a stream lowers the sum of streams^2 / room, which is least if all are even."""
+    return (2 * taker.streams + 1) * giver.room < (2 * giver.streams - 1) * taker.room
 
 
 def _fair(agents: Iterable[Seat]) -> float:
