@@ -104,6 +104,10 @@ class LoopWatch:
         self._used: deque[tuple[float, ProcessorTimes]] = deque(maxlen=50)
         self._stood_still: deque[tuple[float, float]] = deque(maxlen=50)
         self._open: tuple[float, OpenBlock] | None = None  # with when its stretch began
+        self._asleep = (
+            0.0,
+            0.0,
+        )  # when the stretch began that was last seen asleep, and its own time until then
         self._next_refresh = 0.0
         self._over = threading.Event()
         self._clock: StepClock
@@ -215,8 +219,13 @@ class LoopWatch:
         self._look_for(plugin)
         frame = frames_of_threads().get(self._ident)
         self._note_sighting(begun, frame)
-        if lasted >= LONG and clock.running[0] == begun:
-            now = reader.read_from_outside()
+        now = reader.read_from_outside()
+        if clock.running[0] != begun:
+            return
+        if not now.runnable:
+            waited = now.queued - before.queued + now.may_have_waited_since(before)
+            self._asleep = begun, now.at - begun - waited
+        if lasted >= LONG:
             self._goes_on(Stretch(begun, now.at, False, plugin, before, now))
 
     def _note_sighting(self, begun: float, frame: FrameType | None) -> None:
@@ -271,6 +280,10 @@ class LoopWatch:
             return 0.0
         begun, ended, before, after = stretch.begun, stretch.ended, stretch.before, stretch.after
         own = after.own_since(before) - (begun - before.at) - (after.at - ended)
+        if self._asleep[0] == begun:
+            # Linux may take all of a sleep for a wait for a processor. (In a sleep that EEVDF puts off,
+            # the thread may be moved to another processor, where it counts as one that waits.)
+            own = max(own, self._asleep[1])
         own -= self._collections.seconds_between(begun, ended, self._ident)
         slept = max(0.0, own - (after.used - before.used))
         still = sum(max(0.0, min(ended, b) - max(begun, a)) for a, b in self._stood_still)

@@ -104,6 +104,32 @@ def test_a_wait_for_a_processor_is_no_block():
     assert Watch().ended(0.3, "a", used=0.12, queued=0.18) == {"a": 1}
 
 
+def test_who_was_seen_asleep_slept_although_the_system_takes_it_for_a_wait():
+    """The kind is a busy machine whose kernel moves a thread that sleeps to another processor."""
+    watch = Watch()
+    assert watch.ended(0.2, "a", used=0.003, queued=0.2, turns=9, others=0.06) == {}
+    watch.watch._asleep = (1.0, 0.12)
+    assert watch.ended(0.2, "a", used=0.003, queued=0.2, turns=9, others=0.06) == {"a": 1}
+
+
+@pytest.mark.slow("the event loop is blocked in real time")
+@pytest.mark.skipif(sys.platform != "linux", reason="what the kernel tells")
+def test_the_thread_sees_that_what_runs_is_asleep():
+    seen = []
+
+    class Seeing(LoopWatch):
+        def _judge(self, stretch: Stretch) -> None:
+            seen.append((self._asleep[0] == stretch.begun, self._asleep[1]))
+            super()._judge(stretch)
+
+    async def work():
+        enter_plugin("a")
+        time.sleep(5 * LIMIT)
+
+    watched(work, Seeing)
+    assert any(same and own > 0 for same, own in seen)
+
+
 def test_a_wait_for_the_interpreter_is_no_block_of_who_waits(caplog):
     assert Watch().ended(0.3, "a", used=0.02, turns=280, others=0.28) == {}
     assert caplog.messages == [
@@ -257,13 +283,13 @@ def test_while_it_may_wait_for_a_processor_only_what_it_computed_counts():
 # In real time, since it watches threads
 
 
-def watched(work: Callable[[], Awaitable[object]]) -> LoopUses:
+def watched(work: Callable[[], Awaitable[object]], kind: type[LoopWatch] = LoopWatch) -> LoopUses:
     """Run a function under the watch, and wait until all of it was judged."""
     uses = LoopUses()
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(LoopWatch(LIMIT, 10.0, uses, lambda: PLUGINS).run)
+            nursery.start_soon(kind(LIMIT, 10.0, uses, lambda: PLUGINS).run)
             await trio.testing.wait_all_tasks_blocked()
             await work()
             await trio.lowlevel.checkpoint()
