@@ -136,8 +136,8 @@ ROUTES = [
     for n, point in enumerate(numbered_points())
 ]
 SECRET = "hunter2-hunter2"
-#: Starts RabbitMQ; sends each point by itself; look for faces and people in every frame.
-LONG = {"rabbitmq", "request_monitoring_plugin_example", "faces", "people"}
+#: Starts RabbitMQ; send each point, or event, by itself; look for faces and people in every frame.
+LONG = {"rabbitmq", "request_monitoring_plugin_example", "callbacks", "faces", "people"}
 CASES = {
     "background_plugin_example": Case(event=False),
     "batching_example": Case(lambda world: {"url": world.url}, responding(WorldResponse())),

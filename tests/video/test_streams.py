@@ -211,7 +211,7 @@ async def test_a_stream_that_is_resumed_begins_with_all_its_plugins(tmp_path):
         assert not stream.set_aside
 
 
-@pytest.mark.slow("a hundred changes")
+@pytest.mark.slow("a storm of changes")
 async def test_many_changes_at_once_leave_one_work_on_a_stream(tmp_path):
     """The kind is a storm of requests: each is carried out or refused, and nothing of them is left."""
     path = tmp_path / "streams.sqlite3"
