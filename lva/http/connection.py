@@ -58,7 +58,8 @@ class HttpConnection:
         self._state = {**state, ABORT: self._wire.close}
         self._idle = idle
         self._successor = successor
-        self._waiting: trio.CancelScope | None = None
+        self._waiting = False
+        self._hurried = False
         self._buffer = b""
         self._client = _address(stream.socket.getpeername)
         self._server = _address(stream.socket.getsockname)
@@ -83,8 +84,9 @@ class HttpConnection:
 
     def hurry(self) -> None:
         """Close the connection now, if it is idle."""
-        if self._waiting is not None:
-            self._waiting.cancel()
+        if self._waiting:
+            self._hurried = True
+            self._wire.wake()
 
     def _say(self, refused: RefusedError) -> None:
         self._wire.say(refused.response())
@@ -105,14 +107,11 @@ class HttpConnection:
         """Return the head of the next request; nothing if the connection is to be closed."""
         if not self._idle.add(self, trio.current_time()):
             return b""
-        end = 0
-        with (
-            trio.CancelScope() as self._waiting
-        ):  # no longer: what is cancelled must not be a request
-            end = await self._end_of_head()
-        if self._waiting.cancelled_caught and self._buffer:
+        self._waiting = True  # no longer: what is closed must not be a request
+        end = await self._end_of_head()
+        self._waiting = False
+        if self._hurried and not end and self._buffer:
             self._say(RefusedError(408, "The request's head did not arrive in time."))
-        self._waiting = None
         self._idle.remove(self)
         head, self._buffer = self._buffer[:end], self._buffer[end:]
         return head
@@ -123,8 +122,7 @@ class HttpConnection:
         while (end := data.find(END)) < 0:
             if data:
                 unfinished(data)
-            more = await self._wire.read()
-            if not more:
+            if self._hurried or not (more := await self._wire.read()):
                 return 0
             self._buffer = data = data + more
         end += len(END)

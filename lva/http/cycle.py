@@ -12,8 +12,6 @@ from lva.http.refusal import RefusedError
 from lva.http.reply import Reply
 from lva.http.wire import MOST_READ, Wire
 
-#: A request that takes longer, in seconds, has its client watched: it may go away meanwhile.
-_QUICK: Final = 0.1
 #: How long, in seconds, a client that has closed its side gets to see the rest of the response. One that has
 #: gone altogether looks the same until something is sent to it.
 _HALF_CLOSED_GRACE: Final = 0.25
@@ -49,7 +47,7 @@ class Cycle:
         self._complete = False
         self._gone = False
         self._over = trio.Event()
-        self._reading: trio.CancelScope | None = None
+        self._reading = False
 
     @property
     def begun(self) -> bool:
@@ -110,8 +108,6 @@ class Cycle:
 
     async def _end(self) -> None:
         """Wait until the response is complete or the client gone."""
-        with trio.move_on_after(_QUICK):
-            await self._over.wait()
         while not self._over.is_set() and len(self.buffer) < MOST_READ:
             more = await self._read()
             if more:
@@ -126,9 +122,11 @@ class Cycle:
 
     async def _read(self) -> bytes:
         """Read on; return nothing if the client is gone, or once the response is complete."""
-        with trio.CancelScope() as self._reading:
+        self._reading = True
+        try:
             return await self._wire.read()
-        return b""
+        finally:
+            self._reading = False
 
     async def send(self, message: Any) -> None:
         """Take an ASGI message of the response.
@@ -183,5 +181,5 @@ class Cycle:
 
     def _set_over(self) -> None:
         self._over.set()
-        if self._reading is not None:
-            self._reading.cancel()
+        if self._reading:
+            self._wire.wake()

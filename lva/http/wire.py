@@ -28,7 +28,7 @@ class Wire:
         self._socket = stream.socket
 
     async def read(self) -> bytes:
-        """Return what the client sends next; nothing once it has closed its side, or is gone.
+        """Return what the client sends next; nothing once it has closed its side, is gone, or on `wake`.
 
         Cancellation: nothing is read.
         """
@@ -77,6 +77,10 @@ class Wire:
         """Tell the client that nothing more will be sent."""
         with suppress(OSError):
             self._socket.shutdown(trio.socket.SHUT_WR)
+
+    def wake(self) -> None:
+        """End the `read` or `write` that waits now, if one does; the connection stays open."""
+        trio.lowlevel.notify_closing(self._socket)
 
     def close(self) -> None:
         """Close it under whoever reads from it or writes to it: they see the client gone."""

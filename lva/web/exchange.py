@@ -27,6 +27,7 @@ from lva.settings import Settings
 from lva.web.failures import HandlerFailures
 from lva.web.framing import Framing, sendable
 from lva.web.problems import CLIENT_CLOSED_REQUEST, MEDIA_TYPE, HttpProblem, default_code
+from lva.web.short_waits import ShortWaits
 
 LOGGER: Final = service_logger("lva.web")
 REQUEST_ID_HEADER: Final = b"luna-request-id"
@@ -70,6 +71,7 @@ class Exchange:
         gone: Whether the client went away, or the server closed the connection, before that.
         stop: Cancels the task that `run` is called in.
         done: Set when nothing of the handling is left.
+        noticed: Set then too, or earlier once the handling takes long.
         endless: Whether the answer ends when the client leaves, so that this is no error.
         failures: Logs what its handler raises.
     """
@@ -92,6 +94,7 @@ class Exchange:
         self._cancel_wanted = False
         self.unavailable: Callable[[], HttpProblem] | None = None
         self.done: trio.Event = trio.Event()
+        self.noticed: trio.Event = trio.Event()
         self.completed: bool = False
         self.gone = False
         self.endless: bool = False
@@ -168,6 +171,7 @@ class Exchange:
             del failure
             self._leave_owner()
             self.done.set()
+            self.noticed.set()
             if not self.completed:
                 self._feeding.cancel()  # the server closes the connection then
             self.settle()
@@ -239,20 +243,30 @@ class Exchange:
         except Exception as error:
             LOGGER.debug("a problem document could not be sent: %s", type(error).__name__)
 
-    async def feed(self, receive: Receive, body: Body) -> None:
+    async def feed(self, receive: Receive, body: Body, waits: ShortWaits) -> None:
         """Pass the body on as it arrives, within the limits; return when the exchange is over.
 
-        It is over, for the server, when the response is complete or the client has gone away.
+        It is over when nothing of the handling is left, or, for the server, when the response is complete
+        or the client has gone away. For that, the client is watched only once the handling takes long.
 
         Cancellation: ends it; the request itself is not touched.
         """
-        with self._feeding:
-            if not self._has_body:
-                body.set_complete()
-            elif await self._feed_body(receive, body):
-                return
-            while (await receive())["type"] != "http.disconnect":
-                pass  # what is left of the body is not wanted any more
+        if self._has_body:
+            with self._feeding:
+                if not await self._feed_body(receive, body):
+                    await self._watch(receive, waits)
+            return
+        body.set_complete()
+        await waits.wait(self.noticed)
+        if not self.done.is_set():
+            with self._feeding:
+                await self._watch(receive, waits)
+
+    async def _watch(self, receive: Receive, waits: ShortWaits) -> None:
+        if not self.noticed.is_set():
+            await waits.wait(self.noticed)
+        while not self.done.is_set() and (await receive())["type"] != "http.disconnect":
+            pass  # what is left of the body is not wanted any more
 
     async def _feed_body(self, receive: Receive, body: Body) -> bool:
         """Pass the body on, if it comes in time; return whether the exchange was over before its end."""

@@ -22,6 +22,7 @@ from lva.web.failures import HandlerFailures
 from lva.web.gathering import Gathering, Publish
 from lva.web.problems import HttpProblem
 from lva.web.runners import Runners
+from lva.web.short_waits import ShortWaits
 
 #: How long, in seconds, a cancelled request may take to end before it is abandoned: at most, and which part
 #: of `shutdown_timeout`, since in a stop others wait for it.
@@ -81,6 +82,7 @@ class Requests:
         self._failures = HandlerFailures()
         self._limits = limits
         self._runners = Runners(nursery)
+        self._waits = ShortWaits(nursery)
         self._grace = max(Patience.LEAST, min(_GRACE, _GRACE_SHARE * limits.shutdown_timeout))
         self._gathering = Gathering(publish, nursery)
 
@@ -113,7 +115,7 @@ class Requests:
     async def _attend(self, exchange: Exchange, receive: Receive, body: Body) -> None:
         """Feed the request its body until it is over, for whatever reason."""
         try:
-            await exchange.feed(receive, body)
+            await exchange.feed(receive, body, self._waits)
             if exchange.completed and not exchange.done.is_set():
                 await exchange.done.wait()
         finally:
