@@ -132,7 +132,7 @@ class HttpConnection:
 
     async def _exchange(self, head: Head) -> bool:
         """Have the application answer a request; return whether another may follow."""
-        cycle = Cycle(self._wire, head, self._buffer, head.keep_alive and self._idle.open)
+        cycle = Cycle(self._wire, head, self._buffer, self._idle)
         try:
             await self._app(self._scope_of(head), cycle.receive, cycle.send)
         except Exception:

@@ -8,6 +8,7 @@ import trio
 
 from lva.http.body import body_of
 from lva.http.head import Head
+from lva.http.idle import IdleConnections
 from lva.http.refusal import RefusedError
 from lva.http.reply import Reply
 from lva.http.wire import MOST_READ, Wire
@@ -28,17 +29,17 @@ class Cycle:
         wire: The client's.
         head: Of the request.
         buffer: What was read after it.
-        keep_alive: Whether the connection may go on afterwards.
+        connections: Tells whether they go on after a response.
 
     Attributes:
         buffer: What was read and is not of this request.
     """
 
-    def __init__(self, wire: Wire, head: Head, buffer: bytes, keep_alive: bool) -> None:
+    def __init__(self, wire: Wire, head: Head, buffer: bytes, connections: IdleConnections) -> None:
         self.buffer: bytes = buffer
         self._wire = wire
         self._head = head
-        self._keep_alive = keep_alive
+        self._connections = connections
         self._body = body_of(head.length)
         self._awaited = head.expects
         self._body_told = False
@@ -144,7 +145,7 @@ class Cycle:
         if kind == "http.response.start" and self._reply is None:
             head = self._head
             # The rest of a body may never come; so a response ahead of it says that the connection ends.
-            keep_alive = self._keep_alive and self._body.complete
+            keep_alive = head.keep_alive and self._connections.open and self._body.complete
             reply = self._reply = Reply(message, head.method, head.version, keep_alive)
             if reply.sized or not reply.has_body:
                 self._held = reply.head

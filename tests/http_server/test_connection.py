@@ -64,6 +64,10 @@ class Served:
                     await send(
                         {"type": "http.response.body", "body": b"x" * 999, "more_body": True}
                     )
+            case ["held"]:
+                await self.gate.wait()
+                await send({**start, "headers": [(b"content-length", b"2")]})
+                await send({"type": "http.response.body", "body": b"ok"})
             case ["raise"]:
                 raise LookupError(scope["path"])
             case ["nothing"]:
@@ -285,6 +289,20 @@ async def test_a_request_that_comes_just_as_its_connection_is_closed_is_answered
             trio.lowlevel.remove_instrument(instrument)
         assert [scope["path"] for scope in it.scopes] == ["/", "/stream"]
         assert reply.endswith(b"0\r\n\r\n")
+        assert b"connection: close\r\n" in reply
+        await it.ended.wait()
+
+
+async def test_a_response_that_begins_while_the_server_stops_says_that_the_connection_ends() -> (
+    None
+):
+    """What a head says is what holds when it is sent, not when the request came."""
+    async with served() as it:
+        await it.get("/held")
+        it.idle.close()
+        it.gate.set()
+        reply = await it.read()
+        assert reply.startswith(KEPT)
         assert b"connection: close\r\n" in reply
         await it.ended.wait()
 
