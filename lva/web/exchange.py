@@ -207,7 +207,7 @@ class Exchange:
             elif not self.endless and self._status < 400:  # an error keeps its own code
                 self.error_code = "client_disconnected"
         elif failure is not None:
-            await self.answer(self._failed())
+            await self.answer(_failed(self._owner))
         elif self.unavailable is not None and self._cancel_wanted and not self.gone:
             await self.answer(self.unavailable())
         else:
@@ -217,14 +217,7 @@ class Exchange:
     def log_failure(self, failure: BaseException) -> None:
         """Log what was raised outside of a handler's call: by a streamed body, or by the service."""
         name = None if self._owner is None else self._owner.name
-        what = f"the response to {self._asgi['method']} {self.template}"
-        self.failures.log(name, what, failure)
-
-    def _failed(self) -> HttpProblem:
-        name = None if self._owner is None else self._owner.name
-        if name is None:
-            return HttpProblem(500, "The service failed to handle the request.")
-        return HttpProblem(500, f"Plugin {name!r} failed to handle the request; its log says why.")
+        self.failures.log(name, f"the response to {self._asgi['method']} {self.template}", failure)
 
     async def answer(self, problem: HttpProblem) -> None:
         """Send a problem document without the web framework's help."""
@@ -246,8 +239,8 @@ class Exchange:
     async def feed(self, receive: Receive, body: Body, waits: ShortWaits) -> None:
         """Pass the body on as it arrives, within the limits; return when the exchange is over.
 
-        It is over when nothing of the handling is left, or, for the server, when the response is complete
-        or the client has gone away. For that, the client is watched only once the handling takes long.
+        It is over when nothing of the handling is left, the response is complete or the client has gone
+        away. For that, the client is watched only once the handling takes long.
 
         Cancellation: ends it; the request itself is not touched.
         """
@@ -263,8 +256,7 @@ class Exchange:
                 await self._watch(receive, waits)
 
     async def _watch(self, receive: Receive, waits: ShortWaits) -> None:
-        if not self.noticed.is_set():
-            await waits.wait(self.noticed)
+        await waits.wait(self.noticed)
         while not self.done.is_set() and (await receive())["type"] != "http.disconnect":
             pass  # what is left of the body is not wanted any more
 
@@ -358,16 +350,23 @@ class Exchange:
             )
         ]
         if status >= 400 or self.error_code is not None:
-            code = self.error_code or default_code(status)
             points.append(
                 MonitoringPoint(
                     ERRORS,
                     self._began,
-                    {**common, "error_code": code},
+                    {**common, "error_code": self.error_code or default_code(status)},
                     {**fields, "request_id": self.request_id},
                 )
             )
         return points
+
+
+def _failed(owner: Owner | None) -> HttpProblem:
+    if owner is None or owner.name is None:
+        return HttpProblem(500, "The service failed to handle the request.")
+    return HttpProblem(
+        500, f"Plugin {owner.name!r} failed to handle the request; its log says why."
+    )
 
 
 def _nothing() -> None:
