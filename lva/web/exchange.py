@@ -71,7 +71,7 @@ class Exchange:
         gone: Whether the client went away, or the server closed the connection, before that.
         stop: Cancels the task that `run` is called in.
         done: Set when nothing of the handling is left.
-        noticed: Set then too, or earlier once the handling takes long.
+        noticed: Set then too, or earlier once the client is to be watched.
         endless: Whether the answer ends when the client leaves, so that this is no error.
         failures: Logs what its handler raises.
     """
@@ -239,8 +239,7 @@ class Exchange:
     async def feed(self, receive: Receive, body: Body, waits: ShortWaits) -> None:
         """Pass the body on as it arrives, within the limits; return when the exchange is over.
 
-        It is over when nothing of the handling is left, the response is complete or the client has gone
-        away. For that, the client is watched only once the handling takes long.
+        The client is watched once the handling takes long, or sends a response in parts.
 
         Cancellation: ends it; the request itself is not touched.
         """
@@ -328,12 +327,13 @@ class Exchange:
         framing.take(len(message.get("body", b"")), last)
         if last:
             if framing.sent > LARGE:
-                # The server takes what a client that has left does not: let its task notice, and
-                # ours be told, which is a few steps of the event loop.
+                # The server takes what a client that has left does not: let its task notice.
                 for _ in range(4):
                     await trio.lowlevel.checkpoint()
             # Noted first: once this message is handed over, the exchange is over for the server.
             self.completed = not self.gone
+        else:
+            self.noticed.set()
 
     def _points(self, elapsed: float) -> list[MonitoringPoint]:
         tags, fields = self._additions.tags, self._additions.fields
