@@ -281,6 +281,17 @@ def stream_metrics() -> str:
     return _table(("Name", "Type", "More labels", "Meaning"), rows)
 
 
+def callback_metrics() -> str:
+    """Return the table of the metrics of callbacks."""
+    from lva.video.callback_counts import METRICS
+
+    rows = [
+        (_code(each.name), each.kind, ", ".join(map(_code, each.labels)), _sentence(each.meaning))
+        for each in METRICS
+    ]
+    return _table(("Name", "Type", "Labels", "Meaning"), rows)
+
+
 def resource_monitor_config() -> str:
     """Return the table of the configuration of `resource_monitor`."""
     from lva.plugins.resource_monitor import Config
@@ -324,6 +335,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "stream-definition": stream_definition,
     "stream-metrics": stream_metrics,
     "callbacks-config": callbacks_config,
+    "callback-metrics": callback_metrics,
     "callback-keys": callback_keys,
     "streams-config": streams_config,
     "file-config": file_config,

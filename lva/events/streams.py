@@ -9,7 +9,7 @@ import base64
 import math
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from time import time as now
@@ -61,6 +61,8 @@ class StreamEvent(_Event):
         account_id: Whose stream it is, where the operator has set that.
         event_id: A UUID.
         epoch: The epoch of the agent's lease of the stream, from 1 on; None if the stream is no fleet's.
+        callbacks: Those of the stream's definition when this happened, for the plugin that posts to them.
+            They hold secrets: no document of the event has them. None if it was read from a document.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -77,6 +79,7 @@ class StreamEvent(_Event):
     account_id: str | None = None
     event_id: str = field(default_factory=_new_id)
     epoch: int | None = None
+    callbacks: Sequence[Any] | None = field(default=(), repr=False, compare=False)
 
     series: ClassVar[str] = STREAM_EVENT_NAME
 
@@ -150,7 +153,7 @@ class StreamAnalyticsEvent(_Event):
         created: When the service got it, in Unix seconds; kept to the millisecond.
         account_id: Whose stream it is, where the operator has set that.
         event_id: A UUID.
-        epoch: As `StreamEvent`'s.
+        epoch, callbacks: As `StreamEvent`'s.
 
     Raises:
         TypeError: An argument has the wrong type, or data what JSON cannot say.
@@ -173,6 +176,7 @@ class StreamAnalyticsEvent(_Event):
     account_id: str | None = None
     event_id: str = field(default_factory=_new_id)
     epoch: int | None = None
+    callbacks: Sequence[Any] | None = field(default=(), repr=False, compare=False)
 
     series: ClassVar[str] = ANALYTICS_EVENT_NAME
 
@@ -341,6 +345,7 @@ def _head(event: StreamEvent | StreamAnalyticsEvent, created: float) -> dict[str
 
 def _made(kind: type[T], document: Mapping[str, Any], more: Mapping[str, Any]) -> T:
     names = {each.name for each in fields(kind)}  # type: ignore[arg-type] # one of the two classes
+    more = {**more, "callbacks": None}
     return kind(
         **{key: document[key] for key in names & document.keys() if key not in more}, **more
     )

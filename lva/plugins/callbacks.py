@@ -2,7 +2,8 @@
 
 Each callback has a queue, a back-off and counters of its own, so that a receiver that is unreachable, slow or
 wrong costs no other one anything. What waits is in memory, within bounds, and dropped events are counted by
-reason; for receivers that have to get every event there is `webhook`, which can spool to disk.
+reason, in the receipt too. For receivers that have to get every event there is `webhook`, which can spool to
+disk.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ from lva import (
 from lva.http_replies import beginning, is_page, not_about_points, one_line, retry_after, root_of
 from lva.http_targets import origin, private_words
 from lva.settings.user_paths import absolute
-from lva.video.callbacks import CALLBACKS, Callback, Event
+from lva.video.callback_counts import account_of, metrics_of
+from lva.video.callbacks import MOST, Callback, Event
 
 #: How much of a response's text is read, in bytes and in seconds, and how many characters are shown.
 READ_BYTES, READ_SECONDS, SHOWN = 4096, 1.0, 200
@@ -44,8 +46,12 @@ FIRST_DELAY = 1.0
 TELL_INTERVAL = 10.0
 #: An event of more bytes is made JSON of in a thread.
 LARGE = 64 * 1024
+#: After how many seconds without an event the callbacks of a stream are forgotten: it may be no more.
+FORGOTTEN = 3600.0
 #: Reasons for which an event is dropped.
 OVERFLOW, AGE, REJECTED, HOST, SHUTDOWN = "overflow", "max_age", "rejected", "host", "shutdown"
+#: The event came from a document, such as one in a spool, which does not have its callbacks.
+NOT_KNOWN = "not_known"
 
 
 class Config(BaseModel):
@@ -114,7 +120,8 @@ class Callbacks(BaseEventPlugin, BaseBackgroundPlugin):
             set()
         )  # of definitions that are no more; they send what they have
         self._sending = False
-        self._told: Counter[str] = Counter()
+        self._total: Counter[str] = Counter()
+        self._of_streams: dict[str, Counter[str]] = {}
 
     async def initialize(self) -> None:
         # In a thread, because reading certificates takes a while.
@@ -122,20 +129,27 @@ class Callbacks(BaseEventPlugin, BaseBackgroundPlugin):
         ill = max(1, self.config.max_connections // 5)
         limits = (self.config.max_connections - ill, ill, 2)
         self._means = Means(client, *map(trio.CapacityLimiter, limits))
+        self.app.addMetrics(lambda: metrics_of(self._of_streams, self._targets_with_leaving()))
         self.addRoute(f"/{self.app.name}", self.listing)
 
     async def start(self) -> None:
         self._sending = True
-        for target in [*self._targets.values(), *self._leaving]:
+        for target in self._targets_with_leaving():
             self._begin(target)
         while True:
             await trio.sleep(TELL_INTERVAL)
             self._tell_dropped()
+            self._forget_quiet()
             self._forget_done()
 
     async def handleEvent(self, events: list[Event], logger: logging.Logger) -> None:
         for event in events:
-            for number, callback in enumerate(CALLBACKS.of(event.stream_id)):
+            if event.callbacks is None:
+                self._total["taken"] += 1
+                self._total[f"dropped_{NOT_KNOWN}"] += 1
+                continue
+            self._leave(event.stream_id, len(event.callbacks))
+            for number, callback in enumerate(event.callbacks):
                 if callback.conditions.hold(event):
                     bare = event if callback.picture else without_picture(event)
                     self._target(event, number, callback).offer(bare)
@@ -145,7 +159,7 @@ class Callbacks(BaseEventPlugin, BaseBackgroundPlugin):
     async def close(self) -> None:
         """Send what waits, as far as there is time; what is left is dropped."""
         self._sending = False
-        targets = [*self._targets.values(), *self._leaving]
+        targets = self._targets_with_leaving()
         if self._means is None:
             return
         try:
@@ -155,6 +169,7 @@ class Callbacks(BaseEventPlugin, BaseBackgroundPlugin):
                         nursery.start_soon(target.drain, self._means)
         finally:
             self._tell_dropped()
+            self.app.forReceipt(account_of(self._total))
             client, self._means = self._means.client, None
             await client.aclose()
 
@@ -164,14 +179,36 @@ class Callbacks(BaseEventPlugin, BaseBackgroundPlugin):
         target = self._targets.get(key)
         if target is None or target.callback != callback:
             if target is not None:
-                target.leaves = True
-                target.wake()
-                self._leaving.add(target)
-            target = self._targets[key] = Target(*key, callback, self.config, self.logger)
+                self._let_go(key)
+            accounts = self._total, self._of_streams.setdefault(event.stream_id, Counter())
+            target = Target(*key, callback, self.config, self.logger, accounts)
+            self._targets[key] = target
             if self._sending:
                 self._begin(target)
         target.stream = event.stream
         return target
+
+    def _targets_with_leaving(self) -> list[Target]:
+        return [*self._targets.values(), *self._leaving]
+
+    def _let_go(self, key: tuple[str, int]) -> None:
+        """Let a target send what it has, and get no more."""
+        target = self._targets.pop(key)
+        target.leaves = True
+        target.wake()
+        self._leaving.add(target)
+
+    def _leave(self, stream_id: str, count: int) -> None:
+        """Let go of the targets of a stream whose definition has only so many callbacks now."""
+        for number in range(count, MOST):
+            if (stream_id, number) in self._targets:
+                self._let_go((stream_id, number))
+
+    def _forget_quiet(self) -> None:
+        """Let go of the targets of streams of which nothing is heard any more."""
+        before = trio.current_time() - FORGOTTEN
+        for key in [key for key, each in self._targets.items() if each.idle and each.last < before]:
+            self._let_go(key)
 
     def _begin(self, target: Target) -> None:
         assert self._means is not None
@@ -179,23 +216,20 @@ class Callbacks(BaseEventPlugin, BaseBackgroundPlugin):
 
     def _keep_total(self) -> None:
         """Let those that have most drop their oldest, until all is within its bound."""
-        targets = [*self._targets.values(), *self._leaving]
+        targets = self._targets_with_leaving()
         while sum(target.bytes for target in targets) > self.config.total_bytes:
             max(targets, key=lambda target: target.bytes).drop_oldest(OVERFLOW)
 
     def _forget_done(self) -> None:
-        """Forget targets of streams or callbacks that are no more, once they have nothing to send or tell."""
+        """Forget callbacks that are no more, once they have nothing to send or tell, and their streams."""
         self._leaving = {each for each in self._leaving if not each.idle or each.untold}
-        gone = [key for key in self._targets if key[1] >= len(CALLBACKS.of(key[0]))]
-        for key in gone:
-            target = self._targets.pop(key)
-            target.leaves = True
-            target.wake()
-            self._leaving.add(target)
+        there = {target.stream_id for target in self._targets_with_leaving()}
+        for stream_id in self._of_streams.keys() - there:
+            del self._of_streams[stream_id]
 
     def _tell_dropped(self) -> None:
         dropped: Counter[str] = Counter()
-        for target in [*self._targets.values(), *self._leaving]:
+        for target in self._targets_with_leaving():
             dropped += target.untold
             target.untold.clear()
         if dropped:
@@ -216,8 +250,12 @@ class Target:
         callback: It.
         config: The plugin's.
         logger: The plugin's.
+        accounts: Count what becomes of its events, too: that of the stream, and that of all.
 
     Attributes:
+        stream, stream_id: The stream's name, and its id.
+        counts: What became of its events.
+        last: When the last one came, by Trio's clock.
         bytes: Those of the events that wait.
         leaves: Whether no more events come.
         untold: Drops of which the log has not told, by reason.
@@ -230,13 +268,17 @@ class Target:
         callback: Callback,
         config: Config,
         logger: logging.Logger,
+        accounts: Sequence[Counter[str]],
     ) -> None:
         self.stream = ""
+        self.stream_id = stream_id
+        self.counts: Counter[str] = Counter()
+        self.last: float = trio.current_time()
         self.callback = callback
         self.bytes: int = 0
         self.leaves = False
         self.untold: Counter[str] = Counter()
-        self._stream_id = stream_id
+        self._accounts = (self.counts, *accounts)
         self._number = number
         self._config = config
         self._logger = logger
@@ -251,30 +293,39 @@ class Target:
         self._arrived = trio.Event()
         self._failures = 0
         self._next_at: float | None = None
-        self._counts: Counter[str] = Counter()
-        self._dropped: Counter[str] = Counter()
         self._last_error: tuple[float, str] | None = None
 
     @property
     def what(self) -> str:
         """What it is called in messages."""
-        return f"callbacks[{self._number}] of stream {self._stream_id}"
+        return f"callbacks[{self._number}] of stream {self.stream_id}"
 
     @property
     def idle(self) -> bool:
         """Whether it has nothing to send."""
-        return not self._waiting and self._current is None
+        return not self.queued and not self.in_flight
+
+    @property
+    def queued(self) -> int:
+        """How many events wait."""
+        return len(self._waiting)
+
+    @property
+    def in_flight(self) -> int:
+        """How many are being sent."""
+        return int(self._current is not None)
 
     def offer(self, event: Event) -> None:
         """Take an event; the oldest go if there is no room."""
-        self._counts["taken"] += 1
+        self._count("taken")
+        self.last = trio.current_time()
         if not self._allowed:
             self._drop(HOST)
             return
         if event.size > self._config.queue_bytes:
             self._drop(OVERFLOW)
             return
-        self._waiting.append((event, trio.current_time()))
+        self._waiting.append((event, self.last))
         self.bytes += event.size
         while (
             len(self._waiting) > self._config.queue_limit or self.bytes > self._config.queue_bytes
@@ -289,8 +340,12 @@ class Target:
         self._drop(reason)
 
     def _drop(self, reason: str) -> None:
-        self._dropped[reason] += 1
+        self._count(f"dropped_{reason}")
         self.untold[reason] += 1
+
+    def _count(self, what: str) -> None:
+        for account in self._accounts:
+            account[what] += 1
 
     def wake(self) -> None:
         """Have it look again what there is to do."""
@@ -347,7 +402,7 @@ class Target:
             return False
         else:
             self._current = None
-            self._counts["sent"] += 1
+            self._count("sent")
         finally:
             if self._current is not None:  # failed, or cancelled
                 self._waiting.appendleft(self._current)
@@ -359,6 +414,7 @@ class Target:
         return True
 
     def _failed(self, why: str, after: float | None) -> None:
+        self._count("failed")
         self._failures += 1
         if self._failures == 1:
             self._logger.warning("%s: %s; its events wait", self.what, why)
@@ -379,7 +435,8 @@ class Target:
         status = await self._post(means, event)
         if status == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
             bare = without_picture(event)
-            self._counts["pictures_left_out"] += bare is not event
+            if bare is not event:
+                self._count("pictures_left_out")
             if bare is event or await self._post(means, bare) == status:
                 raise PermanentDeliveryError(f"{origin(self._url)} responded with {status}")
 
@@ -420,18 +477,16 @@ class Target:
         at, why = self._last_error or (None, None)
         left = None if self._next_at is None else max(0.0, self._next_at - trio.current_time())
         return {
-            "stream_id": self._stream_id,
+            "stream_id": self.stream_id,
             "stream": self.stream,
             "number": self._number,
             "type": self.callback.type,
             "receiver": origin(self._url),
-            "taken": self._counts["taken"],
-            "sent": self._counts["sent"],
-            "dropped": dict(self._dropped),
-            "queued": len(self._waiting),
-            "in_flight": int(self._current is not None),
+            **account_of(self.counts),
+            "queued": self.queued,
+            "in_flight": self.in_flight,
             "bytes": self.bytes,
-            "pictures_left_out": self._counts["pictures_left_out"],
+            "pictures_left_out": self.counts["pictures_left_out"],
             "failures": self._failures,
             "next_attempt": None if left is None else round(left, 1),
             "last_error": why,

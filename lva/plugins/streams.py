@@ -12,7 +12,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import trio
 from pydantic import BaseModel, BeforeValidator, Field
 from quart import Response
 from werkzeug.exceptions import BadRequest, NotFound, ServiceUnavailable
@@ -37,7 +36,6 @@ from lva.settings.user_paths import absolute
 from lva.video import api
 from lva.video.account import account_of
 from lva.video.admission import Admission
-from lva.video.callbacks import CALLBACKS
 from lva.video.codes import ENDED, StreamState
 from lva.video.definition import StreamDefinition
 from lva.video.feed import CONSOLE, Feed, TooManyReadersError
@@ -56,8 +54,6 @@ from lva.video.streams import Pace, Streams
 #: Most entries of a page, and how long, in seconds, a preview is waited for.
 MAX_PAGE = 1000
 PREVIEW_PATIENCE = 3.0
-#: How long, in seconds, the callbacks of a removed stream still get its last events.
-LAST_EVENTS = 10.0
 #: After how many seconds without a frame the next one is not waited for, if there is a picture.
 STALLED = 1.0
 #: A proxy passes on what comes as it comes.
@@ -195,10 +191,11 @@ class StreamsPlugin(BaseBackgroundPlugin):
     # What happens.
 
     def changed(self, change: StreamChange) -> None:
-        """Publish a change of a stream's state; from then on, its callbacks are those of its definition."""
-        CALLBACKS.set(change.stream_id, self._table.get(change.stream_id).definition.callbacks)
+        """Publish a change of a stream's state."""
         self._feed.changed(change)
-        self.app.publish("stream_event", [event_of(change, self.config.account_id)])
+        callbacks = self._table.get(change.stream_id).definition.callbacks
+        event = event_of(change, self.config.account_id, callbacks)
+        self.app.publish("stream_event", [event])
         self.app.publish("monitoring_event", points_of_change(change))
 
     def seen(self, event: StreamAnalyticsEvent) -> None:
@@ -295,9 +292,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
     @admin_only
     async def remove(self, request: Any, stream_id: str) -> PluginResponse:
         """Answer DELETE /streams/ID: 204; its worker has ended then."""
-        stream = self._table.get(stream_id)
         await _carried_out(self._table.remove, stream_id)
-        self.nursery.start_soon(forget_callbacks, stream.id, name="callbacks of a removed stream")
         return pluginHTTPResponse(204)
 
     @response(200, "The last changes.", api.LOGS)
@@ -428,12 +423,6 @@ def _versions(request: Any) -> Container[int] | None:
     if "If-Match" not in request.headers or request.if_match.star_tag:
         return None
     return {int(tag) for tag in request.if_match if _is_number(tag)}
-
-
-async def forget_callbacks(stream_id: str) -> None:
-    """Forget the callbacks of a stream that was removed, once its last events are on their way."""
-    await trio.sleep(LAST_EVENTS)
-    CALLBACKS.set(stream_id, ())
 
 
 async def _carried_out(work: Any, *arguments: Any) -> Any:

@@ -219,27 +219,3 @@ def _filled(given: Any, present: Callback) -> Any:
                 for key, value in given[name].items()
             }
     return filled
-
-
-class CallbackTable:
-    """The callbacks of the streams of this process: the plugin `streams` writes them, `callbacks` reads them.
-
-    They are no part of the events, which other plugins get, too, and which may be written to files.
-    """
-
-    def __init__(self) -> None:
-        self._of: dict[str, Sequence[Callback]] = {}
-
-    def set(self, stream_id: str, callbacks: Sequence[Callback]) -> None:
-        """Set those of a stream; none for a stream that is no more."""
-        if callbacks:
-            self._of[stream_id] = callbacks
-        else:
-            self._of.pop(stream_id, None)
-
-    def of(self, stream_id: str) -> Sequence[Callback]:
-        """Return those of a stream."""
-        return self._of.get(stream_id, ())
-
-
-CALLBACKS: Final = CallbackTable()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from lva.events.points import SERVICE, MonitoringPoint, Value
 from lva.events.streams import StreamAnalyticsEvent, StreamEvent
+from lva.video.callbacks import Callback
 from lva.video.codes import StreamState
 from lva.video.record import StreamChange
 
@@ -20,8 +21,10 @@ _ENDS: Final = {StreamState.STOP, StreamState.PAUSED, StreamState.DONE, StreamSt
 _LONGEST: Final = 1000
 
 
-def event_of(change: StreamChange, account_id: str | None) -> StreamEvent:
-    """Return the event of a change of a stream's state."""
+def event_of(
+    change: StreamChange, account_id: str | None, callbacks: Sequence[Callback]
+) -> StreamEvent:
+    """Return the event of a change of a stream's state, with the callbacks of the stream."""
     return StreamEvent(
         change.stream_id,
         _clean(change.name),
@@ -32,6 +35,7 @@ def event_of(change: StreamChange, account_id: str | None) -> StreamEvent:
         change.time,
         account_id,
         epoch=change.epoch,
+        callbacks=tuple(callbacks),
     )
 
 

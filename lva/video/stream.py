@@ -176,6 +176,7 @@ class Stream:
             number=number,
             account_id=self.services.account_id,
             epoch=self.epoch,
+            callbacks=tuple(self.definition.callbacks),
         )
         self.event_count = number
         self.events.add(event)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from pydantic import ValidationError
 
 from lva import StreamAnalyticsEvent, StreamEvent
 from lva.host.life.states import State
-from lva.video.callbacks import CALLBACKS, WITH_SECRETS, Callback, Conditions, unmasked
+from lva.plugins.callbacks import FORGOTTEN
+from lva.video.callback_counts import METRICS
+from lva.video.callbacks import WITH_SECRETS, Callback, Conditions, unmasked
 from lva.video.definition import StreamDefinition
 from tests.event_samples import CHANGE, SEEN, documents
 from tests.plugins.test_webhook import Answer, Receiver, receiving
@@ -35,14 +38,9 @@ def callback(url: str, **more: Any) -> dict[str, Any]:
     return {"type": "http", "url": url, **more}
 
 
-@contextmanager
-def callbacks_of(stream_id: str, *callbacks: dict[str, Any]) -> Iterator[None]:
-    """Give a stream callbacks, as its definition does."""
-    CALLBACKS.set(stream_id, [Callback.model_validate(each) for each in callbacks])
-    try:
-        yield
-    finally:
-        CALLBACKS.set(stream_id, ())
+def of(*callbacks: dict[str, Any]) -> tuple[Callback, ...]:
+    """Return callbacks as an event has them of its stream's definition."""
+    return tuple(Callback.model_validate(each) for each in callbacks)
 
 
 @contextmanager
@@ -60,10 +58,11 @@ async def running_callbacks(tmp_path: Path, **config: Any) -> AsyncIterator[Runn
         yield host
 
 
-def publish(host: RunningHost, *events: Any) -> None:
+def publish(host: RunningHost, *events: Any, to: Sequence[Callback] | None = ()) -> None:
+    """Publish events of a stream whose definition has these callbacks."""
     for event in events:
         name = "stream_event" if isinstance(event, StreamEvent) else "analytics_event"
-        assert host.host.publisher.publish(name, [event])
+        assert host.host.publisher.publish(name, [replace(event, callbacks=to)])
 
 
 async def listing(host: RunningHost) -> list[dict[str, Any]]:
@@ -83,17 +82,17 @@ async def test_each_event_is_a_request_to_who_asked_for_it_in_order(tmp_path):
             "analytics": ["motion"],
             "where": [{"path": "data.n", "greater": 3}],
         }
-        with callbacks_of(
-            "7a",
+        to = of(
             callback(all_.url, headers={"X-Key": SECRET}, params={"token": SECRET, "a": "ü&"}),
             callback(some.url, picture=False, conditions=asks),
-        ):
-            async with running_callbacks(tmp_path) as host:
-                events = [CHANGE, SEEN, *(seen(n, picture=10) for n in range(2, 6)), seen(9, "8b")]
-                publish(host, *events)
-                await until(lambda: len(all_.requests) == 6 and len(some.requests) == 2)
-                part = await host.receipt_of("callbacks")
-    assert [json.loads(request.body) for request in all_.requests] == documents(*events[:-1])
+        )
+        async with running_callbacks(tmp_path) as host:
+            events = [CHANGE, SEEN, *(seen(n, picture=10) for n in range(2, 6))]
+            publish(host, *events, to=to)
+            publish(host, seen(9, "8b"))
+            await until(lambda: len(all_.requests) == 6 and len(some.requests) == 2)
+            part = await host.receipt_of("callbacks")
+    assert [json.loads(request.body) for request in all_.requests] == documents(*events)
     assert all_.requests[0].headers["x-key"] == SECRET
     assert all_.requests[0].headers["content-type"] == "application/json"
     assert all_.requests[0].path.endswith(f"?token={SECRET}&a=%C3%BC%26")
@@ -109,14 +108,14 @@ async def test_a_dead_callback_costs_no_other_one_anything(tmp_path, caplog):
         away = f"http://127.0.0.1:{gone.getsockname()[1]}/{SECRET}"
         gone.close()
         dead = [callback(away, headers={"Authorization": SECRET}), callback(hangs)]
-        with callbacks_of("7a", *dead, callback(live.url)):
-            async with running_callbacks(tmp_path, queue_limit=10, drain=0.2, timeout=60) as host:
-                for start in range(0, 50, 10):
-                    publish(host, *(seen(n) for n in range(start, start + 10)))
-                    await until(lambda: len(live.requests) == start + 10)  # noqa: B023 - awaited here
-                await until(lambda: host.plugin("callbacks")._targets["7a", 2].idle)
-                first, second, third = await listing(host)
-                part = await host.receipt_of("callbacks")
+        to = of(*dead, callback(live.url))
+        async with running_callbacks(tmp_path, queue_limit=10, drain=0.2, timeout=60) as host:
+            for start in range(0, 50, 10):
+                publish(host, *(seen(n) for n in range(start, start + 10)), to=to)
+                await until(lambda: len(live.requests) == start + 10)  # noqa: B023 - awaited here
+            await until(lambda: host.plugin("callbacks")._targets["7a", 2].idle)
+            first, second, third = await listing(host)
+            part = await host.receipt_of("callbacks")
     assert numbers(live) == [*range(50)]
     for each in (first, second):
         waiting = each["queued"] + each["in_flight"]
@@ -135,14 +134,14 @@ async def test_a_dead_callback_costs_no_other_one_anything(tmp_path, caplog):
 async def test_many_that_hang_do_not_keep_the_connections(tmp_path):
     """Kind: receivers that hang have a few connections, and others the rest, however many hang."""
     config = {"max_connections": 5, "timeout": 0.1, "max_delay": 0.01, "drain": 0}
-    with receiving() as live, silent() as hangs, ExitStack() as stack:
-        stack.enter_context(callbacks_of("7a", *[callback(hangs)] * 9, callback(live.url)))
+    with receiving() as live, silent() as hangs:
+        to = of(*[callback(hangs)] * 9, callback(live.url))
         async with running_callbacks(tmp_path, **config) as host:
-            publish(host, seen(0))
+            publish(host, seen(0), to=to)
             means = host.plugin("callbacks")._means
             await until(lambda: live.requests and not means.well.borrowed_tokens)
             for n in range(1, 10):
-                publish(host, seen(n))
+                publish(host, seen(n), to=to)
                 await until(lambda: len(live.requests) == n + 1)  # noqa: B023 - awaited here
                 assert means.ill.borrowed_tokens <= 1
     assert numbers(live) == [*range(10)]
@@ -159,19 +158,19 @@ async def test_what_a_receiver_says_decides(tmp_path, caplog):
     with receiving() as receiver:
         receiver.answers = [quoting, Answer(503), Answer(302), Answer()]
         url = f"{receiver.url}/{SECRET}"
-        with callbacks_of("7a", callback(url, headers={"X-Key": SECRET})):
-            async with running_callbacks(tmp_path, max_delay=0.05) as host:
-                publish(host, *(seen(n) for n in range(3)))
-                await until(lambda: len(receiver.requests) == 5)
-                receiver.limit = 700
-                publish(host, seen(3, picture=700))
-                publish(host, seen(4, text="x" * 700))
-                await until(lambda: len(receiver.requests) == 8)
-                publish(host, seen(5))
-                await until(lambda: len(receiver.requests) == 9)
-                await until(lambda: host.plugin("callbacks")._targets["7a", 0].idle)
-                (found,) = await listing(host)
-                await host.receipt_of("callbacks")
+        to = of(callback(url, headers={"X-Key": SECRET}))
+        async with running_callbacks(tmp_path, max_delay=0.05) as host:
+            publish(host, *(seen(n) for n in range(3)), to=to)
+            await until(lambda: len(receiver.requests) == 5)
+            receiver.limit = 700
+            publish(host, seen(3, picture=700), to=to)
+            publish(host, seen(4, text="x" * 700), to=to)
+            await until(lambda: len(receiver.requests) == 8)
+            publish(host, seen(5), to=to)
+            await until(lambda: len(receiver.requests) == 9)
+            await until(lambda: host.plugin("callbacks")._targets["7a", 0].idle)
+            (found,) = await listing(host)
+            await host.receipt_of("callbacks")
     assert numbers(receiver) == [0, 1, 1, 1, 2, 3, 3, 4, 5]
     assert found["dropped"] == {"rejected": 2}
     assert (found["pictures_left_out"], found["failures"]) == (1, 0)
@@ -183,11 +182,11 @@ async def test_what_a_receiver_says_decides(tmp_path, caplog):
 async def test_what_waits_at_the_stop_is_sent(tmp_path):
     with receiving() as receiver:
         receiver.answers = [Answer(503)]
-        with callbacks_of("7a", callback(receiver.url)):
-            async with running_callbacks(tmp_path) as host:
-                publish(host, *(seen(n) for n in range(20)))
-                await until(lambda: receiver.requests)  # it backs off now
-                await host.receipt_of("callbacks")
+        to = of(callback(receiver.url))
+        async with running_callbacks(tmp_path) as host:
+            publish(host, *(seen(n) for n in range(20)), to=to)
+            await until(lambda: receiver.requests)  # it backs off now
+            await host.receipt_of("callbacks")
     assert numbers(receiver) == [0, *range(20)]
 
 
@@ -196,51 +195,113 @@ async def test_old_events_too_many_bytes_and_hosts_that_are_not_allowed(tmp_path
     """Kind: what is dropped is counted by its reason, and those with most wait least."""
     with silent() as hangs, silent() as other:
         named = other.replace("127.0.0.1", "localhost")
-        with (
-            callbacks_of("7a", callback(hangs), callback(named)),
-            callbacks_of("8b", callback(hangs)),
-        ):
-            config = {"max_age": 0.1, "total_bytes": 12_000, "hosts": ["127.*"], "timeout": 0.3}
-            async with running_callbacks(tmp_path, max_delay=0.01, drain=0, **config) as host:
-                publish(host, *(seen(n, picture=1000) for n in range(20)))
-                publish(host, seen(1, "8b", picture=1000))
-                await until(lambda: len(host.plugin("callbacks")._targets) == 3)
-                first, second, third = await listing(host)
-                assert sum(each["bytes"] for each in (first, second, third)) <= 12_000
-                assert second["dropped"] == {"host": 20}
-                assert "overflow" not in third["dropped"]
-                while sum((await listing(host))[0]["dropped"].values()) < 20:
-                    await trio.sleep(0.02)
-                assert (await listing(host))[0]["dropped"].keys() == {"overflow", "max_age"}
+        to = of(callback(hangs), callback(named))
+        config = {"max_age": 0.1, "total_bytes": 12_000, "hosts": ["127.*"], "timeout": 0.3}
+        async with running_callbacks(tmp_path, max_delay=0.01, drain=0, **config) as host:
+            publish(host, *(seen(n, picture=1000) for n in range(20)), to=to)
+            publish(host, seen(1, "8b", picture=1000), to=to[:1])
+            await until(lambda: len(host.plugin("callbacks")._targets) == 3)
+            first, second, third = await listing(host)
+            assert sum(each["bytes"] for each in (first, second, third)) <= 12_000
+            assert second["dropped"] == {"host": 20}
+            assert "overflow" not in third["dropped"]
+            while sum((await listing(host))[0]["dropped"].values()) < 20:
+                await trio.sleep(0.02)
+            assert (await listing(host))[0]["dropped"].keys() == {"overflow", "max_age"}
 
 
 async def test_what_a_removed_callback_dropped_is_told(tmp_path, caplog):
     async with running_callbacks(tmp_path, hosts=["127.*"]) as host:
-        with callbacks_of("7a", callback("http://localhost:1/")):
-            publish(host, *(seen(n) for n in range(3)))
-            await until(lambda: host.plugin("callbacks")._targets)
-        publish(host, seen(1, "8b"))
-        await until(lambda: not host.plugin("callbacks")._targets)
-        publish(host, seen(2, "8b"))
-        await host.receipt_of("callbacks")
+        publish(host, *(seen(n) for n in range(3)), to=of(callback("http://localhost:1/")))
+        publish(host, seen(3))
+        await until(lambda: host.plugin("callbacks")._leaving)
+        part = await host.receipt_of("callbacks")
     assert "events for callbacks were dropped: 3 (host)" in caplog.text
+    assert part.account == {"taken": 3, "sent": 0, "failed": 0, "dropped": {"host": 3}}
 
 
 async def test_a_callback_that_is_changed_or_removed_sends_what_it_has(tmp_path):
     """Kind: nothing of a stream that is no more is left, once it has been sent."""
     with receiving() as old, receiving() as new:
         async with running_callbacks(tmp_path) as host:
-            with callbacks_of("7a", callback(old.url)):
-                publish(host, seen(1))
-                await until(lambda: old.requests)
-            with callbacks_of("7a", callback(new.url)):
-                publish(host, seen(2))
-                await until(lambda: new.requests)
+            publish(host, seen(1), to=of(callback(old.url)))
+            await until(lambda: old.requests)
+            publish(host, seen(2), to=of(callback(new.url)))
+            await until(lambda: new.requests)
             publish(host, seen(3))
             await until(lambda: not host.plugin("callbacks")._targets)
+            await until(lambda: all(each.idle for each in host.plugin("callbacks")._leaving))
             publish(host, seen(4))
             await until(lambda: not host.plugin("callbacks")._leaving)
+            assert not host.plugin("callbacks")._of_streams
     assert (numbers(old), numbers(new)) == ([1], [2])
+
+
+async def test_events_find_their_callbacks_however_often_plugins_are_loaded(tmp_path):
+    """Kind: what one plugin tells another must not stand in a table that one of them has lost.
+
+    A stream's events say where they go; nothing is left of the plugin's life before.
+    """
+    with receiving() as receiver:
+        to = of(callback(receiver.url))
+        async with running_callbacks(tmp_path) as host:
+            publish(host, seen(1), to=to)
+            await until(lambda: receiver.requests)
+            before = host.plugin("callbacks")
+            await host.host.changes.reload("callbacks")
+            await host.wait_for("callbacks", State.RUNNING, within=20)
+            assert host.plugin("callbacks") is not before
+            publish(host, seen(2), to=to)
+            await until(lambda: len(receiver.requests) == 2)
+    assert numbers(receiver) == [1, 2]
+
+
+@pytest.mark.slow("receivers in real time")
+async def test_the_queues_are_measured_and_what_is_dropped_at_the_stop_is_in_the_receipt(tmp_path):
+    """Kind: an event that a callback asked for is sent, dropped, queued or in flight, and nothing else."""
+    with receiving() as live, silent() as hangs:
+        async with running_callbacks(tmp_path, drain=0.1, queue_limit=3, timeout=60) as host:
+            to = of(callback(hangs), callback(live.url))
+            for n in range(9):
+                publish(host, seen(n), to=to)
+                await until(lambda: len(live.requests) == n + 1)  # noqa: B023 - awaited here
+            publish(host, seen(1, "8b"), to=of(callback(live.url)))
+            publish(host, StreamAnalyticsEvent.from_dict(seen(2).as_dict()), to=None)
+            await until(lambda: len(live.requests) == 10)
+            await until(lambda: host.plugin("callbacks")._targets["8b", 0].idle)
+            metrics = {each.name: each for each in host.host.metrics()["callbacks"]}
+            part = await host.receipt_of("callbacks")
+    assert [*metrics] == [metric.name for metric in METRICS]
+    found = {
+        (name.removeprefix("lva_callback_"), stream_id, *more): value
+        for name, metric in metrics.items()
+        for (stream, stream_id, *more), value in metric.samples
+        if stream == "door"
+    }
+    assert found["events_taken_total", "7a"] == 18
+    whole = ["events_sent_total", "events_queued", "events_in_flight"]
+    whole_of_a = sum(found[name, "7a"] for name in whole)
+    assert whole_of_a + found["events_dropped_total", "7a", "overflow"] == 18
+    assert found["events_sent_total", "8b"] == found["events_taken_total", "8b"] == 1
+    assert part.account is not None
+    dropped = part.account["dropped"]
+    assert dropped["not_known"] == 1
+    assert dropped["shutdown"] == found["events_queued", "7a"] + found["events_in_flight", "7a"]
+    assert part.account["taken"] == 20 == part.account["sent"] + sum(dropped.values())
+
+
+async def test_a_stream_that_is_no_more_is_forgotten(tmp_path, autojump_clock):
+    """Kind: counts and clients of a removed stream must not stay until the end of the service."""
+    async with running_callbacks(tmp_path, hosts=["127.*"]) as host:
+        publish(host, seen(1), to=of(callback("http://localhost:1/")))
+        plugin = host.plugin("callbacks")
+        await until(lambda: plugin._targets)
+        await trio.sleep(FORGOTTEN - 60)
+        assert plugin._targets
+        await trio.sleep(120)
+        assert not (plugin._targets)
+        assert not (plugin._leaving)
+        assert not (plugin._of_streams)
 
 
 # The definition

@@ -7,6 +7,7 @@ import inspect
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -27,9 +28,9 @@ from lva.testing import (
     check_plugin,
     numbered_points,
 )
-from lva.testing.delivery_check import STREAM_ID
+from lva.testing.delivery_check import COUNT
 from lva.testing.world import mark, numbers_in
-from lva.video.callbacks import CALLBACKS, Callback
+from lva.video.callbacks import Callback
 from tests.plugins.redis_server import RedisServer
 
 SHIPPED = sorted(path.stem for path in (Path(lva.__file__).parent / "plugins").glob("[!_]*"))
@@ -65,18 +66,26 @@ class Watched(World):
         self.arrived = numbers_in((await client.get(self.path)).text)
 
 
+#: Those of the stream whose events `callbacks` is checked with; its receiver is one of them.
+CALLBACKS: list[Callback] = []
+CALLED_BACK = [
+    replace(event, callbacks=CALLBACKS)
+    for event in numbered_points(COUNT, ["stream_event", "analytics_event"])
+]
+
+
 class CalledBack(HttpWorld):
-    """A receiver that a stream's definition names. `handleEvent` only hands events to its queue."""
+    """A receiver that the events' stream names. `handleEvent` only hands events to its queue."""
 
     behaviours = (Behaviour.SUCCEED,)
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
-        CALLBACKS.set(STREAM_ID, [Callback.model_validate({"type": "http", "url": self.url})])
+        CALLBACKS[:] = [Callback.model_validate({"type": "http", "url": self.url})]
         return self
 
     async def __aexit__(self, *details: object) -> None:
-        CALLBACKS.set(STREAM_ID, ())
+        CALLBACKS.clear()
         await super().__aexit__(*details)
 
 
@@ -141,7 +150,7 @@ LONG = {"rabbitmq", "request_monitoring_plugin_example", "callbacks", "faces", "
 CASES = {
     "background_plugin_example": Case(event=False),
     "batching_example": Case(lambda world: {"url": world.url}, responding(WorldResponse())),
-    "callbacks": Case(None, CalledBack),
+    "callbacks": Case(None, CalledBack, CALLED_BACK),
     "codes": Case(event=False, analytics=True),
     "faces": Case(event=False, analytics=True),
     "file": Case(lambda world: {"path": str(world.path)}, Written),
