@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import random
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final, Protocol
@@ -16,7 +15,7 @@ from lva.boot_clock import boot_time
 from lva.fleet.config import FleetConfig
 from lva.fleet.decisions import Seat, hand_over, plan
 from lva.fleet.reports import Held, Reports
-from lva.fleet.rows import Lease, StreamRow, StreamState
+from lva.fleet.rows import Lease, StreamRow
 from lva.fleet.server import FleetServer
 from lva.fleet.view import View, waiting
 
@@ -46,8 +45,17 @@ class Holder(Protocol):
     async def change(self, row: StreamRow) -> None:
         """Go on with another definition."""
 
-    async def let_go(self, stream_id: str, why: str) -> None:
-        """End the work on a stream; once this returns, its worker has ended."""
+    async def stop(self, stream_id: str, why: str) -> None:
+        """End the work on a stream that is to be stopped or removed, and report that it is over."""
+
+    async def let_go(self, stream_id: str, why: str, *, lost: bool) -> None:
+        """End the work on a stream; once this returns, its worker has ended.
+
+        Args:
+            stream_id: Its id.
+            why: In words.
+            lost: Whether another agent may have it already: nothing may be told of it any more.
+        """
 
 
 class Work:
@@ -110,7 +118,7 @@ class Work:
             if held is not None and not held.going:
                 held.going = True
                 why = "its lease is gone: another agent has it, or it was removed"
-                self._nursery.start_soon(self._drop, stream_id, held, why)
+                self._nursery.start_soon(self._drop, stream_id, held, why, True)
 
     async def give_up(self, why: str) -> None:
         """End the work on all streams, since the leases may not be good for much longer; or go on alone."""
@@ -123,9 +131,9 @@ class Work:
                 what = f"its lease cannot be renewed: {why}"
                 nursery.start_soon(self._drop, stream_id, held, what)
 
-    async def _drop(self, stream_id: str, held: Held, why: str) -> None:
+    async def _drop(self, stream_id: str, held: Held, why: str, lost: bool = False) -> None:
         held.going = True
-        await self._holder.let_go(stream_id, why)
+        await self._holder.let_go(stream_id, why, lost=lost)
         if self.held.get(stream_id) is held:
             del self.held[stream_id]
 
@@ -175,24 +183,16 @@ class Work:
         assert self._nursery is not None
         if row.wanted != "run":
             held.going = True
-            self._nursery.start_soon(self._end, stream_id, held, row.wanted)
+            self._nursery.start_soon(self._end, stream_id, row.wanted)
         elif row.version > held.version:
             held.version = row.version
             self._nursery.start_soon(self._holder.change, row)
 
-    async def _end(self, stream_id: str, held: Held, wanted: str) -> None:
-        """End the work on a stream that is to be stopped or removed, and tell."""
-        why = "stopped by a user" if wanted == "stop" else "removed by a user"
-        await self._holder.let_go(stream_id, why)
-        if wanted == "remove":
-            await self.server.insist(
-                "remove", stream_id, f"{self._incarnation} {held.epoch}", "", self._incarnation
-            )
-            self.held.pop(stream_id, None)
-        else:
-            self._reports.add(
-                stream_id, StreamState("stop", True, why, None, time.time(), self._config.agent)
-            )
+    async def _end(self, stream_id: str, wanted: str) -> None:
+        """End the work on a stream that is to be stopped or removed; the report of that releases it."""
+        await self._holder.stop(
+            stream_id, "stopped by a user" if wanted == "stop" else "removed by a user"
+        )
 
     async def _take_free(self, server: FleetServer, seats: list[Seat], now: float) -> None:
         free = self._view.free(self._incarnation, self.held, now)
@@ -283,7 +283,7 @@ class Work:
         if (row := self._view.rows.get(stream_id)) is not None:
             self._view.put(replace(row, offered=to))
         await trio.sleep(self._config.tick * 1.1)  # it beats within that time, and then looks often
-        await self._holder.let_go(stream_id, f"agent {to} goes on with it")
+        await self._holder.let_go(stream_id, f"agent {to} goes on with it", lost=False)
         await self.server.insist("release", self._incarnation, stream_id, held.epoch)
         if self.held.get(stream_id) is held:
             del self.held[stream_id]

@@ -10,7 +10,7 @@ from collections.abc import Container, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, Field
 from quart import Response
@@ -32,14 +32,18 @@ from lva import (
     request_body,
     response,
 )
+from lva.fleet.config import FleetConfig
 from lva.settings.user_paths import absolute
 from lva.video import api
 from lva.video.account import account_of
 from lva.video.admission import Admission
 from lva.video.codes import ENDED, StreamState
 from lva.video.definition import StreamDefinition
+from lva.video.elsewhere import Elsewhere
 from lva.video.feed import CONSOLE, Feed, TooManyReadersError
+from lva.video.fleet_schemas import AGENT_ACTED, AGENT_ACTION, FLEET, MOVED
 from lva.video.forks import ForkServer
+from lva.video.forwarding import Forwarding, asked_by_an_agent, moved, own_address
 from lva.video.kept import MOST_PICTURES, MOST_PICTURES_OF_ONE, Pictures
 from lva.video.metrics import metrics_of
 from lva.video.previews import EDGE, QUALITY, TooManyKindsError
@@ -47,9 +51,12 @@ from lva.video.process import worker_spec
 from lva.video.publishing import event_of, point_of_event, points_of_change
 from lva.video.record import StreamChange
 from lva.video.renewal import follow
-from lva.video.store import StoreError
+from lva.video.store import StoreError, StreamStore
 from lva.video.stream import Stream, StreamServices
 from lva.video.streams import Pace, Streams
+
+if TYPE_CHECKING:
+    from lva.video.fleet_streams import FleetStreams
 
 #: Most entries of a page, and how long, in seconds, a preview is waited for.
 MAX_PAGE = 1000
@@ -88,6 +95,9 @@ class Config(BaseModel):
     stream_picture_bytes: int = Field(
         MOST_PICTURES_OF_ONE, ge=0, description="Most bytes of them of one stream."
     )
+    fleet: FleetConfig | None = Field(
+        None, description="Share the streams of other agents over a Redis server."
+    )
 
 
 class StreamsPlugin(BaseBackgroundPlugin):
@@ -100,7 +110,8 @@ class StreamsPlugin(BaseBackgroundPlugin):
 
     def __init__(self, app: PluginApp) -> None:
         super().__init__(app)
-        self._streams: Streams | None = None
+        self._streams: Streams | FleetStreams | None = None
+        self._forwarding: Forwarding | None = None
         self._forks = ForkServer()
         self._ends: Counter[str] = Counter()
 
@@ -109,27 +120,10 @@ class StreamsPlugin(BaseBackgroundPlugin):
             raise CannotRunError(
                 "streams need PyAV and NumPy; install the extra: pip install '/path/to/lva[video]'"
             )
-        config = self.config
         base = f"/{self.app.name}"
-        self._streams = Streams(
-            config.path or self.app.settings["state_dir"] / f"{self.app.name}.sqlite3",
-            Admission(config.schemes, config.directories, self._analytics_of),
-            StreamServices(
-                self._analytics_of,
-                self,
-                self.logger,
-                Pace(),
-                not_ready=self.app.notReady,
-                path=base,
-                forks=self._forks,
-                ends=self._ends,
-                account_id=config.account_id,
-                pictures=Pictures(config.picture_bytes, config.stream_picture_bytes),
-            ),
-            config.max_streams,
-        )
-        self._feed = Feed(self._streams.all)
-        self.app.addMetrics(lambda: metrics_of(self._table.all()))
+        self._streams = self._make_table(base)
+        self._feed = Feed(self._streams.here)
+        self.app.addMetrics(lambda: metrics_of(self._table.here()))
         self.addRoute(base, self.listing, {"get"})
         self.addRoute(base, self.create, {"post"})
         self.addRoute(f"{base}/live", self.live)
@@ -145,10 +139,54 @@ class StreamsPlugin(BaseBackgroundPlugin):
         with suppress(ValueError):  # another instance serves the same
             self.addRoute("/analytics", self.analytics)
 
+    def _make_table(self, base: str) -> Streams | FleetStreams:
+        config = self.config
+        admission = Admission(config.schemes, config.directories, self._analytics_of)
+        services = StreamServices(
+            self._analytics_of,
+            self,
+            self.logger,
+            Pace(),
+            not_ready=self.app.notReady,
+            path=base,
+            forks=self._forks,
+            ends=self._ends,
+            account_id=config.account_id,
+            pictures=Pictures(config.picture_bytes, config.stream_picture_bytes),
+        )
+        if config.fleet is None:
+            return Streams(self._path, admission, services, config.max_streams)
+        if find_spec("redis") is None:
+            raise CannotRunError(
+                "a fleet needs the Redis client; install the extra: pip install '/path/to/lva[redis]'"
+            )
+        # Only a fleet needs what these import.
+        from lva.video.fleet_api import fleet_metrics
+        from lva.video.fleet_streams import FleetPart, FleetStreams
+
+        address = config.fleet.address or own_address(self.app.settings["bind"])
+        part = FleetPart(config.fleet, address, self._analytics_names)
+        streams = FleetStreams(part, admission, services, config.max_streams)
+        self._forwarding = Forwarding(config.fleet.agent)
+        self.app.addMetrics(lambda: fleet_metrics(streams))
+        self.addRoute("/fleet", self.fleet)
+        self.addRoute("/fleet/agents/<agent>", self.act_on_agent, {"patch"})
+        self.addRoute(f"{base}/move-to-fleet", self.move_to_fleet, {"post"})
+        return streams
+
+    @property
+    def _path(self) -> Path:
+        """Where streams are kept that are no fleet's."""
+        path: Path | None = self.config.path
+        return path or self.app.settings["state_dir"] / f"{self.app.name}.sqlite3"
+
+    def _analytics_names(self) -> list[str]:
+        return [each.name for each in self.app.analytics()]
+
     async def start(self) -> None:
         assert self._streams is not None
         self.nursery.start_soon(self._feed.run, name="the feed of streams")
-        self.nursery.start_soon(follow, self.app.analytics, self._streams.all)
+        self.nursery.start_soon(follow, self.app.analytics, self._streams.here)
         async with self._forks:
             if self.app.analytics():  # else there is hardly a stream to come
                 self._forks.warm_up()
@@ -156,7 +194,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
 
     async def close(self) -> None:
         if self._streams is not None:
-            self.app.forReceipt(account_of(self._streams.all(), self._ends))
+            self.app.forReceipt(account_of(self._streams.here(), self._ends))
 
     # What a worker is sent of analytics plugins.
 
@@ -236,7 +274,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
         limit = _number(request, "limit", 100, 1, MAX_PAGE)
         offset = _number(request, "offset", 0, 0)
         page = found[offset : offset + limit]
-        return {"streams": [stream.status() for stream in page], "total": len(found)}
+        return {"streams": [self._table.status(stream) for stream in page], "total": len(found)}
 
     @request_body(api.DEFINITION)
     @response(201, "Made, and kept.", api.IDENTITY, links=["stream_id"])
@@ -253,7 +291,14 @@ class StreamsPlugin(BaseBackgroundPlugin):
     async def one(self, request: Any, stream_id: str) -> PluginResponse:
         """Answer GET /streams/ID: its state, account of frames, input and worker."""
         stream = self._table.get(stream_id)
-        return pluginHTTPResponse(200, stream.status(), _etag(stream))
+        if (
+            isinstance(stream, Elsewhere)
+            and stream.reachable
+            and not asked_by_an_agent(request.headers)
+        ):
+            with suppress(RequestProblem):  # what the fleet knows of it is something, too
+                return await self._ask_its_agent(request, stream)
+        return pluginHTTPResponse(200, self._table.status(stream), _etag(stream))
 
     @response(200, "The definition.", api.DEFINITION)
     @admin_only
@@ -298,7 +343,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
     @response(200, "The last changes.", api.LOGS)
     async def logs(self, request: Any, stream_id: str) -> dict[str, Any]:
         """Answer GET /streams/ID/logs: its changes, newest first."""
-        return {"logs": list(reversed(self._table.get(stream_id).log))}
+        return {"logs": await _carried_out(self._table.logs, self._table.get(stream_id))}
 
     @query_parameter(
         "limit",
@@ -309,9 +354,11 @@ class StreamsPlugin(BaseBackgroundPlugin):
         "before", "Only events with a smaller number: the next page.", {"type": "integer"}
     )
     @response(200, "A page of events.", api.EVENTS)
-    async def events(self, request: Any, stream_id: str) -> dict[str, Any]:
+    async def events(self, request: Any, stream_id: str) -> dict[str, Any] | PluginResponse:
         """Answer GET /streams/ID/events: the newest first, of those that are kept in memory."""
-        stream = self._table.get(stream_id)
+        stream = self._here(stream_id)
+        if isinstance(stream, Elsewhere):
+            return await self._ask_its_agent(request, stream)
         limit = _number(request, "limit", 100, 1, MAX_PAGE)
         before = _number(request, "before", 2**53, 0)
         found = [event for event in reversed(stream.events) if event.number < before]
@@ -324,7 +371,10 @@ class StreamsPlugin(BaseBackgroundPlugin):
     @response(200, "The picture.", media_type="image/jpeg")
     async def picture(self, request: Any, stream_id: str, number: int) -> PluginResponse:
         """Answer GET /streams/ID/events/N.jpg: the picture of an event, while it is kept in memory."""
-        picture = self._table.get(stream_id).events.picture(number)
+        stream = self._here(stream_id)
+        if isinstance(stream, Elsewhere):
+            return await self._ask_its_agent(request, stream)
+        picture = stream.events.picture(number)
         if picture is None:
             raise NotFound(f"There is no picture of event {number}, or not any more.")
         headers = {"Content-Type": "image/jpeg", "Cache-Control": "no-store"}
@@ -359,7 +409,9 @@ class StreamsPlugin(BaseBackgroundPlugin):
 
         503 with Retry-After if there is none yet, 404 if there will not be one: the stream is not worked on.
         """
-        stream = self._table.get(stream_id)
+        stream = self._here(stream_id)
+        if isinstance(stream, Elsewhere):
+            return await self._ask_its_agent(request, stream)
         edge = _number(request, "size", EDGE[2], *EDGE[:2])
         quality = _number(request, "quality", QUALITY[2], *QUALITY[:2])
         try:
@@ -387,8 +439,55 @@ class StreamsPlugin(BaseBackgroundPlugin):
             ]
         }
 
+    # The routes of a fleet.
+
+    @response(200, "The fleet, as this agent sees it.", FLEET)
+    async def fleet(self, request: Any) -> dict[str, Any]:
+        """Answer GET /fleet: its agents, their room and streams, and what waits."""
+        from lva.video.fleet_api import fleet_document
+
+        return fleet_document(self._fleet_table)
+
+    @request_body(AGENT_ACTION)
+    @response(200, "Done.", AGENT_ACTED)
+    @admin_only
+    async def act_on_agent(self, request: Any, agent: str) -> dict[str, Any]:
+        """Answer PATCH /fleet/agents/NAME: ``{"action": "drain"}`` or ``{"action": "undrain"}``."""
+        from lva.video.fleet_api import act_on_agent
+
+        body = await _body(request)
+        done: dict[str, Any] = await _carried_out(act_on_agent, self._fleet_table, agent, body)
+        return done
+
+    @response(200, "Moved.", MOVED)
+    @admin_only
+    async def move_to_fleet(self, request: Any) -> dict[str, Any]:
+        """Answer POST /streams/move-to-fleet: what this agent kept without a fleet is moved there."""
+        return {"moved": await _carried_out(self._fleet_table.move_here, StreamStore(self._path))}
+
+    def _here(self, stream_id: str) -> Stream | Elsewhere:
+        """Return a stream, itself if it is in this process."""
+        stream = self._table.get(stream_id)
+        return self._table.last_here(stream.id) or stream
+
+    async def _ask_its_agent(self, request: Any, stream: Elsewhere) -> PluginResponse:
+        """Return what the agent that has a stream responds to a request."""
+        assert self._forwarding is not None
+        if asked_by_an_agent(request.headers):
+            raise moved()
+        if stream.agent is None:
+            raise _no_picture(stream)
+        query = request.query_string.decode("latin-1")
+        path = f"{request.path}?{query}" if query else request.path
+        return await self._forwarding.get(stream.agent.address, path)
+
     @property
-    def _table(self) -> Streams:
+    def _fleet_table(self) -> FleetStreams:
+        assert self._forwarding is not None
+        return cast("FleetStreams", self._table)
+
+    @property
+    def _table(self) -> Streams | FleetStreams:
         assert self._streams is not None
         return self._streams
 
@@ -401,7 +500,7 @@ def _stalls(stream: Stream) -> bool:
     return stream.previews.newest is not None and age is not None and age > STALLED
 
 
-def _no_picture(stream: Stream) -> RequestProblem:
+def _no_picture(stream: Stream | Elsewhere) -> RequestProblem:
     status = stream.state.value
     if stream.state in {*ENDED, StreamState.PAUSED}:
         what = f"There is no picture: the stream is {status}."
@@ -410,11 +509,11 @@ def _no_picture(stream: Stream) -> RequestProblem:
     return RequestProblem(503, what, "no_picture_yet", {"Retry-After": "2"}, stream_status=status)
 
 
-def _identity(stream: Stream) -> dict[str, Any]:
+def _identity(stream: Stream | Elsewhere) -> dict[str, Any]:
     return {"stream_id": stream.id, "version": stream.version}
 
 
-def _etag(stream: Stream) -> dict[str, str]:
+def _etag(stream: Stream | Elsewhere) -> dict[str, str]:
     return {"ETag": f'"{stream.version}"'}
 
 

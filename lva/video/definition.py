@@ -13,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StringConstraints,
     ValidationError,
     ValidationInfo,
     WithJsonSchema,
@@ -27,6 +28,8 @@ from lva.video.shapes import Rectangle
 
 #: Days of the week, as `Interval` has them.
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+#: What an agent of a fleet says that it can do.
+Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
 class Strict(BaseModel):
@@ -199,7 +202,11 @@ class StreamDefinition(Strict):
     priority: int = Field(
         0, ge=0, le=19, description="Niceness of the worker: 19 gives way to everything else."
     )
-
+    labels: list[Label] = Field(
+        [],
+        max_length=100,
+        description="In a fleet, only agents that have all of these labels work on it.",
+    )
     callbacks: list[Callback] = Field(
         [],
         max_length=MOST_CALLBACKS,

@@ -228,6 +228,7 @@ class Stream:
                 "bytes": self.events.picture_bytes,
                 "dropped": self.events.pictures_dropped,
             },
+            "fleet": None,
         }
 
     def _why(self) -> tuple[str | None, str | None]:

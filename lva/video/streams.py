@@ -14,10 +14,12 @@ from pydantic import ValidationError
 from lva.contract import RequestProblem
 from lva.routes.wrong_keys import WrongKeysError, wrong_keys
 from lva.video.admission import Admission
-from lva.video.callbacks import WITH_SECRETS, unmasked
+from lva.video.callbacks import WITH_SECRETS
 from lva.video.codes import ENDED, StreamState
 from lva.video.definition import StreamDefinition
+from lva.video.elsewhere import Elsewhere
 from lva.video.keeper import Keeper
+from lva.video.revision import revised
 from lva.video.source import no_source
 from lva.video.store import StoredStream, StoreError, StreamStore
 from lva.video.stream import Stream, StreamServices
@@ -121,6 +123,23 @@ class Streams:
         """Return all streams, oldest first."""
         return list(self._streams.values())
 
+    def here(self) -> list[Stream]:
+        """Return those that are worked on here, or have been: all."""
+        return self.all()
+
+    def last_here(self, stream_id: str) -> Stream | None:
+        """Return a stream that was worked on here last."""
+        return self._streams.get(stream_id)
+
+    def status(self, stream: Stream | Elsewhere) -> dict[str, Any]:
+        """Return what `/streams/ID` shows."""
+        return stream.status()
+
+    async def logs(self, stream: Stream | Elsewhere) -> list[dict[str, Any]]:
+        """Return a stream's changes, newest first."""
+        await trio.lowlevel.checkpoint()
+        return list(reversed(self._streams[stream.id].log))
+
     def check_known(self) -> None:
         """Refuse to tell of streams as long as the file in which they are cannot be read.
 
@@ -128,7 +147,7 @@ class Streams:
             RequestProblem: It cannot.
         """
         if not self._begun.is_set() and self._keeper.trouble is not None:
-            raise _unavailable(self._keeper.trouble)
+            raise unavailable(self._keeper.trouble)
 
     def get(self, key: str) -> Stream:
         """Return the stream of an id, or else the one of a name.
@@ -138,15 +157,10 @@ class Streams:
         """
         if key in self._streams:
             return self._streams[key]
-        named = [stream for stream in self._streams.values() if stream.definition.name == key]
-        if len(named) > 1:
-            ids = ", ".join(stream.id for stream in named)
-            what = f"several streams are named {key!r}; use an id: {ids}"
-            raise RequestProblem(409, what, "name_is_ambiguous")
+        named = [stream.id for stream in self._streams.values() if stream.definition.name == key]
         if not named:
             self.check_known()
-            raise RequestProblem(404, f"there is no stream {key!r}", "unknown_stream")
-        return named[0]
+        return self._streams[the_only(named, key)]
 
     async def create(self, body: Any) -> Stream:
         """Make a stream and begin to work on it; once this returns, it is kept.
@@ -176,27 +190,14 @@ class Streams:
 
         Args:
             key: Its id or name.
-            body: The definition. A `source` that is the masked one, and masked secrets of callbacks, mean
-                those that it has; a `version` is the one that it is to follow.
-            versions: Those that it may have now; any if left out.
+            body, versions: As `lva.video.revision.revised` takes them.
 
         Raises:
             RequestProblem, StoreError: As `create`; and it has another version, 412 or 409.
         """
         async with self._change_of(key) as stream:
-            if versions is not None and stream.version not in versions:
-                raise _other_version(412, stream)
-            if isinstance(body, dict) and "version" in body:
-                if body["version"] != stream.version:
-                    raise _other_version(409, stream)
-                body = {name: value for name, value in body.items() if name != "version"}
-            if isinstance(body, dict) and body.get("source") == stream.source.shown:
-                body = {**body, "source": stream.definition.source}
-            if isinstance(body, dict) and "callbacks" in body:
-                present = stream.definition.callbacks
-                body = {**body, "callbacks": unmasked(body["callbacks"], present)}
-            definition, source = self._admission.admit(body)
             before = stream.definition, stream.source
+            definition, source = revised(self._admission, body, stream.version, before, versions)
             stream.definition, stream.source = definition, source
             stream.version += 1
             stopped = stream.state is StreamState.STOP
@@ -279,7 +280,7 @@ class Streams:
         stream = self.get(key)
         async with self._change(stream):
             if stream.id not in self._streams:  # removed while this waited
-                raise RequestProblem(404, f"there is no stream {key!r}", "unknown_stream")
+                raise unknown(key)
             yield stream
 
     async def _until_begun(self) -> None:
@@ -295,7 +296,7 @@ class Streams:
         async with stream.changing:
             if not self._tasks.open:
                 self.check_known()
-                raise _unavailable("streams are being started or stopped; try again")
+                raise unavailable("streams are being started or stopped; try again")
             with trio.CancelScope(shield=True):
                 yield
 
@@ -319,10 +320,29 @@ class Streams:
         )
 
 
-def _unavailable(what: str) -> RequestProblem:
+def the_only(named: list[str], key: str) -> str:
+    """Return the id of the only stream of a name.
+
+    Args:
+        named: The ids of all that have it.
+        key: It.
+
+    Raises:
+        RequestProblem: There is none, or there are several.
+    """
+    if not named:
+        raise unknown(key)
+    if len(named) > 1:
+        what = f"several streams are named {key!r}; use an id: {', '.join(named)}"
+        raise RequestProblem(409, what, "name_is_ambiguous")
+    return named[0]
+
+
+def unknown(key: str) -> RequestProblem:
+    """Return the problem that there is no such stream."""
+    return RequestProblem(404, f"there is no stream {key!r}", "unknown_stream")
+
+
+def unavailable(what: str) -> RequestProblem:
+    """Return the problem that streams cannot be told of, or changed, now."""
     return RequestProblem(503, what, "streams_unavailable", {"Retry-After": "1"})
-
-
-def _other_version(status: int, stream: Stream) -> RequestProblem:
-    what = f"the stream has version {stream.version} now; get it, and change that"
-    return RequestProblem(status, what, "version_conflict", version=stream.version)

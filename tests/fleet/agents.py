@@ -13,7 +13,7 @@ import trio
 from lva.boot_clock import boot_time
 from lva.fleet.config import FleetConfig
 from lva.fleet.fleet import Fleet, Myself
-from lva.fleet.rows import StreamRow
+from lva.fleet.rows import StreamRow, StreamState
 from tests.fleet.history import History, Spell
 
 LEASE = 1.2
@@ -29,6 +29,7 @@ class Notes:
     versions: dict[str, int] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
     until: float = 0.0
+    fleet: Fleet | None = None
 
     async def renewed(self, until: float) -> None:
         self.until = until
@@ -42,7 +43,13 @@ class Notes:
         await trio.lowlevel.checkpoint()
         self.versions[row.id] = row.version
 
-    async def let_go(self, stream_id: str, why: str) -> None:
+    async def stop(self, stream_id: str, why: str) -> None:
+        epoch, _ = self.running[stream_id]
+        await self.let_go(stream_id, why, lost=False)
+        assert self.fleet is not None
+        self.fleet.report(stream_id, StreamState("stop", True, why, None, 1.0, self.agent, epoch))
+
+    async def let_go(self, stream_id: str, why: str, *, lost: bool) -> None:
         await trio.lowlevel.checkpoint()
         self.reasons.append(why)
         self.end(stream_id)
@@ -81,6 +88,7 @@ async def agent(url: str, name: str, history: History, **more: Any) -> AsyncIter
         config(url, name, **more), Myself(f"http://{name}:5200"), notes,
         logging.getLogger("lva.fleet"), troubles.append,
     )  # fmt: skip
+    notes.fleet = fleet
     async with trio.open_nursery() as nursery:
         nursery.start_soon(fleet.run)
         yield Agent(fleet, notes, troubles)

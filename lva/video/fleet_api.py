@@ -1,0 +1,140 @@
+"""The routes of a fleet: its agents, and what an operator does with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from lva.boot_clock import boot_time
+from lva.contract import RequestProblem
+from lva.fleet.server import FleetServerError
+from lva.metrics import Metric
+from lva.video.fleet_streams import FleetStreams, sorted_agents
+from lva.video.store import StoreError
+
+#: Most streams of which it is told why they wait.
+MOST_WAITING: Final = 100
+
+
+def fleet_document(streams: FleetStreams) -> dict[str, Any]:
+    """Return what `GET /fleet` responds."""
+    fleet, now = streams.fleet, boot_time()
+    view = fleet.view
+    rows = [*view.rows.values()]
+    waiting = [(row.id, reason) for row in rows if (reason := fleet.reason(row)) is not None]
+    held = sum(row.lease is not None and view.is_alive(row.lease.incarnation, now) for row in rows)
+    return {
+        "name": streams.config.name,
+        "agent": fleet.name,
+        "lease": streams.config.lease,
+        "trouble": fleet.trouble,
+        "agents": [
+            {
+                "name": agent.name,
+                "address": agent.address,
+                "room": agent.room,
+                "streams": view.count_of(agent),
+                "load": agent.load,
+                "labels": sorted(agent.labels),
+                "draining": agent.draining,
+                "alive": fleet.is_alive(agent),
+                "silent": round(max(0.0, now - (view.silent_since(agent.incarnation) or now)), 1),
+                "since": agent.since,
+            }
+            for agent in sorted_agents(view.agents.values())
+        ],
+        "streams": {"total": len(rows), "held": held, "waiting": len(waiting)},
+        "waiting": [
+            {"stream_id": stream_id, "reason": reason}
+            for stream_id, reason in waiting[:MOST_WAITING]
+        ],
+        "broken": [{"key": key, "reason": why} for key, why in sorted(view.broken.items())],
+    }
+
+
+async def act_on_agent(streams: FleetStreams, name: str, body: Any) -> dict[str, Any]:
+    """Let an agent drain, or take streams again.
+
+    Raises:
+        RequestProblem: There is no such agent, or the body is wrong.
+        StoreError: The server of the fleet cannot be used.
+    """
+    action = body.get("action") if isinstance(body, dict) and len(body) == 1 else None
+    if action not in ("drain", "undrain"):
+        raise RequestProblem(400, 'The body is {"action": "drain"} or {"action": "undrain"}.')
+    streams.check_joined()
+    if name not in streams.fleet.view.agents:
+        known = ", ".join(sorted(streams.fleet.view.agents)) or "none"
+        raise RequestProblem(
+            404, f"there is no agent {name!r}; available: {known}", "unknown_agent"
+        )
+    try:
+        await streams.fleet.drain(name, on=action == "drain")
+    except FleetServerError as error:
+        raise StoreError(str(error)) from error
+    await streams.fleet.until(
+        lambda: (
+            (agent := streams.fleet.view.agents.get(name)) is None
+            or agent.draining == (action == "drain")
+        ),
+        3.0,
+    )
+    agent = streams.fleet.view.agents.get(name)
+    return {"agent": name, "draining": agent is not None and agent.draining}
+
+
+def fleet_metrics(streams: FleetStreams) -> Iterable[Metric]:
+    """Yield what `/metrics` shows of a fleet."""
+    fleet, now = streams.fleet, boot_time()
+    view = fleet.view
+    agents = [*view.agents.values()]
+    alive = sum(fleet.is_alive(agent) for agent in agents)
+    held = sum(
+        row.lease is not None and view.is_alive(row.lease.incarnation, now)
+        for row in view.rows.values()
+    )
+    yield Metric(
+        "lva_fleet_agents",
+        "gauge",
+        "Agents of the fleet, as this one sees them.",
+        ("alive",),
+        [(("yes",), alive), (("no",), len(agents) - alive)],
+    )
+    yield Metric(
+        "lva_fleet_streams",
+        "gauge",
+        "Streams of the fleet, by whether an agent works on them.",
+        ("held",),
+        [(("yes",), held), (("no",), len(view.rows) - held)],
+    )
+    yield Metric(
+        "lva_fleet_held", "gauge", "Streams that this agent works on.", (), [((), len(fleet.held))]
+    )
+    yield Metric(
+        "lva_fleet_joined",
+        "gauge",
+        "Whether this agent is a part of its fleet.",
+        (),
+        [((), int(fleet.trouble is None))],
+    )
+    yield Metric(
+        "lva_fleet_draining",
+        "gauge",
+        "Whether this agent gives up its streams.",
+        (),
+        [((), int(fleet.draining))],
+    )
+    yield Metric(
+        "lva_fleet_commands_total",
+        "counter",
+        "Commands sent to the server.",
+        (),
+        [((), fleet.commands)],
+    )
+    yield Metric(
+        "lva_fleet_late_total",
+        "counter",
+        "Changes and events that came after the end of their lease, and were dropped.",
+        (),
+        [((), streams.late)],
+    )

@@ -1,0 +1,183 @@
+"""Works on the streams that this agent holds of its fleet, and publishes nothing once a lease is over."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import trio
+
+from lva.boot_clock import boot_time
+from lva.events.streams import StreamAnalyticsEvent
+from lva.fleet.rows import StreamRow
+from lva.fleet.rows import StreamState as ReportedState
+from lva.routes.wrong_keys import WrongKeysError
+from lva.video.admission import Admission
+from lva.video.codes import ENDED, StreamState
+from lva.video.definition import StreamDefinition, parse_definition
+from lva.video.forks import ForkServer
+from lva.video.record import Listener, StreamChange
+from lva.video.source import Source, no_source
+from lva.video.stream import Stream, StreamServices
+from lva.video.tasks import StreamTasks
+
+
+class Reporter(Protocol):
+    """Who tells the fleet of streams: `lva.fleet.fleet.Fleet.report`."""
+
+    def __call__(self, stream_id: str, state: ReportedState, entry: str = "") -> None:
+        """Tell how a stream is."""
+
+
+class FleetHolder:
+    """The `Holder` of `lva.fleet.work`; it is the listener of its streams, too.
+
+    Args:
+        agent: This agent's name.
+        admission: Says which sources are allowed.
+        listener: Gets what happens as long as the leases are good.
+        forks: Ends all workers at the time that it is told.
+
+    Attributes:
+        streams: Those that it works on, and those that it has worked on last, by id.
+        late: How many changes and events came after the end of their lease, and were dropped.
+        tasks: The work on them.
+    """
+
+    def __init__(
+        self, agent: str, admission: Admission, listener: Listener, forks: ForkServer
+    ) -> None:
+        self.streams: dict[str, Stream] = {}
+        self.late: int = 0
+        self.tasks: StreamTasks | None = None
+        self._agent = agent
+        self._admission = admission
+        self._listener = listener
+        self._forks = forks
+        self._until = -math.inf
+        self._lost: set[str] = set()
+        self._services: StreamServices | None = None
+        self._report: Reporter | None = None
+
+    def begin(self, services: StreamServices, report: Reporter) -> None:
+        """Get what it needs of those that need it."""
+        self._services, self._report = services, report
+        self.tasks = StreamTasks(self._over, services.logger)
+
+    # What the fleet has it do.
+
+    async def renewed(self, until: float) -> None:
+        """All leases are good until then: at that time the kernel ends all workers."""
+        self._until = until
+        await self._forks.end_at(until)
+
+    def take(self, row: StreamRow, epoch: int) -> None:
+        """Begin to work on a stream."""
+        assert self._services is not None
+        assert self.tasks is not None
+        self._lost.discard(row.id)
+        definition, source, why = self._understood(row)
+        stream = self.streams[row.id] = Stream(row.id, definition, source, self._services)
+        stream.version, stream.created, stream.epoch = row.version, row.created, epoch
+        stream.move(StreamState.PENDING, f"taken by agent {self._agent}")
+        if why is not None:
+            stream.move(StreamState.FAILURE, why, "forbidden")
+        else:
+            self.tasks.begin(stream)
+
+    def _understood(self, row: StreamRow) -> tuple[StreamDefinition, Source, str | None]:
+        """Return a row's definition and source, and why it cannot be worked on."""
+        try:
+            definition = parse_definition(dict(row.definition))
+        except WrongKeysError as error:
+            nothing = StreamDefinition(name=row.id, source="test:")
+            return nothing, no_source(""), f"agent {self._agent} does not understand it: {error}"
+        try:
+            return definition, self._admission.source(definition), None
+        except WrongKeysError as error:
+            return definition, no_source(definition.source), f"agent {self._agent}: {error}"
+
+    async def change(self, row: StreamRow) -> None:
+        """Go on with another definition."""
+        assert self.tasks is not None
+        stream = self.streams[row.id]
+        async with stream.changing:
+            if stream.version >= row.version or row.id in self._lost:
+                return
+            await self.tasks.end(stream)
+            stream.definition, stream.source, why = self._understood(row)
+            stream.version = row.version
+            stream.move(StreamState.PENDING, f"version {row.version}")
+            if why is not None:
+                stream.move(StreamState.FAILURE, why, "forbidden")
+            else:
+                self.tasks.begin(stream)
+
+    async def stop(self, stream_id: str, why: str) -> None:
+        """End the work on a stream as its users have asked, and tell."""
+        await self._end(stream_id, StreamState.STOP, why)
+
+    async def let_go(self, stream_id: str, why: str, *, lost: bool) -> None:
+        """End the work on a stream; tell only if the lease is still this agent's."""
+        if lost:
+            self._lost.add(stream_id)
+        await self._end(stream_id, StreamState.PENDING, why)
+
+    async def _end(self, stream_id: str, state: StreamState, why: str) -> None:
+        assert self.tasks is not None
+        stream = self.streams[stream_id]
+        async with stream.changing:
+            await self.tasks.end(stream)
+            if stream.state not in ENDED:
+                stream.move(state, why)
+
+    async def _over(self, stream: Stream) -> None:
+        """A stream is done, or has failed: its state has told so, and it is released by that."""
+
+    def forget(self, is_current: Callable[[str, int], bool]) -> None:
+        """Let go of what is known of streams that have been removed, or taken by others.
+
+        Args:
+            is_current: Whether a stream of an id still has an epoch.
+        """
+        for stream_id, stream in [*self.streams.items()]:
+            if stream.worker is None and not is_current(stream_id, stream.epoch or 0):
+                stream.events.clear()
+                del self.streams[stream_id]
+
+    # What streams tell.
+
+    def changed(self, change: StreamChange) -> None:
+        """Publish a change, and tell the fleet."""
+        if self._is_late(change.stream_id):
+            return
+        self._listener.changed(change)
+        assert self._report is not None
+        state = ReportedState(
+            change.status.value, change.status in ENDED, change.reason, change.code, round(change.time, 3),
+            self._agent, change.epoch or 0,
+        )  # fmt: skip
+        entry = {**change.as_dict(), "agent": self._agent, "epoch": change.epoch}
+        self._report(change.stream_id, state, json.dumps(entry, ensure_ascii=False))
+
+    def seen(self, event: StreamAnalyticsEvent) -> None:
+        """Publish an event."""
+        if not self._is_late(event.stream_id):
+            self._listener.seen(event)
+
+    def _is_late(self, stream_id: str) -> bool:
+        late = stream_id in self._lost or boot_time() >= self._until
+        self.late += late
+        return late
+
+
+async def until_over(tasks: StreamTasks, over: trio.Event) -> None:
+    """Let the work on streams go on, also while the service stops, until the fleet has handed it over."""
+    with trio.CancelScope(shield=True):
+        async with trio.open_nursery() as nursery:
+            tasks.begin_in(nursery)
+            await over.wait()
+            tasks.begin_in(None)
+            nursery.cancel_scope.cancel()

@@ -1,0 +1,103 @@
+"""What another agent of the fleet knows of a stream is asked of it, and its response passed on."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from typing import Any, Final
+
+import httpx
+import trio
+
+from lva.contract import CannotRunError, PluginResponse, RequestProblem, pluginHTTPResponse
+from lva.settings import parse_bind
+
+#: Says which agent asks; who gets it does not ask on.
+HEADER: Final = "X-LVA-Agent"
+#: Seconds for a connection, and for the whole response; most bytes of it.
+CONNECT: Final = 2.0
+LIMIT: Final = 10.0
+MAX_BODY: Final = 20 * 1024 * 1024
+#: Headers of a response that are passed on.
+_PASSED: Final = ("content-type", "cache-control", "x-frame-time", "etag", "retry-after")
+
+
+class Forwarding:
+    """Asks other agents.
+
+    Args:
+        agent: This agent's name.
+    """
+
+    def __init__(self, agent: str) -> None:
+        self._headers = {HEADER: agent}
+
+    async def get(self, address: str, path: str) -> PluginResponse:
+        """Return the response of another agent to a GET request.
+
+        Args:
+            address: Where it is reached, such as http://10.0.0.7:5240.
+            path: With the query.
+
+        Raises:
+            RequestProblem: It cannot be reached, or does not respond in time.
+        """
+        try:
+            with trio.fail_after(LIMIT):
+                return await self._get(f"{address}{path}")
+        except (httpx.HTTPError, trio.TooSlowError, httpx.InvalidURL) as error:
+            why = (
+                "it does not respond in time"
+                if isinstance(error, trio.TooSlowError)
+                else str(error)
+            )
+            what = f"the agent at {address} that has the stream cannot be reached: {why or 'no response'}"
+            raise RequestProblem(502, what, "agent_unreachable", agent_address=address) from None
+
+    async def _get(self, url: str) -> PluginResponse:
+        async with (
+            httpx.AsyncClient(
+                timeout=httpx.Timeout(LIMIT, connect=CONNECT), trust_env=False
+            ) as client,
+            client.stream("GET", url, headers=self._headers) as response,
+        ):
+            body = bytearray()
+            async for piece in response.aiter_bytes():
+                body += piece
+                if len(body) > MAX_BODY:
+                    raise RequestProblem(
+                        502, "the other agent's response is too large", "agent_unreachable"
+                    )
+            passed = {name: response.headers[name] for name in _PASSED if name in response.headers}
+            return pluginHTTPResponse(response.status_code, bytes(body), passed)
+
+
+def asked_by_an_agent(headers: Mapping[str, Any]) -> bool:
+    """Return whether a request comes from another agent."""
+    return HEADER in headers
+
+
+def moved() -> RequestProblem:
+    """Return the problem that an agent was asked for a stream that it does not work on any more."""
+    what = "this agent does not work on the stream now; ask again"
+    return RequestProblem(503, what, "stream_moved", {"Retry-After": "1"})
+
+
+def own_address(bind: str) -> str:
+    """Return where other agents reach a service that listens there.
+
+    Args:
+        bind: As in the settings.
+
+    Raises:
+        CannotRunError: That does not say it.
+    """
+    found = parse_bind(bind)
+    if isinstance(found, str) or found[1] == 0:
+        raise CannotRunError(
+            f"other agents cannot be told where this one is from bind = {bind!r}; set fleet.address"
+        )
+    host, port = found
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - all addresses of this machine
+        host = socket.gethostname()
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
