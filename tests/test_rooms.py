@@ -111,12 +111,23 @@ def test_a_worker_imports_nothing_of_the_service():
 
 def test_streams_import_the_ground_floor_alone():
     video = [module for module in FILES if module.startswith("lva.video")]
-    allowed = {f"lva.{name}" for name in (*GROUND, "logs.loggers")}
+    allowed = {f"lva.{name}" for name in (*GROUND, "logs.loggers", "settings")}
     assert not [
         (module, target)
         for module in video
         for target in imports(FILES[module])
-        if not target.startswith("lva.video") and target not in allowed
+        if not target.startswith(("lva.video", "lva.fleet")) and target not in allowed
+    ]
+
+
+def test_a_fleet_knows_nothing_of_what_it_shares():
+    allowed = {"lva.boot_clock", "lva.settings.redis_server"}
+    assert not [
+        (module, target)
+        for module in FILES
+        if module.startswith("lva.fleet")
+        for target in imports(FILES[module])
+        if not target.startswith("lva.fleet") and target not in allowed
     ]
 
 

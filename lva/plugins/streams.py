@@ -463,7 +463,10 @@ class StreamsPlugin(BaseBackgroundPlugin):
     @admin_only
     async def move_to_fleet(self, request: Any) -> dict[str, Any]:
         """Answer POST /streams/move-to-fleet: what this agent kept without a fleet is moved there."""
-        return {"moved": await _carried_out(self._fleet_table.move_here, StreamStore(self._path))}
+        from lva.video.fleet_api import move_to_fleet
+
+        store = StreamStore(self._path)
+        return {"moved": await _carried_out(move_to_fleet, self._fleet_table, store)}
 
     def _here(self, stream_id: str) -> Stream | Elsewhere:
         """Return a stream, itself if it is in this process."""

@@ -116,3 +116,38 @@ def fleet_part(
         "epoch": row.epoch,
         "waiting": waiting,
     }
+
+
+def standing_of(
+    row: StreamRow, agent: AgentRow | None, waiting: str | None, *, held: bool
+) -> Standing:
+    """Return how a stream is.
+
+    Args:
+        row: What the fleet's table says of it.
+        agent: Who works on it.
+        waiting: Why nobody can.
+        held: Whether its agent gives signs of life.
+    """
+    state = row.state
+    if state is not None and (held or state.over):
+        return Standing(_known(state.status), state.reason, state.code, state.since)
+    if row.wanted != "run" and not held:
+        return Standing(StreamState.STOP, "stopped by a user")
+    name = "that holds it" if agent is None else agent.name
+    if held:
+        reason = f"taken by agent {name}"
+    elif waiting is not None:
+        reason = f"waits for an agent: {waiting}"
+    elif row.lease is not None:
+        reason = f"agent {name} gives no sign of life; another one takes over"
+    else:
+        reason = "waits for an agent"
+    return Standing(StreamState.PENDING, reason)
+
+
+def _known(status: str) -> StreamState:
+    try:
+        return StreamState(status)
+    except ValueError:  # what a newer version of LVA has written
+        return StreamState.PENDING

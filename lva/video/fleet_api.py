@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
+import trio
+
 from lva.boot_clock import boot_time
 from lva.contract import RequestProblem
 from lva.fleet.server import FleetServerError
 from lva.metrics import Metric
-from lva.video.fleet_streams import FleetStreams, sorted_agents
-from lva.video.store import StoreError
+from lva.video.codes import ENDED
+from lva.video.definition import StreamDefinition
+from lva.video.fleet_streams import FleetStreams, row_of, sorted_agents
+from lva.video.store import StoreError, StreamStore
 
 #: Most streams of which it is told why they wait.
 MOST_WAITING: Final = 100
@@ -138,3 +142,26 @@ def fleet_metrics(streams: FleetStreams) -> Iterable[Metric]:
         (),
         [((), streams.late)],
     )
+
+
+async def move_to_fleet(streams: FleetStreams, store: StreamStore) -> list[str]:
+    """Move the streams that this agent kept for itself to its fleet; return their ids.
+
+    Each is written to the fleet before it is deleted here; one that the fleet has stays as it is.
+
+    Raises:
+        RequestProblem: This agent is no part of the fleet.
+        StoreError: They cannot be read, written or deleted; those that were not moved stay here.
+    """
+    streams.check_joined()
+    moved: list[str] = []
+    for kept in await trio.to_thread.run_sync(store.load):
+        definition = StreamDefinition.model_validate_json(kept.definition)
+        row = row_of(kept.id, kept.version, definition, kept.created)
+        if row.id not in streams.fleet.view.rows:
+            await streams.put(row, 0)
+            if kept.status in {*ENDED}:
+                await streams.want(row.id, "stop", kept.reason or "stopped by a user")
+        await trio.to_thread.run_sync(store.delete, kept.id)
+        moved.append(kept.id)
+    return moved

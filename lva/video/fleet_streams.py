@@ -21,13 +21,13 @@ from lva.fleet.server import FleetServerError
 from lva.routes.wrong_keys import WrongKeysError
 from lva.video.admission import Admission
 from lva.video.callbacks import WITH_SECRETS
-from lva.video.codes import ENDED, StreamState
+from lva.video.codes import ENDED
 from lva.video.definition import StreamDefinition, parse_definition
-from lva.video.elsewhere import Elsewhere, Standing, fleet_part
+from lva.video.elsewhere import Elsewhere, fleet_part, standing_of
 from lva.video.fleet_holder import FleetHolder, until_over
 from lva.video.revision import other_version, revised
 from lva.video.source import no_source
-from lva.video.store import StoreError, StreamStore
+from lva.video.store import StoreError
 from lva.video.stream import Stream, StreamServices
 from lva.video.streams import the_only, unavailable, unknown
 
@@ -163,9 +163,11 @@ class FleetStreams:
         agent = self._agent_of(row)
         alive = agent is not None and self.fleet.is_alive(agent)
         waiting = self.fleet.reason(row)
-        return Elsewhere(
-            row, definition, source, self._standing(row, agent, waiting), agent, alive, waiting
+        held = row.lease is not None and self.fleet.view.is_alive(
+            row.lease.incarnation, boot_time()
         )
+        standing = standing_of(row, agent, waiting, held=held)
+        return Elsewhere(row, definition, source, standing, agent, alive, waiting)
 
     def last_here(self, stream_id: str) -> Stream | None:
         """Return a stream that nobody works on if this agent was the last to do so."""
@@ -177,26 +179,6 @@ class FleetStreams:
         if row.lease is not None:
             return self.fleet.view.holder_of(row)
         return None if row.state is None else self.fleet.view.agents.get(row.state.agent)
-
-    def _standing(self, row: StreamRow, agent: AgentRow | None, waiting: str | None) -> Standing:
-        state, view = row.state, self.fleet.view
-        held = row.lease is not None and view.is_alive(row.lease.incarnation, boot_time())
-        if state is not None and (held or state.over):
-            return Standing(_known(state.status), state.reason, state.code, state.since)
-        if row.wanted != "run" and not held:
-            return Standing(StreamState.STOP, "stopped by a user")
-        if held:
-            return Standing(
-                StreamState.PENDING, f"taken by agent {agent.name if agent else 'of no name'}"
-            )
-        if waiting is not None:
-            return Standing(StreamState.PENDING, f"waits for an agent: {waiting}")
-        if row.lease is not None:
-            name = agent.name if agent else "that held it"
-            return Standing(
-                StreamState.PENDING, f"agent {name} gives no sign of life; another one takes over"
-            )
-        return Standing(StreamState.PENDING, "waits for an agent")
 
     def status(self, stream: Stream | Elsewhere) -> dict[str, Any]:
         """Return what `/streams/ID` shows."""
@@ -235,8 +217,8 @@ class FleetStreams:
         if len(self.fleet.view.rows) >= self._most:
             what = f"there are {self._most} streams, the most allowed (max_streams)"
             raise RequestProblem(409, what, "too_many_streams")
-        row = _row_of(str(uuid.uuid4()), 1, definition, time.time())
-        await self._put(row, 0)
+        row = row_of(str(uuid.uuid4()), 1, definition, time.time())
+        await self.put(row, 0)
         await self.fleet.until(lambda: self._is_held(row.id), PATIENCE / 3)
         return self.get(row.id)
 
@@ -265,11 +247,17 @@ class FleetStreams:
         stream = self._one(row)
         present = stream.definition, stream.source
         definition, _ = revised(self._admission, body, row.version, present, versions)
-        await self._put(_row_of(row.id, row.version + 1, definition, row.created), row.version)
+        await self.put(row_of(row.id, row.version + 1, definition, row.created), row.version)
         await self.fleet.until(lambda: self._has_version(row.id, row.version + 1), PATIENCE / 3)
         return self.get(row.id)
 
-    async def _put(self, row: StreamRow, expected: int) -> None:
+    async def put(self, row: StreamRow, expected: int) -> None:
+        """Write a row; see `Fleet.put`.
+
+        Raises:
+            RequestProblem: There is another version.
+            StoreError: The server of the fleet cannot be used.
+        """
         try:
             await self.fleet.put(row, expected)
         except OtherVersionError as error:
@@ -290,7 +278,7 @@ class FleetStreams:
             raise RequestProblem(
                 409, what, "stream_not_in_progress", stream_status=stream.state.value
             )
-        await self._want(stream.id, "stop", "stopped by a user")
+        await self.want(stream.id, "stop", "stopped by a user")
         await self.fleet.until(lambda: self.get(stream.id).state in ENDED, PATIENCE)
         return self.get(stream.id)
 
@@ -306,7 +294,7 @@ class FleetStreams:
             what = f"the stream is {stream.state.value}, not stopped"
             raise RequestProblem(409, what, "stream_not_stopped", stream_status=stream.state.value)
         self._admission.admit(stream.definition)
-        await self._want(stream.id, "run", "resumed by a user")
+        await self.want(stream.id, "run", "resumed by a user")
         await self.fleet.until(lambda: self._is_held(stream.id), PATIENCE / 3)
         return self.get(stream.id)
 
@@ -318,7 +306,7 @@ class FleetStreams:
             StoreError: The server of the fleet cannot be used.
         """
         stream = self.get(key)
-        await self._want(stream.id, "remove", "removed by a user")
+        await self.want(stream.id, "remove", "removed by a user")
         gone = await self.fleet.until(
             lambda: stream.id not in self.fleet.view.rows, PATIENCE + self.config.lease
         )
@@ -326,7 +314,13 @@ class FleetStreams:
             what = "the agent that works on it does not respond; it is removed as soon as that is possible"
             raise RequestProblem(503, what, "not_removed_yet", {"Retry-After": "5"})
 
-    async def _want(self, stream_id: str, what: str, why: str) -> None:
+    async def want(self, stream_id: str, what: str, why: str) -> None:
+        """Say what is to become of a stream; see `Fleet.want`.
+
+        Raises:
+            RequestProblem: There is none, or this agent is no part of the fleet.
+            StoreError: The server of the fleet cannot be used.
+        """
         self.check_joined()
         now = round(time.time(), 3)
         state = ReportedState("stop", True, why, None, now, self.fleet.name)
@@ -348,31 +342,8 @@ class FleetStreams:
             stream is not None and stream.version >= version
         )
 
-    async def move_here(self, store: StreamStore) -> list[str]:
-        """Move the streams that this agent kept for itself to its fleet; return their ids.
 
-        Each is written to the fleet before it is deleted here; one that the fleet has stays as it is.
-
-        Raises:
-            RequestProblem, StoreError: As `create`.
-        """
-        self.check_joined()
-        moved: list[str] = []
-        for kept in await trio.to_thread.run_sync(store.load):
-            definition = StreamDefinition.model_validate_json(kept.definition)
-            row = _row_of(kept.id, kept.version, definition, kept.created)
-            if row.id not in self.fleet.view.rows:
-                await self._put(row, 0)
-                if kept.status in {state.value for state in ENDED}:
-                    await self._want(row.id, "stop", kept.reason or "stopped")
-            await trio.to_thread.run_sync(store.delete, kept.id)
-            moved.append(kept.id)
-        return moved
-
-
-def _row_of(
-    stream_id: str, version: int, definition: StreamDefinition, created: float
-) -> StreamRow:
+def row_of(stream_id: str, version: int, definition: StreamDefinition, created: float) -> StreamRow:
     labels = {*definition.labels, *(ANALYTICS + name for name in definition.analytics_names)}
     document = definition.model_dump(mode="json", context=WITH_SECRETS)
     return StreamRow(stream_id, version, document, round(created, 3), frozenset(labels))
@@ -381,13 +352,6 @@ def _row_of(
 def _whatever(row: StreamRow) -> StreamDefinition:
     """Return a definition for people of one that this agent does not understand."""
     return StreamDefinition(name=str(row.definition.get("name") or row.id)[:200], source="test:")
-
-
-def _known(status: str) -> StreamState:
-    try:
-        return StreamState(status)
-    except ValueError:  # what a newer version of LVA has written
-        return StreamState.PENDING
 
 
 def _entry(text: str) -> dict[str, Any] | None:

@@ -95,7 +95,7 @@ def own_address(bind: str) -> str:
     found = parse_bind(bind)
     if isinstance(found, str) or found[1] == 0:
         raise CannotRunError(
-            f"other agents cannot be told where this one is from bind = {bind!r}; set fleet.address"
+            f"bind = {bind!r} does not say where other agents reach this one; set fleet.address"
         )
     host, port = found
     if host in ("0.0.0.0", "::"):  # noqa: S104 - all addresses of this machine
