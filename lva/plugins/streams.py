@@ -231,9 +231,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
     def changed(self, change: StreamChange) -> None:
         """Publish a change of a stream's state."""
         self._feed.changed(change)
-        callbacks = self._table.get(change.stream_id).definition.callbacks
-        event = event_of(change, self.config.account_id, callbacks)
-        self.app.publish("stream_event", [event])
+        self.app.publish("stream_event", [event_of(change, self.config.account_id)])
         self.app.publish("monitoring_event", points_of_change(change))
 
     def seen(self, event: StreamAnalyticsEvent) -> None:

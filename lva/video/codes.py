@@ -70,6 +70,18 @@ CODES: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 
+#: Their reasons are sentences of their own, which need no more words.
+_SAID: Final = frozenset(
+    {"stalled", "analytics_hung", "worker_crashed", "worker_silent", "process_limit"}
+)
+
+
+def in_words(code: str, reason: str) -> str:
+    """Return what happened, said once: the meaning of a code, and the reason as far as that says more."""
+    meaning = CODES[code]
+    return reason if code in _SAID or reason == meaning else f"{meaning} ({reason})"
+
+
 #: These do not get better at all: only another definition helps.
 LASTING: Final = frozenset({"wrong_region"})
 #: These will not get better within seconds: the back-off begins at its longer end.

@@ -95,7 +95,7 @@ class FleetHolder:
             nothing = StreamDefinition(name=row.id, source="test:")
             return nothing, no_source(""), f"agent {self._agent} does not understand it: {error}"
         try:
-            return definition, self._admission.source(definition), None
+            return definition, self._admission.source_now(definition), None
         except WrongKeysError as error:
             return definition, no_source(definition.source), f"agent {self._agent}: {error}"
 

@@ -156,10 +156,9 @@ class FleetStreams:
             return stream
         try:
             definition = parse_definition(dict(row.definition))
-            source = self._admission.source(definition)
         except WrongKeysError:
             definition = _whatever(row)
-            source = no_source(definition.source)
+        source = no_source(definition.source)  # it is shown, and opened elsewhere
         agent = self._agent_of(row)
         alive = agent is not None and self.fleet.is_alive(agent)
         waiting = self.fleet.reason(row)
@@ -212,7 +211,7 @@ class FleetStreams:
             RequestProblem: The definition is wrong, or there are too many streams.
             StoreError: It cannot be kept.
         """
-        definition, _ = self._admission.admit(body)
+        definition, _ = await self._admission.admit(body)
         self.check_joined()
         if len(self.fleet.view.rows) >= self._most:
             what = f"there are {self._most} streams, the most allowed (max_streams)"
@@ -246,7 +245,7 @@ class FleetStreams:
         row = self._row(key)
         stream = self._one(row)
         present = stream.definition, stream.source
-        definition, _ = revised(self._admission, body, row.version, present, versions)
+        definition, _ = await revised(self._admission, body, row.version, present, versions)
         await self.put(row_of(row.id, row.version + 1, definition, row.created), row.version)
         await self.fleet.until(lambda: self._has_version(row.id, row.version + 1), PATIENCE / 3)
         return self.get(row.id)
@@ -293,7 +292,7 @@ class FleetStreams:
         if stream.state not in ENDED:
             what = f"the stream is {stream.state.value}, not stopped"
             raise RequestProblem(409, what, "stream_not_stopped", stream_status=stream.state.value)
-        self._admission.admit(stream.definition)
+        await self._admission.admit(stream.definition)
         await self.want(stream.id, "run", "resumed by a user")
         await self.fleet.until(lambda: self._is_held(stream.id), PATIENCE / 3)
         return self.get(stream.id)

@@ -17,6 +17,19 @@ MAX_BYTES: Final = 16 * 1024 * 1024
 HEAD: Final = struct.Struct("!II")
 
 
+class TooLargeError(ValueError):
+    """A message is too large to be sent.
+
+    Args:
+        size: Bytes of its JSON.
+        data: Bytes that go with it.
+    """
+
+    def __init__(self, size: int, data: int) -> None:
+        super().__init__(f"too large: {size} bytes of JSON and {data} bytes of data")
+        self.size: int = size
+
+
 class MessageError(Exception):
     """What came is no message; nothing after it can be read."""
 
@@ -25,12 +38,13 @@ def encode(message: dict[str, Any], data: bytes = b"") -> bytes:
     """Return a message as it is sent.
 
     Raises:
-        ValueError: It is too large, or holds what JSON or UTF-8 cannot say.
+        TooLargeError: It is too large.
+        ValueError: It holds what JSON or UTF-8 cannot say.
         TypeError: It holds what JSON cannot say.
     """
     text = json.dumps(message, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
     if len(text) > MAX_TEXT or len(data) > MAX_BYTES:
-        raise ValueError(f"too large: {len(text)} bytes of JSON and {len(data)} bytes of data")
+        raise TooLargeError(len(text), len(data))
     return HEAD.pack(len(text), len(data)) + text + data
 
 

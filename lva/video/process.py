@@ -49,7 +49,7 @@ def worker_spec(plugin: AnalyticsInfo, parameters: Mapping[str, Any]) -> dict[st
 class WorkerProcess:
     """The process of one stream.
 
-    Made by `open_worker`.
+    Made by `open_worker`, which has it `watch`.
 
     Attributes:
         board: What it counts, and where it is.
@@ -80,9 +80,17 @@ class WorkerProcess:
         self._sending = trio.Lock()
         self._waiting = trio.Lock()
         self._cpu = 0.0
-        self._stat = os.open(f"/proc/{child.pid}/stat", os.O_RDONLY)
-        self._statm = os.open(f"/proc/{child.pid}/statm", os.O_RDONLY)  # read often: see `memory`
+        self._stat = self._statm = -1
         self._received = bytearray()
+
+    def watch(self) -> None:
+        """Open what tells its memory and processor time, which are read often.
+
+        Raises:
+            OSError: It cannot be opened, or the process has gone.
+        """
+        self._stat = os.open(f"/proc/{self.pid}/stat", os.O_RDONLY)
+        self._statm = os.open(f"/proc/{self.pid}/statm", os.O_RDONLY)
 
     @property
     def pid(self) -> int:
@@ -224,9 +232,9 @@ class WorkerProcess:
         self._connection.socket.close()
         self.printed.close()
         os.close(self._child.pidfd)
-        os.close(self._statm)
-        os.close(self._stat)
-        self._stat = -1
+        for descriptor in {self._stat, self._statm} - {-1}:
+            os.close(descriptor)
+        self._stat = self._statm = -1
 
 
 @asynccontextmanager
@@ -267,6 +275,7 @@ async def open_worker(
     names = [str(each["name"]) for each in spec["analytics"]]
     worker = WorkerProcess(child, connection, board, Printed(printed), names)
     try:
+        worker.watch()
         await worker.send(spec)
         yield worker
     finally:

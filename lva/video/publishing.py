@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
 from lva.events.points import SERVICE, MonitoringPoint, Value
 from lva.events.streams import StreamAnalyticsEvent, StreamEvent
-from lva.video.callbacks import Callback
 from lva.video.codes import StreamState
 from lva.video.record import StreamChange
 
@@ -21,10 +20,8 @@ _ENDS: Final = {StreamState.STOP, StreamState.PAUSED, StreamState.DONE, StreamSt
 _LONGEST: Final = 1000
 
 
-def event_of(
-    change: StreamChange, account_id: str | None, callbacks: Sequence[Callback]
-) -> StreamEvent:
-    """Return the event of a change of a stream's state, with the callbacks of the stream."""
+def event_of(change: StreamChange, account_id: str | None) -> StreamEvent:
+    """Return the event of a change of a stream's state."""
     return StreamEvent(
         change.stream_id,
         _clean(change.name),
@@ -35,7 +32,7 @@ def event_of(
         change.time,
         account_id,
         epoch=change.epoch,
-        callbacks=tuple(callbacks),
+        callbacks=change.callbacks,
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lva.events.streams import StreamAnalyticsEvent
+from lva.video.callbacks import Callback
 from lva.video.codes import StreamState
 
 
@@ -20,6 +22,7 @@ class StreamChange:
         code: Of `lva.video.codes.CODES`, if something went wrong or ended.
         reason: In words.
         epoch: Of the agent's lease of the stream, in a fleet.
+        callbacks: Those of its definition.
     """
 
     stream_id: str
@@ -30,6 +33,7 @@ class StreamChange:
     code: str | None
     reason: str
     epoch: int | None = None
+    callbacks: Sequence[Callback] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for JSON."""

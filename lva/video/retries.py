@@ -6,7 +6,7 @@ from typing import Final
 
 import trio
 
-from lva.video.codes import CODES, SLOW, StreamState
+from lva.video.codes import SLOW, StreamState, in_words
 from lva.video.definition import Retry
 from lva.video.stream import Stream
 
@@ -59,7 +59,7 @@ class Retries:
         self._stream.move(
             StreamState.RESTART,
             f"attempt to reconnect {_count(attempt, retry.attempt_count)} in {delay:.1f} s:"
-            f" {CODES[code]} ({reason})",
+            f" {in_words(code, reason)}",
             code,
         )
         await trio.sleep(delay)
@@ -72,7 +72,7 @@ class Retries:
         """
         reconnects = self._stream.ledger.reconnects
         reconnects[code] = reconnects.get(code, 0) + 1
-        what = f"the worker is started again: {CODES[code]} ({reason})"
+        what = f"the worker is started again: {in_words(code, reason)}"
         self._stream.move(StreamState.RESTART, what, code)
         await trio.sleep(self._jittered(CRASH_DELAY))
         self._stream.move(StreamState.PENDING, "connecting")

@@ -12,7 +12,7 @@ from lva.video.definition import StreamDefinition
 from lva.video.source import Source
 
 
-def revised(
+async def revised(
     admission: Admission,
     body: Any,
     version: int,
@@ -43,7 +43,7 @@ def revised(
         body = {**body, "source": definition.source}
     if isinstance(body, dict) and "callbacks" in body:
         body = {**body, "callbacks": unmasked(body["callbacks"], definition.callbacks)}
-    return admission.admit(body)
+    return await admission.admit(body)
 
 
 def other_version(status: int, version: int) -> RequestProblem:

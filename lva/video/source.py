@@ -132,6 +132,11 @@ def parse_source(
     return _network(text, scheme)
 
 
+def is_file(text: str) -> bool:
+    """Return whether an address names something of a file system."""
+    return text.startswith("/") or text.partition(":")[0].lower() == "file"
+
+
 def _network(text: str, scheme: str) -> Source:
     if (why := why_not(text)) is not None:
         raise SourceError(f"source: {why}")

@@ -137,9 +137,11 @@ class Stream:
         if before is not None and state != before and state not in TRANSITIONS[before]:
             raise ValueError(f"{before} cannot become {state}")
         self.state = state
+        definition, now = self.definition, time.time()
         change = StreamChange(
-            self.id, self.definition.name, time.time(), before, state, code, reason, self.epoch
-        )
+            self.id, definition.name, now, before, state, code, reason, self.epoch,
+            tuple(definition.callbacks),
+        )  # fmt: skip
         self.change = change
         self.log.append(change.as_dict())
         level = logging.WARNING if code and code != "end_of_stream" else logging.INFO

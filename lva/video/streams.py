@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Container
+from collections.abc import AsyncIterator, Container, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -13,14 +13,14 @@ from pydantic import ValidationError
 
 from lva.contract import RequestProblem
 from lva.routes.wrong_keys import WrongKeysError, wrong_keys
-from lva.video.admission import Admission
+from lva.video.admission import Admission, SilentFilesError
 from lva.video.callbacks import WITH_SECRETS
-from lva.video.codes import ENDED, StreamState
+from lva.video.codes import ENDED, Ended, StreamState
 from lva.video.definition import StreamDefinition
 from lva.video.elsewhere import Elsewhere
 from lva.video.keeper import Keeper
 from lva.video.revision import revised
-from lva.video.source import no_source
+from lva.video.source import Source, no_source
 from lva.video.store import StoredStream, StoreError, StreamStore
 from lva.video.stream import Stream, StreamServices
 from lva.video.tasks import StreamTasks
@@ -81,36 +81,58 @@ class Streams:
         stored = await self._keeper.load()
         async with trio.open_nursery() as nursery:
             self._tasks.begin_in(nursery)
-            for row in stored:
-                self._take_up(row)
+            await self._take_up_all(stored)
             self._begun.set()
             try:
                 await self._keeper.run()
             finally:
                 self._tasks.begin_in(None)
 
-    def _take_up(self, row: StoredStream) -> None:
+    async def _take_up_all(self, stored: Sequence[StoredStream]) -> None:
+        """Take up all, oldest first; the file systems of all sources are waited for at the same time."""
+        found: dict[str, tuple[StreamDefinition, Source, Ended | None]] = {}
+
+        async def look(row: StoredStream) -> None:
+            try:
+                definition = StreamDefinition.model_validate_json(row.definition)
+            except ValidationError as error:
+                self._not_taken_up(row, wrong_keys(error))
+                return
+            source, wrong = no_source(definition.source), None
+            try:
+                source = await self._admission.source(definition)
+            except WrongKeysError as error:  # the settings are others now
+                wrong = Ended("forbidden", str(error))
+            except SilentFilesError as error:
+                wrong = Ended("timeout", str(error))
+            found[row.id] = definition, source, wrong
+
+        async with trio.open_nursery() as nursery:
+            for row in stored:
+                nursery.start_soon(look, row)
+        for row in stored:
+            if row.id in found:
+                self._take_up(row, *found[row.id])
+
+    def _take_up(
+        self,
+        row: StoredStream,
+        definition: StreamDefinition,
+        source: Source,
+        wrong: Ended | None,
+    ) -> None:
         try:
             state = StreamState(row.status)
         except ValueError:  # what a newer version of LVA has written
             self._not_taken_up(row, f"its state is {row.status!r}, which is not known")
             return
-        try:
-            definition = StreamDefinition.model_validate_json(row.definition)
-        except ValidationError as error:
-            self._not_taken_up(row, wrong_keys(error))
-            return
-        try:
-            source, forbidden = self._admission.source(definition), None
-        except WrongKeysError as error:  # the settings are others now
-            source, forbidden = no_source(definition.source), str(error)
         stream = self._streams[row.id] = Stream(row.id, definition, source, self._services)
         stream.version, stream.created = row.version, row.created
         if state in ENDED:
             reason = f"{row.reason}{_BEFORE}".removeprefix("; ")
             stream.move(state, reason, row.code)
-        elif forbidden is not None:
-            stream.move(StreamState.FAILURE, forbidden, "forbidden")
+        elif wrong is not None:
+            stream.move(StreamState.FAILURE, wrong.reason, wrong.code)
         else:
             again = "" if source.live else "; the file starts again"
             stream.move(StreamState.PENDING, f"the service was restarted{again}")
@@ -169,7 +191,7 @@ class Streams:
             RequestProblem: The definition is wrong, or there are too many streams.
             StoreError: It cannot be kept.
         """
-        definition, source = self._admission.admit(body)
+        definition, source = await self._admission.admit(body)
         stream = Stream(str(uuid.uuid4()), definition, source, self._services)
         async with self._change(stream):
             if len(self._streams) >= self._most:
@@ -197,7 +219,9 @@ class Streams:
         """
         async with self._change_of(key) as stream:
             before = stream.definition, stream.source
-            definition, source = revised(self._admission, body, stream.version, before, versions)
+            definition, source = await revised(
+                self._admission, body, stream.version, before, versions
+            )
             stream.definition, stream.source = definition, source
             stream.version += 1
             stopped = stream.state is StreamState.STOP
@@ -246,7 +270,7 @@ class Streams:
                 status = stream.state.value
                 raise RequestProblem(409, what, "stream_not_stopped", stream_status=status)
             await self._tasks.end(stream)
-            _, stream.source = self._admission.admit(stream.definition)
+            _, stream.source = await self._admission.admit(stream.definition)
             stream.move(StreamState.PENDING, "resumed by a user")
             try:
                 await self._keeper.save_now_or_later(self._row(stream))

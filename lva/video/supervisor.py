@@ -14,6 +14,7 @@ from lva.video.definition import StreamDefinition
 from lva.video.process import open_worker
 from lva.video.retries import Retries
 from lva.video.schedule import is_working_time
+from lva.video.spec import spec_of
 from lva.video.stream import Stream
 from lva.video.watch import StallLimit
 
@@ -117,17 +118,9 @@ class Supervisor:
 
     def _spec(self) -> dict[str, Any]:
         stream, definition = self._stream, self._stream.definition
-        return {
-            "stream_id": stream.id,
-            "name": definition.name,
-            "source": stream.source.as_message(),
-            "rate": None if definition.rate is None else definition.rate.model_dump(),
-            "roi": None if definition.roi is None else definition.roi.model_dump(),
-            "droi": None if definition.droi is None else definition.droi.model_dump(),
-            "priority": definition.priority,
-            "log_level": stream.logger.getEffectiveLevel(),
-            "analytics": list(stream.services.analytics(self._used(definition))),
-        }
+        used = stream.services.analytics(self._used(definition))
+        level = stream.logger.getEffectiveLevel()
+        return spec_of(stream.id, definition, stream.source, used, level)
 
     def _used(self, definition: StreamDefinition) -> StreamDefinition:
         """Return the definition without the plugins that are set aside."""

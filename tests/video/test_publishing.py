@@ -41,7 +41,7 @@ def test_start_end_and_error_are_points_and_each_change_an_event(before, status,
     points = [*points_of_change(made)]
     assert [point.series for point in points] == [f"stream_processing_{name}" for name in series]
     assert all(point.tags["stream"] == "d?oor" for point in points)
-    event = event_of(made, "acme", ())
+    event = event_of(made, "acme")
     assert (event.status, event.before, event.code, event.account_id) == (
         status,
         before,
@@ -54,7 +54,7 @@ def test_start_end_and_error_are_points_and_each_change_an_event(before, status,
 def test_the_epoch_of_a_lease_is_in_all_that_is_published() -> None:
     """The kind is a late holder's: a receiver can tell that it is one."""
     made = replace(change("in_progress", "failure", "not_found"), epoch=7)
-    assert event_of(made, None, ()).as_dict()["epoch"] == 7
+    assert event_of(made, None).as_dict()["epoch"] == 7
     assert [point.fields["epoch"] for point in points_of_change(made)] == [7, 7]
     seen = replace(SEEN, epoch=7)
     assert StreamAnalyticsEvent.from_dict(seen.as_dict()).epoch == 7

@@ -140,3 +140,22 @@ async def test_fifty_cameras_that_come_back_do_not_connect_at_once(autojump_cloc
     assert len(begun) == 200
     most = max(sum(1 for time in begun if at <= time < at + 1) for at in begun)
     assert most <= BURST + 1 / SPACING + 1
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "words"),
+    [
+        ("worker_crashed", "the worker died (SIGKILL)", "the worker died (SIGKILL)"),
+        ("end_of_stream", "it ended", "it ended"),
+        ("stalled", "no data for 5.0 s", "no data for 5.0 s"),
+        ("not_found", "404", "there is no such stream or file (404)"),
+    ],
+)
+async def test_what_happened_is_said_once(code, reason, words, autojump_clock):
+    """The kind is a sentence that has the meaning of a code and, in brackets, the same again."""
+    retries, stream = new_retries()
+    retries.used_up(code)
+    await retries.wait(code, reason)
+    assert stream.log[1]["reason"].endswith(f" s: {words}")
+    await retries.after_blame(code, reason)
+    assert stream.log[3]["reason"] == f"the worker is started again: {words}"

@@ -198,11 +198,13 @@ def test_schemes_are_given_to_ffmpeg_in_small_letters():
     assert parse_source("FILE:///a.mp4", directories=[Path("/")]).url == "/a.mp4"
 
 
-def test_a_file_of_a_directory_that_is_not_there_is_refused_and_one_that_may_come_is_not(tmp_path):
+async def test_a_file_of_a_directory_that_is_not_there_is_refused_and_one_that_may_come_is_not(
+    tmp_path,
+):
     """Kind: a mistyped path. Where a stream is kept, its disk may come later."""
     admission = Admission(["file"], [tmp_path], lambda _: [])
     missing = parse_definition({"name": "door", "source": f"{tmp_path}/vidoes/a.mp4"})
     with pytest.raises(RequestProblem, match=f"source: there is no directory {tmp_path}/vidoes"):
-        admission.admit(missing)
-    assert admission.source(missing).url == f"{tmp_path}/vidoes/a.mp4"
-    admission.admit({"name": "door", "source": f"file://{tmp_path}/later.mp4"})
+        await admission.admit(missing)
+    assert (await admission.source(missing)).url == f"{tmp_path}/vidoes/a.mp4"
+    await admission.admit({"name": "door", "source": f"file://{tmp_path}/later.mp4"})

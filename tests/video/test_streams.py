@@ -4,12 +4,16 @@ import logging
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
+from pathlib import Path
+from threading import Event
+from typing import ClassVar
 
 import pytest
 import trio
 import trio.testing
 
 from lva import RequestProblem
+from lva.video import messages
 from lva.video.admission import Admission
 from lva.video.codes import ENDED, StreamState
 from lva.video.definition import StreamDefinition
@@ -287,3 +291,59 @@ async def test_a_stream_is_found_by_its_name_while_that_is_its_own(tmp_path):
         await streams.remove("door")
         await streams.stop("gate")
         assert streams.all() == [other]
+
+
+class Mount(type(Path())):
+    """A directory on a server that does not respond until it is told to."""
+
+    responds: ClassVar[Event] = Event()
+
+    def resolve(self, strict: bool = False) -> Path:
+        self.responds.wait()
+        return super().resolve(strict)
+
+
+async def test_a_file_system_that_does_not_respond_keeps_nobody_but_its_own_streams(
+    tmp_path, monkeypatch
+):
+    """The kind is a mount whose server is away: a look at a path on it never returns."""
+    monkeypatch.setattr("lva.video.admission.PATIENCE", 0.05)
+    path, listener = tmp_path / "streams.sqlite3", Listener()
+    store = StreamStore(path)
+    for name, source in (("file", "/mnt/away/x.mp4"), ("test", "test:")):
+        kept = StreamDefinition.model_validate(body(name=name, source=source)).model_dump_json()
+        store.save(StoredStream(name, 1, "stop", 1.0, kept, None, ""))
+        store.save(StoredStream(f"{name} works", 1, "pending", 2.0, kept, None, ""))
+    services = StreamServices(parameters, listener, logging.getLogger("lva.test"), trio.sleep)
+    admission = Admission(["test", "file"], [Mount("/mnt/away")], parameters)
+    streams = Streams(path, admission, services)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(streams.run)
+            assert (await streams.create(body())).state == "pending"
+            with pytest.raises(RequestProblem, match="did not respond within 0.05 s") as refused:
+                await streams.create(body(source="file:///mnt/away/y.mp4"))
+            assert refused.value.status == 503
+            found = {each.id: each for each in streams.all()}
+            assert [*found][:4] == ["file", "test", "file works", "test works"]
+            assert (found["file works"].state, found["file works"].change.code) == (
+                "failure",
+                "timeout",
+            )
+            assert (found["file"].state, found["test works"].state) == ("stop", "paused")
+            nursery.cancel_scope.cancel()
+    finally:
+        Mount.responds.set()
+
+
+async def test_a_definition_that_no_worker_could_be_sent_is_refused(tmp_path):
+    """The kind is what passes each check by itself, and is too large with all that goes with it."""
+    admission = Admission(["test"], [], parameters)
+    for size, taken in ((messages.MAX_TEXT - 2000, True), (messages.MAX_TEXT - 200, False)):
+        whole = body(analytics=[{"name": "a", "parameters": {"x": "x" * size}}])
+        if taken:
+            await admission.admit(whole)
+            continue
+        with pytest.raises(RequestProblem, match="at most 1048576 are taken") as refused:
+            await admission.admit(whole)
+        assert refused.value.members["errors"][0]["key"] == "analytics"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import os
+import subprocess
+from pathlib import Path
 
 import pytest
 import trio
@@ -64,3 +68,33 @@ async def test_nonsense_in_the_shared_memory_names_nobody():
             worker.board["step"], worker.board["step_analytics"] = step, number
             assert (worker.step() is not None) is named
     worker.board.close()
+
+
+def descriptors() -> set[str]:
+    return {path.name for path in Path("/proc/self/fd").iterdir()}
+
+
+class Gone:
+    """A child that has ended, and was reaped by somebody else before anybody looked at it."""
+
+    def __init__(self) -> None:
+        with subprocess.Popen(["true"]) as process:
+            self.pid, self.pidfd = process.pid, os.pidfd_open(process.pid)
+
+    async def exit_code(self) -> int:
+        return 0
+
+
+class Forks:
+    async def fork(self, *_: int) -> Gone:
+        return Gone()
+
+
+async def test_a_worker_that_cannot_be_watched_leaves_no_descriptor():
+    """The kind is a process that is there, and whose files in /proc cannot be opened."""
+    before = descriptors()
+    with pytest.raises(FileNotFoundError):
+        async with open_worker(spec("test:"), Forks()):
+            raise AssertionError("it has ended")
+    gc.collect()  # the board goes with its worker
+    assert descriptors() == before
