@@ -14,6 +14,7 @@ import trio
 from lva.fleet.config import FleetConfig
 from lva.fleet.rows import StreamState
 from lva.fleet.server import FleetServer
+from lva.fleet.view import View
 
 #: Most streams that are told of at once.
 BATCH: Final = 100
@@ -50,6 +51,7 @@ class Reports:
         config: The operator's.
         server: A connection.
         held: The streams that are worked on; one that is over is released.
+        view: What is known of the fleet, which gets to know it first.
     """
 
     def __init__(
@@ -57,10 +59,12 @@ class Reports:
         config: FleetConfig,
         server: FleetServer,
         held: MutableMapping[str, Held],
+        view: View,
     ) -> None:
         self._config = config
         self._server = server
         self._held = held
+        self._view = view
         self._waiting: deque[Report] = deque()
         self._added = trio.Event()
         self._rng = random.Random()  # noqa: S311 - jitter
@@ -93,8 +97,12 @@ class Reports:
             return False
         for report in batch:
             held = self._held.get(report.stream_id)
-            if held is not None and report.state.over:
+            if held is None:
+                continue
+            self._view.change(report.stream_id, state=report.state)
+            if report.state.over:
                 held.going = True
                 await self._server.insist("release", incarnation, report.stream_id, held.epoch)
                 self._held.pop(report.stream_id, None)
+                self._view.change(report.stream_id, lease=None, lease_value="")
         return True

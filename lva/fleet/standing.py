@@ -84,6 +84,7 @@ class Standing:
         self.joined: bool = False
         self._sent = -math.inf
         self._given_up = True
+        self._giving_up = trio.Lock()
         self._afresh = False
         self._opened = -math.inf
         self._rng = random.Random()  # noqa: S311 - jitter
@@ -126,6 +127,7 @@ class Standing:
 
     async def _beat(self) -> bool:
         """Beat once; return whether there is more to be told."""
+        await self._give_up_if_over()
         row = self._get_row().as_json()
         leases = [str(part) for lease in self._duties.leases().items() for part in lease]
         view, sent = self._view, boot_time()
@@ -134,10 +136,9 @@ class Standing:
             view.revision, PAGE, view.agents_revision, *leases,
         )  # fmt: skip
         self._row, self._sent, self._given_up = row, sent, False
-        await self._duties.renewed(sent + self._config.lease * HARD)
         again, lost, rows, beats, agents_revision, agents, settled, drain, trouble = reply
-        if lost:
-            self._duties.lost(lost)
+        self._duties.lost(lost)
+        await self._duties.renewed(sent + self._config.lease * HARD)
         if again or self._afresh:
             view.forget_streams()
             self._afresh = False
@@ -212,15 +213,17 @@ class Standing:
     async def watch(self) -> None:
         """Have all streams given up in time when no beat succeeds, until cancelled."""
         while True:
-            over = self._sent + self._config.lease * SOFT
-            left = over - boot_time()
-            if left > 0:
-                await trio.sleep(min(left, self._config.tick))
-            elif self._given_up:
-                await trio.sleep(self._config.tick)
-            else:
+            await self._give_up_if_over()
+            left = self._sent + self._config.lease * SOFT - boot_time()
+            await trio.sleep(min(self._config.tick, left if left > 0 else math.inf))
+
+    async def _give_up_if_over(self) -> None:
+        """Have all streams given up if their leases are nearly over: a beat must not revive what ends."""
+        async with self._giving_up:
+            over = boot_time() >= self._sent + self._config.lease * SOFT
+            if over and not self._given_up:
                 self._given_up = True
-                why = self.trouble or "the server of the fleet does not respond"
+                why = self.trouble or "no beat has succeeded"
                 self._note(why)
                 await self._duties.give_up(why)
 

@@ -6,7 +6,7 @@ Times are those of `lva.boot_clock` on this machine; no clock of another machine
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lva.fleet.decisions import Seat, Waiting
@@ -78,6 +78,11 @@ class View:
         """Know of a stream what is about to be told."""
         self._remove(row.id)
         self._add(row)
+
+    def change(self, stream_id: str, **members: Any) -> None:
+        """Know of a stream what this agent has just told, if it is there."""
+        if (row := self.rows.get(stream_id)) is not None:
+            self.put(replace(row, **members))
 
     def _add(self, row: StreamRow) -> None:
         self.rows[row.id] = row

@@ -48,14 +48,11 @@ class Holder(Protocol):
     async def stop(self, stream_id: str, why: str) -> None:
         """End the work on a stream that is to be stopped or removed, and report that it is over."""
 
-    async def let_go(self, stream_id: str, why: str, *, lost: bool) -> None:
-        """End the work on a stream; once this returns, its worker has ended.
+    async def let_go(self, stream_id: str, why: str) -> None:
+        """End the work on a stream; once this returns, its worker has ended."""
 
-        Args:
-            stream_id: Its id.
-            why: In words.
-            lost: Whether another agent may have it already: nothing may be told of it any more.
-        """
+    def lose(self, stream_id: str) -> None:
+        """Tell nothing more of a stream: another agent may have it already."""
 
 
 class Work:
@@ -84,7 +81,7 @@ class Work:
         self._logger = logger
         self._incarnation = ""
         self.server: FleetServer = FleetServer(config, logger)
-        self._reports = Reports(config, self.server, self.held)
+        self._reports = Reports(config, self.server, self.held, view)
         self._free_since: dict[str, float] = {}
         self._offered_since: dict[str, float] = {}
         self._rng = random.Random()  # noqa: S311 - jitter
@@ -114,11 +111,12 @@ class Work:
         """End the work on streams that another agent has taken, or that have been removed."""
         assert self._nursery is not None
         for stream_id in stream_ids:
+            self._holder.lose(stream_id)
             held = self.held.get(stream_id)
             if held is not None and not held.going:
                 held.going = True
                 why = "its lease is gone: another agent has it, or it was removed"
-                self._nursery.start_soon(self._drop, stream_id, held, why, True)
+                self._nursery.start_soon(self._drop, stream_id, held, why)
 
     async def give_up(self, why: str) -> None:
         """End the work on all streams, since the leases may not be good for much longer; or go on alone."""
@@ -131,9 +129,9 @@ class Work:
                 what = f"its lease cannot be renewed: {why}"
                 nursery.start_soon(self._drop, stream_id, held, what)
 
-    async def _drop(self, stream_id: str, held: Held, why: str, lost: bool = False) -> None:
+    async def _drop(self, stream_id: str, held: Held, why: str) -> None:
         held.going = True
-        await self._holder.let_go(stream_id, why, lost=lost)
+        await self._holder.let_go(stream_id, why)
         if self.held.get(stream_id) is held:
             del self.held[stream_id]
 
@@ -280,10 +278,9 @@ class Work:
         if not offered:
             held.going = False
             return
-        if (row := self._view.rows.get(stream_id)) is not None:
-            self._view.put(replace(row, offered=to))
+        self._view.change(stream_id, offered=to)
         await trio.sleep(self._config.tick * 1.1)  # it beats within that time, and then looks often
-        await self._holder.let_go(stream_id, f"agent {to} goes on with it", lost=False)
+        await self._holder.let_go(stream_id, f"agent {to} goes on with it")
         await self.server.insist("release", self._incarnation, stream_id, held.epoch)
         if self.held.get(stream_id) is held:
             del self.held[stream_id]

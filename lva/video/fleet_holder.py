@@ -102,7 +102,8 @@ class FleetHolder:
     async def change(self, row: StreamRow) -> None:
         """Go on with another definition."""
         assert self.tasks is not None
-        stream = self.streams[row.id]
+        if (stream := self.streams.get(row.id)) is None:
+            return
         async with stream.changing:
             if stream.version >= row.version or row.id in self._lost:
                 return
@@ -119,15 +120,18 @@ class FleetHolder:
         """End the work on a stream as its users have asked, and tell."""
         await self._end(stream_id, StreamState.STOP, why)
 
-    async def let_go(self, stream_id: str, why: str, *, lost: bool) -> None:
-        """End the work on a stream; tell only if the lease is still this agent's."""
-        if lost:
-            self._lost.add(stream_id)
+    async def let_go(self, stream_id: str, why: str) -> None:
+        """End the work on a stream."""
         await self._end(stream_id, StreamState.PENDING, why)
+
+    def lose(self, stream_id: str) -> None:
+        """Tell nothing more of a stream: another agent may have it already."""
+        self._lost.add(stream_id)
 
     async def _end(self, stream_id: str, state: StreamState, why: str) -> None:
         assert self.tasks is not None
-        stream = self.streams[stream_id]
+        if (stream := self.streams.get(stream_id)) is None:
+            return
         async with stream.changing:
             await self.tasks.end(stream)
             if stream.state not in ENDED:
@@ -146,6 +150,7 @@ class FleetHolder:
             if stream.worker is None and not is_current(stream_id, stream.epoch or 0):
                 stream.events.clear()
                 del self.streams[stream_id]
+                self._lost.discard(stream_id)
 
     # What streams tell.
 

@@ -28,6 +28,7 @@ class Notes:
     running: dict[str, tuple[int, float]] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
     until: float = 0.0
     fleet: Fleet | None = None
 
@@ -45,11 +46,14 @@ class Notes:
 
     async def stop(self, stream_id: str, why: str) -> None:
         epoch, _ = self.running[stream_id]
-        await self.let_go(stream_id, why, lost=False)
+        await self.let_go(stream_id, why)
         assert self.fleet is not None
         self.fleet.report(stream_id, StreamState("stop", True, why, None, 1.0, self.agent, epoch))
 
-    async def let_go(self, stream_id: str, why: str, *, lost: bool) -> None:
+    def lose(self, stream_id: str) -> None:
+        self.lost.append(stream_id)
+
+    async def let_go(self, stream_id: str, why: str) -> None:
         await trio.lowlevel.checkpoint()
         self.reasons.append(why)
         self.end(stream_id)
