@@ -364,7 +364,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
         following = None
         if len(found) > limit:
             following = f"{request.path}?limit={limit}&before={page[-1].number}"
-        return {"events": [event.as_dict() for event in page], "next": following}
+        return {"events": [stream.events.document(event) for event in page], "next": following}
 
     @response(200, "The picture.", media_type="image/jpeg")
     async def picture(self, request: Any, stream_id: str, number: int) -> PluginResponse:

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +33,8 @@ WINDOW: Final = 900
 CHANGES: Final = 100
 #: Most events that are told at once; events of one stream that a new reader of it is told.
 EVENTS: Final = 100
+#: Types of events of each stream of which a reader of all is told the newest one.
+TYPES: Final = 8
 #: Messages that may wait for a reader before it is cut off; most readers.
 BACKLOG: Final = 16
 READERS: Final = 50
@@ -195,9 +198,20 @@ def _whole(stream: Stream, now: float, *, with_events: bool) -> dict[str, Any]:
         "regions": list(_regions(definition)),
         "changes": [change for change in newest if change["time"] > now - WINDOW],
     }
-    if with_events:
-        whole["newest"] = [event.as_dict() for event in list(stream.events)[-EVENTS:]]
+    whole["newest"] = (
+        [stream.events.document(event) for event in list(stream.events)[-EVENTS:]]
+        if with_events
+        else _briefly(stream)
+    )
     return whole
+
+
+def _briefly(stream: Stream) -> list[dict[str, Any]]:
+    """Return the newest events in short, each type once, oldest first: which were seen lately."""
+    found: dict[str, dict[str, Any]] = {}
+    for event in islice(reversed(stream.events), EVENTS):
+        found.setdefault(event.event_type, {"event_type": event.event_type, "time": event.time})
+    return list(reversed(found.values()))[-TYPES:]
 
 
 def _regions(definition: StreamDefinition) -> Iterator[dict[str, Any]]:

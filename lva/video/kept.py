@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from lva.events.streams import StreamAnalyticsEvent
 
@@ -111,6 +111,13 @@ class KeptEvents:
     def picture(self, number: int) -> bytes | None:
         """Return the picture of an event, if it is kept."""
         return self._pictures.get(self, number)
+
+    def document(self, event: StreamAnalyticsEvent) -> dict[str, Any]:
+        """Return a kept event for JSON; its picture has an address only while that is kept."""
+        found = event.as_dict()
+        if found["image"] is not None and self.picture(event.number) is None:
+            found["image"]["url"] = None
+        return found
 
     def drop_picture(self, number: int) -> None:
         """Let go of the oldest picture, whose event stays."""

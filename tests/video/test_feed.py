@@ -13,7 +13,7 @@ import trio
 from lva.events.streams import StreamAnalyticsEvent
 from lva.video.codes import StreamState
 from lva.video.definition import StreamDefinition
-from lva.video.feed import BACKLOG, EVENTS, LOOK, READERS, Feed, TooManyReadersError
+from lva.video.feed import BACKLOG, EVENTS, LOOK, READERS, TYPES, Feed, TooManyReadersError
 from lva.video.source import parse_source
 from lva.video.stream import Stream, StreamServices
 
@@ -43,9 +43,9 @@ class World:
         for reader in self.readers:
             await reader.aclose()
 
-    def see(self, stream: Stream, number: int = 1) -> None:
+    def see(self, stream: Stream, number: int = 1, event_type: str = "motion") -> None:
         event = StreamAnalyticsEvent(
-            stream.id, "door", "eye", "motion", 7, 1.0, {"area": 0.5}, number=number
+            stream.id, "door", "eye", event_type, 7, 1.0, {"area": 0.5}, number=number
         )
         stream.events.add(event)
         self.feed.seen(event)
@@ -128,6 +128,39 @@ async def test_a_reader_of_one_stream_is_told_of_no_other(
     world.streams.remove(door)
     while (await following(reader))[1].get("streams") != []:
         pass
+
+
+async def test_a_reader_of_all_is_told_in_short_what_was_seen(
+    world: World, autojump_clock: Any
+) -> None:
+    """The kind: a page that is opened knows of what was seen before, and no stream's data cost it much."""
+    door = world.add("door")
+    for number in range(1, 4):
+        world.see(door, number)
+    _, hello = await following(world.open())
+    assert hello["streams"][0]["newest"] == [{"event_type": "motion", "time": 1.0}]
+    for number in range(2 * TYPES):
+        world.see(door, number, f"type {number}")
+    _, hello = await following(world.open())
+    newest = [event["event_type"] for event in hello["streams"][0]["newest"]]
+    assert newest == [f"type {number}" for number in range(TYPES, 2 * TYPES)]
+
+
+async def test_an_event_has_the_address_of_its_picture_while_that_is_kept(
+    world: World, autojump_clock: Any
+) -> None:
+    door = world.add("door")
+    for number in (1, 2):
+        url = f"/streams/id-door/events/{number}.jpg"
+        image = StreamAnalyticsEvent(
+            "id-door", "door", "e", "e", 7, 1.0, {}, b"jpeg", url, number=number
+        )
+        door.events.add(image)
+    door.events.drop_picture(1)
+    _, hello = await following(world.open("id-door"))
+    images = [event["image"] for event in hello["streams"][0]["newest"]]
+    assert [image["url"] for image in images] == [None, "/streams/id-door/events/2.jpg"]
+    assert images[0]["size"] == 4
 
 
 async def test_a_storm_of_events_costs_a_reader_little(world: World, autojump_clock: Any) -> None:

@@ -104,7 +104,10 @@ def test_the_grid_tells_how_each_stream_is(
     expect(page).to_have_title("LVA: streams (1 with problems)")
     expect(tile(page, "door")).to_contain_text(re.compile(r"in progress.*\d fps"))
     expect(tile(page, "door")).to_contain_text(re.compile(r"\d+ of \d+ frames analysed"))
+    seen = tile(page, "door").get_by_role("list", name="Seen lately")
+    expect(seen.get_by_role("listitem")).to_have_text(re.compile(r"^motion (now|\d+ s ago)$"))
     broken = tile(page, "yard")
+    expect(broken.get_by_role("list", name="Seen lately")).to_be_hidden()
     expect(broken).to_contain_text(re.compile("reconnecting|connecting"))
     expect(broken).to_contain_text("No picture yet")
     expect(broken).to_contain_text(re.compile(r"\d+ reconnect"))
@@ -189,6 +192,16 @@ def test_a_streams_page_shows_what_is_seen_and_steers_it(
     expect(page.get_by_role("heading", level=1)).to_have_text("door")
     painted(page, ".seeing canvas")
     expect(page.get_by_role("group", name="Newest events")).to_contain_text("motion_start")
+    thumbnail = page.get_by_role("link", name=re.compile("^Picture of motion_start at [0-9:]{8}$"))
+    until(
+        page,
+        "[...document.querySelectorAll('.events img')].some((img) => img.naturalWidth === 640)",
+    )
+    with page.context.expect_page() as opened:
+        thumbnail.first.press("Enter")
+    expect(opened.value).to_have_url(re.compile(rf"/streams/{door}/events/\d+\.jpg$"))
+    opened.value.close()
+    page.evaluate("document.querySelector('.events img').marked = true")
     expect(page.locator(".overlay .roi text")).to_have_text(["region of interest", "left", "right"])
     expect(page.locator(".overlay polygon.line")).to_have_attribute("points", "320,0 640,0 640,360")
     expect(page.locator(".overlay .roi rect.line").nth(1)).to_have_attribute("width", "320")
@@ -216,6 +229,8 @@ def test_a_streams_page_shows_what_is_seen_and_steers_it(
     expect(page.locator(".title .state")).to_contain_text("in progress")
     service.wait_until(lambda: service.get(f"/streams/{door}").json()["events"] > number)
     until(page, f"document.querySelectorAll('.events li').length > {number}")  # without a reload
+    # What was shown already stays: its picture is not loaded again.
+    assert page.evaluate("[...document.querySelectorAll('.events img')].some((img) => img.marked)")
     page.set_viewport_size(PHONE)  # type: ignore[arg-type] # it has the two
     assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
 

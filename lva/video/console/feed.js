@@ -3,8 +3,9 @@
 /** How long, in milliseconds, until a lost connection is tried again, and for how long a page may be hidden. */
 const PAUSE = 2000;
 const HIDDEN = 60000;
-/** Most events and changes that are kept of a stream. */
+/** Most events and changes that are kept of a stream; of all streams, the newest events only, without their data. */
 const EVENTS = 200;
+const FEW = 20;
 const CHANGES = 200;
 /** Seconds after which a picture is old. */
 export const OLD = 10;
@@ -14,6 +15,7 @@ export class Feed extends EventTarget {
   known = false;
   lost = false;
   #url;
+  #one;
   #source = null;
   #timer = 0;
   #at = 0;
@@ -23,6 +25,7 @@ export class Feed extends EventTarget {
 
   constructor(plugin, stream = null) {
     super();
+    this.#one = stream !== null;
     this.#url = `/${plugin}/live${stream === null ? "" : `?stream=${encodeURIComponent(stream)}`}`;
     document.addEventListener("visibilitychange", this.#shown);
     this.#open();
@@ -99,7 +102,7 @@ export class Feed extends EventTarget {
       if ("picture_age" in news) stream.heard = performance.now();
     }
     for (const change of changes) keep(this.streams.get(change.stream_id)?.changes, change, CHANGES);
-    for (const event of events) keep(this.streams.get(event.stream_id)?.newest, event, EVENTS);
+    for (const event of events) keep(this.streams.get(event.stream_id)?.newest, this.#one ? event : brief(event), this.#one ? EVENTS : FEW);
     this.#tell("update", { changes, events, leftOut });
   }
 
@@ -107,6 +110,8 @@ export class Feed extends EventTarget {
     this.dispatchEvent(new CustomEvent("change", { detail: { kind, changes: [], events: [], ...more } }));
   }
 }
+
+const brief = ({ event_type, time }) => ({ event_type, time });
 
 function keep(list, item, most) {
   if (!list) return;

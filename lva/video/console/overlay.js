@@ -1,6 +1,7 @@
 // What is drawn over a picture: the regions that are looked at, and the rectangles that events name.
 
 import { svg } from "./dom.js";
+import { kindOf } from "./seen.js";
 
 /** How deep in an event's data rectangles are looked for, and how many are drawn. */
 const DEPTH = 4;
@@ -31,8 +32,8 @@ function labelOf({ label, name, text, score, confidence }) {
 export function seenNow(events, at) {
   const found = new Map();
   for (const event of events) {
-    const { analytics, event_type: type, data } = event;
-    const [, kind, step] = /^(.*?)(?:_(start|end))?$/.exec(type);
+    const { analytics, data } = event;
+    const [kind, step] = kindOf(event);
     const which = [data.region, data.text, data.name].find((value) => typeof value === "string") ?? "";
     const key = JSON.stringify([analytics, kind, which]);
     if (step === "end" || (step === undefined && at - event.time > MOMENT)) found.delete(key);

@@ -2,6 +2,7 @@
 
 import { showAge } from "./age.js";
 import { bytes, count, h, lasted, millis, say, short, svg, time, timeElement } from "./dom.js";
+import { EventList } from "./events.js";
 import { Feed } from "./feed.js";
 import { reconnectsOf, rows } from "./frames.js";
 import { draw, seenNow } from "./overlay.js";
@@ -47,6 +48,7 @@ export class StreamPage {
   #facts = h("dl", { class: "facts" });
   #seen = h("ul", { class: "now", "aria-label": "Seen now" });
   #place = h("div");
+  #list = new EventList();
   #parts;
   #changes = null;
   #events = [];
@@ -60,7 +62,7 @@ export class StreamPage {
     this.#id = id;
     this.#picture = h("div", { class: "picture" }, this.#canvas, this.#overlay, this.#note, this.#age);
     this.#parts = {
-      events: new Part("Events", (events) => eventList(events)),
+      events: new Part("Events", () => this.#list.element),
       frames: new Part("Frames", (frames, width) => {
         if (!frames.decoded) return h("p", { class: "empty" }, "No frame yet.");
         const places = rows(frames);
@@ -177,7 +179,8 @@ export class StreamPage {
     this.#fact("Reconnects", count(reconnectsOf(stream)), reconnectsOf(stream) ? "warn" : "");
     this.#fact("Events", count(stream.events));
     this.#fact("Worker's memory", stream.worker?.memory ? bytes(stream.worker.memory) : "–");
-    this.#parts.events.show(this.#events.slice(-EVENTS));
+    this.#parts.events.show(true);
+    this.#list.show(this.#events.slice(-EVENTS));
     this.#parts.frames.show(stream.frames);
     this.#parts.source.show({ source: stream.source, version: stream.version, ...stream.video, ...stream.input, reconnects: undefined });
     this.#parts.analytics.show(stream.analytics);
@@ -237,7 +240,7 @@ export class StreamPage {
       svg("svg", { width, height: LANE + 16, viewBox: `0 0 ${width} ${LANE + 16}`, "aria-hidden": "true" }, ruler(begin, end, width), stateLane(stream, begin, end, width, LANE / 2)),
       reconnects.length
         ? h("p", { class: "note" }, `Reconnects: ${reconnects.map(([code, value]) => `${count(value)} after ${code.replaceAll("_", " ")}`).join(", ")}.`)
-        : h("p", { class: "note" }, "It has not been connected anew."),
+        : h("p", { class: "note" }, "No reconnects."),
     ];
   }
 
@@ -257,12 +260,6 @@ function ruler(begin, end, width) {
     if (x > 16 && x < width - 16) marks.push(svg("line", { class: "rule", x1: x, x2: x, y1: 0, y2: LANE }), svg("text", { class: "label middle", x, y: LANE + 13 }, time(at).split(" ").pop().slice(0, 5)));
   }
   return marks;
-}
-
-function eventList(events) {
-  if (!events.length) return h("p", { class: "empty" }, "Nothing was seen yet.");
-  const item = (event) => h("li", {}, timeElement(event.time), h("span", {}, h("b", {}, event.event_type), ` ${event.analytics}, frame ${event.frame}`), h("code", {}, JSON.stringify(event.data)));
-  return h("div", { class: "scroll events", tabIndex: 0, role: "group", "aria-label": "Newest events" }, h("ol", {}, events.toReversed().map(item)));
 }
 
 function log(changes) {

@@ -4,6 +4,7 @@ import { showAge } from "./age.js";
 import { h, say, short, svg } from "./dom.js";
 import { bar, drawBar, droppedOf, inWords, reconnectsOf } from "./frames.js";
 import { Preview, isWanted } from "./preview.js";
+import { Seen } from "./seen.js";
 import { stateLane, stateMark, word } from "./states.js";
 
 const LANE = { width: 300, height: 12 };
@@ -20,6 +21,7 @@ export class Tile {
   #name;
   #age = h("span", { class: "age" });
   #note = h("p", { class: "no-picture" });
+  #seen = new Seen();
   #fps = h("span", { class: "fps" });
   #counts = h("span", { class: "counts" });
   #bar = bar();
@@ -33,7 +35,7 @@ export class Tile {
   constructor(feed, plugin, stream) {
     this.#feed = feed;
     this.#id = stream.stream_id;
-    this.#frame = h("div", { class: "picture" }, this.#picture, this.#note, this.#age);
+    this.#frame = h("div", { class: "picture" }, this.#picture, this.#note, this.#seen.element, this.#age);
     this.#name = h("a", { href: `#/${stream.stream_id}` }, stream.name);
     this.element = h(
       "li",
@@ -85,12 +87,13 @@ export class Tile {
     this.lane();
   }
 
-  /** Write how old the picture is: by the clock, also when nothing is heard. */
+  /** Write how old the picture is, and what was seen: by the clock, also when nothing is heard. */
   age() {
     const stream = this.#stream;
     if (!stream) return;
     stream.old = this.#feed.isOld(stream);
     showAge(this.#frame, this.#note, this.#age, stream, this.#feed, this.#shown);
+    this.#seen.show(stream, this.#feed);
     this.#picture.setAttribute("aria-label", this.#shown === null ? `No picture of ${stream.name}` : `Picture of ${stream.name}`);
   }
 
