@@ -149,8 +149,12 @@ class Link:
         while not self._over:
             try:
                 near, _ = self._listener.accept()
+            except OSError:
+                continue
+            try:
                 far = socket.create_connection(("127.0.0.1", self._target), 5)
             except OSError:
+                near.close()
                 continue
             for source, sink in ((near, far), (far, near)):
                 threading.Thread(target=self._pass_on, args=(source, sink), daemon=True).start()
