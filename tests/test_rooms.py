@@ -58,7 +58,8 @@ IN_WORKER = (
 #: What both sides may import of the rest of the package.
 GROUND = (
     "boot_clock", "contract", "errors", "events.points", "events.streams", "http_targets", "logs.limits",
-    "metrics", "routes.admin", "routes.bodies", "routes.pages", "routes.query", "routes.wrong_keys",
+    "metrics", "posix_timers", "routes.admin", "routes.bodies", "routes.pages", "routes.query",
+    "routes.wrong_keys",
 )  # fmt: skip
 FILES = {
     ".".join(("lva", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path

@@ -1,41 +1,18 @@
 """Ends this process at a time, by the kernel: also when it is stopped by a signal, or never gets to run.
 
-A POSIX timer whose signal is SIGKILL (timer_create(2)). Its clock goes on while the machine is suspended.
+Its clock goes on while the machine is suspended.
 """
 
 from __future__ import annotations
 
-import ctypes
-import os
 import signal
 from typing import Final
 
 from lva.boot_clock import BOOT_CLOCK
+from lva.posix_timers import PosixTimer
 
-_ABSOLUTE: Final = 1  # TIMER_ABSTIME
-_NANOSECONDS: Final = 1_000_000_000
-
-
-class _Event(ctypes.Structure):
-    """`struct sigevent`, with room for the largest of its unions."""
-
-    _fields_ = (
-        ("value", ctypes.c_void_p),
-        ("signal", ctypes.c_int),
-        ("notify", ctypes.c_int),
-        ("rest", ctypes.c_char * 48),
-    )
-
-
-class _Times(ctypes.Structure):
-    """`struct itimerspec`."""
-
-    _fields_ = (
-        ("interval_seconds", ctypes.c_long),
-        ("interval_nanoseconds", ctypes.c_long),
-        ("seconds", ctypes.c_long),
-        ("nanoseconds", ctypes.c_long),
-    )
+#: A time that is over; zero would be never.
+_OVER: Final = 1e-9
 
 
 class EndTimer:
@@ -46,11 +23,7 @@ class EndTimer:
     """
 
     def __init__(self) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self._timer = ctypes.c_void_p()
-        event = _Event(signal=signal.SIGKILL)
-        if self._libc.timer_create(BOOT_CLOCK, ctypes.byref(event), ctypes.byref(self._timer)):
-            raise _error()
+        self._timer = PosixTimer(BOOT_CLOCK, signal.SIGKILL)
 
     def set(self, at: float | None) -> None:
         """End the process at a time, instead of the one before; at once, if that is over.
@@ -58,12 +31,4 @@ class EndTimer:
         Args:
             at: As `lva.boot_clock.boot_time` will return it; None for never.
         """
-        total = 0 if at is None else max(1, round(at * _NANOSECONDS))
-        times = _Times(0, 0, *divmod(total, _NANOSECONDS))
-        if self._libc.timer_settime(self._timer, _ABSOLUTE, ctypes.byref(times), None):
-            raise _error()
-
-
-def _error() -> OSError:
-    number = ctypes.get_errno()
-    return OSError(number, os.strerror(number))
+        self._timer.set_at(0 if at is None else max(_OVER, at))

@@ -6,8 +6,6 @@ processor in the midst of a sleep, would make the sleep look like a wait.
 
 from __future__ import annotations
 
-import ctypes
-import os
 import signal
 import sys
 import threading
@@ -15,8 +13,8 @@ import time
 from contextlib import suppress
 from typing import Final, Protocol
 
-_THREAD: Final = 4  # SIGEV_THREAD_ID
-_NANOSECONDS: Final = 1_000_000_000
+from lva.posix_timers import PosixTimer
+
 #: The system rounds the interval of a timer by less, in seconds.
 _SAME_TIMER: Final = 0.001
 
@@ -31,29 +29,6 @@ class Timer(Protocol):
         """Give it back."""
 
 
-class _Event(ctypes.Structure):
-    """`struct sigevent` of Linux, with room for the largest of its unions."""
-
-    _fields_ = (
-        ("value", ctypes.c_void_p),
-        ("signal", ctypes.c_int),
-        ("notify", ctypes.c_int),
-        ("thread", ctypes.c_int),
-        ("rest", ctypes.c_char * 44),
-    )
-
-
-class _Times(ctypes.Structure):
-    """`struct itimerspec`."""
-
-    _fields_ = (
-        ("interval_seconds", ctypes.c_long),
-        ("interval_nanoseconds", ctypes.c_long),
-        ("seconds", ctypes.c_long),
-        ("nanoseconds", ctypes.c_long),
-    )
-
-
 class ThreadTimer:
     """Counts the processor time of the thread that makes it.
 
@@ -64,25 +39,18 @@ class ThreadTimer:
     """
 
     def __init__(self) -> None:
-        # It keeps the interpreter: to let go of it takes a hundred times as long.
-        self._libc = ctypes.PyDLL(None, use_errno=True)
-        self._timer = ctypes.c_void_p()
-        event = _Event(signal=signal.SIGPROF, notify=_THREAD, thread=threading.get_native_id())
-        clock = time.CLOCK_THREAD_CPUTIME_ID
-        if self._libc.timer_create(clock, ctypes.byref(event), ctypes.byref(self._timer)):
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
+        self._timer = PosixTimer(
+            time.CLOCK_THREAD_CPUTIME_ID, signal.SIGPROF, threading.get_native_id()
+        )
 
     def set(self, first: float, then: float) -> None:
         """Let it go off after so many seconds, then again and again; never with zeros."""
-        parts = (divmod(round(seconds * _NANOSECONDS), _NANOSECONDS) for seconds in (then, first))
-        times = _Times(*(number for part in parts for number in part))
-        # It fails in a forked child alone, which has no timer.
-        self._libc.timer_settime(self._timer, 0, ctypes.byref(times), None)
+        with suppress(OSError):  # a forked child has no timer
+            self._timer.set_after(first, then)
 
     def close(self) -> None:
         """Give it back."""
-        self._libc.timer_delete(self._timer)
+        self._timer.close()
 
 
 class ProcessTimer:
