@@ -55,4 +55,4 @@ class FleetConfig(RedisAddress):
     @property
     def tick(self) -> float:
         """Seconds between two beats."""
-        return min(1.0, self.lease / 6)
+        return min(0.5, self.lease / 6)

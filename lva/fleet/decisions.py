@@ -10,11 +10,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
+from zlib import crc32
 
-#: Most streams that are planned for at once; the others wait for the next plan.
-MOST: Final = 200
+#: Most streams that an agent takes between two beats; a plan is for so many of each agent.
+CLAIMS: Final = 20
 #: How much more than its share an agent may have before it hands over a stream.
 TOO_MUCH: Final = 1.1
+#: For how many seconds a free stream is left to the agent to which it is handed over.
+OFFERED: Final = 0.5
+#: For how many ticks an empty agent leaves a stream to the one that it is planned for; a full one leaves it
+#: longer.
+PATIENCE: Final = 1.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,36 +49,47 @@ class Waiting:
     Attributes:
         id: Its id.
         labels: An agent has to have all of them.
+        since: Since when nobody works on it.
+        offered: The agent to which it is handed over; empty for none.
     """
 
     id: str
     labels: frozenset[str] = frozenset()
+    since: float = 0.0
+    offered: str = ""
 
 
-def plan(agents: Iterable[Seat], free: Sequence[Waiting], most: int = MOST) -> Mapping[str, str]:
+def plan(agents: Iterable[Seat], free: Iterable[Waiting]) -> Mapping[str, str]:
     """Return which agent takes which stream: each goes to the one that is the least full by then.
+
+    It is for the first streams by id, so many that each agent has enough to do until its next beat. Those
+    that no agent can take keep none of the others waiting.
 
     Args:
         agents: All that are alive.
         free: Streams that nobody works on.
-        most: How many of them are planned for, in order of their ids.
 
     Returns:
-        Names of agents by ids of streams; a stream that no agent can take is left out.
+        Names of agents by ids of streams.
     """
     planned: dict[str, str] = {}
-    open_seats = [seat for seat in agents if not seat.draining and seat.room > 0]
+    open_seats = [seat for seat in agents if not seat.draining and seat.streams < seat.room]
     more: Counter[str] = Counter()
     heaps: dict[frozenset[str], list[tuple[float, str, Seat]]] = {}
-    for stream in heapq.nsmallest(most, free, key=lambda stream: stream.id):
-        heap = heaps.get(stream.labels)
-        if heap is None:
+
+    def able(stream: Waiting) -> bool:
+        if stream.labels not in heaps:
             heap = heaps[stream.labels] = [
-                (_fullness(seat, more), seat.name, seat)
+                (seat.streams / seat.room, seat.name, seat)
                 for seat in open_seats
                 if stream.labels <= seat.labels
             ]
             heapq.heapify(heap)
+        return bool(heaps[stream.labels])
+
+    most = CLAIMS * len(open_seats)
+    for stream in heapq.nsmallest(most, filter(able, free), key=lambda stream: stream.id):
+        heap = heaps[stream.labels]
         while heap:
             fullness, _, seat = heap[0]
             now = _fullness(seat, more)
@@ -86,6 +103,55 @@ def plan(agents: Iterable[Seat], free: Sequence[Waiting], most: int = MOST) -> M
                 heapq.heapreplace(heap, (_fullness(seat, more), seat.name, seat))
                 break
     return planned
+
+
+def unreserved(agents: Iterable[Seat], free: Iterable[Waiting], now: float) -> list[Waiting]:
+    """Return the free streams that are planned for: not those left to the agent they are handed over to."""
+    ready = {seat.name for seat in agents if not seat.draining and seat.streams <= seat.room}
+    return [
+        stream for stream in free if stream.offered not in ready or now - stream.since > OFFERED
+    ]
+
+
+def mine(
+    seat: Seat, free: Iterable[Waiting], planned: Mapping[str, str], now: float, patience: float
+) -> list[Waiting]:
+    """Return the free streams that an agent takes now, those that are handed over to it first.
+
+    The last one may be a stream that the agent for which it is planned has not taken: that one may be dead,
+    or see another fleet. It is not the same for all agents, since only one of them would get it.
+
+    Args:
+        seat: It.
+        free: Streams that nobody works on.
+        planned: What `plan` says of them.
+        now: The time.
+        patience: See `patience`.
+    """
+    if seat.draining:
+        return []
+    offered, taken, overdue = list[Waiting](), list[Waiting](), list[Waiting]()
+    for stream in free:
+        if stream.offered == seat.name:
+            offered.append(stream)
+        elif (name := planned.get(stream.id)) is not None:
+            if name == seat.name:
+                taken.append(stream)
+            elif now - stream.since > patience and stream.labels <= seat.labels:
+                overdue.append(stream)
+    one = min(overdue, key=lambda stream: crc32(f"{seat.name} {stream.id}".encode()), default=None)
+    return offered + taken + ([] if one is None else [one])
+
+
+def patience(seat: Seat, tick: float, jitter: float) -> float:
+    """Return for how many seconds an agent leaves a stream to the one that it is planned for.
+
+    Args:
+        seat: The agent.
+        tick: Seconds between two beats.
+        jitter: From 0 to 1, random.
+    """
+    return tick * PATIENCE * (1 + (seat.streams / max(1, seat.room) + jitter) / 2)
 
 
 def why_not(stream: Waiting, agents: Iterable[Seat]) -> str | None:
@@ -125,8 +191,7 @@ def hand_over(me: str, agents: Iterable[Seat], held: Sequence[Waiting]) -> tuple
         if seat.name != me and not seat.draining and seat.streams < seat.room
     ]
     if not mine.draining:
-        fair = _fair(seats.values())
-        if mine.streams < max(fair * mine.room * TOO_MUCH, fair * mine.room + 1):
+        if not has_too_much(mine, share(seats.values())):
             return None
         others = [seat for seat in others if _evener(mine, seat)]
     streams = sorted(held, key=lambda stream: stream.id)
@@ -142,7 +207,12 @@ def _evener(giver: Seat, taker: Seat) -> bool:
     return (2 * taker.streams + 1) * giver.room < (2 * giver.streams - 1) * taker.room
 
 
-def _fair(agents: Iterable[Seat]) -> float:
+def has_too_much(seat: Seat, fair: float) -> bool:
+    """Return whether an agent has more than its share, as `share` says, by a tenth and at least a stream."""
+    return seat.streams >= max(fair * seat.room * TOO_MUCH, fair * seat.room + 1)
+
+
+def share(agents: Iterable[Seat]) -> float:
     """Return how full each agent would be if all were equally full."""
     seats = [seat for seat in agents if not seat.draining]
     room = sum(seat.room for seat in seats)

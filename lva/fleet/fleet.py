@@ -86,7 +86,7 @@ class Fleet:
         logger: logging.Logger,
         not_ready: Callable[[str | None], None] = lambda _: None,
     ) -> None:
-        self.view: View = View(config.lease)
+        self.view: View = View(config.lease, config.tick)
         self._leaving = False
         self._config = config
         self._myself = myself

@@ -5,15 +5,17 @@ Times are those of `lva.boot_clock` on this machine; no clock of another machine
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
+from lva.boot_clock import boot_time
 from lva.fleet.decisions import Seat, Waiting
 from lva.fleet.rows import AgentRow, BrokenRowError, StreamRow
 
-#: How long, in leases, an agent without a sign of life is still shown.
-SHOWN = 20.0
+#: How many ticks an agent may be late and still be given streams.
+LATE: Final = 3.0
 
 
 @dataclass(slots=True)
@@ -35,6 +37,8 @@ class View:
 
     Attributes:
         lease: The time of a lease, in seconds.
+        tick: Seconds between two beats of an agent.
+        clock: Which time it is.
         rows: Streams by id.
         agents: Agents by name.
         broken: Why a stream's or an agent's row cannot be read, by id or name.
@@ -43,6 +47,8 @@ class View:
     """
 
     lease: float
+    tick: float
+    clock: Callable[[], float] = boot_time
     rows: dict[str, StreamRow] = field(default_factory=dict)
     agents: dict[str, AgentRow] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
@@ -51,6 +57,8 @@ class View:
     _beats: dict[str, Beat] = field(default_factory=dict)
     _held_by: dict[str, set[str]] = field(default_factory=dict)
     _offered_to: dict[str, set[str]] = field(default_factory=dict)
+    _waiting: dict[str, Waiting] = field(default_factory=dict)
+    _looked: float = 0.0
 
     def forget_streams(self) -> None:
         """Begin again with the streams: some that have been removed may not be told any more."""
@@ -89,6 +97,8 @@ class View:
         self._held_by.setdefault(_holder(row), set()).add(row.id)
         if row.offered:
             self._offered_to.setdefault(row.offered, set()).add(row.id)
+        if row.lease is None and row.to_run:
+            self._waiting[row.id] = waiting(row, self.clock())
 
     def _remove(self, stream_id: str) -> None:
         row = self.rows.pop(stream_id, None)
@@ -98,8 +108,12 @@ class View:
         held.discard(stream_id)
         if not held:
             del self._held_by[_holder(row)]
+        self._waiting.pop(stream_id, None)
         if row.offered:
-            self._offered_to[row.offered].discard(stream_id)
+            offered = self._offered_to[row.offered]
+            offered.discard(stream_id)
+            if not offered:
+                del self._offered_to[row.offered]
 
     def take_agents(self, found: Sequence[str], revision: str) -> None:
         """Take all rows of agents."""
@@ -117,7 +131,14 @@ class View:
                 self.broken[name] = str(error)
 
     def take_beats(self, found: Sequence[str], received: float) -> None:
-        """Take all beats, and note since when each has been what it is."""
+        """Take all beats, and note since when each has been what it is.
+
+        While this agent has not looked, others may have beaten, or have had no server: that is no silence.
+        """
+        if received - self._looked > LATE * self.tick:
+            for beat in self._beats.values():
+                beat.since = min(received, beat.since + received - self._looked)
+        self._looked = received
         values = dict(zip(found[::2], found[1::2], strict=True))
         wanted = {*values, *self._held_by, *(agent.incarnation for agent in self.agents.values())}
         for incarnation in wanted - {""}:
@@ -158,41 +179,76 @@ class View:
         ]
         return min((end for end in ends if end > now), default=None)
 
-    def free(self, me: str, held: Mapping[str, Any], now: float) -> list[StreamRow]:
-        """Return the streams that nobody works on, wanted or not.
-
-        Args:
-            me: This agent's incarnation.
-            held: Streams that it works on.
-            now: The time.
-        """
-        found: list[StreamRow] = []
-        for incarnation, ids in self._held_by.items():
-            if incarnation == me:
-                found += [self.rows[stream_id] for stream_id in ids if stream_id not in held]
-            elif not incarnation or (
-                self.silent_since(incarnation) is not None and not self.is_alive(incarnation, now)
-            ):
-                found += [self.rows[stream_id] for stream_id in ids]
+    def free(self, now: float) -> list[Waiting]:
+        """Return the streams that are to be worked on, and that nobody works on."""
+        found = [*self._waiting.values()]
+        for incarnation, since in self._dead(now):
+            rows = (self.rows[stream_id] for stream_id in self._held_by[incarnation])
+            found += [waiting(row, since) for row in rows if row.to_run]
         return found
 
-    def count_of(self, agent: AgentRow) -> int:
-        """Return how many streams an agent works on, once all that are being handed over have been."""
-        held = self._held_by.get(agent.incarnation, set())
-        kept = {each for each in held if self.rows[each].offered in ("", agent.name)}
-        return len(kept | self.offered_to(agent.name))
+    def removable(self, now: float) -> list[StreamRow]:
+        """Return the streams that are to be removed, and that nobody works on."""
+        holders = ["", *(incarnation for incarnation, _ in self._dead(now))]
+        ids = (stream_id for each in holders for stream_id in self._held_by.get(each, ()))
+        return [row for stream_id in ids if (row := self.rows[stream_id]).wanted == "remove"]
+
+    def _dead(self, now: float) -> list[tuple[str, float]]:
+        """Return the holders that are dead, and since when."""
+        return [
+            (incarnation, since + self.lease)
+            for incarnation in self._held_by
+            if (since := self.silent_since(incarnation)) is not None and now - since >= self.lease
+        ]
+
+    def left(self, me: str, held: Container[str]) -> list[StreamRow]:
+        """Return the streams that an agent has leases of and does not work on: nobody else can take them.
+
+        Args:
+            me: Its incarnation.
+            held: Streams that it works on.
+        """
+        return [self.rows[each] for each in self._held_by.get(me, ()) if each not in held]
 
     def offered_to(self, name: str) -> set[str]:
         """Return the ids of the streams that are being handed over to an agent."""
         return self._offered_to.get(name, set())
 
     def seats(self, now: float) -> list[Seat]:
-        """Return the agents that are alive, as decisions are made of them."""
+        """Return the agents that beat, as decisions are made of them.
+
+        Each counts with the streams that it works on once all that are being handed over have been. One that
+        is late may be dead: it keeps its streams, and is given none.
+        """
+        more = self._to_come()
         return [
-            Seat(agent.name, agent.room, self.count_of(agent), agent.labels, agent.draining)
+            Seat(
+                agent.name,
+                agent.room,
+                self._count(agent, more),
+                agent.labels,
+                agent.draining,
+            )
             for agent in self.agents.values()
-            if self.is_alive(agent.incarnation, now)
+            if (since := self.silent_since(agent.incarnation)) is not None
+            and now - since < LATE * self.tick
         ]
+
+    def count_of(self, agent: AgentRow) -> int:
+        """Return how many streams an agent works on once all that are being handed over have been."""
+        return self._count(agent, self._to_come())
+
+    def _count(self, agent: AgentRow, more: Counter[str]) -> int:
+        held = len(self._held_by.get(agent.incarnation, ()))
+        return held + more[f"to {agent.name}"] - more[f"from {agent.incarnation}"]
+
+    def _to_come(self) -> Counter[str]:
+        """Return how many streams are being handed over to and from each agent."""
+        more: Counter[str] = Counter()
+        for name, ids in self._offered_to.items():
+            more[f"to {name}"] = len(ids)
+            more.update(f"from {_holder(self.rows[stream_id])}" for stream_id in ids)
+        return more
 
     def holder_of(self, row: StreamRow) -> AgentRow | None:
         """Return the agent that works on a stream, if it is known."""
@@ -204,9 +260,9 @@ class View:
         return None
 
 
-def waiting(row: StreamRow) -> Waiting:
-    """Return a stream as decisions are made of it."""
-    return Waiting(row.id, row.labels)
+def waiting(row: StreamRow, since: float = 0.0) -> Waiting:
+    """Return a stream as decisions are made of it, free since some time."""
+    return Waiting(row.id, row.labels, since, row.offered)
 
 
 def _holder(row: StreamRow) -> str:

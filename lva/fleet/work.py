@@ -13,24 +13,19 @@ import trio
 
 from lva.boot_clock import boot_time
 from lva.fleet.config import FleetConfig
-from lva.fleet.decisions import Seat, hand_over, plan
+from lva.fleet.decisions import CLAIMS, Seat, hand_over, mine, patience, plan, unreserved
 from lva.fleet.reports import Held, Reports
 from lva.fleet.rows import Lease, StreamRow
 from lva.fleet.server import FleetServer
 from lva.fleet.view import View, waiting
 
-#: Streams that are written again at once, and most claims between two beats.
+#: Streams that are written again at once.
 BATCH: Final = 100
-CLAIMS: Final = 20
 #: Streams that are handed over at once when an agent drains.
 AT_ONCE: Final = 8
 #: Seconds between two looks of an agent to which a stream is handed over, and for how long it looks so often.
 EAGER: Final = 0.05
 EAGERLY: Final = 4.0
-#: For how many seconds a free stream is left to the agent to which it was handed over.
-OFFERED: Final = 0.5
-#: After how many ticks a stream that its planned agent has not taken is taken by another one.
-OVERDUE: Final = 4
 
 
 class Holder(Protocol):
@@ -82,8 +77,8 @@ class Work:
         self._incarnation = ""
         self.server: FleetServer = FleetServer(config, logger)
         self._reports = Reports(config, self.server, self.held, view)
-        self._free_since: dict[str, float] = {}
         self._offered_since: dict[str, float] = {}
+        self._able_since = -math.inf
         self._rng = random.Random()  # noqa: S311 - jitter
         self._nursery: trio.Nursery | None = None
 
@@ -171,6 +166,8 @@ class Work:
         if settled:  # until then, not all leases may be known
             await self._take_free(server, seats, now)
             self._hand_over(seats)
+        else:
+            self._able_since = now
         return min(self._view.next_end(now) or math.inf, now + EAGER if self.eager else math.inf)
 
     async def _follow(self, stream_id: str, held: Held) -> None:
@@ -193,56 +190,47 @@ class Work:
         )
 
     async def _take_free(self, server: FleetServer, seats: list[Seat], now: float) -> None:
-        free = self._view.free(self._incarnation, self.held, now)
-        self._free_since = {row.id: self._free_since.get(row.id, now) for row in free}
-        if not free:
+        me = next((seat for seat in seats if seat.name == self._config.agent), None)
+        if me is None:
             return
-        mine = self._mine([row for row in free if row.to_run], seats, now)
-        room = self._config.room - len(self.held)
-        for row in free:
-            if row.wanted == "remove":
-                await server.attempt(
-                    "remove", row.id, row.lease_value, self._beat_of(row), self._incarnation
-                )
-        for row in mine[: min(CLAIMS, max(0, room))]:
-            reply = await server.attempt(
-                "claim", self._incarnation, row.id, row.lease_value, self._beat_of(row)
+        left = self._view.left(self._incarnation, self.held)
+        for row in left:
+            if me.draining or not row.to_run:
+                await server.attempt("release", self._incarnation, row.id, row.epoch)
+        removable = self._view.removable(now)
+        for row in self._rng.sample(removable, min(CLAIMS, len(removable))):
+            await server.attempt(
+                "remove", row.id, row.lease_value, self._beat_of(row), self._incarnation
             )
-            if reply is not None:
-                epoch = int(reply[0])
-                lease = Lease(self._incarnation, epoch)
-                self._view.put(
-                    replace(row, lease=lease, lease_value=str(lease), epoch=epoch, offered="")
-                )
-                self.held[row.id] = Held(epoch, row.version)
-                self._holder.take(row, epoch)
+        room = me.room - len(self.held)
+        if room > 0 and not me.draining:
+            rows = [row for row in left if row.to_run] + self._mine(seats, me, now)
+            for row in rows[: min(CLAIMS, room)]:
+                await self._claim(server, row)
 
-    def _mine(self, free: list[StreamRow], seats: list[Seat], now: float) -> list[StreamRow]:
-        """Return the free streams that this agent takes now, those that are handed over to it first."""
-        me = self._config.agent
-        my_seat = next((seat for seat in seats if seat.name == me), None)
-        if my_seat is None or my_seat.draining:
+    def _mine(self, seats: list[Seat], me: Seat, now: float) -> list[StreamRow]:
+        """Return the free streams that this agent takes now."""
+        free = self._view.free(now)
+        if not free:
             return []
-        ready = {seat.name for seat in seats if not seat.draining and seat.streams <= seat.room}
-        offered = [row for row in free if row.offered == me]
-        others = [
-            row
-            for row in free
-            if row.offered not in ready or now - self._free_since[row.id] > OFFERED
-        ]
-        planned = plan(seats, [waiting(row) for row in others])
-        late = self._config.tick * OVERDUE * (1 + my_seat.streams / max(1, my_seat.room))
-        taken = [
-            row
-            for row in others
-            if planned.get(row.id) == me
-            or (
-                row.id in planned
-                and row.labels <= my_seat.labels
-                and now - self._free_since[row.id] > late + self._rng.uniform(0, self._config.tick)
+        planned = plan(seats, unreserved(seats, free, now))
+        patient = patience(me, self._config.tick, self._rng.random())
+        if now - self._able_since < patient:  # until then the others have had no chance
+            patient = math.inf
+        return [self._view.rows[each.id] for each in mine(me, free, planned, now, patient)]
+
+    async def _claim(self, server: FleetServer, row: StreamRow) -> None:
+        reply = await server.attempt(
+            "claim", self._incarnation, row.id, row.lease_value, self._beat_of(row)
+        )
+        if reply is not None:
+            epoch = int(reply[0])
+            lease = Lease(self._incarnation, epoch)
+            self._view.put(
+                replace(row, lease=lease, lease_value=str(lease), epoch=epoch, offered="")
             )
-        ]
-        return offered + taken
+            self.held[row.id] = Held(epoch, row.version)
+            self._holder.take(row, epoch)
 
     def _beat_of(self, row: StreamRow) -> str:
         return "" if row.lease is None else self._view.beat_of(row.lease.incarnation)

@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lva.fleet.decisions import MOST, TOO_MUCH, Seat, Waiting, hand_over, plan, why_not
+from lva.fleet.decisions import (
+    CLAIMS,
+    TOO_MUCH,
+    Seat,
+    Waiting,
+    hand_over,
+    mine,
+    patience,
+    plan,
+    unreserved,
+    why_not,
+)
 from tests.support import examples
 
 LABELS = st.frozensets(st.sampled_from(["gpu", "hall", "night"]), max_size=2)
@@ -73,10 +84,27 @@ def test_a_plan_fills_the_emptiest_first(seats, free) -> None:
                 assert (mine.streams - 1) / mine.room <= other.streams / other.room
 
 
-def test_a_plan_is_for_the_first_streams_only() -> None:
-    free = [Waiting(f"{number:04}") for number in range(MOST * 3)]
-    planned = plan([Seat("one", 10_000, 0)], free[::-1])
-    assert [*planned] == [stream.id for stream in free[:MOST]]
+def test_a_plan_is_for_the_first_streams_that_agents_can_take() -> None:
+    """The kind is streams that keep others waiting: those that nobody can take, and too many."""
+    nobody = [Waiting(f"a{number:04}", frozenset({"gpu"})) for number in range(CLAIMS * 3)]
+    free = [Waiting(f"b{number:04}") for number in range(CLAIMS * 3)]
+    planned = plan([Seat("one", 10_000, 0), Seat("two", 5, 5)], [*nobody, *free][::-1])
+    assert [*planned] == [stream.id for stream in free[:CLAIMS]]
+
+
+def test_an_agent_takes_what_is_offered_then_its_part_and_at_last_one_that_another_has_not_taken():
+    seats = [Seat("one", 5, 0), Seat("two", 5, 0)]
+    free = [Waiting("a"), Waiting("b"), Waiting("c", since=9.9), Waiting("d", since=9.9)]
+    given = Waiting("e", since=9.9, offered="two")
+    planned = plan(seats, unreserved(seats, [*free, given], now=10.0))
+    assert planned == {"a": "one", "b": "two", "c": "one", "d": "two"}
+    taken = mine(seats[1], [*free, given], planned, 10.0, patience(seats[1], 0.5, 1.0))
+    assert [stream.id for stream in taken] == ["e", "b", "d", "a"]
+    late = unreserved(seats, [given], now=11.0)
+    assert mine(seats[0], late, plan(seats, late), 11.0, 0.0) == [given]
+    gone = unreserved(seats[:1], [given], now=10.0)
+    assert mine(seats[0], gone, plan(seats[:1], gone), 10.0, 1.0) == [given]
+    assert mine(Seat("two", 5, 0, draining=True), [given], {}, 10.0, 0.0) == []
 
 
 @pytest.mark.parametrize(
