@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 from lva.client.asking import answer_of, refusal
+from lva.client.event_lines import Event, EventLines
 from lva.client.target import FailedError, Target
-
-if TYPE_CHECKING:
-    import httpx
 
 #: A tick comes every second.
 _SILENCE: Final = 10.0
-Event = tuple[str, dict[str, Any]]
 
 
 async def events(target: Target) -> AsyncGenerator[Event, None]:
@@ -35,24 +31,11 @@ async def events(target: Target) -> AsyncGenerator[Event, None]:
             raise BusyError(problem.message) if response.status_code == 503 else problem
         if not response.headers.get("content-type", "").startswith("text/event-stream"):
             raise FailedError(f"what responds at {target.address} has no stream of events")
-        async for event in _events_in(response):
-            yield event
+        whole = EventLines()
+        async for line in response.aiter_lines():
+            if (event := whole.take(line)) is not None:
+                yield event
 
 
 class BusyError(Exception):
     """There is a service, and it has no stream to give now."""
-
-
-async def _events_in(response: httpx.Response) -> AsyncGenerator[Event, None]:
-    name, data = "message", ""
-    async for line in response.aiter_lines():
-        key, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if not line:
-            if data:
-                yield name, json.loads(data)
-            name, data = "message", ""
-        elif key == "event":
-            name = value
-        elif key == "data":
-            data += value

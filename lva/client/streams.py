@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
-from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from lva.client.asking import ask, refusal, streaming
+from lva.client.event_lines import Event, EventLines
 from lva.client.target import FailedError, Target
-from lva.client.words import age, clean, count, pairs
+from lva.client.words import age, clean, clock, count, pairs
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -138,19 +137,11 @@ def happenings(target: Target, plugin: str, stream: str | None) -> Iterator[dict
             yield {"kind": "left_out", "time": told["at"], "events": told["left_out"]}
 
 
-def _messages(
-    target: Target, plugin: str, stream: str | None
-) -> Iterator[tuple[str, dict[str, Any]]]:
+def _messages(target: Target, plugin: str, stream: str | None) -> Iterator[Event]:
     query = [] if stream is None else [("stream", stream)]
     refused = partial(_refused, target, plugin)
     with streaming(target, f"/{quote(plugin, safe='')}/live", query, _SILENCE, refused) as lines:
-        name = ""
-        for line in lines:
-            key, _, value = line.partition(": ")
-            if key == "event":
-                name = value
-            elif key == "data":
-                yield name, json.loads(value)
+        yield from filter(None, map(EventLines().take, lines))
 
 
 def line_of(item: dict[str, Any]) -> Text:
@@ -158,9 +149,8 @@ def line_of(item: dict[str, Any]) -> Text:
     from rich.text import Text
 
     at = item["since"] if item["kind"] == "stream" else item["time"]
-    told = datetime.fromtimestamp(at or time.time()).astimezone().strftime("%H:%M:%S.%f")[:-3]
     name = clean(item.get("name") or item.get("stream") or "")
-    line = Text.assemble((told, "dim"), " ", (name, "bold"), "  ")
+    line = Text.assemble((clock(at or time.time()), "dim"), " ", (name, "bold"), "  ")
     if item["kind"] == "left_out":
         return line.append(f"… {item['events']} events left out", "dim")
     if item["kind"] == "event":

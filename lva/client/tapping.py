@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from lva.client.asking import streaming
 from lva.client.target import Target
-from lva.client.words import clean, pairs
+from lva.client.words import clean, clock, pairs
 from lva.errors import counted
 
 if TYPE_CHECKING:
@@ -54,10 +53,9 @@ def shown(item: dict[str, Any]) -> Text:
     """Return a point as a line for people."""
     from rich.text import Text
 
-    at = datetime.fromtimestamp(item["at"]).astimezone().strftime("%H:%M:%S.%f")[:-3]
     step = clean(item["step"])
     return Text.assemble(
-        (at, "dim"),
+        (clock(item["at"]), "dim"),
         " ",
         (f"{step:<9}", _STEP_STYLES.get(step, "")),
         " ",

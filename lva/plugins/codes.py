@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from lva import AnalyticsEvent, AnalyticsStream, BaseAnalyticsPlugin
 from lva.video.episodes import Episode
 from lva.video.geometry import Region
+from lva.video.looking import LookingConfig, Looks
 from lva.video.presence import opencv, placed_in, reduced
 
 if TYPE_CHECKING:
@@ -25,16 +26,11 @@ LEAST_CELLS = 21
 MOST_CODES = 100
 
 
-class Config(BaseModel):
+class Config(LookingConfig):
     """The parameters of `codes`."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     end_seconds: float = Field(
         3.0, ge=0, le=3600, description="For how long a code must be gone until it ends."
-    )
-    interval: float = Field(
-        0.5, ge=0, le=3600, description="Seconds between two looks; frames between are left out."
     )
     longest: int = Field(
         1280,
@@ -42,7 +38,6 @@ class Config(BaseModel):
         le=8192,
         description="Longest edge of what is looked at, in pixels; larger pictures are reduced.",
     )
-    image: bool = Field(True, description="Whether the start has a JPEG of the frame.")
 
 
 class Codes(BaseAnalyticsPlugin):
@@ -53,14 +48,13 @@ class Codes(BaseAnalyticsPlugin):
     def open(self, stream: AnalyticsStream) -> None:
         """Begin without codes."""
         self._detector = opencv().QRCodeDetector()
-        self._looked: float | None = None
+        self._looks = Looks(self.config.interval)
         self._episodes: dict[str, Episode] = {}
 
     def handleFrame(self, frame: Frame) -> Iterator[AnalyticsEvent]:
         """Yield ``code_start`` and ``code_end``."""
-        if self._looked is not None and 0 <= frame.pts - self._looked < self.config.interval:
+        if not self._looks.is_due(frame.pts):
             return
-        self._looked = frame.pts
         found = self._found(frame)
         for text in found:
             if text not in self._episodes and len(self._episodes) < MOST_CODES:

@@ -6,10 +6,11 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from lva import AnalyticsEvent, AnalyticsStream, BaseAnalyticsPlugin
 from lva.video.episodes import Episode
+from lva.video.looking import LookingConfig, Looks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,10 +29,8 @@ LEAST_STEP = 8.0
 MARGIN = 1.15
 
 
-class Config(BaseModel):
+class Config(LookingConfig):
     """The parameters of `picture_health`."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     black_level: float = Field(
         32, ge=0, le=255, description="Black: nearly no cell is brighter than this, of 255."
@@ -69,10 +68,6 @@ class Config(BaseModel):
     end_seconds: float = Field(
         3.0, ge=0, le=3600, description="For how long a state must be over until it ends."
     )
-    interval: float = Field(
-        0.5, ge=0, le=3600, description="Seconds between two looks; frames between are left out."
-    )
-    image: bool = Field(True, description="Whether the start of a state has a JPEG of the frame.")
 
 
 class PictureHealth(BaseAnalyticsPlugin):
@@ -86,7 +81,7 @@ class PictureHealth(BaseAnalyticsPlugin):
     def __init__(self, config: Any, logger: logging.Logger) -> None:
         super().__init__(config, logger)
         self._before: Any = None
-        self._looked: float | None = None
+        self._looks = Looks(self.config.interval)
 
     def open(self, stream: AnalyticsStream) -> None:
         """Begin with a picture that is well."""
@@ -98,9 +93,8 @@ class PictureHealth(BaseAnalyticsPlugin):
 
     def handleFrame(self, frame: Frame) -> Iterator[AnalyticsEvent]:
         """Yield ``black_start``, ``black_end`` and so on, with what was measured."""
-        if self._looked is not None and 0 <= frame.pts - self._looked < self.config.interval:
+        if not self._looks.is_due(frame.pts):
             return
-        self._looked = frame.pts
         for state, (seen, measure) in self._states(frame).items():
             episode = self._episodes[state]
             change = episode.update(seen, frame.pts)

@@ -6,11 +6,12 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from lva.contract import AnalyticsEvent, AnalyticsStream, BaseAnalyticsPlugin
 from lva.video.episodes import Episode
 from lva.video.geometry import Region
+from lva.video.looking import LookingConfig, Looks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,10 +22,8 @@ if TYPE_CHECKING:
 MOST_BOXES = 100
 
 
-class PresenceConfig(BaseModel):
+class PresenceConfig(LookingConfig):
     """The parameters that detectors of things share."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     min_count: int = Field(
         1, ge=1, le=MOST_BOXES, description="How many there must be at once until it starts."
@@ -35,16 +34,12 @@ class PresenceConfig(BaseModel):
     end_seconds: float = Field(
         3.0, ge=0, le=3600, description="For how long they must be gone until it ends."
     )
-    interval: float = Field(
-        0.5, ge=0, le=3600, description="Seconds between two looks; frames between are left out."
-    )
     longest: int = Field(
         640,
         ge=64,
         le=4096,
         description="Longest edge of what is looked at, in pixels; larger pictures are reduced.",
     )
-    image: bool = Field(True, description="Whether the start has a JPEG of the frame.")
 
 
 class PresencePlugin(BaseAnalyticsPlugin):
@@ -58,7 +53,7 @@ class PresencePlugin(BaseAnalyticsPlugin):
 
     def open(self, stream: AnalyticsStream) -> None:
         """Begin with nothing there."""
-        self._looked: float | None = None
+        self._looks = Looks(self.config.interval)
         self._most = 0
         self._episode = Episode(self.config.start_seconds, self.config.end_seconds)
 
@@ -68,9 +63,8 @@ class PresencePlugin(BaseAnalyticsPlugin):
 
     def handleFrame(self, frame: Frame) -> Iterator[AnalyticsEvent]:  # noqa: N802 - as documented
         """Look at a frame, if it is time to; yield what starts or ends with it."""
-        if self._looked is not None and 0 <= frame.pts - self._looked < self.config.interval:
+        if not self._looks.is_due(frame.pts):
             return
-        self._looked = frame.pts
         gray, factor = reduced(frame.gray(), self.config.longest)
         roi = frame.roi
         boxes = [placed_in(roi, box, factor) for box in self.find(gray)]
