@@ -26,6 +26,8 @@ RABBITMQ = {"node", "rabbitmq_node"}
 #: A test that takes longer, in seconds, has one of these markers.
 SLOW = 0.25
 REASONS = {"slow", "process", "soak"}
+#: Seconds until a test of the soak tier has failed, if it does not say so itself: on a busy machine as well.
+SOAK_TIMEOUT = 240
 #: Names those that have none at the end, as on CI. One run on a busy machine proves nothing: `tests.steady`
 #: fails for those that were slow in every run.
 NAME_SLOW = "LVA_NAME_SLOW_TESTS"
@@ -56,11 +58,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before those that are not asked for are left out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put what starts RabbitMQ into the soak tier, and random examples in their long form."""
+    """Put what starts RabbitMQ into the soak tier, and random examples in their long form; give it time."""
     for item in items:
         random = LONG and getattr(getattr(item, "function", None), "is_hypothesis_test", False)
         if random or RABBITMQ.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.soak)
+        if item.get_closest_marker("soak") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SOAK_TIMEOUT))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -196,7 +196,6 @@ def test_class_names_of_odd_plugin_names(name: str, here: Path) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(240)  # a run of pytest with many processes
 def test_the_tests_that_are_written_pass_at_once(here: Path) -> None:
     """All combinations in one run of pytest, as their author would start it.
 
