@@ -35,6 +35,11 @@ class FleetConfig(RedisAddress):
         description="Where other agents reach this one: http://10.0.0.7:5200; where it listens if left out.",
     )
     room: int = Field(50, ge=0, le=10_000, description="Most streams that this agent works on.")
+    max_load: float | None = Field(
+        None,
+        gt=0,
+        description="Running processes for each processor of its machine, from which on it takes no more.",
+    )
     labels: list[Name] = Field([], max_length=100, description="Streams may ask for these labels.")
     lease: float = Field(
         10.0,

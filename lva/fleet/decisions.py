@@ -33,6 +33,7 @@ class Seat:
         streams: How many it works on.
         labels: What it can do.
         draining: Whether it takes no streams, and hands over those it has.
+        full: Whether it takes no streams because of the load of its machine.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Seat:
     streams: int
     labels: frozenset[str] = frozenset()
     draining: bool = False
+    full: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,9 @@ def plan(agents: Iterable[Seat], free: Iterable[Waiting]) -> Mapping[str, str]:
         Names of agents by ids of streams.
     """
     planned: dict[str, str] = {}
-    open_seats = [seat for seat in agents if not seat.draining and seat.streams < seat.room]
+    open_seats = [
+        seat for seat in agents if not (seat.draining or seat.full) and seat.streams < seat.room
+    ]
     more: Counter[str] = Counter()
     heaps: dict[frozenset[str], list[tuple[float, str, Seat]]] = {}
 
@@ -164,7 +168,7 @@ def why_not(stream: Waiting, agents: Iterable[Seat]) -> str | None:
         known = frozenset[str]().union(*(seat.labels for seat in open_seats))
         missing = sorted(stream.labels - known) or sorted(stream.labels)
         return f"no agent with {'label' if len(missing) == 1 else 'labels'} {', '.join(missing)}"
-    if all(seat.streams >= seat.room for seat in able):
+    if all(seat.full or seat.streams >= seat.room for seat in able):
         return "no room"
     return None
 
@@ -188,7 +192,7 @@ def hand_over(me: str, agents: Iterable[Seat], held: Sequence[Waiting]) -> tuple
     others = [
         seat
         for seat in seats.values()
-        if seat.name != me and not seat.draining and seat.streams < seat.room
+        if seat.name != me and not (seat.draining or seat.full) and seat.streams < seat.room
     ]
     if not mine.draining:
         if not has_too_much(mine, share(seats.values())):

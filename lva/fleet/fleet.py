@@ -95,6 +95,7 @@ class Fleet:
         self._work = Work(config, self.view, holder, logger)
         self._standing = Standing(config, self._row, self.view, self._work, logger, not_ready)
         self._server = FleetServer(config, logger)
+        self._reasons: dict[frozenset[str], str | None] = {}
         self._hurried = trio.Event()
         self._beaten = trio.Event()
 
@@ -158,6 +159,7 @@ class Fleet:
             due = await self._standing.beat()
             if self._standing.trouble is None:
                 due = min(due, await self._act())
+            self._reasons.clear()
             self._beaten.set()
             self._beaten = trio.Event()
             with trio.move_on_after(max(0.0, due - boot_time())):
@@ -172,6 +174,7 @@ class Fleet:
 
     def _row(self) -> AgentRow:
         config = self._config
+        load = round(os.getloadavg()[0] / (os.cpu_count() or 1), 1)
         return AgentRow(
             config.agent,
             self._standing.incarnation,
@@ -179,8 +182,9 @@ class Fleet:
             config.room,
             self._myself.labels() | {*config.labels},
             len(self._work.held),
-            round(os.getloadavg()[0] / (os.cpu_count() or 1), 1),
+            load,
             self.draining,
+            config.max_load is not None and load >= config.max_load,
             self._since,
         )
 
@@ -224,7 +228,9 @@ class Fleet:
         now = boot_time()
         if not row.to_run or (row.lease and self.view.is_alive(row.lease.incarnation, now)):
             return None
-        return why_not(waiting(row), self.view.seats(now))
+        if row.labels not in self._reasons:  # the same for all of these labels, until the next beat
+            self._reasons[row.labels] = why_not(waiting(row), self.view.seats(now))
+        return self._reasons[row.labels]
 
     def is_alive(self, agent: AgentRow) -> bool:
         """Return whether an agent has given a sign of life within the time of a lease."""

@@ -183,6 +183,7 @@ class AgentRow:
         streams: How many it works on.
         load: Of its machine: running processes for each processor.
         draining: Whether it hands its streams over and takes none.
+        full: Whether it takes none because of its load.
         since: When it has started, in Unix seconds.
     """
 
@@ -194,6 +195,7 @@ class AgentRow:
     streams: int = 0
     load: float = 0.0
     draining: bool = False
+    full: bool = False
     since: float = 0.0
 
     def as_json(self) -> str:
@@ -220,6 +222,7 @@ class AgentRow:
                 _typed(found, "streams", int),
                 float(_typed(found, "load", int, float)),
                 _typed(found, "draining", bool),
+                _typed(found, "full", bool),
                 float(_typed(found, "since", int, float)),
             )
         except KeyError as error:

@@ -228,6 +228,7 @@ class View:
                 self._count(agent, more),
                 agent.labels,
                 agent.draining,
+                agent.full,
             )
             for agent in self.agents.values()
             if (since := self.silent_since(agent.incarnation)) is not None

@@ -292,4 +292,4 @@ class Work:
 
 def _moved(seat: Seat, before: str, after: str) -> Seat:
     change = (seat.name == after) - (seat.name == before)
-    return Seat(seat.name, seat.room, seat.streams + change, seat.labels, seat.draining)
+    return replace(seat, streams=seat.streams + change)

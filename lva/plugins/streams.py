@@ -262,16 +262,10 @@ class StreamsPlugin(BaseBackgroundPlugin):
         status, name, analytics = map(request.args.get, ("status", "name", "analytics"))
         if status is not None and status not in {*StreamState}:
             raise BadRequest(f"status is one of {', '.join(StreamState)}.")
-        found = [
-            stream
-            for stream in self._table.all()
-            if (status is None or stream.state.value == status)
-            and (name is None or stream.definition.name == name)
-            and (analytics is None or analytics in stream.definition.analytics_names)
-        ]
+        found = self._table.search(status, name, analytics)
         limit = _number(request, "limit", 100, 1, MAX_PAGE)
         offset = _number(request, "offset", 0, 0)
-        page = found[offset : offset + limit]
+        page = [self._table.get(stream_id) for stream_id in found[offset : offset + limit]]
         return {"streams": [self._table.status(stream) for stream in page], "total": len(found)}
 
     @request_body(api.DEFINITION)

@@ -140,7 +140,7 @@ def fleet_metrics(streams: FleetStreams) -> Iterable[Metric]:
         "counter",
         "Changes and events that came after the end of their lease, and were dropped.",
         (),
-        [((), streams.late)],
+        [((), streams.holder.late)],
     )
 
 

@@ -23,7 +23,7 @@ from lva.video.admission import Admission
 from lva.video.callbacks import WITH_SECRETS
 from lva.video.codes import ENDED
 from lva.video.definition import StreamDefinition, parse_definition
-from lva.video.elsewhere import Elsewhere, fleet_part, standing_of
+from lva.video.elsewhere import Elsewhere, Standing, fleet_part, standing_of
 from lva.video.fleet_holder import FleetHolder, until_over
 from lva.video.revision import other_version, revised
 from lva.video.source import no_source
@@ -64,6 +64,7 @@ class FleetStreams:
     Attributes:
         fleet: What is known of it.
         config: The operator's.
+        holder: Who works on the streams of this agent.
     """
 
     def __init__(
@@ -73,21 +74,15 @@ class FleetStreams:
         self._admission = admission
         self._most = most
         self.config: FleetConfig = part.config
-        self._holder = FleetHolder(part.config.agent, admission, services.listener, services.forks)
-        self._services = services
+        self.holder = FleetHolder(part.config.agent, admission, services.listener, services.forks)
         self.fleet: Fleet = Fleet(
             part.config,
             Myself(part.address, lambda: frozenset(ANALYTICS + name for name in part.analytics())),
-            self._holder,
+            self.holder,
             services.logger,
             services.not_ready,
         )
-        self._holder.begin(replace(services, listener=self._holder), self.fleet.report)
-
-    @property
-    def late(self) -> int:
-        """How many changes and events came after the end of their lease, and were dropped."""
-        return self._holder.late
+        self.holder.begin(replace(services, listener=self.holder), self.fleet.report)
 
     async def run(self) -> None:
         """Take part in the fleet until cancelled.
@@ -96,8 +91,8 @@ class FleetStreams:
         """
         over = trio.Event()
         async with trio.open_nursery() as nursery:
-            assert self._holder.tasks is not None
-            nursery.start_soon(until_over, self._holder.tasks, over, name="streams of the fleet")
+            assert self.holder.tasks is not None
+            nursery.start_soon(until_over, self.holder.tasks, over, name="streams of the fleet")
             nursery.start_soon(self._forget, name="streams of other agents")
             try:
                 await self.fleet.run()
@@ -107,7 +102,7 @@ class FleetStreams:
     async def _forget(self) -> None:
         while True:
             await trio.sleep(1)
-            self._holder.forget(
+            self.holder.forget(
                 lambda stream_id, epoch: (
                     (row := self.fleet.view.rows.get(stream_id)) is not None and row.epoch <= epoch
                 )
@@ -117,12 +112,22 @@ class FleetStreams:
 
     def here(self) -> list[Stream]:
         """Return the streams that this agent works on, or has worked on last, oldest first."""
-        return sorted(self._holder.streams.values(), key=lambda stream: stream.created)
+        return sorted(self.holder.streams.values(), key=lambda stream: stream.created)
 
-    def all(self) -> list[Stream | Elsewhere]:
-        """Return all streams of the fleet, oldest first."""
-        rows = sorted(self.fleet.view.rows.values(), key=lambda row: (row.created, row.id))
-        return [self._one(row) for row in rows]
+    def search(self, status: str | None, name: str | None, analytics: str | None) -> list[str]:
+        """Return the ids of the streams that are in a state, have a name and use a plugin, oldest first.
+
+        Definitions are not looked at as a whole: there may be many.
+        """
+        label = None if analytics is None else ANALYTICS + analytics
+        found = [
+            (row.created, row.id)
+            for row in self.fleet.view.rows.values()
+            if (name is None or row.definition.get("name") == name)
+            and (label is None or label in row.labels)
+            and (status is None or self._standing(row).status.value == status)
+        ]
+        return [stream_id for _, stream_id in sorted(found)]
 
     def check_known(self) -> None:
         """Refuse to tell of streams as long as the fleet has not been reached.
@@ -151,7 +156,7 @@ class FleetStreams:
         return rows[key]
 
     def _one(self, row: StreamRow) -> Stream | Elsewhere:
-        stream = self._holder.streams.get(row.id)
+        stream = self.holder.streams.get(row.id)
         if stream is not None and row.id in self.fleet.held:
             return stream
         try:
@@ -162,15 +167,20 @@ class FleetStreams:
         agent = self._agent_of(row)
         alive = agent is not None and self.fleet.is_alive(agent)
         waiting = self.fleet.reason(row)
+        return Elsewhere(row, definition, source, self._standing(row), agent, alive, waiting)
+
+    def _standing(self, row: StreamRow) -> Standing:
+        stream = self.holder.streams.get(row.id)
+        if stream is not None and row.id in self.fleet.held:
+            return Standing(stream.state, "")
         held = row.lease is not None and self.fleet.view.is_alive(
             row.lease.incarnation, boot_time()
         )
-        standing = standing_of(row, agent, waiting, held=held)
-        return Elsewhere(row, definition, source, standing, agent, alive, waiting)
+        return standing_of(row, self._agent_of(row), self.fleet.reason(row), held=held)
 
     def last_here(self, stream_id: str) -> Stream | None:
         """Return a stream that nobody works on if this agent was the last to do so."""
-        stream = self._holder.streams.get(stream_id)
+        stream = self.holder.streams.get(stream_id)
         row = self.fleet.view.rows.get(stream_id)
         return stream if stream is not None and row is not None and row.lease is None else None
 
@@ -336,7 +346,7 @@ class FleetStreams:
         return row is not None and row.lease is not None
 
     def _has_version(self, stream_id: str, version: int) -> bool:
-        stream = self._holder.streams.get(stream_id)
+        stream = self.holder.streams.get(stream_id)
         return stream_id not in self.fleet.held or (
             stream is not None and stream.version >= version
         )

@@ -141,13 +141,19 @@ class Streams:
     def _not_taken_up(self, row: StoredStream, why: object) -> None:
         self._logger.error("stream %s is kept, and not taken up: %s", row.id, why)
 
-    def all(self) -> list[Stream]:
-        """Return all streams, oldest first."""
+    def here(self) -> list[Stream]:
+        """Return all streams, oldest first: each is worked on here."""
         return list(self._streams.values())
 
-    def here(self) -> list[Stream]:
-        """Return those that are worked on here, or have been: all."""
-        return self.all()
+    def search(self, status: str | None, name: str | None, analytics: str | None) -> list[str]:
+        """Return the ids of the streams that are in a state, have a name and use a plugin, oldest first."""
+        return [
+            stream.id
+            for stream in self._streams.values()
+            if (status is None or stream.state.value == status)
+            and (name is None or stream.definition.name == name)
+            and (analytics is None or analytics in stream.definition.analytics_names)
+        ]
 
     def last_here(self, stream_id: str) -> Stream | None:
         """Return a stream that was worked on here last."""

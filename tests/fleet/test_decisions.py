@@ -198,3 +198,12 @@ def test_streams_spread_whatever_their_number_their_labels_and_the_rooms(
 def test_an_agent_that_is_unknown_or_has_nothing_hands_nothing_over() -> None:
     assert hand_over("one", [Seat("two", 5, 0)], [Waiting("s")]) is None
     assert hand_over("one", [Seat("one", 5, 5), Seat("two", 5, 0)], []) is None
+
+
+def test_a_machine_that_is_busy_takes_no_more_and_keeps_what_it_has() -> None:
+    busy, idle = Seat("one", 50, 4, full=True), Seat("two", 50, 30)
+    assert plan([busy, idle], [Waiting("s")]) == {"s": "two"}
+    assert plan([busy], [Waiting("s")]) == {}
+    assert why_not(Waiting("s"), [busy]) == "no room"
+    assert hand_over("two", [busy, idle], [Waiting("s")]) is None
+    assert hand_over("one", [busy, idle], [Waiting("s")]) is None

@@ -140,7 +140,8 @@ def test_no_stream_has_two_workers_and_none_is_forgotten_in_a_storm(tmp_path) ->
         assert {stream["name"] for stream in found} == {*names}
     history = fleet.history()
     assert len(history.spells) > STREAMS
-    assert history.faults(names, fleet.lease + MORE, storm.spans) == []
+    faults = history.faults(names, fleet.lease + MORE, storm.spans)
+    assert not faults, "\n".join(faults)
 
 
 def held(fleet: Scene) -> dict[str, int]:

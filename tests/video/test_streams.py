@@ -161,7 +161,7 @@ async def test_what_is_taken_up_after_a_restart(tmp_path, changes, status, kept,
         assert stream.log[0]["status"] == kept
         assert said in stream.log[0]["reason"]
         assert (stream.change.code == "timeout") is (status == state)
-        assert len(streams.all()) == 2
+        assert len(streams.here()) == 2
     assert {"b", "c"} < {
         row.id for row in StreamStore(path).load()
     }  # what is not understood is not lost
@@ -171,7 +171,7 @@ async def test_why_a_stream_has_ended_is_kept(tmp_path):
     path = tmp_path / "streams.sqlite3"
     for times in (1, 2):  # and not said once more each time
         async with table(path, Listener()) as (streams, stream):
-            stream = streams.all()[0]
+            stream = streams.here()[0]
             if times == 1:
                 await streams.stop(stream.id)
             assert [(row.code, row.reason) for row in StreamStore(path).load()][0] == (
@@ -196,7 +196,7 @@ async def test_there_are_no_more_streams_than_allowed(tmp_path):
         async with trio.open_nursery() as creating:
             for _ in range(5):
                 creating.start_soon(create)
-        assert len(made) == len(streams.all()) == len(StreamStore(path).load()) == 2
+        assert len(made) == len(streams.here()) == len(StreamStore(path).load()) == 2
         with pytest.raises(RequestProblem, match="there are 2 streams") as refused:
             await streams.create(body())
         assert (refused.value.status, refused.value.error_code) == (409, "too_many_streams")
@@ -240,7 +240,7 @@ async def test_many_changes_at_once_leave_one_work_on_a_stream(tmp_path):
         async with trio.open_nursery() as nursery:
             for work in (streams.remove, streams.stop, streams.remove, streams.resume):
                 nursery.start_soon(change, partial(work, stream.id))
-        assert streams.all() == []
+        assert streams.here() == []
         assert not len(streams._tasks)
 
 
@@ -255,7 +255,7 @@ async def test_a_stream_may_end_by_itself_while_it_is_being_removed(tmp_path):
             ):
                 nursery.start_soon(work)
                 await trio.testing.wait_all_tasks_blocked()
-        assert StreamStore(path).load() == streams.all() == []
+        assert StreamStore(path).load() == streams.here() == []
 
 
 async def test_a_change_is_made_wholly_though_who_asked_goes_away(tmp_path):
@@ -290,7 +290,7 @@ async def test_a_stream_is_found_by_its_name_while_that_is_its_own(tmp_path):
         await streams.replace(other.id, body(name="gate"))
         await streams.remove("door")
         await streams.stop("gate")
-        assert streams.all() == [other]
+        assert streams.here() == [other]
 
 
 class Mount(type(Path())):
@@ -324,7 +324,7 @@ async def test_a_file_system_that_does_not_respond_keeps_nobody_but_its_own_stre
             with pytest.raises(RequestProblem, match="did not respond within 0.05 s") as refused:
                 await streams.create(body(source="file:///mnt/away/y.mp4"))
             assert refused.value.status == 503
-            found = {each.id: each for each in streams.all()}
+            found = {each.id: each for each in streams.here()}
             assert [*found][:4] == ["file", "test", "file works", "test works"]
             assert (found["file works"].state, found["file works"].change.code) == (
                 "failure",
