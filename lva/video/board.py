@@ -136,7 +136,7 @@ class FrameLedger:
     def __init__(self) -> None:
         self._past: dict[str, int] = dict.fromkeys(_COUNTERS, 0)
         self._board: Board | None = None
-        #: Connections that were made anew, by the code of what ended the one before.
+        #: Reconnects, by the code of what ended the connection before.
         self.reconnects: dict[str, int] = {}
 
     def begin(self, board: Board) -> None:

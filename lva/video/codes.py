@@ -50,15 +50,15 @@ TRANSITIONS: Final[Mapping[StreamState, frozenset[StreamState]]] = MappingProxyT
 CODES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "connection_failed": "the source could not be reached, or the connection broke",
-        "auth_failed": "the source wants another user or password",
+        "auth_failed": "the source refused the user or password",
         "not_found": "there is no such stream or file",
-        "timeout": "the source did not say anything in time",
+        "timeout": "the source sent nothing in time",
         "stalled": "data or frames stopped coming",
         "same_picture": "frames come, but their picture does not change",
         "no_video": "there is no video in it",
         "unsupported": "there is no decoder for its video, or no demuxer for it",
         "wrong_region": "nothing of its picture is within roi or droi",
-        "invalid_data": "what it sends is no video",
+        "invalid_data": "what it sends is not video",
         "end_of_stream": "it ended",
         "forbidden": "the settings of the service do not allow this source",
         "analytics_failed": "an analytics plugin could not be opened, or failed too often",

@@ -42,7 +42,9 @@ class AnalyticsUse(Strict):
     """One analytics plugin on a stream."""
 
     name: str = Field(max_length=200, description="The plugin's name, as GET /analytics lists it.")
-    parameters: dict[str, Any] = Field({}, description="Over `[plugins.NAME.config]`.")
+    parameters: dict[str, Any] = Field(
+        {}, description="They take precedence over `[plugins.NAME.config]`."
+    )
 
 
 class Rate(Strict):
@@ -64,7 +66,7 @@ class Rate(Strict):
 
 
 class Retry(Strict):
-    """How often a connection is made anew."""
+    """How often a connection is made again."""
 
     attempt_count: int | None = Field(
         None, ge=0, description="Most attempts in a row; no limit if null."
@@ -78,7 +80,7 @@ class Retry(Strict):
 
 
 class Autorestart(Strict):
-    """How often a stream that has failed begins anew."""
+    """How often a stream that has failed is started again."""
 
     attempt_count: int | None = Field(
         None, ge=1, description="Most attempts in a row; no limit if null."
@@ -173,17 +175,19 @@ class StreamDefinition(Strict):
         max_length=100,
         description="Of the schedule, such as Europe/Berlin; the service's own if left out.",
     )
-    eof_retry: Retry = Field(Retry(), description="After the end of a live source; a file is done.")
+    eof_retry: Retry = Field(
+        Retry(), description="attempt_count and delay after a live source ended; a file is done."
+    )
     decode_error_retry: Retry = Field(
         default_factory=Retry,
-        description="The same after any other failure; for a file, only of its worker.",
+        description="The same after any other failure; for a file, after one of its worker only.",
     )
     autorestart: Annotated[Autorestart | None, BeforeValidator(_as_autorestart)] = Field(
         None,
         description="attempt_count and delay once the stream has failed; it stays so if left out.",
         json_schema_extra=_or_boolean,
     )
-    timeout: float = Field(3.0, ge=0.1, le=600, description="Seconds without data.")
+    timeout: float = Field(3.0, ge=0.1, le=600, description="Most seconds without data at first.")
     same_picture_limit: float | None = Field(
         60.0,
         ge=1,
@@ -197,7 +201,10 @@ class StreamDefinition(Strict):
         description="Seconds that one call of an analytics plugin may take; loading it, 120 at least.",
     )
     memory_limit: int = Field(
-        1024**3, ge=64 * 1024**2, le=2**50, description="Bytes of resident memory of the worker."
+        1024**3,
+        ge=64 * 1024**2,
+        le=2**50,
+        description="Most bytes of resident memory of the worker.",
     )
     priority: int = Field(
         0, ge=0, le=19, description="Niceness of the worker: 19 gives way to everything else."

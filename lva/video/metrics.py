@@ -137,7 +137,7 @@ METRICS: Final = (
         "lva_stream_reconnects_total",
         "counter",
         ("code",),
-        "Connections that were made anew, by the code of what ended the one before.",
+        "Reconnects, by the code of what ended the connection before.",
         _reconnects,
     ),
     StreamMetric(

@@ -153,7 +153,7 @@ def _failure(error: object) -> ConnectionLostError:
     if isinstance(error, ConnectionLostError):
         return error
     if isinstance(error, TimeoutError):
-        return ConnectionLostError("timeout", "the server did not say anything in time")
+        return ConnectionLostError("timeout", "the server sent nothing in time")
     text = getattr(error, "strerror", None) or type(error).__name__
     return ConnectionLostError("connection_failed", str(text))
 

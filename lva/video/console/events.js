@@ -12,7 +12,7 @@ export class EventList {
     this.element.append(this.#none, this.#list);
   }
 
-  /** Show events, given oldest first. What is shown already stays as it is: pictures are not loaded anew. */
+  /** Show events, given oldest first. What is shown already stays as it is: pictures are not loaded again. */
   show(events) {
     const ids = new Set(events.map(({ event_id: id }) => id));
     for (const [id, item] of this.#items)

@@ -2,7 +2,7 @@
 
 import { count, h } from "./dom.js";
 
-const SKIPPED = { rate: "by the rate", not_key: "no key frame", corrupt: "damaged" };
+const SKIPPED = { rate: "by the rate", not_key: "not a key frame", corrupt: "damaged" };
 const DROPPED = { busy: "analytics busy", stale: "too old", stop: "at the worker's end" };
 
 const sum = (counts) => Object.values(counts).reduce((total, value) => total + value, 0);

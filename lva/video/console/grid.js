@@ -118,7 +118,7 @@ export class Grid {
     const plugin = this.#model.plugins.get(this.#plugin);
     const stopped = plugin && plugin.state !== "running";
     this.#lost.hidden = !(this.#feed.lost || stopped);
-    say(this.#lost, stopped ? `The plugin ${this.#plugin} is ${plugin.state}: no stream is worked on, and what you see is old.` : this.#feed.lost ? "Nothing is heard of the streams: what you see is old." : "");
+    say(this.#lost, stopped ? `The plugin ${this.#plugin} is ${plugin.state}: no stream is worked on, and what you see is old.` : this.#feed.lost ? "The service does not respond: what you see is old." : "");
   }
 }
 

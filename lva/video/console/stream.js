@@ -77,7 +77,7 @@ export class StreamPage {
       "div",
       { class: "stream plugin" },
       patterns(),
-      h("nav", { "aria-label": "Way back" }, h("a", { href: "#/" }, "← All streams")),
+      h("nav", { "aria-label": "Back" }, h("a", { href: "#/" }, "← All streams")),
       h("div", { class: "title" }, h("div", {}, h("h1", {}, this.#mark, this.#title), h("p", { class: "state" }, this.#state, this.#since)), this.#place),
       this.#lost,
       this.#reason,
@@ -116,7 +116,7 @@ export class StreamPage {
 
   #change({ kind, changes }) {
     this.#lost.hidden = !this.#feed.lost;
-    say(this.#lost, "Nothing is heard of the stream: what you see is old.");
+    say(this.#lost, "The service does not respond: what you see is old.");
     if (kind === "lost") return this.#missing();
     const stream = this.#stream;
     if (!stream) return this.#unknown();
@@ -150,7 +150,7 @@ export class StreamPage {
   }
 
   #unknown() {
-    this.element.replaceChildren(h("nav", { "aria-label": "Way back" }, h("a", { href: "#/" }, "← All streams")), h("h1", {}, "There is no such stream"));
+    this.element.replaceChildren(h("nav", { "aria-label": "Back" }, h("a", { href: "#/" }, "← All streams")), h("h1", {}, "There is no such stream"));
     this.close();
   }
 
@@ -175,7 +175,7 @@ export class StreamPage {
     say(this.#state, word(status));
     say(this.#reason, stream.reason ?? "");
     this.#fact("Frames a second", status === "in_progress" ? short(stream.fps) : "–");
-    this.#fact("Age when looked at, p95", millis(stream.frame_age_ms.p95));
+    this.#fact("Age of frames when analysed, p95", millis(stream.frame_age_ms.p95));
     this.#fact("Reconnects", count(reconnectsOf(stream)), reconnectsOf(stream) ? "warn" : "");
     this.#fact("Events", count(stream.events));
     this.#fact("Worker's memory", stream.worker?.memory ? bytes(stream.worker.memory) : "–");

@@ -97,7 +97,7 @@ export class PluginPage {
       "div",
       { class: "plugin" },
       patterns(),
-      h("nav", { "aria-label": "Way back" }, h("a", { href: "#/" }, "← All plugins")),
+      h("nav", { "aria-label": "Back" }, h("a", { href: "#/" }, "← All plugins")),
       h(
         "div",
         { class: "title" },
@@ -161,7 +161,7 @@ export class PluginPage {
 
   #unknown() {
     this.element.replaceChildren(
-      h("nav", { "aria-label": "Way back" }, h("a", { href: "#/" }, "← All plugins")),
+      h("nav", { "aria-label": "Back" }, h("a", { href: "#/" }, "← All plugins")),
       h("h1", {}, `No active plugin is named ${this.#name}`),
     );
   }
