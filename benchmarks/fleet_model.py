@@ -69,7 +69,7 @@ class Agent:
     beaten: float = -1.0
     revision: int = 0
     agents_revision: int = 0
-    content: int = -1
+    content: tuple[int, int, int] = (-1, 0, 0)
     awaits: int = 0
     left: set[str] = field(default_factory=set)
     eager: bool = False
@@ -84,7 +84,7 @@ class Model:
     """A fleet.
 
     Args:
-        agents: How many; a tenth has the label gpu, and their rooms differ by up to a third.
+        agents: How many; a fifth has the label gpu, and their rooms differ by up to a third.
         streams: How many; a twentieth asks for that label.
         lease: Seconds.
         tick: Seconds.
@@ -136,7 +136,7 @@ class Model:
         """Let an agent join."""
         name = f"agent{self.counts['joined']:05}"
         self.counts["joined"] += 1
-        labels = frozenset({"gpu"}) if self.rng.random() < 0.1 else NOBODY
+        labels = frozenset({"gpu"}) if self.counts["joined"] % 5 == 1 else NOBODY
         agent = Agent(Seat(name, round(self.room * self.rng.uniform(0.7, 1.3)), 0, labels))
         self.agents[name] = agent
         self.agents_revision += 1
@@ -273,7 +273,8 @@ class Model:
 
     def _spread(self, agent: Agent, dead: frozenset[str]) -> None:
         at_once = AT_ONCE if agent.seat.draining else 1
-        if len(agent.going) >= at_once or agent.content == self.revision:
+        known = self.revision, self.agents_revision, len(dead)
+        if len(agent.going) >= at_once or agent.content == known:
             return
         seats, _, fair = self._seats(dead)
         if agent.seat.draining or has_too_much(agent.seat, fair):
@@ -287,7 +288,7 @@ class Model:
                 mine_now = [
                     self.agents[seat.name].seat for seat in seats if seat.name in self.agents
                 ]
-        agent.content = self.revision
+        agent.content = known
 
     def _offer(self, agent: Agent, stream_id: str, to: str) -> None:
         """Hand a stream over: the other agent is told, then the worker ends."""
@@ -308,6 +309,17 @@ class Model:
 
         self.at(self.now + 1.1 * self.tick, release)
         self.at(self.now + self.tick, lambda: self._look_often(other))
+
+    def _keep(self, agent: Agent) -> None:
+        """Let an agent keep what it was about to hand over."""
+        for stream_id in agent.going:
+            stream = self.streams[stream_id]
+            if (to := stream.waiting.offered) in self.agents:
+                self._count(self.agents[to], -1)
+                self.agents[to].awaits -= 1
+            stream.waiting = replace(stream.waiting, offered="")
+            self._count(agent, 1)
+        agent.going.clear()
 
     def _look_often(self, agent: Agent) -> None:
         if not agent.eager and agent.awaits and agent.name not in self.silent:
@@ -350,6 +362,7 @@ class Model:
     def pause(self, agent: Agent, seconds: float) -> None:
         """Let an agent stand still. Its workers end before its leases do."""
         agent.life += 1
+        self._keep(agent)
         self.silent[agent.name] = agent.beaten
         ends = agent.beaten + self.lease * HARD
 
@@ -373,6 +386,7 @@ class Model:
         """Take the server away from all agents; they count the silence of others anew afterwards."""
         for agent in self.up():
             agent.life += 1
+            self._keep(agent)
             ends = agent.beaten + self.lease * SOFT
             over = self.now + seconds > ends
             if over:
@@ -429,7 +443,10 @@ def storm(model: Model, seconds: float, faults: int) -> None:
         what = model.rng.choice(["kill", "pause", "leave"])
 
         def happen(what: str = what) -> None:
-            agent = model.rng.choice([each for each in model.up() if not each.seat.draining])
+            able = [each for each in model.up() if not each.seat.draining]
+            if sum(bool(each.seat.labels) for each in able) <= 3:  # somebody is to have the label
+                able = [each for each in able if not each.seat.labels]
+            agent = model.rng.choice(able)
             if what == "kill":
                 model.kill(agent)
             elif what == "leave":
