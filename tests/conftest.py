@@ -6,6 +6,7 @@ import functools
 import gc
 import logging
 import os
+import signal
 import ssl
 import sys
 from collections.abc import Iterator
@@ -49,6 +50,10 @@ def pytest_configure(config: pytest.Config) -> None:
     To compile all anew would be ten seconds of each process that runs tests, and a fifth of the start of each
     service.
     """
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        # As under nohup, or in the background. A process that is started then would ignore it as well.
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
     hypothesis.settings.register_profile("lva", derandomize=not LONG)
     hypothesis.settings.load_profile("lva")
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", "") and hasattr(config, "cache"):

@@ -95,6 +95,18 @@ WORST: dict[str, list[str]] = {
     "[\ud800-\udfff]": ["a", "😀"],
     r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?": ["1", "11:", "11:11", ":1"],
     r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?|24:00(:00)?": ["2", "24:", "24:00", "11:11:"],
+    r"[\x00-\x1f\x7f-\x9f\u2028\u2029]": ["a", "\0"],
+    r"[\w-]{1,63}": ["a", "-", "a."],
+    r"(?:[^\[\]]*@)?\[([^\[\]]*)\](:.*)?": ["a", "a@", "[", "[a", "@[", "[a]:", "]"],
+    "[/?#]": ["a", "/"],
+    "[0-9.]+": ["1", ".", "a"],
+    r"^run_id:(\w+)": ["run_id:", "run_id:a", "\nrun_id", "a"],
+    "^(List|Tuple|Set) should": ["List ", "Set", "Tuple shoul"],
+    r" a valid dictionary or instance of \w+$": [
+        " a valid dictionary", " a valid dictionary or instance of a", "a",
+    ],
+    " a valid (list|tuple|set)$": [" a valid ", " a valid list", " "],
+    " a valid dictionary$": [" a valid ", " a valid dictionary", " "],
 }  # fmt: skip
 WORST |= {pattern: ["(exit code 1", "(SIG", "1", "a"] for pattern, _ in HINTS}
 #: Those that see the package's own files only, or are made of what an operator configures.

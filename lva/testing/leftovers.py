@@ -27,7 +27,7 @@ from lva.testing.places import Place, frame_place, parsed_place
 from lva.testing.report import Breach
 from lva.testing.virtual import threads_work
 from lva.testing.world import World
-from lva.web import runners
+from lva.web import runners, short_waits
 
 if TYPE_CHECKING:
     from lva.host.host import Host
@@ -39,6 +39,8 @@ _LOOK: Final = 0.002
 #: Most looks at a thread that works, or waits for a processor, and so may be about to end.
 _MOST_LOOKS: Final = 1000
 _FD_DIR: Final = next((path for path in ("/proc/self/fd", "/dev/fd") if Path(path).is_dir()), None)
+#: Where tasks are that the service keeps for requests, and which end by themselves or with it.
+_OF_REQUESTS: Final = {runners.__file__, short_waits.__file__}
 #: What to do about each kind of thing that was leaked.
 HINTS: Final = {
     "task": "let tasks end when they are cancelled: no bare except around an await, no shield",
@@ -235,7 +237,7 @@ def _waits_for_requests(task: trio.lowlevel.Task) -> bool:
     """Return whether a task is one that the service keeps for requests, and has none now."""
     code = getattr(task.coro, "cr_code", None)
     idle = not any(nursery.child_tasks for nursery in task.child_nurseries)
-    return code is not None and code.co_filename == runners.__file__ and idle
+    return code is not None and code.co_filename in _OF_REQUESTS and idle
 
 
 def _of_trio(task: trio.lowlevel.Task) -> bool:

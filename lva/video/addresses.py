@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 #: A part of a host's name between dots. Names of containers have underscores.
 _LABEL: Final = re.compile(r"[\w-]{1,63}")
 _LONGEST_NAME: Final = 253
-_BRACKETED: Final = re.compile(r"(?:[^\[\]]*@)?\[([^\[\]]*)\](:.*)?")
 
 
 def why_not(text: str) -> str | None:
@@ -56,7 +55,8 @@ def _why_not_host(netloc: str) -> str | None:
 
 def _bracketed(netloc: str) -> tuple[str | None, str]:
     """Return the IPv6 address and the port, with its colon; None if it is none."""
-    if (found := _BRACKETED.fullmatch(netloc)) is not None:
+    found = re.fullmatch(r"(?:[^\[\]]*@)?\[([^\[\]]*)\](:.*)?", netloc)
+    if found is not None:
         with suppress(ValueError):
             return str(ipaddress.IPv6Address(found[1])), found[2] or ""
     return None, ""
