@@ -1,4 +1,4 @@
-"""`lva streams`: list, add, stop, resume, remove and watch the streams of a running service."""
+"""`lva streams`: the streams of a running service, and the agents that share them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import IO, Any, Final
 
 import click
 
+from lva.client import fleet_commands
 from lva.client.commands import console, ending_quietly, text
 from lva.client.target import Target, targeted
 
@@ -168,3 +169,7 @@ def watch(
                 screen.print(line_of(item), soft_wrap=True)
             if number == count:
                 return
+
+
+for _command in (fleet_commands.agents, fleet_commands.drain, fleet_commands.move):
+    streams.add_command(_command)

@@ -82,30 +82,48 @@ def table_of(streams: list[dict[str, Any]]) -> Table:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for title in ("STREAM", "ID", "STATE", "FOR"):
+    shared = any(stream["fleet"] is not None for stream in streams)
+    for title in ("STREAM", "ID", *(["AGENT"] if shared else []), "STATE", "FOR"):
         table.add_column(title, no_wrap=True)
     for title in ("FPS", "AGE", "DECODED", "ANALYSED", "DROPPED", "RECONNECTS", "EVENTS"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("SOURCE", no_wrap=True, overflow="ellipsis")
     now = time.time()
     for stream in streams:
-        frames = stream["frames"]
         state = clean(stream["status"])
         table.add_row(
             clean(stream["name"]),
             clean(stream["stream_id"])[:8],
+            *([_agent_of(stream["fleet"])] if shared else []),
             Text(state, STATE_STYLES.get(state, "")),
             "" if stream["since"] is None else age(now - stream["since"]),
             count(stream["fps"]),
             picture_age(stream["picture_age"]),
-            count(frames["decoded"]),
-            count(frames["analysed"]),
-            count(sum(frames["dropped"].values())),
-            count(sum(stream["input"]["reconnects"].values())),
-            count(stream["events"]),
+            *_counts(stream),
             clean(stream["source"]),
         )
     return table
+
+
+def _agent_of(fleet: dict[str, Any]) -> str:
+    """Return which agent works on a stream, or why none does."""
+    if fleet["agent"] is None:
+        return clean(fleet["waiting"] or "-")
+    return clean(fleet["agent"]) + ("" if fleet["alive"] else " (not alive)")
+
+
+def _counts(stream: dict[str, Any]) -> list[str]:
+    """Return a stream's counters; only the agent that works on it knows them."""
+    frames = stream["frames"]
+    if frames is None:
+        return ["-"] * 5
+    return [
+        count(frames["decoded"]),
+        count(frames["analysed"]),
+        count(sum(frames["dropped"].values())),
+        count(sum(stream["input"]["reconnects"].values())),
+        count(stream["events"]),
+    ]
 
 
 def picture_age(seconds: float | None) -> str:

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, ConfigDict, Field, field_validator
 
 from lva.settings.redis_server import RedisAddress
 
+
+def _name(text: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", text) is None:
+        raise ValueError(
+            "a name begins with a letter or a digit, goes on with these and . _ - and has at most 100"
+            " of them"
+        )
+    return text
+
+
+def _address(text: str) -> str:
+    if re.fullmatch(r"https?://[^\s/?#@]+", text) is None:
+        raise ValueError("an address is http://host:port or https://host:port, and ends there")
+    return text
+
+
 #: Names are parts of keys in Redis, of addresses and of labels of metrics.
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Name = Annotated[str, AfterValidator(_name)]
 #: Parts of the time of a lease: then a holder that cannot renew ends its workers, and then the kernel does.
 SOFT, HARD = 0.75, 0.95
 
@@ -29,9 +46,8 @@ class FleetConfig(RedisAddress):
         default_factory=_own_name,
         description="Name of this agent, which no other has; the machine's name if left out.",
     )
-    address: str | None = Field(
+    address: Annotated[str, AfterValidator(_address)] | None = Field(
         None,
-        pattern=r"^https?://[^\s/?#@]+$",
         description="Where other agents reach this one: http://10.0.0.7:5200; where it listens if left out.",
     )
     room: int = Field(50, ge=0, le=10_000, description="Most streams that this agent works on.")

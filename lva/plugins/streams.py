@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field, field_validator
 from quart import Response
 from werkzeug.exceptions import BadRequest, NotFound, ServiceUnavailable
 
@@ -99,6 +99,15 @@ class Config(BaseModel):
         None, description="Share the streams of other agents over a Redis server."
     )
 
+    @field_validator("fleet")
+    @classmethod
+    def _has_its_client(cls, fleet: FleetConfig | None) -> FleetConfig | None:
+        if fleet is not None and find_spec("redis") is None:
+            raise ValueError(
+                "a fleet needs the Redis client; install the extra: pip install '/path/to/lva[redis]'"
+            )
+        return fleet
+
 
 class StreamsPlugin(BaseBackgroundPlugin):
     """The table of streams as HTTP routes."""
@@ -156,10 +165,6 @@ class StreamsPlugin(BaseBackgroundPlugin):
         )
         if config.fleet is None:
             return Streams(self._path, admission, services, config.max_streams)
-        if find_spec("redis") is None:
-            raise CannotRunError(
-                "a fleet needs the Redis client; install the extra: pip install '/path/to/lva[redis]'"
-            )
         # Only a fleet needs what these import.
         from lva.video.fleet_api import fleet_metrics
         from lva.video.fleet_streams import FleetPart, FleetStreams

@@ -1,0 +1,129 @@
+"""`lva streams` of a fleet, against two real agents and a real server."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+from click.testing import CliRunner, Result
+
+from lva.cli import main
+from lva.client.fleet import remarks
+from lva.settings import ENV_PREFIX
+from lva.video.store import StoredStream, StreamStore
+from tests.plugins.redis_server import RedisServer
+from tests.support import ServiceProcess
+
+pytestmark = [pytest.mark.process, pytest.mark.slow("starts two agents and real workers")]
+
+#: A stream that the first agent has kept for itself.
+KEPT = '{"name": "old", "source": "test:?rate=5"}'
+
+
+@pytest.fixture(scope="module")
+def agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ServiceProcess]]:
+    path = tmp_path_factory.mktemp("fleet")
+    with RedisServer(path, "--appendfsync", "no") as server, ExitStack() as stack:
+        started = []
+        for name in ("north", "south"):
+            (path / name).mkdir()
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                port = listener.getsockname()[1]
+            toml = (
+                f'[plugins.streams.config.fleet]\nurl = "{server.url}"\nagent = "{name}"\nlease = 3'
+            )
+            env = {f"{ENV_PREFIX}BIND": f"127.0.0.1:{port}"}
+            started.append(stack.enter_context(ServiceProcess(path / name, ["streams"], toml, env)))
+        for service in started:
+            service.wait_until(lambda service=service: len(fleet_of(service)["agents"]) == 2)
+        yield started
+
+
+def fleet_of(service: ServiceProcess) -> dict:
+    found = service.get("/fleet")
+    return found.json() if found.status_code == 200 else {"agents": [], "streams": {}}
+
+
+def lva(service: ServiceProcess, *arguments: str) -> Result:
+    result = CliRunner().invoke(main, ["streams", *arguments, "--address", service.url])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def test_any_agent_shows_the_streams_of_all_and_their_agents(agents: list[ServiceProcess]) -> None:
+    """The kind is a value that only the agent of a stream knows: it is null elsewhere."""
+    north, south = agents
+    for name in ("door", "gate"):
+        assert lva(north, "add", name, "test:?size=160x120&rate=10").exit_code == 0
+    north.wait_until(lambda: fleet_of(north)["streams"].get("held") == 2)
+    south.wait_until(lambda: fleet_of(south)["streams"].get("held") == 2)
+    for service in agents:
+        head, *lines = lva(service, "list").output.splitlines()
+        assert head.split()[:4] == ["STREAM", "ID", "AGENT", "STATE"]
+        assert {tuple(line.split())[2] for line in lines} == {"north", "south"}
+        counters = [line.split().count("-") >= 5 for line in lines]
+        assert sorted(counters) == [False, True]  # the other one's are not known
+        head, *lines = lva(service, "agents").output.splitlines()
+        assert head.split()[:5] == ["AGENT", "STATE", "STREAMS", "ROOM", "LOAD"]
+        assert [line.split()[:4] for line in lines[:2]] == [
+            ["north", "alive", "1", "50"], ["south", "alive", "1", "50"],
+        ]  # fmt: skip
+        assert lines[2] == "2 streams: 2 with an agent"
+    assert json.loads(lva(north, "agents", "--json").output)["agent"] == "north"
+
+
+def test_an_agent_is_drained_and_takes_streams_again(agents: list[ServiceProcess]) -> None:
+    north, south = agents
+    assert lva(north, "drain", "south").output == "south: draining\n"
+    north.wait_until(lambda: fleet_of(north)["agents"][1]["streams"] == 0)
+    assert "south  draining" in lva(north, "agents").output
+    assert lva(south, "drain", "south", "--end").output == "south: takes streams\n"
+    unknown = lva(south, "drain", "west")
+    assert unknown.exit_code == 1
+    assert unknown.output == "lva: there is no agent 'west'; available: north, south\n"
+
+
+def test_streams_that_an_agent_kept_are_moved_to_its_fleet(agents: list[ServiceProcess]) -> None:
+    north, south = agents
+    kept = StoredStream("old-one", 3, "in_progress", 1.5, KEPT)
+    StreamStore(north._tmp_path / "state" / "streams.sqlite3").save(kept)
+    assert lva(north, "move", "--to-fleet").output == "1 stream moved to the fleet\n"
+    south.wait_until(lambda: "old" in lva(south, "list").output)
+    assert lva(north, "move", "--to-fleet").output == "0 streams moved to the fleet\n"
+    assert lva(north, "move").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "arguments", [("agents",), ("drain", "x"), ("move", "--to-fleet")], ids=lambda each: each[0]
+)
+def test_without_a_fleet_it_is_said(lone: ServiceProcess, arguments: tuple[str, ...]) -> None:
+    result = lva(lone, *arguments)
+    assert result.exit_code == 1
+    assert "is no part of a fleet; set [plugins.streams.config.fleet]" in result.output
+
+
+@pytest.fixture(scope="module")
+def lone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    with ServiceProcess(tmp_path_factory.mktemp("lone"), ["streams"]) as process:
+        yield process.wait_until_ready()
+
+
+def test_what_waits_and_what_cannot_be_read_is_told() -> None:
+    told = remarks(
+        {
+            "agent": "north",
+            "trouble": "redis://a: refused",
+            "streams": {"total": 2, "held": 0, "waiting": 1},
+            "waiting": [{"stream_id": "s", "reason": "no room"}],
+            "broken": [{"key": "lva:{lva}:streams x\x1b", "reason": "no JSON"}],
+        }
+    )
+    assert told == [
+        "2 streams: 0 with an agent",
+        "north is no part of the fleet now: redis://a: refused",
+        "s waits: no room",
+        "lva:{lva}:streams x\N{REPLACEMENT CHARACTER} cannot be read: no JSON",
+    ]
