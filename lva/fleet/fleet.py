@@ -13,6 +13,7 @@ the machine that no step of its date changes:
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -28,7 +29,7 @@ from lva.fleet.decisions import why_not
 from lva.fleet.rows import AgentRow, StreamRow, StreamState
 from lva.fleet.server import FleetServer, FleetServerError, OldServerError, RefusedError
 from lva.fleet.standing import Standing
-from lva.fleet.view import View, waiting
+from lva.fleet.view import View, printable, waiting
 from lva.fleet.work import Holder, Work
 
 #: Seconds, besides two ticks, for the end of an agent's part.
@@ -170,7 +171,7 @@ class Fleet:
         try:
             return await self._work.act(self._standing.server, settled=self._standing.settled)
         except FleetServerError:
-            return boot_time()  # the next beat says why
+            return math.inf  # the next beat says why
 
     def _row(self) -> AgentRow:
         config = self._config
@@ -254,7 +255,11 @@ class Fleet:
         try:
             await self._ask("put", row.id, expected, row.version, row.as_json())
         except RefusedError as error:
-            raise OtherVersionError(int(error.more[0])) from None
+            version = error.more[0]
+            if not (version.isascii() and version.isdecimal() and len(version) < 16):
+                what = f"{self._server.keys['versions']} has {printable(version)!r} for stream {row.id}"
+                raise FleetServerError(f"{what}, which no agent has written") from None
+            raise OtherVersionError(int(version)) from None
         self.view.put(
             replace(row, lease=None, lease_value="") if expected == 0 else self._with_lease(row)
         )

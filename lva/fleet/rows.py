@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from typing import Any, Final, Self
 
-#: Most bytes of a row that are looked at.
-MAX_ROW = 2 * 1024 * 1024
+#: Most bytes of a row that are looked at, and the highest number that all programs read alike.
+MAX_ROW: Final = 2 * 1024 * 1024
+MAX_NUMBER: Final = 2**53
+_ID: Final = re.compile(r"[!-~]{1,200}")
+_ADDRESS: Final = re.compile(r"https?://[^\s/?#@]+")
 
 
 class BrokenRowError(ValueError):
@@ -143,20 +147,22 @@ class StreamRow:
             BrokenRowError: It is none.
         """
         stream_id, row, wanted, state, lease, epoch, offered = values
+        if not _ID.fullmatch(stream_id):
+            raise BrokenRowError("its id is none")
         found = _object(row)
         try:
-            version, labels = _typed(found, "version", int), _typed(found, "labels", list)
+            version = _typed(found, "version", int)
             made = cls(
                 stream_id,
                 version,
                 _typed(found, "definition", dict),
                 float(_typed(found, "created", int, float)),
-                frozenset(labels),
+                _labels(found),
             )
         except KeyError as error:
             raise BrokenRowError(f"it has no {error.args[0]}") from None
-        if version < 1 or not all(isinstance(label, str) for label in labels):
-            raise BrokenRowError("version is from 1 on, and labels are texts")
+        if version < 1:
+            raise BrokenRowError("version is from 1 on")
         if wanted not in ("", "run", "stop", "remove"):
             raise BrokenRowError(f"what is wanted is run, stop or remove, not {wanted[:20]!r}")
         return replace(
@@ -165,7 +171,7 @@ class StreamRow:
             state=StreamState.read(state) if state else None,
             lease=Lease.read(lease),
             lease_value=lease,
-            epoch=int(epoch) if epoch.isascii() and epoch.isdecimal() else 0,
+            epoch=int(epoch) if epoch.isascii() and epoch.isdecimal() and len(epoch) < 16 else 0,
             offered=offered,
         )
 
@@ -211,15 +217,20 @@ class AgentRow:
             BrokenRowError: It is none.
         """
         incarnation, _, rest = text.partition(" ")
+        if not _ID.fullmatch(incarnation) or not _ID.fullmatch(name):
+            raise BrokenRowError("it names no process of an agent")
         found = _object(rest)
         try:
+            address = _typed(found, "address", str)
+            if not _ADDRESS.fullmatch(address):
+                raise BrokenRowError("address is http://host:port")
             return cls(
                 name,
                 incarnation,
-                _typed(found, "address", str),
-                _typed(found, "room", int),
-                frozenset(_typed(found, "labels", list)),
-                _typed(found, "streams", int),
+                address,
+                max(0, _typed(found, "room", int)),
+                _labels(found),
+                max(0, _typed(found, "streams", int)),
                 float(_typed(found, "load", int, float)),
                 _typed(found, "draining", bool),
                 _typed(found, "full", bool),
@@ -227,8 +238,6 @@ class AgentRow:
             )
         except KeyError as error:
             raise BrokenRowError(f"it has no {error.args[0]}") from None
-        except TypeError:
-            raise BrokenRowError("labels are texts") from None
 
 
 def _json(found: Mapping[str, Any]) -> str:
@@ -241,7 +250,10 @@ def _object(text: str) -> dict[str, Any]:
     if len(text) > MAX_ROW:
         raise BrokenRowError(f"it has {len(text)} characters, more than {MAX_ROW}")
     try:
-        found = json.loads(text)
+        found = json.loads(text, parse_constant=_no_number)
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise BrokenRowError("it is no UTF-8") from None
     except (ValueError, RecursionError) as error:
         raise BrokenRowError(f"it is no JSON: {error}") from None
     if not isinstance(found, dict):
@@ -249,8 +261,21 @@ def _object(text: str) -> dict[str, Any]:
     return found
 
 
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number")
+
+
 def _typed(found: Mapping[str, Any], key: str, *kinds: type) -> Any:
     value = found[key]
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         raise BrokenRowError(f"{key} is a {type(value).__name__}")
+    if isinstance(value, int | float) and not abs(value) <= MAX_NUMBER:  # and not NaN
+        raise BrokenRowError(f"{key} is too large")
     return value
+
+
+def _labels(found: Mapping[str, Any]) -> frozenset[str]:
+    labels = _typed(found, "labels", list)
+    if not all(isinstance(label, str) for label in labels):
+        raise BrokenRowError("labels are texts")
+    return frozenset(labels)

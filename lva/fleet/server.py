@@ -62,7 +62,7 @@ class FleetServer:
             config.url,
             **config.client_options(),
             decode_responses=True,
-            encoding_errors="replace",
+            encoding_errors="surrogateescape",  # what another program has written is told back as it was
             max_connections=1,
             socket_timeout=self._limit,
             socket_connect_timeout=self._limit,
@@ -148,8 +148,21 @@ class FleetServer:
         self.commands += 1
         if not self._run_id:
             self._client.ping()
-        found: list[Any] = script(keys=self._keys, args=[self._run_id, *arguments])
+        try:
+            found: list[Any] = script(keys=self._keys, args=[self._run_id, *arguments])
+        except ResponseError as error:
+            if "WRONGTYPE" in str(error):
+                raise ResponseError(self._wrong_key() or str(error)) from None
+            raise
         return found
+
+    def _wrong_key(self) -> str | None:
+        """Return which key another program has written to, so that no script can use it."""
+        for name, key in self.keys.items():
+            kind = self._client.type(key)
+            if kind not in ("none", "zset" if name in ("changed", "removed") else "hash"):
+                return f"the key {key} is a {kind}, which no agent has written"
+        return None
 
     def _read(self, command: str, arguments: tuple[str | int, ...]) -> Any:
         self.commands += 1

@@ -5,6 +5,7 @@ Times are those of `lva.boot_clock` on this machine; no clock of another machine
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -70,16 +71,16 @@ class View:
         """Take rows of streams, as `beat.lua` returns them; return the ids of those that cannot be read."""
         wrong: list[str] = []
         for stream_id, revision, *values in found:
-            self.revision = max(self.revision, int(float(revision)))
+            self.revision = max(self.revision, math.ceil(float(revision)))
             self._remove(stream_id)
-            self.broken.pop(stream_id, None)
+            self.broken.pop(printable(stream_id), None)
             if not values[0]:
                 continue  # removed
             try:
                 self._add(StreamRow.read([stream_id, *values]))
             except BrokenRowError as error:
-                self.broken[stream_id] = str(error)
-                wrong.append(stream_id)
+                self.broken[printable(stream_id)] = str(error)
+                wrong.append(printable(stream_id))
         return wrong
 
     def put(self, row: StreamRow) -> None:
@@ -91,6 +92,11 @@ class View:
         """Know of a stream what this agent has just told, if it is there."""
         if (row := self.rows.get(stream_id)) is not None:
             self.put(replace(row, **members))
+
+    def set_aside(self, row: StreamRow, why: str) -> None:
+        """Do not take a stream as free until it is told of again: what is kept of it cannot be used."""
+        self.broken[row.id] = why
+        self._waiting.pop(row.id, None)
 
     def _add(self, row: StreamRow) -> None:
         self.rows[row.id] = row
@@ -123,12 +129,12 @@ class View:
             if name not in names:
                 del self.agents[name]
         for name, text in names.items():
-            self.broken.pop(name, None)
+            self.broken.pop(printable(name), None)
             try:
                 self.agents[name] = AgentRow.read(name, text)
             except BrokenRowError as error:
                 self.agents.pop(name, None)
-                self.broken[name] = str(error)
+                self.broken[printable(name)] = str(error)
 
     def take_beats(self, found: Sequence[str], received: float) -> None:
         """Take all beats, and note since when each has been what it is.
@@ -259,6 +265,11 @@ class View:
             if agent.incarnation == row.lease.incarnation:
                 return agent
         return None
+
+
+def printable(text: str) -> str:
+    """Return what another program has written in a form that can be shown."""
+    return text.encode("utf-8", "backslashreplace").decode()[:200]
 
 
 def waiting(row: StreamRow, since: float = 0.0) -> Waiting:

@@ -16,8 +16,8 @@ from lva.fleet.config import FleetConfig
 from lva.fleet.decisions import CLAIMS, Seat, hand_over, mine, patience, plan, unreserved
 from lva.fleet.reports import Held, Reports
 from lva.fleet.rows import Lease, StreamRow
-from lva.fleet.server import FleetServer
-from lva.fleet.view import View, waiting
+from lva.fleet.server import FleetServer, RefusedError
+from lva.fleet.view import View, printable, waiting
 
 #: Streams that are written again at once.
 BATCH: Final = 100
@@ -220,17 +220,21 @@ class Work:
         return [self._view.rows[each.id] for each in mine(me, free, planned, now, patient)]
 
     async def _claim(self, server: FleetServer, row: StreamRow) -> None:
-        reply = await server.attempt(
-            "claim", self._incarnation, row.id, row.lease_value, self._beat_of(row)
-        )
-        if reply is not None:
-            epoch = int(reply[0])
-            lease = Lease(self._incarnation, epoch)
-            self._view.put(
-                replace(row, lease=lease, lease_value=str(lease), epoch=epoch, offered="")
-            )
-            self.held[row.id] = Held(epoch, row.version)
-            self._holder.take(row, epoch)
+        beat = self._beat_of(row)
+        try:
+            reply = await server.run("claim", self._incarnation, row.id, row.lease_value, beat)
+        except RefusedError as error:
+            if error.why == "broken":
+                self._view.set_aside(row, printable(error.more[0]))
+                self._logger.error(
+                    "stream %s is not worked on: %s", row.id, printable(error.more[0])
+                )
+            return
+        epoch = int(reply[0])
+        lease = Lease(self._incarnation, epoch)
+        self._view.put(replace(row, lease=lease, lease_value=str(lease), epoch=epoch, offered=""))
+        self.held[row.id] = Held(epoch, row.version)
+        self._holder.take(row, epoch)
 
     def _beat_of(self, row: StreamRow) -> str:
         return "" if row.lease is None else self._view.beat_of(row.lease.incarnation)

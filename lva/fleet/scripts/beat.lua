@@ -6,9 +6,9 @@ local row = redis.call('HGET', agents, ARGV[3])
 if not row or string.match(row, '^(%S+) ') ~= ARGV[2] then return {'replaced'} end
 if ARGV[4] ~= '' then
   redis.call('HSET', agents, ARGV[3], ARGV[2] .. ' ' .. ARGV[4])
-  redis.call('HINCRBY', root, 'agents', 1)
+  raise(root, 'agents')
 end
-redis.call('HINCRBY', beats, ARGV[2], 1)
+raise(beats, ARGV[2])
 
 -- Of many fields at once: a command for each would take three times as long.
 local PAGE = 1000
@@ -32,11 +32,18 @@ local function get(key, ids)
   return values
 end
 local since = tonumber(ARGV[5])
-local again = since < (tonumber(redis.call('HGET', root, 'trimmed')) or 0)
-  or since > (tonumber(redis.call('HGET', root, 'revision')) or 0)
+local newest = tonumber(redis.call('HGET', root, 'revision')) or 0
+local last = redis.pcall('ZREVRANGEBYSCORE', changed, '1000000000000000', '-inf', 'WITHSCORES', 'LIMIT', 0, 1)
+local highest = math.ceil(tonumber(last[2]) or 0)
+if highest > newest then
+  newest = highest
+  redis.call('HSET', root, 'revision', string.format('%d', newest))
+end
+local trimmed = tonumber(redis.call('HGET', root, 'trimmed')) or 0
+local again = (since < trimmed and trimmed <= newest) or since > newest
 if again then since = 0 end
 local rows = {}
-local found = redis.pcall('ZRANGEBYSCORE', changed, '(' .. since, '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[6])
+local found = redis.pcall('ZRANGEBYSCORE', changed, '(' .. since, string.format('%d', newest), 'WITHSCORES', 'LIMIT', 0, ARGV[6])
 if found.err then
   trouble = changed .. ': ' .. found.err
 elseif #found > 0 then
@@ -49,6 +56,7 @@ elseif #found > 0 then
     local values = get(key, ids)
     for i, row in ipairs(rows) do row[n + 2] = values[i] or '' end
   end
+  if trouble ~= '' then rows = {} end
 end
 local agents_revision = redis.call('HGET', root, 'agents')
 local all = {}

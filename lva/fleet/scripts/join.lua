@@ -8,6 +8,6 @@ if other and other ~= ARGV[2] then
   redis.call('HDEL', beats, other)
 end
 redis.call('HSET', agents, ARGV[3], ARGV[2] .. ' ' .. ARGV[4])
-redis.call('HINCRBY', root, 'agents', 1)
-redis.call('HINCRBY', beats, ARGV[2], 1)
+raise(root, 'agents')
+raise(beats, ARGV[2])
 return {'ok'}

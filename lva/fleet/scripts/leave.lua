@@ -5,6 +5,6 @@ redis.call('HDEL', beats, ARGV[2])
 local row = redis.call('HGET', agents, ARGV[3])
 if row and string.match(row, '^(%S+) ') == ARGV[2] then
   redis.call('HDEL', agents, ARGV[3])
-  redis.call('HINCRBY', root, 'agents', 1)
+  raise(root, 'agents')
 end
 return {'ok'}

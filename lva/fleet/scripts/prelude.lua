@@ -7,9 +7,25 @@ local function opened()
   return redis.call('HGET', root, 'boot') == boot
 end
 
+-- Raise a counter that another program may have written to.
+local function raise(key, field)
+  local value = redis.pcall('HINCRBY', key, field, 1)
+  if type(value) == 'number' then return value end
+  local now = redis.call('TIME')
+  value = now[1] * 1000 + math.floor(now[2] / 1000)
+  redis.call('HSET', key, field, string.format('%d', value))
+  return value
+end
+
 -- Let every agent hear of a stream with its next beat.
 local function moved(id)
-  redis.call('ZADD', changed, redis.call('HINCRBY', root, 'revision', 1), id)
+  redis.call('ZADD', changed, string.format('%d', raise(root, 'revision')), id)
+end
+
+-- The incarnation that a lease names, if it is one.
+local function holder_of(lease)
+  local holder, epoch = string.match(lease, '^(%S+) (%d+)$')
+  if epoch and #epoch < 16 then return holder end
 end
 
 local function holds(id, incarnation, epoch)
@@ -18,7 +34,7 @@ end
 
 local function log(id, entry)
   if entry ~= '' then
-    redis.call('RPUSH', root .. ':log:' .. id, entry)
-    redis.call('LTRIM', root .. ':log:' .. id, -500, -1)
+    redis.pcall('RPUSH', root .. ':log:' .. id, entry)
+    redis.pcall('LTRIM', root .. ':log:' .. id, -500, -1)
   end
 end

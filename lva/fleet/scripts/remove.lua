@@ -2,7 +2,7 @@
 if not opened() then return {'boot'} end
 local lease = redis.call('HGET', leases, ARGV[2]) or ''
 if lease ~= ARGV[3] then return {'taken'} end
-local holder = string.match(lease, '^(%S+) %d+$')
+local holder = holder_of(lease)
 if holder and holder ~= ARGV[5] and (redis.call('HGET', beats, holder) or '') ~= ARGV[4] then return {'taken'} end
 for _, key in ipairs({streams, versions, wanted, states, leases, offers}) do
   redis.call('HDEL', key, ARGV[2])
