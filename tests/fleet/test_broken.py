@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lva.fleet.rows import AgentRow, StreamState
 from lva.fleet.server import FleetServerError
 from tests.fleet.agents import agent, row, until
 from tests.fleet.history import History
@@ -16,13 +17,8 @@ pytestmark = pytest.mark.slow("a real server and real time: agents beat on while
 
 KEY = "lva:{test}"
 GOOD = json.loads(row("x").as_json())
-STATE = {
-    "status": "stop", "over": True, "reason": "", "code": None, "since": 1.0, "agent": "one", "epoch": 1,
-}  # fmt: skip
-AGENT = {
-    "address": "http://a:1", "room": 5, "labels": [], "streams": 0, "load": 0.1, "draining": False,
-    "since": 1.0,
-}  # fmt: skip
+STATE = json.loads(StreamState("stop", True, "", None, 1.0, "one", 1).as_json())
+AGENT = json.loads(AgentRow("x", "i", "http://a:1", 5, frozenset()).as_json())
 
 
 def changed(good: dict[str, Any], **parts: Any) -> str:
