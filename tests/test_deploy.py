@@ -19,6 +19,7 @@ from lva.cli import main
 from lva.host.life.states import State
 from lva.plugins.prometheus import METRICS
 from lva.settings import ENV_PREFIX, Settings, load_settings
+from lva.video.callback_counts import METRICS as CALLBACK_METRICS
 from lva.video.codes import StreamState
 from lva.video.metrics import METRICS as STREAM_METRICS
 from lva.web.resources import RESOURCES
@@ -297,7 +298,7 @@ def test_queries_use_metrics_and_labels_that_exist(tmp_path: Path) -> None:
         names[name] = set()
     for name, labels in re.findall(r"^(\w+)(?:\{(.*)\})? \S+$", text, re.MULTILINE):
         names.setdefault(name, set()).update(re.findall(r"(\w+)=\"", labels))
-    for metric in STREAM_METRICS:
+    for metric in (*STREAM_METRICS, *CALLBACK_METRICS):
         names[metric.name] = {"plugin", *metric.labels}
     for family in METRICS:
         for suffix in ("", "_bucket"):

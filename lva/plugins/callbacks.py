@@ -35,7 +35,15 @@ from lva import (
 from lva.http_replies import beginning, is_page, not_about_points, one_line, retry_after, root_of
 from lva.http_targets import origin, private_words
 from lva.settings.user_paths import absolute
-from lva.video.callback_counts import account_of, metrics_of
+from lva.video.callback_counts import (
+    AGE,
+    HOST,
+    OVERFLOW,
+    REJECTED,
+    SHUTDOWN,
+    account_of,
+    metrics_of,
+)
 from lva.video.callbacks import MOST, Callback, Event
 
 #: How much of a response's text is read, in bytes and in seconds, and how many characters are shown.
@@ -48,8 +56,6 @@ TELL_INTERVAL = 10.0
 LARGE = 64 * 1024
 #: After how many seconds without an event the callbacks of a stream are forgotten: it may be no more.
 FORGOTTEN = 3600.0
-#: Reasons for which an event is dropped.
-OVERFLOW, AGE, REJECTED, HOST, SHUTDOWN = "overflow", "max_age", "rejected", "host", "shutdown"
 #: The event came from a document, such as one in a spool, which does not have its callbacks.
 NOT_KNOWN = "not_known"
 

@@ -13,6 +13,9 @@ from lva.metrics import Metric
 
 #: Longer names are cut.
 LONGEST_NAME: Final = 100
+#: Why an event of a stream is dropped.
+OVERFLOW, AGE, REJECTED, HOST, SHUTDOWN = "overflow", "max_age", "rejected", "host", "shutdown"
+_REASONS: Final = (OVERFLOW, AGE, REJECTED, HOST, SHUTDOWN)
 _DROPPED: Final = "dropped_"
 
 
@@ -67,7 +70,8 @@ METRICS: Final = (
         "counter",
         (*_STREAM, "reason"),
         "Events that were dropped.",
-        lambda counts, _queues: {(why,): count for why, count in _dropped(counts).items()},
+        # All reasons from the beginning, so that a rate sees the first.
+        lambda counts, _queues: {(why,): counts[f"{_DROPPED}{why}"] for why in _REASONS},
     ),
     CallbackMetric(
         "lva_callback_requests_failed_total",

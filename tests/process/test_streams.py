@@ -424,6 +424,11 @@ def survive(tmp_path, receiver):
         service.wait_until(lambda: receiver.requests)
         logs = service.get(f"/streams/{stream_id}/logs").json()["logs"]
         assert logs[-1]["reason"] == "the service was restarted"
+        receiver.requests.clear()  # neither plugin has anything of the other that a reload could lose
+        for plugin in ("callbacks", "streams"):
+            assert service.request("POST", f"/plugins/{plugin}/reload").status_code == 200
+        service.wait_until(lambda: receiver.requests)
+        status = until(service, stream_id, lambda status: status["worker"])
         assert service.stop() == 0
         assert not psutil.pid_exists(status["worker"]["pid"])
         assert service.receipt_of("streams")["leaked_processes"] == []
