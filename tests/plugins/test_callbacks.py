@@ -143,9 +143,10 @@ async def test_many_that_hang_do_not_keep_the_connections(tmp_path):
             await until(lambda: live.requests and not means.well.borrowed_tokens)
             for n in range(1, 10):
                 publish(host, seen(n), to=to)
-                await until(lambda: len(live.requests) == n + 1)  # noqa: B023 - awaited here
+                await until(lambda: n in numbers(live))  # noqa: B023 - awaited here
                 assert means.ill.borrowed_tokens <= 1
-    assert numbers(live) == [*range(10)]
+    # On a busy machine its response may come too late, too; then that event comes again.
+    assert [*dict.fromkeys(numbers(live))] == [*range(10)]
 
 
 async def test_what_a_receiver_says_decides(tmp_path, caplog):
