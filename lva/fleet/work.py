@@ -16,7 +16,7 @@ from lva.fleet.config import FleetConfig
 from lva.fleet.decisions import CLAIMS, Seat, hand_over, mine, patience, plan, unreserved
 from lva.fleet.reports import Held, Reports
 from lva.fleet.rows import Lease, StreamRow
-from lva.fleet.server import FleetServer, RefusedError
+from lva.fleet.server import FleetServer
 from lva.fleet.view import View, printable, waiting
 
 #: Streams that are written again at once.
@@ -205,8 +205,8 @@ class Work:
         room = me.room - len(self.held)
         if room > 0 and not me.draining:
             rows = [row for row in left if row.to_run] + self._mine(seats, me, now)
-            for row in rows[: min(CLAIMS, room)]:
-                await self._claim(server, row)
+            if rows:
+                await self._claim(server, rows[: min(CLAIMS, room)])
 
     def _mine(self, seats: list[Seat], me: Seat, now: float) -> list[StreamRow]:
         """Return the free streams that this agent takes now."""
@@ -219,22 +219,22 @@ class Work:
             patient = math.inf
         return [self._view.rows[each.id] for each in mine(me, free, planned, now, patient)]
 
-    async def _claim(self, server: FleetServer, row: StreamRow) -> None:
-        beat = self._beat_of(row)
-        try:
-            reply = await server.run("claim", self._incarnation, row.id, row.lease_value, beat)
-        except RefusedError as error:
-            if error.why == "broken":
-                self._view.set_aside(row, printable(error.more[0]))
-                self._logger.error(
-                    "stream %s is not worked on: %s", row.id, printable(error.more[0])
+    async def _claim(self, server: FleetServer, rows: list[StreamRow]) -> None:
+        """Take streams, in one command: the server may be far away."""
+        leases = [text for row in rows for text in (row.id, row.lease_value, self._beat_of(row))]
+        replies = await server.attempt("claim", self._incarnation, *leases)
+        for row, reply in zip(rows, replies or (), strict=False):
+            if reply.isdecimal():
+                lease = Lease(self._incarnation, int(reply))
+                self._view.put(
+                    replace(row, lease=lease, lease_value=str(lease), epoch=lease.epoch, offered="")
                 )
-            return
-        epoch = int(reply[0])
-        lease = Lease(self._incarnation, epoch)
-        self._view.put(replace(row, lease=lease, lease_value=str(lease), epoch=epoch, offered=""))
-        self.held[row.id] = Held(epoch, row.version)
-        self._holder.take(row, epoch)
+                self.held[row.id] = Held(lease.epoch, row.version)
+                self._holder.take(row, lease.epoch)
+            elif reply.startswith("broken "):
+                why = printable(reply.removeprefix("broken "))
+                self._view.set_aside(row, why)
+                self._logger.error("stream %s is not worked on: %s", row.id, why)
 
     def _beat_of(self, row: StreamRow) -> str:
         return "" if row.lease is None else self._view.beat_of(row.lease.incarnation)

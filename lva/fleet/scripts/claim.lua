@@ -1,18 +1,26 @@
--- Take a stream. ARGV: run id, incarnation, id; the lease that is there ('' for none) and the last beat of its holder ('' for none).
+-- Take streams. ARGV: run id, incarnation; then id, the lease that is there ('' for none), and the last beat of its holder ('' for
+-- none), of each. The reply has for each its epoch, or why it was not taken.
 if not opened() then return {'boot'} end
 if redis.call('HGET', root, 'settled') ~= '1' then return {'unsettled'} end
 if redis.call('HEXISTS', beats, ARGV[2]) == 0 then return {'replaced'} end
-if redis.call('HEXISTS', streams, ARGV[3]) == 0 then return {'gone'} end
-local lease = redis.call('HGET', leases, ARGV[3]) or ''
-if lease ~= ARGV[4] then return {'taken'} end
-local holder = holder_of(lease)
-if holder and holder ~= ARGV[2] and (redis.call('HGET', beats, holder) or '') ~= ARGV[5] then return {'taken'} end
-local before = redis.call('HGET', epochs, ARGV[3]) or '0'
-if before ~= '0' and not (string.match(before, '^[1-9]%d*$') and #before < 16) then
-  return {'broken', epochs .. ' has ' .. string.sub(before, 1, 40) .. ', which is no epoch'}
+
+local function claim(id, expected, beat)
+  if redis.call('HEXISTS', streams, id) == 0 then return 'gone' end
+  local lease = redis.call('HGET', leases, id) or ''
+  if lease ~= expected then return 'taken' end
+  local holder = holder_of(lease)
+  if holder and holder ~= ARGV[2] and (redis.call('HGET', beats, holder) or '') ~= beat then return 'taken' end
+  local before = redis.call('HGET', epochs, id) or '0'
+  if before ~= '0' and not (string.match(before, '^[1-9]%d*$') and #before < 16) then
+    return 'broken ' .. epochs .. ' has ' .. string.sub(before, 1, 40) .. ', which is no epoch'
+  end
+  local epoch = redis.call('HINCRBY', epochs, id, 1)
+  redis.call('HSET', leases, id, ARGV[2] .. ' ' .. epoch)
+  redis.call('HDEL', offers, id)
+  moved(id)
+  return tostring(epoch)
 end
-local epoch = redis.call('HINCRBY', epochs, ARGV[3], 1)
-redis.call('HSET', leases, ARGV[3], ARGV[2] .. ' ' .. epoch)
-redis.call('HDEL', offers, ARGV[3])
-moved(ARGV[3])
-return {'ok', epoch}
+
+local reply = {'ok'}
+for i = 3, #ARGV, 3 do reply[#reply + 1] = claim(ARGV[i], ARGV[i + 1], ARGV[i + 2]) end
+return reply
