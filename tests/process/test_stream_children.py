@@ -76,10 +76,10 @@ class Starter(BaseAnalyticsPlugin):
         return AnalyticsEvent("started", {"pids": pids})
 
     def sessions(self, frame):
-        return AnalyticsEvent("started", {"pids": {n: forked(os.setsid) for n in range(15)}})
+        return AnalyticsEvent("started", {"pids": {str(n): forked(os.setsid) for n in range(15)}})
 
     def orphans(self, frame):
-        return AnalyticsEvent("started", {"pids": {n: orphan() for n in range(15)}})
+        return AnalyticsEvent("started", {"pids": {str(n): orphan() for n in range(15)}})
 
     def ended(self, frame):
         for _ in range(150):
@@ -88,7 +88,7 @@ class Starter(BaseAnalyticsPlugin):
 
     def large(self, frame):
         if frame.number == 1:
-            return AnalyticsEvent("started", {"pids": {1: forked(large)}})
+            return AnalyticsEvent("started", {"pids": {"large": forked(large)}})
 
     def short(self, frame):
         for _ in range(3):
