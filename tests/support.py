@@ -38,6 +38,8 @@ from lva.settings import PluginSettings, Settings
 from tests.process.moments import LONG
 from tests.warm import WarmProcess, starts_alike, warm_environment
 
+#: Seconds that another process may take to do something, on a machine that is busy with other tests.
+PATIENCE = 40.0
 PREAMBLE = "import time\nimport threading\nimport trio\nfrom lva import *\n"
 
 
@@ -177,11 +179,11 @@ class ServiceProcess:
         """The service's address; waits until it listens."""
         return self.wait_for(r"listening on (http://[^\"\s]+)")[1]
 
-    def wait_until_ready(self, timeout: float = 20.0) -> ServiceProcess:
+    def wait_until_ready(self, timeout: float = PATIENCE) -> ServiceProcess:
         """Wait until `/readyz` answers 200."""
         return self.wait_until(lambda: self.get("/readyz").status_code == 200, timeout)
 
-    def wait_until(self, condition: Any, timeout: float = 20.0) -> ServiceProcess:
+    def wait_until(self, condition: Any, timeout: float = PATIENCE) -> ServiceProcess:
         """Wait until the condition holds, looking again and again: another process decides."""
         deadline = time.monotonic() + timeout
         while not condition():
