@@ -282,7 +282,7 @@ def test_no_point_is_lost_when_the_server_is_killed_and_started_again(tmp_path, 
             redis.start()
             service.wait_until_ready()
         service.wait_until(lambda: service.plugin(NAME)["ledger"]["queued"] == 0)
-        assert service.stop() == 0
+        assert service.stop() == 0, service.receipt_of(NAME)
         assert set(numbers(redis)) == set(range(published))
         points = service.receipt_of(NAME)["points"]
         assert points["accepted"] == points["delivered"] >= published
