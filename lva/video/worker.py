@@ -187,7 +187,7 @@ class Worker:
             else:
                 if self._stopping:
                     return
-                end = {"code": "end_of_stream", "message": "it ended"}
+                end = {"code": "end_of_stream", "message": "the source ended"}
             self._send({"type": "disconnected", **end})
 
     def _feed(self, decoder: Decoder, give: Callable[[Frame], None]) -> None:

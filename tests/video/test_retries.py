@@ -146,7 +146,7 @@ async def test_fifty_cameras_that_come_back_do_not_connect_at_once(autojump_cloc
     ("code", "reason", "words"),
     [
         ("worker_crashed", "the worker died (SIGKILL)", "the worker died (SIGKILL)"),
-        ("end_of_stream", "it ended", "it ended"),
+        ("end_of_stream", "the source ended", "the source ended"),
         ("stalled", "no data for 5.0 s", "no data for 5.0 s"),
         ("not_found", "404", "there is no such stream or file (404)"),
     ],
