@@ -131,7 +131,8 @@ class StreamsPlugin(BaseBackgroundPlugin):
             )
         base = f"/{self.app.name}"
         self._streams = self._make_table(base)
-        self._feed = Feed(self._streams.here)
+        shown = self._streams.here if self.config.fleet is None else self._fleet_table.shown
+        self._feed = Feed(shown, self._streams.status, self._fleet_shown)
         self.app.addMetrics(lambda: metrics_of(self._table.here()))
         self.addRoute(base, self.listing, {"get"})
         self.addRoute(base, self.create, {"post"})
@@ -441,6 +442,13 @@ class StreamsPlugin(BaseBackgroundPlugin):
     @response(200, "The fleet, as this agent sees it.", FLEET)
     async def fleet(self, request: Any) -> dict[str, Any]:
         """Answer GET /fleet: its agents, their room and streams, and what waits."""
+        from lva.video.fleet_api import fleet_document
+
+        return fleet_document(self._fleet_table)
+
+    def _fleet_shown(self) -> dict[str, Any] | None:
+        if self._forwarding is None:
+            return None
         from lva.video.fleet_api import fleet_document
 
         return fleet_document(self._fleet_table)

@@ -20,6 +20,7 @@ import trio
 
 from lva.events.streams import StreamAnalyticsEvent
 from lva.video.definition import StreamDefinition
+from lva.video.elsewhere import Elsewhere
 from lva.video.record import StreamChange
 from lva.video.stream import Stream
 
@@ -57,10 +58,19 @@ class Feed:
 
     Args:
         streams: Returns all streams.
+        status: Returns what `/streams/ID` shows of one.
+        fleet: Returns what `/fleet` shows; None without a fleet.
     """
 
-    def __init__(self, streams: Callable[[], Iterable[Stream]]) -> None:
+    def __init__(
+        self,
+        streams: Callable[[], Iterable[Stream | Elsewhere]],
+        status: Callable[[Stream | Elsewhere], dict[str, Any]] = lambda stream: stream.status(),
+        fleet: Callable[[], dict[str, Any] | None] = lambda: None,
+    ) -> None:
         self._streams = streams
+        self._status = status
+        self._fleet = fleet
         self._readers: set[_Reader] = set()
         self._arrived = trio.Event()
         self._known: list[tuple[str, int]] = []
@@ -82,7 +92,7 @@ class Feed:
 
     async def _tell_on(self) -> None:
         looks = 0
-        self._known = self._inventory()
+        self._known = _inventory(self._streams())
         while self._readers:
             await trio.sleep(LOOK)
             looks += 1
@@ -130,14 +140,14 @@ class Feed:
     def _look(self, *, whole: bool) -> None:
         """Send what is new; if `whole`, also how the streams are."""
         streams = {stream.id: stream for stream in self._streams()}
-        if (known := self._inventory()) != self._known:
+        if (known := _inventory(streams.values())) != self._known:
             self._known, self._told = known, {}
             self._publish(self._hello)
         moved: dict[str, dict[str, Any]] = {}
         ids = streams if whole else {change.stream_id for change in self._changes}
         for stream_id in ids:
             if stream_id in streams:
-                now = streams[stream_id].status()
+                now = self._status(streams[stream_id])
                 before = self._told.get(stream_id, {})
                 news = {k: v for k, v in now.items() if k not in before or before[k] != v}
                 moved |= {stream_id: news} if news else {}
@@ -146,6 +156,7 @@ class Feed:
         events, left_out = list(self._events), self._left_out
         self._events.clear()
         self._left_out = 0
+        fleet = self._of_fleet() if whole else {}
 
         def render(only: str | None) -> bytes:
             update = {
@@ -154,15 +165,16 @@ class Feed:
                 "changes": [_change(item) for item in changes if only in {None, item.stream_id}],
                 "events": [item.as_dict() for item in events if only in {None, item.stream_id}],
                 "left_out": left_out,
+                **fleet,
             }
             return _message("update", update)
 
         if moved or changes or events or whole:
             self._publish(render)
 
-    def _inventory(self) -> list[tuple[str, int]]:
-        """Return what a `hello` alone tells of: which streams there are, and their definitions."""
-        return [(stream.id, stream.version) for stream in self._streams()]
+    def _of_fleet(self) -> dict[str, Any]:
+        fleet = self._fleet()
+        return {} if fleet is None else {"fleet": fleet}
 
     def _publish(self, render: Callable[[str | None], bytes]) -> None:
         rendered: dict[str | None, bytes] = {}
@@ -182,28 +194,41 @@ class Feed:
             "v": 1,
             "at": now,
             "window": WINDOW,
-            "streams": [_whole(stream, now, with_events=only is not None) for stream in shown],
+            "streams": [
+                {**self._status(stream), **_more(stream, now, with_events=only is not None)}
+                for stream in shown
+            ],
+            **self._of_fleet(),
         }
         return _message("hello", hello)
 
 
-def _whole(stream: Stream, now: float, *, with_events: bool) -> dict[str, Any]:
-    """Return all that a reader is told of a stream at first; its changes and events oldest first."""
+def _inventory(streams: Iterable[Stream | Elsewhere]) -> list[tuple[str, int]]:
+    """Return what a `hello` alone tells of: which streams there are, and their definitions."""
+    return [(stream.id, stream.version) for stream in streams]
+
+
+def _more(stream: Stream | Elsewhere, now: float, *, with_events: bool) -> dict[str, Any]:
+    """Return what a reader is told of a stream at first, besides its status; oldest first.
+
+    What has happened to a stream of another agent, only that one knows.
+    """
     definition = stream.definition
-    newest = list(stream.log)[-CHANGES:]
-    whole = {
-        **stream.status(),
+    more: dict[str, Any] = {
         "roi": None if definition.roi is None else definition.roi.model_dump(),
         "droi": None if definition.droi is None else definition.droi.model_dump(),
         "regions": list(_regions(definition)),
-        "changes": [change for change in newest if change["time"] > now - WINDOW],
     }
-    whole["newest"] = (
+    if isinstance(stream, Elsewhere):
+        return {**more, "changes": [], "newest": []}
+    newest = list(stream.log)[-CHANGES:]
+    more["changes"] = [change for change in newest if change["time"] > now - WINDOW]
+    more["newest"] = (
         [stream.events.document(event) for event in list(stream.events)[-EVENTS:]]
         if with_events
         else _briefly(stream)
     )
-    return whole
+    return more
 
 
 def _briefly(stream: Stream) -> list[dict[str, Any]]:

@@ -18,12 +18,12 @@ from lva.fleet.fleet import Fleet, GoneError, Myself, OtherVersionError
 from lva.fleet.rows import AgentRow, StreamRow
 from lva.fleet.rows import StreamState as ReportedState
 from lva.fleet.server import FleetServerError
-from lva.routes.wrong_keys import WrongKeysError
 from lva.video.admission import Admission
 from lva.video.callbacks import WITH_SECRETS
 from lva.video.codes import ENDED
-from lva.video.definition import StreamDefinition, parse_definition
+from lva.video.definition import StreamDefinition
 from lva.video.elsewhere import Elsewhere, Standing, fleet_part, standing_of
+from lva.video.fleet_definitions import MOST_SHOWN, Definitions
 from lva.video.fleet_holder import FleetHolder, until_over
 from lva.video.revision import other_version, revised
 from lva.video.source import no_source
@@ -72,6 +72,7 @@ class FleetStreams:
     ) -> None:
         assert services.forks is not None
         self._admission = admission
+        self._definitions = Definitions()
         self._most = most
         self.config: FleetConfig = part.config
         self.holder = FleetHolder(part.config.agent, admission, services.listener, services.forks)
@@ -113,6 +114,11 @@ class FleetStreams:
     def here(self) -> list[Stream]:
         """Return the streams that this agent works on, or has worked on last, oldest first."""
         return sorted(self.holder.streams.values(), key=lambda stream: stream.created)
+
+    def shown(self) -> list[Stream | Elsewhere]:
+        """Return the streams of the fleet that the console shows: the oldest `MOST_SHOWN`."""
+        rows = sorted(self.fleet.view.rows.values(), key=lambda row: (row.created, row.id))
+        return [self._one(row) for row in rows[:MOST_SHOWN]]
 
     def search(self, status: str | None, name: str | None, analytics: str | None) -> list[str]:
         """Return the ids of the streams that are in a state, have a name and use a plugin, oldest first.
@@ -159,14 +165,10 @@ class FleetStreams:
         stream = self.holder.streams.get(row.id)
         if stream is not None and row.id in self.fleet.held:
             return stream
-        try:
-            definition = parse_definition(dict(row.definition))
-        except WrongKeysError:
-            definition = _whatever(row)
+        definition = self._definitions.of(row)
         source = no_source(definition.source)  # it is shown, and opened elsewhere
-        agent = self._agent_of(row)
+        agent, waiting = self._agent_of(row), self.fleet.reason(row)
         alive = agent is not None and self.fleet.is_alive(agent)
-        waiting = self.fleet.reason(row)
         return Elsewhere(row, definition, source, self._standing(row), agent, alive, waiting)
 
     def _standing(self, row: StreamRow) -> Standing:
@@ -356,11 +358,6 @@ def row_of(stream_id: str, version: int, definition: StreamDefinition, created: 
     labels = {*definition.labels, *(ANALYTICS + name for name in definition.analytics_names)}
     document = definition.model_dump(mode="json", context=WITH_SECRETS)
     return StreamRow(stream_id, version, document, round(created, 3), frozenset(labels))
-
-
-def _whatever(row: StreamRow) -> StreamDefinition:
-    """Return a definition for people of one that this agent does not understand."""
-    return StreamDefinition(name=str(row.definition.get("name") or row.id)[:200], source="test:")
 
 
 def _entry(text: str) -> dict[str, Any] | None:

@@ -1,14 +1,17 @@
-"""`lva streams` of a fleet, against two real agents and a real server."""
+"""`lva streams` and the console's page of a fleet, against two real agents and a real server."""
 
 from __future__ import annotations
 
 import json
+import re
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 from click.testing import CliRunner, Result
+from playwright.sync_api import expect
 
 from lva.cli import main
 from lva.client.fleet import remarks
@@ -16,6 +19,7 @@ from lva.settings import ENV_PREFIX
 from lva.video.store import StoredStream, StreamStore
 from tests.plugins.redis_server import RedisServer
 from tests.support import ServiceProcess
+from tests.web.chromium import chromium, violations, watched_page
 
 pytestmark = [pytest.mark.process, pytest.mark.slow("starts two agents and real workers")]
 
@@ -94,6 +98,44 @@ def test_streams_that_an_agent_kept_are_moved_to_its_fleet(agents: list[ServiceP
     south.wait_until(lambda: "old" in lva(south, "list").output)
     assert lva(north, "move", "--to-fleet").output == "0 streams moved to the fleet\n"
     assert lva(north, "move").exit_code == 2
+
+
+def test_the_console_shows_the_streams_of_all_agents_and_who_is_not_alive(
+    agents: list[ServiceProcess],
+) -> None:
+    north, south = agents
+    body = {"name": "cave", "source": "test:", "labels": ["gpu"]}
+    assert north.request("POST", "/streams", json=body).status_code == 201
+    names = {stream["name"]: stream for stream in north.get("/streams").json()["streams"]}
+    other = next(
+        stream["stream_id"] for stream in names.values() if stream["fleet"]["agent"] == "south"
+    )
+    with chromium() as browser, watched_page(browser, north.url) as watched:
+        page = watched.page
+        page.goto("/console/streams")
+        expect(page.locator(".agents li")).to_have_text(
+            [re.compile(r"^norththis one.* of 50 streams"), re.compile(r"^south\d+ of 50 streams")]
+        )
+        expect(page.locator(".tile")).to_have_count(len(names))
+        cave = page.locator(".tile", has_text="cave")
+        expect(cave.locator(".reason")).to_have_text("waits for an agent: no agent with label gpu")
+        expect(cave.locator(".state")).to_have_text("waiting")
+        elsewhere = page.locator(f'.tile:has(a[href="#/{other}"])')
+        expect(elsewhere.locator(".agent")).to_have_text("south")
+        expect(elsewhere.locator(".picture")).to_have_class(re.compile("live"))
+        page.set_viewport_size({"width": 390, "height": 844})
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        assert violations(page) == []
+        page.goto(f"/console/streams#/{other}")
+        facts = page.locator(".facts")
+        expect(facts.locator('[data-name="Agent"] dd')).to_have_text("south")
+        expect(facts.locator('[data-name="Frames a second"] dd')).to_have_text(re.compile(r"\d"))
+        page.goto("/console/streams#/")
+        south.signal(signal.SIGKILL)
+        dead = page.locator(".agents li", has_text="south")
+        expect(dead.locator(".word")).to_have_text("not alive")
+        expect(elsewhere.locator(".agent")).to_have_text("north", timeout=20_000)
+        watched.expected = ["502", "503"]  # while nobody has the stream
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 // What the service tells of its streams: `hello` has all, `update` what is new.
 
+import { isElsewhere } from "./fleet.js";
+
 /** How long, in milliseconds, until a lost connection is tried again, and for how long a page may be hidden. */
 const PAUSE = 2000;
 const HIDDEN = 60000;
@@ -12,6 +14,8 @@ export const OLD = 10;
 
 export class Feed extends EventTarget {
   streams = new Map();
+  /** What is told of the fleet; null without one. */
+  fleet = null;
   known = false;
   lost = false;
   #url;
@@ -49,6 +53,7 @@ export class Feed extends EventTarget {
 
   /** Whether a stream's newest frame is old, or there is none where one should be. */
   isOld(stream) {
+    if (isElsewhere(stream)) return stream.fleet !== null && !stream.fleet.alive && stream.fleet.agent !== null;
     const age = this.ageOf(stream);
     return age === null ? stream.status === "in_progress" && this.at - (stream.since ?? this.at) > OLD : age > OLD;
   }
@@ -84,8 +89,9 @@ export class Feed extends EventTarget {
     this.lost = false;
   }
 
-  #hello({ at, window, streams }) {
+  #hello({ at, window, streams, fleet }) {
     this.#listen(at);
+    this.fleet = fleet ?? null;
     this.window = window;
     this.known = true;
     const heard = performance.now();
@@ -93,8 +99,9 @@ export class Feed extends EventTarget {
     this.#tell("hello");
   }
 
-  #update({ at, streams, changes, events, left_out: leftOut }) {
+  #update({ at, streams, changes, events, fleet, left_out: leftOut }) {
     this.#listen(at);
+    this.fleet = fleet ?? this.fleet;
     for (const [id, news] of Object.entries(streams)) {
       const stream = this.streams.get(id);
       if (!stream) continue;

@@ -7,7 +7,7 @@ const DROPPED = { busy: "analytics busy", stale: "too old", stop: "at the worker
 
 const sum = (counts) => Object.values(counts).reduce((total, value) => total + value, 0);
 export const droppedOf = ({ dropped }) => sum(dropped);
-export const reconnectsOf = ({ input }) => sum(input.reconnects);
+export const reconnectsOf = ({ input }) => (input === null ? 0 : sum(input.reconnects));
 
 /** Where the decoded frames are: [label, count, kind] each; reasons that never happened are left out. */
 export function rows({ analysed, failed, skipped, dropped, held }) {

@@ -2,7 +2,8 @@
 
 import { announce, counted, h, lasted, mark, say } from "./dom.js";
 import { Feed } from "./feed.js";
-import { markOf, needsSomebody, urgency, word } from "./states.js";
+import { Agents, agentOf } from "./fleet.js";
+import { markOf, needsSomebody, urgency, wordOf } from "./states.js";
 import { Tile } from "./tile.js";
 import { patterns } from "./timeline.js";
 
@@ -18,6 +19,7 @@ export class Grid {
   #heading = h("h1", { id: "verdict" }, "Streams");
   #why = h("ul", { class: "why" });
   #lost = h("p", { class: "note bad", hidden: true });
+  #agents = new Agents();
   #list = h("ul", { class: "tiles" });
   #search = h("input", { type: "search", id: "search", placeholder: "Name or state", autocomplete: "off", spellcheck: false, oninput: () => this.#arrange() });
   #count = h("small");
@@ -37,7 +39,7 @@ export class Grid {
       h("div", { class: "search" }, h("label", { class: "hidden", for: "search" }, "Show only streams whose name or state contains"), this.#search),
     );
     this.#empty = empty(plugin);
-    this.element = h("div", { class: "streams" }, patterns(), h("section", { class: "verdict", "aria-labelledby": "verdict" }, this.#heading, this.#lost, this.#why), this.#head, this.#empty, this.#list);
+    this.element = h("div", { class: "streams" }, patterns(), h("section", { class: "verdict", "aria-labelledby": "verdict" }, this.#heading, this.#lost, this.#why), this.#agents.element, this.#head, this.#empty, this.#list);
     document.title = "LVA: streams";
     this.#feed = new Feed(plugin);
     this.#feed.addEventListener("change", ({ detail }) => this.#change(detail));
@@ -57,6 +59,7 @@ export class Grid {
   #change({ kind }) {
     this.#showLost();
     if (kind === "lost") return;
+    this.#agents.show(this.#feed.fleet);
     if (kind === "hello") this.#build();
     for (const tile of this.#tiles.values()) tile.write();
     this.#judge();
@@ -84,7 +87,7 @@ export class Grid {
   #arrange() {
     const sought = this.#search.value.trim().toLowerCase();
     const { streams } = this.#feed;
-    const shown = [...streams.values()].filter(({ name, status }) => name.toLowerCase().includes(sought) || word(status).startsWith(sought));
+    const shown = [...streams.values()].filter((stream) => stream.name.toLowerCase().includes(sought) || wordOf(stream).startsWith(sought) || agentOf(stream).toLowerCase().startsWith(sought));
     const elements = shown.map(({ stream_id: id }) => this.#tiles.get(id).element);
     if (elements.length !== this.#list.children.length || elements.some((element, index) => this.#list.children[index] !== element)) this.#list.replaceChildren(...elements);
     say(this.#count, shown.length === streams.size ? counted(streams.size, "stream") : `${shown.length} of ${streams.size} streams`);
@@ -94,18 +97,18 @@ export class Grid {
   #judge() {
     const all = [...this.#feed.streams.values()];
     const bad = all.filter(needsSomebody).sort((a, b) => urgency(b) - urgency(a));
-    const key = JSON.stringify([all.map(({ name, status, reason }) => [name, status, reason]), bad.map(({ stream_id: id }) => id)]);
+    const key = JSON.stringify([all.map((stream) => [stream.name, wordOf(stream), stream.reason]), bad.map(({ stream_id: id }) => id)]);
     if (key === this.#said) return;
     this.#said = key;
     this.#heading.replaceChildren(...(all.length ? [mark(bad.length ? markName(bad[0]) : "running")] : []), inWords(all, bad.length));
-    const items = bad.slice(0, NAMED).map((stream) => h("li", {}, mark(markName(stream)), h("a", { href: `#/${stream.stream_id}` }, stream.name), h("span", { class: "word" }, word(stream.status)), h("span", { class: "reason" }, this.#trouble(stream))));
+    const items = bad.slice(0, NAMED).map((stream) => h("li", {}, mark(markName(stream)), h("a", { href: `#/${stream.stream_id}` }, stream.name), h("span", { class: "word" }, wordOf(stream)), h("span", { class: "reason" }, this.#trouble(stream))));
     if (bad.length > NAMED) items.push(h("li", { class: "more" }, `and ${bad.length - NAMED} more`));
     this.#why.replaceChildren(...items);
     this.#why.hidden = !items.length;
     document.title = bad.length ? `LVA: streams (${bad.length} with problems)` : "LVA: streams";
     const fresh = bad.filter(({ stream_id: id }) => !this.#failed.has(id));
     this.#failed = new Set(bad.map(({ stream_id: id }) => id));
-    if (fresh.length) announce(fresh.map(({ name, status }) => `${name}: ${word(status)}`).join("; "));
+    if (fresh.length) announce(fresh.map((stream) => `${stream.name}: ${wordOf(stream)}`).join("; "));
   }
 
   #trouble(stream) {
@@ -123,7 +126,7 @@ export class Grid {
 }
 
 /** The mark of a stream: of its state, or that it is to be looked at although it is in progress. */
-const markName = (stream) => (stream.status === "in_progress" && stream.old ? "warn" : markOf(stream.status));
+const markName = (stream) => (stream.fleet?.waiting || (stream.status === "in_progress" && stream.old) ? "warn" : markOf(stream.status));
 
 function inWords(all, bad) {
   if (!all.length) return "No streams yet";
@@ -132,8 +135,8 @@ function inWords(all, bad) {
   if (well === all.length) return `${whole} in progress`;
   const told = [`${well} of ${counted(all.length, "stream")} in progress`];
   for (const status of ["pending", "paused", "stop", "done"]) {
-    const some = all.filter((stream) => stream.status === status).length;
-    if (some) told.push(`${some} ${word(status)}`);
+    const some = all.filter((stream) => stream.status === status && !needsSomebody(stream));
+    for (const what of new Set(some.map(wordOf))) told.push(`${some.filter((stream) => wordOf(stream) === what).length} ${what}`);
   }
   if (bad) told.push(`${bad} ${bad === 1 ? "needs" : "need"} attention`);
   return told.join(", ");

@@ -1,5 +1,6 @@
 // Pictures of streams: asked for only while they are seen, one at a time for each, a few at once for all.
 
+import { isElsewhere } from "./fleet.js";
 import { token } from "./steer.js";
 
 /** Shortest time, in milliseconds, between two pictures of one stream; longest wait for one. */
@@ -14,6 +15,7 @@ const COMING = 3;
 /** Whether there is a newer picture of a stream than the one of this time (null: none is shown). */
 export function isWanted(feed, stream, shown) {
   if (!stream || feed.lost) return false;
+  if (isElsewhere(stream)) return stream.status === "in_progress" && Boolean(stream.fleet?.alive);
   const age = feed.ageOf(stream);
   const comes = stream.worker !== null && age !== null && age < COMING;
   return comes || (stream.preview !== null && (shown === null || stream.preview > shown));

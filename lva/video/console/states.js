@@ -8,6 +8,8 @@ const MARKS = { in_progress: "running", pending: "initializing", restart: "backo
 const WORDS = { in_progress: "in progress", pending: "connecting", restart: "reconnecting", failure: "failed", stop: "stopped" };
 
 export const word = (status) => WORDS[status] ?? status;
+/** The word of a stream's state: one that no agent of a fleet has taken waits. */
+export const wordOf = ({ status, fleet }) => (status === "pending" && fleet && fleet.agent === null ? "waiting" : word(status));
 export const markOf = (status) => MARKS[status] ?? "loaded";
 export const stateMark = (status) => mark(markOf(status));
 
@@ -15,7 +17,7 @@ export const stateMark = (status) => mark(markOf(status));
 export const isAtRest = ({ status }) => status === "stop" || status === "done" || status === "paused";
 
 /** Whether somebody should look at a stream in this state. */
-export const needsSomebody = ({ status, old }) => status === "failure" || status === "restart" || (status === "in_progress" && old);
+export const needsSomebody = ({ status, old, fleet }) => Boolean(fleet?.waiting) || status === "failure" || status === "restart" || (status === "in_progress" && old);
 
 /** How much a stream needs somebody: the larger, the more. */
 export const urgency = (stream) => (stream.status === "failure" ? 3 : stream.status === "restart" ? 2 : needsSomebody(stream) ? 1 : 0);

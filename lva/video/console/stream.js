@@ -4,12 +4,13 @@ import { showAge } from "./age.js";
 import { bytes, count, h, lasted, millis, say, short, svg, time, timeElement } from "./dom.js";
 import { EventList } from "./events.js";
 import { Feed } from "./feed.js";
+import { agentOf, isElsewhere } from "./fleet.js";
 import { reconnectsOf, rows } from "./frames.js";
 import { draw, seenNow } from "./overlay.js";
 import { Part } from "./part.js";
 import { flow, flowInWords } from "./pictures.js";
 import { Preview, isWanted } from "./preview.js";
-import { stateLane, stateMark, word } from "./states.js";
+import { stateLane, stateMark, word, wordOf } from "./states.js";
 import { OFF, Refused, Steering, ask } from "./steer.js";
 import { patterns } from "./timeline.js";
 
@@ -20,6 +21,8 @@ const VERBS = {
 /** States in which a stream is not worked on. */
 const AT_REST = new Set(["stop", "done", "failure"]);
 const EVENTS = 100;
+/** After how many ticks the agent of a stream is asked again, where that is another one. */
+const ASKED = 2;
 const LANE = 26;
 
 export class StreamPage {
@@ -52,6 +55,9 @@ export class StreamPage {
   #parts;
   #changes = null;
   #events = [];
+  /** What the agent of the stream has said of it, where that is another one. */
+  #asked = null;
+  #ticks = 0;
   #clock;
   #sizes = new ResizeObserver(() => this.#resized());
   #width = 0;
@@ -89,7 +95,10 @@ export class StreamPage {
     this.#feed = new Feed(plugin, id);
     this.#feed.addEventListener("change", ({ detail }) => this.#change(detail));
     this.#preview = new Preview(this.#canvas, `/${plugin}/${id}/preview.jpg?size=960`, (shown) => isWanted(this.#feed, this.#stream, shown), (at) => this.#drawn(at));
-    this.#clock = setInterval(() => this.#tick(), 1000);
+    this.#clock = setInterval(() => {
+      this.#tick();
+      this.#askAgent();
+    }, 1000);
     this.#sizes.observe(this.element);
   }
 
@@ -105,7 +114,8 @@ export class StreamPage {
   }
 
   get #stream() {
-    return this.#feed.streams.get(this.#id) ?? null;
+    const stream = this.#feed.streams.get(this.#id) ?? null;
+    return stream && isElsewhere(stream) && this.#asked ? { ...stream, ...this.#asked } : stream;
   }
 
   #drawn(at) {
@@ -149,6 +159,22 @@ export class StreamPage {
     }
   }
 
+  /** Ask the agent of the stream for what only that one knows. */
+  async #askAgent() {
+    const stream = this.#feed.streams.get(this.#id);
+    if (!stream || !isElsewhere(stream) || document.hidden || this.#ticks++ % ASKED) return;
+    const path = `/${this.#plugin}/${this.#id}`;
+    try {
+      const [status, { events }] = await Promise.all([ask(path), ask(`${path}/events?limit=${EVENTS}`)]);
+      this.#asked = status.frames === null ? null : { ...status, heard: performance.now() };
+      this.#events = events.toReversed();
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      this.#asked = null;
+    }
+    if (this.#stream) this.#write(this.#stream);
+  }
+
   #unknown() {
     this.element.replaceChildren(h("nav", { "aria-label": "Back" }, h("a", { href: "#/" }, "← All streams")), h("h1", {}, "There is no such stream"));
     this.close();
@@ -172,10 +198,11 @@ export class StreamPage {
     }
     say(this.#title, stream.name);
     document.title = `LVA: ${stream.name}`;
-    say(this.#state, word(status));
+    say(this.#state, wordOf(stream));
     say(this.#reason, stream.reason ?? "");
+    if (stream.fleet) this.#fact("Agent", agentOf(stream));
     this.#fact("Frames a second", status === "in_progress" ? short(stream.fps) : "–");
-    this.#fact("Age of frames when analysed, p95", millis(stream.frame_age_ms.p95));
+    this.#fact("Age of frames when analysed, p95", millis(stream.frame_age_ms?.p95));
     this.#fact("Reconnects", count(reconnectsOf(stream)), reconnectsOf(stream) ? "warn" : "");
     this.#fact("Events", count(stream.events));
     this.#fact("Worker's memory", stream.worker?.memory ? bytes(stream.worker.memory) : "–");
@@ -210,7 +237,7 @@ export class StreamPage {
     say(this.#since, stream.since ? `for ${lasted(this.#feed.at - stream.since)}` : "");
     showAge(this.#picture, this.#note, this.#age, stream, this.#feed, this.#shown);
     this.#canvas.setAttribute("aria-label", `Picture of ${stream.name}`);
-    this.#parts.attempts.show([stream.status, stream.since, Math.floor(this.#feed.at / 5), stream.input.reconnects]);
+    this.#parts.attempts.show([stream.status, stream.since, Math.floor(this.#feed.at / 5), stream.input?.reconnects]);
   }
 
   #drawOver() {
@@ -235,7 +262,7 @@ export class StreamPage {
     const stream = this.#stream;
     const end = this.#feed.at;
     const begin = end - this.#feed.window;
-    const reconnects = Object.entries(stream.input.reconnects);
+    const reconnects = Object.entries(stream.input?.reconnects ?? {});
     return [
       svg("svg", { width, height: LANE + 16, viewBox: `0 0 ${width} ${LANE + 16}`, "aria-hidden": "true" }, ruler(begin, end, width), stateLane(stream, begin, end, width, LANE / 2)),
       reconnects.length

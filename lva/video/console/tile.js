@@ -2,10 +2,11 @@
 
 import { showAge } from "./age.js";
 import { h, say, short, svg } from "./dom.js";
+import { agentOf } from "./fleet.js";
 import { bar, drawBar, droppedOf, inWords, reconnectsOf } from "./frames.js";
 import { Preview, isWanted } from "./preview.js";
 import { Seen } from "./seen.js";
-import { stateLane, stateMark, word } from "./states.js";
+import { stateLane, stateMark, wordOf } from "./states.js";
 
 const LANE = { width: 300, height: 12 };
 
@@ -26,6 +27,7 @@ export class Tile {
   #counts = h("span", { class: "counts" });
   #bar = bar();
   #words = h("span", { class: "hidden" });
+  #agent = h("span", { class: "agent" });
   #reason = h("p", { class: "reason" });
   #lane = svg("svg", { class: "lane", viewBox: `0 0 ${LANE.width} ${LANE.height}`, preserveAspectRatio: "none", "aria-hidden": "true" });
   #shown = null;
@@ -42,7 +44,7 @@ export class Tile {
       { class: "tile" },
       this.#frame,
       h("div", { class: "line" }, h("h2", {}, this.#name), h("span", { class: "state" }, this.#mark, this.#word)),
-      h("div", { class: "line small" }, this.#fps, this.#counts),
+      h("div", { class: "line small" }, h("span", {}, this.#agent, this.#fps), this.#counts),
       this.#bar,
       this.#words,
       this.#lane,
@@ -67,24 +69,38 @@ export class Tile {
   write() {
     const stream = this.#stream;
     if (!stream) return;
-    const { status, reason, frames, fps } = stream;
+    const { status, reason, fps } = stream;
     this.element.dataset.status = status;
     if (this.#marked !== status) {
       this.#marked = status;
       this.#mark.replaceChildren(stateMark(status));
     }
-    say(this.#word, word(status));
+    say(this.#word, wordOf(stream));
     say(this.#name, stream.name);
     say(this.#reason, status === "in_progress" ? "" : (reason ?? ""));
     this.#reason.title = this.#reason.textContent;
-    say(this.#fps, status === "in_progress" ? `${short(fps)} fps` : "");
+    say(this.#agent, agentOf(stream));
+    this.#agent.classList.toggle("bad", stream.fleet !== null && !stream.fleet.alive && stream.fleet.agent !== null);
+    say(this.#fps, status === "in_progress" && fps !== null ? `${short(fps)} fps` : "");
+    this.#figures(stream);
+    this.age();
+    this.lane();
+  }
+
+  /** Write what became of its frames; of a stream of another agent that is not known here. */
+  #figures(stream) {
+    const { frames } = stream;
+    this.#bar.hidden = frames === null;
+    if (frames === null) {
+      say(this.#counts, "");
+      say(this.#words, "");
+      return;
+    }
     const dropped = droppedOf(frames);
     const reconnects = reconnectsOf(stream);
     say(this.#counts, [dropped && `${short(dropped)} dropped`, frames.failed && `${short(frames.failed)} failed`, reconnects && `${short(reconnects)} reconnect${reconnects === 1 ? "" : "s"}`].filter(Boolean).join(" · "));
     drawBar(this.#bar, frames);
     say(this.#words, inWords(frames));
-    this.age();
-    this.lane();
   }
 
   /** Write how old the picture is, and what was seen: by the clock, also when nothing is heard. */
