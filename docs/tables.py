@@ -163,6 +163,14 @@ def streams_config() -> str:
     return config_of(Config)
 
 
+def fleet_config() -> str:
+    """Return the table of the configuration of a fleet."""
+    from lva.fleet.config import FleetConfig
+
+    own = rf"(``agent`` : )``{re.escape(FleetConfig().agent)}``"
+    return re.sub(own, r"\1(the machine's name)", config_of(FleetConfig))
+
+
 def motion_config() -> str:
     """Return the table of the parameters of `motion`."""
     from lva.plugins.motion import Config

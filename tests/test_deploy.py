@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from lva.cli import main
+from lva.fleet.config import FleetConfig
 from lva.host.life.states import State
 from lva.plugins.prometheus import METRICS
 from lva.settings import ENV_PREFIX, Settings, load_settings
@@ -181,10 +182,12 @@ def scraped_plugins(text: str) -> tuple[str, ...]:
 # Kubernetes
 
 
-def manifest(kind: str) -> Any:
+def manifest(kind: str, file: str = "kubernetes.yaml", name: str = "lva") -> Any:
     """Return the manifest of a kind."""
-    documents = yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text())
-    return next(item for item in documents if item["kind"] == kind)
+    documents = yaml.safe_load_all((DEPLOY / file).read_text())
+    return next(
+        item for item in documents if item["kind"] == kind and item["metadata"]["name"] == name
+    )
 
 
 def test_the_pod_fits_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,6 +222,69 @@ def test_the_pod_may_do_little() -> None:
     assert not security["allowPrivilegeEscalation"]
     assert security["readOnlyRootFilesystem"]
     assert security["capabilities"] == {"drop": ["ALL"]}
+
+
+# A fleet
+
+FLEET = "fleet-kubernetes.yaml"
+
+
+def fleet_of(settings: Settings) -> FleetConfig:
+    """Return the configuration of a fleet that settings have."""
+    return FleetConfig.model_validate(settings.plugins["streams"].config["fleet"])
+
+
+def test_the_settings_of_a_fleet_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = "LUNA_VIDEO_AGENT_PLUGINS__STREAMS__CONFIG__FLEET__PASSWORD"
+    text = (DEPLOY / "fleet.toml").read_text()
+    assert f"# {secret}=" in text
+    settings_of(monkeypatch, {secret: "from-the-environment"})
+    settings = load_settings(config_file=DEPLOY / "fleet.toml")
+    assert "streams" in settings.active_plugins
+    fleet = fleet_of(settings)
+    assert fleet.password is not None
+    assert fleet.password.get_secret_value() == "from-the-environment"
+    assert fleet.url.startswith("rediss://")
+
+
+def test_the_pods_of_a_fleet_fit_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kind is a pod that could not be reached by its address, or killed before it has handed over."""
+    stateful = manifest("StatefulSet", FLEET)["spec"]
+    pod = stateful["template"]["spec"]
+    (container,) = pod["containers"]
+    secret = "from-the-cluster-and-long-enough"
+    variables = {item["name"]: item.get("value", secret) for item in container["env"]}
+    assert variables.pop("POD") == secret  # the pod's name
+    variables = {name: value.replace("$(POD)", "lva-0") for name, value in variables.items()}
+    settings = settings_of(monkeypatch, variables)
+    fleet = fleet_of(settings)
+    service = manifest("Service", FLEET, stateful["serviceName"])["spec"]
+    assert fleet.agent == "lva-0"
+    assert fleet.address == f"http://lva-0.{stateful['serviceName']}:{settings.bind.split(':')[1]}"
+    assert service["clusterIP"] == "None"
+    assert service["publishNotReadyAddresses"]  # an agent without Redis is asked for pictures, too
+    assert fleet.password is not None
+    readiness = container["readinessProbe"]
+    noticed = readiness["periodSeconds"] * readiness["failureThreshold"]
+    assert noticed < settings.drain_window < settings.shutdown_timeout
+    assert settings.shutdown_timeout < pod["terminationGracePeriodSeconds"]
+    assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
+    labels = stateful["template"]["metadata"]["labels"]
+    budget = manifest("PodDisruptionBudget", FLEET)["spec"]
+    assert (budget["maxUnavailable"], budget["selector"]["matchLabels"]) == (1, labels)
+    assert stateful["selector"]["matchLabels"] == service["selector"] == labels
+    assert stateful["replicas"] > 1
+    (claim,) = stateful["volumeClaimTemplates"]
+    mounts = {item["name"]: Path(item["mountPath"]) for item in container["volumeMounts"]}
+    assert settings.state_dir.is_relative_to(mounts[claim["metadata"]["name"]])
+
+
+def test_the_pods_of_a_fleet_may_do_as_little_as_a_single_one() -> None:
+    one = manifest("Deployment")["spec"]["template"]["spec"]
+    many = manifest("StatefulSet", FLEET)["spec"]["template"]["spec"]
+    for name in ("securityContext", "enableServiceLinks", "automountServiceAccountToken"):
+        assert many[name] == one[name]
+    assert many["containers"][0]["securityContext"] == one["containers"][0]["securityContext"]
 
 
 # The proxy

@@ -16,6 +16,7 @@ import pytest
 import trio
 
 from lva import MonitoringPoint, StreamAnalyticsEvent
+from lva.boot_clock import boot_time
 from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from lva.host.receipt import EXIT_UNCLEAN
@@ -26,6 +27,9 @@ from lva.video.record import StreamChange
 from lva.video.source import parse_source
 from lva.video.stream import Stream, StreamServices
 from lva.video.supervisor import Supervisor
+from tests.fleet.agents import LEASE, agent, row
+from tests.fleet.history import History
+from tests.plugins.redis_server import RedisServer
 from tests.support import host_settings, running, until
 from tests.video.test_board import balance
 
@@ -64,7 +68,7 @@ def test_every_example_is_on_the_page_and_of_its_guarantee(path: Path) -> None:
     assert f"examples/guarantees/{path.name}" in said(int(number[1]))
 
 
-@pytest.mark.parametrize("number", range(1, 13))
+@pytest.mark.parametrize("number", range(1, 14))
 def test_every_guarantee_has_a_file_as_its_example(number: int) -> None:
     assert ".. literalinclude:: examples/guarantees/" in said(number)
 
@@ -254,3 +258,38 @@ async def test_g12_no_worker_is_left(tmp_path: Path) -> None:
     await until(lambda: not any(process.is_running() for process in processes))
     assert len(processes) == 2
     assert stream.services.ends == {"SIGTERM": 1}
+
+
+@pytest.mark.slow("a lease lasts as long as it does")
+async def test_g13_one_agent_works_on_a_stream(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    streams, history = [f"s{number}" for number in range(6)], History()
+    with RedisServer(tmp_path, "--appendfsync", "no") as server:
+        async with agent(server.url, "two", history) as two:
+            async with agent(server.url, "one", history) as one:
+                await until(lambda: one.fleet.trouble is None and two.fleet.trouble is None)
+                for stream in streams:
+                    await one.fleet.put(row(stream), 0)
+                await until(lambda: len(one.streams) == len(two.streams) == 3)
+                await until(lambda: not any(row.offered for row in one.fleet.view.rows.values()))
+                one.fleet._leave = trio.lowlevel.checkpoint
+            died = boot_time()
+            for stream in [*one.notes.running]:
+                one.notes.end(stream)
+            await until(lambda: len(two.streams) == 6)
+            waited = boot_time() - died
+    assert waited >= LEASE - 2 * one.fleet.tick
+    assert history.faults([], 0, []) == []
+    assert f"lease of {LEASE:g} s" in said(13)
+    async with examples(tmp_path, "refuses_late") as host:
+        await host.wait_until_running()
+        events = [
+            StreamAnalyticsEvent("id", "door", "motion", "start", 1, 1.0, epoch=epoch)
+            for epoch in (1, 2, 1, 2)
+        ]
+        host.host.publisher.publish("analytics_event", events)
+        plugin = host.plugin("refuses_late")
+        await until(lambda: len(plugin.taken) == 3)
+    assert "an event of epoch 1 is late" in messages(caplog)
+    assert "``an event of epoch 1 is late``" in said(13)
