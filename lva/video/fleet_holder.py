@@ -14,12 +14,12 @@ from lva.events.streams import StreamAnalyticsEvent
 from lva.fleet.rows import StreamRow
 from lva.fleet.rows import StreamState as ReportedState
 from lva.routes.wrong_keys import WrongKeysError
-from lva.video.admission import Admission
+from lva.video.admission import Admission, SilentFilesError
 from lva.video.codes import ENDED, StreamState
 from lva.video.definition import StreamDefinition, parse_definition
 from lva.video.forks import ForkServer
 from lva.video.record import Listener, StreamChange
-from lva.video.source import Source, no_source
+from lva.video.source import no_source
 from lva.video.stream import Stream, StreamServices
 from lva.video.tasks import StreamTasks
 
@@ -58,6 +58,7 @@ class FleetHolder:
         self._forks = forks
         self._until = -math.inf
         self._lost: set[str] = set()
+        self._taken: set[Stream] = set()
         self._services: StreamServices | None = None
         self._report: Reporter | None = None
 
@@ -78,26 +79,42 @@ class FleetHolder:
         assert self._services is not None
         assert self.tasks is not None
         self._lost.discard(row.id)
-        definition, source, why = self._understood(row)
+        definition, why = self._understood(row)
+        source = no_source(definition.source)  # until files have been looked at
         stream = self.streams[row.id] = Stream(row.id, definition, source, self._services)
         stream.version, stream.created, stream.epoch = row.version, row.created, epoch
         stream.move(StreamState.PENDING, f"taken by agent {self._agent}")
-        if why is not None:
-            stream.move(StreamState.FAILURE, why, "forbidden")
-        else:
-            self.tasks.begin(stream)
+        self._taken.add(stream)
+        self.tasks.soon(self._begin, stream, why)
 
-    def _understood(self, row: StreamRow) -> tuple[StreamDefinition, Source, str | None]:
-        """Return a row's definition and source, and why it cannot be worked on."""
+    def _understood(self, row: StreamRow) -> tuple[StreamDefinition, str | None]:
+        """Return a row's definition, and why it cannot be worked on."""
         try:
-            definition = parse_definition(dict(row.definition))
+            return parse_definition(dict(row.definition)), None
         except WrongKeysError as error:
             nothing = StreamDefinition(name=row.id, source="test:")
-            return nothing, no_source(""), f"agent {self._agent} does not understand it: {error}"
+            return nothing, f"agent {self._agent} does not understand it: {error}"
+
+    async def _begin(self, stream: Stream, why: str | None) -> None:
+        """Begin to work on a stream that was taken, unless it has been given up meanwhile."""
+        async with stream.changing:
+            if stream in self._taken:
+                await self._work_on(stream, why)
+
+    async def _work_on(self, stream: Stream, why: str | None) -> None:
+        assert self.tasks is not None
+        code = "forbidden"
         try:
-            return definition, self._admission.source_now(definition), None
+            stream.source = await self._admission.source(stream.definition)
         except WrongKeysError as error:
-            return definition, no_source(definition.source), f"agent {self._agent}: {error}"
+            why = why or f"agent {self._agent}: {error}"
+        except SilentFilesError as error:
+            why, code = why or f"agent {self._agent}: {error}", "timeout"
+        if why is None:
+            self.tasks.begin(stream)
+        else:
+            self._taken.discard(stream)
+            stream.move(StreamState.FAILURE, why, code)
 
     async def change(self, row: StreamRow) -> None:
         """Go on with another definition."""
@@ -105,16 +122,13 @@ class FleetHolder:
         if (stream := self.streams.get(row.id)) is None:
             return
         async with stream.changing:
-            if stream.version >= row.version or row.id in self._lost:
+            if stream.version >= row.version or stream not in self._taken:
                 return
             await self.tasks.end(stream)
-            stream.definition, stream.source, why = self._understood(row)
+            stream.definition, why = self._understood(row)
             stream.version = row.version
             stream.move(StreamState.PENDING, f"version {row.version}")
-            if why is not None:
-                stream.move(StreamState.FAILURE, why, "forbidden")
-            else:
-                self.tasks.begin(stream)
+            await self._work_on(stream, why)
 
     async def stop(self, stream_id: str, why: str) -> None:
         """End the work on a stream as its users have asked, and tell."""
@@ -133,12 +147,15 @@ class FleetHolder:
         if (stream := self.streams.get(stream_id)) is None:
             return
         async with stream.changing:
+            self._taken.discard(stream)
             await self.tasks.end(stream)
             if stream.state not in ENDED:
                 stream.move(state, why)
 
     async def _over(self, stream: Stream) -> None:
         """A stream is done, or has failed: its state has told so, and it is released by that."""
+        await trio.lowlevel.checkpoint()
+        self._taken.discard(stream)
 
     def forget(self, is_current: Callable[[str, int], bool]) -> None:
         """Let go of what is known of streams that have been removed, or taken by others.
@@ -147,7 +164,7 @@ class FleetHolder:
             is_current: Whether a stream of an id still has an epoch.
         """
         for stream_id, stream in [*self.streams.items()]:
-            if stream.worker is None and not is_current(stream_id, stream.epoch or 0):
+            if stream not in self._taken and not is_current(stream_id, stream.epoch or 0):
                 stream.events.clear()
                 del self.streams[stream_id]
                 self._lost.discard(stream_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import trio
 
@@ -43,6 +44,11 @@ class StreamTasks:
         scope, ended = self._running[stream.id] = trio.CancelScope(), trio.Event()
         name = f"stream {stream.definition.name}"
         self._nursery.start_soon(self._run, stream, scope, ended, name=name)
+
+    def soon(self, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        """Do something that is a part of the work on streams, in a task; nothing when the service stops."""
+        if self._nursery is not None:
+            self._nursery.start_soon(work, *arguments)
 
     async def _run(self, stream: Stream, scope: trio.CancelScope, ended: trio.Event) -> None:
         try:

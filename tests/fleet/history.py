@@ -41,7 +41,11 @@ class History:
     events: list[Seen] = field(default_factory=list)
 
     def faults(
-        self, streams: Iterable[str], limit: float, spans: Iterable[tuple[float, float]]
+        self,
+        streams: Iterable[str],
+        limit: float,
+        spans: Iterable[tuple[float, float]],
+        deaths: Iterable[float] = (),
     ) -> list[str]:
         """Return what does not keep the promises, in words.
 
@@ -49,6 +53,8 @@ class History:
             streams: Those that were to be worked on.
             limit: For how long, in seconds, one may be without a worker while an agent has room.
             spans: When an agent had room.
+            deaths: When agents have died, or were as good as dead: one that had just taken a stream is found
+                dead after the time of a lease, as each one.
         """
         of_stream: dict[str, list[Spell]] = defaultdict(list)
         for spell in self.spells:
@@ -58,7 +64,7 @@ class History:
             *(
                 fault
                 for stream in streams
-                for fault in _idle(stream, of_stream[stream], limit, spans)
+                for fault in _idle(stream, of_stream[stream], limit, spans, [*deaths])
             ),
             *self._epochs(of_stream),
         ]
@@ -92,16 +98,22 @@ class History:
 
 
 def _idle(
-    stream: str, spells: list[Spell], limit: float, spans: Iterable[tuple[float, float]]
+    stream: str,
+    spells: list[Spell],
+    limit: float,
+    spans: Iterable[tuple[float, float]],
+    deaths: list[float],
 ) -> Iterable[str]:
     """Yield the times in which nobody works on a stream for too long within a span."""
     for begin, end in spans:
         at = begin
+        gaps: list[tuple[float, float]] = []
         for spell in sorted(spells, key=lambda spell: spell.begun):
-            if spell.ended <= at or spell.begun >= end:
-                continue
-            if spell.begun - at > limit:
-                yield f"{stream}: no worker from {at:.3f} to {spell.begun:.3f}"
-            at = max(at, spell.ended)
-        if end - at > limit:
-            yield f"{stream}: no worker from {at:.3f} to {end:.3f}"
+            if spell.ended > at and spell.begun < end:
+                gaps.append((at, spell.begun))
+                at = spell.ended
+        gaps.append((at, end))
+        for gap, until in gaps:
+            since = max([gap, *(death for death in deaths if gap < death < until)])
+            if until - since > limit:
+                yield f"{stream}: no worker from {since:.3f} to {until:.3f}"

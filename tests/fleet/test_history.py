@@ -35,3 +35,9 @@ def test_a_good_history_has_no_fault() -> None:
 def test_each_kind_of_fault_is_found(spells: list[Spell], events: list[Seen], fault: str) -> None:
     found = faults(spells, events)
     assert any(fault in each for each in found), found
+
+
+def test_an_agent_that_dies_as_soon_as_it_has_a_stream_is_waited_for_again() -> None:
+    history = History([GOOD[0], Spell("a", "three", 3, 15.0, 20.0)], [])
+    assert history.faults(["a"], 3.0, [(0.0, 20.0)], [12.5]) == []
+    assert len(history.faults(["a"], 3.0, [(0.0, 20.0)], [11.5, 16.0])) == 1

@@ -30,6 +30,7 @@ class Storm:
 
     Attributes:
         spans: When the spared agent could work, so that no stream had to wait.
+        deaths: When something happened to another one.
     """
 
     def __init__(self, fleet: Scene, rng: random.Random) -> None:
@@ -37,9 +38,11 @@ class Storm:
         self._rng = rng
         self._begun = time.time()
         self.spans: list[tuple[float, float]] = []
+        self.deaths: list[float] = []
 
     def agent(self) -> RealAgent:
         """Return one that is not spared."""
+        self.deaths.append(time.time())
         return self._rng.choice(self._fleet.agents[1:])
 
     def wait(self, most: float = 5.0) -> None:
@@ -79,6 +82,7 @@ class Storm:
 
     def two(self) -> None:
         first, second = self._fleet.agents[1:3]
+        self.deaths.append(time.time())
         first.link.cut()
         second.service.signal(signal.SIGSTOP)
         self.wait()
@@ -140,7 +144,7 @@ def test_no_stream_has_two_workers_and_none_is_forgotten_in_a_storm(tmp_path) ->
         assert {stream["name"] for stream in found} == {*names}
     history = fleet.history()
     assert len(history.spells) > STREAMS
-    faults = history.faults(names, fleet.lease + MORE, storm.spans)
+    faults = history.faults(names, fleet.lease + MORE, storm.spans, storm.deaths)
     assert not faults, "\n".join(faults)
 
 
