@@ -32,6 +32,7 @@ _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\n"
 #: once, the connection would take the response with it.
 _LINGER: Final = 0.5
 _MOST_LINGERED: Final = 4 * 1024 * 1024
+_PATIENCE: Final = 5.0
 
 
 class HttpConnection:
@@ -43,6 +44,7 @@ class HttpConnection:
         state: What is in the state of each request's scope.
         idle: Is told when it has no request, and closes it then if need be.
         successor: Serves it once it becomes HTTP/2 or a WebSocket.
+        patience: How long, in seconds, a client that has closed its side waits for a response to begin.
     """
 
     def __init__(
@@ -52,12 +54,14 @@ class HttpConnection:
         state: Mapping[str, Any],
         idle: IdleConnections,
         successor: Successor,
+        patience: float = _PATIENCE,
     ) -> None:
         self._app = app
         self._wire = Wire(stream)
         self._state = {**state, ABORT: self._wire.close}
         self._idle = idle
         self._successor = successor
+        self._patience = patience
         self._waiting = False
         self._hurried = False
         self._buffer = b""
@@ -132,7 +136,7 @@ class HttpConnection:
 
     async def _exchange(self, head: Head) -> bool:
         """Have the application answer a request; return whether another may follow."""
-        cycle = Cycle(self._wire, head, self._buffer, self._idle)
+        cycle = Cycle(self._wire, head, self._buffer, self._idle, self._patience)
         try:
             await self._app(self._scope_of(head), cycle.receive, cycle.send)
         except Exception:

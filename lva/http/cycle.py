@@ -13,9 +13,9 @@ from lva.http.refusal import RefusedError
 from lva.http.reply import Reply
 from lva.http.wire import MOST_READ, Wire
 
-#: How long, in seconds, a client that has closed its side gets to see the rest of the response. One that has
-#: gone altogether looks the same until something is sent to it.
-_HALF_CLOSED_GRACE: Final = 0.25
+#: How long, in seconds, a client that has closed its side is thought to read on in a response that has begun.
+#: One that has left altogether looks the same until something is sent to it.
+HALF_CLOSED_GRACE: Final = 0.25
 #: Most bytes of a body that are copied to go out along with the head.
 _MOST_JOINED: Final = 65_536
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -30,16 +30,25 @@ class Cycle:
         head: Of the request.
         buffer: What was read after it.
         connections: Tells whether they go on after a response.
+        patience: How long, in seconds, a client that has closed its side waits for a response to begin.
 
     Attributes:
         buffer: What was read and is not of this request.
     """
 
-    def __init__(self, wire: Wire, head: Head, buffer: bytes, connections: IdleConnections) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        head: Head,
+        buffer: bytes,
+        connections: IdleConnections,
+        patience: float,
+    ) -> None:
         self.buffer: bytes = buffer
         self._wire = wire
         self._head = head
         self._connections = connections
+        self._patience = patience
         self._body = body_of(head.length)
         self._awaited = head.expects
         self._body_told = False
@@ -114,12 +123,20 @@ class Cycle:
             if more:
                 self.buffer += more
             elif not self._over.is_set():
-                # It may be gone, or wait for the rest of the response; only sending would tell.
-                with trio.move_on_after(_HALF_CLOSED_GRACE):
-                    await self._over.wait()
-                self._leave()
+                await self._outwait()
         if not self._over.is_set():
             await self._over.wait()
+
+    async def _outwait(self) -> None:
+        """Give a client that has closed its side time for its response.
+
+        It may be gone, or wait; only sending would tell.
+        """
+        if not self._wire.broken:
+            grace = self._patience if self._reply is None else HALF_CLOSED_GRACE
+            with trio.move_on_after(grace):
+                await self._over.wait()
+        self._leave()
 
     async def _read(self) -> bytes:
         """Read on; return nothing if the client is gone, or once the response is complete."""

@@ -20,12 +20,16 @@ class Wire:
 
     Args:
         stream: Is closed by `close`.
+
+    Attributes:
+        broken: Whether a `read` has found that the client can get nothing any more.
     """
 
-    __slots__ = ("_socket",)
+    __slots__ = ("_socket", "broken")
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._socket = stream.socket
+        self.broken = False
 
     async def read(self) -> bytes:
         """Return what the client sends next; nothing once it has closed its side, is gone, or on `wake`.
@@ -40,7 +44,10 @@ class Wire:
                 return os.read(self._socket.fileno(), MOST_READ)
             except BlockingIOError:
                 continue
-            except (OSError, trio.ClosedResourceError):
+            except trio.ClosedResourceError:
+                return b""
+            except OSError:
+                self.broken = True
                 return b""
 
     async def write(self, data: bytes) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import hypercorn.protocol
 import hypercorn.trio.run
@@ -19,16 +19,13 @@ from hypercorn.typing import ConnectionState
 
 from lva.host.process.forks import hide
 from lva.http.connection import ABORT, HttpConnection
+from lva.http.cycle import HALF_CLOSED_GRACE
 from lva.http.idle import IdleConnections
 from lva.server.accepting import Acceptor
 from lva.server.connection_errors import ConnectionErrors
 from lva.server.http1 import Http1
 from lva.server.http2 import Http2
 from lva.server.idle import IdleWatch
-
-#: How long, in seconds, a client that has closed its side gets to see the rest of the response. One that has
-#: gone altogether looks the same until something is sent to it.
-HALF_CLOSED_GRACE: Final = 0.25
 
 
 class Connection(TCPServer):
@@ -37,15 +34,22 @@ class Connection(TCPServer):
     Args:
         errors: Takes what its tasks raise.
         idle: Is told when it has no request.
+        patience: How long, in seconds, a client that has closed its side waits for a response to begin.
         *args: What Hypercorn's own class is made from.
         begun: What was read of it already.
     """
 
     def __init__(
-        self, errors: ConnectionErrors, idle: IdleConnections, *args: Any, begun: bytes = b""
+        self,
+        errors: ConnectionErrors,
+        idle: IdleConnections,
+        patience: float,
+        *args: Any,
+        begun: bytes = b"",
     ) -> None:
         super().__init__(*args)
         self._errors = errors
+        self._patience = patience
         self._begun = begun
         hide(self.stream.socket)
         self.idle_task: Any = IdleWatch(
@@ -71,7 +75,9 @@ class Connection(TCPServer):
         try:
             await self._read_all()
             # It may be gone, or wait for the rest of the response; only sending would tell.
-            with trio.move_on_after(HALF_CLOSED_GRACE):
+            protocol = self.protocol.protocol
+            waits = isinstance(protocol, Http1) and protocol.response_awaited
+            with trio.move_on_after(self._patience if waits else HALF_CLOSED_GRACE):
                 await self.idle_task.wait_for_pause()
             await self.protocol.handle(Closed())
         finally:
@@ -102,7 +108,12 @@ class Connection(TCPServer):
 
 
 async def _serve(
-    errors: ConnectionErrors, idle: IdleConnections, app: Any, config: Any, *rest: Any
+    errors: ConnectionErrors,
+    idle: IdleConnections,
+    patience: float,
+    app: Any,
+    config: Any,
+    *rest: Any,
 ) -> None:
     """Serve a connection in clear text; what becomes HTTP/2 or a WebSocket is left to Hypercorn."""
     _, state, stream = rest
@@ -112,21 +123,24 @@ async def _serve(
         await app(scope, receive, send, trio.to_thread.run_sync, trio.from_thread.run)
 
     async def succeed(begun: bytes) -> None:
-        await Connection(errors, idle, app, config, *rest, begun=begun).run()
+        await Connection(errors, idle, patience, app, config, *rest, begun=begun).run()
 
     try:
-        await HttpConnection(answer, stream, state, idle, succeed).run()
+        await HttpConnection(answer, stream, state, idle, succeed, patience).run()
     except BaseException as error:  # noqa: BLE001 - it is logged, and a cancellation raised again
         errors.contain(error)
 
 
 @contextlib.contextmanager
-def our_connections(errors: ConnectionErrors, limit: float, own: bool = True) -> Iterator[None]:
+def our_connections(
+    errors: ConnectionErrors, limit: float, patience: float, own: bool = True
+) -> Iterator[None]:
     """Let Hypercorn's servers that are started inside use our connections.
 
     Args:
         errors: Takes what connections' tasks raise.
         limit: For how long, in seconds, one may have no request.
+        patience: How long, in seconds, a client that has closed its side waits for a response to begin.
         own: Whether HTTP/1.1 is served by `HttpConnection`; else by Hypercorn.
     """
     # Hypercorn takes no classes for these; it looks the names up there.
@@ -134,7 +148,7 @@ def our_connections(errors: ConnectionErrors, limit: float, own: bool = True) ->
     protocols: Any = hypercorn.protocol
     before = server.TCPServer, server.trio, protocols.H11Protocol, protocols.H2Protocol
     idle = IdleConnections()
-    server.TCPServer = partial(_serve if own else Connection, errors, idle)
+    server.TCPServer = partial(_serve if own else Connection, errors, idle, patience)
     server.trio = _TrioWith(serve_listeners=Acceptor(errors, idle, limit).serve)
     protocols.H11Protocol, protocols.H2Protocol = Http1, Http2
     try:

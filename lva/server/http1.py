@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+import h11
 from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.events import EndBody, Response
 from hypercorn.protocol.events import Event as StreamEvent
@@ -28,6 +29,14 @@ class Http1(H11Protocol):
         self._head = b""
         self._holds_head = False
         self.send: Callable[[Event], Awaitable[None]] = self._send
+
+    @property
+    def response_awaited(self) -> bool:
+        """Whether a whole request was read whose response has not begun."""
+        connection = self.connection
+        if not isinstance(connection, h11.Connection):
+            return False  # a WebSocket
+        return connection.their_state is h11.DONE and connection.our_state is h11.SEND_RESPONSE
 
     async def stream_send(self, event: StreamEvent) -> None:
         """Send a part of a response; keep a head that something follows; end with a refused WebSocket."""

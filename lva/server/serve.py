@@ -103,10 +103,13 @@ async def _serve(
     if signals.received is not None:
         stop(signals.received)
     own = settings.http_connections == "lva"
-    limit = settings.keep_alive_timeout
+    limit, patience = settings.keep_alive_timeout, settings.half_closed_timeout
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_forward, service.stop_wanted, signalled)
-        with our_connections(service.connection_errors, limit, own), signals.heard_beside_trio():
+        with (
+            our_connections(service.connection_errors, limit, patience, own),
+            signals.heard_beside_trio(),
+        ):
             await hypercorn_serve(
                 service,  # type: ignore[arg-type] # Hypercorn's types name each ASGI message
                 hypercorn_config(settings, listener),

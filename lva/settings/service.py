@@ -298,6 +298,11 @@ class Settings(_Table):
     keep_alive_timeout: PositiveSeconds = Field(
         5.0, description="Limit on a connection that sends no complete request head."
     )
+    half_closed_timeout: Seconds = Field(
+        5.0,
+        description="How long a client that has closed its side of the connection waits for a response to"
+        " begin; then it counts as gone, and its handler is cancelled.",
+    )
     http_connections: Literal["lva", "hypercorn"] = Field(
         "lva", description="Whose code reads HTTP/1.1: lva's own, or Hypercorn's, which is slower."
     )

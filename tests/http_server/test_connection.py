@@ -332,13 +332,16 @@ async def test_what_is_sent_in_many_steps_is_not_copied_for_each() -> None:
         tracemalloc.stop()
 
 
-@pytest.mark.slow("a client that leaves is looked for in real time")
-async def test_a_client_that_leaves_is_told_to_the_application() -> None:
+async def test_a_client_that_leaves_is_told_to_the_application(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """One that has closed its side may wait for its response; only after a while it counts as gone."""
     async with served() as it:
         await it.say(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
         await it.client.aclose()
         await it.ended.wait()
         assert [message["type"] for message in it.received] == ["http.request", "http.disconnect"]
+        assert trio.current_time() == pytest.approx(5)
 
 
 async def test_a_response_without_an_end_keeps_nobody_waiting_once_its_client_has_left() -> None:

@@ -169,7 +169,7 @@ async def test_a_connection_is_cut_off_under_a_client_that_does_not_read(own: bo
     listener = listen("127.0.0.1:0")
     url = address_of(listener)
     over = trio.Event()
-    with trio.fail_after(20), our_connections(ConnectionErrors(ignored.extend), LIMIT, own):
+    with trio.fail_after(20), our_connections(ConnectionErrors(ignored.extend), LIMIT, 0.25, own):
         async with trio.open_nursery() as nursery:
             config = hypercorn_config(Settings(active_plugins=()), listener)
             nursery.start_soon(lambda: serve(app, config, shutdown_trigger=over.wait, mode="asgi"))  # type: ignore[arg-type]
@@ -196,7 +196,14 @@ async def test_who_sends_a_response_while_the_connection_is_closed_is_not_told_t
     ours, theirs = trio.socket.socketpair()
     errors = ConnectionErrors(lambda _points: None)
     connection = Connection(
-        errors, IdleConnections(), None, config, WorkerContext(None), {}, trio.SocketStream(ours)
+        errors,
+        IdleConnections(),
+        5.0,
+        None,
+        config,
+        WorkerContext(None),
+        {},
+        trio.SocketStream(ours),
     )
 
     class Protocol:
