@@ -15,7 +15,7 @@ import statistics
 import time
 from bisect import bisect_left, insort
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -38,6 +38,8 @@ from lva.fleet.work import AT_ONCE, EAGER
 
 #: Seconds of a command's way to the server and back, and between two looks at the fleet by all agents.
 WAY, LOOK = 0.001, 0.02
+#: How many of the streams that have waited for longest an agent looks at, besides its own part.
+OLDEST = 50
 NOBODY: frozenset[str] = frozenset()
 #: Seconds of a Redis server for a command and its parts, as `fleet_redis.py` measures them.
 COMMAND, BEAT, LEASE, ROW, OTHER = 40e-6, 40e-6, 0.5e-6, 2.9e-6, 0.4e-6
@@ -80,6 +82,17 @@ class Agent:
         return self.seat.name
 
 
+@dataclass(frozen=True)
+class Looked:
+    """What agents see at one moment: the others, the plan, the part of each, and what is taken by nobody."""
+
+    seats: list[Seat]
+    planned: Mapping[str, str]
+    parts: Mapping[str, list[Waiting]]
+    oldest: list[Waiting]
+    share: float
+
+
 class Model:
     """A fleet.
 
@@ -104,7 +117,7 @@ class Model:
         self.counts: Counter[str] = Counter()
         self.waits: dict[str, list[float]] = defaultdict(list)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
-        self._look: dict[frozenset[str], tuple[list[Seat], dict[str, str], float]] = {}
+        self._look: dict[frozenset[str], Looked] = {}
         self._looked = -1
         for _ in range(agents):
             self.join()
@@ -172,8 +185,8 @@ class Model:
         agent.beaten = self.now
         self._act(agent)
 
-    def _seats(self, dead: frozenset[str]) -> tuple[list[Seat], dict[str, str], float]:
-        """Return the agents and the plan as those see them who look within the same 20 ms."""
+    def _seats(self, dead: frozenset[str]) -> Looked:
+        """Return what those see who look within the same 20 ms."""
         look = int(self.now / LOOK)
         if look != self._looked:
             self._looked, self._look = look, {}
@@ -182,7 +195,12 @@ class Model:
             late = {n for n, last in self.silent.items() if self.now - last >= LATE * self.tick}
             seats = [agent.seat for name, agent in self.agents.items() if name not in dead | late]
             free = unreserved(seats, self._free(dead), self.now)
-            found = self._look[dead] = seats, dict(plan(seats, free)), share(seats)
+            planned, parts = plan(seats, free), defaultdict[str, list[Waiting]](list)
+            for stream_id, name in planned.items():
+                parts[name].append(self.streams[stream_id].waiting)
+            oldest = (self.streams[stream_id].waiting for stream_id in planned)
+            late_ones = heapq.nsmallest(OLDEST, oldest, key=lambda stream: stream.since)
+            found = self._look[dead] = Looked(seats, planned, parts, late_ones, share(seats))
         return found
 
     def _free(self, dead: frozenset[str]) -> list[Waiting]:
@@ -201,11 +219,12 @@ class Model:
             name for name, since in agent.known.items() if self.now - since >= self.lease - 1e-6
         )
         if self.free or any(self.agents[name].held for name in dead):
-            _, planned, _ = self._seats(dead)
+            look = self._seats(dead)
             patience = decisions.patience(agent.seat, self.tick, self.rng.random())
-            free = (self.streams[stream_id].waiting for stream_id in planned)
+            part = look.parts.get(agent.name, [])
+            others = [each for each in look.oldest if look.planned[each.id] != agent.name]
             offered = [self.streams[each].waiting for each in self._offered(agent)]
-            taken = mine(agent.seat, [*offered, *free], planned, self.now, patience)
+            taken = mine(agent.seat, [*offered, *part, *others], look.planned, self.now, patience)
             room = max(0, agent.seat.room - len(agent.held))
             for number, stream in enumerate(taken[: min(CLAIMS, room)], 1):
                 self.at(self.now + number * WAY, self._claim(agent, stream.id, dead))
@@ -276,7 +295,8 @@ class Model:
         known = self.revision, self.agents_revision, len(dead)
         if len(agent.going) >= at_once or agent.content == known:
             return
-        seats, _, fair = self._seats(dead)
+        look = self._seats(dead)
+        seats, fair = look.seats, look.share
         if agent.seat.draining or has_too_much(agent.seat, fair):
             mine_now = [agent.seat if seat.name == agent.name else seat for seat in seats]
             for _ in range(at_once - len(agent.going)):

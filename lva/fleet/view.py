@@ -139,9 +139,10 @@ class View:
     def take_beats(self, found: Sequence[str], received: float) -> None:
         """Take all beats, and note since when each has been what it is.
 
-        While this agent has not looked, others may have beaten, or have had no server: that is no silence.
+        While this agent has had no server, others may have had none either: that is no silence. A server that
+        is slow is there: no command may take so long.
         """
-        if received - self._looked > LATE * self.tick:
+        if received - self._looked > self.lease / 2:
             for beat in self._beats.values():
                 beat.since = min(received, beat.since + received - self._looked)
         self._looked = received

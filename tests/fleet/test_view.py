@@ -71,6 +71,18 @@ def test_the_time_in_which_an_agent_has_not_looked_is_no_silence_of_others():
     assert [stream.id for stream in known.free(clock.now)] == ["s"]
 
 
+def test_who_looks_seldom_finds_out_all_the_same():
+    """The kind is a server that is so slow that each look comes late: the dead must not live for ever."""
+    clock = Clock()
+    known = view(clock, "one", "two")
+    known.put(held("s", "two"))
+    beat(known, clock, TICK, one=1, two=1)
+    for number in range(2, 6):
+        clock.now += LEASE / 4 + TICK
+        beat(known, clock, TICK, one=number, two=1)
+    assert [stream.id for stream in known.free(clock.now)] == ["s"]
+
+
 def test_streams_that_are_being_handed_over_count_for_the_one_that_gets_them():
     clock = Clock()
     known = view(clock, "one", "two")
