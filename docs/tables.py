@@ -289,6 +289,22 @@ def stream_metrics() -> str:
     return _table(("Name", "Type", "More labels", "Meaning"), rows)
 
 
+def fleet_metrics() -> str:
+    """Return the table of the metrics of a fleet."""
+    from lva.video.fleet_metrics import METRICS
+
+    rows = [
+        (
+            _code(each.name),
+            each.kind,
+            ", ".join(map(_code, each.labels)) or "(none)",
+            _sentence(each.meaning),
+        )
+        for each in METRICS
+    ]
+    return _table(("Name", "Type", "Labels", "Meaning"), rows)
+
+
 def callback_metrics() -> str:
     """Return the table of the metrics of callbacks."""
     from lva.video.callback_counts import METRICS
@@ -344,6 +360,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "stream-metrics": stream_metrics,
     "callbacks-config": callbacks_config,
     "callback-metrics": callback_metrics,
+    "fleet-metrics": fleet_metrics,
     "callback-keys": callback_keys,
     "streams-config": streams_config,
     "file-config": file_config,

@@ -22,6 +22,7 @@ from lva.plugins.prometheus import METRICS
 from lva.settings import ENV_PREFIX, Settings, load_settings
 from lva.video.callback_counts import METRICS as CALLBACK_METRICS
 from lva.video.codes import StreamState
+from lva.video.fleet_metrics import METRICS as FLEET_METRICS
 from lva.video.metrics import METRICS as STREAM_METRICS
 from lva.web.resources import RESOURCES
 from tests.support import ServiceProcess
@@ -364,7 +365,7 @@ def test_queries_use_metrics_and_labels_that_exist(tmp_path: Path) -> None:
         names[name] = set()
     for name, labels in re.findall(r"^(\w+)(?:\{(.*)\})? \S+$", text, re.MULTILINE):
         names.setdefault(name, set()).update(re.findall(r"(\w+)=\"", labels))
-    for metric in (*STREAM_METRICS, *CALLBACK_METRICS):
+    for metric in (*STREAM_METRICS, *CALLBACK_METRICS, *FLEET_METRICS):
         names[metric.name] = {"plugin", *metric.labels}
     for family in METRICS:
         for suffix in ("", "_bucket"):

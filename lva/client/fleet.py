@@ -105,7 +105,9 @@ def _silence(seconds: float) -> str:
 def remarks(fleet: dict[str, Any]) -> list[str]:
     """Return what is to be said of a fleet besides its agents, a line for each."""
     streams = fleet["streams"]
-    lines = [f"{streams['total']} streams: {streams['held']} with an agent"]
+    lines = [
+        f"{streams['total']} streams: {streams['held']} with an agent, {streams['waiting']} waiting"
+    ]
     if fleet["trouble"] is not None:
         lines.append(f"{fleet['agent']} is no part of the fleet now: {fleet['trouble']}")
     lines += [f"{each['stream_id']} waits: {each['reason']}" for each in fleet["waiting"]]

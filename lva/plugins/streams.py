@@ -167,7 +167,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
         if config.fleet is None:
             return Streams(self._path, admission, services, config.max_streams)
         # Only a fleet needs what these import.
-        from lva.video.fleet_api import fleet_metrics
+        from lva.video.fleet_metrics import fleet_metrics
         from lva.video.fleet_streams import FleetPart, FleetStreams
 
         address = config.fleet.address or own_address(self.app.settings["bind"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Final
 
 import trio
@@ -10,9 +9,9 @@ import trio
 from lva.boot_clock import boot_time
 from lva.contract import RequestProblem
 from lva.fleet.server import FleetServerError
-from lva.metrics import Metric
 from lva.video.codes import ENDED
 from lva.video.definition import StreamDefinition
+from lva.video.fleet_metrics import count_streams
 from lva.video.fleet_streams import FleetStreams, row_of, sorted_agents
 from lva.video.store import StoreError, StreamStore
 
@@ -26,7 +25,7 @@ def fleet_document(streams: FleetStreams) -> dict[str, Any]:
     view = fleet.view
     rows = [*view.rows.values()]
     waiting = [(row.id, reason) for row in rows if (reason := fleet.reason(row)) is not None]
-    held = sum(row.lease is not None and view.is_alive(row.lease.incarnation, now) for row in rows)
+    counts = count_streams(streams)
     return {
         "name": streams.config.name,
         "agent": fleet.name,
@@ -47,7 +46,7 @@ def fleet_document(streams: FleetStreams) -> dict[str, Any]:
             }
             for agent in sorted_agents(view.agents.values())
         ],
-        "streams": {"total": len(rows), "held": held, "waiting": len(waiting)},
+        "streams": {"total": len(rows), "held": counts["held"], "waiting": counts["waiting"]},
         "waiting": [
             {"stream_id": stream_id, "reason": reason}
             for stream_id, reason in waiting[:MOST_WAITING]
@@ -85,63 +84,6 @@ async def act_on_agent(streams: FleetStreams, name: str, body: Any) -> dict[str,
     )
     agent = streams.fleet.view.agents.get(name)
     return {"agent": name, "draining": agent is not None and agent.draining}
-
-
-def fleet_metrics(streams: FleetStreams) -> Iterable[Metric]:
-    """Yield what `/metrics` shows of a fleet."""
-    fleet, now = streams.fleet, boot_time()
-    view = fleet.view
-    agents = [*view.agents.values()]
-    alive = sum(fleet.is_alive(agent) for agent in agents)
-    held = sum(
-        row.lease is not None and view.is_alive(row.lease.incarnation, now)
-        for row in view.rows.values()
-    )
-    yield Metric(
-        "lva_fleet_agents",
-        "gauge",
-        "Agents of the fleet, as this one sees them.",
-        ("alive",),
-        [(("yes",), alive), (("no",), len(agents) - alive)],
-    )
-    yield Metric(
-        "lva_fleet_streams",
-        "gauge",
-        "Streams of the fleet, by whether an agent works on them.",
-        ("held",),
-        [(("yes",), held), (("no",), len(view.rows) - held)],
-    )
-    yield Metric(
-        "lva_fleet_held", "gauge", "Streams that this agent works on.", (), [((), len(fleet.held))]
-    )
-    yield Metric(
-        "lva_fleet_joined",
-        "gauge",
-        "Whether this agent is a part of its fleet.",
-        (),
-        [((), int(fleet.trouble is None))],
-    )
-    yield Metric(
-        "lva_fleet_draining",
-        "gauge",
-        "Whether this agent gives up its streams.",
-        (),
-        [((), int(fleet.draining))],
-    )
-    yield Metric(
-        "lva_fleet_commands_total",
-        "counter",
-        "Commands sent to the server.",
-        (),
-        [((), fleet.commands)],
-    )
-    yield Metric(
-        "lva_fleet_late_total",
-        "counter",
-        "Changes and events that came after the end of their lease, and were dropped.",
-        (),
-        [((), streams.holder.late)],
-    )
 
 
 async def move_to_fleet(streams: FleetStreams, store: StreamStore) -> list[str]:

@@ -75,7 +75,7 @@ def test_any_agent_shows_the_streams_of_all_and_their_agents(agents: list[Servic
         assert [line.split()[:4] for line in lines[:2]] == [
             ["north", "alive", "1", "50"], ["south", "alive", "1", "50"],
         ]  # fmt: skip
-        assert lines[2] == "2 streams: 2 with an agent"
+        assert lines[2] == "2 streams: 2 with an agent, 0 waiting"
     assert json.loads(lva(north, "agents", "--json").output)["agent"] == "north"
 
 
@@ -164,7 +164,7 @@ def test_what_waits_and_what_cannot_be_read_is_told() -> None:
         }
     )
     assert told == [
-        "2 streams: 0 with an agent",
+        "2 streams: 0 with an agent, 1 waiting",
         "north is no part of the fleet now: redis://a: refused",
         "s waits: no room",
         "lva:{lva}:streams x\N{REPLACEMENT CHARACTER} cannot be read: no JSON",

@@ -30,8 +30,8 @@ export class Agents {
   show(fleet) {
     this.element.hidden = fleet === null;
     if (fleet === null) return;
-    const { total, held } = fleet.streams;
-    say(this.#sum, `fleet ${fleet.name}: ${counted(total, "stream")}${held < total ? `, ${total - held} without an agent` : ""}`);
+    const { total, waiting } = fleet.streams;
+    say(this.#sum, `fleet ${fleet.name}: ${counted(total, "stream")}${waiting ? `, ${waiting} without an agent` : ""}`);
     note(this.#trouble, fleet.trouble === null ? "" : `This agent, ${fleet.agent}, is no part of the fleet now: ${fleet.trouble}`);
     note(this.#broken, fleet.broken.length ? `${counted(fleet.broken.length, "value")} of the fleet cannot be read: ${fleet.broken[0].reason}` : "");
     const names = new Set(fleet.agents.map(({ name }) => name));
