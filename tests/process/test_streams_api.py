@@ -6,9 +6,12 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.plugins.redis_server import RedisServer
 from tests.support import ServiceProcess
 
 pytestmark = [pytest.mark.process, pytest.mark.slow("starts the service and real workers")]
@@ -43,10 +46,15 @@ TOML = "[plugins.streams.config]\nmax_streams = 8\n"
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
     path = tmp_path_factory.mktemp("api")
-    (path / "schemathesis.toml").write_text(CONFIG)
-    (path / "hooks.py").write_text(textwrap.dedent(HOOKS))
+    write_hooks(path)
     with ServiceProcess(path, ["streams", "motion", "callbacks"], TOML) as service:
         yield service.wait_until_ready()
+
+
+def write_hooks(path: Path) -> None:
+    """Write what schemathesis is told of these routes."""
+    (path / "schemathesis.toml").write_text(CONFIG)
+    (path / "hooks.py").write_text(textwrap.dedent(HOOKS))
 
 
 def test_the_document_says_what_streams_take_and_give(service):
@@ -65,15 +73,26 @@ def test_the_document_says_what_streams_take_and_give(service):
 
 @pytest.mark.soak
 @pytest.mark.timeout(100)
-def test_schemathesis_finds_nothing_at_streams(service, tmp_path_factory):
-    arguments = ["--seed", "1", "--phases", "fuzzing,stateful", "--max-examples", "8"]
-    arguments += [
-        "--no-color",
-        "--warnings",
-        "off",
-        "--include-path-regex",
-        "^/(streams|analytics|callbacks)",
-    ]
+def test_schemathesis_finds_nothing_at_streams(service):
+    made = asked(service, "^/(streams|analytics|callbacks)", 8)
+    assert made, "nothing was done to a stream that is there"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(100)
+def test_schemathesis_finds_nothing_at_a_fleet(tmp_path):
+    with RedisServer(tmp_path, "--appendfsync", "no") as server:
+        fleet = f'[plugins.streams.config.fleet]\nurl = "{server.url}"\naddress = "http://a"\nlease = 2\n'
+        write_hooks(tmp_path)
+        with ServiceProcess(tmp_path, ["streams", "motion"], TOML + fleet) as service:
+            service.wait_until_ready()
+            asked(service, "^/(fleet|streams)", 1)
+
+
+def asked(service: ServiceProcess, paths: str, examples: int) -> list[dict[str, Any]]:
+    """Let schemathesis find nothing at some paths; return the records of streams in progress."""
+    arguments = ["--seed", "1", "--phases", "fuzzing,stateful", "--max-examples", str(examples)]
+    arguments += ["--no-color", "--warnings", "off", "--include-path-regex", paths]
     arguments += ["--exclude-path", "/streams/live"]
     done = subprocess.run(
         [
@@ -93,5 +112,4 @@ def test_schemathesis_finds_nothing_at_streams(service, tmp_path_factory):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert not [record for record in service.records if record["level"] in {"ERROR", "CRITICAL"}]
-    made = [record for record in service.records if "in_progress: frames" in record["message"]]
-    assert made, "nothing was done to a stream that is there"
+    return [record for record in service.records if "in_progress: frames" in record["message"]]

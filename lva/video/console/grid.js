@@ -97,10 +97,12 @@ export class Grid {
   #judge() {
     const all = [...this.#feed.streams.values()];
     const bad = all.filter(needsSomebody).sort((a, b) => urgency(b) - urgency(a));
-    const key = JSON.stringify([all.map((stream) => [stream.name, wordOf(stream), stream.reason]), bad.map(({ stream_id: id }) => id)]);
+    const key = JSON.stringify([this.#feed.fleet?.trouble, all.map((stream) => [stream.name, wordOf(stream), stream.reason]), bad.map(({ stream_id: id }) => id)]);
     if (key === this.#said) return;
     this.#said = key;
-    this.#heading.replaceChildren(...(all.length ? [mark(bad.length ? markName(bad[0]) : "running")] : []), inWords(all, bad.length));
+    const unknown = !all.length && Boolean(this.#feed.fleet?.trouble);
+    this.#empty.hidden = all.length > 0 || unknown;
+    this.#heading.replaceChildren(...(all.length ? [mark(bad.length ? markName(bad[0]) : "running")] : []), unknown ? "The streams are not known now" : inWords(all, bad.length));
     const items = bad.slice(0, NAMED).map((stream) => h("li", {}, mark(markName(stream)), h("a", { href: `#/${stream.stream_id}` }, stream.name), h("span", { class: "word" }, wordOf(stream)), h("span", { class: "reason" }, this.#trouble(stream))));
     if (bad.length > NAMED) items.push(h("li", { class: "more" }, `and ${bad.length - NAMED} more`));
     this.#why.replaceChildren(...items);
