@@ -99,6 +99,7 @@ WORST: dict[str, list[str]] = {
     r"[\w-]{1,63}": ["a", "-", "a."],
     r"(?:[^\[\]]*@)?\[([^\[\]]*)\](:.*)?": ["a", "a@", "[", "[a", "@[", "[a]:", "]"],
     "[/?#]": ["a", "/"],
+    r"https?://[^\s/?#@]+": ["https:/", "http", "https://a", "a"],
     "[0-9.]+": ["1", ".", "a"],
     r"^run_id:(\w+)": ["run_id:", "run_id:a", "\nrun_id", "a"],
     "^(List|Tuple|Set) should": ["List ", "Set", "Tuple shoul"],

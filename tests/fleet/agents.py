@@ -104,7 +104,7 @@ def row(stream_id: str, version: int = 1, *labels: str) -> StreamRow:
     return StreamRow(stream_id, version, {"source": "test:"}, 1_800_000_000.0, frozenset(labels))
 
 
-async def until(condition: Any, patience: float = 8.0) -> None:
+async def until(condition: Any, patience: float = 30.0) -> None:
     """Wait until something is so."""
     with trio.fail_after(patience):
         while not condition():
