@@ -363,6 +363,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "fleet-metrics": fleet_metrics,
     "callback-keys": callback_keys,
     "streams-config": streams_config,
+    "fleet-config": fleet_config,
     "file-config": file_config,
     "webhook-config": webhook_config,
     "batching-config": batching_config,

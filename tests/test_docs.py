@@ -81,6 +81,16 @@ def page(name: str) -> str:
     )
 
 
+def test_every_generated_table_is_there() -> None:
+    """Otherwise the documentation is not built."""
+    names = {
+        name
+        for path in DOCS.glob("*.rst")
+        for name in re.findall(r"^ *\.\. generated:: (\S+)$", path.read_text(), re.MULTILINE)
+    }
+    assert names <= set(_tables().TABLES)
+
+
 def row(text: str, start: str) -> str:
     """Return the list-table row that begins with this cell."""
     match = re.search(
