@@ -104,8 +104,11 @@ def test_the_console_shows_the_streams_of_all_agents_and_who_is_not_alive(
     agents: list[ServiceProcess],
 ) -> None:
     north, south = agents
-    body = {"name": "cave", "source": "test:", "labels": ["gpu"]}
-    assert north.request("POST", "/streams", json=body).status_code == 201
+    for name in ("cave", "idle"):
+        body = {"name": name, "source": "test:", "labels": ["gpu"]}
+        assert north.request("POST", "/streams", json=body).status_code == 201
+    assert lva(north, "stop", "idle").output == "idle: stop\n"
+    north.wait_until(lambda: fleet_of(north)["streams"]["waiting"] == 1)  # one is at rest
     names = {stream["name"]: stream for stream in north.get("/streams").json()["streams"]}
     other = next(
         stream["stream_id"] for stream in names.values() if stream["fleet"]["agent"] == "south"

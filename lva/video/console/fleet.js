@@ -31,7 +31,7 @@ export class Agents {
     this.element.hidden = fleet === null;
     if (fleet === null) return;
     const { total, waiting } = fleet.streams;
-    say(this.#sum, `fleet ${fleet.name}: ${counted(total, "stream")}${waiting ? `, ${waiting} without an agent` : ""}`);
+    say(this.#sum, fleet.trouble !== null && !total ? `fleet ${fleet.name}` : `fleet ${fleet.name}: ${counted(total, "stream")}${waiting ? `, ${waiting} without an agent` : ""}`);
     note(this.#trouble, fleet.trouble === null ? "" : `This agent, ${fleet.agent}, is no part of the fleet now: ${fleet.trouble}`);
     note(this.#broken, fleet.broken.length ? `${counted(fleet.broken.length, "value")} of the fleet cannot be read: ${fleet.broken[0].reason}` : "");
     const names = new Set(fleet.agents.map(({ name }) => name));
