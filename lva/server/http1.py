@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import h11
+import trio
 from hypercorn.events import Closed, Event, RawData
-from hypercorn.protocol.events import EndBody, Response
+from hypercorn.protocol.events import Body, EndBody, Response
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.ws_stream import WSStream
@@ -28,6 +29,7 @@ class Http1(H11Protocol):
         self._write: Callable[[Event], Awaitable[None]] = self.send
         self._head = b""
         self._holds_head = False
+        self._refusing: trio.lowlevel.Task | None = None  # a WebSocket's handshake
         self.send: Callable[[Event], Awaitable[None]] = self._send
 
     @property
@@ -40,6 +42,11 @@ class Http1(H11Protocol):
 
     async def stream_send(self, event: StreamEvent) -> None:
         """Send a part of a response; keep a head that something follows; end with a refused WebSocket."""
+        if isinstance(self.stream, WSStream) and isinstance(event, Response):
+            self._refusing = self._refusing or trio.lowlevel.current_task()
+        elsewhere = self._refusing not in {None, trio.lowlevel.current_task()}
+        if elsewhere and isinstance(event, Response | Body | EndBody):
+            return  # data behind a handshake: two tasks refuse it, each in its way
         self._holds_head = (
             isinstance(event, Response)
             and not isinstance(self.stream, WSStream)

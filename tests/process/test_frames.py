@@ -31,7 +31,17 @@ UPLOAD = 500_000
 AT_ONCE = 40
 
 ECHO = """
+from hypercorn.protocol.ws_stream import WSStream
 from quart import Response
+
+handle = WSStream.handle
+
+async def fail(stream, event):
+    if getattr(event, "raw_path", b"") == b"/fails":
+        raise LookupError("in the server")
+    await handle(stream, event)
+
+WSStream.handle = fail
 
 async def echo(request):
     return {"size": len(await request.get_data())}
@@ -239,18 +249,32 @@ def failed_connections(service: ServiceProcess) -> float:
 def test_an_error_of_the_server_for_one_connection_is_contained_logged_once_and_counted(
     service: ServiceProcess,
 ) -> None:
-    """As a plugin's is: here one of Hypercorn's own, for data right behind a WebSocket handshake."""
+    """As a plugin's is: here one of a WebSocket handshake, in a server that was made to fail."""
     before = failed_connections(service)
     for _ in range(5):
         with connect(service) as client:
-            client.sendall(HANDSHAKE + b"data")
+            client.sendall(HANDSHAKE.replace(b"/livez", b"/fails"))
             while client.recv(65_536):
                 pass
     service.wait_until(lambda: failed_connections(service) == before + 5)
-    service.wait_for("LocalProtocolError")
-    (logged,) = [record for record in service.records if "LocalProtocolError" in str(record)]
+    service.wait_for("in the server")
+    (logged,) = [record for record in service.records if "in the server" in str(record)]
     assert "a client is not served" in logged["message"]
-    assert "ws_stream.py" in logged["exception"]
+    assert "h11.py" in logged["exception"]
+
+
+def test_a_handshake_with_data_right_behind_it_is_refused_once(service: ServiceProcess) -> None:
+    """Kind: the server refuses what came too early, the application the handshake, both on one connection."""
+    before = failed_connections(service)
+    for data in (b"", b"data", b"\x81\x85" * 300):
+        with connect(service) as client:
+            client.sendall(HANDSHAKE + data)
+            reply = b""
+            while part := client.recv(65_536):
+                reply += part
+        assert reply.count(b"HTTP/1.1 ") == 1
+        assert reply.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 403 "))
+    assert failed_connections(service) == before
 
 
 @pytest.mark.parametrize("clients", [400, pytest.param(4000, marks=pytest.mark.soak)])
