@@ -170,7 +170,9 @@ class Fleet:
     async def _act(self) -> float:
         try:
             return await self._work.act(self._standing.server, settled=self._standing.settled)
-        except FleetServerError:
+        except FleetServerError as error:
+            if isinstance(error, OldServerError):
+                self._standing.server_is_new()
             return math.inf  # the next beat says why
 
     def _row(self) -> AgentRow:

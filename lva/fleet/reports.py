@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 from lva.fleet.config import FleetConfig
-from lva.fleet.rows import StreamState
+from lva.fleet.rows import StreamState, as_utf8
 from lva.fleet.server import FleetServer
 from lva.fleet.view import View
 
@@ -37,9 +37,10 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What is told of a stream: its state, and an entry of its log as JSON, or nothing."""
+    """What is told of a stream, in a lease: its state, and an entry of its log as JSON, or nothing."""
 
     stream_id: str
+    epoch: int
     state: StreamState
     entry: str = ""
 
@@ -71,8 +72,8 @@ class Reports:
 
     def add(self, stream_id: str, state: StreamState, entry: str = "") -> None:
         """Tell the fleet of a stream's state; one that is over is released then."""
-        if stream_id in self._held:
-            self._waiting.append(Report(stream_id, state, entry))
+        if (held := self._held.get(stream_id)) is not None:
+            self._waiting.append(Report(stream_id, held.epoch, state, as_utf8(entry)))
             self._added.set()
 
     async def run(self, incarnation: str) -> None:
@@ -91,18 +92,23 @@ class Reports:
     async def _sent(self, incarnation: str, batch: list[Report]) -> bool:
         arguments: list[str | int] = []
         for report in batch:
-            if (held := self._held.get(report.stream_id)) is not None:
-                arguments += report.stream_id, held.epoch, report.state.as_json(), report.entry
+            if self._held_in(report) is not None:
+                arguments += report.stream_id, report.epoch, report.state.as_json(), report.entry
         if arguments and not await self._server.insist("report", incarnation, *arguments):
             return False
         for report in batch:
-            held = self._held.get(report.stream_id)
-            if held is None:
+            if (held := self._held_in(report)) is None:
                 continue
             self._view.change(report.stream_id, state=report.state)
             if report.state.over:
                 held.going = True
                 await self._server.insist("release", incarnation, report.stream_id, held.epoch)
-                self._held.pop(report.stream_id, None)
+                if self._held.get(report.stream_id) is held:
+                    del self._held[report.stream_id]
                 self._view.change(report.stream_id, lease=None, lease_value="")
         return True
+
+    def _held_in(self, report: Report) -> Held | None:
+        """Return what is held of a report's stream, if it is still the lease that the report is of."""
+        held = self._held.get(report.stream_id)
+        return held if held is not None and held.epoch == report.epoch else None

@@ -241,7 +241,12 @@ class AgentRow:
 
 
 def _json(found: Mapping[str, Any]) -> str:
-    return json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+    return as_utf8(json.dumps(found, ensure_ascii=False, separators=(",", ":")))
+
+
+def as_utf8(text: str) -> str:
+    """Return a text with ``?`` for what is no character: a camera's response may have half of one."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -86,6 +86,7 @@ class Standing:
         self._given_up = True
         self._giving_up = trio.Lock()
         self._afresh = False
+        self._overdue: Callable[[], Any] | None = None
         self._opened = -math.inf
         self._rng = random.Random()  # noqa: S311 - jitter
 
@@ -97,16 +98,18 @@ class Standing:
         Trouble is noted, and logged when it begins and ends.
         """
         begun = boot_time()
+        if self._overdue is not None and not await self._attempt(self._overdue):
+            return self._later(begun)
         try:
             more = await self._beat()
         except OldServerError:
-            await self._attempt(self._open)
-            return begun if self.trouble is None else self._later(begun)
+            self.server_is_new()
+            return begun if await self._attempt(self._open) else self._later(begun)
         except RefusedError as error:
             self.joined = False
             if error.why == "replaced":
-                await self._attempt(self._come_back)
-                return begun if self.joined else self._later(begun)
+                self._overdue = self._come_back
+                return begun if await self._attempt(self._come_back) else self._later(begun)
             self._note(f"{self._config.url} refuses a beat: {error.why}")
             return self._later(begun)
         except FleetServerError as error:
@@ -117,13 +120,23 @@ class Standing:
     def _later(self, begun: float) -> float:
         return begun + self._config.tick * self._rng.uniform(0.5, 1.5)
 
-    async def _attempt(self, work: Callable[[], Any]) -> None:
+    def server_is_new(self) -> None:
+        """Open the server before the next beat: it was started again, as who uses its connection found."""
+        self._overdue = self._open
+
+    async def _attempt(self, work: Callable[[], Any]) -> bool:
+        """Do what no beat may come before; return whether it was done. Else it is done again."""
         try:
             await work()
         except RefusedError as error:
             self._note(f"{self._config.url} refuses this agent: {error.why}")
         except FleetServerError as error:
+            if isinstance(error, OldServerError):
+                self.server_is_new()
             self._note(str(error))
+        else:
+            return True
+        return False
 
     async def _beat(self) -> bool:
         """Beat once; return whether there is more to be told."""
@@ -173,6 +186,7 @@ class Standing:
             raise FleetServerError(f"{what} ({error.more[0][:20]}); use another name") from None
         self._opened, self.settled = boot_time(), False
         self._view.begin_anew(self._opened)
+        self._overdue = self._come_back
         await self._come_back()
 
     async def _come_back(self) -> None:
@@ -180,7 +194,7 @@ class Standing:
         await self._join()
         await self._duties.restore(self.server)
         self._view.revision, self._view.agents_revision = 0, ""
-        self._afresh = True
+        self._afresh, self._overdue = True, None
 
     async def _join(self) -> None:
         """Become a part of the fleet, unless another agent of this name may be alive."""

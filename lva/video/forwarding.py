@@ -45,7 +45,7 @@ class Forwarding:
         try:
             with trio.fail_after(LIMIT):
                 return await self._get(f"{address}{path}")
-        except (httpx.HTTPError, trio.TooSlowError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, trio.TooSlowError, httpx.InvalidURL, UnicodeError) as error:
             why = (
                 "it does not respond in time"
                 if isinstance(error, trio.TooSlowError)

@@ -1,5 +1,6 @@
--- Remove a stream that nobody works on. ARGV: run id, id, the lease that is there ('' for none), the last beat of its holder, the own incarnation.
+-- Remove a stream that nobody works on, if its users still want that. ARGV: run id, id, the lease that is there ('' for none), the last beat of its holder, the own incarnation.
 if not opened() then return {'boot'} end
+if redis.call('HGET', wanted, ARGV[2]) ~= 'remove' then return {'wanted'} end
 local lease = redis.call('HGET', leases, ARGV[2]) or ''
 if lease ~= ARGV[3] then return {'taken'} end
 local holder = holder_of(lease)
