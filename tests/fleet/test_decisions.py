@@ -175,6 +175,15 @@ def test_agents_of_the_same_room_become_equally_full(streams) -> None:
     assert all(seat.streams < max(TOO_MUCH * fair, fair + 1) for seat in rest)
 
 
+@given(found=FULL)
+@examples(20)
+def test_no_agent_stays_more_than_a_fifth_above_its_share_of_the_room(found) -> None:
+    seats = [Seat(f"agent{n}", room, int(room * part)) for n, (room, part) in enumerate(found)]
+    fair = sum(seat.streams for seat in seats) / sum(seat.room for seat in seats)
+    for seat in settled(seats):
+        assert seat.streams <= max(1.2 * fair * seat.room, fair * seat.room + 1)
+
+
 @pytest.mark.parametrize(
     ("seats", "labels", "wanted"),
     [
