@@ -38,7 +38,8 @@ class Http1(H11Protocol):
         connection = self.connection
         if not isinstance(connection, h11.Connection):
             return False  # a WebSocket
-        return connection.their_state is h11.DONE and connection.our_state is h11.SEND_RESPONSE
+        whole = connection.their_state in {h11.DONE, h11.MUST_CLOSE, h11.CLOSED}
+        return whole and connection.our_state is h11.SEND_RESPONSE
 
     async def stream_send(self, event: StreamEvent) -> None:
         """Send a part of a response; keep a head that something follows; end with a refused WebSocket."""

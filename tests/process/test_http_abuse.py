@@ -86,7 +86,7 @@ async def slow(request):
     await trio.sleep(60)
 
 def slow_sync(request):
-    time.sleep(2)
+    time.sleep(1.3)
     return "late"
 
 async def late(request):
@@ -246,7 +246,7 @@ class Abused(ServiceProcess):
         self._read_so_far = 0
         self._reading = threading.Lock()  # clients that misbehave at once have a thread each
         table = f"\n[plugins.recorder.config]\npath = '{self.path}'\n"
-        patience = "half_closed_timeout = 1.5\n"
+        patience = "half_closed_timeout = 0.9\n"
         super().__init__(
             tmp_path,
             ["recorder", "routes", "asyncio_routes"],
