@@ -28,11 +28,13 @@ class Held:
         epoch: Of its lease.
         version: Of the definition that is worked on.
         going: Whether it is being given up.
+        lost: Whether another agent may have it: no report will release it.
     """
 
     epoch: int
     version: int
     going: bool = False
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)

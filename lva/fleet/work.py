@@ -108,8 +108,8 @@ class Work:
         for stream_id in stream_ids:
             self._holder.lose(stream_id)
             held = self.held.get(stream_id)
-            if held is not None and not held.going:
-                held.going = True
+            if held is not None and not held.lost:
+                held.going = held.lost = True
                 why = "its lease is gone: another agent has it, or it was removed"
                 self._nursery.start_soon(self._drop, stream_id, held, why)
 

@@ -55,8 +55,9 @@ class Notes:
 
     async def let_go(self, stream_id: str, why: str) -> None:
         await trio.lowlevel.checkpoint()
-        self.reasons.append(why)
-        self.end(stream_id)
+        if stream_id in self.running:
+            self.reasons.append(why)
+            self.end(stream_id)
 
     def end(self, stream_id: str) -> None:
         epoch, begun = self.running.pop(stream_id)

@@ -133,3 +133,46 @@ async def test_a_stream_that_is_wanted_again_is_not_removed(redis):
 async def test_an_address_that_no_resolver_takes_is_an_agent_that_cannot_be_reached():
     with pytest.raises(RequestProblem, match="cannot be reached"):
         await Forwarding("one").get("http://..", "/streams")
+
+
+STOPPED = StreamState("stop", True, "", None, 1.0, "one")
+
+
+async def test_a_stream_whose_lease_is_lost_while_it_is_stopped_is_let_go(redis):
+    """The kind is an end of which nothing is told: the room that it takes would never be free again."""
+    async with agent(redis.url, "one", History()) as one:
+        await until(lambda: one.fleet.trouble is None)
+        await one.fleet.put(row("s"), 0)
+        await until(lambda: one.streams)
+
+        async def unreported(stream_id: str, why: str) -> None:
+            await trio.sleep(3 * one.fleet.tick)
+            await one.notes.let_go(stream_id, why)
+
+        one.notes.stop = unreported
+        await one.fleet.want("s", "stop", STOPPED, "")
+        await until(lambda: one.fleet.held["s"].going)
+        redis.client.hset("lva:{test}:leases", "s", "other 77")
+        await until(lambda: not one.fleet.held, 4)
+
+
+async def test_a_stream_that_is_resumed_before_its_stop_is_told_runs(redis):
+    """The kind is a report that overtakes nothing: it is older than what a user wants now."""
+    async with agent(redis.url, "one", History()) as one:
+        await until(lambda: one.fleet.trouble is None)
+        await one.fleet.put(row("s"), 0)
+        await until(lambda: one.streams)
+        server, gate = one.fleet._work.reports._server, trio.Event()  # noqa: SLF001
+        insist = server.insist
+
+        async def late(script, *arguments):
+            if script == "report":
+                await gate.wait()
+            return await insist(script, *arguments)
+
+        server.insist = late
+        await one.fleet.want("s", "stop", STOPPED, "")
+        await until(lambda: not one.streams)
+        await one.fleet.want("s", "run", STOPPED, "")
+        gate.set()
+        await until(lambda: one.streams, 4)
