@@ -218,6 +218,8 @@ class Standing:
                 other, beat = now_other, now_beat
             else:
                 break
+        if other:
+            self._view.buried.add(other)
         self.joined, self._row = True, row
         if self._opened == -math.inf:
             self._opened = boot_time()

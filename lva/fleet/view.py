@@ -45,6 +45,7 @@ class View:
         broken: Why a stream's or an agent's row cannot be read, by id or name.
         revision: The last change of streams that was seen.
         agents_revision: The last change of agents.
+        buried: Incarnations that are known to be dead: another one has their name now.
     """
 
     lease: float
@@ -55,6 +56,7 @@ class View:
     broken: dict[str, str] = field(default_factory=dict)
     revision: int = 0
     agents_revision: str = ""
+    buried: set[str] = field(default_factory=set)
     _beats: dict[str, Beat] = field(default_factory=dict)
     _held_by: dict[str, set[str]] = field(default_factory=dict)
     _offered_to: dict[str, set[str]] = field(default_factory=dict)
@@ -186,27 +188,23 @@ class View:
         ]
         return min((end for end in ends if end > now), default=None)
 
-    def free(self, now: float) -> list[Waiting]:
-        """Return the streams that are to be worked on, and that nobody works on."""
-        found = [*self._waiting.values()]
-        for incarnation, since in self._dead(now):
-            rows = (self.rows[stream_id] for stream_id in self._held_by[incarnation])
-            found += [waiting(row, since) for row in rows if row.to_run]
-        return found
+    def free(self) -> list[Waiting]:
+        """Return the streams that are to be worked on, and that have no lease."""
+        return [*self._waiting.values()]
 
-    def removable(self, now: float) -> list[StreamRow]:
-        """Return the streams that are to be removed, and that nobody works on."""
-        holders = ["", *(incarnation for incarnation, _ in self._dead(now))]
-        ids = (stream_id for each in holders for stream_id in self._held_by.get(each, ()))
+    def removable(self) -> list[StreamRow]:
+        """Return the streams that are to be removed, and that have no lease."""
+        ids = self._held_by.get("", ())
         return [row for stream_id in ids if (row := self.rows[stream_id]).wanted == "remove"]
 
-    def _dead(self, now: float) -> list[tuple[str, float]]:
-        """Return the holders that are dead, and since when."""
-        return [
-            (incarnation, since + self.lease)
-            for incarnation in self._held_by
-            if (since := self.silent_since(incarnation)) is not None and now - since >= self.lease
-        ]
+    def dead(self, now: float) -> dict[str, list[StreamRow]]:
+        """Return the streams whose leases belong to agents that are dead, by incarnation."""
+        return {
+            incarnation: [self.rows[stream_id] for stream_id in ids]
+            for incarnation, ids in self._held_by.items()
+            if incarnation in self.buried
+            or ((since := self.silent_since(incarnation)) is not None and now - since >= self.lease)
+        }
 
     def left(self, me: str, held: Container[str]) -> list[StreamRow]:
         """Return the streams that an agent has leases of and does not work on: nobody else can take them.

@@ -19,7 +19,7 @@ from lva.fleet.rows import Lease, StreamRow
 from lva.fleet.server import FleetServer
 from lva.fleet.view import View, printable, waiting
 
-#: Streams that are written again at once.
+#: Streams that are written again, or freed, at once.
 BATCH: Final = 100
 #: Streams that are handed over at once when an agent drains.
 AT_ONCE: Final = 8
@@ -164,6 +164,7 @@ class Work:
                 await self._follow(stream_id, held)
         seats = self._view.seats(now)
         if settled:  # until then, not all leases may be known
+            await self._free_dead(server, now)
             await self._take_free(server, seats, now)
             self._hand_over(seats)
         else:
@@ -189,6 +190,21 @@ class Work:
             stream_id, "stopped by a user" if wanted == "stop" else "removed by a user"
         )
 
+    async def _free_dead(self, server: FleetServer, now: float) -> None:
+        """Free the streams of dead agents for all: those that have joined lately cannot know it yet."""
+        for incarnation, rows in self._view.dead(now).items():
+            for start in range(0, len(rows), BATCH):
+                leases = [
+                    part
+                    for row in rows[start : start + BATCH]
+                    if row.lease is not None
+                    for part in (row.id, row.lease.epoch)
+                ]
+                beat = self._view.beat_of(incarnation)
+                reply = await server.attempt("reap", incarnation, beat, *leases)
+                for stream_id in [] if reply is None else reply[0]:
+                    self._view.change(stream_id, lease=None, lease_value="")
+
     async def _take_free(self, server: FleetServer, seats: list[Seat], now: float) -> None:
         me = next((seat for seat in seats if seat.name == self._config.agent), None)
         if me is None:
@@ -197,7 +213,7 @@ class Work:
         for row in left:
             if me.draining or not row.to_run:
                 await server.attempt("release", self._incarnation, row.id, row.epoch)
-        removable = self._view.removable(now)
+        removable = self._view.removable()
         for row in self._rng.sample(removable, min(CLAIMS, len(removable))):
             await server.attempt(
                 "remove", row.id, row.lease_value, self._beat_of(row), self._incarnation
@@ -210,7 +226,7 @@ class Work:
 
     def _mine(self, seats: list[Seat], me: Seat, now: float) -> list[StreamRow]:
         """Return the free streams that this agent takes now."""
-        free = self._view.free(now)
+        free = self._view.free()
         if not free:
             return []
         planned = plan(seats, unreserved(seats, free, now))

@@ -238,3 +238,29 @@ async def test_of_two_agents_with_one_name_the_second_waits(redis):
             await trio.sleep(2 * LEASE)
             assert not second.streams
             assert len(first.streams) == 1
+
+
+async def test_an_agent_that_joins_takes_streams_of_one_whose_end_it_has_not_seen(redis):
+    """The kind is an empty agent that all plan for, and that has not waited for a whole lease itself."""
+    lease, history = 3.0, History()
+    async with agent(redis.url, "two", history, lease=lease) as two:
+        died = trio.Event()
+        async with trio.open_nursery() as nursery:
+
+            async def other() -> None:
+                async with agent(redis.url, "one", history, lease=lease) as one:
+                    await some(one, 6)
+                    await shared(one, two)
+                    one.fleet._leave = trio.lowlevel.checkpoint  # noqa: SLF001 - it does not get to that
+                    died.set()
+
+            nursery.start_soon(other)
+        await died.wait()
+        rows = two.fleet.view.rows
+        await until(lambda: all(row.lease for row in rows.values()))
+        left = {*rows} - two.streams
+        (dead,) = {row.lease.incarnation for row in rows.values() if row.id in left}
+        await until(lambda: boot_time() - two.fleet.view.silent_since(dead) > 0.6 * lease)
+        async with agent(redis.url, "three", history, lease=lease, room=500) as three:
+            await until(lambda: three.streams & left)
+            assert three.fleet.view.is_alive(dead, boot_time())

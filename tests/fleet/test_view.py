@@ -52,9 +52,9 @@ def test_an_agent_that_is_late_is_given_nothing_and_keeps_its_streams_until_its_
     beat(known, clock, 2.0, one=1, two=1)
     assert known.seats(clock.now) == []
     assert known.is_alive("itwo", clock.now)
-    assert known.free(clock.now) == []
+    assert known.dead(clock.now) == {}
     beat(known, clock, LEASE - 2.0, one=2, two=1)
-    assert [(stream.id, stream.since) for stream in known.free(clock.now)] == [("s", clock.now)]
+    assert known.dead(clock.now) == {"itwo": [held("s", "two")]}
 
 
 def test_the_time_in_which_an_agent_has_not_looked_is_no_silence_of_others():
@@ -65,10 +65,10 @@ def test_the_time_in_which_an_agent_has_not_looked_is_no_silence_of_others():
     beat(known, clock, TICK, one=1, two=1)
     clock.now += 3 * LEASE
     beat(known, clock, TICK, one=2, two=1)
-    assert known.free(clock.now) == []
+    assert known.dead(clock.now) == {}
     assert [seat.name for seat in known.seats(clock.now)] == ["one", "two"]
     beat(known, clock, LEASE, one=2, two=1)
-    assert [stream.id for stream in known.free(clock.now)] == ["s"]
+    assert [*known.dead(clock.now)] == ["itwo"]
 
 
 def test_who_looks_seldom_finds_out_all_the_same():
@@ -80,7 +80,7 @@ def test_who_looks_seldom_finds_out_all_the_same():
     for number in range(2, 6):
         clock.now += LEASE / 4 + TICK
         beat(known, clock, TICK, one=number, two=1)
-    assert [stream.id for stream in known.free(clock.now)] == ["s"]
+    assert [*known.dead(clock.now)] == ["itwo"]
 
 
 def test_streams_that_are_being_handed_over_count_for_the_one_that_gets_them():
@@ -103,9 +103,19 @@ def test_free_are_streams_to_be_worked_on_and_removable_those_to_be_removed():
     for each in (row("a"), stopped, removed, held("d", "one")):
         known.put(each)
     beat(known, clock, TICK, one=1)
-    assert [(stream.id, stream.since) for stream in known.free(clock.now)] == [("a", 100.0)]
-    assert known.removable(clock.now) == [removed]
+    assert [(stream.id, stream.since) for stream in known.free()] == [("a", 100.0)]
+    assert known.removable() == [removed]
     assert [row.id for row in known.left("ione", {})] == ["d"]
     assert known.left("ione", {"d"}) == []
     known.put(replace(row("a"), wanted="stop"))
-    assert known.free(clock.now) == []
+    assert known.free() == []
+
+
+def test_the_one_that_has_the_name_of_a_dead_agent_need_not_wait_once_more():
+    clock = Clock()
+    known = view(clock, "one")
+    known.put(held("s", "before"))
+    beat(known, clock, TICK, one=1)
+    assert known.dead(clock.now) == {}
+    known.buried.add("ibefore")
+    assert [*known.dead(clock.now)] == ["ibefore"]
