@@ -71,7 +71,7 @@ class Agent:
     beaten: float = -1.0
     revision: int = 0
     agents_revision: int = 0
-    content: tuple[int, int, int] = (-1, 0, 0)
+    content: tuple[int, int] = (-1, 0)
     awaits: int = 0
     left: set[str] = field(default_factory=set)
     eager: bool = False
@@ -117,7 +117,7 @@ class Model:
         self.counts: Counter[str] = Counter()
         self.waits: dict[str, list[float]] = defaultdict(list)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
-        self._look: dict[frozenset[str], Looked] = {}
+        self._look: Looked | None = None
         self._looked = -1
         for _ in range(agents):
             self.join()
@@ -185,41 +185,34 @@ class Model:
         agent.beaten = self.now
         self._act(agent)
 
-    def _seats(self, dead: frozenset[str]) -> Looked:
+    def _seats(self) -> Looked:
         """Return what those see who look within the same 20 ms."""
         look = int(self.now / LOOK)
-        if look != self._looked:
-            self._looked, self._look = look, {}
-        found = self._look.get(dead)
-        if found is None:
+        if look != self._looked or self._look is None:
             late = {n for n, last in self.silent.items() if self.now - last >= LATE * self.tick}
-            seats = [agent.seat for name, agent in self.agents.items() if name not in dead | late]
-            free = unreserved(seats, self._free(dead), self.now)
+            seats = [agent.seat for name, agent in self.agents.items() if name not in late]
+            # A plan is for the first by id.
+            ids = islice(self.free, 4 * CLAIMS * len(self.agents))
+            free = unreserved(seats, [self.streams[each].waiting for each in ids], self.now)
             planned, parts = plan(seats, free), defaultdict[str, list[Waiting]](list)
             for stream_id, name in planned.items():
                 parts[name].append(self.streams[stream_id].waiting)
             oldest = (self.streams[stream_id].waiting for stream_id in planned)
             late_ones = heapq.nsmallest(OLDEST, oldest, key=lambda stream: stream.since)
-            found = self._look[dead] = Looked(seats, planned, parts, late_ones, share(seats))
-        return found
-
-    def _free(self, dead: frozenset[str]) -> list[Waiting]:
-        """Return the free streams, as far as a plan may be for them: it takes the first by id."""
-        ids = list(islice(self.free, 4 * CLAIMS * len(self.agents)))
-        for name in dead:
-            ids += self.agents[name].held
-        return [self.streams[stream_id].waiting for stream_id in ids]
+            self._looked = look
+            self._look = Looked(seats, planned, parts, late_ones, share(seats))
+        return self._look
 
     # What an agent does after a beat.
 
     def _act(self, agent: Agent) -> None:
         for number, stream_id in enumerate(islice([*agent.left], CLAIMS), 1):
             self.at(self.now + number * WAY, self._resume(agent, stream_id))
-        dead = frozenset(
-            name for name, since in agent.known.items() if self.now - since >= self.lease - 1e-6
-        )
-        if self.free or any(self.agents[name].held for name in dead):
-            look = self._seats(dead)
+        for name, since in agent.known.items():
+            if self.now - since >= self.lease - 1e-6 and self.agents[name].held:
+                self._reap(self.agents[name])
+        if self.free:
+            look = self._seats()
             patience = decisions.patience(agent.seat, self.tick, self.rng.random())
             part = look.parts.get(agent.name, [])
             others = [each for each in look.oldest if look.planned[each.id] != agent.name]
@@ -227,15 +220,24 @@ class Model:
             taken = mine(agent.seat, [*offered, *part, *others], look.planned, self.now, patience)
             room = max(0, agent.seat.room - len(agent.held))
             for number, stream in enumerate(taken[: min(CLAIMS, room)], 1):
-                self.at(self.now + number * WAY, self._claim(agent, stream.id, dead))
-        self._spread(agent, dead)
+                self.at(self.now + number * WAY, self._claim(agent, stream.id))
+        self._spread(agent)
+
+    def _reap(self, agent: Agent) -> None:
+        """Free the streams of an agent that is dead, for all."""
+        self.counts["reaps"] += 1
+        for stream_id in [*agent.held]:
+            stream = self.streams[stream_id]
+            self.counts["two at once"] += stream.ended < stream.begun
+            self._release(stream)
+            stream.waiting = replace(stream.waiting, since=self.now)
 
     def _offered(self, agent: Agent) -> Iterable[str]:
         if not agent.awaits:
             return ()
         return [each for each in self.free if self.streams[each].waiting.offered == agent.name]
 
-    def _claim(self, agent: Agent, stream_id: str, dead: frozenset[str]) -> Callable[[], None]:
+    def _claim(self, agent: Agent, stream_id: str) -> Callable[[], None]:
         life = agent.life
 
         def claim() -> None:
@@ -243,11 +245,9 @@ class Model:
             if agent.life != life:
                 return
             self.counts["claims"] += 1
-            if stream.holder and stream.holder not in dead:
+            if stream.holder:
                 self.counts["claims refused"] += 1
                 return
-            self.counts["two at once"] += bool(stream.holder) and stream.ended < stream.begun
-            self._release(stream)
             self.free.pop(bisect_left(self.free, stream_id))
             if (to := stream.waiting.offered) in self.agents:
                 self._count(self.agents[to], -1)
@@ -290,12 +290,12 @@ class Model:
         agent.seat = replace(agent.seat, streams=agent.seat.streams + change)
         self.revision += 1
 
-    def _spread(self, agent: Agent, dead: frozenset[str]) -> None:
+    def _spread(self, agent: Agent) -> None:
         at_once = AT_ONCE if agent.seat.draining else 1
-        known = self.revision, self.agents_revision, len(dead)
+        known = self.revision, self.agents_revision
         if len(agent.going) >= at_once or agent.content == known:
             return
-        look = self._seats(dead)
+        look = self._seats()
         seats, fair = look.seats, look.share
         if agent.seat.draining or has_too_much(agent.seat, fair):
             mine_now = [agent.seat if seat.name == agent.name else seat for seat in seats]
@@ -367,8 +367,6 @@ class Model:
         self.silent[agent.name] = agent.beaten
         for stream_id in agent.held:
             self._ended(self.streams[stream_id], "killed")
-            stream = self.streams[stream_id]
-            stream.waiting = replace(stream.waiting, since=self.now + self.lease)
         self.at(self.now + 4 * self.lease, lambda: self._forget(agent))
         self.at(self.now + self.rng.uniform(5, 20), self.join)
 
@@ -389,8 +387,6 @@ class Model:
         def end() -> None:
             for stream_id in agent.held:
                 self._ended(self.streams[stream_id], "stood still")
-                stream = self.streams[stream_id]
-                stream.waiting = replace(stream.waiting, since=agent.beaten + self.lease)
 
         if self.now + seconds > ends:
             self.at(ends, end)
@@ -481,7 +477,7 @@ def storm(model: Model, seconds: float, faults: int) -> None:
 def commands(model: Model, before: Counter[str], seconds: float, what: str) -> None:
     """Print what the server got to do."""
     more = model.counts - before
-    sent = sum(more[each] for each in ("beats", "claims", "offers", "releases"))
+    sent = sum(more[each] for each in ("beats", "reaps", "claims", "offers", "releases"))
     rows, fields = more["rows"], more["beats of others"] + more["agents' rows"]
     work = (sent - more["beats"]) * COMMAND + more["beats"] * BEAT + rows * ROW + fields * OTHER
     work += more["leases"] * LEASE
