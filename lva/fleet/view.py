@@ -15,6 +15,8 @@ from lva.boot_clock import boot_time
 from lva.fleet.decisions import Seat, Waiting
 from lva.fleet.rows import AgentRow, BrokenRowError, StreamRow
 
+#: For how many leases an agent that is dead is still shown.
+SHOWN: Final = 60.0
 #: How many ticks an agent may be late and still be given streams.
 LATE: Final = 3.0
 
@@ -269,6 +271,16 @@ class View:
 def printable(text: str) -> str:
     """Return what another program has written in a form that can be shown."""
     return text.encode("utf-8", "backslashreplace").decode()[:200]
+
+
+def gone(view: View, now: float) -> list[AgentRow]:
+    """Return the agents that have given no sign of life for so long that they are not shown any more."""
+    return [
+        agent
+        for agent in view.agents.values()
+        if (since := view.silent_since(agent.incarnation)) is not None
+        and now - since >= view.lease * SHOWN
+    ]
 
 
 def waiting(row: StreamRow, since: float = 0.0) -> Waiting:

@@ -17,7 +17,7 @@ from lva.fleet.decisions import CLAIMS, Seat, hand_over, mine, patience, plan, u
 from lva.fleet.reports import Held, Reports
 from lva.fleet.rows import Lease, StreamRow
 from lva.fleet.server import FleetServer
-from lva.fleet.view import View, printable, waiting
+from lva.fleet.view import View, gone, printable, waiting
 
 #: Streams that are written again, or freed, at once.
 BATCH: Final = 100
@@ -204,6 +204,10 @@ class Work:
                 reply = await server.attempt("reap", incarnation, beat, *leases)
                 for stream_id in [] if reply is None else reply[0]:
                     self._view.change(stream_id, lease=None, lease_value="")
+
+        for agent in gone(self._view, now):
+            beat = self._view.beat_of(agent.incarnation)
+            await server.attempt("leave", agent.incarnation, agent.name, beat)
 
     async def _take_free(self, server: FleetServer, seats: list[Seat], now: float) -> None:
         me = next((seat for seat in seats if seat.name == self._config.agent), None)

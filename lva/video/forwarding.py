@@ -30,7 +30,8 @@ class Forwarding:
     """
 
     def __init__(self, agent: str) -> None:
-        self._headers = {HEADER: agent}
+        # What is compressed may be larger than it looks.
+        self._headers = {HEADER: agent, "Accept-Encoding": "identity"}
 
     async def get(self, address: str, path: str) -> PluginResponse:
         """Return the response of another agent to a GET request.
@@ -62,7 +63,7 @@ class Forwarding:
             client.stream("GET", url, headers=self._headers) as response,
         ):
             body = bytearray()
-            async for piece in response.aiter_bytes():
+            async for piece in response.aiter_raw():
                 body += piece
                 if len(body) > MAX_BODY:
                     raise RequestProblem(

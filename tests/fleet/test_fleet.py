@@ -9,7 +9,7 @@ import trio
 
 from lva.boot_clock import boot_time
 from lva.fleet.fleet import GoneError, OtherVersionError
-from lva.fleet.rows import StreamState
+from lva.fleet.rows import AgentRow, StreamState
 from lva.fleet.server import FleetServerError
 from tests.fleet.agents import LEASE, agent, row, until
 from tests.fleet.history import History
@@ -264,3 +264,17 @@ async def test_an_agent_that_joins_takes_streams_of_one_whose_end_it_has_not_see
         async with agent(redis.url, "three", history, lease=lease, room=500) as three:
             await until(lambda: three.streams & left)
             assert three.fleet.view.is_alive(dead, boot_time())
+
+
+async def test_an_agent_that_never_comes_back_is_forgotten(redis, monkeypatch):
+    """The kind is what grows with each agent that has a new name, as that of a pod."""
+    monkeypatch.setattr("lva.fleet.view.SHOWN", 2.0)
+    async with agent(redis.url, "one", History()) as one:
+        await until(lambda: one.fleet.trouble is None)
+        dead = AgentRow("dead", "d" * 32, "http://dead:5200", 5, frozenset())
+        redis.client.hset("lva:{test}:agents", "dead", f"{'d' * 32} {dead.as_json()}")
+        redis.client.hset("lva:{test}:beats", "d" * 32, "7")
+        redis.client.hincrby("lva:{test}", "agents", 1)
+        await until(lambda: "dead" in one.fleet.view.agents)
+        await until(lambda: [*one.fleet.view.agents] == ["one"])
+        assert redis.client.hlen("lva:{test}:beats") == 1

@@ -116,7 +116,8 @@ async def test_any_text_of_a_report_is_taken(redis, text):
         await until(lambda: one.streams)
         one.fleet.report("s", StreamState("in_progress", False, text, None, 1.0, "one", 1), text)
         await until(lambda: redis.client.hget("lva:{test}:states", "s"), 3)
-        await until(lambda: one.fleet.view.rows["s"].state.status == "in_progress")
+        await until(lambda: one.fleet.view.rows["s"].state is not None)
+        assert one.fleet.view.rows["s"].state.status == "in_progress"
         assert one.fleet.view.broken == {}
 
 
