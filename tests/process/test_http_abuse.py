@@ -85,8 +85,10 @@ async def item(request, n):
 async def slow(request):
     await trio.sleep(60)
 
+STOPS = threading.Event()
+
 def slow_sync(request):
-    time.sleep(1.3)
+    STOPS.wait(1.3)
     return "late"
 
 async def late(request):
@@ -202,6 +204,9 @@ class Routes(BaseBackgroundPlugin):
         self.addRoute("/additions", additions)
         self.addRoute("/additions/sync", additions_sync)
         self.addRoute("/additions/refused", refused)
+
+    async def close(self):
+        STOPS.set()
 """
 
 ASYNCIO = """
