@@ -177,12 +177,13 @@ def test_an_http2_upload_that_is_answered_early_costs_nobody_anything(
     path: str, statuses: set[int], service: ServiceProcess
 ) -> None:
     """A client may go on sending after the response; other streams of the connection stay alive."""
+    before = len(service.records)  # other tests have the server fail
     with Http2Client(service) as client:
         assert client.request("POST", path, UPLOAD) in statuses
         assert client.request("GET", "/livez") == 200
         assert client.request("POST", "/echo", 9000) == 200
     assert service.get("/livez").status_code == 200
-    assert not [record for record in service.records if "exception" in record]
+    assert not [record for record in service.records[before:] if "exception" in record]
 
 
 @pytest.mark.parametrize("how", ["short", "long", "short_stream", "long_stream", "broken"])
