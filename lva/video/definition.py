@@ -207,7 +207,7 @@ class StreamDefinition(Strict):
         description="Most bytes of resident memory of the worker.",
     )
     priority: int = Field(
-        0, ge=0, le=19, description="Niceness of the worker: 19 gives way to everything else."
+        10, ge=0, le=19, description="Niceness of the worker: 19 gives way to everything else."
     )
     labels: list[Label] = Field(
         [],

@@ -58,7 +58,7 @@ def test_what_is_wrong_is_refused_with_its_path(body, key):
 
 def test_the_least_is_a_name_and_a_source():
     definition = parse_definition(LEAST)
-    assert (definition.analytics, definition.autorestart, definition.priority) == ([], None, 0)
+    assert (definition.analytics, definition.autorestart, definition.priority) == ([], None, 10)
 
 
 def test_what_is_kept_is_read_again_as_it_was():
