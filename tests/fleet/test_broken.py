@@ -188,11 +188,13 @@ async def test_broken_values_stop_nobody_and_are_told_and_kept(redis, caplog):
         for name, (value, _) in agents.items():
             client.hset(f"{KEY}:agents", name, b"ghost " + str(value).encode())
         client.hset(f"{KEY}:agents", "nobody", json.dumps(AGENT))
-        client.hset(f"{KEY}:agents", b"\xff", b"\xff")
+        client.hset(
+            f"{KEY}:agents", b"\xfe", b"\xff"
+        )  # no stream's id: what is broken has one name
         client.hincrby(KEY, "agents", 1)
         await check(
             {name: fault for name, (_, fault) in agents.items()}
-            | {"nobody": "it is no JSON", "\\udcff": "names no process"}
+            | {"nobody": "it is no JSON", "\\udcfe": "names no process"}
         )
         # Ids, foreign members, beats.
         client.hset(f"{KEY}:streams", b"\xff", json.dumps(GOOD))

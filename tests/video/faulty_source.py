@@ -327,7 +327,8 @@ class FaultySource:
         self._over: defaultdict[str, threading.Event] = defaultdict(threading.Event)
         self._healed: set[str] = set()
         self._open: set[socket.socket] = set()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
 
     @property
     def port(self) -> int:
@@ -346,7 +347,9 @@ class FaultySource:
     def close(self) -> None:
         for over in [*self._over.values()]:
             over.set()
+        self._listener.shutdown(socket.SHUT_RDWR)  # which wakes who waits in accept()
         self._listener.close()
+        self._thread.join()
         for connection in [*self._open]:
             connection.close()
 
