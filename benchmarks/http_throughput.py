@@ -48,7 +48,7 @@ from lva.settings import Settings
 with {connections}:
     trio.run(serve, app, hypercorn_config(Settings(), listen(sys.argv[1])))
 """
-OURS = "our_connections(ConnectionErrors(lambda _: None), 5.0)"
+OURS = "our_connections(ConnectionErrors(lambda _: None), 5.0, 5.0)"
 
 EMPTY = """
 async def app(scope, receive, send):

@@ -113,10 +113,20 @@ def _threads_of(roots: _Roots) -> Iterator[tuple[str, threading.Thread | Job, st
             continue  # the loop's own executor is there for the next attempt
         own = list(_frames_of_plugins(stack, roots))
         if starter is None:
+            loop_of = thread.name.removesuffix(LOOP_THREAD) if _is_loop(thread) else None
             for name in dict.fromkeys(name for name, _ in own):
-                yield name, thread, _described(thread, own, name, stack[0])
+                if loop_of in (
+                    None,
+                    name,
+                ):  # another plugin from the same file may be at work in its own
+                    yield name, thread, _described(thread, own, name, stack[0])
         elif starter in names:
             yield starter, job or thread, _described(thread, own, starter, stack[0])
+
+
+def _is_loop(thread: threading.Thread) -> bool:
+    """Return whether a thread runs the asyncio loop of a plugin."""
+    return thread.name.endswith(LOOP_THREAD)
 
 
 def _rests(stack: Sequence[FrameType]) -> bool:
@@ -207,6 +217,8 @@ def _tasks_of(roots: _Roots) -> Iterator[tuple[str, trio.lowlevel.Task]]:
 #: How long, in seconds, threads get before they count, and how often they are looked at, however busy the
 #: machine is.
 _A_MOMENT: Final = 0.2
+#: How the name of a thread ends that runs the asyncio loop of a plugin; it begins with the name of that.
+LOOP_THREAD: Final = " (asyncio loop)"
 _LEAST_LOOKS: Final = 20
 #: The seconds between two looks.
 _LOOK: Final = 0.002
