@@ -82,7 +82,7 @@ def table_of_agents(agents: list[dict[str, Any]]) -> Table:
             _state(agent),
             str(agent["streams"]),
             str(agent["room"]),
-            f"{agent['load']:.2f}",
+            f"{agent['load']:.1f}",
             _silence(agent["silent"]),
             clean(agent["address"]),
             clean(" ".join(agent["labels"])),

@@ -45,7 +45,10 @@ def drain(target: Target, agent: str, end: bool) -> None:
     from lva.client.words import clean
 
     done = act_on_agent(target, agent, "undrain" if end else "drain")
-    state = "draining" if done["draining"] else "takes streams"
+    if done["alive"]:
+        state = "draining" if done["draining"] else "takes streams"
+    else:
+        state = f"not alive; it {'takes none' if done['draining'] else 'takes streams'} once it is back"
     click.echo(f"{clean(done['agent'])}: {state}")
 
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
+from urllib.parse import quote
 
 from pydantic import BaseModel, BeforeValidator, Field, field_validator
 from quart import Response
@@ -295,7 +296,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
             and not asked_by_an_agent(request.headers)
         ):
             with suppress(RequestProblem):  # what the fleet knows of it is something, too
-                return await self._ask_its_agent(request, stream)
+                return await self._ask_its_agent(request, stream, "")
         return pluginHTTPResponse(200, self._table.status(stream), _etag(stream))
 
     @response(200, "The definition.", api.DEFINITION)
@@ -356,7 +357,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
         """Answer GET /streams/ID/events: the newest first, of those that are kept in memory."""
         stream = self._here(stream_id)
         if isinstance(stream, Elsewhere):
-            return await self._ask_its_agent(request, stream)
+            return await self._ask_its_agent(request, stream, "/events")
         limit = _number(request, "limit", 100, 1, MAX_PAGE)
         before = _number(request, "before", 2**53, 0)
         found = [event for event in reversed(stream.events) if event.number < before]
@@ -371,7 +372,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
         """Answer GET /streams/ID/events/N.jpg: the picture of an event, while it is kept in memory."""
         stream = self._here(stream_id)
         if isinstance(stream, Elsewhere):
-            return await self._ask_its_agent(request, stream)
+            return await self._ask_its_agent(request, stream, f"/events/{number}.jpg")
         picture = stream.events.picture(number)
         if picture is None:
             raise NotFound(f"There is no picture of event {number}, or not any more.")
@@ -409,7 +410,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
         """
         stream = self._here(stream_id)
         if isinstance(stream, Elsewhere):
-            return await self._ask_its_agent(request, stream)
+            return await self._ask_its_agent(request, stream, "/preview.jpg")
         edge = _number(request, "size", EDGE[2], *EDGE[:2])
         quality = _number(request, "quality", QUALITY[2], *QUALITY[:2])
         try:
@@ -478,15 +479,18 @@ class StreamsPlugin(BaseBackgroundPlugin):
         stream = self._table.get(stream_id)
         return self._table.last_here(stream.id) or stream
 
-    async def _ask_its_agent(self, request: Any, stream: Elsewhere) -> PluginResponse:
-        """Return what the agent that has a stream responds to a request."""
+    async def _ask_its_agent(self, request: Any, stream: Elsewhere, what: str) -> PluginResponse:
+        """Return what the agent that has a stream responds to a request for a part of it.
+
+        It is asked by the stream's id: a name may hold anything that means something in an address.
+        """
         assert self._forwarding is not None
         if asked_by_an_agent(request.headers):
             raise moved()
         if stream.agent is None:
             raise _no_picture(stream)
         query = request.query_string.decode("latin-1")
-        path = f"{request.path}?{query}" if query else request.path
+        path = f"/{self.app.name}/{quote(stream.id, safe='')}{what}{'?' if query else ''}{query}"
         return await self._forwarding.get(stream.agent.address, path)
 
     @property

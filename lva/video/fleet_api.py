@@ -8,11 +8,12 @@ import trio
 
 from lva.boot_clock import boot_time
 from lva.contract import RequestProblem
+from lva.fleet.rows import AgentRow
 from lva.fleet.server import FleetServerError
 from lva.video.codes import ENDED
 from lva.video.definition import StreamDefinition
 from lva.video.fleet_metrics import count_streams
-from lva.video.fleet_streams import FleetStreams, row_of, sorted_agents
+from lva.video.fleet_streams import PATIENCE, FleetStreams, row_of, sorted_agents
 from lva.video.store import StoreError, StreamStore
 
 #: Most streams of which it is told why they wait.
@@ -75,15 +76,17 @@ async def act_on_agent(streams: FleetStreams, name: str, body: Any) -> dict[str,
         await streams.fleet.drain(name, on=action == "drain")
     except FleetServerError as error:
         raise StoreError(str(error)) from error
+    draining = action == "drain"
+
+    def alive() -> AgentRow | None:
+        agent = streams.fleet.view.agents.get(name)
+        return agent if agent is not None and streams.fleet.is_alive(agent) else None
+
+    # One that is not alive does it once it is back.
     await streams.fleet.until(
-        lambda: (
-            (agent := streams.fleet.view.agents.get(name)) is None
-            or agent.draining == (action == "drain")
-        ),
-        3.0,
+        lambda: (agent := alive()) is None or agent.draining == draining, PATIENCE
     )
-    agent = streams.fleet.view.agents.get(name)
-    return {"agent": name, "draining": agent is not None and agent.draining}
+    return {"agent": name, "draining": draining, "alive": alive() is not None}
 
 
 async def move_to_fleet(streams: FleetStreams, store: StreamStore) -> list[str]:

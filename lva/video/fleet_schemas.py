@@ -39,4 +39,8 @@ AGENT_ACTION: Final[Schema] = {
     "additionalProperties": False,
 }
 MOVED: Final = object_of(moved=list_of(_TEXT))
-AGENT_ACTED: Final = object_of(agent=_TEXT, draining=_FLAG)
+AGENT_ACTED: Final = object_of(
+    agent=_TEXT,
+    draining={**_FLAG, "description": "What is wanted of it from now on."},
+    alive={**_FLAG, "description": "Whether it knows; one that is not alive does so once it is back."},
+)

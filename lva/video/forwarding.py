@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final
 
 import httpx
 import trio
 
 from lva.contract import CannotRunError, PluginResponse, RequestProblem, pluginHTTPResponse
+from lva.http_replies import beginning
 from lva.settings import parse_bind
 
 #: Says which agent asks; who gets it does not ask on.
@@ -18,6 +21,8 @@ HEADER: Final = "X-LVA-Agent"
 CONNECT: Final = 2.0
 LIMIT: Final = 10.0
 MAX_BODY: Final = 20 * 1024 * 1024
+#: What agents respond with. All else stays outside: a browser would take it for this service's own page.
+_TYPES: Final = ("image/jpeg", "application/json", "application/problem+json")
 #: Headers of a response that are passed on.
 _PASSED: Final = ("content-type", "cache-control", "x-frame-time", "etag", "retry-after")
 
@@ -41,7 +46,7 @@ class Forwarding:
             path: With the query.
 
         Raises:
-            RequestProblem: It cannot be reached, or does not respond in time.
+            RequestProblem: It cannot be reached, does not respond in time, or is no agent.
         """
         try:
             with trio.fail_after(LIMIT):
@@ -56,21 +61,36 @@ class Forwarding:
             raise RequestProblem(502, what, "agent_unreachable", agent_address=address) from None
 
     async def _get(self, url: str) -> PluginResponse:
+        timeout = httpx.Timeout(LIMIT, connect=CONNECT)
         async with (
-            httpx.AsyncClient(
-                timeout=httpx.Timeout(LIMIT, connect=CONNECT), trust_env=False
-            ) as client,
+            httpx.AsyncClient(verify=_verification(url), timeout=timeout, trust_env=False) as client,
             client.stream("GET", url, headers=self._headers) as response,
         ):
-            body = bytearray()
-            async for piece in response.aiter_raw():
-                body += piece
-                if len(body) > MAX_BODY:
-                    raise RequestProblem(
-                        502, "the other agent's response is too large", "agent_unreachable"
-                    )
+            _check_is_an_agents(response)
+            body = await beginning(response, MAX_BODY + 1)
+            if len(body) > MAX_BODY:
+                what = "the other agent's response is too large"
+                raise RequestProblem(502, what, "agent_unreachable")
             passed = {name: response.headers[name] for name in _PASSED if name in response.headers}
-            return pluginHTTPResponse(response.status_code, bytes(body), passed)
+            return pluginHTTPResponse(response.status_code, body, passed)
+
+
+def _verification(url: str) -> ssl.SSLContext | bool:
+    return _trusted() if url.startswith("https:") else False
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    """Return what decides on certificates; to read all that are trusted takes 20 ms."""
+    return ssl.create_default_context()
+
+
+def _check_is_an_agents(response: httpx.Response) -> None:
+    kind = response.headers.get("content-type", "nothing").partition(";")[0].strip().lower()
+    status = response.status_code
+    if kind not in _TYPES or not (status == 200 or 400 <= status < 600):
+        what = f"what responds at the agent's address is no agent: status {status}, {kind[:100]}"
+        raise RequestProblem(502, what, "agent_unreachable")
 
 
 def asked_by_an_agent(headers: Mapping[str, Any]) -> bool:

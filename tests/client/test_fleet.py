@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from urllib.parse import quote
 
 import pytest
 from click.testing import CliRunner, Result
@@ -79,6 +80,23 @@ def test_any_agent_shows_the_streams_of_all_and_their_agents(agents: list[Servic
     assert json.loads(lva(north, "agents", "--json").output)["agent"] == "north"
 
 
+def test_any_agent_shows_a_stream_whose_name_means_something_in_an_address(
+    agents: list[ServiceProcess],
+) -> None:
+    """The kind is a request that is written anew by its decoded parts."""
+    north, south = agents
+    name = "50%3F gate?limit=#1"
+    assert lva(north, "add", name, "test:?size=160x120&rate=10").exit_code == 0
+    for service in agents:
+        service.wait_until(lambda service=service: fleet_of(service)["streams"].get("held") == 3)
+        path = f"/streams/{quote(name, safe='')}"
+        assert service.get(path).json()["name"] == name
+        assert service.get(path).json()["frames"] is not None
+        assert service.get(f"{path}/events?limit=1").json() == {"events": [], "next": None}
+        service.wait_until(lambda s=service: s.get(f"{path}/preview.jpg").status_code == 200)
+    assert lva(south, "remove", name).output == f"{name}: removed\n"
+
+
 def test_an_agent_is_drained_and_takes_streams_again(agents: list[ServiceProcess]) -> None:
     north, south = agents
     assert lva(north, "drain", "south").output == "south: draining\n"
@@ -138,6 +156,10 @@ def test_the_console_shows_the_streams_of_all_agents_and_who_is_not_alive(
         dead = page.locator(".agents li", has_text="south")
         expect(dead.locator(".word")).to_have_text("not alive")
         expect(elsewhere.locator(".agent")).to_have_text("north", timeout=20_000)
+        told = lva(north, "drain", "south").output
+        assert told == "south: not alive; it takes none once it is back\n"
+        told = lva(north, "drain", "south", "--end").output
+        assert told == "south: not alive; it takes streams once it is back\n"
         watched.expected = ["502", "503"]  # while nobody has the stream
 
 
