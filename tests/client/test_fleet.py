@@ -91,7 +91,7 @@ def test_any_agent_shows_a_stream_whose_name_means_something_in_an_address(
         service.wait_until(lambda service=service: fleet_of(service)["streams"].get("held") == 3)
         path = f"/streams/{quote(name, safe='')}"
         assert service.get(path).json()["name"] == name
-        assert service.get(path).json()["frames"] is not None
+        service.wait_until(lambda s=service: s.get(path).json()["frames"] is not None)
         assert service.get(f"{path}/events?limit=1").json() == {"events": [], "next": None}
         service.wait_until(lambda s=service: s.get(f"{path}/preview.jpg").status_code == 200)
     assert lva(south, "remove", name).output == f"{name}: removed\n"
