@@ -86,10 +86,10 @@ def test_any_agent_shows_a_stream_whose_name_means_something_in_an_address(
     """The kind is a request that is written anew by its decoded parts."""
     north, south = agents
     name = "50%3F gate?limit=#1"
+    path = f"/streams/{quote(name, safe='')}"
     assert lva(north, "add", name, "test:?size=160x120&rate=10").exit_code == 0
     for service in agents:
         service.wait_until(lambda service=service: fleet_of(service)["streams"].get("held") == 3)
-        path = f"/streams/{quote(name, safe='')}"
         assert service.get(path).json()["name"] == name
         service.wait_until(lambda s=service: s.get(path).json()["frames"] is not None)
         assert service.get(f"{path}/events?limit=1").json() == {"events": [], "next": None}
