@@ -48,7 +48,9 @@ def drain(target: Target, agent: str, end: bool) -> None:
     if done["alive"]:
         state = "draining" if done["draining"] else "takes streams"
     else:
-        state = f"not alive; it {'takes none' if done['draining'] else 'takes streams'} once it is back"
+        state = (
+            f"not alive; it {'takes none' if done['draining'] else 'takes streams'} once it is back"
+        )
     click.echo(f"{clean(done['agent'])}: {state}")
 
 

@@ -42,5 +42,8 @@ MOVED: Final = object_of(moved=list_of(_TEXT))
 AGENT_ACTED: Final = object_of(
     agent=_TEXT,
     draining={**_FLAG, "description": "What is wanted of it from now on."},
-    alive={**_FLAG, "description": "Whether it knows; one that is not alive does so once it is back."},
+    alive={
+        **_FLAG,
+        "description": "Whether it knows; one that is not alive does so once it is back.",
+    },
 )

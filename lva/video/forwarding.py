@@ -63,7 +63,9 @@ class Forwarding:
     async def _get(self, url: str) -> PluginResponse:
         timeout = httpx.Timeout(LIMIT, connect=CONNECT)
         async with (
-            httpx.AsyncClient(verify=_verification(url), timeout=timeout, trust_env=False) as client,
+            httpx.AsyncClient(
+                verify=_verification(url), timeout=timeout, trust_env=False
+            ) as client,
             client.stream("GET", url, headers=self._headers) as response,
         ):
             _check_is_an_agents(response)
