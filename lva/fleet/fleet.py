@@ -26,7 +26,7 @@ import trio
 from lva.boot_clock import boot_time
 from lva.fleet.config import FleetConfig
 from lva.fleet.decisions import why_not
-from lva.fleet.rows import AgentRow, StreamRow, StreamState
+from lva.fleet.rows import MAX_COUNT, AgentRow, StreamRow, StreamState, count_of
 from lva.fleet.server import FleetServer, FleetServerError, OldServerError, RefusedError
 from lva.fleet.standing import Standing
 from lva.fleet.view import View, printable, waiting
@@ -239,9 +239,17 @@ class Fleet:
         """Return whether an agent has given a sign of life within the time of a lease."""
         return self.view.is_alive(agent.incarnation, boot_time())
 
-    def report(self, stream_id: str, state: StreamState, entry: str = "") -> None:
-        """Tell the fleet how a stream is that this agent works on; one that is over is released then."""
-        self._work.reports.add(stream_id, state, entry)
+    def report(
+        self, stream_id: str, state: StreamState, entry: str = "", version: int | None = None
+    ) -> None:
+        """Tell the fleet how a stream is that this agent works on; one that is over is released then.
+
+        Args:
+            stream_id: Its id.
+            state, entry: How it is, and an entry of its log.
+            version: Of the definition of which that is so; the one that is worked on if left out.
+        """
+        self._work.reports.add(stream_id, state, entry, version)
 
     async def put(self, row: StreamRow, expected: int) -> None:
         """Write a stream's definition.
@@ -252,16 +260,19 @@ class Fleet:
 
         Raises:
             OtherVersionError: There is another one.
-            FleetServerError: The server cannot be used.
+            FleetServerError: The server cannot be used, or there is no higher version.
         """
+        if row.version > MAX_COUNT:
+            raise FleetServerError(f"stream {row.id} has the highest version that there is")
         try:
             await self._ask("put", row.id, expected, row.version, row.as_json())
         except RefusedError as error:
-            version = error.more[0]
-            if not (version.isascii() and version.isdecimal() and len(version) < 16):
-                what = f"{self._server.keys['versions']} has {printable(version)!r} for stream {row.id}"
+            version = count_of(error.more[0])
+            if version is None:
+                found = printable(error.more[0])
+                what = f"{self._server.keys['versions']} has {found!r} for stream {row.id}"
                 raise FleetServerError(f"{what}, which no agent has written") from None
-            raise OtherVersionError(int(version)) from None
+            raise OtherVersionError(version) from None
         self.view.put(
             replace(row, lease=None, lease_value="") if expected == 0 else self._with_lease(row)
         )
@@ -287,8 +298,10 @@ class Fleet:
             GoneError: There is none.
             FleetServerError: The server cannot be used.
         """
+        row = self.view.rows.get(stream_id)
+        epoch = 0 if row is None else row.epoch
         try:
-            await self._ask("want", stream_id, what, state.as_json(), entry)
+            await self._ask("want", stream_id, what, state.as_json(), entry, epoch)
         except RefusedError:
             raise GoneError(stream_id) from None
         self.hurry()

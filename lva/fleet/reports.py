@@ -27,7 +27,7 @@ class Held:
     Attributes:
         epoch: Of its lease.
         version: Of the definition that is worked on.
-        going: Whether it is being given up.
+        going: Whether it is being given up, or is over.
         lost: Whether another agent may have it: no report will release it.
     """
 
@@ -39,10 +39,11 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What is told of a stream, in a lease: its state, and an entry of its log as JSON, or nothing."""
+    """What is told of a stream: its state, in a lease and with a definition, and an entry of its log as JSON."""
 
     stream_id: str
     epoch: int
+    version: int
     state: StreamState
     entry: str = ""
 
@@ -72,11 +73,21 @@ class Reports:
         self._added = trio.Event()
         self._rng = random.Random()  # noqa: S311 - jitter
 
-    def add(self, stream_id: str, state: StreamState, entry: str = "") -> None:
-        """Tell the fleet of a stream's state; one that is over is released then."""
-        if (held := self._held.get(stream_id)) is not None:
-            self._waiting.append(Report(stream_id, held.epoch, state, as_utf8(entry)))
-            self._added.set()
+    def add(
+        self, stream_id: str, state: StreamState, entry: str = "", version: int | None = None
+    ) -> None:
+        """Tell the fleet of a stream's state; one that is over is released then.
+
+        A state of an earlier version than the fleet has by then is told of in the log alone.
+        """
+        if (held := self._held.get(stream_id)) is None:
+            return
+        held.going = (
+            held.going or state.over
+        )  # a definition that comes now begins in the next lease
+        of = held.version if version is None else version
+        self._waiting.append(Report(stream_id, held.epoch, of, state, as_utf8(entry)))
+        self._added.set()
 
     async def run(self, incarnation: str) -> None:
         """Send what is added, as a process of an agent, until cancelled."""
@@ -95,15 +106,19 @@ class Reports:
         arguments: list[str | int] = []
         for report in batch:
             if self._held_in(report) is not None:
-                arguments += report.stream_id, report.epoch, report.state.as_json(), report.entry
+                arguments += (
+                    report.stream_id, report.epoch, report.version, int(report.state.over),
+                    report.state.as_json(), report.entry,
+                )  # fmt: skip
         if arguments and not await self._server.insist("report", incarnation, *arguments):
             return False
         for report in batch:
             if (held := self._held_in(report)) is None:
                 continue
-            self._view.change(report.stream_id, state=report.state)
+            row = self._view.rows.get(report.stream_id)
+            if row is not None and row.version <= report.version:
+                self._view.change(report.stream_id, state=report.state)
             if report.state.over:
-                held.going = True
                 await self._server.insist("release", incarnation, report.stream_id, held.epoch)
                 if self._held.get(report.stream_id) is held:
                     del self._held[report.stream_id]

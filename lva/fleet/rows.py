@@ -11,6 +11,8 @@ from typing import Any, Final, Self
 #: Most bytes of a row that are looked at, and the highest number that all programs read alike.
 MAX_ROW: Final = 2 * 1024 * 1024
 MAX_NUMBER: Final = 2**53
+#: The highest epoch and version: scripts count on from what is read.
+MAX_COUNT: Final = 10**15 - 1
 _ID: Final = re.compile(r"[!-~]{1,200}")
 _ADDRESS: Final = re.compile(r"https?://[^\s/?#@]+")
 
@@ -38,9 +40,8 @@ class Lease:
     def read(cls, text: str) -> Lease | None:
         """Return the lease that a value says; None for none, and for what is no lease: it can be taken."""
         incarnation, _, epoch = text.partition(" ")
-        if not incarnation or not (epoch.isascii() and epoch.isdecimal() and len(epoch) < 16):
-            return None
-        return cls(incarnation, int(epoch))
+        number = count_of(epoch)
+        return None if not incarnation or number is None else cls(incarnation, number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +164,8 @@ class StreamRow:
             raise BrokenRowError(f"it has no {error.args[0]}") from None
         if version < 1:
             raise BrokenRowError("version is from 1 on")
+        if version > MAX_COUNT:
+            raise BrokenRowError("version is too large")
         if wanted not in ("", "run", "stop", "remove"):
             raise BrokenRowError(f"what is wanted is run, stop or remove, not {wanted[:20]!r}")
         return replace(
@@ -171,7 +174,7 @@ class StreamRow:
             state=StreamState.read(state) if state else None,
             lease=Lease.read(lease),
             lease_value=lease,
-            epoch=int(epoch) if epoch.isascii() and epoch.isdecimal() and len(epoch) < 16 else 0,
+            epoch=count_of(epoch) or 0,
             offered=offered,
         )
 
@@ -238,6 +241,12 @@ class AgentRow:
             )
         except KeyError as error:
             raise BrokenRowError(f"it has no {error.args[0]}") from None
+
+
+def count_of(text: str) -> int | None:
+    """Return the epoch or version that a value says, if it is one, of at most `MAX_COUNT`."""
+    is_one = text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_COUNT))
+    return int(text) if is_one else None
 
 
 def _json(found: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ FORMAT: Final = "1"
 #: What is kept, as `scripts/prelude.lua` names it; the first is the key of the fleet itself.
 KEYS: Final = (
     "", "streams", "versions", "wanted", "states", "leases", "epochs", "offers", "changed", "removed",
-    "beats", "agents",
+    "beats", "agents", "resumed",
 )  # fmt: skip
 
 

@@ -44,7 +44,8 @@ class View:
         clock: Which time it is.
         rows: Streams by id.
         agents: Agents by name.
-        broken: Why a stream's or an agent's row cannot be read, by id or name.
+        broken: Why a stream is not worked on, as its row cannot be read, by id.
+        broken_agents: Why an agent's row cannot be read, by name.
         revision: The last change of streams that was seen.
         agents_revision: The last change of agents.
         buried: Incarnations that are known to be dead: another one has their name now.
@@ -56,6 +57,7 @@ class View:
     rows: dict[str, StreamRow] = field(default_factory=dict)
     agents: dict[str, AgentRow] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
+    broken_agents: dict[str, str] = field(default_factory=dict)
     revision: int = 0
     agents_revision: str = ""
     buried: set[str] = field(default_factory=set)
@@ -128,17 +130,13 @@ class View:
     def take_agents(self, found: Sequence[str], revision: str) -> None:
         """Take all rows of agents."""
         self.agents_revision = revision
-        names = dict(zip(found[::2], found[1::2], strict=True))
-        for name in [*self.agents]:
-            if name not in names:
-                del self.agents[name]
-        for name, text in names.items():
-            self.broken.pop(printable(name), None)
+        self.agents.clear()
+        self.broken_agents.clear()
+        for name, text in zip(found[::2], found[1::2], strict=True):
             try:
                 self.agents[name] = AgentRow.read(name, text)
             except BrokenRowError as error:
-                self.agents.pop(name, None)
-                self.broken[printable(name)] = str(error)
+                self.broken_agents[printable(name)] = str(error)
 
     def take_beats(self, found: Sequence[str], received: float) -> None:
         """Take all beats, and note since when each has been what it is.

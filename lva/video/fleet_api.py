@@ -52,7 +52,11 @@ def fleet_document(streams: FleetStreams) -> dict[str, Any]:
             {"stream_id": stream_id, "reason": reason}
             for stream_id, reason in waiting[:MOST_WAITING]
         ],
-        "broken": [{"key": key, "reason": why} for key, why in sorted(view.broken.items())],
+        "broken": [
+            {"kind": kind, "key": key, "reason": why}
+            for kind, broken in (("stream", view.broken), ("agent", view.broken_agents))
+            for key, why in sorted(broken.items())
+        ],
     }
 
 

@@ -27,7 +27,9 @@ from lva.video.tasks import StreamTasks
 class Reporter(Protocol):
     """Who tells the fleet of streams: `lva.fleet.fleet.Fleet.report`."""
 
-    def __call__(self, stream_id: str, state: ReportedState, entry: str = "") -> None:
+    def __call__(
+        self, stream_id: str, state: ReportedState, entry: str = "", version: int | None = None
+    ) -> None:
         """Tell how a stream is."""
 
 
@@ -125,6 +127,10 @@ class FleetHolder:
             if stream.version >= row.version or stream not in self._taken:
                 return
             await self.tasks.end(stream)
+            if (
+                stream.state in ENDED
+            ):  # just now, and that releases it: the next lease is of this version
+                return
             stream.definition, why = self._understood(row)
             stream.version = row.version
             stream.move(StreamState.PENDING, f"version {row.version}")
@@ -182,7 +188,9 @@ class FleetHolder:
             self._agent, change.epoch or 0,
         )  # fmt: skip
         entry = {**change.as_dict(), "agent": self._agent, "epoch": change.epoch}
-        self._report(change.stream_id, state, json.dumps(entry, ensure_ascii=False))
+        stream = self.streams.get(change.stream_id)
+        version = None if stream is None else stream.version
+        self._report(change.stream_id, state, json.dumps(entry, ensure_ascii=False), version)
 
     def seen(self, event: StreamAnalyticsEvent) -> None:
         """Publish an event."""

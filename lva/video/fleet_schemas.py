@@ -30,7 +30,9 @@ FLEET: Final = object_of(
     agents=list_of(AGENT),
     streams=object_of(total=_COUNT, held=_COUNT, waiting=_COUNT),
     waiting=list_of(object_of(stream_id=_TEXT, reason=_TEXT)),
-    broken=list_of(object_of(key=_TEXT, reason=_TEXT)),
+    broken=list_of(
+        object_of(kind={"type": "string", "enum": ["stream", "agent"]}, key=_TEXT, reason=_TEXT)
+    ),
 )
 AGENT_ACTION: Final[Schema] = {
     "type": "object",

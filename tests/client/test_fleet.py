@@ -185,12 +185,12 @@ def test_what_waits_and_what_cannot_be_read_is_told() -> None:
             "trouble": "redis://a: refused",
             "streams": {"total": 2, "held": 0, "waiting": 1},
             "waiting": [{"stream_id": "s", "reason": "no room"}],
-            "broken": [{"key": "lva:{lva}:streams x\x1b", "reason": "no JSON"}],
+            "broken": [{"kind": "stream", "key": "x\x1b", "reason": "no JSON"}],
         }
     )
     assert told == [
         "2 streams: 0 with an agent, 1 waiting",
         "north is no part of the fleet now: redis://a: refused",
         "s waits: no room",
-        "lva:{lva}:streams x\N{REPLACEMENT CHARACTER} cannot be read: no JSON",
+        "stream x\N{REPLACEMENT CHARACTER} cannot be read: no JSON",
     ]

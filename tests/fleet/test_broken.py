@@ -16,6 +16,7 @@ from tests.fleet.history import History
 pytestmark = pytest.mark.slow("a real server and real time: agents beat on while values are broken")
 
 KEY = "lva:{test}"
+STOPPED = StreamState("stop", True, "", None, 1.0, "one")
 GOOD = json.loads(row("x").as_json())
 STATE = json.loads(StreamState("stop", True, "", None, 1.0, "one", 1).as_json())
 AGENT = json.loads(AgentRow("x", "i", "http://a:1", 5, frozenset()).as_json())
@@ -64,6 +65,7 @@ STREAMS: list[tuple[str | bytes, str]] = [
     (changed(GOOD, version=True), "version is a bool"),
     (changed(GOOD, version=1.5), "version is a float"),
     (changed(GOOD, version=10**40), "version is too large"),
+    (changed(GOOD, version=10**15), "version is too large"),
     (changed(GOOD, created=float("nan")), "NaN is no number"),
     (changed(GOOD, created=float("inf")), "Infinity is no number"),
     (changed(GOOD, created=10**400), "created is too large"),
@@ -105,6 +107,7 @@ EPOCHS = [
     "1e3",
     "9223372036854775807",
     "1000000000000000",
+    "9007199254740993",
     "",
     " 1",
     "0x10",
@@ -149,9 +152,9 @@ async def test_broken_values_stop_nobody_and_are_told_and_kept(redis, caplog):
         await until(lambda: len(one.streams | two.streams) == 4)
         await until(lambda: not any(each.offered for each in one.fleet.view.rows.values()))
 
-        def told(what: dict[str, str]) -> Callable[[], bool]:
+        def told(what: dict[str, str], of: str) -> Callable[[], bool]:
             return lambda: all(
-                fault in each.fleet.view.broken.get(name, "")
+                fault in getattr(each.fleet.view, of).get(name, "")
                 for each in (one, two)
                 for name, fault in what.items()
             )
@@ -160,8 +163,8 @@ async def test_broken_values_stop_nobody_and_are_told_and_kept(redis, caplog):
             why = {*one.notes.reasons, *two.notes.reasons}
             assert why <= {"agent one goes on with it", "agent two goes on with it"}
 
-        async def check(what: dict[str, str]) -> None:
-            await until(told(what))
+        async def check(what: dict[str, str], of: str = "broken") -> None:
+            await until(told(what, of))
             assert one.fleet.trouble is None
             assert two.fleet.trouble is None
             assert len(one.streams | two.streams) >= 4
@@ -188,13 +191,12 @@ async def test_broken_values_stop_nobody_and_are_told_and_kept(redis, caplog):
         for name, (value, _) in agents.items():
             client.hset(f"{KEY}:agents", name, b"ghost " + str(value).encode())
         client.hset(f"{KEY}:agents", "nobody", json.dumps(AGENT))
-        client.hset(
-            f"{KEY}:agents", b"\xfe", b"\xff"
-        )  # no stream's id: what is broken has one name
+        client.hset(f"{KEY}:agents", b"\xfe", b"\xff")
         client.hincrby(KEY, "agents", 1)
         await check(
             {name: fault for name, (_, fault) in agents.items()}
-            | {"nobody": "it is no JSON", "\\udcfe": "names no process"}
+            | {"nobody": "it is no JSON", "\\udcfe": "names no process"},
+            "broken_agents",
         )
         # Ids, foreign members, beats.
         client.hset(f"{KEY}:streams", b"\xff", json.dumps(GOOD))
@@ -271,3 +273,52 @@ async def test_broken_values_stop_nobody_and_are_told_and_kept(redis, caplog):
             await until(lambda: one.fleet.trouble is None and two.fleet.trouble is None)
             await until(lambda: one.streams | two.streams == streams)
     assert history.faults([], 0, []) == []
+
+
+#: Of the counter of changes: Lua and sorted sets have 53 bits for a number, and a text of it 14 digits.
+REVISIONS = [
+    "9007199254740993",
+    "9223372036854775807",
+    "2000000000000000",
+    "1234567890123456",
+    "99999999999999",
+    "0",
+]
+
+
+async def test_every_change_is_told_whatever_the_counter_of_changes_was_set_to(redis):
+    """The kind is a number that another program has written and from which a script counts on."""
+    async with agent(redis.url, "one", History()) as one:
+        await until(lambda: one.fleet.trouble is None)
+        for number, value in enumerate(REVISIONS):
+            redis.client.hset(KEY, "revision", value)
+            pair = {f"a{number}", f"b{number}"}
+            for stream_id in sorted(pair):
+                await one.fleet.put(row(stream_id), 0)
+            await until(lambda pair=pair: pair <= one.streams)
+            one.fleet.hurry()
+            for stream_id in pair:
+                await one.fleet.want(stream_id, "stop", STOPPED, "")
+            await until(lambda pair=pair: not pair & one.streams)
+            await until(lambda: all(each.wanted == "stop" for each in one.fleet.view.rows.values()))
+        assert {*one.fleet.view.rows} == {f"{a}{n}" for a in "ab" for n in range(len(REVISIONS))}
+        assert int(redis.client.hget(KEY, "revision")) < 2**53
+
+
+async def test_the_highest_epochs_are_used_up_and_refused_then(redis):
+    """The kind is a number that another program has written, and that no script can raise and tell."""
+    async with agent(redis.url, "one", History()) as one:
+        await until(lambda: one.fleet.trouble is None)
+        for stream_id, epoch in (("s", 99_999_999_999_999), ("t", 10**15 - 2), ("u", 10**15 - 1)):
+            redis.client.hset(f"{KEY}:epochs", stream_id, epoch)
+            await one.fleet.put(row(stream_id), 0)
+        await until(lambda: one.streams == {"s", "t"} and "u" in one.fleet.view.broken)
+        assert {one.notes.running[each][0] for each in "st"} == {10**14, 10**15 - 1}
+        assert "the highest epoch that there is" in one.fleet.view.broken["u"]
+        redis.client.hset(f"{KEY}:epochs", "s", 10**16)  # while it is worked on
+        await one.fleet.put(row("s", 2), 1)
+        await until(lambda: one.notes.versions["s"] == 2)
+        redis.client.hset(f"{KEY}:versions", "s", 10**15 - 1)
+        with pytest.raises(FleetServerError, match="the highest version"):
+            await one.fleet.put(row("s", 10**15), 10**15 - 1)
+        assert one.notes.reasons == []

@@ -177,3 +177,66 @@ async def test_a_stream_that_is_resumed_before_its_stop_is_told_runs(redis):
         await one.fleet.want("s", "run", STOPPED, "")
         gate.set()
         await until(lambda: one.streams, 4)
+
+
+DONE = StreamState("done", True, "the end", None, 1.0, "one", 1)
+
+
+async def late_end(one, redis, change, *, twice: bool = False):
+    """Let a stream come to its end, and tell of that after a change; return what is kept of its state then.
+
+    Args:
+        one: The agent that works on it.
+        redis: The server.
+        change: What its users do meanwhile.
+        twice: Whether it was told before, too, and the response was lost.
+    """
+    await until(lambda: one.fleet.trouble is None)
+    await one.fleet.put(row("s"), 0)
+    await until(lambda: one.streams)
+    server, gate = one.fleet._work.reports._server, trio.Event()  # noqa: SLF001
+    insist, sent = server.insist, []
+
+    async def late(script, *arguments):
+        if script == "report":
+            if twice:
+                await insist(script, *arguments)
+            sent.append(script)
+            await gate.wait()
+        return await insist(script, *arguments)
+
+    server.insist = late
+    one.notes.end("s")
+    one.fleet.report("s", DONE, '{"old": 1}')
+    await until(lambda: sent)
+    await change()
+    await one.fleet.until(lambda: one.fleet.view.rows["s"].state is None, 3)
+    gate.set()
+    await until(lambda: one.streams, 4)
+    await trio.sleep(3 * one.fleet.tick)
+    assert one.streams == {"s"} == {*one.fleet.held}
+    assert one.notes.running["s"][0] == 2
+    assert await one.fleet.logs("s") == ['{"old": 1}'] * (1 + twice)
+    assert redis.client.hget("lva:{test}:states", "s") is None
+    assert one.fleet.view.rows["s"].state is None
+
+
+async def test_the_end_of_an_earlier_version_does_not_end_a_later_one(redis):
+    """The kind is a report that was under way when users changed what they want."""
+    async with agent(redis.url, "one", History()) as one:
+        await late_end(one, redis, lambda: one.fleet.put(row("s", 2), 1))
+        assert one.notes.versions["s"] == 2
+
+
+async def test_the_end_of_a_run_that_is_told_once_more_does_not_end_a_resumed_one(redis):
+    async with agent(redis.url, "one", History()) as one:
+        await late_end(one, redis, lambda: one.fleet.want("s", "run", STOPPED, ""), twice=True)
+
+
+async def test_what_was_resumed_comes_to_its_own_end(redis):
+    async with agent(redis.url, "one", History()) as one:
+        await late_end(one, redis, lambda: one.fleet.want("s", "run", STOPPED, ""))
+        one.notes.end("s")
+        one.fleet.report("s", DONE)
+        await until(lambda: not one.fleet.held)
+        assert one.fleet.view.rows["s"].state == DONE

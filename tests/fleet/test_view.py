@@ -119,3 +119,15 @@ def test_the_one_that_has_the_name_of_a_dead_agent_need_not_wait_once_more():
     assert known.dead(clock.now) == {}
     known.buried.add("ibefore")
     assert [*known.dead(clock.now)] == ["ibefore"]
+
+
+def test_an_agent_and_a_stream_of_one_name_are_told_apart_when_they_cannot_be_read():
+    known = view(Clock(), "one")
+    known.take_agents(["s", "i {"], "2")
+    known.take_streams([["s", "1", *["{"] * 6]])
+    assert {*known.broken} == {*known.broken_agents} == {"s"}
+    known.take_streams([["s", "2", row("s").as_json(), "", "", "", "", ""]])
+    assert (known.broken, {*known.broken_agents}) == ({}, {"s"})
+    known.take_streams([["s", "3", *["{"] * 6]])
+    known.take_agents([], "3")
+    assert ({*known.broken}, known.broken_agents) == ({"s"}, {})

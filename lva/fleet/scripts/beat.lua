@@ -33,17 +33,18 @@ local function get(key, ids)
 end
 local since = tonumber(ARGV[5])
 local newest = tonumber(redis.call('HGET', root, 'revision')) or 0
-local last = redis.pcall('ZREVRANGEBYSCORE', changed, '1000000000000000', '-inf', 'WITHSCORES', 'LIMIT', 0, 1)
-local highest = math.ceil(tonumber(last[2]) or 0)
-if highest > newest then
-  newest = highest
+local last = highest(MOST)
+if not (newest <= MOST) then
+  newest = renumber()
+elseif last > newest then
+  newest = last
   redis.call('HSET', root, 'revision', string.format('%d', newest))
 end
 local trimmed = tonumber(redis.call('HGET', root, 'trimmed')) or 0
 local again = (since < trimmed and trimmed <= newest) or since > newest
 if again then since = 0 end
 local rows = {}
-local found = redis.pcall('ZRANGEBYSCORE', changed, '(' .. since, string.format('%d', newest), 'WITHSCORES', 'LIMIT', 0, ARGV[6])
+local found = redis.pcall('ZRANGEBYSCORE', changed, string.format('(%d', since), string.format('%d', newest), 'WITHSCORES', 'LIMIT', 0, ARGV[6])
 if found.err then
   trouble = changed .. ': ' .. found.err
 elseif #found > 0 then

@@ -14,11 +14,15 @@ local function claim(id, expected, beat)
   if before ~= '0' and not (string.match(before, '^[1-9]%d*$') and #before < 16) then
     return 'broken ' .. epochs .. ' has ' .. string.sub(before, 1, 40) .. ', which is no epoch'
   end
-  local epoch = redis.call('HINCRBY', epochs, id, 1)
+  if before == '999999999999999' then
+    return 'broken ' .. epochs .. ' has ' .. before .. ', the highest epoch that there is'
+  end
+  -- Lua writes a number of more than 14 digits in another way.
+  local epoch = string.format('%d', redis.call('HINCRBY', epochs, id, 1))
   redis.call('HSET', leases, id, ARGV[2] .. ' ' .. epoch)
   redis.call('HDEL', offers, id)
   moved(id)
-  return tostring(epoch)
+  return epoch
 end
 
 local reply = {'ok'}

@@ -5,7 +5,7 @@ local lease = redis.call('HGET', leases, ARGV[2]) or ''
 if lease ~= ARGV[3] then return {'taken'} end
 local holder = holder_of(lease)
 if holder and holder ~= ARGV[5] and (redis.call('HGET', beats, holder) or '') ~= ARGV[4] then return {'taken'} end
-for _, key in ipairs({streams, versions, wanted, states, leases, offers}) do
+for _, key in ipairs({streams, versions, wanted, states, leases, offers, resumed}) do
   redis.call('HDEL', key, ARGV[2])
 end
 redis.call('DEL', root .. ':log:' .. ARGV[2])
