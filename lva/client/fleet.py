@@ -111,5 +111,7 @@ def remarks(fleet: dict[str, Any]) -> list[str]:
     if fleet["trouble"] is not None:
         lines.append(f"{fleet['agent']} is no part of the fleet now: {fleet['trouble']}")
     lines += [f"{each['stream_id']} waits: {each['reason']}" for each in fleet["waiting"]]
-    lines += [f"{each['kind']} {each['key']} cannot be read: {each['reason']}" for each in fleet["broken"]]
+    lines += [
+        f"{each['kind']} {each['key']} cannot be read: {each['reason']}" for each in fleet["broken"]
+    ]
     return [clean(line) for line in lines]

@@ -39,7 +39,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What is told of a stream in a lease: the state of a version, and an entry of the log as JSON, or nothing."""
+    """What is told of a version of a stream in a lease: its state, and an entry of its log as JSON."""
 
     stream_id: str
     epoch: int

@@ -127,10 +127,8 @@ class FleetHolder:
             if stream.version >= row.version or stream not in self._taken:
                 return
             await self.tasks.end(stream)
-            if (
-                stream.state in ENDED
-            ):  # just now, and that releases it: the next lease is of this version
-                return
+            if stream.state in ENDED:
+                return  # that releases it, and this version begins in the next lease
             stream.definition, why = self._understood(row)
             stream.version = row.version
             stream.move(StreamState.PENDING, f"version {row.version}")
