@@ -108,6 +108,9 @@ class _Tee(io.TextIOBase):
     def flush(self) -> None:
         self._stream.flush()
 
+    def __del__(self) -> None:
+        """Do not flush, as others do at their end: the stream may have been closed by then."""
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 

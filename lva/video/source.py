@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -177,6 +178,8 @@ def _file(text: str, directories: Sequence[Path]) -> Source:
     try:
         path = Path(text).resolve()
         is_directory = path.is_dir()
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            path.stat()  # from Python 3.13 on, the others do not tell of a loop
     except (OSError, RuntimeError):
         raise SourceError("source: the path is too long, or a loop of symbolic links") from None
     if not any(path.is_relative_to(directory.resolve()) for directory in directories):

@@ -23,8 +23,9 @@ from pathlib import Path
 from lva import *
 
 def note(pid):
-    with open(Path(__file__).parent.parent / (Path(__file__).stem + ".pid"), "w") as file:
-        file.write(str(pid))
+    file = Path(__file__).parent.parent / Path(__file__).stem
+    file.write_text(str(pid))
+    file.rename(file.with_suffix(".pid"))
 """
 
 #: Each leaves one process; what it is called in the receipt, and the signal that ended it.

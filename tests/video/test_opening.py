@@ -72,7 +72,8 @@ def test_a_playlist_and_its_segments_are_of_one_server(server, board):
     assert count(board, server.url("list.m3u8")) == 48
     server.documents["bare.m3u8"] = playlist("#EXTINF:1,", "segment?session=1")
     assert count(board, server.url("bare.m3u8?a=b")) == 24
-    server.documents["main.m3u8"] = playlist("#EXT-X-STREAM-INF:BANDWIDTH=1", "bare.m3u8")
+    variants = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nbare.m3u8\n"
+    server.documents["main.m3u8"] = response(variants.encode(), "application/vnd.apple.mpegurl")
     assert count(board, server.url("main.m3u8")) == 24
 
 
