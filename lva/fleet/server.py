@@ -29,6 +29,16 @@ KEYS: Final = (
 )  # fmt: skip
 
 
+#: What a replica refuses to do, and what a server adds to an error of a script: where that is in it.
+_REPLICA: Final = re.compile("read only replica|MASTER is down")
+_WHERE: Final = re.compile(
+    r"(ERR )?Error running script \(call to \w+\): @user_script: ?\d+: "
+    r"|\.? script: \w+, on @user_script:\d+\.?"
+)
+#: Most characters that are told of an error.
+_MOST_WORDS: Final = 300
+
+
 class FleetServerError(Exception):
     """The server cannot be used now, or refuses; the message says which, and why."""
 
@@ -124,6 +134,16 @@ class FleetServer:
         """
         return await self._in_thread(self._read, command, arguments)
 
+    async def evicts(self) -> str | None:
+        """Return the server's policy if it may delete keys of the fleet when its memory is full.
+
+        Raises:
+            FleetServerError: As `run`.
+        """
+        found = await self.read("INFO", "memory")
+        policy = str(found.get("maxmemory_policy", ""))
+        return policy if policy.startswith("allkeys") and found.get("maxmemory") else None
+
     async def close(self) -> None:
         """Close the connection."""
         await self._in_thread(self._client.close)
@@ -136,9 +156,9 @@ class FleetServer:
         except _OtherRunError as error:
             raise OldServerError(str(error)) from None
         except ResponseError as error:
-            raise FleetServerError(f"{self._url} refuses: {error}") from error
+            raise FleetServerError(f"{self._url} refuses: {_words(error)}") from error
         except (RedisError, OSError) as error:
-            raise FleetServerError(f"{self._url}: {error}") from error
+            raise FleetServerError(f"{self._url}: {_words(error)}") from error
 
     def _run(self, name: str, arguments: tuple[str | int, ...]) -> list[Any]:
         script = self._scripts.get(name)
@@ -151,6 +171,8 @@ class FleetServer:
         try:
             found: list[Any] = script(keys=self._keys, args=[self._run_id, *arguments])
         except ResponseError as error:
+            if _REPLICA.search(str(error)):  # the address may lead to another server by now
+                self._client.connection_pool.disconnect()
             if "WRONGTYPE" in str(error):
                 raise ResponseError(self._wrong_key() or str(error)) from None
             raise
@@ -194,6 +216,10 @@ class RefusedError(Exception):
         super().__init__(why, *more)
         self.why: str = why
         self.more: tuple[str, ...] = more
+
+
+def _words(error: Exception) -> str:
+    return _WHERE.sub("", str(error))[:_MOST_WORDS]
 
 
 def _script(name: str) -> str:

@@ -192,6 +192,11 @@ class Standing:
     async def _come_back(self) -> None:
         """Join a fleet whose server may have lost this agent, and all that it knows."""
         await self._join()
+        if (policy := await self.server.evicts()) is not None:
+            self._logger.warning(
+                "fleet %s: %s deletes streams when its memory is full (maxmemory-policy %s); set noeviction",
+                self._config.name, self._config.url, policy,
+            )  # fmt: skip
         await self._duties.restore(self.server)
         self._view.revision, self._view.agents_revision = 0, ""
         self._afresh, self._overdue = True, None

@@ -78,15 +78,18 @@ class View:
         wrong: list[str] = []
         for stream_id, revision, *values in found:
             self.revision = max(self.revision, math.ceil(float(revision)))
-            self._remove(stream_id)
+            known = self._remove(stream_id)
             self.broken.pop(printable(stream_id), None)
             if not values[0]:
                 continue  # removed
             try:
-                self._add(StreamRow.read([stream_id, *values]))
+                row = StreamRow.read([stream_id, *values])
             except BrokenRowError as error:
                 self.broken[printable(stream_id)] = str(error)
                 wrong.append(printable(stream_id))
+            else:  # an epoch that was given is never given again, also if the server has lost it
+                given = (known and known.epoch) or 0, (row.lease and row.lease.epoch) or 0
+                self._add(replace(row, epoch=max(row.epoch, *given)))
         return wrong
 
     def put(self, row: StreamRow) -> None:
@@ -112,10 +115,10 @@ class View:
         if row.lease is None and row.to_run:
             self._waiting[row.id] = waiting(row, self.clock())
 
-    def _remove(self, stream_id: str) -> None:
+    def _remove(self, stream_id: str) -> StreamRow | None:
         row = self.rows.pop(stream_id, None)
         if row is None:
-            return
+            return None
         held = self._held_by[_holder(row)]
         held.discard(stream_id)
         if not held:
@@ -126,6 +129,7 @@ class View:
             offered.discard(stream_id)
             if not offered:
                 del self._offered_to[row.offered]
+        return row
 
     def take_agents(self, found: Sequence[str], revision: str) -> None:
         """Take all rows of agents."""

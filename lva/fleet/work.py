@@ -111,7 +111,8 @@ class Work:
             if held is not None and not held.lost:
                 held.going = held.lost = True
                 why = "its lease is gone: another agent has it, or it was removed"
-                self._nursery.start_soon(self._drop, stream_id, held, why)
+                # Should nobody have it, others get to know that it is free.
+                self._nursery.start_soon(self._release, stream_id, held, why)
 
     async def give_up(self, why: str) -> None:
         """End the work on all streams, since the leases may not be good for much longer; or go on alone."""
@@ -241,7 +242,11 @@ class Work:
 
     async def _claim(self, server: FleetServer, rows: list[StreamRow]) -> None:
         """Take streams, in one command: the server may be far away."""
-        leases = [text for row in rows for text in (row.id, row.lease_value, self._beat_of(row))]
+        leases = [
+            text
+            for row in rows
+            for text in (row.id, row.lease_value, self._beat_of(row), row.epoch)
+        ]
         replies = await server.attempt("claim", self._incarnation, *leases)
         for row, reply in zip(rows, replies or (), strict=False):
             if reply.isdecimal():
@@ -307,10 +312,11 @@ class Work:
                     seats = [_moved(seat, self._config.agent, to) for seat in seats]
                     nursery.start_soon(self.hand_over, stream_id, held, to)
                 else:
-                    nursery.start_soon(self._release, stream_id, held)
+                    why = "the service is being stopped"
+                    nursery.start_soon(self._release, stream_id, held, why)
 
-    async def _release(self, stream_id: str, held: Held) -> None:
-        await self._drop(stream_id, held, "the service is being stopped")
+    async def _release(self, stream_id: str, held: Held, why: str) -> None:
+        await self._drop(stream_id, held, why)
         await self.server.insist("release", self._incarnation, stream_id, held.epoch)
 
 

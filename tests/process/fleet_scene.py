@@ -128,6 +128,10 @@ class Link:
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 
+    def lead_to(self, port: int) -> None:
+        """Let new connections lead to another server; those that are open stay."""
+        self._target = port
+
     def cut(self) -> None:
         """Let nothing through; connections stay open, and nobody is told."""
         self._open.clear()

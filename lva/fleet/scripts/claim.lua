@@ -1,13 +1,14 @@
 -- Take streams. ARGV: run id, incarnation; then id, the lease that is there ('' for none), and the last beat of its holder ('' for
--- none), of each. The reply has for each its epoch, or why it was not taken.
+-- none), and the highest epoch known, of each. The reply has for each its epoch, or why it was not taken.
 if not opened() then return {'boot'} end
 if redis.call('HGET', root, 'settled') ~= '1' then return {'unsettled'} end
 if redis.call('HEXISTS', beats, ARGV[2]) == 0 then return {'replaced'} end
 
-local function claim(id, expected, beat)
+local function claim(id, expected, beat, known)
   if redis.call('HEXISTS', streams, id) == 0 then return 'gone' end
   local lease = redis.call('HGET', leases, id) or ''
-  if lease ~= expected then return 'taken' end
+  local own_is_gone = lease == '' and holder_of(expected) == ARGV[2]
+  if lease ~= expected and not own_is_gone then return 'taken' end
   local holder = holder_of(lease)
   if holder and holder ~= ARGV[2] and (redis.call('HGET', beats, holder) or '') ~= beat then return 'taken' end
   local before = redis.call('HGET', epochs, id) or '0'
@@ -17,6 +18,8 @@ local function claim(id, expected, beat)
   if before == '999999999999999' then
     return 'broken ' .. epochs .. ' has ' .. before .. ', the highest epoch that there is'
   end
+  -- What another program has deleted is known to agents: no epoch comes twice.
+  if #known < 15 and tonumber(known) > tonumber(before) then redis.call('HSET', epochs, id, known) end
   -- Lua writes a number of more than 14 digits in another way.
   local epoch = string.format('%d', redis.call('HINCRBY', epochs, id, 1))
   redis.call('HSET', leases, id, ARGV[2] .. ' ' .. epoch)
@@ -26,5 +29,5 @@ local function claim(id, expected, beat)
 end
 
 local reply = {'ok'}
-for i = 3, #ARGV, 3 do reply[#reply + 1] = claim(ARGV[i], ARGV[i + 1], ARGV[i + 2]) end
+for i = 3, #ARGV, 4 do reply[#reply + 1] = claim(unpack(ARGV, i, i + 3)) end
 return reply

@@ -5,7 +5,8 @@ if redis.call('HGET', root, 'settled') ~= '1' then return {'unsettled'} end
 if (redis.call('HGET', beats, ARGV[2]) or '') ~= ARGV[3] then return {'alive'} end
 local freed = {}
 for i = 4, #ARGV, 2 do
-  if holds(ARGV[i], ARGV[2], ARGV[i + 1]) then
+  local is_gone = redis.call('HEXISTS', leases, ARGV[i]) == 0 and redis.call('HEXISTS', streams, ARGV[i]) == 1
+  if is_gone or holds(ARGV[i], ARGV[2], ARGV[i + 1]) then
     redis.call('HDEL', leases, ARGV[i])
     moved(ARGV[i])
     freed[#freed + 1] = ARGV[i]
