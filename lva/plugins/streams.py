@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 from urllib.parse import quote
 
-from pydantic import BaseModel, BeforeValidator, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, field_validator
 from quart import Response
 from werkzeug.exceptions import BadRequest, NotFound, ServiceUnavailable
 
@@ -102,11 +102,15 @@ class Config(BaseModel):
 
     @field_validator("fleet")
     @classmethod
-    def _has_its_client(cls, fleet: FleetConfig | None) -> FleetConfig | None:
-        if fleet is not None and find_spec("redis") is None:
+    def _can_take_part(cls, fleet: FleetConfig | None, info: ValidationInfo) -> FleetConfig | None:
+        if fleet is None:
+            return None
+        if find_spec("redis") is None:
             raise ValueError(
                 "a fleet needs the Redis client; install the extra: pip install '/path/to/lva[redis]'"
             )
+        if fleet.address is None and info.context is not None:
+            own_address(info.context["bind"])
         return fleet
 
 

@@ -36,6 +36,7 @@ def validated(
     model: type[_Model],
     values: Mapping[str, Any],
     prepare: Callable[[Any], Any] = lambda values: values,
+    context: Mapping[str, Any] | None = None,
 ) -> _Model:
     """Validate values of which some may come from variables.
 
@@ -43,19 +44,20 @@ def validated(
         model: The model.
         values: The values.
         prepare: What is done to them before the model sees them; `plain` if the types end with this model.
+        context: For the model's validators.
 
     Raises:
         pydantic.ValidationError: They are wrong.
     """
     try:
-        return model.model_validate(prepare(values))
+        return model.model_validate(prepare(values), context=context)
     except ValidationError as error:
         decoded = values
         for item in error.errors(include_input=False, include_context=False, include_url=False):
             decoded = _with_json(decoded, item)
         if decoded is values:
             raise
-    return model.model_validate(prepare(decoded))
+    return model.model_validate(prepare(decoded), context=context)
 
 
 def settled(

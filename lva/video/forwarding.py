@@ -11,7 +11,7 @@ from typing import Any, Final
 import httpx
 import trio
 
-from lva.contract import CannotRunError, PluginResponse, RequestProblem, pluginHTTPResponse
+from lva.contract import PluginResponse, RequestProblem, pluginHTTPResponse
 from lva.http_replies import beginning
 from lva.settings import parse_bind
 
@@ -113,12 +113,13 @@ def own_address(bind: str) -> str:
         bind: As in the settings.
 
     Raises:
-        CannotRunError: That does not say it.
+        ValueError: That does not say it.
     """
     found = parse_bind(bind)
     if isinstance(found, str) or found[1] == 0:
-        raise CannotRunError(
-            f"bind = {bind!r} does not say where other agents reach this one; set fleet.address"
+        raise ValueError(
+            f"bind = {bind!r} does not say where other agents reach this one; set address in this table,"
+            " as in http://10.0.0.7:5240, or a bind with a port"
         )
     host, port = found
     if host in ("0.0.0.0", "::"):  # noqa: S104 - all addresses of this machine

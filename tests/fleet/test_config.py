@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from lva.errors import ConfigurationError
 from lva.fleet.config import FleetConfig
+from lva.host.loading.load import load_plugins
 from lva.plugins import streams
+from lva.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -45,3 +48,21 @@ def test_a_client_library_that_is_missing_is_told_before_anything_starts(monkeyp
     with pytest.raises(ValidationError, match=r"pip install '/path/to/lva\[redis\]'"):
         streams.Config.model_validate({"fleet": {}})
     assert streams.Config.model_validate({}).fleet is None
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1:0", "unix:lva.sock"])
+def test_a_fleet_whose_others_could_not_reach_this_agent_is_refused_before_anything_starts(bind):
+    """The kind is a setting that another one makes useless: it is told of as other mistakes are."""
+    fleet = {"url": "redis://127.0.0.1:1", "agent": "north"}
+    with pytest.raises(ConfigurationError) as caught:
+        load_plugins(settings(bind, fleet))
+    (problem,) = caught.value.problems
+    assert f"plugins.streams.config.fleet: bind = {bind!r} does not say where other" in problem
+    assert "set address in this table" in problem
+    load_plugins(settings(bind, {**fleet, "address": "http://10.0.0.7:5240"}))
+    load_plugins(settings("0.0.0.0:5240", fleet))  # noqa: S104 - nothing listens
+
+
+def settings(bind: str, fleet: dict) -> Settings:
+    config = {"config": {"fleet": fleet}}
+    return Settings(active_plugins=["streams"], bind=bind, plugins={"streams": config})

@@ -90,9 +90,16 @@ def defaults_of(name: str, cls: type[Any], values: Mapping[str, Any], path: Path
 
 
 def configs_of(
-    name: str, classes: Sequence[PluginClass], values: Mapping[str, Any], path: Path
+    name: str, classes: Sequence[PluginClass], values: Mapping[str, Any], path: Path, bind: str
 ) -> dict[PluginClass, Any]:
     """Return what each class of a file sees as `self.config`: its part of `[plugins.NAME.config]`.
+
+    Args:
+        name: The plugin's.
+        classes: Of its file.
+        values: What `[plugins.NAME.config]` says.
+        path: The plugin's file.
+        bind: Where the service will listen, for validators.
 
     Raises:
         PluginFileError: With everything that is wrong; without values, which may be secrets.
@@ -112,7 +119,9 @@ def configs_of(
     for (cls, model), keys in zip(models.items(), known, strict=True):
         part = {key: value for key, value in values.items() if keys is None or key in keys}
         try:
-            configs[cls] = plain(part) if model is None else validated(model, part, plain)
+            configs[cls] = (
+                plain(part) if model is None else validated(model, part, plain, {"bind": bind})
+            )
         except ValidationError as error:
             key_problems += _lines(error, variable=f"{ENV_PREFIX}PLUGINS__{name}__CONFIG")
         except KeyboardInterrupt:

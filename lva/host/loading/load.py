@@ -255,7 +255,7 @@ def load_plugin(
         table = with_defaults(table, classes, path)
     with collecting(problems):
         if analytics is None:
-            configs = configs_of(name, classes, table.config, path)
+            configs = configs_of(name, classes, table.config, path, settings.bind)
         else:
             defaults = defaults_of(name, analytics, table.config, path)
     with collecting(problems):
