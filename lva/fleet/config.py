@@ -48,8 +48,8 @@ class FleetConfig(RedisAddress):
     )
     address: Annotated[str, AfterValidator(_address)] | None = Field(
         None,
-        description="Where other agents reach this one: http://10.0.0.7:5200; where it listens if left out, which"
-        " has to be a host and a port then.",
+        description="Where other agents reach this one: http://10.0.0.7:5200; where it listens if left out:"
+        " then bind is a host and a port.",
     )
     room: int = Field(50, ge=0, le=10_000, description="Most streams that this agent works on.")
     max_load: float | None = Field(
