@@ -272,12 +272,24 @@ def test_the_pods_of_a_fleet_fit_the_service(monkeypatch: pytest.MonkeyPatch) ->
     assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
     labels = stateful["template"]["metadata"]["labels"]
     budget = manifest("PodDisruptionBudget", FLEET)["spec"]
+    # While Redis is away none is ready, and nodes are to be emptied all the same.
+    assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
     assert (budget["maxUnavailable"], budget["selector"]["matchLabels"]) == (1, labels)
     assert stateful["selector"]["matchLabels"] == service["selector"] == labels
     assert stateful["replicas"] > 1
     (claim,) = stateful["volumeClaimTemplates"]
     mounts = {item["name"]: Path(item["mountPath"]) for item in container["volumeMounts"]}
     assert settings.state_dir.is_relative_to(mounts[claim["metadata"]["name"]])
+
+
+def test_the_image_of_a_fleet_has_what_its_plugins_need() -> None:
+    """The kind is an image that starts, and whose plugins then miss what they import."""
+    (extras,) = re.findall(r"--build-arg EXTRAS=(\S+) ", (DEPLOY / FLEET).read_text())
+    assert {"prometheus", "video", "redis"} <= {*extras.split(",")}
+    known = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert {*extras.split(",")} <= {*known}
+    assert "\nARG EXTRAS=prometheus\n" in CONTAINER
+    assert 'pip install --no-cache-dir "/src[$EXTRAS]"' in CONTAINER
 
 
 def test_the_pods_of_a_fleet_may_do_as_little_as_a_single_one() -> None:
