@@ -59,11 +59,9 @@ class Analytics:
         self.name: str = spec["name"]
         self.failures: int = 0
         self.opened: bool = False
-        self._number = number
         self._spec = spec
         self._stream = stream
-        self._board = board
-        self._growth = growth
+        self._in = _Step(number, board, growth)
         self._plugin: BaseAnalyticsPlugin | None = None
         self._census: Census | None = None
 
@@ -94,10 +92,9 @@ class Analytics:
             TypeError: It returned something else than events.
         """
         assert self._plugin is not None
-        begun = time.monotonic()
+        begun = 0.0 if self._census is None else time.monotonic()
         with self._in("handleFrame", frame.number):
-            found = self._plugin.handleFrame(frame)
-            events = events_in(found)
+            events = events_in(self._plugin.handleFrame(frame))
         if self._census is not None:
             self._census.note(time.monotonic() - begun)
         if frame.droi is frame.roi:
@@ -117,32 +114,36 @@ class Analytics:
             if self._census is not None:
                 self._census.write()
 
-    def _in(self, step: str, frame: int = 0) -> _Step:
-        return _Step(self._board, self._growth, _STEP[step], self._number, frame)
-
 
 class _Step:
-    """Notes on the board which step of which plugin is under way, and how much memory it adds."""
+    """Notes on the board which step of a plugin is under way, and how much memory it adds.
 
-    __slots__ = ("_board", "_growth", "_pid", "_values")
+    Called with the step's name and the number of its frame, it is a context.
+    """
 
-    def __init__(self, board: Board, growth: Growth, *values: int) -> None:
+    __slots__ = ("_board", "_frame", "_growth", "_number", "_pid", "_step")
+
+    def __init__(self, number: int, board: Board, growth: Growth) -> None:
+        self._number = number
         self._board = board
         self._growth = growth
-        self._values = values
         self._pid = os.getpid()
+        self._step = self._frame = 0
+
+    def __call__(self, step: str, frame: int = 0) -> _Step:
+        self._step, self._frame = _STEP[step], frame
+        return self
 
     def __enter__(self) -> None:
-        step, number, frame = self._values
-        board = self._board
         self._growth.enter()
-        board["step_analytics"], board["step_frame"] = number, frame
-        board["step_since"], board["step"] = time.monotonic_ns(), step
+        board = self._board
+        board["step_analytics"], board["step_frame"] = self._number, self._frame
+        board["step_since"], board["step"] = time.monotonic_ns(), self._step
 
     def __exit__(self, *_: object) -> None:
         if os.getpid() != self._pid:  # the plugin forked, and its child went on by itself
             os._exit(0)
-        self._growth.leave(self._values[1])
+        self._growth.leave(self._number)
         self._board["step"] = 0
 
 

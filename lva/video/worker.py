@@ -134,7 +134,7 @@ class Worker:
         self._board.note_age(frame.age * 1000)
         frame.making = self._growth.not_counted
         failed = False
-        for each in list(analytics):
+        for each in tuple(analytics):
             failed |= not self._looked_at(each, frame)
             if each.failures >= MOST_FAILURES:
                 analytics.remove(each)
@@ -200,10 +200,11 @@ class Worker:
             self._number += 1
             if size != (picture.width, picture.height):
                 size = picture.width, picture.height
-                roi, droi = self._region("roi", *size), self._region("droi", *size)
+                roi = self._region("roi", *size) or Region(0, 0, *size)
+                droi = self._region("droi", *size) or roi
             if first:
                 first = False
-                self._send({"type": "frames", "width": picture.width, "height": picture.height})
+                self._send({"type": "frames", "width": size[0], "height": size[1]})
             self._board.add("decoded")
             if picture.is_corrupt:
                 self._board.add("skipped_corrupt")
