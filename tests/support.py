@@ -21,6 +21,7 @@ from typing import Any, Final, Self
 
 import httpx
 import hypothesis
+import psutil
 import trio
 import trio.testing
 
@@ -66,6 +67,14 @@ def clean_environment(**extra: str) -> dict[str, str]:
 def examples(count: int) -> hypothesis.settings:
     """Let a property be tried with so many examples, with ten times as many in the long form of the tests."""
     return hypothesis.settings(max_examples=count * (10 if LONG else 1), deadline=None)
+
+
+def has_ended(pid: int) -> bool:
+    """Return whether a process has ended; what is left may be an exit code that nobody asks for."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 class ServiceProcess:

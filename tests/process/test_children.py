@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support import ServiceProcess, write_plugin
+from tests.support import ServiceProcess, has_ended, write_plugin
 
 pytestmark = pytest.mark.process
 
@@ -133,14 +133,6 @@ class P(BaseBackgroundPlugin):
 
     async def start(self):{body}
 """
-
-
-def has_ended(pid: int) -> bool:
-    """Return whether a process has ended; what is left may be an exit code that nobody asks for."""
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 @pytest.mark.parametrize("style", STYLES)

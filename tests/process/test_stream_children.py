@@ -56,12 +56,15 @@ def large():
     kept = bytearray(os.urandom(1)) * 400_000_000
 
 class Starter(BaseAnalyticsPlugin):
+    started = False  # by its first frame, which may be any of the stream
+
     def handleFrame(self, frame):
         return getattr(self, self.config.get("act", "start"))(frame)
 
     def start(self, frame):
-        if frame.number > 1:
+        if self.started:
             return None
+        self.started = True
         pids = {
             "program": subprocess.Popen(SLEEP).pid,
             "group": subprocess.Popen(SLEEP, process_group=0).pid,
@@ -86,7 +89,8 @@ class Starter(BaseAnalyticsPlugin):
             os.posix_spawn("/bin/true", ["true"], {})
 
     def large(self, frame):
-        if frame.number == 1:
+        if not self.started:
+            self.started = True
             return AnalyticsEvent("started", {"pids": {"large": forked(large)}})
 
     def short(self, frame):

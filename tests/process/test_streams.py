@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tests.plugins.test_webhook import receiving
-from tests.support import ServiceProcess
+from tests.support import ServiceProcess, has_ended
 from tests.video.test_board import balance
 
 pytestmark = [pytest.mark.process, pytest.mark.slow("starts the service and real workers")]
@@ -75,10 +75,7 @@ def gone(pid: int, seconds: float = 5.0) -> bool:
     """Return whether a process ends; a zombie, which its parent has to reap, has ended."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        try:
-            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-                return True
-        except psutil.NoSuchProcess:
+        if has_ended(pid):
             return True
         time.sleep(0.02)
     return False

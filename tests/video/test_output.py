@@ -44,17 +44,20 @@ class Noisy(BaseAnalyticsPlugin):
         print("\ud800")
         assert sys.stdout.fileno() == 1
 
+        self.seen = 0
+
     def handleFrame(self, frame):
-        if frame.number == 2 and self.config.get("flood"):
+        self.seen += 1  # whichever the service has time for
+        if self.seen == 2 and self.config.get("flood"):
             for number in range(20_000):
                 print("flood", number)
                 try:
                     os.write(1, b"low flood %d\n" % number)
                 except BlockingIOError:
                     pass
-        if frame.number == 2:
+        if self.seen == 2:
             return AnalyticsEvent("second")
-        if frame.number > 4 and self.config.get("null"):
+        if self.seen > 4 and self.config.get("null"):
             ctypes.string_at(0)
 
     def close(self):
