@@ -23,6 +23,7 @@ import trio
 
 from lva.host.watch.alarm import Alarm
 from lva.host.watch.clock import StepClock, Stretch, install, remove
+from lva.host.watch.doubts import OthersWaits, SeenAsleep
 from lva.host.watch.garbage import Collections
 from lva.host.watch.others import LoopsOfPlugins, WorkerThreads
 from lva.host.watch.pulse import ProcessorTimes, Watched, processor_times
@@ -104,12 +105,10 @@ class LoopWatch:
         self._used: deque[tuple[float, ProcessorTimes]] = deque(maxlen=50)
         self._stood_still: deque[tuple[float, float]] = deque(maxlen=50)
         self._open: tuple[float, OpenBlock] | None = None  # with when its stretch began
-        self._asleep = (
-            0.0,
-            0.0,
-        )  # when the stretch began that was last seen asleep, and its own time until then
+        self._asleep = SeenAsleep()
         self._next_refresh = 0.0
         self._over = threading.Event()
+        self._others_waits: OthersWaits
         self._clock: StepClock
         self._ident = 0
         self._has_clock = own_processor_clock() is not None
@@ -159,7 +158,11 @@ class LoopWatch:
     # In the thread that watches
 
     def _watch(self, native_id: int, clock: int | None) -> None:
-        with closing(ThreadReader(native_id, clock)) as reader, closing(own_reader()) as own:
+        with (
+            closing(ThreadReader(native_id, clock)) as reader,
+            closing(own_reader()) as own,
+            closing(OthersWaits(native_id)) as self._others_waits,
+        ):
             over = False
             while not over:
                 before = own.read()
@@ -177,6 +180,7 @@ class LoopWatch:
             self._refresh()
         self._look_at_what_runs(reader)
         self._note_used()
+        self._others_waits.look()
         while self._clock.ended:
             self._judge(self._clock.ended.popleft())
         frames = frames_of_threads()
@@ -222,9 +226,7 @@ class LoopWatch:
         now = reader.read_from_outside()
         if clock.running[0] != begun:
             return
-        if not now.runnable:
-            waited = now.queued - before.queued + now.may_have_waited_since(before)
-            self._asleep = begun, now.at - begun - waited
+        self._asleep.note(begun, before, now)
         if lasted >= LONG:
             self._goes_on(Stretch(begun, now.at, False, plugin, before, now))
 
@@ -280,26 +282,25 @@ class LoopWatch:
             return 0.0
         begun, ended, before, after = stretch.begun, stretch.ended, stretch.before, stretch.after
         own = after.own_since(before) - (begun - before.at) - (after.at - ended)
-        if self._asleep[0] == begun:
-            # Linux may take all of a sleep for a wait for a processor. (In a sleep that EEVDF puts off,
-            # the thread may be moved to another processor, where it counts as one that waits.)
-            own = max(own, self._asleep[1])
+        # Linux may take all of a sleep for a wait for a processor. (In a sleep that EEVDF puts off, the
+        # thread may be moved to another processor, where it counts as one that waits.)
+        own = max(own, self._asleep.own(begun))
         own -= self._collections.seconds_between(begun, ended, self._ident)
         slept = max(0.0, own - (after.used - before.used))
         still = sum(max(0.0, min(ended, b) - max(begun, a)) for a, b in self._stood_still)
         return own - min(slept, still)
 
     def _is_certain(self, stretch: Stretch, own: float) -> bool:
-        """Return whether a stretch waited for no thread that had the interpreter, but no processor.
+        """Return whether what a stretch took by its own doing is no wait for a thread without a processor.
 
-        While another thread had the interpreter, nobody could look.
+        Such a thread may have the interpreter already, or be about to take it.
         """
         before, after = stretch.before, stretch.after
         doubt = after.may_have_waited_since(before) - after.waited_since(before)
-        seen = [seen.at for seen in self._sightings if seen.begun == stretch.begun]
-        if own - doubt >= self._limit:
-            return True
-        return len(seen) > 1 and seen[-1] - seen[0] >= self._period / 2
+        doubt += self._others_waits.between(stretch.begun, stretch.ended)
+        asleep = self._asleep.certain(stretch.begun, after)
+        elsewhere = max(0.0, own - (after.used - before.used) - asleep)
+        return own - min(doubt, elsewhere) >= self._limit
 
     def _culprit(self, stretch: Stretch) -> Culprit | None:
         """Return whose a stretch was, and what it was seen at for the longest; None if that is not known."""

@@ -109,6 +109,14 @@ class ThreadReader:
         queued, turns = self._schedule()
         return Reading(at, used, queued, turns, max(0.0, process - used))
 
+    def queued(self) -> float:
+        """Return for how long the thread has waited for a processor, in seconds. Any thread.
+
+        Raises:
+            OSError: The thread has ended.
+        """
+        return self._schedule()[0]
+
     def _schedule(self) -> tuple[float, int | None]:
         if self._file is None:
             return 0.0, None

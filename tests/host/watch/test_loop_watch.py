@@ -7,12 +7,14 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 import trio
 
 from lva.host.watch.clock import StepClock, Stretch, enter_plugin, leave_plugin
+from lva.host.watch.doubts import OthersWaits
 from lva.host.watch.garbage import Collection
 from lva.host.watch.loop_watch import LoopWatch, Sighting
 from lva.host.watch.pulse import PluginLoop, Pulse, Watched
@@ -22,6 +24,8 @@ from lva.host.watch.stacks import Line
 from lva.host.watch.uses import LoopUses
 
 LIMIT = 0.1
+#: What is known of the loop's thread before the stretch.
+BEFORE = Reading(1.0, 5.0, 3.0, 100, 7.0)
 IDENT = threading.get_ident()
 CODE = (lambda: None).__code__
 LOOP = PluginLoop(1, 2, None, Pulse(print, CODE))
@@ -49,11 +53,18 @@ class Watch:
     def __init__(self) -> None:
         self.uses = LoopUses()
         self.watch = LoopWatch(LIMIT, 10.0, self.uses, lambda: PLUGINS)
+        self.watch._others_waits = OthersWaits(threading.get_native_id())
         self.watch._refresh()
         self.watch._ident = IDENT
 
     def saw(self, at: float, *stack: Line) -> None:
         self.watch._sightings.append(Sighting(1.0, 1.0 + at, stack))
+
+    def saw_asleep(self, now: Reading) -> None:
+        self.watch._asleep.note(1.0, BEFORE, now)
+
+    def others_waited(self, seconds: float) -> None:
+        self.watch._others_waits._sums = deque([(1.0, 0.0), (1.0 + seconds, seconds)])
 
     def ended(
         self,
@@ -67,7 +78,7 @@ class Watch:
         waits: bool = False,
     ) -> dict[str, int]:
         """End the stretch; return the blocks by plugin."""
-        before = Reading(1.0, 5.0, 3.0, None if turns is None else 100, 7.0)
+        before = BEFORE._replace(turns=None if turns is None else BEFORE.turns)
         now = None if turns is None else 100 + turns
         after = Reading(1.0 + lasted, 5.0 + used, 3.0 + queued, now, 7.0 + others)
         self.watch._judge(Stretch(1.0, 1.0 + lasted, waits, plugin, before, after))
@@ -86,7 +97,7 @@ def test_a_plugin_that_has_just_begun_is_named(caplog):
     """Which plugins there are is looked at once a second, and at once for a name that is none of theirs."""
     found: dict[str, Watched] = {}
     watch = Watch()
-    watch.watch = LoopWatch(LIMIT, 10.0, watch.uses, lambda: {**found})
+    watch.watch._find_plugins = lambda: {**found}
     watch.watch._refresh()
     found["a"] = PLUGINS["a"]
     assert watch.ended(0.15, "a", used=0.15) == {"a": 1}
@@ -108,7 +119,7 @@ def test_who_was_seen_asleep_slept_although_the_system_takes_it_for_a_wait():
     """The kind is a busy machine whose kernel moves a thread that sleeps to another processor."""
     watch = Watch()
     assert watch.ended(0.2, "a", used=0.003, queued=0.2, turns=9, others=0.06) == {}
-    watch.watch._asleep = (1.0, 0.12)
+    watch.saw_asleep(Reading(1.12, 5.003, 3.0, 100, 7.0))
     assert watch.ended(0.2, "a", used=0.003, queued=0.2, turns=9, others=0.06) == {"a": 1}
 
 
@@ -119,7 +130,7 @@ def test_the_thread_sees_that_what_runs_is_asleep():
 
     class Seeing(LoopWatch):
         def _judge(self, stretch: Stretch) -> None:
-            seen.append((self._asleep[0] == stretch.begun, self._asleep[1]))
+            seen.append(self._asleep.own(stretch.begun))
             super()._judge(stretch)
 
     async def work():
@@ -127,7 +138,7 @@ def test_the_thread_sees_that_what_runs_is_asleep():
         time.sleep(5 * LIMIT)
 
     watched(work, Seeing)
-    assert any(same and own > 0 for same, own in seen)
+    assert any(own > 0 for own in seen)
 
 
 def test_a_wait_for_the_interpreter_is_no_block_of_who_waits(caplog):
@@ -148,10 +159,54 @@ def test_a_wait_for_the_interpreter_of_a_thread_that_had_no_processor_is_no_bloc
     ]
     watch = Watch()
     watch.saw(0.06, A)
-    assert watch.ended(0.3, "a", used=0.001, turns=250, others=0.001) == {}
-    watch.saw(0.06, A)
-    watch.saw(0.2, A)  # who looked twice had the interpreter
-    assert watch.ended(0.3, "a", used=0.001, turns=250, others=0.001) == {"a": 1}
+    watch.saw(0.2, A)
+    assert watch.ended(0.3, "a", used=0.001, turns=250, others=0.001) == {}, (
+        "who looked had the interpreter, and the other thread had it in between"
+    )
+
+
+def test_a_wait_until_a_thread_without_a_processor_takes_the_interpreter_is_no_block(caplog):
+    """The kind is CPython's: who gives the interpreter away sleeps in one piece until it is taken."""
+    watch = Watch()
+    watch.others_waited(0.3)
+    assert watch.ended(0.3, "a", used=0.002, turns=1) == {}
+    assert caplog.messages == [
+        (
+            "the event loop was blocked for 0.30 s; it is not known by what:"
+            " other threads may have had the interpreter"
+        )
+    ]
+    watch.others_waited(0.3)
+    watch.saw(0.1, A)  # which took the interpreter, and so was what it had waited for
+    assert watch.ended(0.3, "a", used=0.002, turns=2) == {}
+
+
+def test_what_others_waited_is_no_doubt_about_what_is_beyond_it():
+    watch = Watch()
+    watch.others_waited(0.1)
+    assert watch.ended(0.21, "a", used=0.002, turns=1) == {"a": 1}, "it slept for longer"
+    watch.others_waited(0.3)
+    assert watch.ended(0.3, "a", used=0.15, turns=2) == {"a": 2}, "it computed"
+    watch.others_waited(0.3)
+    watch.saw_asleep(Reading(1.1, 5.001, 3.0, 100, 7.0))
+    assert watch.ended(0.2, "a", used=0.002, turns=1) == {"a": 3}, "it was seen in its only sleep"
+    watch.others_waited(0.3)
+    watch.saw_asleep(Reading(1.1, 5.001, 3.0, 103, 7.0))
+    assert watch.ended(0.25, "a", used=0.002, turns=4) == {"a": 4}, "it slept on since it was seen"
+
+
+def test_what_was_seen_of_a_sleep_does_not_tell_of_a_wait_before_or_after_it():
+    def seen(lasted: float, turns: int, now: Reading) -> dict[str, int]:
+        watch = Watch()
+        watch.others_waited(0.3)
+        watch.saw_asleep(now)
+        return watch.ended(lasted, "a", used=0.002, turns=turns)
+
+    asleep = Reading(1.08, 5.001, 3.0, 100, 7.0)
+    assert seen(0.25, 1, asleep) == {"a": 1}
+    assert seen(0.17, 4, asleep._replace(turns=103)) == {}, "it may have waited before"
+    assert seen(0.25, 3, asleep) == {}, "it may have waited after"
+    assert seen(0.25, 1, asleep._replace(runnable=True)) == {}, "it did not sleep then"
 
 
 def test_where_the_kernel_does_not_tell_what_others_computed_may_be_that_wait():
