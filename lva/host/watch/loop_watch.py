@@ -42,6 +42,10 @@ _PERIOD: Final = 0.75
 #: From which part of the limit on the stack of what runs is looked at: by the thread, and by the alarm.
 _LOOK: Final = 0.5
 _ALARM: Final = 0.25
+#: After which part of the limit the thread looks again at what it saw asleep.
+_LOOK_AGAIN: Final = 0.2
+#: The part of the limit that a step must have computed or slept for certain, if the rest is in doubt.
+_CERTAIN: Final = 0.5
 #: The part of a wait for the interpreter that a plugin's own thread must have computed, and all others
 #: together must not, for it to be the one that had the interpreter.
 _HAD: Final = 0.5
@@ -166,7 +170,8 @@ class LoopWatch:
             over = False
             while not over:
                 before = own.read()
-                over = self._over.wait(self._period)
+                asleep = self._asleep.own(self._clock.running[0]) > 0
+                over = self._over.wait(_LOOK_AGAIN * self._limit if asleep else self._period)
                 try:
                     if not over:
                         self._note_standstill(before, own.read())
@@ -293,14 +298,14 @@ class LoopWatch:
     def _is_certain(self, stretch: Stretch, own: float) -> bool:
         """Return whether what a stretch took by its own doing is no wait for a thread without a processor.
 
-        Such a thread may have the interpreter already, or be about to take it.
+        Such a thread may have the interpreter already, or be about to take it. Who has computed or slept for
+        long enough without doubt is named all the same.
         """
         before, after = stretch.before, stretch.after
         doubt = after.may_have_waited_since(before) - after.waited_since(before)
         doubt += self._others_waits.between(stretch.begun, stretch.ended)
-        asleep = self._asleep.certain(stretch.begun, after)
-        elsewhere = max(0.0, own - (after.used - before.used) - asleep)
-        return own - min(doubt, elsewhere) >= self._limit
+        certain = after.used - before.used + self._asleep.certain(stretch.begun, after)
+        return own - doubt >= self._limit or certain >= _CERTAIN * self._limit
 
     def _culprit(self, stretch: Stretch) -> Culprit | None:
         """Return whose a stretch was, and what it was seen at for the longest; None if that is not known."""

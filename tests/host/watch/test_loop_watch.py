@@ -186,7 +186,7 @@ def test_what_others_waited_is_no_doubt_about_what_is_beyond_it():
     watch.others_waited(0.1)
     assert watch.ended(0.21, "a", used=0.002, turns=1) == {"a": 1}, "it slept for longer"
     watch.others_waited(0.3)
-    assert watch.ended(0.3, "a", used=0.15, turns=2) == {"a": 2}, "it computed"
+    assert watch.ended(0.3, "a", used=0.06, turns=2) == {"a": 2}, "it computed"
     watch.others_waited(0.3)
     watch.saw_asleep(Reading(1.1, 5.001, 3.0, 100, 7.0))
     assert watch.ended(0.2, "a", used=0.002, turns=1) == {"a": 3}, "it was seen in its only sleep"
@@ -204,8 +204,9 @@ def test_what_was_seen_of_a_sleep_does_not_tell_of_a_wait_before_or_after_it():
 
     asleep = Reading(1.08, 5.001, 3.0, 100, 7.0)
     assert seen(0.25, 1, asleep) == {"a": 1}
-    assert seen(0.17, 4, asleep._replace(turns=103)) == {}, "it may have waited before"
-    assert seen(0.25, 3, asleep) == {}, "it may have waited after"
+    assert seen(0.12, 4, asleep._replace(turns=103)) == {}, "it may have waited before"
+    assert seen(0.14, 4, asleep._replace(turns=103)) == {"a": 1}, "half of the limit is enough"
+    assert seen(0.25, 3, asleep._replace(at=1.04)) == {}, "it may have waited after"
     assert seen(0.25, 1, asleep._replace(runnable=True)) == {}, "it did not sleep then"
 
 
