@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from lva.fleet import decisions
-from lva.fleet.config import HARD, SOFT, FleetConfig
+from lva.fleet.config import SOFT, FleetConfig, hard_end
 from lva.fleet.decisions import (
     CLAIMS,
     Seat,
@@ -382,7 +382,7 @@ class Model:
         agent.life += 1
         self._keep(agent)
         self.silent[agent.name] = agent.beaten
-        ends = agent.beaten + self.lease * HARD
+        ends = agent.beaten + hard_end(self.lease)
 
         def end() -> None:
             for stream_id in agent.held:

@@ -28,8 +28,20 @@ def _address(text: str) -> str:
 
 #: Names are parts of keys in Redis, of addresses and of labels of metrics.
 Name = Annotated[str, AfterValidator(_name)]
-#: Parts of the time of a lease: then a holder that cannot renew ends its workers, and then the kernel does.
-SOFT, HARD = 0.75, 0.95
+#: Part of the time of a lease after which a holder that cannot renew ends its workers.
+SOFT = 0.75
+
+
+def hard_end(lease: float) -> float:
+    """Return how many seconds after a beat was sent the kernel ends the workers, if none succeeded since.
+
+    The rest of the lease is for their end: a process is gone only once it has had the processor, and
+    workers give way to others.
+
+    Args:
+        lease: Its time, in seconds.
+    """
+    return lease - max(0.05 * lease, min(0.3, 0.15 * lease))
 
 
 def _own_name() -> str:

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 import trio
 
 from lva.boot_clock import boot_time
-from lva.fleet.config import HARD, SOFT, FleetConfig
+from lva.fleet.config import SOFT, FleetConfig, hard_end
 from lva.fleet.rows import AgentRow
 from lva.fleet.server import FORMAT, FleetServer, FleetServerError, OldServerError, RefusedError
 from lva.fleet.view import View
@@ -151,7 +151,7 @@ class Standing:
         self._row, self._sent, self._given_up = row, sent, False
         again, lost, rows, beats, agents_revision, agents, settled, drain, trouble = reply
         self._duties.lost(lost)
-        await self._duties.renewed(sent + self._config.lease * HARD)
+        await self._duties.renewed(sent + hard_end(self._config.lease))
         if again or self._afresh:
             view.forget_streams()
             self._afresh = False

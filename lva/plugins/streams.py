@@ -41,7 +41,8 @@ from lva.video.admission import Admission
 from lva.video.codes import ENDED, StreamState
 from lva.video.definition import StreamDefinition
 from lva.video.elsewhere import Elsewhere
-from lva.video.feed import CONSOLE, Feed, TooManyReadersError
+from lva.video.far_events import FarEvents, Page, page_of
+from lva.video.feed import CONSOLE, EVENTS, Feed, TooManyReadersError
 from lva.video.fleet_schemas import AGENT_ACTED, AGENT_ACTION, FLEET, MOVED
 from lva.video.forks import ForkServer
 from lva.video.forwarding import Forwarding, asked_by_an_agent, moved, own_address
@@ -197,6 +198,9 @@ class StreamsPlugin(BaseBackgroundPlugin):
     async def start(self) -> None:
         assert self._streams is not None
         self.nursery.start_soon(self._feed.run, name="the feed of streams")
+        if self._forwarding is not None:
+            far = FarEvents(self._feed.looked_at, self._far_events, self._feed.seen_far)
+            self.nursery.start_soon(far.run, name="events of streams of other agents")
         self.nursery.start_soon(follow, self.app.analytics, self._streams.here)
         async with self._forks:
             if self.app.analytics():  # else there is hardly a stream to come
@@ -496,6 +500,18 @@ class StreamsPlugin(BaseBackgroundPlugin):
         query = request.query_string.decode("latin-1")
         path = f"/{self.app.name}/{quote(stream.id, safe='')}{what}{'?' if query else ''}{query}"
         return await self._forwarding.get(stream.agent.address, path)
+
+    async def _far_events(self, stream_id: str) -> Page:
+        """Return the newest events of a stream that another agent works on, if they can be had."""
+        assert self._forwarding is not None
+        with suppress(
+            RequestProblem
+        ):  # there is no such stream any more, or its agent is unreachable
+            stream = self._table.get(stream_id)
+            if isinstance(stream, Elsewhere) and stream.agent is not None and stream.reachable:
+                path = f"/{self.app.name}/{stream_id}/events?limit={EVENTS}"
+                return page_of((await self._forwarding.get(stream.agent.address, path)).body)
+        return None
 
     @property
     def _fleet_table(self) -> FleetStreams:

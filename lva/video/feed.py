@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -77,6 +77,7 @@ class Feed:
         self._told: dict[str, dict[str, Any]] = {}
         self._changes: list[StreamChange] = []
         self._events: deque[StreamAnalyticsEvent] = deque(maxlen=EVENTS)
+        self._far: dict[str, Sequence[dict[str, Any]]] = {}
         self._left_out = 0
 
     async def run(self) -> None:
@@ -108,6 +109,14 @@ class Feed:
         if self._readers:
             self._left_out += len(self._events) == EVENTS
             self._events.append(event)
+
+    def looked_at(self) -> set[str]:
+        """Return the ids of the streams that somebody is told of who is told of no other."""
+        return {reader.stream_id for reader in self._readers if reader.stream_id is not None}
+
+    def seen_far(self, stream_id: str, events: Sequence[dict[str, Any]]) -> None:
+        """Tell who is told of no other stream of events that another agent has told of, as documents."""
+        self._far[stream_id] = [*self._far.get(stream_id, ()), *events][-EVENTS:]
 
     def open(self, stream_id: str | None = None) -> AsyncGenerator[bytes, None]:
         """Return what a new reader is told: ``hello``, then ``update`` after ``update``.
@@ -156,6 +165,7 @@ class Feed:
         events, left_out = list(self._events), self._left_out
         self._events.clear()
         self._left_out = 0
+        far, self._far = self._far, {}
         fleet = self._of_fleet() if whole else {}
 
         def render(only: str | None) -> bytes:
@@ -163,13 +173,16 @@ class Feed:
                 "at": _now(),
                 "streams": {k: v for k, v in moved.items() if only in {None, k}},
                 "changes": [_change(item) for item in changes if only in {None, item.stream_id}],
-                "events": [item.as_dict() for item in events if only in {None, item.stream_id}],
+                "events": [
+                    *(item.as_dict() for item in events if only in {None, item.stream_id}),
+                    *far.get(only or "", ()),
+                ],
                 "left_out": left_out,
                 **fleet,
             }
             return _message("update", update)
 
-        if moved or changes or events or whole:
+        if moved or changes or events or far or whole:
             self._publish(render)
 
     def _of_fleet(self) -> dict[str, Any]:

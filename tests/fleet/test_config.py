@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from lva.errors import ConfigurationError
-from lva.fleet.config import FleetConfig
+from lva.fleet.config import SOFT, FleetConfig, hard_end
 from lva.host.loading.load import load_plugins
 from lva.plugins import streams
 from lva.settings import Settings
@@ -66,3 +66,10 @@ def test_a_fleet_whose_others_could_not_reach_this_agent_is_refused_before_anyth
 def settings(bind: str, fleet: dict) -> Settings:
     config = {"config": {"fleet": fleet}}
     return Settings(active_plugins=["streams"], bind=bind, plugins={"streams": config})
+
+
+@pytest.mark.parametrize(("lease", "left"), [(2.0, 0.3), (3.0, 0.3), (10.0, 0.5), (300.0, 15.0)])
+def test_workers_have_time_to_end_before_others_take_over(lease, left):
+    """The kind is a process that was told to end and is still there: it needs the processor for that."""
+    assert lease - hard_end(lease) == pytest.approx(left)
+    assert hard_end(lease) > SOFT * lease

@@ -276,6 +276,8 @@ class Scene:
                 "name": name,
                 "source": "test:?size=160x120&rate=10",
                 "analytics": [{"name": "witness"}],
+                # One that gives way is killed at once, and gone late on a busy machine.
+                "priority": 0,
             }
             response = agent.service.request("POST", "/streams", json=body)
             assert response.status_code == 201, response.text

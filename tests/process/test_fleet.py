@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
+from itertools import islice
+from typing import Any
 
 import httpx
 import pytest
@@ -54,6 +57,7 @@ def by_hand(fleet: Scene, names: list[str]) -> None:
         assert [each["alive"] for each in agent.fleet["agents"]] == [True] * 3
     holder = fleet.agents[0].service.get(f"/streams/{names[0]}").json()["fleet"]["agent"]
     other = next(agent for agent in fleet.agents if agent.name != holder).service
+    assert live_event(other, names[0])["stream"] == names[0]
     assert act(other, names[0], "stop") == (200, "stop")
     assert names[0] not in fleet.workers.streams()
     assert other.get(f"/streams/{names[0]}").json()["status"] == "stop"
@@ -64,6 +68,17 @@ def by_hand(fleet: Scene, names: list[str]) -> None:
     changed = other.request("PUT", f"/streams/{names[0]}", json={**definition, "timeout": 4})
     assert changed.json()["version"] == 2
     fleet.until(lambda: fleet.agents[0].service.get(f"/streams/{names[0]}").json()["version"] == 2)
+
+
+def live_event(service, name: str) -> dict[str, Any]:
+    """Return the first event that a reader of one stream is told as it comes, from whatever agent."""
+    query = {"stream": name}
+    with httpx.stream("GET", f"{service.url}/streams/live", params=query, timeout=10) as response:
+        for line in islice(response.iter_lines(), 100):
+            if line.startswith("data: ") and (events := json.loads(line[6:]).get("events")):
+                event: dict[str, Any] = events[0]
+                return event
+    raise AssertionError(f"no event of {name} was told")
 
 
 def act(service, name: str, action: str) -> tuple[int, str | None]:

@@ -131,7 +131,7 @@ export class StreamPage {
     const stream = this.#stream;
     if (!stream) return this.#unknown();
     if (kind === "hello") {
-      this.#events = stream.newest;
+      if (!isElsewhere(stream)) this.#events = stream.newest;
       this.#begin(stream);
     }
     if (this.#changes !== null && changes.length) this.#changes.unshift(...changes.toReversed());
