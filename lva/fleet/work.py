@@ -79,6 +79,8 @@ class Work:
         self._reports = Reports(config, self.server, self.held, view)
         self._offered_since: dict[str, float] = {}
         self._able_since = -math.inf
+        self._ended: list[str | int] = []
+        self._releasing = trio.Lock()
         self._rng = random.Random()  # noqa: S311 - jitter
         self._nursery: trio.Nursery | None = None
 
@@ -272,6 +274,7 @@ class Work:
         self.eager = any(now - since < EAGERLY for since in self._offered_since.values())
         going = sum(held.going for held in self.held.values())
         draining = any(seat.name == me and seat.draining for seat in seats)
+        to: dict[str, str] = {}
         for _ in range((AT_ONCE if draining else 1) - going):
             kept = [
                 waiting(row)
@@ -280,44 +283,66 @@ class Work:
             ]
             found = hand_over(me, seats, kept)
             if found is None:
-                return
-            stream_id, to = found
-            held = self.held[stream_id]
-            held.going = True
+                break
+            stream_id, to[stream_id] = found
+            self.held[stream_id].going = True
+            seats = [_moved(seat, me, to[stream_id]) for seat in seats]
+        if to:
             assert self._nursery is not None
-            self._nursery.start_soon(self.hand_over, stream_id, held, to)
-            seats = [_moved(seat, me, to) for seat in seats]
+            self._nursery.start_soon(self.hand_over, to)
 
-    async def hand_over(self, stream_id: str, held: Held, to: str) -> None:
-        """Let another agent make ready, end the work on a stream, and release it."""
-        held.going = True
-        offered = await self.server.insist("offer", self._incarnation, stream_id, held.epoch, to)
-        if not offered:
-            held.going = False
+    async def hand_over(self, to: Mapping[str, str]) -> None:
+        """Let other agents make ready, end the work on streams, and release them.
+
+        Args:
+            to: Names of the agents, by ids of streams that are held.
+        """
+        going = {stream_id: self.held[stream_id] for stream_id in to}
+        offers: list[str | int] = []
+        for stream_id, held in going.items():
+            held.going = True
+            offers += stream_id, held.epoch, to[stream_id]
+        if not await self.server.insist("offer", self._incarnation, *offers):
+            for held in going.values():
+                held.going = held.lost
             return
-        self._view.change(stream_id, offered=to)
-        await trio.sleep(self._config.tick * 1.1)  # it beats within that time, and then looks often
-        await self._holder.let_go(stream_id, f"agent {to} goes on with it")
-        await self.server.insist("release", self._incarnation, stream_id, held.epoch)
-        if self.held.get(stream_id) is held:
-            del self.held[stream_id]
+        for stream_id, name in to.items():
+            self._view.change(stream_id, offered=name)
+        await trio.sleep(self._config.tick * 1.1)  # they beat within that time, and then look often
+        async with trio.open_nursery() as nursery:
+            for stream_id, held in going.items():
+                why = f"agent {to[stream_id]} goes on with it"
+                nursery.start_soon(self._release, stream_id, held, why)
 
     async def leave(self, seats: list[Seat]) -> None:
         """Hand over all streams to agents that have room, and release the others."""
+        to: dict[str, str] = {}
         async with trio.open_nursery() as nursery:
             for stream_id, held in [*self.held.items()]:
                 row = self._view.rows.get(stream_id)
-                to = None if row is None else plan(seats, [waiting(row)]).get(stream_id)
-                if to is not None:
-                    seats = [_moved(seat, self._config.agent, to) for seat in seats]
-                    nursery.start_soon(self.hand_over, stream_id, held, to)
+                name = None if row is None else plan(seats, [waiting(row)]).get(stream_id)
+                if name is not None:
+                    seats = [_moved(seat, self._config.agent, name) for seat in seats]
+                    to[stream_id] = name
                 else:
                     why = "the service is being stopped"
                     nursery.start_soon(self._release, stream_id, held, why)
+            if to:
+                nursery.start_soon(self.hand_over, to)
 
     async def _release(self, stream_id: str, held: Held, why: str) -> None:
-        await self._drop(stream_id, held, why)
-        await self.server.insist("release", self._incarnation, stream_id, held.epoch)
+        """End the work on a stream, and release it, those that have ended meanwhile with it."""
+        held.going = True
+        await self._holder.let_go(stream_id, why)
+        self._ended += stream_id, held.epoch
+        async with (
+            self._releasing
+        ):  # who comes first does it for those who wait: the server may be far away
+            ended, self._ended = self._ended, []
+            if ended:
+                await self.server.insist("release", self._incarnation, *ended)
+        if self.held.get(stream_id) is held:
+            del self.held[stream_id]
 
 
 def _moved(seat: Seat, before: str, after: str) -> Seat:
