@@ -226,6 +226,17 @@ class Delivery:
             if batch or stuck is not None:
                 return stuck
 
+    async def _gather(self) -> Batch:
+        settings, mailbox = self._settings, self.mailbox
+        async with nullcontext() if settings.concurrency == 1 else self._gathering:
+            if settings.flush_interval:
+                await mailbox.wait_for_points()
+                with trio.move_on_after(settings.flush_interval):
+                    await mailbox.wait_for_enough()
+            batch = await mailbox.take(settings.batch_size)
+            self._batches.append(batch)
+            return batch
+
     async def _until_settled(
         self, batch: Batch, runtime: Runtime, handle: Callable[..., Awaitable[Any]]
     ) -> Call | None:
@@ -245,17 +256,6 @@ class Delivery:
             if batch:
                 await _back_off(batch, self._settings, self._rng, self.mailbox.closed)
         return None
-
-    async def _gather(self) -> Batch:
-        settings, mailbox = self._settings, self.mailbox
-        async with nullcontext() if settings.concurrency == 1 else self._gathering:
-            if settings.flush_interval:
-                await mailbox.wait_for_points()
-                with trio.move_on_after(settings.flush_interval):
-                    await mailbox.wait_for_enough()
-            batch = await mailbox.take(settings.batch_size)
-            self._batches.append(batch)
-            return batch
 
     async def _deliver(
         self, batch: Batch, runtime: Runtime, handle: Callable[..., Awaitable[Any]]

@@ -120,52 +120,6 @@ class Attempt:
             return Crash(self._stuck[0].what, "ignored its cancellation", stuck=True)
         return await self._why_over(body)
 
-    async def _until_initialized(self, body: TrioCall) -> Crash | None:
-        """Wait for `initialize()`; report a slow one; give up on one that takes too long."""
-        limit = self._means.settings.initialize_timeout
-        with trio.move_on_after(min(self._means.slow_start, limit)):
-            await self._initialized.wait()
-        if not self._initialized.is_set() and limit > self._means.slow_start:
-            self._record.logger.warning(
-                "%s is slow: %g s so far, waiting at %s; plugins behind it go ahead",
-                self._phase,
-                self._means.slow_start,
-                self._place(),
-                extra={"tasks": task_tree(self._plugin)},
-            )
-            with trio.move_on_after(limit - self._means.slow_start):
-                await self._initialized.wait()
-        if not self._initialized.is_set():
-            return Crash(
-                self._phase,
-                f"took longer than {limit:g} s, waiting at {self._place()}",
-                during_startup=True,
-            )
-        return None if self.running_since is not None else await self._why_over(body)
-
-    async def _why_over(self, body: TrioCall) -> Crash:
-        """Wait for the plugin's tasks to unwind; say why they did."""
-        if not await self._patience.wait(body.done, self._means.settings.stop_timeout, share=1 / 2):
-            return Crash(self._phase, "failed, and a task of it does not end", stuck=True)
-        error = body.error
-        first = error
-        if self._first_failure is not None:
-            phase, first = self._first_failure
-            error = error or first
-        elif self.running_since is not None:
-            phase = "a task in its nursery"
-        else:
-            phase = self._phase
-        if first is None and body.returned:
-            phase = "its work"
-        return Crash(
-            phase,
-            why_over(first, body.returned),
-            error,
-            during_startup=self.running_since is None,
-            hopeless=isinstance(first, RouteRefusedError | CannotRunError),
-        )
-
     async def _live(self) -> None:
         """Run in the plugin's task, in the plugin's nursery: initialize, start and work."""
         assert self.body is not None
@@ -205,6 +159,18 @@ class Attempt:
         self._entered.append(member)
         await awaitable(self._phase, member.initialize())
 
+    def _became_running(self) -> bool:
+        """Note that `initialize()` is done; return whether to go on, and not to stop instead."""
+        if self._record.state.value is not State.INITIALIZING or self.closing:
+            return False
+        self._phase = "start()"
+        self.running_since = trio.current_time()
+        self._means.routes.drop_stale(self._record.owner)
+        self._record.owner.gate = Gate.OPEN
+        self._record.move(State.RUNNING, "initialized")
+        self._initialized.set()
+        return True
+
     async def _start_together(self, members: Sequence[BaseBackgroundPlugin]) -> None:
         async with trio.open_nursery() as side_by_side:
             for member in members:
@@ -227,27 +193,28 @@ class Attempt:
         name = self._plugin.name if call is None else f"{self._plugin.name}.{call}"
         trio.lowlevel.current_task().name = name
 
-    def task_failed(self, where: str, error: BaseException) -> None:
-        """Take note of a task that failed, and that is not below the body; after the end, only log it."""
-        if self.closing or self.body is None:
-            self._record.note_problem(where, f"raised {brief(error)}", error)
-        elif self._first_failure is None:
-            self._first_failure = (where, error)
-            self.body.cancel()
-        else:
-            self._record.note_problem(where, f"raised {brief(error)}, too", error)
-
-    def _became_running(self) -> bool:
-        """Note that `initialize()` is done; return whether to go on, and not to stop instead."""
-        if self._record.state.value is not State.INITIALIZING or self.closing:
-            return False
-        self._phase = "start()"
-        self.running_since = trio.current_time()
-        self._means.routes.drop_stale(self._record.owner)
-        self._record.owner.gate = Gate.OPEN
-        self._record.move(State.RUNNING, "initialized")
-        self._initialized.set()
-        return True
+    async def _until_initialized(self, body: TrioCall) -> Crash | None:
+        """Wait for `initialize()`; report a slow one; give up on one that takes too long."""
+        limit = self._means.settings.initialize_timeout
+        with trio.move_on_after(min(self._means.slow_start, limit)):
+            await self._initialized.wait()
+        if not self._initialized.is_set() and limit > self._means.slow_start:
+            self._record.logger.warning(
+                "%s is slow: %g s so far, waiting at %s; plugins behind it go ahead",
+                self._phase,
+                self._means.slow_start,
+                self._place(),
+                extra={"tasks": task_tree(self._plugin)},
+            )
+            with trio.move_on_after(limit - self._means.slow_start):
+                await self._initialized.wait()
+        if not self._initialized.is_set():
+            return Crash(
+                self._phase,
+                f"took longer than {limit:g} s, waiting at {self._place()}",
+                during_startup=True,
+            )
+        return None if self.running_since is not None else await self._why_over(body)
 
     async def _deliver_all(self, body: TrioCall) -> None:
         """Deliver points until the plugin's tasks have ended, or a call of `handleEvent` does not end."""
@@ -268,6 +235,39 @@ class Attempt:
         if stuck is not None:
             self._stuck.append(stuck)
             scope.cancel()
+
+    async def _why_over(self, body: TrioCall) -> Crash:
+        """Wait for the plugin's tasks to unwind; say why they did."""
+        if not await self._patience.wait(body.done, self._means.settings.stop_timeout, share=1 / 2):
+            return Crash(self._phase, "failed, and a task of it does not end", stuck=True)
+        error = body.error
+        first = error
+        if self._first_failure is not None:
+            phase, first = self._first_failure
+            error = error or first
+        elif self.running_since is not None:
+            phase = "a task in its nursery"
+        else:
+            phase = self._phase
+        if first is None and body.returned:
+            phase = "its work"
+        return Crash(
+            phase,
+            why_over(first, body.returned),
+            error,
+            during_startup=self.running_since is None,
+            hopeless=isinstance(first, RouteRefusedError | CannotRunError),
+        )
+
+    def task_failed(self, where: str, error: BaseException) -> None:
+        """Take note of a task that failed, and that is not below the body; after the end, only log it."""
+        if self.closing or self.body is None:
+            self._record.note_problem(where, f"raised {brief(error)}", error)
+        elif self._first_failure is None:
+            self._first_failure = (where, error)
+            self.body.cancel()
+        else:
+            self._record.note_problem(where, f"raised {brief(error)}, too", error)
 
     # Winding up
 
