@@ -304,8 +304,8 @@ class LoopWatch:
         before, after = stretch.before, stretch.after
         doubt = after.may_have_waited_since(before) - after.waited_since(before)
         doubt += self._others_waits.between(stretch.begun, stretch.ended)
-        certain = after.used - before.used + self._asleep.certain(stretch.begun, after)
-        return own - doubt >= self._limit or certain >= _CERTAIN * self._limit
+        seen = after.used - before.used + self._asleep.certain(stretch.begun, after)
+        return max(own - doubt, seen) >= _CERTAIN * self._limit
 
     def _culprit(self, stretch: Stretch) -> Culprit | None:
         """Return whose a stretch was, and what it was seen at for the longest; None if that is not known."""

@@ -183,8 +183,10 @@ def test_a_wait_until_a_thread_without_a_processor_takes_the_interpreter_is_no_b
 
 def test_what_others_waited_is_no_doubt_about_what_is_beyond_it():
     watch = Watch()
-    watch.others_waited(0.1)
-    assert watch.ended(0.21, "a", used=0.002, turns=1) == {"a": 1}, "it slept for longer"
+    watch.others_waited(0.16)
+    assert watch.ended(0.2, "a", used=0.002, turns=1) == {}
+    watch.others_waited(0.14)
+    assert watch.ended(0.2, "a", used=0.002, turns=1) == {"a": 1}, "it slept for longer"
     watch.others_waited(0.3)
     assert watch.ended(0.3, "a", used=0.06, turns=2) == {"a": 2}, "it computed"
     watch.others_waited(0.3)
