@@ -38,15 +38,14 @@ def act_on_agent(target: Target, agent: str, action: str) -> dict[str, Any]:
     return _asked(target, "PATCH", path, {"action": action})
 
 
-def move_to_fleet(target: Target, plugin: str) -> list[str]:
-    """Move the streams that a service kept for itself to its fleet; return their ids.
+def move_to_fleet(target: Target, plugin: str) -> dict[str, Any]:
+    """Move the streams that a service kept for itself to its fleet; return their ids, and which are left.
 
     Raises:
         FailedError: As `fleet_of`; or they cannot be moved.
     """
     path = f"/{quote(plugin, safe='')}/move-to-fleet"
-    moved: list[str] = _asked(target, "POST", path)["moved"]
-    return moved
+    return _asked(target, "POST", path)
 
 
 def _asked(

@@ -72,6 +72,10 @@ def move(target: Target, to_fleet: bool, plugin: str) -> None:
     Exit codes: 0 done; 1 refused, or no fleet; 2 wrong usage; 3 no service responds.
     """
     from lva.client.fleet import move_to_fleet
+    from lva.client.words import clean
 
-    moved = move_to_fleet(target, plugin)
+    found = move_to_fleet(target, plugin)
+    moved = found["moved"]
     click.echo(f"{len(moved)} stream{'' if len(moved) == 1 else 's'} moved to the fleet")
+    for each in found["left"]:
+        click.echo(clean(f"{each['stream_id']} stays where it is: {each['reason']}"))

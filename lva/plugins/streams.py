@@ -480,7 +480,8 @@ class StreamsPlugin(BaseBackgroundPlugin):
         from lva.video.fleet_api import move_to_fleet
 
         store = StreamStore(self._path)
-        return {"moved": await _carried_out(move_to_fleet, self._fleet_table, store)}
+        done: dict[str, Any] = await _carried_out(move_to_fleet, self._fleet_table, store)
+        return done
 
     def _here(self, stream_id: str) -> Stream | Elsewhere:
         """Return a stream, itself if it is in this process."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any, Final
 
 import trio
+from pydantic import ValidationError
 
 from lva.boot_clock import boot_time
 from lva.contract import RequestProblem
 from lva.fleet.rows import AgentRow
 from lva.fleet.server import FleetServerError
+from lva.routes.wrong_keys import wrong_keys
 from lva.video.codes import ENDED
 from lva.video.definition import StreamDefinition
 from lva.video.fleet_metrics import count_streams
@@ -93,10 +95,11 @@ async def act_on_agent(streams: FleetStreams, name: str, body: Any) -> dict[str,
     return {"agent": name, "draining": draining, "alive": alive() is not None}
 
 
-async def move_to_fleet(streams: FleetStreams, store: StreamStore) -> list[str]:
-    """Move the streams that this agent kept for itself to its fleet; return their ids.
+async def move_to_fleet(streams: FleetStreams, store: StreamStore) -> dict[str, Any]:
+    """Move the streams that this agent kept for itself to its fleet; return what is responded.
 
-    Each is written to the fleet before it is deleted here; one that the fleet has stays as it is.
+    Each is written to the fleet before it is deleted here; one that the fleet has stays as it is. One whose
+    definition this version does not understand is left here.
 
     Raises:
         RequestProblem: This agent is no part of the fleet.
@@ -104,8 +107,13 @@ async def move_to_fleet(streams: FleetStreams, store: StreamStore) -> list[str]:
     """
     streams.check_joined()
     moved: list[str] = []
+    left: list[dict[str, str]] = []
     for kept in await trio.to_thread.run_sync(store.load):
-        definition = StreamDefinition.model_validate_json(kept.definition)
+        try:
+            definition = StreamDefinition.model_validate_json(kept.definition)
+        except ValidationError as error:
+            left.append({"stream_id": kept.id, "reason": str(wrong_keys(error))})
+            continue
         row = row_of(kept.id, kept.version, definition, kept.created)
         if row.id not in streams.fleet.view.rows:
             await streams.put(row, 0)
@@ -113,4 +121,4 @@ async def move_to_fleet(streams: FleetStreams, store: StreamStore) -> list[str]:
                 await streams.want(row.id, "stop", kept.reason or "stopped by a user")
         await trio.to_thread.run_sync(store.delete, kept.id)
         moved.append(kept.id)
-    return moved
+    return {"moved": moved, "left": left}

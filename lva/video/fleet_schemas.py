@@ -40,7 +40,13 @@ AGENT_ACTION: Final[Schema] = {
     "required": ["action"],
     "additionalProperties": False,
 }
-MOVED: Final = object_of(moved=list_of(_TEXT))
+MOVED: Final = object_of(
+    moved=list_of(_TEXT),
+    left={
+        **list_of(object_of(stream_id=_TEXT, reason=_TEXT)),
+        "description": "Streams that stay where they are.",
+    },
+)
 AGENT_ACTED: Final = object_of(
     agent=_TEXT,
     draining={**_FLAG, "description": "What is wanted of it from now on."},

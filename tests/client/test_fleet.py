@@ -111,8 +111,15 @@ def test_an_agent_is_drained_and_takes_streams_again(agents: list[ServiceProcess
 def test_streams_that_an_agent_kept_are_moved_to_its_fleet(agents: list[ServiceProcess]) -> None:
     north, south = agents
     kept = StoredStream("old-one", 3, "in_progress", 1.5, KEPT)
-    StreamStore(north._tmp_path / "state" / "streams.sqlite3").save(kept)
-    assert lva(north, "move", "--to-fleet").output == "1 stream moved to the fleet\n"
+    store = StreamStore(north._tmp_path / "state" / "streams.sqlite3")
+    store.save(
+        StoredStream("broken", 1, "in_progress", 1.0, '{"name": "b", "source": "test:", "x": 1}')
+    )
+    store.save(kept)
+    told = lva(north, "move", "--to-fleet").output
+    assert told.startswith("1 stream moved to the fleet\nbroken stays where it is: x: ")
+    assert [row.id for row in store.load()] == ["broken"]
+    store.delete("broken")
     south.wait_until(lambda: "old" in lva(south, "list").output)
     assert lva(north, "move", "--to-fleet").output == "0 streams moved to the fleet\n"
     assert lva(north, "move").exit_code == 2
