@@ -32,7 +32,7 @@ KEYS: Final = (
 #: What a replica refuses to do, and what a server adds to an error of a script: where that is in it.
 _REPLICA: Final = re.compile("read only replica|MASTER is down")
 _WHERE: Final = re.compile(
-    r"(ERR )?Error running script \(call to \w+\): @user_script: ?\d+: "
+    r"(ERR )?Error running script \(call to \w+\): (@user_script: ?\d+: )+(-[A-Z]+ )?"
     r"|\.? script: \w+, on @user_script:\d+\.?"
 )
 #: Most characters that are told of an error.
@@ -219,7 +219,7 @@ class RefusedError(Exception):
 
 
 def _words(error: Exception) -> str:
-    return _WHERE.sub("", str(error))[:_MOST_WORDS]
+    return _WHERE.sub("", str(error)).removesuffix(".")[:_MOST_WORDS]  # one ends so in Redis 6.2
 
 
 def _script(name: str) -> str:

@@ -216,6 +216,7 @@ async def test_a_server_that_has_lost_everything_is_told_it_again(redis):
     ):
         await some(one, 4)
         await shared(one, two)
+        running = [dict(each.notes.running) for each in (one, two)]
         history.spells.clear()
         redis.client.flushall()
         await until(lambda: len(redis.client.hgetall("lva:{test}:leases")) == 4)
@@ -223,7 +224,10 @@ async def test_a_server_that_has_lost_everything_is_told_it_again(redis):
         await trio.sleep(3 * one.fleet.tick)
         assert history.spells == []
         assert redis.client.hlen("lva:{test}:streams") == 4
-        assert {epoch for each in (one, two) for epoch, _ in each.notes.running.values()} == {1}
+        assert [each.notes.running for each in (one, two)] == running
+        epochs = {name: epoch for each in running for name, (epoch, _) in each.items()}
+        kept = redis.client.hgetall("lva:{test}:epochs")
+        assert {name.decode(): int(epoch) for name, epoch in kept.items()} == epochs
         await one.fleet.put(row("more"), 0)
         await until(lambda: "more" in one.streams | two.streams)
 
