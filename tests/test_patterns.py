@@ -55,6 +55,11 @@ WORST: dict[str, list[str]] = {
     "(?P<options>(?:[?&](?:db|ssl_(?:ca_certs|certfile|keyfile|check_hostname))=[^?&#]*)*)": [
         "redis://a:", "a:", "@", "redis://[", "?db=", "1", "/",
     ],
+    "read only replica|MASTER is down": ["read only ", "MASTER is "],
+    r"(ERR )?Error running script \(call to \w+\): @user_script: ?\d+: "
+    r"|\.? script: \w+, on @user_script:\d+\.?": [
+        "ERR ", "Error running script (call to a", ". script: a", ".", "a", "1",
+    ],
     "[A-Z]+ ": ["A", "A "],
     "(?!(?:webhook-.*|content-(?:type|length|encoding)|transfer-encoding|connection|host)\\Z)"
     "[!#$%&'*+.^_`|~0-9a-z-]+": ["webhook-", "content-", "a"],
