@@ -13,11 +13,7 @@ import pytest
 
 from tests.process.fleet_scene import Scene, scene
 
-pytestmark = [
-    pytest.mark.process,
-    pytest.mark.timeout(150),
-    pytest.mark.slow("agents are found dead after the time of a lease"),
-]
+pytestmark = [pytest.mark.process, pytest.mark.soak, pytest.mark.timeout(150)]
 
 
 def test_agents_that_die_stop_and_end_are_replaced_and_no_stream_has_two(tmp_path) -> None:
