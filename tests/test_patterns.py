@@ -56,9 +56,10 @@ WORST: dict[str, list[str]] = {
         "redis://a:", "a:", "@", "redis://[", "?db=", "1", "/",
     ],
     "read only replica|MASTER is down": ["read only ", "MASTER is "],
-    r"(ERR )?Error running script \(call to \w+\): @user_script: ?\d+: "
+    r"(ERR )?Error running script \(call to \w+\): (@user_script: ?\d+: )+(-[A-Z]+ )?"
     r"|\.? script: \w+, on @user_script:\d+\.?": [
-        "ERR ", "Error running script (call to a", ". script: a", ".", "a", "1",
+        "ERR ", "Error running script (call to a", "Error running script (call to a): @user_script:1: ",
+        "@user_script:1: ", ". script: a", ".", "a", "1",
     ],
     "[A-Z]+ ": ["A", "A "],
     "(?!(?:webhook-.*|content-(?:type|length|encoding)|transfer-encoding|connection|host)\\Z)"
