@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
-from lva.errors import counted
+from lva.errors import counted, hint
 from lva.events.streams import read_only_data
 from lva.routes.wrong_keys import WrongKey, WrongKeysError, wrong_keys
 
@@ -418,9 +418,11 @@ class AnalyticsInfo:
         model = self.cls.Config
         if model is None:
             return whole
-        if unknown := [key for key in whole if key not in model.model_fields]:
-            known = f"unknown key; known: {', '.join(model.model_fields)}"
-            raise WrongKeysError(*(WrongKey((key,), known) for key in unknown))
+        known = model.model_fields
+        if unknown := [key for key in whole if key not in known]:
+            raise WrongKeysError(
+                *(WrongKey((key,), f"unknown key{hint(key, known)}") for key in unknown)
+            )
         try:
             model.model_validate(whole)
         except ValidationError as error:

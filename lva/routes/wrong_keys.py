@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from lva.errors import hint
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -71,17 +73,23 @@ class WrongKeysError(ValueError):
         )
 
 
-def wrong_keys(error: ValidationError, document: Any = None) -> WrongKeysError:
+def wrong_keys(
+    error: ValidationError, document: Any = None, known: Collection[str] = ()
+) -> WrongKeysError:
     """Return what pydantic found, without the values.
 
     Args:
         error: It.
         document: What was validated. Where a value may be one of several kinds, pydantic's paths have names
             of our classes in them, which are left out if this is given.
+        known: The keys there are at its root, to name the nearest one, or all, where one is unknown.
     """
     found = error.errors(include_input=False, include_context=False, include_url=False)
     problems = (
-        WrongKey(_path(item["loc"], document, item["type"]), _said(item["type"], item["msg"]))
+        WrongKey(
+            _path(item["loc"], document, item["type"]),
+            _said(item["type"], item["msg"]) + _instead(item["type"], item["loc"], known),
+        )
         for item in found
     )
     return WrongKeysError(*dict.fromkeys(problems))
@@ -101,6 +109,11 @@ def _path(location: KeyPath, document: Any, kind: str) -> KeyPath:
         if there or (kind == "missing" and number == len(location) - 1):
             path.append(part)
     return tuple(path)
+
+
+def _instead(kind: str, location: KeyPath, known: Collection[str]) -> str:
+    unknown = kind == "extra_forbidden" and len(location) == 1 and known
+    return hint(str(location[0]), known) if unknown else ""
 
 
 def _said(kind: str, message: str) -> str:

@@ -60,7 +60,7 @@ CODES: Final[Mapping[str, str]] = MappingProxyType(
         "wrong_region": "nothing of its picture is within roi or droi",
         "invalid_data": "what it sends is not video",
         "end_of_stream": "the source ended",
-        "forbidden": "the settings of the service do not allow this source",
+        "forbidden": "the service may not open this source",
         "analytics_failed": "an analytics plugin could not be opened, or failed too often",
         "analytics_hung": "an analytics plugin did not return",
         "worker_crashed": "the worker process died",

@@ -277,4 +277,4 @@ def parse_definition(body: Any) -> StreamDefinition:
     try:
         return StreamDefinition.model_validate_json(json.dumps(body), strict=True)
     except ValidationError as error:
-        raise wrong_keys(error, body) from None
+        raise wrong_keys(error, body, StreamDefinition.model_fields) from None

@@ -16,6 +16,13 @@ from lva.video.pictures import Pictures, open_regular
 
 #: Share of the limit after which an error of FFmpeg's is taken for its end: the error does not say so.
 _NEARLY: Final = 0.95
+#: By code: what to do about a camera of this machine.
+_DEVICE: Final = {
+    "not_found": "no such device; is the camera connected?",
+    "forbidden": "the user of the service may not open the device; it is to be in the group video",
+    "connection_failed": "the device cannot be used; another program may be using it",
+    "invalid_data": "the device gives no pictures",
+}
 _UNCLEAR: Final = ("invalid_data", "connection_failed", "timeout")
 
 av.logging.set_level(
@@ -39,15 +46,33 @@ def open_source(source: Mapping[str, Any], timeout: float) -> Any:
     except ConnectionLostError:
         raise
     except Exception as error:
-        failure = failure_of(error)
-        if source["kind"].startswith("rtsp"):
-            failure = _of_rtsp(failure, error)
+        failure = _of_its_kind(failure_of(error), error, source)
         unclear = failure.code in _UNCLEAR and not isinstance(error, ConnectionError)
         if unclear and source["live"] and time.monotonic() - began >= _NEARLY * timeout:
             raise ConnectionLostError(
                 "timeout", f"nothing that can be shown within {timeout:g} s"
             ) from error
         raise failure from error
+
+
+def _of_its_kind(
+    failure: ConnectionLostError, error: Exception, source: Mapping[str, Any]
+) -> ConnectionLostError:
+    """Say what FFmpeg's errors mean for this kind of source, and what to do."""
+    kind: str = source["kind"]
+    if kind.startswith("rtsp"):
+        return _of_rtsp(failure, error)
+    if kind == "v4l2":
+        return ConnectionLostError(failure.code, _DEVICE.get(failure.code, str(failure)))
+    formats = source["options"].get("format_whitelist")
+    if isinstance(error, av.error.ArgumentError) and formats:  # so it tells of one not in the list
+        text = f"its format is none of {formats.replace(',', ', ')}"
+        if kind.startswith("http"):
+            text += "; for HLS, the path ends in .m3u8"
+        return ConnectionLostError("unsupported", text)
+    if kind == "file" and failure.code == "invalid_data":
+        return ConnectionLostError("invalid_data", "it is no video, or a part of it is missing")
+    return failure
 
 
 def _of_rtsp(failure: ConnectionLostError, error: Exception) -> ConnectionLostError:

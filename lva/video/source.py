@@ -116,8 +116,12 @@ def parse_source(
     elif text.startswith("/"):
         scheme = "file"
     if scheme not in PROTOCOLS:
+        if not scheme:
+            raise SourceError(
+                "source: it is no address; write rtsp://HOST/PATH, /PATH of a file, or test:"
+            )
         known = ", ".join(PROTOCOLS)
-        raise SourceError(f"source: scheme {scheme or 'none'!r} is not known; available: {known}")
+        raise SourceError(f"source: scheme {scheme!r} is not known; available: {known}")
     if scheme not in schemes:
         allowed = ", ".join(schemes) or "none"
         raise SourceError(f"source: scheme {scheme!r} is not allowed here; allowed: {allowed}")

@@ -82,6 +82,7 @@ WORDS = {
         {"roi": {"width": 1.5, "height": 5}},
         "roi: x, y, width and height are whole numbers where mode is abs",
     ),
+    "a slip": ({"analytic": []}, "analytic: unknown key; did you mean 'analytics'?"),
     "no object": ({"roi": 5}, "roi: Input should be an object"),
     "too many": ({"callbacks": [CALLBACK] * 11}, "callbacks: Array should have at most 10 items, not 11"),
     "one of some types": (

@@ -7,6 +7,7 @@ import socket
 from base64 import b64encode
 from contextlib import contextmanager
 
+import av
 import pytest
 
 from lva.video.decoder import Decoder
@@ -244,3 +245,47 @@ def test_what_has_taken_a_file_s_place_is_not_opened(board, tmp_path):
 def test_a_camera_of_this_machine_that_is_not_there(board):
     found = failure(board, "/dev/video987", schemes=["v4l2"])
     assert found.code == "not_found"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (FileNotFoundError, "not_found", "is the camera connected?"),
+        (PermissionError, "forbidden", "in the group video"),
+        (OSError, "connection_failed", "another program may be using it"),
+    ],
+)
+def test_a_camera_of_this_machine_says_what_to_do(board, monkeypatch, error, code, said):
+    """The kinds are a device that is not there, is not the service's to open, and is in use."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise error(16, "Device or resource busy", "/dev/video987")
+
+    monkeypatch.setattr(av, "open", refuse)
+    found = failure(board, "/dev/video987", schemes=["v4l2"])
+    assert found.code == code
+    assert said in str(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code", "said"),
+    [
+        ("a.m3u8", playlist("#EXTINF:1,", "a.ts").partition(b"\r\n\r\n")[2], "unsupported", "none of mov, "),
+        ("a.mp4", b"no video " * 500, "invalid_data", "it is no video, or a part of it is missing"),
+    ],
+    ids=["playlist", "text"],
+)  # fmt: skip
+def test_a_file_says_why_it_is_not_read(board, tmp_path, name, content, code, said):
+    """The kind is FFmpeg's own text, which says nothing: invalid argument, invalid data."""
+    path = tmp_path / name
+    path.write_bytes(content)
+    found = failure(board, str(path), directories=[tmp_path])
+    assert found.code == code
+    assert said in str(found)
+
+
+def test_a_playlist_without_its_ending_is_told(server, board):
+    server.documents["live"] = playlist("#EXTINF:1,", "segment.ts")
+    found = failure(board, server.url("live"))
+    assert found.code == "unsupported"
+    assert "for HLS, the path ends in .m3u8" in str(found)

@@ -77,6 +77,14 @@ def test_what_is_not_known_is_refused(text):
         parse_source(text)
 
 
+@pytest.mark.parametrize("text", ["camera1", "video.mp4", "~/video.mp4", "0"])
+def test_what_is_no_address_is_told_what_one_is(text):
+    with pytest.raises(
+        SourceError, match=r"it is no address; write rtsp://HOST/PATH, /PATH of a file"
+    ):
+        parse_source(text)
+
+
 def test_a_scheme_has_to_be_allowed():
     with pytest.raises(SourceError, match="'rtsp' is not allowed here; allowed: test"):
         parse_source("rtsp://cam/1", schemes=["test"])
