@@ -124,6 +124,23 @@ def test_the_grid_tells_how_each_stream_is(
     assert violations(page) == []
 
 
+def test_the_grid_tells_what_is_wrong_although_frames_come(
+    page: Page, service: ServiceProcess, door: str, yard: str
+) -> None:
+    """The kind is a stream in progress with a code: a picture that stays the same, analytics set aside."""
+    stream_id = add(service, "still", "test:black?rate=5", same_picture_limit=1)
+    try:
+        page.goto(PATH)
+        expect(tile(page, "still")).to_contain_text("the picture has not changed for 1 s")
+        expect(page.get_by_role("heading", level=1)).to_have_text(
+            "1 of 3 streams in progress, 2 need attention"
+        )
+        named = page.get_by_role("listitem").filter(has_not=page.locator("canvas"))
+        expect(named.filter(has_text="still")).to_contain_text("the picture has not changed")
+    finally:
+        service.request("DELETE", f"/streams/{stream_id}")
+
+
 def test_the_grid_is_used_from_the_keyboard(page: Page, door: str, yard: str) -> None:
     page.goto(PATH)
     expect(page.locator(".tile")).to_have_count(2)

@@ -3,7 +3,7 @@
 import { announce, counted, h, lasted, mark, say } from "./dom.js";
 import { Feed } from "./feed.js";
 import { Agents, agentOf } from "./fleet.js";
-import { markOf, needsSomebody, urgency, wordOf } from "./states.js";
+import { isWarned, markOf, needsSomebody, urgency, wordOf } from "./states.js";
 import { Tile } from "./tile.js";
 import { patterns } from "./timeline.js";
 
@@ -114,7 +114,7 @@ export class Grid {
   }
 
   #trouble(stream) {
-    if (stream.status !== "in_progress") return stream.reason ?? "";
+    if (stream.status !== "in_progress" || !stream.old) return stream.reason ?? "";
     const age = this.#feed.ageOf(stream);
     return age === null ? "no frame yet" : `no frame since ${lasted(age)}`;
   }
@@ -128,11 +128,11 @@ export class Grid {
 }
 
 /** The mark of a stream: of its state, or that it is to be looked at although it is in progress. */
-const markName = (stream) => (stream.fleet?.waiting || (stream.status === "in_progress" && stream.old) ? "warn" : markOf(stream.status));
+const markName = (stream) => (stream.fleet?.waiting || isWarned(stream) ? "warn" : markOf(stream.status));
 
 function inWords(all, bad) {
   if (!all.length) return "No streams yet";
-  const well = all.filter((stream) => stream.status === "in_progress" && !stream.old).length;
+  const well = all.filter((stream) => stream.status === "in_progress" && !isWarned(stream)).length;
   const whole = all.length === 1 ? "The one stream is" : `All ${all.length} streams are`;
   if (well === all.length) return `${whole} in progress`;
   const told = [`${well} of ${counted(all.length, "stream")} in progress`];

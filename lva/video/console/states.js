@@ -16,8 +16,11 @@ export const stateMark = (status) => mark(markOf(status));
 /** Whether a stream is meant not to be worked on now. */
 export const isAtRest = ({ status }) => status === "stop" || status === "done" || status === "paused";
 
+/** Whether frames come, but something is wrong: the picture is old or stays the same, or analytics are set aside. */
+export const isWarned = ({ status, old, code }) => status === "in_progress" && Boolean(old || code);
+
 /** Whether somebody should look at a stream in this state. */
-export const needsSomebody = ({ status, old, fleet }) => Boolean(fleet?.waiting) || status === "failure" || status === "restart" || (status === "in_progress" && old);
+export const needsSomebody = (stream) => Boolean(stream.fleet?.waiting) || stream.status === "failure" || stream.status === "restart" || isWarned(stream);
 
 /** How much a stream needs somebody: the larger, the more. */
 export const urgency = (stream) => (stream.status === "failure" ? 3 : stream.status === "restart" ? 2 : needsSomebody(stream) ? 1 : 0);

@@ -69,7 +69,7 @@ export class Tile {
   write() {
     const stream = this.#stream;
     if (!stream) return;
-    const { status, reason, fps } = stream;
+    const { status, reason, code, fps } = stream;
     this.element.dataset.status = status;
     if (this.#marked !== status) {
       this.#marked = status;
@@ -77,7 +77,7 @@ export class Tile {
     }
     say(this.#word, wordOf(stream));
     say(this.#name, stream.name);
-    say(this.#reason, status === "in_progress" ? "" : (reason ?? ""));
+    say(this.#reason, status === "in_progress" && !code ? "" : (reason ?? ""));
     this.#reason.title = this.#reason.textContent;
     say(this.#agent, agentOf(stream));
     this.#agent.classList.toggle("bad", stream.fleet !== null && !stream.fleet.alive && stream.fleet.agent !== null);
