@@ -227,9 +227,14 @@ class Fleet:
     # Streams.
 
     def reason(self, row: StreamRow) -> str | None:
-        """Return why nobody works on a stream that is to be worked on; None if somebody does, or will."""
+        """Return why nobody works on a stream that is to be worked on.
+
+        None if somebody does, or will; also while this agent is no part of its fleet, and cannot know.
+        """
         now = boot_time()
-        if not row.to_run or (row.lease and self.view.is_alive(row.lease.incarnation, now)):
+        if self.trouble is not None or not row.to_run:
+            return None
+        if row.lease and self.view.is_alive(row.lease.incarnation, now):
             return None
         if row.labels not in self._reasons:  # the same for all of these labels, until the next beat
             self._reasons[row.labels] = why_not(waiting(row), self.view.seats(now))

@@ -146,6 +146,16 @@ def standing_of(
     return Standing(StreamState.PENDING, reason)
 
 
+def last_known_of(row: StreamRow) -> Standing:
+    """Return how a stream was, as this agent knew it before it lost its fleet."""
+    reason = "as last known: this agent is no part of its fleet now"
+    if row.wanted != "run":
+        return Standing(StreamState.STOP, reason)
+    if row.state is None:
+        return Standing(StreamState.PENDING, reason)
+    return Standing(_known(row.state.status), reason, row.state.code, row.state.since)
+
+
 def _known(status: str) -> StreamState:
     try:
         return StreamState(status)

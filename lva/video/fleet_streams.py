@@ -22,7 +22,7 @@ from lva.video.admission import Admission
 from lva.video.callbacks import WITH_SECRETS
 from lva.video.codes import ENDED
 from lva.video.definition import StreamDefinition
-from lva.video.elsewhere import Elsewhere, Standing, fleet_part, standing_of
+from lva.video.elsewhere import Elsewhere, Standing, fleet_part, last_known_of, standing_of
 from lva.video.fleet_definitions import MOST_SHOWN, Definitions
 from lva.video.fleet_holder import FleetHolder, until_over
 from lva.video.revision import other_version, revised
@@ -175,9 +175,10 @@ class FleetStreams:
         stream = self.holder.streams.get(row.id)
         if stream is not None and row.id in self.fleet.held:
             return Standing(stream.state, "")
-        held = row.lease is not None and self.fleet.view.is_alive(
-            row.lease.incarnation, boot_time()
-        )
+        if self.fleet.trouble is not None:
+            return last_known_of(row)
+        lease = row.lease
+        held = lease is not None and self.fleet.view.is_alive(lease.incarnation, boot_time())
         return standing_of(row, self._agent_of(row), self.fleet.reason(row), held=held)
 
     def last_here(self, stream_id: str) -> Stream | None:
@@ -284,11 +285,9 @@ class FleetStreams:
             StoreError: The server of the fleet cannot be used.
         """
         stream = self.get(key)
-        if stream.state in ENDED:
-            what = f"the stream is {stream.state.value}; only one that is worked on can be stopped"
-            raise RequestProblem(
-                409, what, "stream_not_in_progress", stream_status=stream.state.value
-            )
+        if (status := stream.state) in ENDED:
+            what = f"the stream is {status.value}; only one that is worked on can be stopped"
+            raise RequestProblem(409, what, "stream_not_in_progress", stream_status=status.value)
         await self.want(stream.id, "stop", "stopped by a user")
         await self.fleet.until(lambda: self.get(stream.id).state in ENDED, PATIENCE)
         return self.get(stream.id)

@@ -31,6 +31,13 @@ def test_agents_go_on_alone_and_epochs_tell_afterwards(tmp_path) -> None:
         taken = time.time()
         fleet.until(lambda: late(fleet, cut, taken) == cut)  # it has gone on all the same
         assert {epochs(fleet, 1)[name] - before[name] for name in cut} == {1}
+        # Who is cut off sees no other agent's sign of life, and does not take that for their end.
+        seen = one.service.get("/streams").json()["streams"]
+        reasons = {each["name"]: each["reason"] for each in seen if each["name"] not in cut}
+        assert {reason.partition(":")[0] for reason in reasons.values()} == {"as last known"}, (
+            reasons
+        )
+        assert one.service.get("/fleet").json()["waiting"] == []
         one.link.mend()
         fleet.until(one.joined)
         ended = fleet.workers.spells
