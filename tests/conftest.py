@@ -11,7 +11,8 @@ import os
 import signal
 import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,10 @@ def pytest_collection(session: pytest.Session) -> None:
             importlib.import_module(name)
 
 
-@pytest.hookimpl(tryfirst=True)  # before those that are not asked for are left out
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # before those that are not asked for are left out
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Iterator[None]:
     """Put what starts RabbitMQ into the soak tier, and random examples in their long form; give it time."""
     for item in items:
         random = LONG and getattr(getattr(item, "function", None), "is_hypothesis_test", False)
@@ -92,6 +95,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.soak)
         if item.get_closest_marker("soak") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SOAK_TIMEOUT))
+    yield
+    if workers := getattr(config, "workerinput", None):
+        items[:] = dealt(items, workers["workercount"])
+
+
+def dealt(items: Sequence[pytest.Item], processes: int) -> list[pytest.Item]:
+    """Return tests so that every other process, which get equal shares in order, begins with services.
+
+    They wait for most of their time. All at the end would leave the processors without work.
+    """
+    modules = [list(tests) for _, tests in groupby(items, lambda item: item.path)]
+    waiting = [tests for tests in modules if tests[0].get_closest_marker("process")]
+    others = [test for tests in modules if tests not in waiting for test in tests]
+    shares = [waiting[number :: processes // 2 or 1] for number in range(processes // 2 or 1)]
+    order: list[pytest.Item] = []
+    for number, share in enumerate(shares, 1):
+        order += chain.from_iterable(share)
+        rest = len(items) * 2 * number // processes - len(order)
+        order += others[: max(rest, 0)]
+        del others[: max(rest, 0)]
+    return order + others
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
