@@ -30,6 +30,8 @@ RABBITMQ = {"node", "rabbitmq_node"}
 #: A test that takes longer, in seconds, has one of these markers.
 SLOW = 0.25
 REASONS = {"slow", "process", "soak"}
+#: Modules whose first test has one of these wait for most of their time.
+WAIT = {"process", "slow"}
 #: Seconds until a test of the soak tier has failed, if it does not say so itself: on a busy machine as well.
 SOAK_TIMEOUT = 240
 #: Names those that have none at the end, as on CI. One run on a busy machine proves nothing: `tests.steady`
@@ -101,12 +103,12 @@ def pytest_collection_modifyitems(
 
 
 def dealt(items: Sequence[pytest.Item], processes: int) -> list[pytest.Item]:
-    """Return tests so that every other process, which get equal shares in order, begins with services.
+    """Return tests in an order in which every other process begins with modules that wait.
 
-    They wait for most of their time. All at the end would leave the processors without work.
+    Each process gets an equal part of them. If many waited at the end, the processors would be without work.
     """
     modules = [list(tests) for _, tests in groupby(items, lambda item: item.path)]
-    waiting = [tests for tests in modules if tests[0].get_closest_marker("process")]
+    waiting = [tests for tests in modules if any(map(tests[0].get_closest_marker, WAIT))]
     others = [test for tests in modules if tests not in waiting for test in tests]
     shares = [waiting[number :: processes // 2 or 1] for number in range(processes // 2 or 1)]
     order: list[pytest.Item] = []

@@ -112,6 +112,7 @@ def test_passwords_in_urls_are_masked_without_being_known(text, safe):
     assert redact(text) == safe
 
 
+@pytest.mark.slow("a hundred secrets, each with its patterns")
 @given(
     # Text that the record holds anyway would be masked there, too.
     secret=st.text(min_size=4).filter(lambda text: "*" not in text and text not in "is x   and "),

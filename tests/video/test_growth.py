@@ -7,6 +7,7 @@ import os
 
 import av
 import numpy as np
+import pytest
 
 from lva.video.board import new_board
 from lva.video.frame import Frame
@@ -23,6 +24,7 @@ def new_memory(size):
     return memory
 
 
+@pytest.mark.slow("memory is taken until it counts")
 def test_memory_is_counted_to_the_call_that_adds_it_and_not_to_who_asks_for_a_frames_array():
     """The kind is a leak beside a plugin that needs more, and gives it back or has it of the frame."""
     board, descriptor = new_board()
