@@ -85,8 +85,8 @@ class Watched:
             for text in self.complaints
             if not any(re.search(pattern, text) for pattern in self.expected)
         ]
-        assert left == []
-        assert self.foreign == []
+        assert left == [], left  # pytest tells of what is compared in tests alone
+        assert self.foreign == [], self.foreign
 
 
 @contextmanager

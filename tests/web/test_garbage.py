@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 import trio
 
 from lva.host.watch.clock import StepClock
+from lva.host.watch.doubts import OthersWaits
 from lva.host.watch.loop_watch import LoopWatch
 from lva.host.watch.readings import own_reader
 from lva.host.watch.uses import LoopUses
@@ -107,8 +109,10 @@ def test_who_looks_at_the_stacks_of_threads_keeps_nothing_of_them(no_collection:
 
     def look() -> weakref.ref[Owned]:
         owned = Owned()
-        with contextlib.closing(own_reader()) as reader:
+        waits = OthersWaits(threading.get_native_id())
+        with contextlib.closing(own_reader()) as reader, contextlib.closing(waits):
             watch = LoopWatch(0.1, 10.0, LoopUses(), dict)
+            watch._others_waits = waits
             watch._clock = StepClock(0.1, reader.read, print)
             watch._look(reader)
         return weakref.ref(owned)
