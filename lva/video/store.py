@@ -39,6 +39,10 @@ _CHANGES: Final = {
 }
 
 
+#: SQLite's errors for a file that does not get better by itself.
+_BROKEN = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
 class StoreError(Exception):
     """The file cannot be used, or not now; the message names it."""
 
@@ -146,4 +150,8 @@ def _transaction(path: Path) -> Iterator[sqlite3.Connection]:
             yield connection
             connection.commit()
     except sqlite3.Error as error:
-        raise StoreError(f"{path}: {error}") from error
+        broken = getattr(error, "sqlite_errorcode", None) in _BROKEN
+        todo = (
+            "; move it away to begin without streams, or put a copy in its place" if broken else ""
+        )
+        raise StoreError(f"{path}: {error}{todo}") from error

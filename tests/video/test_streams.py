@@ -110,7 +110,9 @@ async def test_a_file_that_cannot_be_read_is_waited_for_and_not_touched(tmp_path
     async with trio.open_nursery() as nursery:
         nursery.start_soon(streams.run)
         for asked in (partial(streams.create, body()), partial(streams.stop, "door")):
-            with pytest.raises(RequestProblem, match="file is not a database") as refused:
+            with pytest.raises(
+                RequestProblem, match="file is not a database; move it away"
+            ) as refused:
                 await asked()
             assert refused.value.status == 503
         with pytest.raises(RequestProblem, match="file is not a database"):

@@ -138,6 +138,7 @@ def test_the_grid_tells_what_is_wrong_although_frames_come(
         named = page.get_by_role("listitem").filter(has_not=page.locator("canvas"))
         expect(named.filter(has_text="still")).to_contain_text("the picture has not changed")
     finally:
+        page.goto("/")  # where its picture is not asked for any more
         service.request("DELETE", f"/streams/{stream_id}")
 
 
