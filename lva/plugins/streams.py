@@ -337,7 +337,8 @@ class StreamsPlugin(BaseBackgroundPlugin):
         if action not in ("stop", "resume"):
             raise BadRequest('The body is {"action": "stop"} or {"action": "resume"}.')
         work = self._table.stop if action == "stop" else self._table.resume
-        stream = await _carried_out(work, stream_id)
+        all_the_same = "what was asked for is done, and kept once the file can be used"
+        stream = await _carried_out(work, stream_id, so=all_the_same)
         return {"stream_id": stream.id, "status": stream.state.value}
 
     @response(204, "Its worker has ended.")
@@ -557,11 +558,13 @@ def _versions(request: Any) -> Container[int] | None:
     return {int(tag) for tag in request.if_match if _is_number(tag)}
 
 
-async def _carried_out(work: Any, *arguments: Any) -> Any:
+async def _carried_out(work: Any, *arguments: Any, so: str = "") -> Any:
+    """Return what the work does; where it cannot be kept, the problem says what that means."""
     try:
         return await work(*arguments)
     except StoreError as error:
-        raise RequestProblem(503, str(error), "not_kept", {"Retry-After": "5"}) from error
+        text = f"{error}; {so}" if so else str(error)
+        raise RequestProblem(503, text, "not_kept", {"Retry-After": "5"}) from error
 
 
 async def _body(request: Any) -> dict[str, Any]:

@@ -458,6 +458,7 @@ def test_a_file_that_cannot_be_used_stops_nothing_and_loses_nothing(tmp_path):
         until(service, stream_id, lambda status: status["frames"]["decoded"] > before)
         stopped = service.request("PATCH", f"/streams/{stream_id}", json={"action": "stop"})
         assert stopped.status_code == 503
+        assert "what was asked for is done" in stopped.json()["detail"]
         assert service.get(f"/streams/{stream_id}").json()["status"] == "stop"
         path.write_bytes(whole)
         service.wait_until_ready()
