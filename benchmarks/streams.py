@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import trio
@@ -122,7 +123,7 @@ async def streamed(path: Path, plugin: Path, frames: int) -> Result:
         cpu = cpu_seconds(pid)
         while stream.ledger.counts()["analysed"] < frames and stream.worker is not None:
             await trio.sleep(0.005)
-            if stream.worker is not None:
+            with suppress(OSError):  # it has ended
                 seconds, used = time.perf_counter() - begun, cpu_seconds(pid) - cpu
     assert stream.ledger.frames()["analysed"] == frames
     return (frames - first) / seconds, used / (frames - first) * 1000
