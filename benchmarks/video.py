@@ -21,13 +21,15 @@ def write_video(path: Path, size: tuple[int, int], frames: int) -> None:
 def encode(
     container: Any, size: tuple[int, int], frames: int, rate: int, gop: int = 250
 ) -> Iterator[int]:
-    """Write moving noise as H.264 into a container; yield after each frame."""
+    """Write moving noise as H.264 into a container, a slice for each picture; yield after each frame."""
     width, height = size
     rng = np.random.default_rng(1)
     noise = rng.integers(0, 255, (height, width * 2, 3), np.uint8) // 4
     options = {"preset": "veryfast", "tune": "zerolatency"} if gop < 250 else {"preset": "veryfast"}
     stream = container.add_stream("libx264", rate=rate, options=options)
     stream.width, stream.height, stream.pix_fmt, stream.gop_size = width, height, "yuv420p", gop
+    # Else each picture would be as many slices as there are processors.
+    stream.codec_context.thread_type = "FRAME"
     for number in range(frames):
         x = number * 3 % width
         array = np.ascontiguousarray(noise[:, x : x + width])

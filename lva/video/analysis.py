@@ -136,15 +136,13 @@ class _Step:
 
     def __enter__(self) -> None:
         self._growth.enter()
-        board = self._board
-        board["step_analytics"], board["step_frame"] = self._number, self._frame
-        board["step_since"], board["step"] = time.monotonic_ns(), self._step
+        self._board.begin_step(self._step, self._number, self._frame)
 
     def __exit__(self, *_: object) -> None:
         if os.getpid() != self._pid:  # the plugin forked, and its child went on by itself
             os._exit(0)
         self._growth.leave(self._number)
-        self._board["step"] = 0
+        self._board.end_step()
 
 
 def _counts(event: AnalyticsEvent, droi: Region) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import faulthandler
 import mmap
 import os
+import time
 from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Final
@@ -57,7 +58,11 @@ _PLACES: Final = (
     "processes_bytes",
 )
 _SLOT: Final = {name: number for number, name in enumerate((*_COUNTERS, *_PLACES))}
-_FIRST_AGE: Final = _SLOT["age_0"]
+#: Of those that are written for each frame.
+_PACKETS, _BYTES, _LAST_PACKET = _SLOT["packets"], _SLOT["bytes"], _SLOT["last_packet"]
+_STEP, _STEP_SINCE = _SLOT["step"], _SLOT["step_since"]
+_STEP_ANALYTICS, _STEP_FRAME = _SLOT["step_analytics"], _SLOT["step_frame"]
+_FIRST_AGE, _AGE_MAX = _SLOT["age_0"], _SLOT["age_max_ms"]
 _SIZE: Final = 8 * len(_SLOT)
 #: Bytes behind the slots in which a process that crashes writes where in Python it was.
 _LAST_WORDS: Final = 16 * 1024
@@ -84,11 +89,29 @@ class Board:
         """Count; only the slot's own thread may."""
         self._slots[_SLOT[name]] += count
 
+    def note_packet(self, size: int) -> None:
+        """Count a packet of so many bytes."""
+        slots = self._slots
+        slots[_PACKETS] += 1
+        slots[_BYTES] += size
+        slots[_LAST_PACKET] = time.monotonic_ns()
+
     def note_age(self, milliseconds: float) -> None:
         """Count the age of a frame when it was looked at."""
-        self._slots[_FIRST_AGE + bisect_left(AGES, milliseconds)] += 1
-        if milliseconds > self["age_max_ms"]:
-            self["age_max_ms"] = int(milliseconds)
+        slots = self._slots
+        slots[_FIRST_AGE + bisect_left(AGES, milliseconds)] += 1
+        if milliseconds > slots[_AGE_MAX]:
+            slots[_AGE_MAX] = int(milliseconds)
+
+    def begin_step(self, step: int, analytics: int, frame: int) -> None:
+        """Note which step (its place in `STEPS`) of which analytics plugin begins, and of which frame."""
+        slots = self._slots
+        slots[_STEP_ANALYTICS], slots[_STEP_FRAME] = analytics, frame
+        slots[_STEP_SINCE], slots[_STEP] = time.monotonic_ns(), step
+
+    def end_step(self) -> None:
+        """Note that no analytics plugin is at work."""
+        self._slots[_STEP] = 0
 
     def counts(self) -> dict[str, int]:
         """Return all counters by name."""

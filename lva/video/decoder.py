@@ -153,9 +153,7 @@ class Decoder:
         finally:
             self._board["reading_since"] = 0
         if packet is not None and packet.size:
-            self._board.add("packets")
-            self._board.add("bytes", packet.size)
-            self._board["last_packet"] = time.monotonic_ns()
+            self._board.note_packet(packet.size)
         return packet
 
     def _decode(self, packet: Any) -> Sequence[Any]:
