@@ -21,7 +21,7 @@ import trio
 
 from lva.host.process.needed_threads import start_needed
 from lva.host.process.pieces import Piece
-from lva.host.process.state import own_descriptors
+from lva.host.process.state import note_own
 from lva.host.receipt import EXIT_UNCLEAN
 from lva.logs.loggers import service_logger
 
@@ -141,7 +141,8 @@ class Signals:
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         self._reader, self._writer = reader, writer
-        own_descriptors.update((self._reader, self._writer))
+        note_own(reader)
+        note_own(writer)
 
     def _hear(self) -> None:
         while True:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from lva import locks
 from lva.errors import ConfigurationError
-from lva.host.process.state import own_descriptors
+from lva.host.process.state import note_own, own_descriptors
 
 #: The file with the lock, and with what its owner says of itself.
 LOCK_FILE: Final = "service.lock"
@@ -39,12 +39,12 @@ def owned(path: Path, bind: str = "an unknown address") -> Iterator[None]:
     """
     _make_private(path)
     descriptor = _lock(path)
-    own_descriptors.add(descriptor)
+    own = note_own(descriptor)
     try:
         _introduce(descriptor, bind)
         yield
     finally:
-        own_descriptors.discard(descriptor)
+        own_descriptors.discard(own)
         with contextlib.suppress(OSError):  # a plugin may have closed it
             locks.close(descriptor)
 

@@ -299,7 +299,7 @@ def test_descriptors_closed_later_are_the_end_with_a_receipt(tmp_path: Path, whe
     with ServiceProcess(tmp_path, ["closer"]) as service:
         assert service.wait() == 70
     found = said_by(service, "closer")
-    assert len(found) == 1, found
+    assert len(found) == 1, service.output
     assert found[0].startswith(CLOSED)
     assert service.receipt["exit_code"] == 70
     assert service.receipt["reason"] == "the event loop failed"

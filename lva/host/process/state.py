@@ -16,8 +16,10 @@ from lva.host.process.pieces import UNSET, Piece, Value, all_pieces
 
 _SHORTENED: Final = reprlib.Repr()
 _SHORTENED.maxstring = 120
+#: A descriptor, and the device and number of the file that it is of.
+OwnDescriptor = tuple[int, tuple[int, int] | None]
 #: Descriptors that the service cannot do without, besides the event loop's.
-own_descriptors: Final[set[int]] = set()
+own_descriptors: Final[set[OwnDescriptor]] = set()
 
 
 class Change(NamedTuple):
@@ -72,17 +74,24 @@ class ProcessState:
                 yield Change(piece.name, f"{told}; put back")
 
 
+def note_own(number: int) -> OwnDescriptor:
+    """Note that a descriptor is the service's own, until what is returned is taken from `own_descriptors`."""
+    own = number, _file_of(number)
+    own_descriptors.add(own)
+    return own
+
+
 def closed_descriptors() -> list[int]:
-    """Return which of the service's own descriptors somebody has closed."""
-    return [number for number in sorted(own_descriptors) if not _is_open(number)]
+    """Return which of the service's own descriptors somebody has closed; another file may have the number."""
+    return sorted(number for number, file in own_descriptors if _file_of(number) != file)
 
 
-def _is_open(number: int) -> bool:
+def _file_of(number: int) -> tuple[int, int] | None:
     try:
-        os.fstat(number)
+        found = os.fstat(number)
     except OSError:
-        return False
-    return True
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _read(piece: Piece) -> Value:

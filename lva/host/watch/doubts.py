@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from time import perf_counter
 from typing import Final
 
@@ -66,7 +67,8 @@ class OthersWaits:
 
     def _forget(self, ended: Iterable[int]) -> None:
         for native_id in list(ended):
-            self._readers.pop(native_id).close()
+            with suppress(OSError):  # a plugin may have closed it
+                self._readers.pop(native_id).close()
 
     def close(self) -> None:
         """Give the descriptors back."""
