@@ -1,6 +1,7 @@
 """Reads a source with PyAV: packets, frames, and their times made monotonic. The worker's side.
 
-PyAV 18 and 19 differ; only this module, `opening`, `failures` and `frame` know. https://pyav.org
+PyAV is used here, in `opening`, `failures` and `frame`: only what its versions 18 and 19 have alike, so that
+nothing has to know which of them it is. https://pyav.org
 """
 
 from __future__ import annotations
