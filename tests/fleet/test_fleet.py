@@ -52,6 +52,11 @@ async def shared(*agents):
     )
 
 
+def will_die(agent) -> None:
+    """Let an agent end without giving its streams up, as one that is killed."""
+    agent.fleet._leave = trio.lowlevel.checkpoint  # noqa: SLF001 - it does not get to that
+
+
 async def test_the_streams_of_an_agent_that_dies_are_taken_over_once_its_lease_is_over(redis):
     """The kind is an agent that gives no sign of life any more: it is cut off in the middle of everything."""
     history = History()
@@ -62,7 +67,7 @@ async def test_the_streams_of_an_agent_that_dies_are_taken_over_once_its_lease_i
             async with agent(redis.url, "one", history) as one:
                 await some(one, 6)
                 await shared(one, two)
-                one.fleet._leave = trio.lowlevel.checkpoint  # noqa: SLF001 - it does not get to that
+                will_die(one)
                 died.set()
 
         nursery.start_soon(other)
@@ -257,7 +262,7 @@ async def test_an_agent_that_joins_takes_streams_of_one_whose_end_it_has_not_see
                 async with agent(redis.url, "one", history, lease=lease) as one:
                     await some(one, 6)
                     await shared(one, two)
-                    one.fleet._leave = trio.lowlevel.checkpoint  # noqa: SLF001 - it does not get to that
+                    will_die(one)
                     died.set()
 
             nursery.start_soon(other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from contextlib import closing
@@ -22,6 +23,19 @@ def test_threads_come_and_go():
         waits.look()
         assert thread.native_id not in waits._readers
     assert not waits._readers
+
+
+def test_a_descriptor_that_somebody_closed_ends_no_look():
+    go = threading.Event()
+    thread = threading.Thread(target=go.wait)
+    thread.start()
+    with closing(OthersWaits(threading.get_native_id())) as waits:
+        os.close(waits._readers[thread.native_id]._file)
+        waits.look()
+        waits.look()
+        assert thread.native_id in waits._readers, "it was opened anew"
+        go.set()
+        thread.join()
 
 
 def test_a_time_that_was_not_looked_at_yet_is_looked_at():
