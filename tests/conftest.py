@@ -40,11 +40,11 @@ NAME_SLOW = "LVA_NAME_SLOW_TESTS"
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Have two workers more than there are cores: the tests wait for half of their time.
+    """Have three workers more than there are cores: the tests wait for three quarters of their time.
 
-    One of these is left out where tests measure time.
+    Two of these are left out where tests measure time.
     """
-    more = 2 if config.option.markexpr == "not soak" else 1
+    more = 3 if config.option.markexpr == "not soak" else 1
     named = os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS")
     return int(named) if named else len(os.sched_getaffinity(0)) + more
 
