@@ -217,7 +217,10 @@ class Fleet:
         self._hurried.set()
 
     async def until(self, condition: Callable[[], bool], patience: float) -> bool:
-        """Wait until what is known of the fleet is as wanted, or the patience ends; return whether it is."""
+        """Wait until what is known of the fleet is as wanted, or the patience ends; return whether it is.
+
+        Cancellation: ends the wait.
+        """
         with trio.move_on_after(patience):
             while not condition():
                 self.hurry()
@@ -259,6 +262,8 @@ class Fleet:
     async def put(self, row: StreamRow, expected: int) -> None:
         """Write a stream's definition.
 
+        Cancellation: the server may have written it all the same.
+
         Args:
             row: It, with its version.
             expected: The version that is there; 0 for a new stream.
@@ -294,6 +299,8 @@ class Fleet:
     async def want(self, stream_id: str, what: str, state: StreamState, entry: str) -> None:
         """Say what is to become of a stream: ``run``, ``stop`` or ``remove``.
 
+        Cancellation: the server may have taken it all the same.
+
         Args:
             stream_id: Its id.
             what: One of these.
@@ -323,6 +330,8 @@ class Fleet:
 
     async def drain(self, agent: str, *, on: bool) -> None:
         """Let an agent give up its streams and take none, or take some again.
+
+        Cancellation: the server may have taken it all the same.
 
         Raises:
             FleetServerError: The server cannot be used.

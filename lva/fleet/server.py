@@ -110,6 +110,8 @@ class FleetServer:
     async def attempt(self, script: str, *arguments: str | int) -> list[Any] | None:
         """Run a script as `run` does; return None if it refuses: another agent was faster, a beat tells more.
 
+        Cancellation: as that of `run`.
+
         Raises:
             FleetServerError: As `run`.
         """
@@ -119,7 +121,10 @@ class FleetServer:
             return None
 
     async def insist(self, script: str, *arguments: str | int) -> bool:
-        """Run a script; return whether it was carried out. If not, the lease ends by itself."""
+        """Run a script; return whether it was carried out. If not, the lease ends by itself.
+
+        Cancellation: as that of `run`.
+        """
         try:
             return await self.attempt(script, *arguments) is not None
         except FleetServerError as error:
@@ -128,6 +133,8 @@ class FleetServer:
 
     async def read(self, command: str, *arguments: str | int) -> Any:
         """Run a command that only reads.
+
+        Cancellation: leaves the thread to its own limits.
 
         Raises:
             FleetServerError: As `run`.

@@ -96,6 +96,8 @@ class Standing:
         """Beat once, and do first what has to be done for that; return when the next beat is due.
 
         Trouble is noted, and logged when it begins and ends.
+
+        Cancellation: the beat may have been taken; its leases are not counted on.
         """
         begun = boot_time()
         if self._overdue is not None and not await self._attempt(self._overdue):

@@ -158,6 +158,8 @@ class Work:
     async def act(self, server: FleetServer, *, settled: bool) -> float:
         """Do what is due; return when more will be, if no beat brings it before.
 
+        Cancellation: what was claimed meanwhile is free once this agent has left.
+
         Raises:
             FleetServerError: The server cannot be used.
         """
@@ -294,6 +296,8 @@ class Work:
     async def hand_over(self, to: Mapping[str, str]) -> None:
         """Let other agents make ready, end the work on streams, and release them.
 
+        Cancellation: streams that are not released are free once this agent has left.
+
         Args:
             to: Names of the agents, by ids of streams that are held.
         """
@@ -315,7 +319,10 @@ class Work:
                 nursery.start_soon(self._release, stream_id, held, why)
 
     async def leave(self, seats: list[Seat]) -> None:
-        """Hand over all streams to agents that have room, and release the others."""
+        """Hand over all streams to agents that have room, and release the others.
+
+        Cancellation: as that of `hand_over`.
+        """
         to: dict[str, str] = {}
         async with trio.open_nursery() as nursery:
             for stream_id, held in [*self.held.items()]:

@@ -48,6 +48,8 @@ class Admission:
     async def admit(self, body: Any) -> tuple[StreamDefinition, Source]:
         """Return the definition that a body is, and its source.
 
+        Cancellation: ends the wait; a thread that looks at files is left to end by itself.
+
         Raises:
             RequestProblem: It is none, or asks for what is not allowed or not there; all of it is told. Or
                 the file system of its source does not respond.
@@ -73,6 +75,8 @@ class Admission:
         self, definition: StreamDefinition, check: Callable[[Source], None] = lambda _: None
     ) -> Source:
         """Return the source of a definition. Files are looked at in a thread, for `PATIENCE` at most.
+
+        Cancellation: as that of `admit`.
 
         Args:
             definition: It.

@@ -44,7 +44,10 @@ class Attempt:
         self._pacing = Pacing(stream.services.events_per_second)
 
     async def run(self) -> Ended:
-        """Hear and watch the worker until its work has ended; it is to be stopped then."""
+        """Hear and watch the worker until its work has ended; it is to be stopped then.
+
+        Cancellation: the worker is stopped all the same, as by `WorkerProcess.stop`.
+        """
         found: list[Ended] = []
 
         async def note(work: Callable[[], Awaitable[Ended]]) -> None:

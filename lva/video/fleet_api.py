@@ -65,6 +65,8 @@ def fleet_document(streams: FleetStreams) -> dict[str, Any]:
 async def act_on_agent(streams: FleetStreams, name: str, body: Any) -> dict[str, Any]:
     """Let an agent drain, or take streams again.
 
+    Cancellation: ends the wait; the agent may drain all the same.
+
     Raises:
         RequestProblem: There is no such agent, or the body is wrong.
         StoreError: The server of the fleet cannot be used.
@@ -100,6 +102,8 @@ async def move_to_fleet(streams: FleetStreams, store: StreamStore) -> dict[str, 
 
     Each is written to the fleet before it is deleted here; one that the fleet has stays as it is. One whose
     definition this version does not understand is left here.
+
+    Cancellation: what was moved is moved, and the others stay; do it again.
 
     Raises:
         RequestProblem: This agent is no part of the fleet.

@@ -1,4 +1,7 @@
-"""The streams of a fleet: any agent tells of all of them and takes changes; each works on some."""
+"""The streams of a fleet: any agent tells of all of them and takes changes; each works on some.
+
+Cancellation ends a wait for a change of a stream; the change may be made all the same.
+"""
 
 from __future__ import annotations
 

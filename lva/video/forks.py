@@ -78,6 +78,8 @@ class ForkServer:
 
         Until another time is set, no worker starts from then on.
 
+        Cancellation: the process may not know of the time then.
+
         Args:
             until: As `lva.boot_clock.boot_time` has it; infinity for never.
         """

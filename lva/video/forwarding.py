@@ -41,6 +41,8 @@ class Forwarding:
     async def get(self, address: str, path: str) -> PluginResponse:
         """Return the response of another agent to a GET request.
 
+        Cancellation: closes the connection.
+
         Args:
             address: Where it is reached, such as http://10.0.0.7:5240.
             path: With the query.

@@ -44,7 +44,10 @@ class Keeper:
         self._using = trio.Lock()  # until what follows from it is noted, too
 
     async def load(self) -> list[StoredStream]:
-        """Return all streams that are kept, oldest first; waits for as long as the file cannot be read."""
+        """Return all streams that are kept, oldest first; waits for as long as the file cannot be read.
+
+        Cancellation: ends the wait; a file that is being read is read first.
+        """
         while True:
             try:
                 async with self._using:
@@ -75,6 +78,8 @@ class Keeper:
     async def save(self, row: StoredStream) -> None:
         """Write a stream.
 
+        Cancellation: takes effect before it is written, or once that is done.
+
         Raises:
             StoreError: It cannot be written, and will not be.
         """
@@ -85,6 +90,8 @@ class Keeper:
     async def save_now_or_later(self, row: StoredStream) -> None:
         """Write a stream.
 
+        Cancellation: as that of `save`; it is written later all the same.
+
         Raises:
             StoreError: It cannot be written now; it will be, unless the service ends before.
         """
@@ -93,6 +100,8 @@ class Keeper:
 
     async def delete(self, stream_id: str) -> None:
         """Delete a stream.
+
+        Cancellation: takes effect before it is deleted, or once that is done.
 
         Raises:
             StoreError: It is still there.

@@ -57,6 +57,8 @@ class Previews:
 
         Those who ask for the same within half a second get the same.
 
+        Cancellation: ends the wait; others who wait for the same are not touched.
+
         Args:
             worker: That of the stream, if there is one.
             edge: Its longest edge in pixels.
@@ -83,7 +85,12 @@ class Previews:
             if len(self._wanted) >= MOST_KINDS:
                 raise TooManyKindsError
             arrived = self._wanted[edge, quality] = trio.Event()
-            await worker.send({"type": "preview", "edge": edge, "quality": quality})
+            try:
+                await worker.send({"type": "preview", "edge": edge, "quality": quality})
+            except BaseException:  # nothing was asked, so nothing would come
+                self._wanted.pop((edge, quality), None)
+                arrived.set()
+                raise
         return arrived
 
     def arrived(self, message: Any, jpeg: bytes) -> None:

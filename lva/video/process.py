@@ -190,7 +190,10 @@ class WorkerProcess:
         return True
 
     async def wait(self) -> int:
-        """Wait until it has ended, what its plugins started in its group too; return its exit code."""
+        """Wait until it has ended, what its plugins started in its group too; return its exit code.
+
+        Cancellation: ends the wait; the process is not touched.
+        """
         async with self._waiting:
             if self._code is None:
                 self._code = await self._child.exit_code()
@@ -242,6 +245,9 @@ async def open_worker(
     spec: Mapping[str, Any], forks: ForkServer | None = None
 ) -> AsyncIterator[WorkerProcess]:
     """Start a worker and send it its stream; at the end of the block it has ended and is reaped.
+
+    Cancellation: in the block, the worker is stopped first, as by `WorkerProcess.stop`; as it starts, none
+        is left.
 
     Args:
         spec: The first message: stream, source, analytics.

@@ -49,7 +49,10 @@ class Retries:
         return StreamState.DONE if code == "end_of_stream" else StreamState.FAILURE
 
     async def wait(self, code: str, reason: str) -> None:
-        """Wait for the next attempt, the stream being in `restart` meanwhile, and in `pending` then."""
+        """Wait for the next attempt, the stream being in `restart` meanwhile, and in `pending` then.
+
+        Cancellation: ends the wait; the attempt counts.
+        """
         name, retry = self._retry(code)
         attempt = self._failures[name]
         first = CRASH_DELAY if code == "worker_crashed" and attempt == 1 else retry.delay

@@ -1,4 +1,7 @@
-"""All streams of one agent: made, changed, stopped, resumed, removed, and kept over a restart."""
+"""All streams of one agent: made, changed, stopped, resumed, removed, and kept over a restart.
+
+Cancellation takes effect before a change is begun, and never midway: its client may go away meanwhile.
+"""
 
 from __future__ import annotations
 

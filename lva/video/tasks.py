@@ -64,7 +64,10 @@ class StreamTasks:
             await self._over(stream)
 
     async def end(self, stream: Stream) -> None:
-        """End the work on a stream, if there is some; afterwards no process of it is left."""
+        """End the work on a stream, if there is some; afterwards no process of it is left.
+
+        Cancellation: ends the wait; the work ends all the same.
+        """
         if (running := self._running.get(stream.id)) is not None:
             scope, ended = running
             scope.cancel()

@@ -97,6 +97,8 @@ class Watch:
         """Look at the worker from time to time; return what it is to be ended for.
 
         After a pause of the service itself, nobody is judged for a while.
+
+        Cancellation: ends the watch; the worker is not touched.
         """
         looked = trio.current_time()
         judge_from = 0.0

@@ -17,6 +17,7 @@ class Worker:
         self.orders: list[dict[str, Any]] = []
 
     async def send(self, message: dict[str, Any]) -> None:
+        await trio.lowlevel.checkpoint()
         self.orders.append(message)
 
 
@@ -65,3 +66,20 @@ async def test_without_patience_the_newest_is_sent_and_the_next_is_asked_for(
     assert found is not None
     assert (found.time, trio.current_time()) == (1.0, began)
     assert len(worker.orders) == 1
+
+
+async def test_who_leaves_before_anything_was_asked_leaves_nobody_waiting(
+    autojump_clock: Any,
+) -> None:
+    """The kind: an order that was noted as sent, and was not."""
+    previews, worker = Previews(), Worker()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await previews.take(worker, 640, 75, 3.0)  # type: ignore[arg-type] # it sends
+    assert scope.cancelled_caught
+    assert not worker.orders
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(previews.take, worker, 640, 75, 3.0)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(worker.orders) == 1
+        previews.arrived({**worker.orders[0], "time": 1.0}, b"jpeg")
