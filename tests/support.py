@@ -26,8 +26,7 @@ import trio
 import trio.testing
 
 from lva import MonitoringPoint
-from lva.host.delivery.delivery import Shared
-from lva.host.delivery.losses import Losses
+from lva.host.delivery.shared import Shared
 from lva.host.delivery.tap import Taps
 from lva.host.host import Host
 from lva.host.life.life import PluginLife
@@ -459,4 +458,4 @@ def without_a_host(rng: random.Random | None = None) -> Shared:
     def start(work: Callable[[], Awaitable[None]], name: str) -> None:
         pass
 
-    return Shared(rng or StubRandom(), Taps(), Losses(start, trio.Event(), trio.Event()), start)
+    return Shared(rng or StubRandom(), Taps(), start, trio.Event(), trio.Event())

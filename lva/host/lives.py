@@ -9,9 +9,8 @@ import trio
 
 from lva.host.contained import Bugs
 from lva.host.delivery.deliveries import Deliveries
-from lva.host.delivery.delivery import Shared
-from lva.host.delivery.losses import Losses
 from lva.host.delivery.publisher import Publisher
+from lva.host.delivery.shared import Shared
 from lva.host.life.life import PluginLife
 from lva.host.life.record import Record, Watcher
 from lva.host.life.states import Ending, State
@@ -50,8 +49,9 @@ class Lives(Mapping[str, PluginLife]):
         self._shared = Shared(
             services.rng,
             publisher.taps,
-            Losses(self._do_meanwhile, stop.requested, self.stopped),
             self._do_meanwhile,
+            stop.requested,
+            self.stopped,
         )
         self._lives: dict[str, PluginLife] = {}
         self._nursery: trio.Nursery | None = None

@@ -413,7 +413,7 @@ class Telemetry:
 def _ledger(life: PluginLife) -> Ledger | None:
     """Return the account of all the plugin's points, if it takes any."""
     ledgers = [delivery.ledger for delivery in life.deliveries.values()]
-    if len(ledgers) == 1 and not life.record.deliveries.past:
+    if len(ledgers) == len(life.record.deliveries) == 1:
         # As nearly always. A sum is a copy, and this is done each second for each plugin.
         return ledgers[0]
     return life.record.deliveries.total() if ledgers else None

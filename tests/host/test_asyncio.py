@@ -1815,7 +1815,7 @@ async def test_a_busy_loop_is_not_taken_for_a_blocked_one(tmp_path, told):
 def test_a_crossing_is_a_bounded_queue_before_the_queue(limit, overflow, steps):
     async def main() -> None:
         bounds = Bounds(limit, drop_oldest=overflow == "drop_oldest")
-        mailbox = MemoryMailbox(bounds, 5)
+        mailbox = MemoryMailbox(bounds)
         crossing: list[int] = []
         model: list[int] = []
         made = dropped = crossing_dropped = 0

@@ -163,7 +163,7 @@ async def test_no_point_is_dropped_as_too_old_because_of_the_clock(
     store(path, machine)
     machine.at = NOW
     box = SpooledMailbox(
-        SpoolFile(path, machine), Bounds(10), 10, 1 << 20, logging.getLogger("lva.plugin.p")
+        SpoolFile(path, machine), Bounds(10), 1 << 20, logging.getLogger("lva.plugin.p")
     )
     try:
         (since,) = [segment.since for segment in box._backlog.segments]
@@ -203,7 +203,7 @@ async def test_a_step_between_two_runs_neither_ages_points_nor_makes_them_younge
     machine.wait(60)
     machine.at += step
     box = SpooledMailbox(
-        SpoolFile(path, machine), Bounds(10), 10, 1 << 20, logging.getLogger("lva.plugin.p")
+        SpoolFile(path, machine), Bounds(10), 1 << 20, logging.getLogger("lva.plugin.p")
     )
     try:
         (segment,) = box._backlog.segments

@@ -27,15 +27,16 @@ class Circuit:
 
     Attributes:
         opened_at: When it was opened, in Unix time; None while it is closed. Probes that fail keep it.
+        probes_at: When the next call probes the receiver, in Trio time; None while it is closed.
     """
 
     def __init__(self, threshold: int, pause: float, rng: random.Random) -> None:
         self.opened_at: float | None = None
+        self.probes_at: float | None = None
         self._threshold = threshold
         self._pause = pause
         self._rng = rng
         self._failures = 0
-        self._open_until: float | None = None
         self._probing = False
         self._changed = trio.Event()
 
@@ -47,14 +48,9 @@ class Circuit:
     @property
     def state(self) -> CircuitState:
         """``closed``: calls pass; ``open``: none does; ``probing``: one does."""
-        if self._open_until is None:
+        if self.probes_at is None:
             return "closed"
         return "probing" if self._probing else "open"
-
-    @property
-    def probes_at(self) -> float | None:
-        """When the next call probes the receiver, in Trio time; None while calls pass."""
-        return self._open_until
 
     @asynccontextmanager
     async def admission(self, hurry: trio.Event) -> AsyncIterator[None]:
@@ -62,9 +58,9 @@ class Circuit:
 
         Cancellation, Errors: pass; a probe that did not end lets the next one begin.
         """
-        while self._open_until is not None and not await self._may_probe(self._open_until, hurry):
+        while self.probes_at is not None and not await self._may_probe(self.probes_at, hurry):
             pass
-        probes = self._open_until is not None
+        probes = self.probes_at is not None
         self._probing = self._probing or probes
         try:
             yield
@@ -85,35 +81,35 @@ class Circuit:
     @property
     def seconds_left(self) -> float | None:
         """How long it is until the next probe; None if it is closed."""
-        if self._open_until is None:
+        if self.probes_at is None:
             return None
-        return max(0.0, self._open_until - trio.current_time())
+        return max(0.0, self.probes_at - trio.current_time())
 
     def probe_at_once(self) -> None:
         """If it is open, let the next call be the probe without a wait: there is reason to hope."""
-        if self._open_until is not None:
-            self._open_until = trio.current_time()
+        if self.probes_at is not None:
+            self.probes_at = trio.current_time()
             self._tell()
 
     def succeeded(self) -> bool:
         """Note that the receiver answered; return whether that closed the circuit."""
-        was_open = self._open_until is not None
+        was_open = self.probes_at is not None
         self._failures = 0
         if was_open:
-            self._open_until = self.opened_at = None
+            self.probes_at = self.opened_at = None
             self._tell()
         return was_open
 
     def failed(self) -> bool:
         """Note a failure; return whether that opened the circuit."""
         self._failures += 1
-        was_open = self._open_until is not None
+        was_open = self.probes_at is not None
         if self._failures >= self._threshold:
             pause = self._pause / 2 + self._rng.uniform(0, self._pause / 2)
-            self._open_until = trio.current_time() + pause
+            self.probes_at = trio.current_time() + pause
             self.opened_at = self.opened_at or time.time()
             self._tell()
-        return self._open_until is not None and not was_open
+        return self.probes_at is not None and not was_open
 
     def _tell(self) -> None:
         self._changed.set()

@@ -12,8 +12,9 @@ import trio
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin
 from lva.errors import ConfigurationError, counted
 from lva.host.delivery.dead_letters import DeadLetters
-from lva.host.delivery.delivery import Delivery, Shared
+from lva.host.delivery.delivery import Delivery
 from lva.host.delivery.ledger import REMOVED, Ledger
+from lva.host.delivery.shared import Shared
 from lva.host.delivery.spool_file import SpoolFile, open_spool
 from lva.host.process.threads import in_thread
 from lva.host.runtimes.patience import Patience
@@ -30,17 +31,14 @@ class Deliveries:
         plugin: The plugin's name.
         shared: What they have in common with those of other plugins.
         state_dir: Where spools and dead letters are.
-
-    Attributes:
-        past: The accounts of event classes that a reload removed.
     """
 
     def __init__(self, plugin: str, shared: Shared, state_dir: Path) -> None:
-        self.past: dict[tuple[str, str], Ledger] = {}
         self._name = plugin
         self._shared = shared
         self._state_dir = state_dir
         self._logger = plugin_logger(plugin)
+        # With those of event classes that a reload has removed, which may come back.
         self._deliveries: dict[tuple[str, str], Delivery] = {}
         self._spools: dict[tuple[str, str], SpoolFile | None] = {}
         self._thread = trio.CapacityLimiter(1)
@@ -77,18 +75,14 @@ class Deliveries:
                 return self._spools.pop(key)
             return open_spool(self._state_dir, self._name, cls, settings)
 
-        events = events_of(cls, settings)
         delivery = self._deliveries.get(key)
         if delivery is not None:
             delivery.carry_on(settings, patience, spool, dead_letters)
-            delivery.intake.events = events
-            return delivery
-        what = f"{self._name}.{cls.__name__}.handleEvent"
-        delivery = Delivery(what, settings, self._shared, patience, spool(), dead_letters)
-        if (past := self.past.pop(key, None)) is not None:
-            delivery.resume(past)
-        delivery.intake.events = events
-        self._deliveries[key] = delivery
+        else:
+            what = f"{self._name}.{cls.__name__}.handleEvent"
+            delivery = Delivery(what, settings, self._shared, patience, spool(), dead_letters)
+            self._deliveries[key] = delivery
+        delivery.intake.events = events_of(cls, settings)
         return delivery
 
     async def open_spools(self, classes: Iterable[PluginClass], settings: PluginSettings) -> None:
@@ -120,14 +114,13 @@ class Deliveries:
     async def remove_others(self, classes: Iterable[PluginClass]) -> None:
         """Give up the points of the event classes that the reloaded file does not have any more."""
         left = {(cls.__name__, getattr(cls, "eventName", None)) for cls in classes}
-        for key in [key for key in self._deliveries if key not in left]:
-            delivery = self._deliveries.pop(key)
-            await self._give_up_one(delivery, REMOVED)
-            self.past[key] = delivery.ledger
+        for key, delivery in self._deliveries.items():
+            if key not in left:
+                await self._give_up_one(delivery, REMOVED)
 
-    def __bool__(self) -> bool:
-        """Whether points are, or were, delivered to the plugin."""
-        return bool(self._deliveries or self.past)
+    def __len__(self) -> int:
+        """To how many event classes points are, or were, delivered."""
+        return len(self._deliveries)
 
     @property
     def open(self) -> bool:
@@ -140,7 +133,7 @@ class Deliveries:
             delivery.mailbox.close()
 
     async def all_delivered(self) -> None:
-        """Wait until they are closed, and every point is delivered or left to the next run."""
+        """Wait until they are closed, and every point is settled."""
         for delivery in list(self._deliveries.values()):
             await delivery.finished.wait()
 
@@ -171,9 +164,7 @@ class Deliveries:
     def total(self) -> Ledger:
         """Return the account of all its points: the sums over its event classes, past ones included."""
         total = Ledger()
-        for ledger in list(self.past.values()):  # the terminator's thread asks, too
-            total.add(ledger)
-        for delivery in list(self._deliveries.values()):
+        for delivery in list(self._deliveries.values()):  # the terminator's thread asks, too
             total.add(delivery.ledger)
         return total
 

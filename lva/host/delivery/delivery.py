@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any, Final
 
 import trio
@@ -20,14 +19,14 @@ from lva.host.delivery.dead_letters import DeadLetters
 from lva.host.delivery.histogram import BATCH_SIZES, DURATIONS, Histogram
 from lva.host.delivery.intake import Handling, Intake, handling
 from lva.host.delivery.ledger import AGE, ATTEMPTS, ENDS, FAILED, Ledger
-from lva.host.delivery.losses import REFUSED, Losses, LossLog
+from lva.host.delivery.losses import REFUSED, LossLog
 from lva.host.delivery.mailbox import Mailbox, MemoryMailbox
 from lva.host.delivery.outages import FailureLog
 from lva.host.delivery.queue import Batch, Bounds
 from lva.host.delivery.settlement import Settlement
+from lva.host.delivery.shared import Shared
 from lva.host.delivery.spool import SpooledMailbox
 from lva.host.delivery.spool_file import SpoolFile
-from lva.host.delivery.tap import Taps
 from lva.host.runtimes.calls import Call
 from lva.host.runtimes.patience import Patience
 from lva.host.runtimes.runtime import Runtime
@@ -36,23 +35,6 @@ from lva.settings import PluginSettings
 
 #: Longest delay in seconds, while a stop waits for the points, after a receiver asked for a longer pause.
 _DRAINING_PAUSE: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What all deliveries of a host have in common.
-
-    Attributes:
-        rng: Source of the jitter.
-        taps: Those who look at points as they pass.
-        losses: What telling of dropped points needs.
-        start: Starts a task of the host's, given its work and its name.
-    """
-
-    rng: random.Random
-    taps: Taps
-    losses: Losses
-    start: Callable[[Callable[[], Awaitable[None]], str], None]
 
 
 class Delivery:
@@ -72,7 +54,7 @@ class Delivery:
     Attributes:
         intake: Which of the points that are published it gets.
         settlement: What becomes of them.
-        finished: Set once the mailbox is closed and every point of it is settled.
+        finished: Set once the mailbox is closed and every point is settled, dropped, or left to the next run.
         given_up: Whether `drop_rest` was called, after which nothing is delivered.
     """
 
@@ -98,7 +80,7 @@ class Delivery:
         self._own_logger = own_logger(plugin)
         self._rng = shared.rng
         self._patience = patience
-        self._lost = LossLog(what, self._logger, self._losses, shared.losses).notice
+        self._lost = LossLog(what, self._logger, self._losses, shared).notice
         self._failures = FailureLog(what, self._logger)
         self.intake: Intake = Intake(what, settings, shared.start)
         self.circuit: Circuit = Circuit(
@@ -146,11 +128,15 @@ class Delivery:
         if self.mailbox.closed.is_set():
             ledger = self.ledger
             self.settlement.mailbox = _mailbox(settings, open_spool(), self._logger, self._lost)
-            self.resume(ledger)
+            if self.mailbox.outlasts:  # else what the spool has kept stays there
+                ledger.take_back(self.ledger.recovered)
+            self.mailbox.ledger = ledger
+            if self._losses().total():
+                self._lost()
             self.finished = trio.Event()
             self.given_up = False
         else:
-            self.mailbox.set_bounds(*_bounds(settings))
+            self.mailbox.set_bounds(_bounds(settings))
         self.intake.set(settings)
         self.circuit.set_limits(settings.circuit_failures, settings.circuit_pause)
         self.circuit.probe_at_once()
@@ -158,14 +144,6 @@ class Delivery:
         self._settings = settings
         self._patience = patience
         self._paused = False
-
-    def resume(self, ledger: Ledger) -> None:
-        """Go on with an earlier account of the same points, now that the mailbox is there, and new."""
-        if self.mailbox.outlasts:  # else what the spool has kept stays there
-            ledger.take_back(self.ledger.recovered)
-        self.mailbox.ledger = ledger
-        if self._losses().total():
-            self._lost()
 
     def _losses(self) -> Counter[str]:
         """Return how many points were dropped, by reason; but for ends, which are reported by themselves."""
@@ -232,7 +210,7 @@ class Delivery:
             if settings.flush_interval:
                 await mailbox.wait_for_points()
                 with trio.move_on_after(settings.flush_interval):
-                    await mailbox.wait_for_enough()
+                    await mailbox.wait_for(min(settings.batch_size, settings.buffer_limit))
             batch = await mailbox.take(settings.batch_size)
             self._batches.append(batch)
             return batch
@@ -354,6 +332,7 @@ class Delivery:
             if batch:
                 self.settlement.drop_at_end(batch, FAILED if batch.stuck else reason)
         self._batches = []
+        self.finished.set()
         return in_flight + self.mailbox.drop_rest(reason)
 
 
@@ -394,14 +373,12 @@ def _mailbox(
     logger: logging.Logger,
     lost: Callable[[], object],
 ) -> Mailbox:
-    bounds, enough = _bounds(settings)
+    bounds = _bounds(settings)
     if spool is None:
-        return MemoryMailbox(bounds, enough, lost)
-    return SpooledMailbox(spool, bounds, enough, settings.spool_bytes, logger, lost)
+        return MemoryMailbox(bounds, lost)
+    return SpooledMailbox(spool, bounds, settings.spool_bytes, logger, lost)
 
 
-def _bounds(settings: PluginSettings) -> tuple[Bounds, int]:
-    """Return the bounds of a mailbox, and how many points are enough for a batch."""
+def _bounds(settings: PluginSettings) -> Bounds:
     drop_oldest = settings.overflow == "drop_oldest"
-    bounds = Bounds(settings.buffer_limit, settings.buffer_bytes, drop_oldest)
-    return bounds, min(settings.batch_size, settings.buffer_limit)
+    return Bounds(settings.buffer_limit, settings.buffer_bytes, drop_oldest)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 import trio
@@ -53,43 +54,26 @@ class Handling:
 handling: ContextVar[Handling | None] = ContextVar("lva_handling", default=None)
 
 
-class Filter:
-    """Lets points pass by their series and tags.
+def filter_of(settings: PluginSettings) -> Callable[[Any], bool] | None:
+    """Return what says whether a point passes a plugin's filter; None if all points do."""
+    if not (settings.series or settings.exclude_series or settings.tags or settings.exclude_tags):
+        return None
+    included, excluded = _any_of(settings.series or "*"), _any_of(settings.exclude_series)
+    tags, exclude_tags = _for_each(settings.tags), _for_each(settings.exclude_tags)
 
-    Args:
-        settings: Those of a plugin.
-    """
+    @lru_cache(_REMEMBERED)
+    def series_passes(series: str) -> bool:
+        return bool(included(series)) and not excluded(series)
 
-    def __init__(self, settings: PluginSettings) -> None:
-        self._series = _any_of(settings.series) if settings.series else None
-        self._exclude_series = _any_of(settings.exclude_series)
-        self._tags = _for_each(settings.tags)
-        self._exclude_tags = _for_each(settings.exclude_tags)
-        self._known: dict[str, bool] = {}
-
-    def passes(self, point: Any) -> bool:
-        """Return whether a point is wanted."""
-        series, tags = point.series, point.tags
-        wanted = self._known.get(series)
-        if wanted is None:
-            wanted = (self._series is None or bool(self._series(series))) and not (
-                self._exclude_series(series)
-            )
-            if len(self._known) < _REMEMBERED:
-                self._known[series] = wanted
+    def passes(point: Any) -> bool:
+        there = point.tags
         return (
-            wanted
-            and all(name in tags and match(str(tags[name])) for name, match in self._tags)
-            and not any(
-                name in tags and match(str(tags[name])) for name, match in self._exclude_tags
-            )
+            series_passes(point.series)
+            and all(name in there and match(str(there[name])) for name, match in tags)
+            and not any(name in there and match(str(there[name])) for name, match in exclude_tags)
         )
 
-
-def filter_of(settings: PluginSettings) -> Filter | None:
-    """Return the filter that a plugin's settings ask for; None if all points pass."""
-    asked = settings.series, settings.exclude_series, settings.tags, settings.exclude_tags
-    return Filter(settings) if any(asked) else None
+    return passes
 
 
 def _any_of(patterns: Sequence[str]) -> _Match:
@@ -121,7 +105,7 @@ class Intake:
         settings: PluginSettings,
         start: Callable[[Callable[[], Awaitable[None]], str], None],
     ) -> None:
-        self.filter: Filter | None
+        self.filter: Callable[[Any], bool] | None
         self.plugin: str = what.partition(".")[0]
         self.events: tuple[str, ...] = ()
         self._what = what
@@ -147,7 +131,7 @@ class Intake:
             self._note_own(len(points))
             if not self._takes_own:
                 return ()
-        passes = None if self.filter is None else self.filter.passes
+        passes = self.filter
         return points if passes is None else [point for point in points if passes(point)]
 
     def _note_own(self, count: int) -> None:

@@ -103,16 +103,13 @@ class Ledger:
         Args:
             recovered: How many points were found in it.
         """
-        self._drop_missing(self.kept - recovered)
+        if (missing := self.kept - recovered) > 0:
+            self.dropped[DAMAGED] += missing
         came = max(0, recovered - self.kept)
         self.accepted += came
         self.recovered += came
         self.queued += recovered
         self.kept = 0
-
-    def _drop_missing(self, count: int) -> None:
-        if count > 0:
-            self.dropped[DAMAGED] += count
 
     def as_dict(self) -> LedgerCounts:
         """Return the counts for status pages and the receipt."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Final
 
 import trio
 
 from lva.host.delivery.ledger import AGE, ATTEMPTS, DAMAGED, OVERFLOW
+from lva.host.delivery.shared import Shared
 
 #: How long, in seconds, from one line of the log to the next; and how long without a loss until it is over.
 INTERVAL: Final = 10.0
@@ -29,20 +30,6 @@ _WHY: Final = {
 }
 
 
-class Losses(NamedTuple):
-    """What telling of losses needs of the host.
-
-    Attributes:
-        start: Starts a task, given its work and its name; does nothing at the end of the host.
-        stopping: Set when the service stops: from then on it is in order that plugins take no more.
-        over: Set when nothing more is to be told.
-    """
-
-    start: Callable[[Callable[[], Awaitable[None]], str], None]
-    stopping: trio.Event
-    over: trio.Event
-
-
 class LossLog:
     """Tells of one account's losses, in a task of the host's while they last.
 
@@ -50,16 +37,16 @@ class LossLog:
         what: Whose points they are, for messages.
         logger: Told of them.
         counts: Returns how many there were so far, by reason.
-        losses: What that needs of the host.
+        shared: The host's part in it.
     """
 
     def __init__(
-        self, what: str, logger: logging.Logger, counts: Callable[[], Counter[str]], losses: Losses
+        self, what: str, logger: logging.Logger, counts: Callable[[], Counter[str]], shared: Shared
     ) -> None:
         self._what = what
         self._logger = logger
         self._counts = counts
-        self._losses = losses
+        self._shared = shared
         self._noticed = False
         self._last: Counter[str] = Counter()
         self._token = trio.lowlevel.current_trio_token()
@@ -69,7 +56,7 @@ class LossLog:
         if not self._noticed:
             self._noticed = True
             with suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(self._losses.start, self._tell, f"{self._what} (losses)")
+                self._token.run_sync_soon(self._shared.start, self._tell, f"{self._what} (losses)")
 
     async def _tell(self) -> None:
         """Tell of a loss that has begun, until it is over or nothing more is to be told."""
@@ -77,9 +64,9 @@ class LossLog:
         total = new = self._new()
         if new:
             self._logger.warning("points for %s are dropped: %s", self._what, _listed(new))
-        while new and not self._losses.over.is_set():
+        while new and not self._shared.over.is_set():
             with trio.move_on_after(INTERVAL):
-                await self._losses.over.wait()
+                await self._shared.over.wait()
             new = self._new()
             total += new
             if new:
@@ -100,7 +87,7 @@ class LossLog:
 
     def _new(self) -> Counter[str]:
         counts = self._counts()
-        if self._losses.stopping.is_set():
+        if self._shared.stopping.is_set():
             del counts[REFUSED]
         new, self._last = counts - self._last, counts
         return new

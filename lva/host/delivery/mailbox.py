@@ -39,19 +39,19 @@ class Mailbox(ABC):
 
     Args:
         bounds: On what waits in memory.
-        enough: How many waiting points `wait_for_enough` waits for.
         lost: Called after points were dropped or refused.
     """
 
-    def __init__(self, bounds: Bounds, enough: int, lost: Callable[[], object] = int) -> None:
+    def __init__(self, bounds: Bounds, lost: Callable[[], object] = int) -> None:
         self.ledger: Ledger = Ledger()
         #: Set once no more points are accepted.
         self.closed: trio.Event = trio.Event()
         self.books: Books = Books()
+        #: How many bytes of points wait on disk, or are about to be written.
+        self.stored_bytes: int = 0
         self.lost: Callable[[], object] = lost
         self._accepts = True  # as `closed` says, but cheaper to ask for each point
         self._bounds = bounds
-        self._enough = enough
         self._awaited = sys.maxsize  # with how many queued points to wake who waits
         self._awaited_there = trio.Event()
         self._inbox: Inbox[tuple[Sequence[Any], int]] = Inbox(self._put_aside)
@@ -60,10 +60,9 @@ class Mailbox(ABC):
         self._arriving = False  # whether `arrive` has been asked for
         self._token = trio.lowlevel.current_trio_token()
 
-    def set_bounds(self, bounds: Bounds, enough: int) -> None:
+    def set_bounds(self, bounds: Bounds) -> None:
         """Change the bounds; what is too much by the new ones goes when the next points come."""
         self._bounds = bounds
-        self._enough = enough
         self._crossing.bounds = bounds
 
     # Accepting
@@ -194,15 +193,11 @@ class Mailbox(ABC):
         Raises:
             trio.EndOfChannel: The mailbox is closed and empty.
         """
-        await self._wait_for(1)
+        await self.wait_for(1)
         if not self.ledger.queued:
             raise trio.EndOfChannel
 
-    async def wait_for_enough(self) -> None:
-        """Wait until a full batch has gathered or the mailbox is closed."""
-        await self._wait_for(self._enough)
-
-    async def _wait_for(self, count: int) -> None:
+    async def wait_for(self, count: int) -> None:
         """Wait until so many points are queued or the mailbox is closed."""
         while self._accepts and self.ledger.queued < count:
             self._awaited_there = there = trio.Event()
@@ -213,11 +208,6 @@ class Mailbox(ABC):
     def settle(self, batch: Batch, again: Sequence[int] = ()) -> None:
         """Let go of a batch's points but for those at the indices in `again`."""
         batch.keep_only(again)
-
-    @property
-    def stored_bytes(self) -> int:
-        """How many bytes of points wait on disk, or are about to be written."""
-        return 0
 
     # Ending
 
@@ -247,13 +237,13 @@ class Mailbox(ABC):
 class MemoryMailbox(Mailbox):
     """A mailbox that ends with the process."""
 
-    def __init__(self, bounds: Bounds, enough: int, lost: Callable[[], object] = int) -> None:
-        super().__init__(bounds, enough, lost)
+    def __init__(self, bounds: Bounds, lost: Callable[[], object] = int) -> None:
+        super().__init__(bounds, lost)
         self._queue = Queue(bounds)
         self._now = trio.lowlevel.current_clock().current_time  # cheaper than `trio.current_time`
 
-    def set_bounds(self, bounds: Bounds, enough: int) -> None:
-        super().set_bounds(bounds, enough)
+    def set_bounds(self, bounds: Bounds) -> None:
+        super().set_bounds(bounds)
         self._queue.bounds = bounds
 
     def offer(self, points: Sequence[Any], size: int | None = None) -> None:

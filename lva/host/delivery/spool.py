@@ -36,7 +36,6 @@ class SpooledMailbox(Mailbox):
     Args:
         file: The open file; what it holds is delivered first.
         bounds: On the points and bytes that wait in memory.
-        enough: As for `Mailbox`.
         max_stored: Most bytes on disk; past them whole segments are dropped.
         logger: The plugin's logger.
         lost: As for `Mailbox`.
@@ -48,17 +47,15 @@ class SpooledMailbox(Mailbox):
         self,
         file: SpoolFile,
         bounds: Bounds,
-        enough: int,
         max_stored: int,
         logger: logging.Logger,
         lost: Callable[[], object] = int,
     ) -> None:
-        super().__init__(bounds, enough, lost)
+        super().__init__(bounds, lost)
         self._max_stored = max_stored
         self._logger = logger
         self._writer = SpoolWriter(file, self.books, self._written, logger)
         self._backlog = Backlog(bounds, self._writer)
-        self._stored = 0
         self._recover(file)
 
     def _recover(self, file: SpoolFile) -> None:
@@ -70,14 +67,14 @@ class SpooledMailbox(Mailbox):
             self._backlog.recover(
                 Segment(number, now - age, count, size, left=count, points=None, stored=True)
             )
-            self._stored += size
+            self.stored_bytes += size
             self.ledger.recovered += count
         self.ledger.accepted = self.ledger.queued = self.ledger.recovered
         if self.ledger.recovered:
             self._logger.info("left from the last run: %s", counted(self.ledger.recovered, "point"))
 
-    def set_bounds(self, bounds: Bounds, enough: int) -> None:
-        super().set_bounds(bounds, enough)
+    def set_bounds(self, bounds: Bounds) -> None:
+        super().set_bounds(bounds)
         self._backlog.bounds = bounds
 
     # Accepting
@@ -92,11 +89,11 @@ class SpooledMailbox(Mailbox):
     def _accept(self, points: Sequence[Any], size: int) -> None:
         ledger, backlog = self.ledger, self._backlog
         ledger.accepted += len(points)
-        if not backlog.fits(len(points), size) or self._stored + size > self._max_stored:
+        if not backlog.fits(len(points), size) or self.stored_bytes + size > self._max_stored:
             points, size = self._make_room(points, size)
         backlog.add(points, size)
         ledger.queued += len(points)
-        self._stored += size
+        self.stored_bytes += size
         if ledger.queued >= self._awaited:
             self._wake_soon()
 
@@ -110,7 +107,7 @@ class SpooledMailbox(Mailbox):
         if bounds.drop_oldest:
             self._drop_unwritten(len(points), size)
         room = bounds.points - backlog.points
-        bytes_room = min(bounds.bytes - backlog.bytes, self._max_stored - self._stored)
+        bytes_room = min(bounds.bytes - backlog.bytes, self._max_stored - self.stored_bytes)
         points, size = bounds.fitting(points, size, room, bytes_room)
         self._drop(OVERFLOW, came - len(points))
         return points, size
@@ -118,7 +115,7 @@ class SpooledMailbox(Mailbox):
     def _relieve_disk(self, size: int = 0) -> None:
         """Drop segments by policy until there is room for so many bytes more on disk."""
         segments = self._backlog.segments
-        while self._stored + size > self._max_stored and segments:
+        while self.stored_bytes + size > self._max_stored and segments:
             self._discard(segments[0 if self._bounds.drop_oldest else -1], OVERFLOW)
 
     def _drop_unwritten(self, count: int, size: int) -> None:
@@ -192,14 +189,10 @@ class SpooledMailbox(Mailbox):
         """Note that points of a segment are settled; once all are, it is deleted."""
         segment.left -= count
         if not segment.left:
-            self._stored -= segment.size
+            self.stored_bytes -= segment.size
             segment.points = None
             if segment.stored:
                 self._writer.delete(segment)
-
-    @property
-    def stored_bytes(self) -> int:
-        return self._stored
 
     # Writing
 
@@ -212,7 +205,7 @@ class SpooledMailbox(Mailbox):
             if not segment.left:
                 self._writer.delete(segment)
                 continue
-            self._stored += size - segment.size
+            self.stored_bytes += size - segment.size
             segment.size = size
             if segment.waiting:
                 self._backlog.stored(segment)

@@ -59,7 +59,7 @@ class Numbers(MemoryMailbox):
 
 
 def memory(limit: int, overflow: str = "drop_oldest") -> MemoryMailbox:
-    return Numbers(Bounds(limit, drop_oldest=overflow == "drop_oldest"), enough=10)
+    return Numbers(Bounds(limit, drop_oldest=overflow == "drop_oldest"))
 
 
 async def take_all(mailbox: Mailbox) -> list[int]:
@@ -97,7 +97,7 @@ async def test_points_that_come_one_at_a_time_are_each_as_old_as_they_are(autoju
 
 @pytest.mark.parametrize("size", [1, 99, 100, 101])
 async def test_what_was_offered_stays_the_publishers_own(autojump_clock, size):
-    mailbox = MemoryMailbox(Bounds(1000), enough=10)
+    mailbox = MemoryMailbox(Bounds(1000))
     first, second = [Number(0)] * size, [Number(1)] * size
     for chunk in (first, second, [Number(2)]):
         mailbox.offer(chunk)
@@ -149,7 +149,7 @@ async def test_single_points_reach_the_bounds_exactly_and_the_next_is_too_much(
         (Bounds(3, 10_000, overflow == "drop_oldest"), 3),
         (Bounds(100, 400, overflow == "drop_oldest"), 4),
     ):
-        box = MemoryMailbox(bounds, 10)
+        box = MemoryMailbox(bounds)
         for n, point in enumerate(sized(*[100] * (most + 1))):
             assert box.ledger.lost == 0
             box.offer([point])
@@ -160,11 +160,11 @@ async def test_single_points_reach_the_bounds_exactly_and_the_next_is_too_much(
 
 
 async def test_whoever_waits_for_a_full_batch_is_woken_by_its_last_point_only(autojump_clock):
-    mailbox = memory(100)  # for which 10 are enough
+    mailbox = memory(100)
     woken: list[int] = []
 
     async def wait() -> None:
-        await mailbox.wait_for_enough()
+        await mailbox.wait_for(10)
         woken.append(mailbox.ledger.queued)
 
     async with trio.open_nursery() as nursery:
@@ -287,7 +287,7 @@ def sized(*sizes: int, start: int = 0) -> list[MonitoringPoint]:
     ("overflow", "left"), [("drop_oldest", [3, 4, 5]), ("drop_newest", [0, 1, 2])]
 )
 async def test_bytes_are_bounded_exactly_by_policy(autojump_clock, overflow, left):
-    box = MemoryMailbox(Bounds(100, 300, overflow == "drop_oldest"), 10)
+    box = MemoryMailbox(Bounds(100, 300, overflow == "drop_oldest"))
     for point in sized(*[100] * 6):
         box.offer([point])
     assert numbers(await box.take(10)) == left
@@ -295,7 +295,7 @@ async def test_bytes_are_bounded_exactly_by_policy(autojump_clock, overflow, lef
 
 
 async def test_a_point_that_fits_nowhere_drives_out_no_other(autojump_clock):
-    box = MemoryMailbox(Bounds(100, 300), 10)
+    box = MemoryMailbox(Bounds(100, 300))
     box.offer(sized(100, 100))
     box.offer(sized(301, 100, start=2))
     assert numbers(await box.take(10)) == [0, 1, 3]
@@ -330,7 +330,7 @@ def test_bounds_in_points_and_bytes_do_what_a_plain_list_would_do(
         return chosen[::-1] if overflow == "drop_oldest" else chosen
 
     async def main() -> None:
-        box = MemoryMailbox(Bounds(limit, max_bytes, overflow == "drop_oldest"), 5)
+        box = MemoryMailbox(Bounds(limit, max_bytes, overflow == "drop_oldest"))
         model: list[MonitoringPoint] = []
         made = dropped = 0
         for step, value in steps:
@@ -368,7 +368,7 @@ def test_bounds_in_points_and_bytes_do_what_a_plain_list_would_do(
 
 
 async def test_what_other_threads_publish_is_bounded_before_it_arrives(autojump_clock):
-    box = MemoryMailbox(Bounds(10, 1000), 10)
+    box = MemoryMailbox(Bounds(10, 1000))
     for n in range(100):
         box.cross(sized(200, 100, start=2 * n))
     assert (box._crossing.points, box._crossing.bytes) == (7, 1000)
@@ -1547,7 +1547,7 @@ def test_every_point_is_in_exactly_one_place_at_every_moment(
 
 
 async def test_an_overflow_while_a_chunk_is_on_its_way_to_the_receiver_loses_nothing_uncounted():
-    mailbox = MemoryMailbox(Bounds(10), enough=10)
+    mailbox = MemoryMailbox(Bounds(10))
     taken: list[int] = []
 
     async def receive() -> None:

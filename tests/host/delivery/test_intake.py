@@ -98,8 +98,8 @@ def test_a_filter_lets_pass_by_series_and_tags(
     chosen = filter_of(PluginSettings(**table))
     assert chosen is not None
     for _ in range(2):  # what is remembered is the same
-        assert all(map(chosen.passes, wanted))
-        assert not any(map(chosen.passes, unwanted))
+        assert all(map(chosen, wanted))
+        assert not any(map(chosen, unwanted))
 
 
 def test_without_patterns_there_is_no_filter() -> None:

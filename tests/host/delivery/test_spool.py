@@ -52,11 +52,10 @@ def mailbox(
     overflow: str = "drop_oldest",
     max_bytes: int = MUCH,
     max_stored: int = MUCH,
-    enough: int = 10,
 ) -> SpooledMailbox:
     """Open a mailbox whose commits the test makes itself."""
     bounds = Bounds(limit, max_bytes, overflow == "drop_oldest")
-    return SpooledMailbox(SpoolFile(path), bounds, enough, max_stored, LOGGER)
+    return SpooledMailbox(SpoolFile(path), bounds, max_stored, LOGGER)
 
 
 @asynccontextmanager

@@ -284,6 +284,17 @@ async def test_a_class_that_is_gone_gives_its_points_up(tmp_path, spool):
         assert (points["accepted"], points["dropped"]) == (11, expected[0])
 
 
+async def test_a_stop_does_not_wait_for_a_class_that_is_gone(tmp_path):
+    both = TWO.format(first="pass")
+    async with running_host(tmp_path, {"p": both}) as host:
+        rewrite(tmp_path, "p", "class Second" + both.partition("class Second")[2])
+        await host.host.changes.reload("p")
+        host.publish(numbered(3))
+        with trio.fail_after(2):
+            part = await host.receipt_of("p")
+    assert part.points["delivered"] == 3
+
+
 async def test_the_settings_of_the_new_file_hold_and_the_user_s_stay_above(tmp_path):
     defaults = (
         OLD + "\n        host_settings = {'batch_size': 2, 'buffer_limit': 3, 'max_attempts': 1}"
