@@ -97,7 +97,8 @@ class Runtime(Protocol):
     def not_ended(self) -> str:
         """Say what of the runtime's own has not ended, for messages."""
         tasks, threads = self.stubborn()
-        return f"not ended, although cancelled: {'; '.join([*tasks, *threads])}"
+        what = "; ".join([*tasks, *threads]) or "its event loop, which got no turn in that time"
+        return f"not ended, although cancelled: {what}"
 
     def loop_thread(self) -> LoopThread | None:
         """Return the thread of the plugin's asyncio loop, while it has one."""
