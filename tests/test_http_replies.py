@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime, timedelta
+
 import httpx
 import pytest
 import trio
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from lva import PermanentDeliveryError, RetryLaterError
-from lva.http_replies import beginning, not_about_points, one_line, refusal, root_of
+from lva.http_replies import (
+    beginning,
+    not_about_points,
+    one_line,
+    refusal,
+    retry_after,
+    root_of,
+)
 
 #: What servers really say to HTTP at a port for TLS, or in place of the receiver.
 ELSEWHERE = {
@@ -57,6 +69,38 @@ def test_a_pause_is_passed_on() -> None:
     error = refusal(429, httpx.Headers({"retry-after": "7"}))
     assert isinstance(error, RetryLaterError)
     assert error.after == 7
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0), ("7", 7), ("300", 300), ("301", 300), ("9" * 5000, 300),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 0), ("Fri, 31 Dec 2100 23:59:59 GMT", 300),
+        ("", None), ("soon", None), ("-1", None), ("1.5", None), ("١", None), ("nan", None),
+        ("Sun, 99 Nov 99999 08:49:37 GMT", None),
+    ],
+)  # fmt: skip
+def test_a_pause_is_bounded_and_rubbish_is_none(value: str, seconds: float | None) -> None:
+    assert retry_after({"Retry-After": value}, 300) == seconds
+
+
+@pytest.mark.parametrize("form", ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%c"])
+def test_every_form_of_an_http_date_is_in_utc(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        date = (datetime.now(UTC) + timedelta(seconds=100)).strftime(form)
+        assert 98 < (retry_after({"Retry-After": date}, 300) or 0) <= 100
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@given(st.text())
+@example("Mon, 1 Jan 1 00:00:00 +9999999999")
+def test_whatever_is_asked_for_the_pause_is_bounded(value: str) -> None:
+    seconds = retry_after({"Retry-After": value}, 300)
+    assert seconds is None or 0 <= seconds <= 300
 
 
 def test_texts_are_cut_to_one_line() -> None:

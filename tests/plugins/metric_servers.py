@@ -251,6 +251,11 @@ class StandIn:
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
 
+    def say(self, *statuses: int, text: bytes = b"") -> None:
+        """Answer with these statuses, one after the other; 0 closes the connection."""
+        left = [*statuses]
+        self.answer = lambda _: (left.pop(0), {}, text)
+
 
 @contextmanager
 def standing_in(port: int = 0, certificate: Path | None = None) -> Iterator[StandIn]:

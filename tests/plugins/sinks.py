@@ -7,8 +7,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import trio
+
 from lva import MonitoringPoint
 from lva.host.delivery.ledger import Ledger
+from lva.host.life.life import PluginLife
 from lva.host.life.states import State
 from tests.support import RunningHost, running_host, until
 
@@ -19,10 +22,10 @@ async def running_sink(
     name: str,
     config: Mapping[str, Any],
     wait: bool = True,
-    rng: Any = None,
     table: Any = (),
+    **settings: Any,
 ) -> AsyncIterator[RunningHost]:
-    """Run a plugin that ships, with this configuration and more keys of its table."""
+    """Run a plugin that ships, with this configuration, more keys of its table, and other settings."""
     tables = {
         name: {
             "flush_interval": 0,
@@ -35,15 +38,20 @@ async def running_sink(
             **dict(table),
         }
     }
-    async with running_host(tmp_path, {name: None}, tables, rng, wait=False) as host:
+    async with running_host(tmp_path, {name: None}, tables, wait=False, **settings) as host:
         if wait:
             await host.wait_for(name, State.RUNNING, within=20)
         yield host
 
 
-def _delivery(host: RunningHost) -> Any:
+def life_of(host: RunningHost) -> PluginLife:
+    """Return the sink's life."""
     (life,) = host.host.lives.values()
-    (delivery,) = life.deliveries.values()
+    return life
+
+
+def _delivery(host: RunningHost) -> Any:
+    (delivery,) = life_of(host).deliveries.values()
     return delivery
 
 
@@ -59,9 +67,29 @@ def last_error(host: RunningHost) -> str:
     return _delivery(host).last_error or ""
 
 
+def reason(host: RunningHost) -> str:
+    """Return why it is in its present state."""
+    return life_of(host).record.last.reason or ""
+
+
+async def why_not(host: RunningHost) -> str:
+    """Return why it does not start."""
+    with trio.fail_after(20):
+        await life_of(host).state.wait_value(lambda state: state in {State.BACKOFF, State.RUNNING})
+    assert life_of(host).state.value is State.BACKOFF, "it runs"
+    return reason(host)
+
+
 async def settled(host: RunningHost, points: list[MonitoringPoint]) -> Ledger:
     """Publish points as one batch and wait until each is delivered or given up."""
     host.publish(points)
     ledger = ledger_of(host)
     await until(lambda: not ledger.queued and not ledger.in_flight)
     return ledger
+
+
+async def call(host: RunningHost, points: list[MonitoringPoint]) -> None:
+    """Hand the sink a batch as the host does, but let its errors through."""
+    life = life_of(host)
+    with trio.fail_after(20):
+        await host.plugin(life.loaded.name).handleEvent(points, life.logger)

@@ -8,10 +8,11 @@ import json
 import os
 import resource
 import subprocess
+import sys
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,39 +24,27 @@ from hypothesis import strategies as st
 from lva import MonitoringPoint, PartialDeliveryError, PermanentDeliveryError, RetryLaterError
 from lva.host.life.states import State
 from lva.plugins import file as module
+from lva.plugins import webhook
 from tests.event_samples import ITEMS, documents
+from tests.plugins.sinks import call, ledger_of, running_sink, why_not
 from tests.support import (
     RunningHost,
     ServiceProcess,
     examples,
     numbered,
     running_host,
+    until,
     write_plugin,
 )
 
 
-@asynccontextmanager
-async def file(tmp_path: Path, wait: bool = True, **config: Any) -> AsyncIterator[RunningHost]:
-    """Run the plugin: with quick retries, and none that would not be asked for."""
-    quick = {"flush_interval": 0, "retry_initial": 0.01, "retry_max": 0.01, "max_attempts": 1}
-    more = {"backoff_initial": 0.01, "circuit_failures": 1000}
-    tables = {"file": {**quick, **more, "config": {"path": str(tmp_path / "points"), **config}}}
-    async with running_host(tmp_path, {"file": None}, tables, wait=False) as host:
-        if wait:
-            await host.wait_for("file", State.RUNNING, within=20)
-        yield host
-
-
-async def call(host: RunningHost, points: list[MonitoringPoint]) -> None:
-    """Hand the plugin a batch as the host does, but let errors through."""
-    with trio.fail_after(20):
-        await host.plugin("file").handleEvent(points, host.life("file").logger)
-
-
-async def wait_until(condition: Any) -> None:
-    with trio.fail_after(20):
-        while not condition():
-            await trio.sleep(0.002)
+def file(
+    tmp_path: Path, wait: bool = True, **config: Any
+) -> AbstractAsyncContextManager[RunningHost]:
+    """Run the plugin, with one attempt for a batch."""
+    table = {"max_attempts": 1, "circuit_failures": 1000}
+    config = {"path": str(tmp_path / "points"), **config}
+    return running_sink(tmp_path, "file", config, wait, table)
 
 
 def read(path: Path) -> list[int]:
@@ -88,17 +77,23 @@ any_point = st.builds(MonitoringPoint, texts, finite | st.integers(), values, va
 
 
 @pytest.mark.slow("random examples")
+@pytest.mark.parametrize("encode", [module.to_line, webhook.encode], ids=["file", "webhook"])
+@given(point=any_point)
+def test_any_point_comes_back_from_its_json(encode: Any, point: MonitoringPoint) -> None:
+    document = json.loads(encode(point), parse_constant=pytest.fail)
+    assert MonitoringPoint(**document) == point
+    for mine, theirs in ((point.tags, document["tags"]), (point.fields, document["fields"])):
+        assert [type(value) for value in theirs.values()] == [type(v) for v in mine.values()]
+
+
+@pytest.mark.slow("random examples")
 @given(any_point)
-def test_any_point_is_one_line_and_comes_back_from_it(point: MonitoringPoint) -> None:
+def test_any_point_is_one_line(point: MonitoringPoint) -> None:
     line = module.to_line(point)
     assert line.isascii()
     assert len(line.decode().splitlines()) == 1, "for readers with many ideas of a line's end, too"
     assert line.endswith(b"}\n")
     assert line.startswith(module.STARTS)
-    document = json.loads(line, parse_constant=pytest.fail)
-    assert MonitoringPoint(**document) == point
-    for mine, theirs in ((point.tags, document["tags"]), (point.fields, document["fields"])):
-        assert [type(value) for value in theirs.values()] == [type(v) for v in mine.values()]
 
 
 async def test_points_are_appended_in_order_to_a_private_file(tmp_path):
@@ -377,8 +372,7 @@ async def test_a_full_disk_leaves_no_half_lines_and_no_repeated_ones(tmp_path, s
             await call(host, points)
         assert path.stat().st_size == size
         host.publish(points)
-        (delivery,) = host.life("file").deliveries.values()
-        await wait_until(lambda: delivery.ledger.retries > 2)
+        await until(lambda: ledger_of(host).retries > 2)
         subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
         receipt = await host.stop()
         assert receipt.plugins[0].points["delivered"] == 300
@@ -515,15 +509,10 @@ async def test_a_directory_that_went_away_is_waited_for(tmp_path):
     assert read(path) == [1]
 
 
-async def reason(tmp_path: Path, path: Path) -> str:
+async def refused(tmp_path: Path, path: Path) -> str:
     """Return why the plugin does not start with a path."""
     async with file(tmp_path, wait=False, path=str(path)) as host:
-        with trio.fail_after(20):
-            await host.life("file").state.wait_value(
-                lambda state: state in {State.BACKOFF, State.RUNNING}
-            )
-        assert host.states("file")[-1] == "backoff", "it was accepted"
-        return host.life("file").record.last.reason
+        return await why_not(host)
 
 
 @pytest.mark.parametrize("target", ["there", "missing"])
@@ -531,7 +520,7 @@ async def test_a_symbolic_link_is_not_followed(tmp_path, target):
     (tmp_path / "there").write_bytes(b"")
     path = tmp_path / "link"
     path.symlink_to(tmp_path / target)
-    assert f"{path} is a symbolic link; set path to where it leads" in await reason(tmp_path, path)
+    assert f"{path} is a symbolic link; set path to where it leads" in await refused(tmp_path, path)
     assert (tmp_path / "there").read_bytes() == b""
     assert not (tmp_path / "missing").exists()
 
@@ -560,14 +549,14 @@ async def test_what_is_no_file_is_refused(tmp_path, kind):
         path.mkdir()
     else:
         path = Path("/dev/null")
-    assert str(path) in await reason(tmp_path, path)
+    assert str(path) in await refused(tmp_path, path)
 
 
 @pytest.mark.parametrize("content", [b"my notes", b"[1, 2]\n", b'{\n  "a": 1\n}', b"\x00" * 20])
 async def test_a_file_with_something_else_is_refused_and_left_alone(tmp_path, content):
     path = tmp_path / "foreign"
     path.write_bytes(content)
-    assert f"{path} holds something else; move it away" in await reason(tmp_path, path)
+    assert f"{path} holds something else; move it away" in await refused(tmp_path, path)
     assert path.read_bytes() == content
 
 
@@ -578,7 +567,7 @@ async def test_a_file_that_another_process_writes_is_left_to_it(tmp_path):
         other.write(half)
         other.flush()
         fcntl.flock(other, fcntl.LOCK_EX)
-        assert f"{path} is being written by another process" in await reason(tmp_path, path)
+        assert f"{path} is being written by another process" in await refused(tmp_path, path)
         assert path.read_bytes() == half
     async with file(tmp_path) as host:  # now it may
         await call(host, numbered(1))
@@ -679,22 +668,27 @@ async def test_a_wait_for_the_reader_ends_when_the_call_is_cancelled(pipe, monke
     assert scope.cancelled_caught
 
 
-def service_with_pipe(tmp_path: Path, redirection: str) -> ServiceProcess:
-    """Return the service with its standard output redirected; its log is what the test sees."""
-    run = f"exec {module.sys.executable} -m lva run {redirection}"
-    toml = """
-        shutdown_timeout = 4
-        [plugins.file]
-        flush_interval = 0.01
-        [plugins.file.config]
-        path = "-"
-    """
-    return ServiceProcess(tmp_path, ["file"], toml, command=["/bin/sh", "-c", run])
+def test_a_broken_pipe_is_named():
+    reader, writer = os.pipe()
+    output = module.StandardOutput()
+    output._fd = writer
+    os.close(reader)
+    with pytest.raises(BrokenPipeError, match="nobody reads it any longer"):
+        next(output.write([b"a line\n"]))
+    output.close()
+
+
+async def test_a_closed_standard_output_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(module.sys, "__stdout__", None)
+    async with file(tmp_path, wait=False, path="-") as host:
+        assert "standard output is closed" in await why_not(host)
 
 
 @pytest.mark.process
 def test_the_points_are_on_standard_output_and_the_log_is_not(tmp_path):
-    with service_with_pipe(tmp_path, f"> {tmp_path / 'out'}") as service:
+    run = f"exec {sys.executable} -m lva run > {tmp_path / 'out'}"
+    toml = '[plugins.file]\nflush_interval = 0.01\nconfig = {path = "-"}'
+    with ServiceProcess(tmp_path, ["file"], toml, command=["/bin/sh", "-c", run]) as service:
         service.wait_until_ready()
         for _ in range(20):
             service.get("/livez")
@@ -703,31 +697,6 @@ def test_the_points_are_on_standard_output_and_the_log_is_not(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
     assert len(lines) == delivered > 20
     assert {line["series"] for line in lines} <= {"requests", "errors"}
-
-
-@pytest.mark.process
-def test_a_broken_pipe_is_named_and_the_points_are_counted_as_lost(tmp_path):
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    with service_with_pipe(tmp_path, f"> {pipe}") as service:
-        service.wait_until_ready()
-        service.wait_until(lambda: service.plugin("file")["ledger"]["delivered"])
-        os.close(reader)
-        service.get("/livez")
-        service.wait_for(r"RetryLaterError: standard output: .*nobody reads it any longer")
-        assert service.get("/livez").status_code == 200
-        service.signal()
-        assert service.wait() == 4
-        points = service.receipt_of("file")["points"]
-        assert points["dropped"]["shutdown"] == points["accepted"] - points["delivered"] > 0
-
-
-@pytest.mark.process
-def test_a_closed_standard_output_is_named(tmp_path):
-    with service_with_pipe(tmp_path, ">&-") as service:
-        service.wait_for("standard output is closed; next attempt")
-        assert service.plugin("file")["state"] in {"backoff", "initializing"}
 
 
 async def test_events_of_streams_are_lines_in_one_order_and_a_file_may_begin_with_one(tmp_path):

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import random
-import time
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from email.utils import formatdate
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractAsyncContextManager
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
-from trio.testing import MockClock
 
-from lva import MonitoringPoint
+from lva import MonitoringPoint, PartialDeliveryError
 from lva.errors import ConfigurationError
-from lva.host.delivery.ledger import Ledger
 from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from lva.plugins import influx
@@ -35,11 +29,18 @@ from tests.plugins.metric_servers import (
     VictoriaMetrics,
     standing_in,
 )
-from tests.plugins.sinks import last_error, ledger_of, running_sink, settled
+from tests.plugins.sinks import (
+    call,
+    last_error,
+    ledger_of,
+    reason,
+    running_sink,
+    settled,
+    why_not,
+)
 from tests.process.moments import SEED
 from tests.support import (
     RunningHost,
-    StubRandom,
     examples,
     host_settings,
     numbered,
@@ -290,11 +291,11 @@ def test_too_many_bytes_of_tags_are_refused():
 
 
 def sink(
-    tmp_path: Path, url: str, wait: bool = True, rng: Any = None, table: Any = (), **config: Any
+    tmp_path: Path, url: str, wait: bool = True, table: Any = (), **config: Any
 ) -> AbstractAsyncContextManager[RunningHost]:
     """Run the plugin."""
     places = {} if {"bucket", "db"} & set(config) else {"db": "lva"}
-    return running_sink(tmp_path, "influx", {"url": url, **places, **config}, wait, rng, table)
+    return running_sink(tmp_path, "influx", {"url": url, **places, **config}, wait, table)
 
 
 async def samples(server: VictoriaMetrics, db: str, count: int) -> list[tuple[Any, int, float]]:
@@ -599,15 +600,25 @@ async def test_a_line_that_is_too_long_for_victoria_metrics_takes_no_other_along
     assert stored == {float(n) for n in range(100)}
 
 
-async def test_looking_for_wrong_points_ends_and_goes_on_later(tmp_path, autojump_clock):
-    async with virtual(tmp_path, autojump_clock) as (host, server):
-        server.otherwise = (400, {})
-        server.seconds = 1
-        begun = trio.current_time()
-        ledger = await settled_virtually(host, 16)
-        assert (ledger.rejected, ledger.lost) == (16, 0)
-        assert ledger.retries == 3
-        assert 30 <= trio.current_time() - begun < 50
+async def test_looking_for_wrong_points_ends_and_goes_on_later(tmp_path, stand_in, mock_clock):
+    async def refuse(lines: Any) -> influx.Refused | None:
+        await trio.sleep(1)
+        return influx.Refused("400 no", too_large=False) if lines else None
+
+    mock_clock.rate = 1.0  # certificates and constructors take real time
+    async with sink(tmp_path, stand_in.url) as host:
+        host.plugin("influx")._post = refuse
+        mock_clock.rate, mock_clock.autojump_threshold = 0.0, 0
+        left, calls = numbered(16), 0
+        while left:
+            begun = trio.current_time()
+            with pytest.raises(PartialDeliveryError) as caught:
+                await call(host, left)
+            assert trio.current_time() - begun <= influx.SEARCH_TIME + 1
+            left = caught.value.failed
+            assert caught.value.after == (0.0 if left else None)
+            calls += 1
+    assert calls == 4
 
 
 # Servers that are away, busy or shut
@@ -619,14 +630,10 @@ async def test_points_wait_for_a_server_and_a_database_that_come_later(tmp_path)
         async with sink(tmp_path, server.url, wait=False) as host:
             host.publish(numbered(5))
             await host.wait_for("influx", State.BACKOFF, within=20)
-            assert f"no response from {server.url}" in host.life("influx").record.history[-1].reason
+            assert f"no response from {server.url}" in reason(host)
             server.start()
-            await until(
-                lambda: "responded with 404" in host.life("influx").record.history[-1].reason
-            )
-            assert (
-                "whether the bucket or db exists" in host.life("influx").record.history[-1].reason
-            )
+            await until(lambda: "responded with 404" in reason(host))
+            assert "whether the bucket or db exists" in reason(host)
             server.create()
             await host.wait_for("influx", State.RUNNING, within=20)
             part = await host.receipt_of("influx")
@@ -659,21 +666,6 @@ async def test_nothing_is_lost_when_the_server_dies_and_comes_back(tmp_path):
 
 
 @pytest.mark.slow("talks to a real server")
-async def test_a_server_that_stalls_is_given_up_and_asked_again(tmp_path):
-    with InfluxDB(tmp_path) as server:
-        server.create()
-        async with sink(tmp_path, server.url, timeout=0.2, table={"max_attempts": 1}) as host:
-            ledger = await settled(host, [point(0)])
-            server.pause()
-            host.publish([point(1)])
-            await until(lambda: ledger.retries)
-            assert "no response" in last_error(host)
-            server.resume()
-            await until(lambda: ledger.delivered == 2)
-        assert len(server.points("requests")) == 2
-
-
-@pytest.mark.slow("talks to a real server")
 async def test_a_wrong_password_may_be_mended(tmp_path, caplog):
     with InfluxDB(tmp_path, auth=True) as server:
         server.query("CREATE USER root WITH PASSWORD 'rootpass' WITH ALL PRIVILEGES")
@@ -696,13 +688,8 @@ async def test_a_wrong_password_may_be_mended(tmp_path, caplog):
     assert "lovelace" not in caplog.text + shown
 
 
-def reason(host: RunningHost) -> str:
-    return host.life("influx").record.history[-1].reason or ""
-
-
 async def test_a_token_that_is_revoked_keeps_points_waiting(tmp_path, stand_in, caplog):
-    statuses = [204, 401, 404, 204]
-    stand_in.answer = lambda _: (statuses.pop(0), {}, b"unauthorized")
+    stand_in.say(204, 401, 404, 204, text=b"unauthorized")
     config = {"bucket": "b & b", "org": "ö", "token": "sesame-sesame"}
     async with sink(tmp_path, stand_in.url, table={"max_attempts": 1}, **config) as host:
         ledger = await settled(host, [point()])
@@ -715,29 +702,29 @@ async def test_a_token_that_is_revoked_keeps_points_waiting(tmp_path, stand_in, 
     assert "sesame" not in caplog.text
 
 
-@pytest.mark.parametrize("status", [0, 301, 405, 429, 500, 503])
-async def test_points_are_not_blamed_for_what_is_not_their_fault(tmp_path, stand_in, status):
-    statuses = [204, status, status, 204]
-    stand_in.answer = lambda _: (statuses.pop(0), {}, b"")
-    async with sink(tmp_path, stand_in.url, table={"max_attempts": 1}) as host:
-        ledger = await settled(host, numbered(3))
-    assert (ledger.delivered, ledger.retries) == (3, 2)
-
-
 async def test_a_path_that_victoria_metrics_does_not_have_loses_no_points(tmp_path, victoria):
     async with sink(tmp_path, f"{victoria.url}/nowhere", wait=False) as host:
-        await host.wait_for("influx", State.BACKOFF, within=20)
-        assert "unsupported path" in reason(host)
+        assert "unsupported path" in await why_not(host)
 
 
 async def test_what_was_settled_stays_settled_when_the_server_goes_away(tmp_path, stand_in):
-    statuses = [204, 400, 204, 204, 503, 204]
-    stand_in.answer = lambda _: (statuses.pop(0), {}, b"")
+    stand_in.say(204, 400, 204, 204, 503, 204)
     async with sink(tmp_path, stand_in.url) as host:
         ledger = await settled(host, numbered(10))
     assert (ledger.delivered, ledger.rejected, ledger.retries) == (10, 0, 1)
     sizes = [len(request.body.splitlines()) for request in stand_in.requests]
     assert sizes == [0, 10, 0, 5, 5, 5]
+
+
+async def test_a_pause_holds_when_a_part_was_written_already(tmp_path, stand_in):
+    async with sink(tmp_path, stand_in.url) as host:
+        answers: list[Answer] = [
+            (400, {}, b""), (204, {}, b""), (204, {}, b""), (429, {"Retry-After": "50"}, b""),
+        ]  # fmt: skip
+        stand_in.answer = lambda _: answers.pop(0)
+        with pytest.raises(PartialDeliveryError) as caught:
+            await call(host, numbered(4))
+    assert (len(caught.value.failed), caught.value.rejected, caught.value.after) == (2, [], 50)
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
@@ -760,8 +747,7 @@ async def test_who_says_the_same_of_no_points_at_all_says_nothing_of_them(
 
 @pytest.mark.slow("talks to a real server")
 async def test_large_points_go_out_in_requests_that_get_through(tmp_path, stand_in):
-    statuses = [204, 204, 503, 204, 204]
-    stand_in.answer = lambda _: (statuses.pop(0), {}, b"")
+    stand_in.say(204, 204, 503, 204, 204)
     batch = [point(n, text="x" * 900_000) for n in range(10)]
     table = {"max_attempts": 1}
     async with sink(tmp_path, stand_in.url, table=table, gzip=False) as host:
@@ -772,142 +758,13 @@ async def test_large_points_go_out_in_requests_that_get_through(tmp_path, stand_
     assert max(len(request.body) for request in stand_in.requests) <= influx.MOST_BYTES
 
 
-class Virtual:
-    """Answers in virtual time.
-
-    Attributes:
-        answers: Statuses and headers, first to last.
-        otherwise: What comes then.
-        seconds: How long each takes.
-        times: When the requests came.
-    """
-
-    def __init__(self) -> None:
-        self.answers: list[tuple[int, dict[str, str]]] = []
-        self.otherwise: tuple[int, dict[str, str]] = (204, {})
-        self.seconds: float = 0
-        self.times: list[float] = []
-
-    async def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.times.append(trio.current_time())
-        if not request.content:  # which writes nothing, to ask whose fault a refusal is
-            return httpx.Response(204)
-        await trio.sleep(self.seconds)
-        status, headers = self.answers.pop(0) if self.answers else self.otherwise
-        return httpx.Response(status, headers=headers)
-
-
-@asynccontextmanager
-async def virtual(tmp_path, clock: MockClock) -> AsyncIterator[tuple[RunningHost, Virtual]]:
-    """Run the plugin without a network, so that time can be virtual."""
-    server = Virtual()
-    client = httpx.AsyncClient
-
-    def replaced(**options: Any) -> httpx.AsyncClient:
-        options.pop("proxy")
-        return client(**options, transport=httpx.MockTransport(server))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(influx.httpx, "AsyncClient", replaced)
-        # Virtual time would fly while a worker thread runs the constructor.
-        clock.autojump_threshold, clock.rate = math.inf, 1
-        async with sink(tmp_path, "http://virtual", rng=StubRandom(0.0), gzip=False) as host:
-            clock.autojump_threshold, clock.rate = 0, 0
-            server.times.clear()
-            yield host, server
-
-
-async def settled_virtually(host: RunningHost, count: int) -> Ledger:
-    host.publish(numbered(count))
-    ledger = ledger_of(host)
-    while ledger.queued or ledger.in_flight:
-        await trio.sleep(0.5)
-    return ledger
-
-
-@pytest.mark.parametrize(
-    ("status", "value", "least", "most"),
-    [
-        (429, "120", 120, 120),
-        (503, "7", 7, 7),
-        (429, "90 s from now", 0, 0),
-        (429, "-5", 0, 0),
-        (503, "86400", 300, 300),
-        pytest.param(503, formatdate(time.time() - 60, usegmt=True), 0, 0, id="503-a minute ago"),
-        (429, "Tue, 99 Foo 2030 00:00:00 GMT", 0, 0),
-    ],
-)
-async def test_a_server_that_asks_for_a_pause_gets_it(
-    tmp_path, status, value, least, most, autojump_clock
-):
-    async with virtual(tmp_path, autojump_clock) as (host, server):
-        server.answers = [(status, {"Retry-After": value})]
-        await settled_virtually(host, 3)
-        first, second = server.times
-        assert least <= second - first <= most
-
-
-async def test_a_pause_may_be_given_as_a_date(tmp_path, autojump_clock):
-    async with virtual(tmp_path, autojump_clock) as (host, server):
-        server.answers = [(503, {"Retry-After": formatdate(time.time() + 90, usegmt=True)})]
-        await settled_virtually(host, 3)
-        first, second = server.times
-        assert 80 < second - first <= 90
-
-
-async def test_a_pause_holds_when_a_part_was_written_already(tmp_path, autojump_clock):
-    async with virtual(tmp_path, autojump_clock) as (host, server):
-        server.answers = [(400, {}), (204, {}), (429, {"Retry-After": "50"})]
-        ledger = await settled_virtually(host, 4)
-        *_, third, fourth = server.times
-        assert fourth - third == pytest.approx(50)
-    assert (ledger.delivered, ledger.rejected) == (4, 0)
-
-
 # The wire
-
-
-@pytest.mark.parametrize("compress", [True, False])
-async def test_requests_are_compressed(tmp_path, stand_in, compress):
-    async with sink(tmp_path, stand_in.url, gzip=compress) as host:
-        await settled(host, [point(n) for n in range(100)])
-    request = stand_in.requests[-1]
-    assert request.headers.get("Content-Encoding") == ("gzip" if compress else None)
-    assert request.headers["Content-Type"] == "text/plain; charset=utf-8"
-    assert len(request.body.splitlines()) == 100
-    assert (len(request.raw) < len(request.body) / 4) == compress
-
-
-async def test_one_connection_serves_all_batches(tmp_path, stand_in):
-    async with sink(tmp_path, stand_in.url) as host:
-        for _ in range(5):
-            await settled(host, numbered(3))
-    assert (len(stand_in.requests), stand_in.connections) == (6, 1)
-
-
-async def test_a_proxy_of_the_environment_is_not_used(tmp_path, stand_in, monkeypatch):
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    async with sink(tmp_path, stand_in.url) as host:
-        assert (await settled(host, numbered(3))).delivered == 3
 
 
 async def test_a_proxy_of_the_configuration_is_used(tmp_path, stand_in):
     async with sink(tmp_path, "http://nowhere.invalid", proxy=stand_in.url) as host:
         assert (await settled(host, numbered(3))).delivered == 3
     assert stand_in.requests[-1].headers["Host"] == "nowhere.invalid"
-
-
-async def test_certificates_are_checked(tmp_path, monkeypatch):
-    certificate = Path(__file__).parent / "localhost.pem"
-    with standing_in(certificate=certificate) as server:
-        async with sink(tmp_path, server.url, wait=False) as host:
-            await host.wait_for("influx", State.BACKOFF, within=20)
-            assert "CERTIFICATE_VERIFY_FAILED" in reason(host)
-        assert server.requests == []
-        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-        async with sink(tmp_path, server.url) as host:
-            assert (await settled(host, numbered(3))).delivered == 3
 
 
 async def test_others_get_a_turn_while_a_large_batch_is_encoded(tmp_path):

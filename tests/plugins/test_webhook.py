@@ -6,23 +6,18 @@ import gzip
 import hashlib
 import importlib.util
 import json
-import socket
-import ssl
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import trio
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -34,11 +29,19 @@ from lva import (
     RetryLaterError,
 )
 from lva.errors import ConfigurationError
-from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from lva.plugins import webhook as module
 from tests.event_samples import CHANGE, ITEMS, POINT, SEEN, documents
-from tests.support import RunningHost, ServiceProcess, host_settings, numbered, running_host
+from tests.plugins.sinks import call, last_error, running_sink, settled, why_not
+from tests.support import (
+    HttpHandler,
+    RunningHost,
+    ServiceProcess,
+    host_settings,
+    numbered,
+    serving_http,
+    until,
+)
 
 CERTIFICATE = Path(__file__).parent / "localhost.pem"
 SNIPPET = Path(lva.__file__).parent.parent / "docs" / "snippets" / "verify_webhook.py"
@@ -53,7 +56,6 @@ class Request:
     path: str
     headers: dict[str, str]
     body: bytes
-    at: float
 
     @property
     def numbers(self) -> list[int]:
@@ -102,17 +104,15 @@ class Receiver:
 
 
 @contextmanager
-def receiving(tls: bool = False, host: str = "127.0.0.1") -> Iterator[Receiver]:
+def receiving() -> Iterator[Receiver]:
     """Serve a receiver on the loopback interface."""
     receiver = Receiver()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(HttpHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            request = Request(self.command, self.path, headers, body, time.monotonic())
+            request = Request(self.command, self.path, headers, body)
             receiver.requests.append(request)
             answer = receiver.answer(request)
             self.send_response_only(answer.status)
@@ -130,30 +130,13 @@ def receiving(tls: bool = False, host: str = "127.0.0.1") -> Iterator[Receiver]:
 
         do_GET = do_POST
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, *_: object) -> None:  # a client that hung up
-            pass
-
-    server = Server((host, 0), Handler)
-    if tls:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(CERTIFICATE)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    receiver.url = f"http{'s' if tls else ''}://{host}:{server.server_address[1]}/hook"
-    try:
-        yield receiver
-    finally:
-        receiver.over.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving_http(Handler) as server:
+        server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that hung up
+        receiver.url = f"http://127.0.0.1:{server.server_address[1]}/hook"
+        try:
+            yield receiver
+        finally:
+            receiver.over.set()
 
 
 @pytest.fixture
@@ -162,36 +145,12 @@ def receiver() -> Iterator[Receiver]:
         yield it
 
 
-def table(url: str, host: Mapping[str, Any] | None = None, **config: Any) -> dict[str, Any]:
-    """Return the plugin's table: quick retries, and none that would not be asked for."""
-    quick = {"flush_interval": 0, "retry_initial": 0.001, "retry_max": 0.001, "max_attempts": 1}
-    return {"webhook": {**quick, **(host or {}), "config": {"url": url, **config}}}
-
-
-@asynccontextmanager
-async def webhook(
-    tmp_path: Path, url: str, host: Mapping[str, Any] | None = None, **config: Any
-) -> AsyncIterator[RunningHost]:
-    tables = table(url, host, **config)
-    async with running_host(tmp_path, {"webhook": None}, tables, wait=False) as running:
-        await running.wait_for("webhook", State.RUNNING, within=20)
-        yield running
-
-
-async def call(host: RunningHost, points: list[MonitoringPoint]) -> None:
-    """Hand the plugin a batch as the host does, but let errors through."""
-    with trio.fail_after(10):
-        await host.plugin("webhook").handleEvent(points, host.life("webhook").logger)
-
-
-async def settled(host: RunningHost, points: list[MonitoringPoint]) -> dict[str, Any]:
-    """Publish points, stop once nothing is left to do, and return the ledger."""
-    host.publish(points)
-    ledger = next(iter(host.life("webhook").deliveries.values())).ledger
-    with trio.fail_after(20):
-        while ledger.queued or ledger.in_flight:
-            await trio.sleep(0.002)
-    return (await host.receipt_of("webhook")).points
+def webhook(
+    tmp_path: Path, url: str, table: Any = (), wait: bool = True, **config: Any
+) -> AbstractAsyncContextManager[RunningHost]:
+    """Run the plugin, with one attempt for a batch."""
+    table = {"max_attempts": 1, **dict(table)}
+    return running_sink(tmp_path, "webhook", {"url": url, **config}, wait, table)
 
 
 # What is sent
@@ -200,9 +159,9 @@ async def settled(host: RunningHost, points: list[MonitoringPoint]) -> dict[str,
 async def test_a_batch_is_one_document(tmp_path, receiver):
     point = MonitoringPoint("requests", 1795370668.5, {"route": "GET:/ж"}, {"n": 1, "f": 0.1})
     async with webhook(tmp_path, receiver.url) as host:
-        points = await settled(host, [point, *numbered(1)])
+        ledger = await settled(host, [point, *numbered(1)])
         assert (await host.stop()).exit_code == 0
-    assert points["delivered"] == 2
+    assert ledger.delivered == 2
     (request,) = receiver.requests
     assert (request.method, request.path) == ("POST", "/hook")
     assert json.loads(request.body) == {
@@ -225,9 +184,11 @@ async def test_a_batch_is_one_document(tmp_path, receiver):
 
 
 async def test_points_gather_unless_the_user_says_otherwise(tmp_path, receiver):
-    tables = {"webhook": {"config": {"url": receiver.url}}}
-    async with running_host(tmp_path, {"webhook": None}, tables, wait=False) as host:
-        await host.wait_for("webhook", State.RUNNING, within=20)
+    (usual,) = load_plugins(
+        host_settings(tmp_path, ["webhook"], {"webhook": {"config": {"url": receiver.url}}})
+    )
+    assert usual.settings.flush_interval == 1.0
+    async with webhook(tmp_path, receiver.url, {"flush_interval": 60}) as host:
         for number in range(20):
             host.publish(numbered(1, number))
             await trio.sleep(0.001)
@@ -246,48 +207,6 @@ async def test_headers_are_added_and_cookies_are_not_kept(tmp_path, receiver):
         assert request.headers["x-site"] == "north"
         assert "cookie" not in request.headers
     assert len(receiver.requests) == 2
-
-
-@pytest.mark.slow("talks to a stand-in server, in real time")
-async def test_one_connection_serves_many_batches(tmp_path, receiver):
-    clients = set()
-
-    def remember(_request: Request) -> Answer:
-        clients.add(threading.get_ident())  # the server has a thread for each connection
-        return Answer(200, body=b"thanks")
-
-    receiver.answers = [remember] * 5
-    async with webhook(tmp_path, receiver.url) as host:
-        for number in range(5):
-            await call(host, numbered(1, number))
-    assert len(clients) == 1
-
-
-async def test_proxies_of_the_environment_are_not_used(tmp_path, receiver, monkeypatch):
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    for name in ("NO_PROXY", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    async with webhook(tmp_path, receiver.url) as host:
-        await call(host, numbered(1))
-    assert len(receiver.requests) == 1
-
-
-texts = st.text(st.characters(codec="utf-8"), min_size=1)
-finite = st.floats(allow_nan=False, allow_infinity=False)
-values = st.dictionaries(
-    texts, st.text(st.characters(codec="utf-8")) | st.integers(-(2**63), 2**63 - 1) | finite
-)
-any_point = st.builds(MonitoringPoint, texts, finite | st.integers(), values, values)
-
-
-@pytest.mark.slow("talks to a server in real time")
-@given(any_point)
-def test_any_point_comes_back_from_its_json(point: MonitoringPoint) -> None:
-    document = json.loads(module.encode(point), parse_constant=pytest.fail)
-    assert MonitoringPoint(**document) == point
-    for mine, theirs in ((point.tags, document["tags"]), (point.fields, document["fields"])):
-        assert [type(value) for value in theirs.values()] == [type(v) for v in mine.values()]
 
 
 # Signatures
@@ -336,8 +255,8 @@ def test_the_signature_is_the_one_that_the_specification_s_own_library_makes(mon
 async def test_a_batch_keeps_its_id_and_another_has_another(tmp_path, receiver):
     receiver.answers = [Answer(500), Answer(503), Answer(429)]
     async with webhook(tmp_path, receiver.url, secret=SECRET) as host:
-        points = await settled(host, numbered(3))
-        assert (points["delivered"], points["retries"]) == (3, 3)
+        ledger = await settled(host, numbered(3))
+        assert (ledger.delivered, ledger.retries) == (3, 3)
     async with webhook(tmp_path, receiver.url) as host:
         await settled(host, numbered(3, 1))
     *same, other = receiver.requests
@@ -360,29 +279,6 @@ async def test_any_success_is_a_delivery(tmp_path, receiver):
     assert len(receiver.requests) == len(statuses)
 
 
-async def test_what_may_pass_is_tried_again_and_is_not_the_batch_s_fault(tmp_path, receiver):
-    statuses = [408, 425, 429, 500, 502, 503, 504]
-    receiver.answers = [Answer(status) for status in statuses]
-    single_attempt = {"max_attempts": 1, "circuit_failures": 1000}
-    async with webhook(tmp_path, receiver.url, single_attempt) as host:
-        points = await settled(host, numbered(2))
-    assert (points["delivered"], points["retries"], points["dropped"]) == (2, 7, {})
-    assert [request.numbers for request in receiver.requests] == [[0, 1]] * 8
-
-
-@pytest.mark.slow("talks to a stand-in server, in real time")
-async def test_what_tells_of_keys_and_addresses_is_not_the_batch_s_fault(tmp_path, receiver):
-    statuses = [401, 402, 403, 404, 405, 406, 407, 410, 411, 413, 415, 421, 426, 431, 451, 497]
-    receiver.answers = [Answer(status, body=b"no such thing") for status in statuses]
-    async with webhook(tmp_path, receiver.url) as host:
-        for status in statuses:
-            with pytest.raises(
-                RetryLaterError, match=rf"responded with {status} no such thing \(.+\)$"
-            ):
-                await call(host, numbered(1))
-        await call(host, numbered(1))
-
-
 async def test_what_is_refused_for_good_is_rejected_with_the_reason(tmp_path, receiver):
     statuses = [400, 409, 422]
     receiver.answers = [Answer(status, body=b"no\n  such\x00 thing") for status in statuses]
@@ -390,135 +286,14 @@ async def test_what_is_refused_for_good_is_rejected_with_the_reason(tmp_path, re
         for _ in statuses[1:]:
             with pytest.raises(PermanentDeliveryError, match=r"responded with \d+ no such thing$"):
                 await call(host, numbered(1))
-        points = await settled(host, numbered(1))
-        (delivery,) = host.life("webhook").deliveries.values()
-        assert "responded with 422 no such thing" in delivery.last_error
-    assert (points["rejected"], points["retries"]) == (1, 0)
+        ledger = await settled(host, numbered(1))
+        assert "responded with 422 no such thing" in last_error(host)
+    assert (ledger.rejected, ledger.retries) == (1, 0)
     assert len(receiver.requests) == len(statuses)
 
 
 def hang_up(_request: Request) -> Answer:
     raise ConnectionAbortedError
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        pytest.param(hang_up, id="no answer"),
-        pytest.param(lambda request: Answer(headers={"Bad Name": "1"}), id="no HTTP"),
-    ],
-)
-async def test_a_broken_connection_is_tried_again(tmp_path, receiver, answer):
-    receiver.answers = [answer]
-    async with webhook(tmp_path, receiver.url) as host:
-        points = await settled(host, numbered(1))
-    assert (points["delivered"], points["retries"]) == (1, 1)
-
-
-async def test_a_receiver_that_is_not_there_is_tried_again(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    async with webhook(tmp_path, f"http://127.0.0.1:{port}/token") as host:
-        with pytest.raises(RetryLaterError, match=rf"^http://127.0.0.1:{port}: .*failed"):
-            await call(host, numbered(1))
-
-
-async def test_a_receiver_that_does_not_answer_in_time_is_tried_again(tmp_path, receiver):
-    def wait(_request: Request) -> Answer:
-        receiver.over.wait(20)
-        return Answer()
-
-    receiver.answers = [wait]
-    async with webhook(tmp_path, receiver.url, timeout=0.2) as host:
-        with pytest.raises(RetryLaterError, match=r"was not done within 0\.2 s"):
-            await call(host, numbered(1))
-        await call(host, numbered(1))
-    assert len(receiver.requests) == 2
-
-
-@pytest.mark.slow("talks to a server in real time")
-async def test_a_stop_does_not_wait_for_a_receiver_that_does_not_answer(tmp_path, receiver):
-    called = threading.Event()
-
-    def wait(_request: Request) -> Answer:
-        called.set()
-        receiver.over.wait(20)
-        return Answer()
-
-    receiver.answers = [wait]
-    tables = table(receiver.url)
-    async with running_host(
-        tmp_path, {"webhook": None}, tables, wait=False, shutdown_timeout=2
-    ) as host:
-        await host.wait_for("webhook", State.RUNNING, within=20)
-        host.publish(numbered(2))
-        await trio.to_thread.run_sync(called.wait, 20)
-        part = await host.receipt_of("webhook")
-    assert part.state == "stopped"
-    assert part.points["dropped"] == {"shutdown": 2}
-    assert (part.leaked_tasks, part.leaked_threads, part.problems) == ([], [], [])
-    assert host.plugin("webhook")._client is None
-
-
-# Retry-After
-
-
-@pytest.mark.slow("talks to a server in real time")
-@pytest.mark.parametrize(("status", "form"), [(429, "seconds"), (503, "date")])
-async def test_retry_after_is_obeyed(tmp_path, receiver, status, form):
-    def later(_request: Request) -> Answer:
-        date = datetime.now(UTC) + timedelta(seconds=2)  # of which a header tells whole seconds
-        value = "1" if form == "seconds" else format_datetime(date, usegmt=True)
-        return Answer(status, {"Retry-After": value})
-
-    receiver.answers = [later]
-    async with webhook(tmp_path, receiver.url) as host:
-        points = await settled(host, numbered(1))
-    first, second = receiver.requests
-    assert 0.9 < second.at - first.at < 20
-    assert (points["delivered"], points["retries"]) == (1, 1)
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        ("0", 0), ("7", 7), ("300", 300), ("301", 300), ("9" * 5000, 300),
-        ("Sun, 06 Nov 1994 08:49:37 GMT", 0), ("Fri, 31 Dec 2100 23:59:59 GMT", 300),
-        ("", None), ("soon", None), ("-1", None), ("1.5", None), ("١", None), ("nan", None),
-        ("Sun, 99 Nov 99999 08:49:37 GMT", None),
-    ],
-)  # fmt: skip
-def test_retry_after_is_bounded_and_rubbish_is_nothing(value, seconds):
-    assert module.retry_after({"Retry-After": value}, 300) == seconds
-
-
-@pytest.mark.parametrize("form", ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%c"])
-def test_every_form_of_an_http_date_is_in_utc(form, monkeypatch):
-    monkeypatch.setenv("TZ", "Asia/Tokyo")
-    time.tzset()
-    try:
-        date = (datetime.now(UTC) + timedelta(seconds=100)).strftime(form)
-        assert 98 < (module.retry_after({"Retry-After": date}, 300) or 0) <= 100
-    finally:
-        monkeypatch.undo()
-        time.tzset()
-
-
-@given(st.text())
-@example("Mon, 1 Jan 1 00:00:00 +9999999999")
-def test_whatever_retry_after_says_the_wait_is_bounded(value):
-    seconds = module.retry_after({"Retry-After": value}, 300)
-    assert seconds is None or 0 <= seconds <= 300
-
-
-@pytest.mark.slow("talks to a server in real time")
-async def test_a_retry_after_in_the_middle_of_a_batch_is_obeyed_too(tmp_path, receiver):
-    receiver.answers = [Answer(), Answer(429, {"Retry-After": "1"})]
-    async with webhook(tmp_path, receiver.url, {"max_attempts": 5}, max_bytes=1) as host:
-        points = await settled(host, numbered(4))
-    assert [request.numbers for request in receiver.requests] == [[0], [1], [1], [2], [3]]
-    assert receiver.requests[2].at - receiver.requests[1].at > 0.9
-    assert points["delivered"] == 4
 
 
 # Large batches
@@ -555,9 +330,9 @@ async def test_a_point_that_is_too_large_alone_is_rejected_alone(tmp_path, recei
     receiver.limit = 1000
     large = MonitoringPoint("large", 1.0, {}, {"text": "x" * 1000})
     async with webhook(tmp_path, receiver.url) as host:
-        points = await settled(host, [*numbered(30), large, *numbered(30, 30)])
+        ledger = await settled(host, [*numbered(30), large, *numbered(30, 30)])
     assert receiver.accepted == list(range(60))
-    assert (points["delivered"], points["rejected"], points["retries"]) == (60, 1, 0)
+    assert (ledger.delivered, ledger.rejected, ledger.retries) == (60, 1, 0)
 
 
 async def test_max_bytes_keeps_batches_from_being_refused(tmp_path, receiver):
@@ -572,7 +347,7 @@ async def test_max_bytes_keeps_batches_from_being_refused(tmp_path, receiver):
 async def test_what_was_accepted_of_a_batch_is_not_sent_again(tmp_path, receiver):
     receiver.answers = [Answer(), Answer(400), Answer(), Answer(503), Answer(), hang_up]
     async with webhook(tmp_path, receiver.url, {"max_attempts": 1000}, max_bytes=1) as host:
-        points = await settled(host, numbered(6))
+        ledger = await settled(host, numbered(6))
     assert [request.numbers for request in receiver.requests] == [
         [0],
         [1],
@@ -583,7 +358,7 @@ async def test_what_was_accepted_of_a_batch_is_not_sent_again(tmp_path, receiver
         [4],
         [5],
     ]
-    assert (points["delivered"], points["rejected"], points["retries"]) == (5, 1, 2)
+    assert (ledger.delivered, ledger.rejected, ledger.retries) == (5, 1, 2)
 
 
 @pytest.mark.slow("talks to a stand-in server, in real time")
@@ -597,19 +372,17 @@ async def test_pieces_of_a_batch_share_one_limit_of_time(tmp_path, receiver):
         points = numbered(3)
         with pytest.raises(PartialDeliveryError, match="2 to be sent again") as caught:
             await call(host, points)
-        assert caught.value.failed == points[1:]
-        assert caught.value.rejected == []
+        assert (caught.value.failed, caught.value.rejected) == (points[1:], [])
+        assert caught.value.after == 0.0, "no attempt of the batch is used up"
 
 
-@pytest.mark.slow("talks to a stand-in server, in real time")
-async def test_many_pieces_do_not_use_up_the_attempts_of_their_batch(tmp_path, receiver):
-    receiver.answers = [answer for _ in range(20) for answer in (Answer(), Answer(503))]
-    tables = table(receiver.url, max_bytes=1)
-    del tables["webhook"]["max_attempts"]
-    async with running_host(tmp_path, {"webhook": None}, tables, wait=False) as host:
-        await host.wait_for("webhook", State.RUNNING, within=20)
-        points = await settled(host, numbered(21))
-    assert (points["delivered"], points["dropped"]) == (21, {})
+async def test_a_pause_in_the_middle_of_a_batch_is_passed_on(tmp_path, receiver):
+    receiver.answers = [Answer(), Answer(429, {"Retry-After": "50"})]
+    async with webhook(tmp_path, receiver.url, max_bytes=1) as host:
+        points = numbered(4)
+        with pytest.raises(PartialDeliveryError) as caught:
+            await call(host, points)
+    assert (caught.value.failed, caught.value.after) == (points[1:], 50)
 
 
 @pytest.mark.slow("talks to a stand-in server, in real time")
@@ -632,21 +405,13 @@ def test_a_piece_is_as_large_as_may_be(sizes, most):
 
 
 async def test_a_redirect_is_an_error_that_says_where_to(tmp_path, receiver):
-    receiver.answers = [Answer(301, {"Location": "https://new.example:8443/hook?key=sesame"})]
+    receiver.answers = [Answer(307, {"Location": "https://new.example:8443/hook?key=sesame"})]
     async with webhook(tmp_path, receiver.url) as host:
         with pytest.raises(RetryLaterError) as caught:
             await call(host, numbered(1))
-    assert "responded with 301" in str(caught.value)
+    assert "responded with 307" in str(caught.value)
     assert "redirect to https://new.example:8443, not followed; change url" in str(caught.value)
     assert "sesame" not in str(caught.value)
-    assert len(receiver.requests) == 1
-
-
-async def test_no_redirect_is_followed_unless_configured(tmp_path, receiver):
-    receiver.answers = [Answer(307, {"Location": "/elsewhere"})]
-    async with webhook(tmp_path, receiver.url) as host:
-        with pytest.raises(RetryLaterError, match="not followed"):
-            await call(host, numbered(1))
     assert len(receiver.requests) == 1
 
 
@@ -757,32 +522,6 @@ async def test_a_deadline_that_passes_while_an_answer_is_read_changes_nothing(
 # TLS
 
 
-async def test_a_certificate_is_always_verified(tmp_path):
-    with receiving(tls=True) as receiver:
-        async with webhook(tmp_path, receiver.url) as host:
-            with pytest.raises(RetryLaterError, match="CERTIFICATE_VERIFY_FAILED"):
-                await call(host, numbered(1))
-        assert receiver.requests == []
-        async with webhook(tmp_path, receiver.url, ca_file=str(CERTIFICATE)) as host:
-            await call(host, numbered(1))
-        assert len(receiver.requests) == 1
-
-
-async def test_a_certificate_is_for_certain_hosts(tmp_path):
-    try:
-        serving = receiving(tls=True, host="127.0.0.2")
-        receiver = serving.__enter__()
-    except OSError:
-        pytest.skip("this system has no 127.0.0.2")
-    try:
-        async with webhook(tmp_path, receiver.url, ca_file=str(CERTIFICATE)) as host:
-            with pytest.raises(RetryLaterError, match="certificate is not valid for '127.0.0.2'"):
-                await call(host, numbered(1))
-        assert receiver.requests == []
-    finally:
-        serving.__exit__(None, None, None)
-
-
 # Configuration
 
 
@@ -822,10 +561,8 @@ def test_a_wrong_configuration_is_refused_without_showing_secrets(tmp_path, conf
 async def test_a_ca_file_without_certificates_is_named(tmp_path):
     path = tmp_path / "empty.pem"
     path.write_text("nothing")
-    tables = table("https://a/", ca_file=str(path))
-    async with running_host(tmp_path, {"webhook": None}, tables, wait=False) as host:
-        await host.wait_for("webhook", State.BACKOFF, within=20)
-        assert f"ca_file {path} cannot be used" in host.life("webhook").record.last.reason
+    async with webhook(tmp_path, "https://a/", wait=False, ca_file=str(path)) as host:
+        assert f"ca_file {path} cannot be used" in await why_not(host)
 
 
 # Secrets
@@ -876,15 +613,11 @@ def test_secrets_are_shown_nowhere(tmp_path):
 async def test_events_of_streams_are_beside_the_points_and_a_picture_may_be_too_large(tmp_path):
     """Kind: a receiver that takes no picture gets the event all the same, by itself and without it."""
     with receiving() as receiver:
-        table = {"events": [*ITEMS], "flush_interval": 0.05, "config": {"url": receiver.url}}
-        async with running_host(tmp_path, {"webhook": None}, {"webhook": table}) as host:
-            for item in ITEMS.values():
-                host.host.publisher.publish(
-                    item.series if item is not POINT else "monitoring_event", [item]
-                )
-            with trio.fail_after(20):
-                while not receiver.requests:
-                    await trio.sleep(0.01)
+        table = {"events": [*ITEMS], "flush_interval": 0.05}
+        async with webhook(tmp_path, receiver.url, table) as host:
+            for name, item in ITEMS.items():
+                host.host.publisher.publish(name, [item])
+            await until(lambda: receiver.requests)
             receiver.limit = 1100
             host.host.publisher.publish("analytics_event", [SEEN])
             part = await host.receipt_of("webhook")
