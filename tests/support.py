@@ -57,6 +57,11 @@ def numbered(count: int, start: int = 0) -> list[MonitoringPoint]:
     return [MonitoringPoint("numbers", 1.0, {}, {"n": n}) for n in range(start, start + count)]
 
 
+def numbers(points: Iterable[MonitoringPoint]) -> list[int]:
+    """Return the fields ``n`` of points."""
+    return [point.fields["n"] for point in points]
+
+
 def clean_environment(**extra: str) -> dict[str, str]:
     """Return this process's environment without settings of the service, and with `extra`."""
     kept = {key: value for key, value in os.environ.items() if "LUNA_VIDEO_AGENT" not in key}

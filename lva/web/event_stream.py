@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final
@@ -162,15 +162,21 @@ class EventStreams:
             return
         if self._known != self._inventory():
             self._publish(self._greeting())
-        tick = {**self._about(), **news, "blocks": self._telemetry.blocks()}
-        self._publish(_rendered("tick", tick, {"blocks": {}}))
+        tick = {**self._about(), **news}
+        full = {**tick, "blocks": self._telemetry.blocks()}
+        self._publish(
+            _ServerSentEvent(_frame("tick", full), _frame("tick", {**tick, "blocks": {}}))
+        )
 
     def _moved(self, plugin: str, before: str, transition: Transition) -> None:
         told = self._telemetry.note(plugin, before, transition)
         self._hello = None
         if self._readers:
-            change = {**told, "ready": self._is_ready()}
-            self._publish(_rendered("transition", change, {"reason": None}))
+            full = {**told, "ready": self._is_ready()}
+            public = {**full, "reason": None}
+            self._publish(
+                _ServerSentEvent(_frame("transition", full), _frame("transition", public))
+            )
 
     def _publish(self, event: _ServerSentEvent) -> None:
         for reader in list(self._readers):
@@ -210,7 +216,6 @@ class EventStreams:
             timeline = list(self._telemetry.timeline)
             hello = {
                 "v": 1,
-                "details": True,
                 **self._about(),
                 "service": {
                     "version": version("lva"),
@@ -223,17 +228,22 @@ class EventStreams:
                 "series": self._telemetry.series(),
                 "columns": COLUMNS,
                 "failing": self._telemetry.failing(),
+            }
+            full = {
+                **hello,
+                "details": True,
                 "plugins": plugins,
                 "timeline": timeline,
                 "blocks": self._telemetry.blocks(),
             }
             public = {
+                **hello,
                 "details": False,
                 "plugins": [{**plugin, "reason": None} for plugin in plugins],
                 "timeline": [{**transition, "reason": None} for transition in timeline],
                 "blocks": {},
             }
-            self._hello = _rendered("hello", hello, public)
+            self._hello = _ServerSentEvent(_frame("hello", full), _frame("hello", public))
         return self._hello
 
     def _inventory(self) -> list[Any]:
@@ -253,12 +263,10 @@ class EventStreams:
         return round(time.time(), 3)
 
 
-def _rendered(
-    name: str, data: dict[str, Any], public: Mapping[str, Any] | None = None
-) -> _ServerSentEvent:
-    """Render an event; `public` is what its members are for who may not see details, if they are others."""
-    full = _frame(name, data)
-    return _ServerSentEvent(full, full if public is None else _frame(name, {**data, **public}))
+def _rendered(name: str, data: dict[str, Any]) -> _ServerSentEvent:
+    """Render an event without details."""
+    frame = _frame(name, data)
+    return _ServerSentEvent(frame, frame)
 
 
 def _frame(name: str, data: dict[str, Any]) -> bytes:

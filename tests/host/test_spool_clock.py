@@ -84,18 +84,6 @@ def test_what_came_before_the_clock_was_set_is_as_old_as_it_is(
     assert not caplog.text, "once"
 
 
-def test_a_clock_that_is_set_while_the_service_runs(path: Path) -> None:
-    machine = Machine(NOW - 3 * 86_400)
-    file = SpoolFile(path, machine)
-    file.commit([Row(1, machine.wall(), numbered(1))], [])
-    machine.wait(10)
-    machine.at = NOW
-    file.commit([Row(2, machine.wall(), numbered(1))], [])
-    file.close()  # a crash would leave the same
-    machine.wait(10)
-    assert ages(path, machine) == [pytest.approx(20), pytest.approx(10)]
-
-
 def test_a_commit_that_fails_does_not_lose_the_jump(path: Path) -> None:
     machine = Machine(IN_2000)
     file = SpoolFile(path, machine)
@@ -153,23 +141,6 @@ def test_a_machine_that_does_not_know_its_boot_goes_by_the_wall_clock(path: Path
     store(path, machine)
     machine.wait(7)
     assert ages(path, machine) == [pytest.approx(7)]
-
-
-async def test_no_point_is_dropped_as_too_old_because_of_the_clock(
-    path: Path, autojump_clock: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-    machine = Machine(IN_2000)
-    store(path, machine)
-    machine.at = NOW
-    box = SpooledMailbox(
-        SpoolFile(path, machine), Bounds(10), 1 << 20, logging.getLogger("lva.plugin.p")
-    )
-    try:
-        (since,) = [segment.since for segment in box._backlog.segments]
-        assert trio.current_time() - since == pytest.approx(0, abs=1)
-    finally:
-        box._writer.file.close()
 
 
 @pytest.mark.parametrize("restarted", [False, True], ids=["same boot", "after a boot"])

@@ -65,8 +65,8 @@ class TrioRuntime(Runtime):
         self._nursery.start_soon(call.run, name=f"{what} (guard)")
         return call
 
-    def begin(self, body: Callable[[], Awaitable[Any]]) -> TrioCall:
-        return self.call(self._plugin, body)
+    def begin(self, body: Callable[..., Awaitable[Any]], *args: Any) -> TrioCall:
+        return self.call(self._plugin, body, *args)
 
     def equip(self, members: Iterable[Any], nursery: trio.Nursery) -> None:
         for member in members:
@@ -80,13 +80,11 @@ class TrioRuntime(Runtime):
     async def all_done(self) -> None:
         """Return: leaving the body's nursery waits for them."""
 
-    async def settle(self, patience: Patience, limit: float) -> list[str]:
+    def settle(self) -> None:
         """Do nothing: the nursery's end left no task."""
-        return []
 
-    async def end(self, patience: Patience, limit: float) -> bool:
+    def end(self) -> None:
         """Do nothing: the loop is the service's."""
-        return True
 
     def stubborn(self) -> tuple[list[str], list[str]]:
         return [], []
