@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import _locale
 import _signal  # type: ignore[import-not-found] # the stubs leave it out; `signal` is made of it
-import contextlib
 import gc
 import locale
-import operator
 import os
 import resource
 import signal
@@ -21,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from lva.errors import listing
-from lva.host.plugin_modules import PACKAGE, is_plugin_module
+from lva.host.plugin_modules import is_plugin_module
 
 Value: TypeAlias = Any  # of each piece its own
 
@@ -132,71 +130,62 @@ def _umask() -> int:
     return now
 
 
-class _Environment:
-    """The variables that the service goes by, and that none of those at the start is gone.
+def _environment() -> Piece:
+    """Return the variables that the service goes by, and that none of those at the start is gone.
 
     Plugins may add variables for libraries of theirs.
     """
+    environ, first = os.environ, dict(os.environ)
 
-    def __init__(self) -> None:
-        self._object = os.environ
-        self._first = dict(os.environ)
-        names, first = [*map(os.fsencode, _VARIABLES)], _raw_environment()
-        self._values = {name: first.get(name) for name in names}
-        self._names = tuple(first)
-
-    def read(self) -> list[str]:
-        """Return the names of those that differ from the start."""
-        if os.environ is not self._object:
+    def read() -> list[str]:
+        now = os.environ
+        if now is not environ:
             return ["os.environ itself"]
-        now = _raw_environment()
-        changed = [name for name, value in self._values.items() if now.get(name) != value]
-        changed += [name for name in self._names if name not in now]
-        return sorted({*map(os.fsdecode, changed)})
+        changed = {name for name in _VARIABLES if now.get(name) != first.get(name)}
+        return sorted(changed | (first.keys() - now.keys()))
 
-    def put_back(self, _: Value) -> None:
-        """Make them what they were."""
-        os.environ = self._object  # noqa: B003 - a plugin has set it
-        for name in self.read():
-            if name in self._first:
-                os.environ[name] = self._first[name]
+    def put_back(_: Value) -> None:
+        os.environ = environ  # noqa: B003 - a plugin has set it
+        for name in read():
+            if name in first:
+                environ[name] = first[name]
             else:
-                del os.environ[name]
+                del environ[name]
         time.tzset()
 
-
-def _raw_environment() -> dict[bytes, bytes]:
-    return os.environ._data  # type: ignore[attr-defined,no-any-return] # noqa: SLF001 - the names, without decoding each
+    return Piece("the environment", read, put_back, detail=_names)
 
 
-class _Modules:
-    """The modules that were imported when this was made, but for plugins', which come and go."""
+def _modules() -> Piece:
+    """Return the modules that are imported now, but for plugins', which come and go."""
+    first = {name: item for name, item in [*sys.modules.items()] if not _is_a_plugins(name, item)}
 
-    def __init__(self) -> None:
-        self._keep(dict(sys.modules))
+    def read() -> list[str]:
+        if first.items() <= sys.modules.items():  # much faster than one by one
+            return []
+        now = {name: sys.modules.get(name) for name in first}
+        changed = [name for name, module in first.items() if now[name] is not module]
+        return [name for name in changed if not _is_a_plugins(name, now[name])]
 
-    def _keep(self, modules: dict[str, Any]) -> None:
-        self._first = modules
-        self._all, self._of = tuple(modules.values()), operator.itemgetter(*modules)
+    def put_back(_: Value) -> None:
+        sys.modules.update({name: first[name] for name in read()})
 
-    def read(self) -> list[str]:
-        """Return the names of those that are gone or replaced."""
-        with contextlib.suppress(KeyError):
-            if self._of(sys.modules) == self._all:  # much faster than one by one
-                return []
-        now = sys.modules.get
-        changed = [name for name, module in self._first.items() if now(name) is not module]
-        plugins = {name for name in changed if self._is_a_plugin(name)}
-        self._keep({name: item for name, item in self._first.items() if name not in plugins})
-        return [name for name in changed if name not in plugins]
+    return Piece("sys.modules", read, put_back, detail=_names)
 
-    def _is_a_plugin(self, name: str) -> bool:
-        return name == PACKAGE or is_plugin_module(getattr(self._first[name], "__dict__", {}))
 
-    def put_back(self, _: Value) -> None:
-        """Have them all again."""
-        for name in self.read():
-            sys.modules[name] = self._first[name]
+def _is_a_plugins(name: str, module: object) -> bool:
+    """Return whether what is imported under a name is a plugin's, and was imported under it."""
+    namespace = getattr(module, "__dict__", {})
+    return is_plugin_module(namespace) and namespace.get("__name__") == name
+
+
+def _finders() -> Piece:
+    first = [*sys.meta_path]
+
+    def gone() -> list[Value]:
+        return [finder for finder in first if finder not in sys.meta_path]
+
+    return Piece("sys.meta_path", gone, lambda _: sys.meta_path.extend(gone()), shown=False)
 
 
 def _names(_: Value, now: Sequence[str]) -> str:
@@ -204,30 +193,15 @@ def _names(_: Value, now: Sequence[str]) -> str:
     return listing(now[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
-def _finders_gone(first: Sequence[Value]) -> list[Value]:
-    return [finder for finder in first if finder not in sys.meta_path]
-
-
 def all_pieces() -> Iterator[Piece]:
     """Yield all pieces. A plugin has no business with any of them, but libraries do such things."""
-    yield from _PLAIN
-    environment, modules, finders = _Environment(), _Modules(), [*sys.meta_path]
-    yield Piece("the environment", environment.read, environment.put_back, detail=_names)
-    yield Piece("sys.modules", modules.read, modules.put_back, detail=_names)
-    yield Piece(
-        "sys.meta_path",
-        lambda: _finders_gone(finders),
-        lambda _: sys.meta_path.extend(_finders_gone(finders)),
-        shown=False,
-    )
-    yield from map(_limit, _LIMITS)
-
-
-def _plain() -> Iterator[Piece]:
-    """Yield those that need not be compared with how things were at first."""
     yield from _of_signals()
     yield from _of_the_interpreter()
     yield from _of_the_system()
+    yield _environment()
+    yield _modules()
+    yield _finders()
+    yield from map(_limit, _LIMITS)
 
 
 def _of_signals() -> Iterator[Piece]:
@@ -291,6 +265,3 @@ def _of_the_system() -> Iterator[Piece]:
         lambda: os.getpriority(os.PRIO_PROCESS, 0),
         lambda value: os.setpriority(os.PRIO_PROCESS, 0, value),
     )
-
-
-_PLAIN: Final = tuple(_plain())

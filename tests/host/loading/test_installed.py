@@ -202,7 +202,7 @@ def test_there_may_be_anything_among_the_modules(
     monkeypatch.setitem(sys.modules, "made_unimportable", None)
     monkeypatch.setitem(sys.modules, "acme_lva.doorbell", object())
     (plugin,) = load(tmp_path, "doorbell")
-    assert plugin.classes
+    assert plugin.classes == (sys.modules["acme_lva.doorbell"].Doorbell,)
 
 
 def test_an_error_in_it_is_shown_with_its_line(site: Path, tmp_path: Path) -> None:
