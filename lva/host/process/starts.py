@@ -19,6 +19,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from typing import Any, Final
 
@@ -39,6 +40,7 @@ _MANY: Final = 256
 _ENVIRONMENT: Final = 5
 
 
+@dataclass(eq=False)
 class Job:
     """Work that a plugin has handed to one of Trio's worker threads.
 
@@ -48,10 +50,9 @@ class Job:
         ident: The thread that does it; None before it has begun.
     """
 
-    def __init__(self, plugin: str, name: str) -> None:
-        self.plugin = plugin
-        self.name = name
-        self.ident: int | None = None
+    plugin: str
+    name: str
+    ident: int | None = None
 
 
 _threads: weakref.WeakKeyDictionary[threading.Thread, str] = weakref.WeakKeyDictionary()
