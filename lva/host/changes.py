@@ -78,8 +78,7 @@ class Changes:
         self._settings = settings
         self._under_way: dict[str, _Action] = {}
         self._loading = trio.Lock()
-        self._collect_at = 0.0
-        self._collects = False
+        self._reloads = 0
 
     async def start(self, name: str) -> None:
         """Start a plugin that was stopped or has given up; return once it runs, or has crashed.
@@ -208,18 +207,14 @@ class Changes:
 
     def _collect_later(self) -> None:
         """Free what a reload has replaced, once the requests that saw it are over."""
-        self._collect_at = trio.current_time() + _OVER
-        if not self._collects:
-            self._collects = True
-            self._lives.do(self._collect_old_code, name="old code")
+        self._reloads += 1
+        self._lives.do(self._collect_old_code, self._reloads, name="old code")
 
-    async def _collect_old_code(self) -> None:
+    async def _collect_old_code(self, reload: int) -> None:
         stop = self._lives.stop.requested
-        while trio.current_time() < self._collect_at and not stop.is_set():
-            with trio.move_on_at(self._collect_at):
-                await stop.wait()
-        self._collects = False
-        if not stop.is_set():
+        with trio.move_on_after(_OVER):
+            await stop.wait()
+        if reload == self._reloads and not stop.is_set():  # of several, the last one serves all
             self._lives.services.routes.forget_removed()
             collect_old_code()
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import trio
+from trio_util import AsyncValue
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, RequestRedirect, Rule
 
@@ -63,8 +64,7 @@ class Owner:
 
     def __init__(self, name: str | None, gate: Gate = Gate.WAITING) -> None:
         self.name = name
-        self._gate = gate
-        self._gate_moved: trio.Event | None = None
+        self._gate = AsyncValue(gate)
         self.retry_after: Callable[[], float] = lambda: 1.0
         self.across: Callable[..., Awaitable[Any]] | None = None
         self.calls: set[Cancellable] = set()
@@ -81,22 +81,17 @@ class Owner:
     @property
     def gate(self) -> Gate:
         """Whether its routes answer now."""
-        return self._gate
+        gate: Gate = self._gate.value
+        return gate
 
     @gate.setter
     def gate(self, gate: Gate) -> None:
-        self._gate = gate
-        if self._gate_moved is not None:
-            self._gate_moved.set()
-            self._gate_moved = None
+        self._gate.value = gate
 
     async def wait_while_held(self, limit: float) -> None:
         """Wait until the gate is no longer held, for at most `limit` seconds."""
         with trio.move_on_after(limit):
-            while self._gate is Gate.HELD:
-                if self._gate_moved is None:
-                    self._gate_moved = trio.Event()
-                await self._gate_moved.wait()
+            await self._gate.wait_value(lambda gate: gate is not Gate.HELD)
 
     def begin(self, call: Cancellable) -> None:
         """Note that a handler is being called."""
