@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +16,7 @@ from click.testing import CliRunner
 
 from lva.cli import main
 from lva.errors import ConfigurationError
-from lva.host.loading import load as loading
-from lva.host.loading.load import PluginFinder, load_plugins
+from lva.host.loading.load import LoadedPlugin, PluginFinder, load_plugins
 from lva.logs import loggers as logs
 from lva.logs import masking
 from lva.settings import ENV_PREFIX, Settings, load_settings
@@ -413,9 +413,7 @@ def plugins(tmp_path: Path) -> Path:
     return directory
 
 
-def load(
-    directories: Path | Sequence[Path], *active: str, **settings: Any
-) -> list[loading.LoadedPlugin]:
+def load(directories: Path | Sequence[Path], *active: str, **settings: Any) -> list[LoadedPlugin]:
     several = (directories,) if isinstance(directories, Path) else tuple(directories)
     return load_plugins(Settings(active_plugins=active, plugins_dir=several, **settings))
 
@@ -856,7 +854,7 @@ def test_a_failed_import_leaves_no_finder_twice(plugins: Path) -> None:
     place(plugins, "cam.py", "1 / 0\n")
     refused(plugins, "cam")
     refused(plugins, "cam")
-    assert sum(isinstance(item, PluginFinder) for item in loading.sys.meta_path) == 1
+    assert sum(isinstance(item, PluginFinder) for item in sys.meta_path) == 1
 
 
 # The real command

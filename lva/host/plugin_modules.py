@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, Final
 
 from lva.stacks import entries_of
@@ -29,6 +30,15 @@ def package_of(module: str) -> str:
     """Return what the names of a plugin's modules begin with, by that of the one that has its class."""
     package, _, rest = module.partition(".")
     return f"{package}.{rest.partition('.')[0]}" if package == PACKAGE else module
+
+
+def modules_of(name: str) -> dict[str, ModuleType]:
+    """Return the module of this name, if it is there, and those below it, by their names."""
+    return {
+        key: module
+        for key, module in [*sys.modules.items()]
+        if key == name or key.startswith(f"{name}.")
+    }
 
 
 def plugin_entry(error: BaseException) -> TracebackType | None:

@@ -70,22 +70,15 @@ def defaults_of(name: str, cls: type[Any], values: Mapping[str, Any], path: Path
     Raises:
         PluginFileError: With everything that is wrong; without values, which may be secrets.
     """
-    if (wrong := _wrong_model(cls, path)) is not None:
-        raise PluginFileError(wrong)
+    _check_models([cls], path)
     model: type[BaseModel] | None = cls.Config
-    if values:
-        keep_secret(values)
-        keep_secret({"secret": [values.get(key) for key in _secret_keys(model)]})
+    _keep_secrets(values, [model])
     lines = _unknown_keys(values, [_keys(model)])
     decoded = dict(plain(values))
     if model is not None and not lines:
         decoded, missing_too = settled(model, values)
         lines = [] if missing_too is None else _lines(missing_too, skip="missing")
-    if lines:
-        said = [f"plugins.{name}.config.{line}" for line in lines]
-        raise PluginFileError(
-            Problem("\n  ".join(["its configuration is wrong:", *said]), code="config")
-        )
+    _refuse(name, lines)
     return decoded
 
 
@@ -104,17 +97,12 @@ def configs_of(
     Raises:
         PluginFileError: With everything that is wrong; without values, which may be secrets.
     """
-    if wrong := [item for cls in classes if (item := _wrong_model(cls, path)) is not None]:
-        raise PluginFileError(*wrong)
+    _check_models(classes, path)
     models = {cls: cls.Config for cls in classes}
-    # Before validation, since a validator's message may quote what it was given.
-    if values:
-        keep_secret(values)
-        for model in models.values():
-            keep_secret({"secret": [values.get(key) for key in _secret_keys(model)]})
+    _keep_secrets(values, models.values())
     known = [_keys(model) for model in models.values()]
-    key_problems = _unknown_keys(values, known)
-    problems: list[str] = []
+    lines = _unknown_keys(values, known)
+    broken: list[str] = []
     configs: dict[PluginClass, Any] = {}
     for (cls, model), keys in zip(models.items(), known, strict=True):
         part = {key: value for key, value in values.items() if keys is None or key in keys}
@@ -123,21 +111,24 @@ def configs_of(
                 plain(part) if model is None else validated(model, part, plain, {"bind": bind})
             )
         except ValidationError as error:
-            key_problems += _lines(error, variable=f"{ENV_PREFIX}PLUGINS__{name}__CONFIG")
+            lines += _lines(error, variable=f"{ENV_PREFIX}PLUGINS__{name}__CONFIG")
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            problems.append(_broken_validator(error, cls, path))
-    # Two classes may say the same of a key that both have.
-    place = f"plugins.{name}.config"
-    problems = [
-        f"{place}{'' if line.startswith(':') else '.'}{line}"
-        for line in dict.fromkeys(key_problems)
-    ] + problems
-    if problems:
-        said = "\n  ".join(["its configuration is wrong:", *problems])
-        raise PluginFileError(Problem(said, code="config"))
+            broken.append(_broken_validator(error, cls, path))
+    _refuse(name, lines, broken)
     return configs
+
+
+def _refuse(name: str, lines: Iterable[str], broken: Iterable[str] = ()) -> None:
+    """Raise what is wrong, if anything is: lines that begin with a key or nothing, and broken validators."""
+    place = f"plugins.{name}.config"
+    # Two classes may say the same of a key that both have.
+    told = [f"{place}{'' if line.startswith(':') else '.'}{line}" for line in dict.fromkeys(lines)]
+    told += broken
+    if told:
+        said = "\n  ".join(["its configuration is wrong:", *told])
+        raise PluginFileError(Problem(said, code="config"))
 
 
 def place_of(cls: type, path: Path) -> tuple[Path, int | None]:
@@ -149,12 +140,23 @@ def place_of(cls: type, path: Path) -> tuple[Path, int | None]:
         return Path(file), None
 
 
-def _wrong_model(cls: type[Any], path: Path) -> Problem | None:
-    model: object = cls.Config
-    if model is None or (inspect.isclass(model) and issubclass(model, BaseModel)):
-        return None
-    said = f"{cls.__name__}.Config must be a pydantic model, not {reprlib.repr(model)}"
-    return Problem(said, *place_of(cls, path), "config-model")
+def _check_models(classes: Iterable[type[Any]], path: Path) -> None:
+    problems = []
+    for cls in classes:
+        model: object = cls.Config
+        if model is not None and not (inspect.isclass(model) and issubclass(model, BaseModel)):
+            said = f"{cls.__name__}.Config must be a pydantic model, not {reprlib.repr(model)}"
+            problems.append(Problem(said, *place_of(cls, path), "config-model"))
+    if problems:
+        raise PluginFileError(*problems)
+
+
+def _keep_secrets(values: Mapping[str, Any], models: Iterable[type[BaseModel] | None]) -> None:
+    """Have secrets masked, before validation: a validator's message may quote what it was given."""
+    if values:
+        keep_secret(values)
+        for model in models:
+            keep_secret({"secret": [values.get(key) for key in _secret_keys(model)]})
 
 
 def _keys(model: type[BaseModel] | None) -> set[str] | None:
@@ -166,12 +168,15 @@ def _keys(model: type[BaseModel] | None) -> set[str] | None:
     keys: set[str] = set()
     for name, field in model.model_fields.items():
         alias = field.validation_alias
-        keys |= _alias_keys(alias) if alias else {name}
-        keys |= {name} if by_name else set()
+        keys |= _alias_keys(alias)
+        if alias is None or by_name:
+            keys.add(name)
     return keys
 
 
-def _alias_keys(alias: str | AliasPath | AliasChoices) -> set[str]:
+def _alias_keys(alias: str | AliasPath | AliasChoices | None) -> set[str]:
+    if alias is None:
+        return set()
     choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
     return {str(item.path[0]) if isinstance(item, AliasPath) else item for item in choices}
 
@@ -181,8 +186,7 @@ def _secret_keys(model: type[BaseModel] | None) -> set[str]:
     found: set[str] = set()
     for name, field in model.model_fields.items() if model is not None else ():
         if "Secret" in str(field.annotation):
-            found |= _alias_keys(field.validation_alias) if field.validation_alias else {name}
-            found.add(name)
+            found |= {name} | _alias_keys(field.validation_alias)
     return found
 
 

@@ -7,9 +7,7 @@ counts.
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
-import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,9 +17,6 @@ import trio
 
 from lva.host.process.threads import AbandonableThread
 
-#: A file that was written this short a time ago, in seconds, may be written again without its times showing
-#: it: clocks of file systems are coarse.
-_RECENT: Final = 2.0
 #: For how long, in seconds, whoever wants to know waits for a file system.
 PATIENCE: Final = 0.5
 _THREAD: Final = "lva-files"
@@ -30,7 +25,7 @@ _Signature = tuple[int, int, int, int]
 
 
 class SourceFiles:
-    """The files of one plugin. Looking at them costs little while their sizes and times stay the same.
+    """The files of one plugin.
 
     Args:
         digests: The SHA-256 of each file as it was read, in hexadecimal.
@@ -38,7 +33,6 @@ class SourceFiles:
 
     def __init__(self, digests: Mapping[Path, str]) -> None:
         self._digests = digests
-        self._known: dict[Path, tuple[_Signature, bool]] = {}
         self._looking = threading.Lock()
         self._changed = False
 
@@ -54,9 +48,7 @@ class SourceFiles:
         """
         if self._looking.acquire(timeout=PATIENCE):
             try:
-                self._changed = any(
-                    self._is_changed(path, digest) for path, digest in self._digests.items()
-                )
+                self._changed = any(_is_changed(*file) for file in self._digests.items())
             finally:
                 self._looking.release()
         return self._changed
@@ -64,21 +56,6 @@ class SourceFiles:
     def signature(self) -> tuple[_Signature | None, ...]:
         """Return what changes when a file is written; None for each that is not there."""
         return tuple(_signature(path) for path in self._digests)
-
-    def _is_changed(self, path: Path, digest: str) -> bool:
-        signature = _signature(path)
-        if signature is None:
-            return True
-        known = self._known.get(path)
-        if known is not None and known[0] == signature:
-            return known[1]
-        try:
-            changed = hashlib.sha256(path.read_bytes()).hexdigest() != digest
-        except OSError:
-            return True
-        if abs(time.time() - signature[2] / 1e9) > _RECENT:
-            self._known[path] = (signature, changed)
-        return changed
 
 
 class Looks:
@@ -121,9 +98,16 @@ class Looks:
             )
 
 
+def _is_changed(path: Path, digest: str) -> bool:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() != digest
+    except OSError:
+        return True
+
+
 def _signature(path: Path) -> _Signature | None:
     try:
-        status = os.stat(path)  # noqa: PTH116 - as fast as it can be: this is asked for each plugin at once
+        status = path.stat()
     except OSError:
         return None
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -23,7 +23,7 @@ from typing import Final
 
 from lva.errors import Problem, hint
 from lva.host.loading.installed import InstalledPlugin, find, find_module, installed_plugins
-from lva.host.plugin_modules import PACKAGE, LoadsPlugins, is_plugin_module
+from lva.host.plugin_modules import PACKAGE, LoadsPlugins, is_plugin_module, modules_of
 from lva.logs.loggers import brief
 from lva.settings.trust import untrusted
 
@@ -186,7 +186,7 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
             return error.problems[0]
         return None
 
-    def load(self, place: PluginLocation) -> ModuleType:
+    def load(self, place: PluginLocation) -> None:
         """Import a plugin's module, with all that it imports of its own package, after checks.
 
         Raises:
@@ -198,12 +198,12 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
         if place.distribution is not None:
             self._packages[(place.original or place.module).partition(".")[0]] = place.directory
             self._forget(place.module)
-        return importlib.import_module(place.module)
+        importlib.import_module(place.module)
 
     def _forget(self, module: str) -> None:
         """Forget a module of an installed package that was imported before without checks."""
-        for name in [key for key in sys.modules if f"{key}.".startswith(f"{module}.")]:
-            if not _is_ours(sys.modules[name]):
+        for name, found in modules_of(module).items():
+            if not _is_ours(found):
                 del sys.modules[name]
 
     def _not_found(self, name: str) -> str:

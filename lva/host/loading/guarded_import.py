@@ -9,7 +9,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Final
 
 from lva import luna
@@ -39,7 +38,7 @@ _SIGNALS: Final = sorted(map(int, signal.valid_signals()))
 
 def import_plugin(
     name: str, place: PluginLocation, finder: PluginFinder, state: ProcessState | None
-) -> ModuleType:
+) -> None:
     """Import a plugin's module.
 
     Args:
@@ -54,7 +53,7 @@ def import_plugin(
     path = place.path
     with kept_by(name, state), imported(name), _signals_kept(path), _descriptors_kept(path):
         try:
-            return finder.load(place)
+            finder.load(place)
         except (PluginFileError, KeyboardInterrupt):
             raise
         except BaseException as error:

@@ -40,14 +40,6 @@ class InstalledPlugin:
     value: str
     distribution: str
 
-    @property
-    def package(self) -> str:
-        """The top-level package of the module."""
-        return self.value.partition(".")[0]
-
-    def __str__(self) -> str:
-        return f"{self.value} of the installed package {self.distribution}"
-
 
 def installed_plugins() -> list[InstalledPlugin]:
     """Return all entry points of the group, the malformed ones too, in the order of `sys.path`."""

@@ -6,7 +6,6 @@ Loading is a trust boundary: a file is checked, read once, hashed, and compiled 
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from lva.host.loading.configuration import PluginClass, configs_of, defaults_of,
 from lva.host.loading.finder import PLUGIN_NAME, PluginFileError, PluginFinder
 from lva.host.loading.guarded_import import SHIPPED_DIR, import_plugin
 from lva.host.loading.installed import InstalledPlugin
+from lva.host.plugin_modules import modules_of
 from lva.host.process.guard import state_now
 from lva.host.process.state import ProcessState
 from lva.logs.loggers import service_logger
@@ -239,8 +239,8 @@ def load_plugin(
     place = finder.locate(name)
     path = place.path
     problems: list[Problem] = []
-    module = import_plugin(name, place, finder, state)
-    own = _own_modules(module)
+    import_plugin(name, place, finder, state)
+    own = [*modules_of(place.module).values()]
     defined = own_classes(own)
     classes = plugin_classes(defined, path, problems)
     analytics = analytics_class(defined, path, classes, problems)
@@ -269,7 +269,7 @@ def load_plugin(
     info = None
     if analytics is not None:
         digests = {str(file): digest for file, digest in files.items()}
-        info = AnalyticsInfo(name, analytics, own[0].__name__, str(path), digests, defaults)
+        info = AnalyticsInfo(name, analytics, place.module, str(path), digests, defaults)
     return LoadedPlugin(name, path, files[path], classes, table, configs, runtime, files, info)
 
 
@@ -280,12 +280,3 @@ def _files(own: Iterable[ModuleType], finder: PluginFinder) -> dict[Path, str]:
         for source in own
         if source.__name__ in finder.digests  # a directory without __init__.py has no file
     }
-
-
-def _own_modules(module: ModuleType) -> list[ModuleType]:
-    """Return a plugin's module, and those of its package that it has imported."""
-    own = [module]
-    if hasattr(module, "__path__"):  # only a package has modules below it
-        below = f"{module.__name__}."
-        own += [value for key, value in list(sys.modules.items()) if key.startswith(below)]
-    return own

@@ -21,7 +21,7 @@ from lva.contract import BaseEventPlugin
 from lva.errors import ConfigurationError
 from lva.host.loading.finder import PluginFileError, PluginFinder
 from lva.host.loading.load import LoadedPlugin, load_plugin, spool_problems
-from lva.host.plugin_modules import PACKAGE
+from lva.host.plugin_modules import PACKAGE, modules_of
 from lva.host.process.threads import AbandonableThread
 from lva.logs.loggers import brief, keep_secret, own_logger
 from lva.settings import Settings
@@ -75,7 +75,7 @@ async def load_beside(
     if old.name in _importing:
         raise ConfigurationError([f"plugin {old.name!r}: an earlier import has not returned yet"])
     _importing.add(old.name)
-    running = _modules_of(old.name)
+    running = modules_of(f"{PACKAGE}.{old.name}")
 
     def work() -> NewCode | Exception:
         try:
@@ -129,7 +129,7 @@ def _load_aside(old: LoadedPlugin, settings: Settings, running: _Modules) -> New
             raise ConfigurationError(problems)
         for config in loaded.configs.values():
             keep_secret(config)
-        return NewCode(loaded, _modules_of(name), handlers)
+        return NewCode(loaded, modules_of(f"{PACKAGE}.{name}"), handlers)
     except PluginFileError as error:
         raise ConfigurationError([f"plugin {name!r}: {error}"]) from None
     except KeyboardInterrupt as error:  # raised by the file: Ctrl-C is never raised in a thread
@@ -160,19 +160,9 @@ def _finder() -> PluginFinder:
     raise PluginFileError("no plugin was loaded from a file")
 
 
-def _modules_of(name: str) -> _Modules:
-    """Return the plugin's module, or those of its package, by their names."""
-    top = f"{PACKAGE}.{name}"
-    return {
-        key: module
-        for key, module in list(sys.modules.items())
-        if key == top or key.startswith(f"{top}.")
-    }
-
-
 def _put(name: str, modules: _Modules) -> None:
     """Let these be the plugin's modules, and no others."""
-    for key in _modules_of(name):
+    for key in modules_of(f"{PACKAGE}.{name}"):
         if key not in modules:
             sys.modules.pop(key, None)
     sys.modules.update(modules)
