@@ -212,8 +212,12 @@ class ServiceProcess:
         self, method: str, path: str, timeout: float = 5.0, **options: Any
     ) -> httpx.Response:
         """Send a request over a connection of its own."""
-        with httpx.Client(trust_env=False, verify=False, timeout=timeout) as client:
-            return client.request(method, self.url + path, **options)
+        bind = self._env.get("LUNA_VIDEO_AGENT_BIND", "")
+        socket = bind.removeprefix("unix:") if bind.startswith("unix:") else None
+        url = self.url if socket is None else "http://lva"
+        transport = httpx.HTTPTransport(uds=socket, verify=False, trust_env=False)
+        with httpx.Client(transport=transport, timeout=timeout) as client:
+            return client.request(method, url + path, **options)
 
     def plugin(self, name: str) -> dict[str, Any]:
         """Return what `/plugins/NAME` says."""

@@ -145,7 +145,7 @@ async def test_the_cause_of_a_failed_start_is_logged_and_decides_the_exit_code(
 SLOW = """
 class Slow(BaseBackgroundPlugin):
     async def close(self):
-        await trio.sleep(1)
+        await trio.sleep(0.5)
 """
 FAILS = """
 class Fails(BaseBackgroundPlugin):

@@ -34,7 +34,7 @@ def copied(tmp_path: Path, *names: str) -> None:
 def example(tmp_path: Path, name: str, **config: Any) -> Any:
     """Run one of the examples."""
     copied(tmp_path, name)
-    settings = host_settings(tmp_path, [name], {name: {"config": config}})
+    settings = host_settings(tmp_path, [name], {name: {"config": config}}, shutdown_timeout=2.0)
     return running(load_plugins(settings), settings)
 
 

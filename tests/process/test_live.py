@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from pathlib import Path
@@ -102,15 +101,14 @@ def test_reloads_leave_neither_memory_nor_modules_nor_threads(tmp_path: Path) ->
     assert part["points"]["delivered"] == part["points"]["accepted"] > 0
 
 
-@pytest.mark.parametrize("verb", ["restart", "reload", "stop"])
-def test_sigterm_in_the_middle_of_an_action(tmp_path: Path, verb: str) -> None:
+def test_sigterm_in_the_middle_of_a_reload(tmp_path: Path) -> None:
     write_plugin(tmp_path / "plugins", "p", SLOW)
     with ServiceProcess(tmp_path, ["p"]) as service:
         service.wait_until_ready()
         answers: list[int] = []
 
         def act() -> None:
-            answers.append(service.request("POST", f"/plugins/p/{verb}", timeout=20).status_code)
+            answers.append(service.request("POST", "/plugins/p/reload", timeout=20).status_code)
 
         thread = threading.Thread(target=act)
         thread.start()
@@ -120,17 +118,10 @@ def test_sigterm_in_the_middle_of_an_action(tmp_path: Path, verb: str) -> None:
     part = service.receipt_of("p")
     assert part["state"] == "stopped"
     points = part["points"]
-    lost = sum(points["dropped"].values())
+    assert (part["lives"], points["dropped"]) == (2, {}), "the next life delivered what was waiting"
     assert points["queued"] == points["in_flight"] == 0
-    assert points["accepted"] == points["delivered"] + lost
-    assert code == (4 if lost else 0)
-    if verb == "stop":
-        # The point of the request itself came when the plugin was stopped, as the operator had wished.
-        assert answers == [200]
-    else:
-        assert lost == 0, "the next life delivered what was waiting"
-        assert part["lives"] == 2
-        assert answers == [200]
+    assert points["accepted"] == points["delivered"]
+    assert (code, answers) == (0, [200])
 
 
 def test_saving_a_file_reloads_it(tmp_path: Path) -> None:
@@ -151,16 +142,8 @@ def test_saving_a_file_reloads_it(tmp_path: Path) -> None:
 
 def test_elsewhere_than_on_loopback_a_token_is_needed(tmp_path: Path) -> None:
     write_plugin(tmp_path / "plugins", "p", PLUGIN.format(version=1))
-    everywhere = {"LUNA_VIDEO_AGENT_BIND": "0.0.0.0:0"}
-    with ServiceProcess(tmp_path, ["p"], env=everywhere) as service:
-        service.wait_until_ready()
-        answer = service.request("POST", "/plugins/p/stop", headers=BEARER)
-        assert (answer.status_code, answer.json()["error_code"]) == (403, "admin_token_not_set")
-        assert service.plugin("p")["file"] is None
-        assert service.stop() == 0
-    with ServiceProcess(
-        tmp_path, ["p"], env={**everywhere, "LUNA_VIDEO_AGENT_ADMIN_TOKEN": TOKEN}
-    ) as service:
+    env = {"LUNA_VIDEO_AGENT_BIND": "0.0.0.0:0", "LUNA_VIDEO_AGENT_ADMIN_TOKEN": TOKEN}
+    with ServiceProcess(tmp_path, ["p"], env=env) as service:
         service.wait_until_ready()
         assert service.request("POST", "/plugins/p/stop").status_code == 401
         assert service.request("POST", "/plugins/p/stop", headers=BEARER).status_code == 200
@@ -181,34 +164,10 @@ def test_through_a_unix_socket_no_token_is_needed(tmp_path: Path) -> None:
     path = tmp_path / "lva.sock"
     with ServiceProcess(tmp_path, ["p"], env={"LUNA_VIDEO_AGENT_BIND": f"unix:{path}"}) as service:
         service.wait_for("listening on")
-        transport = httpx.HTTPTransport(uds=str(path), verify=False)
-        with httpx.Client(transport=transport, base_url="http://lva") as client:
-            service.wait_until(lambda: client.get("/readyz").status_code == 200)
-            answer = client.post("/plugins/p/restart")
-            assert (answer.status_code, answer.json()["lives"]) == (200, 2)
-            assert client.post("/plugins/p/stop", headers={"Origin": "http://x"}).status_code == 403
+        service.wait_until_ready()
+        answer = service.request("POST", "/plugins/p/restart")
+        assert (answer.status_code, answer.json()["lives"]) == (200, 2)
+        refused = service.request("POST", "/plugins/p/stop", headers={"Origin": "http://x"})
+        assert refused.status_code == 403
         assert service.stop() == 0
     assert [item["client"] for item in service.records if item.get("action")] == ["unix"]
-
-
-def test_under_a_foreign_server_a_token_is_needed(tmp_path: Path) -> None:
-    """It may listen anywhere, whatever the service's settings say."""
-    write_plugin(tmp_path / "plugins", "p", PLUGIN.format(version=1))
-    script = tmp_path / "serve.py"
-    script.write_text(
-        "import trio\nfrom hypercorn.config import Config\nfrom hypercorn.trio import serve\n"
-        "from lva.app import app\n"
-        "config = Config()\nconfig.bind = ['127.0.0.1:0']\n"
-        "async def main():\n"
-        "    async with trio.open_nursery() as nursery:\n"
-        "        urls = await nursery.start(serve, app, config)\n"
-        "        print('listening on', urls[0], flush=True)\n"
-        "trio.run(main)\n"
-    )
-    import sys
-
-    with ServiceProcess(tmp_path, ["p"], command=[sys.executable, str(script)]) as service:
-        service.wait_until_ready()
-        answer = service.request("POST", "/plugins/p/stop")
-        assert (answer.status_code, answer.json()["error_code"]) == (403, "admin_token_not_set")
-        assert json.dumps(service.plugin("p")["reason"]) == "null"

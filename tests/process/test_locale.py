@@ -59,8 +59,8 @@ def test_service_and_commands_work_in_the_poorest_locale(tmp_path: Path) -> None
         assert service.get("/openapi.json").status_code == 200
         assert service.get("/docs").status_code == 200
         commands = [
-            "plugins", "plugins --json", "check plugins/doors.py", "check --json plugins/doors.py",
-            "new fenster", f"status --address {service.url}", f"stop 扉 --address {service.url}",
+            "plugins", "check --json plugins/doors.py", "new fenster", f"status --address {service.url}",
+            f"stop 扉 --address {service.url}",
         ]  # fmt: skip
         command = [sys.executable, str(tmp_path / "commands.py"), *commands]
         # A terminal that has letters, but not these; click takes one that has only ASCII to be UTF-8.

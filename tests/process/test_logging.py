@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import socket
-import subprocess
 import sys
-import time
 from pathlib import Path
 
-import httpx
 import pytest
 
-from tests.support import ServiceProcess, clean_environment, write_plugin
+from tests.support import ServiceProcess, write_plugin
 
 pytestmark = pytest.mark.process
 
@@ -133,85 +128,29 @@ TALKER = """
 """
 
 
-def _command(tmp_path: Path, redirect: str) -> list[str]:
-    return ["sh", "-c", f'exec "$0" -m lva run {redirect}', sys.executable]
-
-
-def _environment(tmp_path: Path, port_file: Path) -> dict[str, str]:
-    return clean_environment(
-        LUNA_VIDEO_AGENT_ACTIVE_PLUGINS='["talker"]',
-        LUNA_VIDEO_AGENT_PLUGINS_DIR=json.dumps([str(tmp_path / "plugins")]),
-        LUNA_VIDEO_AGENT_STATE_DIR=str(tmp_path / "state"),
-        LUNA_VIDEO_AGENT_BIND=f"unix:{port_file}",
-    )
-
-
-def test_nobody_waits_for_a_log_that_nobody_reads(tmp_path: Path) -> None:
-    """The kind: standard streams that are full. What is logged and printed may be dropped; nothing waits."""
+@pytest.mark.parametrize(
+    "redirect", ["0>&- 1>&- 2>&-", ">/dev/full 2>&-", "2>/dev/full", ">pipe 2>&1"]
+)
+def test_standard_streams_that_take_nothing_change_nothing(tmp_path: Path, redirect: str) -> None:
+    """Kind: descriptors that are full, have no reader, or are closed, so that others get their numbers."""
     write_plugin(tmp_path / "plugins", "talker", TALKER)
-    path = tmp_path / "lva.sock"
-    reader, writer = os.pipe()
-    process = subprocess.Popen(
-        _command(tmp_path, ">&2"), cwd=tmp_path, env=_environment(tmp_path, path), stderr=writer
-    )
-    os.close(writer)
-    try:
-        _wait_for(path, process)
-        with _client(path) as client:
-            for _ in range(3):
-                assert client.get("/talk").text == "talked"
-            assert client.get("/livez").status_code == 200
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
-    finally:
-        process.kill()
-        process.wait()
-        os.close(reader)
-
-
-@pytest.mark.parametrize("redirect", ["0>&- 1>&- 2>&-", ">/dev/full 2>&-", "2>/dev/full"])
-def test_closed_and_full_standard_streams_change_nothing(tmp_path: Path, redirect: str) -> None:
-    """The kind: descriptors that take nothing, and closed ones, whose numbers other files would get."""
-    write_plugin(tmp_path / "plugins", "talker", TALKER)
-    path = tmp_path / "lva.sock"
-    process = subprocess.Popen(
-        _command(tmp_path, redirect), cwd=tmp_path, env=_environment(tmp_path, path)
-    )
-    try:
-        _wait_for(path, process)
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)  # which nobody reads
+    command = ["sh", "-c", f'exec "$0" -m lva run {redirect}', sys.executable]
+    env = {"LUNA_VIDEO_AGENT_BIND": f"unix:{tmp_path}/lva.sock"}
+    with ServiceProcess(tmp_path, ["talker"], env=env, command=command) as service:
+        service.wait_until(lambda: listens(tmp_path / "lva.sock")).wait_until_ready()
         for number in (0, 1, 2):
-            target = Path(f"/proc/{process.pid}/fd/{number}").readlink()
-            assert "socket" not in str(target)
-            assert str(tmp_path) not in str(target)
-        with _client(path) as client:
-            assert client.get("/talk").text == "talked"
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
-    finally:
-        process.kill()
-        process.wait()
+            target = str(Path(f"/proc/{service.process.pid}/fd/{number}").readlink())
+            assert "socket" not in target
+            assert target == f"{tmp_path}/pipe" or str(tmp_path) not in target
+        assert service.get("/talk", timeout=20).text == "talked"
+        assert service.get("/livez").status_code == 200
+        assert service.stop() == 0
+    os.close(reader)
 
 
-def _client(path: Path) -> httpx.Client:
-    return httpx.Client(
-        transport=httpx.HTTPTransport(uds=str(path), verify=False),
-        base_url="http://lva",
-        timeout=20,
-    )
-
-
-def _wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
-    """Wait until the service is ready."""
-    deadline = time.monotonic() + 20
-    while not _is_ready(path):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def _is_ready(path: Path) -> bool:
+def listens(path: Path) -> bool:
+    """Return whether a service listens on a Unix socket."""
     with socket.socket(socket.AF_UNIX) as probe:
-        if probe.connect_ex(str(path)):
-            return False
-    with _client(path) as client:
-        return client.get("/readyz").status_code == 200
+        return not probe.connect_ex(str(path))
