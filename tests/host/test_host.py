@@ -229,7 +229,9 @@ async def test_a_plugin_that_cannot_start_or_deliver_harms_no_other(tmp_path, au
     async with running_host(
         tmp_path, {"dead": dead, "failing": failing, "sink": EVENT}, wait=False
     ) as host:
+        begun = trio.current_time()
         await host.wait_for("sink", State.RUNNING)
+        assert trio.current_time() == begun, "a failing start holds nobody up"
         host.publish(numbered(3))
         await trio.sleep(2)
         assert "sink got [0, 1, 2]" in journal
