@@ -37,6 +37,7 @@ from lva.app import SWITCH_INTERVAL
 from lva.host.host import Host
 from lva.host.loading.load import load_plugins
 from lva.host.runtimes.on_asyncio import AsyncioRuntime
+from lva.host.runtimes.patience import Patience
 from lva.settings import PluginSettings, Settings
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
@@ -218,9 +219,7 @@ async def runtime_calls() -> float:
         for _ in range(CALLS):
             await runtime.call("nothing", nothing).done.wait()
         taken = (time.perf_counter() - begun) / CALLS
-        ending = runtime.end()
-        assert ending is not None
-        await ending.done.wait()
+        assert await runtime.end(Patience(), 10.0)
     return taken
 
 

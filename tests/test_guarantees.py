@@ -27,7 +27,7 @@ from lva.video.record import StreamChange
 from lva.video.source import parse_source
 from lva.video.stream import Stream, StreamServices
 from lva.video.supervisor import Supervisor
-from tests.fleet.agents import LEASE, agent, row
+from tests.fleet.agents import LEASE, agent, row, will_die
 from tests.fleet.history import History
 from tests.plugins.redis_server import RedisServer
 from tests.support import host_settings, running, until
@@ -273,7 +273,7 @@ async def test_g13_one_agent_works_on_a_stream(
                     await one.fleet.put(row(stream), 0)
                 await until(lambda: len(one.streams) == len(two.streams) == 3)
                 await until(lambda: not any(row.offered for row in one.fleet.view.rows.values()))
-                one.fleet._leave = trio.lowlevel.checkpoint
+                will_die(one)
             died = boot_time()
             for stream in [*one.notes.running]:
                 one.notes.end(stream)

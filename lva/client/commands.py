@@ -86,7 +86,7 @@ def tap(
 
     Exit codes: 0 success; 1 refused; 2 wrong usage; 3 no service responds.
     """
-    from lva.client.tapping import note, parsed, shown, tapped_lines
+    from lva.client.tapping import note, shown, tapped_lines
 
     query = [("rate", str(rate)), *(("series", name) for name in series)]
     query += [("tag", text) for text in tag]
@@ -101,7 +101,7 @@ def tap(
 
     with ending_quietly():
         for line in tapped_lines(target, query, opened):
-            item = parsed(line)
+            item: dict[str, Any] = json.loads(line)
             if as_json:
                 click.echo(line)
             elif "step" in item:

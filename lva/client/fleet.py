@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from lva.client.asking import ask, refusal
 from lva.client.target import FailedError, Target
-from lva.client.words import age, clean
+from lva.client.words import clean, fine_age, table_with
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -66,13 +66,7 @@ def _asked(
 
 def table_of_agents(agents: list[dict[str, Any]]) -> Table:
     """Return agents as a table, a line for each."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("AGENT", no_wrap=True)
-    table.add_column("STATE", no_wrap=True)
-    for title in ("STREAMS", "ROOM", "LOAD", "SILENT"):
-        table.add_column(title, justify="right", no_wrap=True)
+    table = table_with(("AGENT", "STATE"), ("STREAMS", "ROOM", "LOAD", "SILENT"))
     table.add_column("ADDRESS", no_wrap=True)
     table.add_column("LABELS", no_wrap=True, overflow="ellipsis")
     for agent in agents:
@@ -82,7 +76,7 @@ def table_of_agents(agents: list[dict[str, Any]]) -> Table:
             str(agent["streams"]),
             str(agent["room"]),
             f"{agent['load']:.1f}",
-            _silence(agent["silent"]),
+            fine_age(agent["silent"]),
             clean(agent["address"]),
             clean(" ".join(agent["labels"])),
         )
@@ -95,10 +89,6 @@ def _state(agent: dict[str, Any]) -> Text:
     if not agent["alive"]:
         return Text("not alive", "bold red")
     return Text("draining", "yellow") if agent["draining"] else Text("alive", "green")
-
-
-def _silence(seconds: float) -> str:
-    return f"{seconds:.1f}s" if seconds < 10 else age(seconds)
 
 
 def remarks(fleet: dict[str, Any]) -> list[str]:

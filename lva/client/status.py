@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lva.client.asking import ask, refusal
 from lva.client.target import Target
-from lva.client.words import STATE_STYLES, age, clean, count
+from lva.client.words import STATE_STYLES, age, clean, count, table_with
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,14 +65,10 @@ def _probe(circuit: dict[str, Any]) -> str:
 
 
 def _table(plugins: list[dict[str, Any]]) -> Table:
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for title in ("PLUGIN", "STATE", "FOR"):
-        table.add_column(title, no_wrap=True)
-    for title in ("RESTARTS", "DELIVERED", "QUEUE", "DROPPED"):
-        table.add_column(title, justify="right", no_wrap=True)
+    numbers = ("RESTARTS", "DELIVERED", "QUEUE", "DROPPED")
+    table = table_with(("PLUGIN", "STATE", "FOR"), numbers)
     now = time.time()
     for plugin in plugins:
         ledger = plugin["ledger"]

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from lva.client.asking import ask, refusal, streaming
 from lva.client.event_lines import Event, EventLines
 from lva.client.target import FailedError, Target
-from lva.client.words import age, clean, clock, count, pairs
+from lva.client.words import age, clean, clock, count, fine_age, pairs, table_with
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -78,15 +78,13 @@ def all_streams(target: Target, plugin: str, status: str | None = None) -> list[
 
 def table_of(streams: list[dict[str, Any]]) -> Table:
     """Return streams as a table, a line for each."""
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     shared = any(stream["fleet"] is not None for stream in streams)
-    for title in ("STREAM", "ID", *(["AGENT"] if shared else []), "STATE", "FOR"):
-        table.add_column(title, no_wrap=True)
-    for title in ("FPS", "AGE", "DECODED", "ANALYSED", "DROPPED", "RECONNECTS", "EVENTS"):
-        table.add_column(title, justify="right", no_wrap=True)
+    table = table_with(
+        ("STREAM", "ID", *(["AGENT"] if shared else []), "STATE", "FOR"),
+        ("FPS", "AGE", "DECODED", "ANALYSED", "DROPPED", "RECONNECTS", "EVENTS"),
+    )
     table.add_column("SOURCE", no_wrap=True, overflow="ellipsis")
     now = time.time()
     for stream in streams:
@@ -98,7 +96,7 @@ def table_of(streams: list[dict[str, Any]]) -> Table:
             Text(state, STATE_STYLES.get(state, "")),
             "" if stream["since"] is None else age(now - stream["since"]),
             count(stream["fps"]),
-            picture_age(stream["picture_age"]),
+            fine_age(stream["picture_age"]),
             *_counts(stream),
             clean(stream["source"]),
         )
@@ -124,13 +122,6 @@ def _counts(stream: dict[str, Any]) -> list[str]:
         count(sum(stream["input"]["reconnects"].values())),
         count(stream["events"]),
     ]
-
-
-def picture_age(seconds: float | None) -> str:
-    """Return how old a stream's newest frame is."""
-    if seconds is None:
-        return "-"
-    return f"{seconds:.1f}s" if seconds < 10 else age(seconds)
 
 
 def happenings(target: Target, plugin: str, stream: str | None) -> Iterator[dict[str, Any]]:

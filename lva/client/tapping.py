@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,12 +40,6 @@ def tapped_lines(
     with streaming(target, "/tap", query, _SILENCE) as lines:
         opened()
         yield from lines
-
-
-def parsed(line: str) -> dict[str, Any]:
-    """Return the object on a line."""
-    item: dict[str, Any] = json.loads(line)
-    return item
 
 
 def shown(item: dict[str, Any]) -> Text:

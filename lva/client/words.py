@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 #: The style of each state of a plugin.
 STATE_STYLES: Final = {
@@ -69,6 +72,25 @@ def age(seconds: float) -> str:
     if left < 86_400:
         return f"{left // 3600}h {left % 3600 // 60:02}m"
     return f"{left // 86_400}d {left % 86_400 // 3600:02}h"
+
+
+def fine_age(seconds: float | None) -> str:
+    """Return the same, but to a tenth of a second below ten; a dash if it is not known."""
+    if seconds is None:
+        return "-"
+    return f"{seconds:.1f}s" if seconds < 10 else age(seconds)
+
+
+def table_with(left: Iterable[str], right: Iterable[str]) -> Table:
+    """Return a table without lines, with these columns: first those of texts, then those of numbers."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for title in left:
+        table.add_column(title, no_wrap=True)
+    for title in right:
+        table.add_column(title, justify="right", no_wrap=True)
+    return table
 
 
 def spark(values: Sequence[float | None], width: int, *, plain: bool = False) -> str:

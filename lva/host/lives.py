@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import trio
 
-from lva.host.contained import Bugs
 from lva.host.delivery.deliveries import Deliveries
 from lva.host.delivery.publisher import Publisher
 from lva.host.delivery.shared import Shared
@@ -35,13 +35,13 @@ class Lives(Mapping[str, PluginLife]):
 
     Attributes:
         watchers: Told of every change of a plugin's state.
-        bugs: Errors of the host's own that were contained.
+        bugs: How many errors of the host's own were contained, by what failed.
         stopped: Set once every plugin has ended.
     """
 
     def __init__(self, services: Services, publisher: Publisher, stop: Stop) -> None:
         self.watchers: list[Watcher] = []
-        self.bugs: Bugs = Bugs()
+        self.bugs: Counter[str] = Counter()
         self.stopped: trio.Event = trio.Event()
         self.services: Services = services
         self.stop: Stop = stop
@@ -77,7 +77,20 @@ class Lives(Mapping[str, PluginLife]):
         Errors: are logged and counted in `bugs`; the service goes on.
         """
         assert self._nursery is not None, "there are plugins only while the host runs"
-        self._nursery.start_soon(self.bugs.contain, name, work, *args, name=name)
+        self._nursery.start_soon(self._contain, name, work, *args, name=name)
+
+    async def _contain(self, what: str, work: Callable[..., Awaitable[None]], *args: Any) -> None:
+        """Await work of the host's own: an error in it must end neither a plugin nor the service."""
+        try:
+            await work(*args)
+        except Exception:
+            self.bugs[what] += 1
+            LOGGER.critical(
+                "bug in the host: %s failed; the service goes on (failure %d of this kind)",
+                what,
+                self.bugs[what],
+                exc_info=True,
+            )
 
     def _do_meanwhile(self, work: Callable[[], Awaitable[None]], name: str) -> None:
         """Do something that ends by itself, unless the host has ended."""

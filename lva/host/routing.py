@@ -19,9 +19,6 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, RequestRedirect, Rule
 
 from lva.contract import BaseBackgroundHandler, PluginApp, RouteHandler
-from lva.routes.admin import pass_on_admin_only
-from lva.routes.bodies import pass_on_bodies
-from lva.routes.query import pass_on_query_parameters
 
 VERBS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")
 _Shape = tuple[tuple[bool, str], ...]
@@ -425,7 +422,6 @@ def _bound(
     bound = call_async if inspect.iscoroutinefunction(getattr(handler, name)) else call
     # Not what it inherits: the base class's text says nothing of this route.
     bound.__doc__ = getattr(handler, name).__doc__ or handler.__doc__
-    pass_on_query_parameters(getattr(handler, name), bound)
-    pass_on_bodies(getattr(handler, name), bound)
-    pass_on_admin_only(getattr(handler, name), bound)
+    declared = getattr(getattr(handler, name), "__dict__", {})
+    vars(bound).update(declared)  # by its decorators
     return bound

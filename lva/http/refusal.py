@@ -6,8 +6,27 @@ import json
 from http import HTTPStatus
 from typing import Final
 
+#: Not in any RFC, but what web servers log when the client went away before it got an answer.
+CLIENT_CLOSED_REQUEST: Final = 499
 #: Phrases that are not in the standard library, or not the same in all versions of Python.
-_PHRASES: Final = {413: "Content Too Large", 414: "URI Too Long"}
+_PHRASES: Final = {
+    413: "Content Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    418: "I'm a Teapot",
+    422: "Unprocessable Content",
+    CLIENT_CLOSED_REQUEST: "Client Closed Request",
+}
+
+
+def phrase(status: int) -> str:
+    """Return a status in words."""
+    if status in _PHRASES:
+        return _PHRASES[status]
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return f"Status {status}"
 
 
 class RefusedError(Exception):
@@ -25,7 +44,7 @@ class RefusedError(Exception):
 
     def response(self) -> bytes:
         """Return the whole response."""
-        title = _PHRASES.get(self.status) or HTTPStatus(self.status).phrase
+        title = phrase(self.status)
         document = {
             "type": "about:blank",
             "title": title,

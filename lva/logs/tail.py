@@ -6,7 +6,6 @@ import logging
 import threading
 from collections import Counter, deque
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Final
 
 from typing_extensions import TypedDict
@@ -33,42 +32,16 @@ class LogRecord(TypedDict):
     traceback: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """One record, as it is shown."""
-
-    at: float  # Unix seconds
-    level: str
-    logger: str
-    message: str
-    traceback: str | None
-
-    @property
-    def size(self) -> int:
-        """How many characters it has."""
-        return len(self.message) + len(self.traceback or "")
-
-    def as_dict(self) -> LogRecord:
-        """Return it as JSON has it."""
-        return {
-            "at": round(self.at, 3),
-            "level": self.level,
-            "logger": self.logger,
-            "message": self.message,
-            "traceback": self.traceback,
-        }
-
-
 class LogTail:
     """Keeps the newest records of each plugin: its own, and those of libraries that it called."""
 
     def __init__(self) -> None:
         # Re-entrant: a finalizer may log while an entry is being kept.
         self._lock = threading.RLock()
-        self._records: dict[str, deque[Told]] = {}
+        self._records: dict[str, deque[LogRecord]] = {}
         self._sizes: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
-        self._failures: dict[str, Told] = {}
+        self._failures: dict[str, LogRecord] = {}
 
     def installed(self) -> AbstractContextManager[None]:
         """Get all records that are logged inside."""
@@ -84,31 +57,42 @@ class LogTail:
             records = self._records.setdefault(plugin, deque())
             records.append(told)
             self._counts[plugin] += 1
-            self._sizes[plugin] += told.size
+            self._sizes[plugin] += _size(told)
             while len(records) > RECORDS or self._sizes[plugin] > CHARACTERS:
-                self._sizes[plugin] -= records.popleft().size
-            if told.traceback is not None and entry.level >= logging.WARNING:
+                self._sizes[plugin] -= _size(records.popleft())
+            if told["traceback"] is not None and entry.level >= logging.WARNING:
                 self._failures[plugin] = told
 
     def count(self, plugin: str) -> int:
         """Return how many records the plugin has logged."""
         return self._counts[plugin]
 
-    def records(self, plugin: str) -> list[Told]:
+    def records(self, plugin: str) -> list[LogRecord]:
         """Return the plugin's newest records, oldest first."""
         with self._lock:
             return list(self._records.get(plugin, ()))
 
-    def failure(self, plugin: str) -> Told | None:
+    def failure(self, plugin: str) -> LogRecord | None:
         """Return the newest of the plugin's warnings and errors that came with a traceback."""
         return self._failures.get(plugin)
 
 
-def _told(entry: Entry) -> Told:
+def _told(entry: Entry) -> LogRecord:
     """Return what is kept of an entry."""
     message, traceback = entry.message, entry.traceback
     if len(message) > _MESSAGE:
         message = f"{message[:_MESSAGE]}…"
     if traceback is not None and len(traceback) > _TRACEBACK:
         traceback = f"…\n{traceback[-_TRACEBACK:]}"
-    return Told(entry.at, entry.level_name, entry.logger, message, traceback)
+    return {
+        "at": round(entry.at, 3),
+        "level": entry.level_name,
+        "logger": entry.logger,
+        "message": message,
+        "traceback": traceback,
+    }
+
+
+def _size(told: LogRecord) -> int:
+    """Return how many characters a record has."""
+    return len(told["message"]) + len(told["traceback"] or "")

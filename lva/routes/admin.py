@@ -26,9 +26,3 @@ def admin_only(handler: HandlerT) -> HandlerT:
 def is_admin_only(handler: Any) -> bool:
     """Return whether a handler is marked."""
     return getattr(handler, _ATTRIBUTE, False) is True
-
-
-def pass_on_admin_only(handler: Any, wrapper: Any) -> None:
-    """Mark a wrapper if its handler is marked."""
-    if is_admin_only(handler):
-        setattr(wrapper, _ATTRIBUTE, True)

@@ -96,13 +96,6 @@ def responses_of(handler: Any) -> tuple[DeclaredResponse, ...]:
     return found if right else ()
 
 
-def pass_on_bodies(handler: Any, wrapper: Any) -> None:
-    """Let a wrapper declare what its handler does."""
-    if (body := request_body_of(handler)) is not None:
-        setattr(wrapper, _BODY, body)
-    setattr(wrapper, _RESPONSES, responses_of(handler))
-
-
 def _whole(schema: SchemaOrModel) -> Mapping[str, Any]:
     """Return a schema with what it refers to in the place of each reference."""
     if isinstance(schema, Mapping):

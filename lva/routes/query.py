@@ -84,8 +84,3 @@ def query_parameters_of(handler: Any) -> tuple[QueryParameter, ...]:
     found = getattr(handler, _ATTRIBUTE, ())
     right = isinstance(found, tuple) and all(isinstance(item, QueryParameter) for item in found)
     return found if right else ()
-
-
-def pass_on_query_parameters(handler: Any, wrapper: Any) -> None:
-    """Let a wrapper declare what its handler does."""
-    setattr(wrapper, _ATTRIBUTE, query_parameters_of(handler))

@@ -18,49 +18,42 @@ from lva.web.problems import HttpProblem
 LOGGER: Final = service_logger("lva.admin")
 
 
-class Actions:
-    """Acts for those who may.
+async def act(host: Host, access: Access, verb: Verb, request: Any, name: str) -> Response:
+    """Act on a plugin for a request that may, log who did, and describe the plugin as it is then.
 
-    Args:
-        host: The plugins.
-        access: Decides who may act.
+    Raises:
+        Problem: The request may not, there is no such plugin, or it cannot be done.
     """
+    access.check_action(request)
+    outcome = "failed"
+    try:
+        await getattr(host.changes, verb)(name)
+        outcome = "done"
+    except trio.Cancelled:
+        outcome = "cut short: the client left"  # the action itself goes on
+        raise
+    except UnknownPluginError as error:
+        outcome = "unknown plugin"
+        raise HttpProblem(404, f"{error}; see /plugins", "unknown_plugin") from error
+    except ActionRefusedError as error:
+        outcome = f"refused: {error}"
+        raise HttpProblem(409, redact(str(error)), "action_refused") from error
+    except ConfigurationError as error:
+        outcome = f"refused: {error.problems[0].splitlines()[0]}"
+        problems = [redact(problem) for problem in error.problems]
+        detail = f"The plugin's file or settings are wrong: {'; '.join(problems)}"
+        raise HttpProblem(422, detail, "plugin_refused", problems=problems) from error
+    except Exception as error:
+        outcome = f"failed: {brief(error)}"
+        raise
+    finally:
+        _audit(request, verb, name, outcome)
+    return json_response(await plugin_page(host, name))
 
-    def __init__(self, host: Host, access: Access) -> None:
-        self._host = host
-        self._access = access
 
-    async def act(self, verb: Verb, request: Any, name: str) -> Response:
-        """Do it, log who did, and describe the plugin as it is then."""
-        self._access.check_action(request)
-        outcome = "failed"
-        try:
-            await getattr(self._host.changes, verb)(name)
-            outcome = "done"
-        except trio.Cancelled:
-            outcome = "cut short: the client left"  # the action itself goes on
-            raise
-        except UnknownPluginError as error:
-            outcome = "unknown plugin"
-            raise HttpProblem(404, f"{error}; see /plugins", "unknown_plugin") from error
-        except ActionRefusedError as error:
-            outcome = f"refused: {error}"
-            raise HttpProblem(409, redact(str(error)), "action_refused") from error
-        except ConfigurationError as error:
-            outcome = f"refused: {error.problems[0].splitlines()[0]}"
-            problems = [redact(problem) for problem in error.problems]
-            detail = f"The plugin's file or settings are wrong: {'; '.join(problems)}"
-            raise HttpProblem(422, detail, "plugin_refused", problems=problems) from error
-        except Exception as error:
-            outcome = f"failed: {brief(error)}"
-            raise
-        finally:
-            self._audit(request, verb, name, outcome)
-        return json_response(await plugin_page(self._host, name))
-
-    def _audit(self, request: Any, verb: str, name: str, outcome: str) -> None:
-        who = client(request)
-        LOGGER.info(
-            "%s of plugin %.100r by %s: %s", verb, name, who, outcome,
-            extra={"client": who, "action": verb, "target": name[:100], "outcome": outcome},
-        )  # fmt: skip
+def _audit(request: Any, verb: str, name: str, outcome: str) -> None:
+    who = client(request)
+    LOGGER.info(
+        "%s of plugin %.100r by %s: %s", verb, name, who, outcome,
+        extra={"client": who, "action": verb, "target": name[:100], "outcome": outcome},
+    )  # fmt: skip

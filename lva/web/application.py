@@ -35,7 +35,8 @@ from lva.routes.admin import is_admin_only
 from lva.settings import Settings
 from lva.web.bodies import end_with_server, stream_for_plugin
 from lva.web.complete import complete
-from lva.web.exchange import LOGGER, SCOPE_KEY, Body, Exchange, Scope, Send
+from lva.web.exchange import LOGGER, SCOPE_KEY, Exchange, Scope, Send
+from lva.web.feeding import Body
 from lva.web.plain_results import plain
 from lva.web.problems import HttpProblem
 from lva.web.queries import check_query

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import mimetypes
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -26,8 +25,12 @@ from lva.web.problems import HttpProblem
 
 ROOT: Final = Path(__file__).parent / "console"
 PAGE: Final = "index.html"
-#: The files that the page names; all others stand in it.
-PARTS: Final = ("icon.svg", "vendor/uplot/LICENSE")
+#: The files that the page names, with their types; all others stand in it.
+PARTS: Final = {
+    "icon.svg": "image/svg+xml; charset=utf-8",
+    "vendor/uplot/LICENSE": "text/plain; charset=utf-8",
+}
+_HTML: Final = "text/html; charset=utf-8"
 #: The module that puts a plugin's page into the console's frame.
 _ENTRY: Final = "entry.js"
 _FRAMED: Final = (
@@ -145,12 +148,12 @@ def _plugin_asset(plugin: str, shown: ConsolePage) -> Asset:
     styles = [] if shown.style is None else [shown.style.name]
     template = (ROOT / PAGE).read_text(encoding="utf-8")
     text, inside = bundle.page(template, read, build(), _ENTRY, plugin, styles)
-    return _made(text, inside)
+    return _asset(text.encode(), _HTML, inside)
 
 
 @lru_cache(maxsize=8)
-def _compressed(text: str) -> bytes:
-    return gzip.compress(text.encode(), 9, mtime=0)
+def _compressed(content: bytes) -> bytes:
+    return gzip.compress(content, 9, mtime=0)
 
 
 @cache
@@ -172,10 +175,11 @@ def assets() -> dict[str, Asset]:
         lambda name: (ROOT / name).read_text(encoding="utf-8"),
         build(),
     )
-    found = {PAGE: _made(text, inside)}
-    for name in PARTS:
-        found[name] = _asset(name)
-    return found
+    nothing = bundle.Inside()
+    parts = {
+        name: _asset((ROOT / name).read_bytes(), kind, nothing) for name, kind in PARTS.items()
+    }
+    return {PAGE: _asset(text.encode(), _HTML, inside), **parts}
 
 
 async def prepare() -> None:
@@ -183,29 +187,12 @@ async def prepare() -> None:
     await trio.to_thread.run_sync(assets)
 
 
-def _asset(name: str) -> Asset:
-    content = (ROOT / name).read_bytes()
-    compressed = gzip.compress(content, 9, mtime=0) if len(content) >= _LEAST else None
-    media_type = mimetypes.guess_type(name)[0] or "text/plain"
-    if media_type.startswith("text/") or "svg" in media_type:
-        media_type += "; charset=utf-8"
-    return Asset(content, compressed, media_type, _tag(content), _policy(bundle.Inside()))
-
-
-def _made(text: str, inside: bundle.Inside) -> Asset:
-    content = text.encode()
-    html = "text/html; charset=utf-8"
-    return Asset(content, _compressed(text), html, _tag(content), _policy(inside))
-
-
-def _tag(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
-def _policy(inside: bundle.Inside) -> str:
-    return _POLICY.format(
+def _asset(content: bytes, media_type: str, inside: bundle.Inside) -> Asset:
+    compressed = _compressed(content) if len(content) >= _LEAST else None
+    policy = _POLICY.format(
         script=" ".join(inside.scripts) or "'none'", style=" ".join(inside.styles) or "'none'"
     )
+    return Asset(content, compressed, media_type, hashlib.sha256(content).hexdigest()[:16], policy)
 
 
 def _files() -> list[Path]:

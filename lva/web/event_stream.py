@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final
@@ -162,21 +162,15 @@ class EventStreams:
             return
         if self._known != self._inventory():
             self._publish(self._greeting())
-        tick = {**self._about(), **news}
-        full = {**tick, "blocks": self._telemetry.blocks()}
-        self._publish(
-            _ServerSentEvent(_frame("tick", full), _frame("tick", {**tick, "blocks": {}}))
-        )
+        tick = {**self._about(), **news, "blocks": self._telemetry.blocks()}
+        self._publish(_rendered("tick", tick, {"blocks": {}}))
 
     def _moved(self, plugin: str, before: str, transition: Transition) -> None:
         told = self._telemetry.note(plugin, before, transition)
         self._hello = None
         if self._readers:
-            full = {**told, "ready": self._is_ready()}
-            public = {**full, "reason": None}
-            self._publish(
-                _ServerSentEvent(_frame("transition", full), _frame("transition", public))
-            )
+            change = {**told, "ready": self._is_ready()}
+            self._publish(_rendered("transition", change, {"reason": None}))
 
     def _publish(self, event: _ServerSentEvent) -> None:
         for reader in list(self._readers):
@@ -216,6 +210,7 @@ class EventStreams:
             timeline = list(self._telemetry.timeline)
             hello = {
                 "v": 1,
+                "details": True,
                 **self._about(),
                 "service": {
                     "version": version("lva"),
@@ -228,22 +223,17 @@ class EventStreams:
                 "series": self._telemetry.series(),
                 "columns": COLUMNS,
                 "failing": self._telemetry.failing(),
-            }
-            full = {
-                **hello,
-                "details": True,
                 "plugins": plugins,
                 "timeline": timeline,
                 "blocks": self._telemetry.blocks(),
             }
             public = {
-                **hello,
                 "details": False,
                 "plugins": [{**plugin, "reason": None} for plugin in plugins],
                 "timeline": [{**transition, "reason": None} for transition in timeline],
                 "blocks": {},
             }
-            self._hello = _ServerSentEvent(_frame("hello", full), _frame("hello", public))
+            self._hello = _rendered("hello", hello, public)
         return self._hello
 
     def _inventory(self) -> list[Any]:
@@ -263,10 +253,12 @@ class EventStreams:
         return round(time.time(), 3)
 
 
-def _rendered(name: str, data: dict[str, Any]) -> _ServerSentEvent:
-    """Render an event without details."""
-    frame = _frame(name, data)
-    return _ServerSentEvent(frame, frame)
+def _rendered(
+    name: str, data: dict[str, Any], public: Mapping[str, Any] | None = None
+) -> _ServerSentEvent:
+    """Render an event; `public` is what its members are for who may not see details, if they are others."""
+    full = _frame(name, data)
+    return _ServerSentEvent(full, full if public is None else _frame(name, {**data, **public}))
 
 
 def _frame(name: str, data: dict[str, Any]) -> bytes:

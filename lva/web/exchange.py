@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import lru_cache
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import trio
 
@@ -22,12 +22,11 @@ from lva.events.points import (
 )
 from lva.host.routing import Owner
 from lva.host.runtimes.errors import split_cancelled
+from lva.http.refusal import CLIENT_CLOSED_REQUEST
 from lva.logs.loggers import current_request, service_logger
-from lva.settings import Settings
 from lva.web.failures import HandlerFailures
 from lva.web.framing import Framing, sendable
-from lva.web.problems import CLIENT_CLOSED_REQUEST, MEDIA_TYPE, HttpProblem, default_code
-from lva.web.short_waits import ShortWaits
+from lva.web.problems import MEDIA_TYPE, HttpProblem, default_code
 
 LOGGER: Final = service_logger("lva.web")
 REQUEST_ID_HEADER: Final = b"luna-request-id"
@@ -52,13 +51,6 @@ Collect = Callable[[list[MonitoringPoint]], None]
 Observe = Callable[[str, str | None, int, str | None, float], None]
 
 
-class Body(Protocol):
-    """Where a request's body goes as it arrives."""
-
-    def append(self, data: bytes) -> None: ...
-    def set_complete(self) -> None: ...
-
-
 class Exchange:
     """A request and its response while they are under way.
 
@@ -70,6 +62,8 @@ class Exchange:
         completed: Whether the whole response was handed to the server.
         gone: Whether the client went away, or the server closed the connection, before that.
         stop: Cancels the task that `run` is called in.
+        has_body: Whether the request has a body.
+        feeding: In it the server's task takes the body and watches the client; see `lva.web.feeding`.
         done: Set when nothing of the handling is left.
         noticed: Set then too, or earlier once the client is to be watched.
         endless: Whether the answer ends when the client leaves, so that this is no error.
@@ -82,14 +76,13 @@ class Exchange:
         send: Send,
         collect: Collect,
         observe: Observe,
-        limits: Settings,
         failures: HandlerFailures | None = None,
     ) -> None:
         self.request_id: str = ""
         self.template = UNMATCHED
         self.error_code: str | None = None
         self.stop: Callable[[], None] = _nothing
-        self._feeding = trio.CancelScope()
+        self.feeding: trio.CancelScope = trio.CancelScope()
         self._sending = False
         self._cancel_wanted = False
         self.unavailable: Callable[[], HttpProblem] | None = None
@@ -103,14 +96,13 @@ class Exchange:
         self._send = send
         self._collect = collect
         self._observe = observe
-        self._limits = limits
         self._additions = PointAdditions()
         self._settled = False
         self._began = time.time()
         self._clock = time.perf_counter()
         self._status: int | None = None
         # HTTP/2 needs no header to tell that there is a body.
-        self._has_body = not asgi.get("http_version", "1.1").startswith("1")
+        self.has_body: bool = not asgi.get("http_version", "1.1").startswith("1")
         self._framing: Framing | None = None
         self._owner: Owner | None = None
         self._read_headers()
@@ -120,7 +112,7 @@ class Exchange:
             if name == REQUEST_ID_HEADER:
                 self.request_id = _clean_id(value)
             elif name in {b"content-length", b"transfer-encoding"}:
-                self._has_body = True
+                self.has_body = True
         if not self.request_id:
             self.request_id = f"{int(self._began)},{_uuid4()}"
 
@@ -173,7 +165,7 @@ class Exchange:
             self.done.set()
             self.noticed.set()
             if not self.completed:
-                self._feeding.cancel()  # the server closes the connection then
+                self.feeding.cancel()  # the server closes the connection then
             self.settle()
 
     def settle(self) -> None:
@@ -236,54 +228,7 @@ class Exchange:
         except Exception as error:
             LOGGER.debug("a problem document could not be sent: %s", type(error).__name__)
 
-    async def feed(self, receive: Receive, body: Body, waits: ShortWaits) -> None:
-        """Pass the body on as it arrives, within the limits; return when the exchange is over.
-
-        The client is watched once the handling takes long, or sends a response in parts.
-
-        Cancellation: ends it; the request itself is not touched.
-        """
-        if self._has_body:
-            with self._feeding:
-                if not await self._feed_body(receive, body):
-                    await self._watch(receive, waits)
-            return
-        body.set_complete()
-        await waits.wait(self.noticed)
-        if not self.done.is_set():
-            with self._feeding:
-                await self._watch(receive, waits)
-
-    async def _watch(self, receive: Receive, waits: ShortWaits) -> None:
-        await waits.wait(self.noticed)
-        while not self.done.is_set() and (await receive())["type"] != "http.disconnect":
-            pass  # what is left of the body is not wanted any more
-
-    async def _feed_body(self, receive: Receive, body: Body) -> bool:
-        """Pass the body on, if it comes in time; return whether the exchange was over before its end."""
-        limit = self._limits.body_timeout
-        with trio.move_on_after(limit):
-            return await self._feed_whole(receive, body)
-        self._refuse(HttpProblem(408, f"The request's body did not arrive within {limit:g} s."))
-        return False
-
-    async def _feed_whole(self, receive: Receive, body: Body) -> bool:
-        size, limit = 0, self._limits.max_body_size
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return True
-            data = message.get("body", b"")
-            size += len(data)
-            if size > limit:
-                self._refuse(HttpProblem(413, f"The request's body is larger than {limit} bytes."))
-                return False
-            body.append(data)
-            if not message.get("more_body", False):
-                body.set_complete()
-                return False
-
-    def _refuse(self, problem: HttpProblem) -> None:
+    def refuse(self, problem: HttpProblem) -> None:
         """End the handling with this answer, unless it is being answered already."""
         if self._status is not None:
             return

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Annotated, Any, Final
 
 from pydantic import Field
@@ -14,19 +13,9 @@ from quart_trio.wrappers import TrioResponse
 from typing_extensions import TypedDict
 
 from lva.host.status import OpenCircuit
+from lva.http.refusal import phrase
 
 MEDIA_TYPE: Final = "application/problem+json"
-#: Not in any RFC, but what web servers log when the client went away before it got an answer.
-CLIENT_CLOSED_REQUEST: Final = 499
-#: Phrases that are not in the standard library, or not the same in all versions of Python.
-_PHRASES: Final = {
-    413: "Content Too Large",
-    414: "URI Too Long",
-    416: "Range Not Satisfiable",
-    418: "I'm a Teapot",
-    422: "Unprocessable Content",
-    CLIENT_CLOSED_REQUEST: "Client Closed Request",
-}
 
 
 class Problem(TypedDict):
@@ -91,7 +80,7 @@ class HttpProblem(Exception):  # noqa: N818 - the RFC's word
         """Return the document."""
         document: Problem = {
             "type": "about:blank",
-            "title": _phrase(self.status),
+            "title": phrase(self.status),
             "status": self.status,
             "detail": self.detail,
             "error_code": self.error_code,
@@ -108,14 +97,5 @@ class HttpProblem(Exception):  # noqa: N818 - the RFC's word
 
 def default_code(status: int) -> str:
     """Return the error code of a status that came without one: ``not_found`` for 404."""
-    words = re.sub(r"[^a-z0-9]+", "_", _phrase(status).lower().replace("'", "")).strip("_")
+    words = re.sub(r"[^a-z0-9]+", "_", phrase(status).lower().replace("'", "")).strip("_")
     return words or f"status_{status}"
-
-
-def _phrase(status: int) -> str:
-    if status in _PHRASES:
-        return _PHRASES[status]
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return f"Status {status}"

@@ -17,8 +17,9 @@ from lva.events.points import MonitoringPoint
 from lva.host.runtimes.patience import Patience
 from lva.logs.loggers import brief
 from lva.settings import Settings
-from lva.web.exchange import SCOPE_KEY, Body, Exchange, Observe, Receive, Scope, Send
+from lva.web.exchange import SCOPE_KEY, Exchange, Observe, Receive, Scope, Send
 from lva.web.failures import HandlerFailures
+from lva.web.feeding import Body, feed
 from lva.web.gathering import Gathering, Publish
 from lva.web.problems import HttpProblem
 from lva.web.runners import Runners
@@ -96,7 +97,7 @@ class Requests:
         Errors: those of the handler end in the response.
         """
         exchange = asgi[SCOPE_KEY] = Exchange(
-            asgi, send, self._collect, self._observe, self._limits, self._failures
+            asgi, send, self._collect, self._observe, self._failures
         )
         admitted = self.in_flight < self._limits.max_requests
         self.in_flight += admitted  # before anything is awaited, or it would be no bound
@@ -115,7 +116,7 @@ class Requests:
     async def _attend(self, exchange: Exchange, receive: Receive, body: Body) -> None:
         """Feed the request its body until it is over, for whatever reason."""
         try:
-            await exchange.feed(receive, body, self._waits)
+            await feed(exchange, receive, body, self._limits, self._waits)
             if exchange.completed and not exchange.done.is_set():
                 await exchange.done.wait()
         finally:

@@ -23,7 +23,7 @@ from lva.host.status import OpenCircuit, open_circuits, timestamp
 from lva.logs.tail import LogRecord, LogTail
 from lva.web import assets
 from lva.web.access import Access
-from lva.web.actions import Actions
+from lva.web.actions import act
 from lva.web.docs import docs_page
 from lva.web.event_stream import EventStreams
 from lva.web.exchange import SCOPE_KEY, Exchange
@@ -124,7 +124,6 @@ class Resources:
         most_streams: How many event streams may be open at once.
 
     Attributes:
-        actions: What operators do to plugins.
         telemetry: What the console plots.
         events: The event streams; they run with `events.run`.
         taps: The readers of points; they run with `taps.run`.
@@ -148,7 +147,6 @@ class Resources:
             self.telemetry, host, access, shutdown, most_streams
         )
         self.taps: TapStreams = TapStreams(host, shutdown.closing, access)
-        self.actions: Actions = Actions(host, access)
         owner = Owner(None, Gate.OPEN)
         for item in RESOURCES:
             host.routes.add(owner, item.path, MethodType(item.handler, self), {item.verb.lower()})
@@ -228,11 +226,10 @@ class Resources:
         """Show the newest log records of one plugin, to those who may see details."""
         self._access.check_details(request)
         life_of(self._host, name)
-        failure = self._tail.failure(name)
         log: Log = {
             "plugin": name,
-            "records": [record.as_dict() for record in self._tail.records(name)],
-            "last_failure": None if failure is None else failure.as_dict(),
+            "records": self._tail.records(name),
+            "last_failure": self._tail.failure(name),
         }
         return json_response(log)
 
@@ -252,6 +249,10 @@ class Resources:
         if life is not None and (page := page_of(life)) is not None:
             return await assets.plugin_page(request, part, page)
         return await assets.part(request, part)
+
+    async def act(self, verb: Verb, request: Any, name: str) -> Response:
+        """Do something to one plugin, for those who may."""
+        return await act(self._host, self._access, verb, request, name)
 
     async def openapi(self, _request: Any) -> Response:
         """Describe every route."""
@@ -290,8 +291,8 @@ _UNKNOWN: Final[Mapping[int, Answer]] = {404: refusal("No active plugin has this
 
 
 def _action(verb: Verb, summary: str) -> Resource:
-    async def act(resources: Resources, request: Any, name: str) -> Response:
-        return await resources.actions.act(verb, request, name)
+    async def handle(resources: Resources, request: Any, name: str) -> Response:
+        return await resources.act(verb, request, name)
 
     answers = {
         200: Answer("Done; the plugin as it is now.", PluginPage),
@@ -301,7 +302,7 @@ def _action(verb: Verb, summary: str) -> Resource:
         422: refusal("The file or the settings are wrong; the plugin goes on.", Refused),
     }
     needs = "Actions need the admin token."
-    return Resource(f"/plugins/<name>/{verb}", summary, act, answers, "POST", needs=needs)
+    return Resource(f"/plugins/<name>/{verb}", summary, handle, answers, "POST", needs=needs)
 
 
 #: All of them. The route table, `GET /`, the API document and the documentation are made from this.

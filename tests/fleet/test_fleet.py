@@ -11,7 +11,7 @@ from lva.boot_clock import boot_time
 from lva.fleet.fleet import GoneError, OtherVersionError
 from lva.fleet.rows import AgentRow, StreamState
 from lva.fleet.server import FleetServerError
-from tests.fleet.agents import LEASE, agent, row, until
+from tests.fleet.agents import LEASE, agent, row, until, will_die
 from tests.fleet.history import History
 
 pytestmark = pytest.mark.slow("real servers, real time: a lease lasts as long as it does")
@@ -50,11 +50,6 @@ async def shared(*agents):
             and {*agents[0].fleet.view.rows} == set().union(*(each.streams for each in agents))
         )
     )
-
-
-def will_die(agent) -> None:
-    """Let an agent end without giving its streams up, as one that is killed."""
-    agent.fleet._leave = trio.lowlevel.checkpoint  # noqa: SLF001 - it does not get to that
 
 
 async def test_the_streams_of_an_agent_that_dies_are_taken_over_once_its_lease_is_over(redis):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 import pytest
-import trio
 
-from tests.fleet.agents import Agent, agent, row, until
+from tests.fleet.agents import Agent, agent, row, until, will_die
 from tests.fleet.history import History
 from tests.plugins.redis_server import RedisServer
 from tests.process.fleet_scene import Link
@@ -48,7 +47,7 @@ async def test_streams_of_a_dead_agent_whose_leases_are_gone_are_taken(redis):
     async with agent(redis.url, "one", history) as one:
         async with agent(redis.url, "two", history) as two:
             await begun(redis, one, two)
-            two.fleet._leave = trio.lowlevel.checkpoint  # noqa: SLF001 - it dies
+            will_die(two)
         redis.client.delete(f"{KEY}:leases")
         await until(lambda: len(one.streams) == 4, 10)
 

@@ -1774,6 +1774,9 @@ async def test_an_idle_loop_that_gets_no_turn_is_not_taken_for_a_blocked_one(tmp
         thread.pulse.begin_question()
         assert thread.pulse.silent_for() > 0
         assert thread.blocked_at() is None
+        assert "although cancelled: its event loop, which got no turn" in (
+            host.life("p")._runtime.not_ended()
+        )
 
 
 @pytest.mark.slow("the loops of asyncio keep real time")

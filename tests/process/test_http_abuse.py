@@ -173,7 +173,7 @@ WRONG = {
     "no_name": respond(text, 200, ("", "x")),
     "pseudo": respond(text, 200, (":status", "x")),
     "nul": respond(text, 200, ("x", "a\\0b")),
-    **{f"status_{n}": respond(text, n) for n in (100, 101, 102, 103, 199)},
+    **{f"status_{n}": respond(text, n) for n in (100, 101, 199)},
     "status_0": respond(text, "0 x"),
     "hints": lambda: pluginHTTPResponse(statusCode=103, headers={"Link": "</style.css>"}),
     "right": respond(text, 200, ("Content-Length", "6")),
@@ -274,6 +274,13 @@ class Abused(ServiceProcess):
             client.sendall(data)
             return read_all(client)
 
+    def ask(self, path: str, *headers: str, **options: str) -> tuple[str, bytes]:
+        """Send a request with an id of its own; return that, and everything that comes."""
+        request_id = new_id()
+        return request_id, self.raw(
+            get(path, f"Luna-Request-Id: {request_id}", *headers, **options)
+        )
+
     def rows(self) -> list[tuple[dict[str, Any], list[str], list[str]]]:
         """Return all points so far, each with the names of its tags and fields."""
         with self._reading, self.path.open("rb") as file:
@@ -340,6 +347,16 @@ def read_all(client: socket.socket) -> bytes:
         if not part:
             return b"".join(parts)
         parts.append(part)
+
+
+def go_on(client: socket.socket, path: str, request_id: str) -> bytes:
+    """Make a request on a connection that is kept; return the response, which is JSON."""
+    head = f"GET {path} HTTP/1.1\r\nHost: x\r\nLuna-Request-Id: {request_id}\r\n\r\n"
+    client.sendall(head.encode())
+    reply = b""
+    while not reply.endswith(b"}\n"):
+        reply += client.recv(65536)
+    return reply
 
 
 def status_of(reply: bytes) -> int:
@@ -410,64 +427,31 @@ def service(shared: Abused) -> Iterator[Abused]:
 @pytest.mark.parametrize(
     ("data", "status"),
     [
-        (
-            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)) * 4 + b"\r\n\r\n",
-            400,
-        ),  # TLS
-        (b"\xff\xfe\x00\r\n\r\n", 400),
-        (b"GET\r\n\r\n", 400),
-        (b"GET /livez\r\n\r\n", 400),
-        (b"GET /livez HTTP/1.1 extra\r\nHost: x\r\n\r\n", 400),
-        (b"GET /li vez HTTP/1.1\r\nHost: x\r\n\r\n", 400),
-        (b"GET /\xc3\xa9 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
-        (b"GET /\x00 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
-        (b"G\x01T / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)) * 4 + b"\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n\r\n", 400),  # no Host
-        (b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nBad\x00Name: y\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nName: a\x00b\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: x\r\n: no name\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nName : space\r\n\r\n", 400),
-        (b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\nhello", 400),
         (b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: five\r\n\r\nhello", 400),
-        (b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5, 6\r\n\r\nhello", 400),
-        (
-            b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
-            400,
-        ),
         (b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\nhello", 501),
-        (b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 30 + b"\r\n\r\nhello", 400),
         (b"GET / HTTP/1.1\r\nHost: x\r\nBig: " + b"x" * 100_000 + b"\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"Many: x\r\n" * 10_000 + b"\r\n", 431),
         (b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431),
     ],
-    ids=lambda value: repr(value[:60]) if isinstance(value, bytes) else str(value),
-)
+    ids=["TLS", "no Host", "no colon", "length", "encoding", "a big field", "many fields", "a big target"],
+)  # fmt: skip
 def test_malformed_head(data: bytes, status: int, service: Abused) -> None:
+    """One of each kind: what is malformed is shown in `tests.http_server`."""
     reply = service.raw(data)
-    if not (
-        reply == b"" and len(data) > 60_000
-    ):  # what did not fit was thrown away, the reply with it
+    if reply or len(data) < 60_000:  # what did not fit was thrown away, perhaps the reply with it
         assert status_of(reply) in {status, 400, 413, 414}
     assert reply.count(b"HTTP/1.1 ") <= 1
 
 
-@pytest.mark.parametrize(
-    "chunks",
-    [
-        b"zz\r\nhello\r\n0\r\n\r\n",
-        b"-5\r\nhello\r\n",
-        b"5\r\nhello-no-end\r\n0\r\n\r\n",
-        b"ffffffffffffffffffffffff\r\n",
-    ],
-)
+@pytest.mark.parametrize("chunks", [b"zz\r\nhello\r\n", b"5\r\nhello-no-end\r\n0\r\n\r\n"])
 def test_malformed_chunks(chunks: bytes, service: Abused) -> None:
-    request_id = new_id()
-    head = get(
-        "/echo", "Transfer-Encoding: chunked", f"Luna-Request-Id: {request_id}", method="POST"
+    request_id, reply = service.ask(
+        "/echo", "Transfer-Encoding: chunked", method="POST", body=chunks.decode()
     )
-    assert status_of(service.raw(head + chunks)) in {400, 413}
+    assert status_of(reply) == 400
     points = service.settled_points(request_id)
     assert [point["series"] for point in points] == ["requests", "errors"]
     assert points[0]["route"] == "POST:/echo"
@@ -485,21 +469,13 @@ def test_malformed_chunks(chunks: bytes, service: Abused) -> None:
         ("/%00", 404, "*"),
         ("/livez%00", 404, "*"),
         ("/%FF%FE", 404, "*"),
-        ("/k%C3%A4mera", 404, "*"),
         ("/livez/%2E%2E/plugins", 404, "*"),
-        ("/plugins/%2e%2e%2fetc%2fpasswd", 404, "*"),
         ("/plugins/%00", 404, "/plugins/<name>"),
-        ("/plugins/k%C3%A4mera", 404, "/plugins/<name>"),
-        ("/items/5", 200, "/items/<int:n>"),
         ("/items%2F5", 200, "/items/<int:n>"),
         ("/items/-5", 404, "*"),
-        ("/items/99999999999999999999999999", 200, "/items/<int:n>"),
         ("/items/" + "9" * 5000, 404, "*"),
         ("/livez/", 200, "/livez"),
         ("/livez//", 404, "*"),
-        ("/./livez", 404, "*"),
-        ("/<int:n>", 404, "*"),
-        ("/%25", 404, "*"),
         ("/%", 404, "*"),
         ("/livez?%FF=%ZZ&&&=", 200, "/livez"),
         ("http://elsewhere/livez", 200, "/livez"),
@@ -508,8 +484,7 @@ def test_malformed_chunks(chunks: bytes, service: Abused) -> None:
     ids=lambda value: str(value)[:40],
 )
 def test_strange_target(target: str, status: int, template: str, service: Abused) -> None:
-    request_id = new_id()
-    reply = service.raw(get(target, f"Luna-Request-Id: {request_id}"))
+    request_id, reply = service.ask(target)
     assert status_of(reply) == status
     assert header_of(reply, "Luna-Request-Id") == request_id
     service.the_point(request_id, f"GET:{template}", status, "unknown_plugin" if template.startswith(
@@ -518,8 +493,8 @@ def test_strange_target(target: str, status: int, template: str, service: Abused
 
 @pytest.mark.parametrize("target", ["?no=path", "http://[", "http://", ";"])
 def test_target_without_a_path(target: str, service: Abused) -> None:
-    request_id = new_id()
-    assert status_of(service.raw(get(target, f"Luna-Request-Id: {request_id}"))) in {200, 400, 404}
+    request_id, reply = service.ask(target)
+    assert status_of(reply) in {200, 400, 404}
     points = service.settled_points(request_id)
     assert [point["series"] for point in points if point["series"] == "requests"] == ["requests"]
     assert points[0]["status_code"] < 500
@@ -549,8 +524,7 @@ def test_target_without_a_path(target: str, service: Abused) -> None:
 def test_method(
     method: str, path: str, status: int, route: str, error: str, service: Abused
 ) -> None:
-    request_id = new_id()
-    reply = service.raw(get(path, f"Luna-Request-Id: {request_id}", method=method))
+    request_id, reply = service.ask(path, method=method)
     assert status_of(reply) == status
     if status == 405:
         allowed = "POST, OPTIONS" if path == "/echo" else "GET, OPTIONS, HEAD"
@@ -566,22 +540,10 @@ def test_method(
 
 
 @pytest.mark.parametrize(
-    "path",
-    [
-        "/",
-        "/livez",
-        "/readyz",
-        "/version",
-        "/plugins",
-        "/plugins/routes",
-        "/items/5",
-        "/stream",
-        "/additions/sync",
-    ],
-)
+    "path", ["/", "/livez", "/readyz", "/plugins", "/plugins/routes", "/items/5", "/stream"]
+)  # fmt: skip
 def test_head_and_options_everywhere(path: str, service: Abused) -> None:
-    request_id = new_id()
-    reply = service.raw(get(path, f"Luna-Request-Id: {request_id}", method="HEAD"))
+    request_id, reply = service.ask(path, method="HEAD")
     assert status_of(reply) == 200
     assert reply.endswith(b"\r\n\r\n"), "a HEAD has no body"
     whole = service.raw(get(path))
@@ -592,12 +554,8 @@ def test_head_and_options_everywhere(path: str, service: Abused) -> None:
     assert status_of(reply) == 204
     assert header_of(reply, "Allow") == "GET, OPTIONS, HEAD"
     assert reply.endswith(b"\r\n\r\n")
-    service.the_point(
-        request_id,
-        f"HEAD:{path.replace('5', '<int:n>').replace('s/routes', 's/<name>')}",
-        200,
-        None,
-    )
+    template = path.replace("5", "<int:n>").replace("s/routes", "s/<name>")
+    service.the_point(request_id, f"HEAD:{template}", 200, None)
 
 
 # Bodies
@@ -606,15 +564,12 @@ def test_head_and_options_everywhere(path: str, service: Abused) -> None:
 @pytest.mark.parametrize("path", ["/echo", "/ignore"])
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
 def test_body_too_large(path: str, chunked: bool, service: Abused) -> None:
-    request_id = new_id()
     size = MAX_BODY + 1
     body = f"{size:x}\r\n{'x' * size}\r\n0\r\n\r\n" if chunked else "x" * size
     kind = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {size}"
-    reply = service.raw(get(path, kind, f"Luna-Request-Id: {request_id}", method="POST", body=body))
-    if path == "/ignore" and status_of(reply) == 200:
-        service.the_point(
-            request_id, "POST:/ignore", 200, None
-        )  # answered before the body had come
+    request_id, reply = service.ask(path, kind, method="POST", body=body)
+    if path == "/ignore" and status_of(reply) == 200:  # answered before the body had come
+        service.the_point(request_id, "POST:/ignore", 200, None)
         return
     assert status_of(reply) == 413
     assert header_of(reply, "Content-Type") == "application/problem+json"
@@ -625,16 +580,8 @@ def test_body_too_large(path: str, chunked: bool, service: Abused) -> None:
 
 
 def test_body_of_just_the_size(service: Abused) -> None:
-    request_id = new_id()
-    reply = service.request(
-        "POST", "/echo", content=b"x" * MAX_BODY, headers={"Luna-Request-Id": request_id}
-    )
-    assert reply.json() == {"size": MAX_BODY}
-    service.the_point(request_id, "POST:/echo", 200, None)
-
-
-def test_body_in_many_chunks(service: Abused) -> None:
-    """Ten bytes each: a busy machine must get through them all within the limit for a body."""
+    """Also in chunks of ten bytes: a busy machine must get through them all within the limit for a body."""
+    assert service.request("POST", "/echo", content=b"x" * MAX_BODY).json() == {"size": MAX_BODY}
     chunks = [b"x" * 10] * (MAX_BODY // 10)
     assert service.request("POST", "/echo", content=iter(chunks)).json() == {"size": MAX_BODY}
     assert service.request("POST", "/echo", content=iter([*chunks, b"x"])).status_code == 413
@@ -661,10 +608,7 @@ PATIENCE = 0.5
 
 
 def slow_body(service: Abused, path: str, kind: str) -> None:
-    request_id = new_id()
-    reply = service.raw(
-        get(path, kind, f"Luna-Request-Id: {request_id}", method="POST", body="5\r\nhello\r\n")
-    )
+    request_id, reply = service.ask(path, kind, method="POST", body="5\r\nhello\r\n")
     assert status_of(reply) == 408
     document = json.loads(reply.partition(b"\r\n\r\n")[2])
     assert document["detail"] == "The request's body did not arrive within 0.5 s."
@@ -708,15 +652,24 @@ def idle(service: Abused) -> None:
     """It is kept for the next request, and closed when there is none."""
     with service.connect() as client:
         for request_id in (new_id(), new_id(), new_id()):
-            client.sendall(
-                f"GET /livez HTTP/1.1\r\nHost: x\r\nLuna-Request-Id: {request_id}\r\n\r\n".encode()
-            )
-            reply = b""
-            while not reply.endswith(b"}\n"):
-                reply += client.recv(65536)
+            reply = go_on(client, "/livez", request_id)
             assert status_of(reply) == 200
             assert header_of(reply, "Luna-Request-Id") == request_id
         assert read_all(client) == b""
+
+
+def nothing_happens(service: Abused, data: bytes) -> None:
+    """Kind: connections that are handed on without a request, or whose handshake is refused."""
+    service.raw(data)
+
+
+UPGRADE = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+KEY = b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+HANDED_ON = [
+    PREFACE[:18], PREFACE, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" + PREFACE,
+    UPGRADE + b"\r\n", UPGRADE + KEY + b"\r\n",
+]  # fmt: skip
 
 
 def test_slow_clients_are_not_waited_for(
@@ -736,6 +689,7 @@ def test_slow_clients_are_not_waited_for(
         (dripping_body,),
         (dripping_head,),
         (idle,),
+        *((nothing_happens, data) for data in HANDED_ON),
     ]
     limits = f"keep_alive_timeout = {PATIENCE}\nbody_timeout = {PATIENCE}\n"
     with (
@@ -752,7 +706,7 @@ def test_slow_clients_are_not_waited_for(
         for (behave, *arguments), future in done.items():
             with subtests.test(behave.__name__, arguments=arguments):
                 future.result()
-                assert future.after > 0.8 * PATIENCE
+                assert future.after > 0.8 * PATIENCE or behave is nothing_happens
 
 
 def test_slow_reader_holds_up_nobody_and_gets_everything(service: Abused) -> None:
@@ -831,13 +785,7 @@ def test_many_clients_leave_at_once(service: Abused) -> None:
 
 
 def test_websocket_is_refused(service: Abused) -> None:
-    reply = service.raw(
-        get("/livez").replace(b"Connection: close", b"Connection: Upgrade").replace(
-            b"\r\n\r\n",
-            b"\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-        )
-    )  # fmt: skip
+    reply = service.raw(UPGRADE + KEY + b"\r\n")
     assert 400 <= status_of(reply) < 500
 
 
@@ -854,27 +802,6 @@ def test_uploaded_files_are_closed_however_the_request_ends(service: Abused) -> 
             else:
                 service.wait_until(lambda: len(service.get("/files").json()) == 3)
         service.wait_until(lambda n=number: service.get("/files").json() == [True] * n)
-
-
-def test_no_protocol_keeps_a_connection_that_nothing_happens_on(service: Abused) -> None:
-    """The kind: connections that are handed on without a request, or whose handshake is refused."""
-    upgrade = ("Connection: Upgrade", "Upgrade: websocket")
-    key = ("Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
-    first = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
-    settings = b"\0\0\0\4\0\0\0\0\0"
-    began = [
-        b"PRI * HTTP/2.0\r\n\r\n",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings,
-        first + b"\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings,
-        first + "\r\n".join((*upgrade, "", "")).encode(),
-        first + "\r\n".join((*upgrade, *key, "", "")).encode(),
-    ]
-    with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(service.connect()) for _ in began]
-        for client, data in zip(clients, began, strict=True):
-            client.sendall(data)
-        for client in clients:
-            read_all(client)  # within its time
 
 
 def test_http_1_0(service: Abused) -> None:
@@ -909,16 +836,7 @@ def test_pipelining(service: Abused) -> None:
 # The request's id
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        "1700000000,4f1c7d3e-0000-4000-8000-000000000000",
-        "x",
-        "x" * 128,
-        'with "quotes", \\ and spaces',
-        "{}$(id)",
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("value", ["x" * 128, 'with "quotes", \\ and spaces', "{}$(id)"])
 def test_good_request_id_is_echoed(value: str, service: Abused) -> None:
     reply = service.raw(get("/items/5", f"Luna-Request-Id: {value}"))
     assert header_of(reply, "Luna-Request-Id") == value
@@ -963,16 +881,8 @@ def test_point_of_an_exception(service: Abused) -> None:
     assert "boom!" in logged[0]["exception"]
 
 
-def test_point_of_a_stream(service: Abused) -> None:
-    request_id = new_id()
-    reply = service.get("/stream", headers={"Luna-Request-Id": request_id})
-    assert reply.text == "chunk0 chunk1 chunk2 "
-    service.the_point(request_id, "GET:/stream", 200, None)
-
-
 def test_point_of_a_stream_that_fails_midway(service: Abused) -> None:
-    request_id = new_id()
-    reply = service.raw(get("/stream/broken", f"Luna-Request-Id: {request_id}"))
+    request_id, reply = service.ask("/stream/broken")
     assert status_of(reply) == 200
     assert b"first" in reply
     assert not reply.endswith(b"0\r\n\r\n"), "the client must see that the body is not complete"
@@ -984,8 +894,7 @@ def test_point_of_a_stream_that_fails_midway(service: Abused) -> None:
 
 
 def test_head_of_a_stream_that_fails_midway(service: Abused) -> None:
-    request_id = new_id()
-    reply = service.raw(get("/stream/broken", f"Luna-Request-Id: {request_id}", method="HEAD"))
+    request_id, reply = service.ask("/stream/broken", method="HEAD")
     assert status_of(reply) == 200
     assert reply.endswith(b"\r\n\r\n")
     points = service.settled_points(request_id)
@@ -1034,13 +943,6 @@ def test_names_that_the_service_sets_are_refused(service: Abused) -> None:
 NOT_UTF8 = b"\xe9\xff"
 FORM = "application/x-www-form-urlencoded"
 PARTS = "multipart/form-data; boundary=x"
-#: UTF-16 and UTF-32, whole or broken; half characters; what only Python reads; too deep, and too long.
-NO_JSON = [
-    *('{"a": 1}'.encode(f"utf-{bits}") for bits in ("16", "16-le", "16-be", "32", "32-be")),
-    b"\xff\xfe\x00\xd8", b"\xff\xfe\0\0\xff\xff\xff\xff", b'"\xed\xa0\x80"', b'"\\ud800"',
-    b'{"a": ["\\uDfff\\ud800"]}', b'{"\\udc00": 1}', b"NaN", b"[-Infinity]", b'{"a":' * 900,
-    b"-" + b"9" * 4990, b'"\x01"', b"{} x", b'{"a": 1, "b": {"c": 1, "c": 1}}', b"[1e999]", b'{"a": -1E400}',
-]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -1072,20 +974,10 @@ def test_parameters_that_a_handler_does_not_declare_are_refused(
 @pytest.mark.parametrize(
     ("path", "content_type", "body"),
     [
-        ("/read_json", "application/json", NOT_UTF8),
-        ("/read_json", "application/json", b'"\xff"'),
-        ("/read_json", "application/json", "{}".encode("utf-16")),
         ("/read_json", "application/json; charset=klingon", NOT_UTF8),
         ("/read_json", "application/json", b""),
-        ("/read_json", "application/json", b"{"),
-        ("/read_json", "application/json", b"[" * 4990),
-        ("/read_json", "application/json", b"9" * 4990),
         ("/read_json", "text/plain", b"\0"),
-        *(
-            (path, "application/json", body)
-            for path in ("/read_json", "/asyncio/read_json")
-            for body in NO_JSON
-        ),
+        ("/asyncio/read_json", "application/json", b"{"),
         ("/read_text", "text/plain; charset=utf-16", NOT_UTF8),
         ("/read_form", FORM, b"a=" + NOT_UTF8),
         ("/read_form", f"{FORM}; charset=klingon", b"a=" + NOT_UTF8),
@@ -1119,18 +1011,6 @@ def test_a_body_that_cannot_be_read_is_the_clients_mistake(
     ]
 
 
-@pytest.mark.parametrize("path", ["/read_json", "/asyncio/read_json"])
-@pytest.mark.parametrize(
-    ("body", "read"),
-    [(b'\xef\xbb\xbf{"a": 1}', "dict"), (b'"\\ud83d\\ude00"', "str"),
-     (b'"\\\\ud800"', "str"), (b"[" * 400 + b"]" * 400, "list"), (b"9" * 4000, "int")],
-)  # fmt: skip
-def test_json_that_is_strange_is_read_the_same_way_in_both_styles(
-    path: str, body: bytes, read: str, service: Abused
-) -> None:
-    assert service.request("POST", path, content=body).json() == {"read": read}
-
-
 # Responses that HTTP does not allow
 
 
@@ -1154,20 +1034,14 @@ def test_a_response_that_does_not_keep_to_its_length_is_cut_off_at_once(
 @pytest.mark.parametrize(
     "how",
     ["word", "negative", "gzip", "name", "no_name", "pseudo", "nul", "hints"]
-    + [f"status_{number}" for number in (0, 100, 101, 102, 103, 199)],
+    + [f"status_{number}" for number in (0, 100, 101, 199)],
 )
 def test_a_response_that_cannot_be_sent_is_the_plugins_failure(how: str, service: Abused) -> None:
     """Of hints, informational statuses and malformed headers the server's connection would not recover."""
     first, second = new_id(), new_id()
     with service.connect() as client:
-        for path, request_id in ((f"/wrong/{how}", first), ("/livez", second)):
-            client.sendall(
-                f"GET {path} HTTP/1.1\r\nHost: x\r\nLuna-Request-Id: {request_id}\r\n\r\n".encode()
-            )
-            reply = b""
-            while not reply.endswith(b"}\n"):
-                reply += client.recv(65536)
-            assert status_of(reply) == (500 if request_id == first else 200)
+        assert status_of(go_on(client, f"/wrong/{how}", first)) == 500
+        assert status_of(go_on(client, "/livez", second)) == 200
     service.the_point(first, "GET:/wrong/<how>", 500, "internal_server_error")
     service.wait_for("the response to GET /wrong/<how> is invalid: ")  # now and then, of many
 
@@ -1229,24 +1103,3 @@ def test_too_many_requests_at_once(tmp_path: Path) -> None:
         service.wait_until(lambda: service.get("/livez").status_code == 200)
         service.the_point(request_id, "GET:*", 503, "overloaded")
         assert service.stop() == 0, service.output
-
-
-def test_stops_with_clients_that_do_not_read_or_send(tmp_path: Path) -> None:
-    with Abused(tmp_path, "shutdown_timeout = 4\nkeep_alive_timeout = 60\n") as service:
-        service.wait_until_ready()
-        unread = new_id()
-        with (
-            service.connect(receive_buffer=4096) as reader,
-            service.connect() as half,
-            service.connect(),
-            service.connect() as body,
-            service.connect() as waiting,
-        ):
-            reader.sendall(get("/stream/endless", f"Luna-Request-Id: {unread}"))
-            assert status_of(reader.recv(1000)) == 200
-            half.sendall(b"GET /livez HT")
-            body.sendall(get("/echo", "Content-Length: 1000", method="POST"))
-            waiting.sendall(get("/slow"))
-            service.get("/livez")
-            assert service.stop() == 0, service.output
-        assert [point["series"] for point in service.points(unread)] == ["requests", "errors"]

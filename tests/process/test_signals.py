@@ -113,10 +113,11 @@ def test_a_terminal_that_is_closed_is_a_stop_in_order(tmp_path: Path) -> None:
 
 #: What of the process a plugin may change without keeping the service from hearing of a stop.
 DEAF = {
-    "socket.setdefaulttimeout at import": ("socket.setdefaulttimeout(0.05)", "pass"),
-    "another handler": ("", "signal.signal(signal.SIGTERM, print)"),
+    "a timeout of sockets, another handler, a signal mask": (
+        "socket.setdefaulttimeout(0.05)",
+        "signal.signal(15, print); signal.pthread_sigmask(signal.SIG_BLOCK, [15])",
+    ),
     "no wake-up descriptor": ("", "signal.set_wakeup_fd(-1)"),
-    "a signal mask": ("", "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])"),
 }
 
 
@@ -158,7 +159,7 @@ def test_an_idle_service_stops_long_before_its_limit(tmp_path: Path) -> None:
 
 
 def test_the_drain_window_turns_readiness_off_and_goes_on_serving(tmp_path: Path) -> None:
-    with routes(tmp_path, "shutdown_timeout = 60\ndrain_window = 2.5") as service:
+    with routes(tmp_path, "shutdown_timeout = 60\ndrain_window = 1.5") as service:
         service.wait_until_ready()
         told = time.monotonic()
         service.signal()
@@ -168,7 +169,7 @@ def test_the_drain_window_turns_readiness_off_and_goes_on_serving(tmp_path: Path
         assert service.get("/quick").text == "quick"
         assert service.plugin("routes")["state"] == "running"
         assert service.wait(timeout=20) == 0
-        assert time.monotonic() - told >= 2.5
+        assert time.monotonic() - told >= 1.5
 
 
 def test_a_request_in_flight_is_finished(tmp_path: Path) -> None:
@@ -205,8 +206,7 @@ def in_background(service: ServiceProcess, path: str) -> Iterator[list[httpx.Res
     assert not thread.is_alive()
 
 
-@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_the_service_at_once(tmp_path: Path, second: signal.Signals) -> None:
+def test_a_second_signal_ends_the_service_at_once(tmp_path: Path) -> None:
     write_plugin(
         tmp_path / "plugins",
         "lingering",
@@ -225,9 +225,9 @@ def test_a_second_signal_ends_the_service_at_once(tmp_path: Path, second: signal
         # Two signals within a twentieth of a second are one wish.
         apart = time.monotonic() + 0.1
         service.wait_until(lambda: time.monotonic() > apart)
-        service.signal(second)
+        service.signal(signal.SIGINT)
         assert service.wait(timeout=20) == 4
-    assert second.name in service.output
+    assert "SIGINT" in service.output
     assert service.receipt["exit_code"] == 4
     assert service.receipt_of("lingering")["state"] == "stopping"
 
@@ -243,71 +243,39 @@ def test_two_signals_at_the_same_time_are_one_wish(tmp_path: Path) -> None:
     assert service.receipt["exit_code"] == 0
 
 
-def test_a_port_in_use_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        bind = f"127.0.0.1:{taken.getsockname()[1]}"
-        with ServiceProcess(tmp_path, env={"LUNA_VIDEO_AGENT_BIND": bind}) as service:
-            assert service.wait() == 2
-    assert bind in service.output
-    assert "another program listens there" in service.output
-    assert "--bind" in service.output
-    assert "Traceback" not in service.output
-    assert not any("receipt" in record for record in service.records)  # nothing was started
-
-
-def test_a_critical_plugin_that_fails_ends_the_service(tmp_path: Path) -> None:
-    write_plugin(tmp_path / "plugins", "routes", ROUTES)
-    write_plugin(
-        tmp_path / "plugins",
-        "vital",
-        """
-        class Vital(BaseBackgroundPlugin):
-            async def start(self):
-                await trio.sleep(0.1)
-                raise RuntimeError("the camera is gone")
-        """,
-    )
-    toml = "[plugins.vital]\ncritical = true\nmax_restarts = 1\nbackoff_initial = 0.05"
-    with ServiceProcess(tmp_path, ["routes", "vital"], toml) as service:
-        assert service.wait() == 3
-    assert service.receipt["exit_code"] == 3
-    assert "vital" in service.receipt["reason"]
-    assert service.receipt_of("vital")["state"] == "failed"
-    assert "the camera is gone" in service.receipt_of("vital")["reason"]
-    assert service.receipt_of("routes")["state"] == "stopped"
-
-
 #: Clients that do not let a request come to its end.
 CLIENTS = {
     "trickles a body": b"POST /upload HTTP/1.1\r\nHost: lva\r\nContent-Length: 1000\r\n\r\n12345",
+    "sends half a body": b"POST /upload HTTP/1.1\r\nHost: lva\r\nContent-Length: 1000\r\n\r\n12345",
     "does not read": b"GET /flood HTTP/1.1\r\nHost: lva\r\n\r\n",
     "trickles a head": b"GET /quick HTTP/1.1\r\nHost:",
+    "sends half a head": b"GET /quick HT",
+    "sends nothing": b"",
 }
 
 
-@pytest.mark.parametrize("client", CLIENTS)
-def test_a_client_that_drags_does_not_hold_up_the_stop(tmp_path: Path, client: str) -> None:
-    data = CLIENTS[client]
-    with routes(tmp_path) as service:
+def test_clients_that_drag_do_not_hold_up_the_stop(tmp_path: Path) -> None:
+    with routes(tmp_path) as service, contextlib.ExitStack() as stack:
         service.wait_until_ready()
         host, port = service.url.removeprefix("http://").rsplit(":", 1)
-        with (
-            socket.create_connection((host, int(port))) as connection,
-            trickling(connection, client),
-        ):
+        for client, data in CLIENTS.items():
+            connection = stack.enter_context(socket.create_connection((host, int(port))))
             connection.sendall(data)
-            for word in ("upload", "flood"):
-                if f"/{word} ".encode() in data:
-                    service.wait_for(f"^{word} has begun$")
-            code = service.stop()
+            if "trickles" in client:
+                stack.enter_context(trickling(connection))
+        begun = ["flood has begun", "upload has begun", "upload has begun"]
+        service.wait_until(
+            lambda: sorted(line for line in service.lines if "begun" in line) == begun
+        )
+        code = service.stop()
     assert code == service.receipt["exit_code"] == 0
     assert service.receipt_of("routes")["state"] == "stopped"
     assert service.receipt_of("routes")["problems"] == []
 
 
 @contextlib.contextmanager
-def trickling(connection: socket.socket, client: str) -> Iterator[None]:
-    """Send a byte now and then meanwhile, if that is how the client is."""
+def trickling(connection: socket.socket) -> Iterator[None]:
+    """Send a byte now and then meanwhile."""
     over = threading.Event()
 
     def trickle() -> None:
@@ -316,12 +284,10 @@ def trickling(connection: socket.socket, client: str) -> Iterator[None]:
                 connection.send(b"6")
 
     thread = threading.Thread(target=trickle, daemon=True)
-    if "trickles" in client:
-        thread.start()
+    thread.start()
     yield
     over.set()
-    if thread.is_alive():
-        thread.join(5)
+    thread.join(5)
 
 
 def test_a_signal_before_anything_is_loaded_still_ends_with_a_receipt(tmp_path: Path) -> None:
@@ -359,22 +325,6 @@ def test_an_import_that_hangs_does_not_outlast_the_deadline(tmp_path: Path) -> N
     assert "shutdown_timeout" in service.output
 
 
-def test_a_thread_that_is_no_daemon_does_not_outlast_the_deadline(tmp_path: Path) -> None:
-    write_plugin(
-        tmp_path / "plugins",
-        "threaded",
-        """
-        class Threaded(BaseBackgroundPlugin):
-            async def start(self):
-                threading.Thread(target=lambda: time.sleep(1000)).start()
-        """,
-    )
-    with ServiceProcess(tmp_path, ["threaded"], "shutdown_timeout = 2") as service:
-        service.wait_until_ready()
-        assert service.stop(timeout=10) == 4
-    assert service.receipt_of("threaded")["leaked_threads"]
-
-
 def test_a_server_that_fails_is_told_by_the_exit_code_and_the_receipt(tmp_path: Path) -> None:
     write_plugin(
         tmp_path / "plugins",
@@ -400,37 +350,20 @@ def test_a_server_that_fails_is_told_by_the_exit_code_and_the_receipt(tmp_path: 
     assert service.receipt["exit_code"] == 70
 
 
-def test_a_state_directory_that_others_use_is_refused(tmp_path: Path) -> None:
-    shared = tmp_path / "shared"
-    shared.mkdir()
-    shared.chmod(0o1777)
-    with ServiceProcess(tmp_path, env={"LUNA_VIDEO_AGENT_STATE_DIR": str(shared)}) as service:
-        assert service.wait() == 2
-    assert "state_dir" in service.output
-    assert shared.stat().st_mode & 0o7777 == 0o1777
-
-
 # Another server than `lva run`
 
 
-@pytest.mark.parametrize("method", ["start", "close"])
 def test_a_critical_plugin_abandoned_in_the_stop_under_hypercorn_makes_one_receipt(
-    tmp_path: Path, method: str
+    tmp_path: Path,
 ) -> None:
     write_plugin(
         tmp_path / "plugins",
         "vital",
-        f"""
+        """
         class Vital(BaseBackgroundPlugin):
             async def start(self):
                 print("started", flush=True)
-                await self.work("start")
-
-            async def close(self):
-                await self.work("close")
-
-            async def work(self, method):
-                while method == "{method}":
+                while True:
                     try:
                         await trio.sleep_forever()
                     except trio.Cancelled:
@@ -454,5 +387,5 @@ def test_a_critical_plugin_abandoned_in_the_stop_under_hypercorn_makes_one_recei
     assert service.receipt["reason"] == "the server stopped"
     part = service.receipt_of("vital")
     assert part["state"] == "abandoned"
-    assert f"{method}()" in part["reason"]
+    assert "start()" in part["reason"]
     assert part["leaked_tasks"]

@@ -93,6 +93,13 @@ def test_where_no_unix_socket_can_be_made_is_told(tmp_path: Path, below: str, sa
         listen(f"unix:{tmp_path / below}")
 
 
+@pytest.mark.parametrize("bind", ["192.0.2.1:0", "no-such-host.invalid:0", "a..b:0"])
+def test_an_address_that_cannot_be_had_is_told(bind: str) -> None:
+    with pytest.raises(ConfigurationError) as problem:
+        listen(bind)
+    assert f"bind: cannot listen on {bind}: " in problem.value.problems[0]
+
+
 def test_a_unix_socket_takes_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kind: a path that the shell would have expanded, but for what stands before it."""
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -96,3 +96,16 @@ def test_a_lock_that_is_no_file_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match=f"process {os.getpid()} on "):
             owned(tmp_path).__enter__()
     assert open_files() == before
+
+
+def test_a_file_and_a_directory_that_others_use_are_refused_and_left_as_they_are(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o1777)
+    for name, why in (("file", "cannot be made private"), ("shared", "is shared, or belongs to")):
+        path = tmp_path / name
+        with pytest.raises(ConfigurationError, match=f"state_dir: {path}: {why}"), owned(path):
+            pass
+    assert path.stat().st_mode & 0o7777 == 0o1777

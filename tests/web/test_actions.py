@@ -16,7 +16,7 @@ from lva.host.life.states import State
 from lva.settings import Settings
 from lva.web import access
 from lva.web.access import Access
-from lva.web.actions import Actions
+from lva.web.actions import act
 from lva.web.resources import Resources
 from lva.web.streams import Shutdown
 from tests.host.loading.test_reload import counts, functions_and_classes, points_of, rewrite, until
@@ -255,13 +255,13 @@ async def test_the_audit_log_says_how_an_action_ended(error, outcome, caplog):
 
     changes = SimpleNamespace(start=restart, stop=restart, restart=restart, reload=restart)
     host = SimpleNamespace(changes=changes)
-    actions = Actions(host, SimpleNamespace(check_action=lambda _request: None))
+    anybody = SimpleNamespace(check_action=lambda _request: None)
     request = SimpleNamespace(scope={"client": ("127.0.0.1", 1)})
     caplog.set_level("INFO", "lva.admin")
     expected = contextlib.nullcontext() if error is None else pytest.raises(RuntimeError)
     with trio.CancelScope() as client:
         client.cancel()
         with expected:
-            await actions.act("restart", request, "cam")
+            await act(host, anybody, "restart", request, "cam")
     (record,) = [item for item in caplog.records if item.name == "lva.admin"]
     assert record.outcome == outcome

@@ -211,8 +211,7 @@ async def test_a_client_that_leaves_midway_does_not_hide_what_it_was_told(
 
     points: list[MonitoringPoint] = []
     scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
-    limits = Settings(active_plugins=())
-    exchange = Exchange(scope, ignore, points.extend, lambda *_: None, limits)
+    exchange = Exchange(scope, ignore, points.extend, lambda *_: None)
     async with trio.open_nursery() as nursery:
         exchange.stop = nursery.cancel_scope.cancel
         nursery.start_soon(exchange.run, respond)

@@ -13,9 +13,8 @@ from lva import contract
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin, CannotRunError
 from lva.host.delivery.delivery import Delivery
 from lva.host.life.crash import Crash, why_over
-from lva.host.life.footprint import Footprint
 from lva.host.life.instances import Instances, Plugin
-from lva.host.life.leaks import Leaks, lasting_leaks
+from lva.host.life.leaks import Footprint, Leaks, lasting_leaks
 from lva.host.life.record import Record
 from lva.host.life.states import State
 from lva.host.life.tasks import TaskNode, task_tree
@@ -111,11 +110,7 @@ class Attempt:
         self._means.door.open = True
         if (crash := await self._until_initialized(body)) is not None:
             return crash
-        if self._means.deliveries:
-            await self._deliver_all(body)
-        else:
-            await body.done.wait()
-            self._record.owner.gate = self._record.ending.gate_before
+        await self._deliver_all(body)
         if self._stuck:
             return Crash(self._stuck[0].what, "ignored its cancellation", stuck=True)
         return await self._why_over(body)
@@ -305,8 +300,11 @@ class Attempt:
             inherited = getattr(member.close, "__func__", None) is contract.Plugin.close
             if not inherited:  # the inherited one does nothing
                 await self._close(member)
-        if (leftovers := self._runtime.settle()) is not None:
-            await self._settle(leftovers)
+        leaked = await self._runtime.settle(self._patience, limit)
+        if leaked is None:
+            self._abandon(self._runtime.not_ended())
+        elif leaked:
+            self._record.note_problem("close()", f"leaked, now ended: {'; '.join(leaked)}")
         limit = self._patience.left(self._means.settings.stop_timeout)
         await self._record.end_children(limit, self._plugin)
         if self._record.state.value in _NOT_BY_ORDER:
@@ -329,15 +327,6 @@ class Attempt:
             self._record.note_problem(
                 "a task", f"raised {brief(body.error)} while it was being cancelled", body.error
             )
-
-    async def _settle(self, ending: Call) -> None:
-        """Wait for the end of what the attempt left in its runtime after `close()`."""
-        if not await self._patience.wait(
-            ending.done, self._means.settings.stop_timeout, share=1 / 2
-        ):
-            self._abandon(self._runtime.not_ended())
-        elif ending.value:
-            self._record.note_problem("close()", f"leaked, now ended: {'; '.join(ending.value)}")
 
     async def _close(self, member: Plugin) -> None:
         """Call `close()` once, in its time limit."""

@@ -9,24 +9,45 @@ import weakref
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, Protocol
 
 import trio
 
+from lva.host.loading.load import LoadedPlugin
 from lva.host.loading.reload import IMPORT_THREAD
 from lva.host.process.starts import Job, jobs_of, starter_of
 from lva.host.runtimes.calls import waiting_at
+from lva.host.runtimes.loop import LOOP_THREAD, LoopThread
 from lva.logs.loggers import current_plugin
 from lva.stacks import callers, frames_of_threads
 
-if TYPE_CHECKING:
-    from lva.host.life.footprint import Footprint
+#: How long, in seconds, threads get before they count, and how often they are looked at, however busy the
+#: machine is.
+_A_MOMENT: Final = 0.2
+_LEAST_LOOKS: Final = 20
+#: The seconds between two looks.
+_LOOK: Final = 0.002
+#: Threads and jobs that were waited for, and are still there.
+_lasting: weakref.WeakSet[threading.Thread | Job] = weakref.WeakSet()
 
 
-#: By what the names of plugins' files begin with, the modules that were made from them, and whose these are.
-_Roots: TypeAlias = dict[str, dict[str, str]]
+class Footprint(Protocol):
+    """One life of a plugin, as those see it who look for its tasks and threads.
+
+    Attributes:
+        name: The plugin's name.
+        loaded: Its file, module and runtime.
+    """
+
+    name: str
+    loaded: LoadedPlugin
+
+    def left_running(self) -> tuple[list[str], list[str]]:
+        """Name the tasks and threads of its runtime that have not ended, once nothing more is tried."""
+
+    def loop_thread(self) -> LoopThread | None:
+        """Return the thread of its asyncio loop, while it has one. Any thread may call."""
 
 
 @dataclass(slots=True)
@@ -51,11 +72,11 @@ def find_leaks(lives: Iterable[Footprint]) -> dict[str, Leaks]:
     thread to the plugin whose code has started it, or its work, or whose file is on its stack.
     """
     lives = list(lives)
-    roots = _roots(lives)
+    owners = _Owners(lives)
     found: defaultdict[str, Leaks] = defaultdict(Leaks)
-    for name, task in _tasks_of(roots):
+    for name, task in _tasks_of(owners):
         found[name].tasks.append(f"{task.name} (at {waiting_at(task)})")
-    for name, _, description in _threads_of(roots):
+    for name, _, description in _threads_of(owners):
         found[name].threads.append(description)
     for life in lives:
         tasks, threads = life.left_running()
@@ -73,9 +94,9 @@ async def lasting_leaks(lives: Sequence[Footprint]) -> dict[str, Leaks]:
     Nobody can wait for a thread that was abandoned, not even when its work is done. None gets two such
     moments: a stop that looks at each plugin, and then at all, has its time for other things.
     """
-    roots = _roots(lives)
+    owners = _Owners(lives)
     began, looks = time.monotonic(), 0
-    while (alive := _unexpected(roots)) and (
+    while (alive := _unexpected(owners)) and (
         looks < _LEAST_LOOKS or time.monotonic() - began < _A_MOMENT
     ):
         looks += 1
@@ -88,151 +109,14 @@ async def lasting_leaks(lives: Sequence[Footprint]) -> dict[str, Leaks]:
     return find_leaks(lives)
 
 
-def _unexpected(roots: _Roots) -> set[threading.Thread | Job]:
-    """Return the threads of these plugins, and their jobs, that nobody has waited for yet."""
-    return {work for _, work, _ in _threads_of(roots)}.difference(_lasting)
-
-
-def _threads_of(roots: _Roots) -> Iterator[tuple[str, threading.Thread | Job, str]]:
-    """Yield the threads of these plugins, or their jobs in Trio's: whose, which, and what and where it is.
-
-    Any thread may call.
-    """
-    names = {name for _, _, name in _each(roots)}
-    frames = frames_of_threads()
-    jobs = {job.ident: job for job in jobs_of(names)}
-    for thread in threading.enumerate():
-        if thread is threading.main_thread() or thread.ident not in frames:
-            continue
-        if thread.name.startswith(IMPORT_THREAD):
-            continue  # it imports the file anew, and belongs to no life of the plugin
-        stack = list(callers(frames[thread.ident]))
-        job = jobs.get(thread.ident)
-        starter = starter_of(thread) if job is None else job.plugin
-        if thread.name.startswith(f"executor from {starter}.") and _rests(stack):
-            continue  # the loop's own executor is there for the next attempt
-        own = list(_frames_of_plugins(stack, roots))
-        if starter is None:
-            loop_of = thread.name.removesuffix(LOOP_THREAD) if _is_loop(thread) else None
-            for name in dict.fromkeys(name for name, _ in own):
-                if loop_of in (
-                    None,
-                    name,
-                ):  # another plugin from the same file may be at work in its own
-                    yield name, thread, _described(thread, own, name, stack[0])
-        elif starter in names:
-            yield starter, job or thread, _described(thread, own, starter, stack[0])
-
-
-def _is_loop(thread: threading.Thread) -> bool:
-    """Return whether a thread runs the asyncio loop of a plugin."""
-    return thread.name.endswith(LOOP_THREAD)
-
-
-def _rests(stack: Sequence[FrameType]) -> bool:
-    """Return whether a thread of an executor has nothing to do."""
-    return stack[0].f_code is concurrent.futures.thread._worker.__code__  # noqa: SLF001 - nothing else tells
-
-
-def _described(
-    thread: threading.Thread,
-    own: Iterable[tuple[str, FrameType]],
-    plugin: str,
-    innermost: FrameType,
-) -> str:
-    """Say what a thread is, and where: its innermost line of the plugin's, if it has one."""
-    place = next((frame for name, frame in own if name == plugin), innermost)
-    return f"{thread.name} (at {place.f_code.co_filename}:{place.f_lineno})"
-
-
-def _frames_of_plugins(
-    stack: Iterable[FrameType], roots: _Roots
-) -> Iterator[tuple[str, FrameType]]:
-    """Yield the frames that are of these plugins' files, with the plugin's name."""
-    packages = _packages(roots)
-    for frame in stack:
-        owners = _owners(frame.f_code.co_filename, roots, packages)
-        if owners and (name := _whose(owners, frame.f_globals)) is not None:
-            yield name, frame
-
-
 def trio_tasks_of(life: Footprint) -> list[trio.lowlevel.Task]:
     """Return the Trio tasks of a plugin; whose a task is, is told as by `find_leaks`."""
-    return [task for _, task in _tasks_of(_roots([life]))]
+    return [task for _, task in _tasks_of(_Owners([life]))]
 
 
 def count_tasks(lives: Iterable[Footprint]) -> Counter[str]:
     """Count the Trio tasks of these plugins; whose a task is, is told as by `find_leaks`."""
-    return Counter(name for name, _ in _tasks_of(_roots(lives)))
-
-
-def _roots(lives: Iterable[Footprint]) -> _Roots:
-    roots: _Roots = {}
-    for life in lives:
-        roots.setdefault(_root(life.loaded.path), {})[life.loaded.module] = life.name
-    return roots
-
-
-def _each(roots: _Roots) -> Iterator[tuple[str, str, str]]:
-    for root, owners in roots.items():
-        for module, name in owners.items():
-            yield root, module, name
-
-
-def _packages(roots: _Roots) -> list[str]:
-    return [root for root in roots if root.endswith("/")]
-
-
-def _owners(file: str, roots: _Roots, packages: Iterable[str]) -> dict[str, str] | None:
-    """Return the plugins that were made from a file."""
-    return roots.get(file) or next(
-        (roots[root] for root in packages if file.startswith(root)), None
-    )
-
-
-def _whose(owners: Mapping[str, str], namespace: Mapping[str, object]) -> str | None:
-    """Return which of the plugins made from one file code belongs to, by its module's namespace."""
-    if len(owners) == 1:
-        return next(iter(owners.values()))
-    module = f"{namespace.get('__name__')}."
-    return next((name for own, name in owners.items() if module.startswith(f"{own}.")), None)
-
-
-def _tasks_of(roots: _Roots) -> Iterator[tuple[str, trio.lowlevel.Task]]:
-    """Yield every task of these plugins with the plugin's name."""
-    names = {name for _, _, name in _each(roots)}
-    packages = _packages(roots)
-
-    def by_code(task: trio.lowlevel.Task) -> str | None:
-        owners = _owners(_code_file(task), roots, packages)
-        frame = getattr(task.coro, "cr_frame", None)
-        return _whose(owners, frame.f_globals if frame else {}) if owners else None
-
-    for task in all_tasks():
-        name = task.context.get(current_plugin) or by_code(task)
-        if name in names:
-            yield name, task
-
-
-#: How long, in seconds, threads get before they count, and how often they are looked at, however busy the
-#: machine is.
-_A_MOMENT: Final = 0.2
-#: How the name of a thread ends that runs the asyncio loop of a plugin; it begins with the name of that.
-LOOP_THREAD: Final = " (asyncio loop)"
-_LEAST_LOOKS: Final = 20
-#: The seconds between two looks.
-_LOOK: Final = 0.002
-#: Threads and jobs that were waited for, and are still there.
-_lasting: weakref.WeakSet[threading.Thread | Job] = weakref.WeakSet()
-
-
-def _root(path: Path) -> str:
-    return str(path.parent) + "/" if path.name == "__init__.py" else str(path)
-
-
-def _code_file(task: trio.lowlevel.Task) -> str:
-    code = getattr(task.coro, "cr_code", None)
-    return code.co_filename if code is not None else ""
+    return Counter(name for name, _ in _tasks_of(_Owners(lives)))
 
 
 def all_tasks() -> Iterator[trio.lowlevel.Task]:
@@ -244,3 +128,97 @@ def all_tasks() -> Iterator[trio.lowlevel.Task]:
         yield task
         for nursery in task.child_nurseries:
             pending.extend(nursery.child_tasks)
+
+
+class _Owners:
+    """Tells which of these plugins code belongs to.
+
+    Attributes:
+        names: The plugins' names.
+    """
+
+    def __init__(self, lives: Iterable[Footprint]) -> None:
+        self.names: set[str] = set()
+        # By file, or by directory with a slash, the names of the plugins made from it, by their modules.
+        self._made_from: dict[str, dict[str, str]] = {}
+        for life in lives:
+            path = life.loaded.path
+            place = f"{path.parent}/" if path.name == "__init__.py" else str(path)
+            self._made_from.setdefault(place, {})[life.loaded.module] = life.name
+            self.names.add(life.name)
+        self._packages = [place for place in self._made_from if place.endswith("/")]
+
+    def of(self, file: str, namespace: Mapping[str, object]) -> str | None:
+        """Return the plugin that code belongs to, by its file and its module's namespace."""
+        names = self._made_from.get(file)
+        if names is None:
+            package = next((place for place in self._packages if file.startswith(place)), None)
+            if package is None:
+                return None
+            names = self._made_from[package]
+        if len(names) == 1:
+            return next(iter(names.values()))
+        module = f"{namespace.get('__name__')}."
+        return next((name for own, name in names.items() if module.startswith(f"{own}.")), None)
+
+
+def _tasks_of(owners: _Owners) -> Iterator[tuple[str, trio.lowlevel.Task]]:
+    """Yield every task of these plugins with the plugin's name."""
+    for task in all_tasks():
+        name = task.context.get(current_plugin) or _by_code(task, owners)
+        if name in owners.names:
+            yield name, task
+
+
+def _by_code(task: trio.lowlevel.Task, owners: _Owners) -> str | None:
+    code = getattr(task.coro, "cr_code", None)
+    if code is None:
+        return None
+    frame = getattr(task.coro, "cr_frame", None)
+    return owners.of(code.co_filename, frame.f_globals if frame else {})
+
+
+def _unexpected(owners: _Owners) -> set[threading.Thread | Job]:
+    """Return the threads of these plugins, and their jobs, that nobody has waited for yet."""
+    return {work for _, work, _ in _threads_of(owners)}.difference(_lasting)
+
+
+def _threads_of(owners: _Owners) -> Iterator[tuple[str, threading.Thread | Job, str]]:
+    """Yield the threads of these plugins, or their jobs in Trio's: whose, which, and what and where it is.
+
+    Any thread may call.
+    """
+    frames = frames_of_threads()
+    jobs = {job.ident: job for job in jobs_of(owners.names)}
+    for thread in threading.enumerate():
+        if thread is threading.main_thread() or thread.ident not in frames:
+            continue
+        if thread.name.startswith(IMPORT_THREAD):
+            continue  # it imports the file anew, and belongs to no life of the plugin
+        stack = list(callers(frames[thread.ident]))
+        job = jobs.get(thread.ident)
+        starter = starter_of(thread) if job is None else job.plugin
+        if thread.name.startswith(f"executor from {starter}.") and _rests(stack):
+            continue  # the loop's own executor is there for the next attempt
+        innermost: dict[str, FrameType] = {}  # by whose it is
+        for frame in stack:
+            name = owners.of(frame.f_code.co_filename, frame.f_globals)
+            if name is not None:
+                innermost.setdefault(name, frame)
+        if starter is None:
+            for name, frame in innermost.items():
+                # Another plugin from the same file may be at work in its own loop.
+                if not thread.name.endswith(LOOP_THREAD) or thread.name == name + LOOP_THREAD:
+                    yield name, thread, _described(thread, frame)
+        elif starter in owners.names:
+            yield starter, job or thread, _described(thread, innermost.get(starter, stack[0]))
+
+
+def _rests(stack: Sequence[FrameType]) -> bool:
+    """Return whether a thread of an executor has nothing to do."""
+    return stack[0].f_code is concurrent.futures.thread._worker.__code__  # noqa: SLF001 - nothing else tells
+
+
+def _described(thread: threading.Thread, frame: FrameType) -> str:
+    """Say what a thread is, and where."""
+    return f"{thread.name} (at {frame.f_code.co_filename}:{frame.f_lineno})"

@@ -87,9 +87,15 @@ class PluginLife:
         runtime.report_to(self._task_failed)
         self._runtime = runtime
         self._routes = services.routes
-        door = Door(record, services.routes)
+        door = Door(record)
         views = {
-            cls: PluginView(self.name, loaded.configs[cls], self._events_of(cls), services, door)
+            cls: PluginView(
+                record,
+                loaded.configs[cls],
+                self.deliveries[cls].intake.events if cls in self.deliveries else (),
+                services,
+                door,
+            )
             for cls in loaded.classes
         }
         self._instances = Instances(loaded, runtime, views)
@@ -110,9 +116,6 @@ class PluginLife:
         self._how_ended = "closed"  # the reason of `State.STOPPED`, if nothing else becomes it
         self._told_to_end = False
 
-    def _events_of(self, cls: PluginClass) -> tuple[str, ...]:
-        return self.deliveries[cls].intake.events if cls in self.deliveries else ()
-
     async def supervise(self) -> None:
         """Be the plugin's supervisor task, from its turn on, until it is stopped or has failed.
 
@@ -131,7 +134,8 @@ class PluginLife:
                     await trio.sleep(self._restarts.seconds_left)
                     self.record.restarts += 1
         finally:
-            await self._end_runtime()
+            if not await self._runtime.end(self._patience, self.settings.stop_timeout):
+                self.record.abandon(self._runtime.not_ended(), task_tree(self))
             if self.record.ending is Ending.FOR_GOOD and self.record.deliveries:
                 await self.give_up_points()
             self._release()
@@ -177,15 +181,6 @@ class PluginLife:
         )
         self.record.move(state, f"{what}{because}", quiet=True)
         return again
-
-    async def _end_runtime(self) -> None:
-        """End the place where the plugin ran, once no more attempts follow."""
-        ending = self._runtime.end()
-        if ending is not None and not await self._patience.wait(
-            ending.done, self.settings.stop_timeout, share=1 / 2
-        ):
-            ending.cancel()
-            self.record.abandon(self._runtime.not_ended(), task_tree(self))
 
     def _release(self) -> None:
         """Give back what the plugin holds in the host."""

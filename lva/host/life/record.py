@@ -16,8 +16,7 @@ from typing import Any, Final
 from trio_util import AsyncValue
 
 from lva.host.delivery.deliveries import Deliveries
-from lva.host.life.footprint import Footprint
-from lva.host.life.leaks import Leaks
+from lva.host.life.leaks import Footprint, Leaks
 from lva.host.life.states import TRANSITIONS, Ending, State, Transition
 from lva.host.life.tasks import TaskNode, task_tree
 from lva.host.process.children import end_children

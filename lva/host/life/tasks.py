@@ -6,20 +6,17 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import trio
 from typing_extensions import TypedDict
 
 from lva.contract import RuntimeName
 from lva.errors import counted
-from lva.host.life.leaks import trio_tasks_of
+from lva.host.life.leaks import Footprint, trio_tasks_of
 from lva.host.runtimes.places import lines_of
 from lva.logs.loggers import redact
 from lva.stacks import frames_of_coroutine
-
-if TYPE_CHECKING:
-    from lva.host.life.footprint import Footprint
 
 #: How many tasks are shown, and how deep the tree gets; what is deeper stands at the deepest place.
 MOST_TASKS: Final = 500

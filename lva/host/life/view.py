@@ -7,7 +7,6 @@ import random
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, TypeVar
@@ -61,64 +60,30 @@ class TooLateError(RuntimeError):
 
 
 class Door:
-    """Through it the classes of one life add routes, and say that they are not ready.
+    """Whether the classes of one life may add routes and metrics, and say that they are not ready.
 
     It is open from `initialize()` until the attempt is wound up.
 
     Args:
         record: The plugin's.
-        routes: The service's routes.
 
     Attributes:
-        open: Whether routes may be added.
+        open: Whether they may.
         too_late: Whether they may not any more in this attempt.
     """
 
-    def __init__(self, record: Record, routes: RouteTable) -> None:
+    def __init__(self, record: Record) -> None:
         self.open: bool = False
         self.too_late: bool = False
         self._record = record
-        self._routes = routes
 
-    def check(self, path: str) -> None:
-        """Refuse a route, unless the door is open. Any thread may call."""
-        self.check_open(f"addRoute({path!r})", "add routes")
-
-    def check_open(self, call: str, what: str) -> None:
+    def check(self, call: str, what: str) -> None:
         """Refuse a call, unless the door is open. Any thread may call."""
         if not self.open:
             raise (TooLateError if self.too_late else RuntimeError)(
                 f"{call}: plugin {self._record.name!r} is {self._record.state.value.value};"
                 f" {what} in initialize() or later, while it runs"
             )
-
-    def add(
-        self, view: PluginView, path: str, handler: RouteHandler, methods: Iterable[str] | None
-    ) -> None:
-        """Add a route. In Trio's thread only."""
-        self.check(path)
-        self._routes.add(self._record.owner, path, handler, methods, view)
-
-    def add_metrics(self, read: ReadMetrics) -> None:
-        """Let a plugin's metrics be read. In Trio's thread only."""
-        self.check_open("addMetrics()", "add metrics")
-        self._record.metrics.append(read)
-
-    def note_not_ready(self, reason: str | None) -> None:
-        """Note why the plugin makes the service not ready. Any thread may call."""
-        if self.open:
-            self._record.not_ready = reason
-
-    def note_account(self, account: Mapping[str, Any]) -> None:
-        """Note what the receipt tells of the plugin's work. Any thread may call.
-
-        Raises:
-            TypeError, ValueError: It cannot be told.
-        """
-        text = json.dumps(account, allow_nan=False)
-        if len(text) > MOST_ACCOUNT:
-            raise ValueError(f"forReceipt(): {len(text)} bytes of JSON, more than {MOST_ACCOUNT}")
-        self._record.account = json.loads(text)
 
 
 class PluginView:
@@ -127,21 +92,22 @@ class PluginView:
     Made in the host's Trio task, whose thread is then the one where calls need no crossing.
 
     Args:
-        name: The plugin's name.
+        record: The plugin's.
         config: The class's.
         events: The event types that the class gets.
         services: What it uses of the service.
-        door: Where it adds routes.
+        door: Open while it may add routes.
     """
 
     def __init__(
-        self, name: str, config: Any, events: tuple[str, ...], services: Services, door: Door
+        self, record: Record, config: Any, events: tuple[str, ...], services: Services, door: Door
     ) -> None:
-        self.ctx: PluginContext = SimpleNamespace(logger=own_logger(name))
+        self.ctx: PluginContext = SimpleNamespace(logger=own_logger(record.name))
         self.events: tuple[str, ...] = events
         self.config = config
         self.settings: Mapping[str, Any] = services.settings
-        self.name = name
+        self.name = record.name
+        self._record = record
         self._services = services
         self._door = door
         self._token = trio.lowlevel.current_trio_token()
@@ -155,20 +121,36 @@ class PluginView:
         self, path: str, handler: RouteHandler, methods: Iterable[str] | None = None
     ) -> None:
         """See `lva.contract.BaseBackgroundPlugin.addRoute`."""
-        self._door.check(path)  # here too: in `__init__` the loop may be waiting for this thread
-        self._in_trio(partial(self._door.add, self, path, handler, methods))
+
+        def add() -> None:
+            self._door.check(call, "add routes")
+            self._services.routes.add(self._record.owner, path, handler, methods, self)
+
+        call = f"addRoute({path!r})"
+        # Here too: in `__init__` the loop may be waiting for this thread.
+        self._door.check(call, "add routes")
+        self._in_trio(add)
 
     def notReady(self, reason: str | None) -> None:
         """See `lva.contract.PluginApp.notReady`."""
-        self._door.note_not_ready(reason)
+        if self._door.open:
+            self._record.not_ready = reason
 
     def forReceipt(self, account: Mapping[str, Any]) -> None:
         """See `lva.contract.PluginApp.forReceipt`."""
-        self._door.note_account(account)
+        text = json.dumps(account, allow_nan=False)
+        if len(text) > MOST_ACCOUNT:
+            raise ValueError(f"forReceipt(): {len(text)} bytes of JSON, more than {MOST_ACCOUNT}")
+        self._record.account = json.loads(text)
 
     def addMetrics(self, read: ReadMetrics) -> None:
         """See `lva.contract.PluginApp.addMetrics`."""
-        self._in_trio(partial(self._door.add_metrics, read))
+
+        def add() -> None:
+            self._door.check("addMetrics()", "add metrics")
+            self._record.metrics.append(read)
+
+        self._in_trio(add)
 
     def metrics(self) -> dict[str, list[Metric]]:
         """See `lva.contract.PluginApp.metrics`."""

@@ -22,6 +22,8 @@ from lva.host.watch.pulse import PluginLoop, Pulse
 from lva.host.watch.readings import own_processor_clock
 from lva.stacks import frames_of_coroutine
 
+#: How the name of the thread of a plugin's loop ends; it begins with the plugin's.
+LOOP_THREAD: Final = " (asyncio loop)"
 #: A task that ignores its cancellation is cancelled again after this many seconds, and again.
 RECANCEL: Final = 1.0
 #: How long, in seconds, what `close()` left may take to end by itself before it counts as leaked.
@@ -97,7 +99,7 @@ class LoopThread:
             )
         )
         self.thread: threading.Thread = threading.Thread(
-            target=context.run, args=(self._main,), name=f"{name} (asyncio loop)", daemon=True
+            target=context.run, args=(self._main,), name=name + LOOP_THREAD, daemon=True
         )
         Context().run(self.thread.start)  # by the host, whoever's code led here
 
@@ -159,10 +161,8 @@ class LoopThread:
         left = self._pending()
         if not asked.issuperset(left):
             await asyncio.wait(left, timeout=LINGER)
-        named = [
-            self._described(task) for task in left if not task.done() and not task.cancelling()
-        ]
-        named = _first(named)
+        leaked = [task for task in left if not task.done() and not task.cancelling()]
+        named = _first([self._described(task) for task in leaked])
         await self._cancel([task for task in self._left() if task not in asked])
         named += self.made.close()
         while left := self._left():
@@ -225,11 +225,8 @@ class LoopThread:
         """Describe the plugin's tasks, and the calls into it, that have not ended."""
         found = []
         for task in self._unfinished():
-            maker = self.own.makers.get(task)
-            where = self._place(task, None)
-            found.append(
-                LoopTask(task, _full_name(task), where, None if maker is None else maker())
-            )
+            maker = self.own.makers.get(task, lambda: None)()
+            found.append(LoopTask(task, _full_name(task), self._place(task, None), maker))
         return found
 
     def _unfinished(self) -> list[asyncio.Task[Any]]:

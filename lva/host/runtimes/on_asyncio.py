@@ -100,8 +100,8 @@ class AsyncioRuntime(Runtime):
     def call(self, what: str, fn: Callable[..., Any], *args: Any) -> AsyncioCall:
         return AsyncioCall(what, self._loop, self._context(), fn, *args)
 
-    def begin(self, body: Callable[..., Awaitable[Any]], *args: Any) -> TrioCall:
-        call = TrioCall(self._plugin, self._plugin, body, *args)
+    def begin(self, body: Callable[[], Awaitable[Any]]) -> TrioCall:
+        call = TrioCall(self._plugin, self._plugin, body)
         call.elsewhere = self._place
         self._nursery.start_soon(call.run, name=f"{self._plugin} (guard)")
         return call
@@ -178,11 +178,14 @@ class AsyncioRuntime(Runtime):
                 with trio.CancelScope(shield=True):
                     await self._wait(self.call(what, pieces.aclose))
 
-    def settle(self) -> Call | None:
+    async def settle(self, patience: Patience, limit: float) -> list[str] | None:
         if self._thread is None:
-            return None
+            return []
         started, self._started = self._started, []
-        return self._chore("its end", self._settle, started)
+        settling = self._chore("its end", self._settle, started)
+        if not await patience.wait(settling.done, limit, share=1 / 2):
+            return None
+        return settling.value or []  # nothing of a loop that has ended
 
     async def _settle(self, started: list[AsyncioCall]) -> list[str]:
         assert self._thread is not None
@@ -192,11 +195,15 @@ class AsyncioRuntime(Runtime):
                 self._on_failure(call.what, call.error)
         return left
 
-    def end(self) -> Call | None:
+    async def end(self, patience: Patience, limit: float) -> bool:
+        """End the loop and its thread; of a loop that does not come to its end, kill the subprocesses."""
         if self._thread is None or self._ended.is_set():
-            return None
-        ending = self._chore("its loop's end", self._thread.end)
-        return _LoopEnd(ending.what, self._thread, self._ended)
+            return True
+        self._chore("its loop's end", self._thread.end)
+        if await patience.wait(self._ended, limit, share=1 / 2):
+            return True
+        self._thread.made.kill_processes()
+        return False
 
     def stubborn(self) -> tuple[list[str], list[str]]:
         if self._thread is None or self._ended.is_set():
@@ -282,25 +289,6 @@ class AsyncioCall(Call):
         if self.task is not None and not self.task.done():
             self.task.cancel()
             self._loop.loop.call_later(RECANCEL, self._cancel)
-
-
-class _LoopEnd(Call):
-    """The end of a plugin's loop and its thread.
-
-    Args:
-        what: For messages.
-        thread: They.
-        ended: Set by the thread as the last thing it does.
-    """
-
-    def __init__(self, what: str, thread: LoopThread, ended: trio.Event) -> None:
-        super().__init__(what)
-        self.done = ended
-        self._thread = thread
-
-    def cancel(self) -> None:
-        """Kill the plugin's subprocesses: the loop will not come to it."""
-        self._thread.made.kill_processes()
 
 
 class _NoNursery:

@@ -65,8 +65,8 @@ class TrioRuntime(Runtime):
         self._nursery.start_soon(call.run, name=f"{what} (guard)")
         return call
 
-    def begin(self, body: Callable[..., Awaitable[Any]], *args: Any) -> TrioCall:
-        return self.call(self._plugin, body, *args)
+    def begin(self, body: Callable[[], Awaitable[Any]]) -> TrioCall:
+        return self.call(self._plugin, body)
 
     def equip(self, members: Iterable[Any], nursery: trio.Nursery) -> None:
         for member in members:
@@ -80,11 +80,13 @@ class TrioRuntime(Runtime):
     async def all_done(self) -> None:
         """Return: leaving the body's nursery waits for them."""
 
-    def settle(self) -> None:
+    async def settle(self, patience: Patience, limit: float) -> list[str]:
         """Do nothing: the nursery's end left no task."""
+        return []
 
-    def end(self) -> None:
+    async def end(self, patience: Patience, limit: float) -> bool:
         """Do nothing: the loop is the service's."""
+        return True
 
     def stubborn(self) -> tuple[list[str], list[str]]:
         return [], []

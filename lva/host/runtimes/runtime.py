@@ -15,6 +15,7 @@ import trio
 from lva.host.runtimes.calls import Call, TrioCall
 from lva.host.runtimes.loop import LoopThread
 from lva.host.runtimes.own_tasks import OnFailure
+from lva.host.runtimes.patience import Patience
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Runtime(Protocol):
     def call(self, what: str, fn: Callable[..., Awaitable[Any]], *args: Any) -> Call:
         """Start calling a coroutine function of the plugin; see `Call` for cancellation and errors."""
 
-    def begin(self, body: Callable[..., Awaitable[Any]], *args: Any) -> TrioCall:
+    def begin(self, body: Callable[[], Awaitable[Any]]) -> TrioCall:
         """Start the host's own coroutine that lives an attempt of the plugin, on the service's loop."""
 
     def equip(self, members: Iterable[Any], nursery: trio.Nursery) -> None:
@@ -77,11 +78,18 @@ class Runtime(Protocol):
     async def all_done(self) -> None:
         """Wait until the plugin's tasks outside of the body's nursery have ended."""
 
-    def settle(self) -> Call | None:
-        """After `close()`: end what is left of the attempt; the call's value says what it was."""
+    async def settle(self, patience: Patience, limit: float) -> list[str] | None:
+        """After `close()`: end what is left of the attempt; return what it was, or None if it does not end.
 
-    def end(self) -> Call | None:
-        """After the last attempt: end the place itself."""
+        Cancellation: does not reach it.
+
+        Args:
+            patience: What bounds the wait.
+            limit: For how long at most, in seconds.
+        """
+
+    async def end(self, patience: Patience, limit: float) -> bool:
+        """After the last attempt: end the place itself; return whether it has ended. See `settle`."""
 
     def stubborn(self) -> tuple[list[str], list[str]]:
         """Name the tasks and the threads of the runtime's own that have not ended."""
@@ -89,7 +97,8 @@ class Runtime(Protocol):
     def not_ended(self) -> str:
         """Say what of the runtime's own has not ended, for messages."""
         tasks, threads = self.stubborn()
-        return f"not ended, although cancelled: {'; '.join([*tasks, *threads])}"
+        what = "; ".join([*tasks, *threads]) or "its event loop, which got no turn in that time"
+        return f"not ended, although cancelled: {what}"
 
     def loop_thread(self) -> LoopThread | None:
         """Return the thread of the plugin's asyncio loop, while it has one."""

@@ -25,12 +25,12 @@ from lva.host.watch.alarm import Alarm
 from lva.host.watch.clock import StepClock, Stretch, install, remove
 from lva.host.watch.doubts import OthersWaits, SeenAsleep
 from lva.host.watch.garbage import Collections
-from lva.host.watch.others import LoopsOfPlugins, WorkerThreads
-from lva.host.watch.pulse import ProcessorTimes, Watched, processor_times
+from lva.host.watch.pulse import LoopsOfPlugins, ProcessorTimes, Watched, processor_times
 from lva.host.watch.readings import Reading, ThreadReader, own_processor_clock, own_reader
 from lva.host.watch.reports import LONG, Culprit, OpenBlock, Reporter
 from lva.host.watch.stacks import Line, owner_of, stack_of, without_callers
 from lva.host.watch.uses import LoopUses
+from lva.host.watch.workers import WorkerThreads
 from lva.logs.loggers import current_plugin, service_logger
 from lva.stacks import frames_of_threads
 
@@ -103,12 +103,11 @@ class LoopWatch:
         self._collections = Collections()
         self._alarm = Alarm(limit * _LOOK, limit * _ALARM, self._look_by_alarm)
         self._plugins: Mapping[str, Watched] = {}
-        self._with_loop: Mapping[str, Watched] = {}
         self._modules: Mapping[str, str] = {}
         self._sightings: deque[Sighting] = deque(maxlen=_MOST_KEPT)
         self._used: deque[tuple[float, ProcessorTimes]] = deque(maxlen=50)
         self._stood_still: deque[tuple[float, float]] = deque(maxlen=50)
-        self._open: tuple[float, OpenBlock] | None = None  # with when its stretch began
+        self._open: OpenBlock | None = None
         self._asleep = SeenAsleep()
         self._next_refresh = 0.0
         self._over = threading.Event()
@@ -184,21 +183,20 @@ class LoopWatch:
         if perf_counter() >= self._next_refresh:
             self._refresh()
         self._look_at_what_runs(reader)
-        self._note_used()
+        self._used.append((perf_counter(), processor_times(self._plugins)))
         self._others_waits.look()
         while self._clock.ended:
             self._judge(self._clock.ended.popleft())
         frames = frames_of_threads()
-        self._loops.look(self._with_loop, self._modules, frames)
+        self._loops.look(self._plugins, self._modules, frames)
         self._workers.look(self._plugins, self._modules, frames)
 
     def _refresh(self) -> None:
         """Take note of the plugins there are now, and of what their threads have used of a processor."""
         self._next_refresh = perf_counter() + _REFRESH
         self._plugins = self._find_plugins()
-        self._with_loop = {name: seen for name, seen in self._plugins.items() if seen.loop}
         self._modules = {seen.module: name for name, seen in self._plugins.items()}
-        self._uses.note_processor(processor_times(self._with_loop))
+        self._uses.note_processor(processor_times(self._plugins))
 
     def _look_for(self, plugin: str | None) -> None:
         """Look which plugins there are, if this is none of them: it may have begun just now."""
@@ -211,10 +209,6 @@ class LoopWatch:
         late -= after.queued - before.queued + after.may_have_waited_since(before)
         if late >= _STANDSTILL:
             self._stood_still.append((before.at, after.at))
-
-    def _note_used(self) -> None:
-        if used := processor_times(self._with_loop):
-            self._used.append((perf_counter(), used))
 
     # The event loop
 
@@ -244,14 +238,12 @@ class LoopWatch:
     def _goes_on(self, stretch: Stretch) -> None:
         """Report a stretch that has not ended, if it is a block."""
         own = self._own(stretch)
-        if self._open is not None and self._open[0] == stretch.begun:
-            self._open[1].go_on(own)
-        elif own >= self._limit and self._is_certain(stretch, own):
-            if (culprit := self._culprit(stretch)) is None:
+        if self._open is None or self._open.begun != stretch.begun:
+            culprit = self._culprit(stretch)
+            if culprit is None or own < self._limit or not self._is_certain(stretch, own):
                 return
-            report = OpenBlock(self._reporter, culprit, "service", stretch.begun, own)
-            report.go_on(own)
-            self._open = (stretch.begun, report)
+            self._open = OpenBlock(self._reporter, culprit, "service", stretch.begun)
+        self._open.go_on(own)
 
     def _judge(self, stretch: Stretch) -> None:
         """Report a stretch that has lasted for longer than the limit, if it is a block."""
@@ -259,8 +251,8 @@ class LoopWatch:
         waited = stretch.after.waited_since(stretch.before)
         own = self._own(stretch)
         collected = self._collections.seconds_between(stretch.begun, stretch.ended)
-        if self._open is not None and self._open[0] == stretch.begun:
-            self._open[1].end(own)
+        if self._open is not None and self._open.begun == stretch.begun:
+            self._open.end(own)
             self._open = None
         elif own >= self._limit:
             culprit = self._culprit(stretch)

@@ -1,4 +1,4 @@
-"""Whether an asyncio loop in another thread comes round: it is asked, and answers in its own thread."""
+"""Plugins' own event loops: whether one comes round. It is asked, and answers in its own thread."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import selectors
 import time
 from asyncio.base_events import BaseEventLoop
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from itertools import count
 from time import perf_counter
 from types import CodeType, FrameType
 from typing import Any, Final, NamedTuple
+
+from lva.host.watch.readings import Reading, ThreadReader
+from lva.host.watch.reports import Culprit, OpenBlock, Reporter
+from lva.host.watch.stacks import stack_of, without_callers
 
 _TURN: Final = BaseEventLoop._run_once.__code__  # type: ignore[attr-defined] # noqa: SLF001 - one turn of a loop
 
@@ -125,3 +130,83 @@ def processor_times(plugins: Mapping[str, Watched]) -> ProcessorTimes:
             with suppress(OSError):  # the thread has ended
                 found[name] = (loop.clock, time.clock_gettime(loop.clock))
     return found
+
+
+@dataclass(slots=True)
+class _Question:
+    """What a plugin's loop was asked, until it answers."""
+
+    loop: PluginLoop
+    since: float
+    before: Reading
+    report: OpenBlock | None = None
+
+
+class LoopsOfPlugins:
+    """Looks at plugins' own loops. In the watching thread only.
+
+    A loop is asked to come round when it is seen at work, so an idle one costs nothing. What it has waited
+    for a processor or for the interpreter is not counted.
+
+    Args:
+        limit: A loop that is silent for longer, in seconds, is blocked.
+        reporter: Reports it.
+    """
+
+    def __init__(self, limit: float, reporter: Reporter) -> None:
+        self._limit = limit
+        self._reporter = reporter
+        self._asked: dict[str, _Question] = {}
+
+    def look(
+        self,
+        plugins: Mapping[str, Watched],
+        modules: Mapping[str, str],
+        frames: Mapping[int, FrameType],
+    ) -> None:
+        """Look at each loop once.
+
+        Args:
+            plugins: The plugins by name.
+            modules: Their names by their modules.
+            frames: The innermost frame of each thread.
+        """
+        loops = {name: seen.loop for name, seen in plugins.items() if seen.loop is not None}
+        for name, asked in list(self._asked.items()):
+            pulse = asked.loop.pulse
+            gone = name not in loops or loops[name].pulse is not pulse
+            if gone or pulse.silent_since != asked.since:
+                if asked.report is not None:
+                    answered = pulse.answered > asked.since
+                    ended = pulse.answered if answered else perf_counter()
+                    asked.report.end(ended - asked.since)
+                del self._asked[name]
+        for name, loop in loops.items():
+            frame = frames.get(loop.ident)
+            if frame is None:
+                continue  # it has not begun, or has ended
+            if name in self._asked:
+                stack = without_callers(stack_of(frame, modules), name)
+                self._look_at(self._asked[name], Culprit(name, stack))
+            elif not loop.pulse.waits(frame):
+                loop.pulse.ask()
+                since, now = loop.pulse.silent_since, _read(loop)
+                if since is not None and now is not None:
+                    self._asked[name] = _Question(loop, since, now)
+
+    def _look_at(self, asked: _Question, culprit: Culprit) -> None:
+        now = _read(asked.loop)
+        if now is None:
+            return
+        if asked.report is None and now.own_since(asked.before) >= self._limit:
+            asked.report = OpenBlock(self._reporter, culprit, "plugin", asked.since)
+        if asked.report is not None:
+            asked.report.go_on(now.at - asked.since)
+
+
+def _read(loop: PluginLoop) -> Reading | None:
+    with closing(ThreadReader(loop.native_id, loop.clock)) as reader:
+        try:
+            return reader.read_from_outside()
+        except OSError:
+            return None  # the thread has ended

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from lva.errors import counted
-from lva.host.watch.stacks import Line, formatted, place_in
+from lva.host.watch.stacks import Line, formatted
 from lva.host.watch.uses import WHAT, Block, Blocked, LoopUses
 from lva.logs.loggers import plugin_logger, service_logger
 from lva.logs.recurring import Recurring
@@ -35,8 +35,11 @@ class Culprit(NamedTuple):
 
     @property
     def where(self) -> str:
-        """The line that is to be looked at."""
-        return place_in(self.stack, self.plugin) if self.stack else UNSEEN
+        """The line that is to be looked at: the plugin's innermost one, or the innermost at all."""
+        if not self.stack:
+            return UNSEEN
+        own = (line for line in self.stack if line.plugin == self.plugin is not None)
+        return str(next(own, self.stack[0]))
 
 
 class Reporter:
@@ -52,13 +55,13 @@ class Reporter:
 
     def report(self, culprit: Culprit, begun: float, seconds: float) -> None:
         """Report a block of the service's event loop that has ended."""
-        OpenBlock(self, culprit, "service", begun, seconds).end(seconds)
+        OpenBlock(self, culprit, "service", begun).end(seconds)
 
     def report_thread(self, culprit: Culprit, begun: float, seconds: float) -> None:
         """Report that a plugin's own thread has kept the interpreter, and so blocked the event loop."""
         seen = f"; the thread was last seen at {culprit.where}" if culprit.stack else ""
         if culprit.plugin is not None:
-            self.uses.note_block(culprit.plugin, block_of(culprit, "service", begun, seconds))
+            self.uses.note_block(culprit.plugin, _block(culprit, "service", begun, seconds))
         self.log(
             culprit,
             f"blocked the event loop for {seconds:.2f} s: its own thread kept the interpreter{seen}",
@@ -87,7 +90,7 @@ class Reporter:
             return False
         if news > 1:
             said += f"; {counted(news - 1, 'more time')} since that was last reported"
-        warn(culprit.plugin, said, formatted(culprit.stack) if culprit.stack else None)
+        _warn(culprit.plugin, said, formatted(culprit.stack) if culprit.stack else None)
         return True
 
 
@@ -99,19 +102,15 @@ class OpenBlock:
         culprit: Whose it is.
         of: What is blocked.
         begun: When it began.
-        seconds: For how long it has gone on.
     """
 
-    def __init__(
-        self, reporter: Reporter, culprit: Culprit, of: Blocked, begun: float, seconds: float
-    ) -> None:
+    def __init__(self, reporter: Reporter, culprit: Culprit, of: Blocked, begun: float) -> None:
+        self.begun: float = begun
         self._reporter = reporter
         self._culprit = culprit
         self._of = of
+        self._block: Block | None = None
         self._logged: bool | None = None  # None: not yet
-        self._block = block_of(culprit, of, begun, seconds, over=False)
-        if culprit.plugin is not None:
-            reporter.uses.note_block(culprit.plugin, self._block)
 
     def go_on(self, seconds: float) -> None:
         """Note for how long it has gone on."""
@@ -128,27 +127,30 @@ class OpenBlock:
             self._reporter.log(self._culprit, self._said("blocked", f"for {seconds:.2f} s"))
         elif self._logged:
             said = self._said("blocked", f"for {seconds:.2f} s in all")
-            warn(self._culprit.plugin, said, None)
+            _warn(self._culprit.plugin, said, None)
 
     def _note(self, seconds: float, over: bool) -> None:
-        if self._culprit.plugin is not None:
-            self._reporter.uses.prolong(self._culprit.plugin, self._block, seconds, over)
+        plugin, uses = self._culprit.plugin, self._reporter.uses
+        if plugin is None:
+            return
+        if self._block is None:
+            self._block = _block(self._culprit, self._of, self.begun, seconds, over)
+            uses.note_block(plugin, self._block)
+        else:
+            uses.prolong(plugin, self._block, seconds, over)
 
     def _said(self, verb: str, how_long: str) -> str:
         who = "the service itself " if self._culprit.plugin is None else ""
         return f"{who}{verb} {WHAT[self._of]} {how_long} at {self._culprit.where}"
 
 
-def block_of(
-    culprit: Culprit, of: Blocked, begun: float, seconds: float, over: bool = True
-) -> Block:
-    """Return what is kept of a block."""
+def _block(culprit: Culprit, of: Blocked, begun: float, seconds: float, over: bool = True) -> Block:
     stack = [str(line) for line in reversed(culprit.stack)]
     at = time.time() - (time.perf_counter() - begun)
     return Block(at, seconds, culprit.where, stack, of, over)
 
 
-def warn(plugin: str | None, said: str, stack: str | None) -> None:
+def _warn(plugin: str | None, said: str, stack: str | None) -> None:
     """Log with a stack that is not the caller's."""
     logger = LOGGER if plugin is None else plugin_logger(plugin)
     if not logger.isEnabledFor(logging.WARNING):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import linecache
 import traceback
 from collections.abc import Container, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import Final, NamedTuple
@@ -51,7 +52,7 @@ def stack_of(frame: FrameType | None, modules: Mapping[str, str]) -> list[Line]:
             frame.f_code.co_name,
             _plugin_of(frame, modules),
         )
-        for frame, _ in zip(_frames(frame), range(_MOST_LINES), strict=False)
+        for frame in islice(_frames(frame), _MOST_LINES)
     ]
 
 
@@ -89,12 +90,6 @@ def without_callers(stack: Sequence[Line], plugin: str | None) -> Sequence[Line]
     """Cut off what called the plugin, if the plugin's own code is in it."""
     outermost = max((at for at, line in enumerate(stack) if line.plugin == plugin), default=-1)
     return stack if plugin is None or outermost < 0 else stack[: outermost + 1]
-
-
-def place_in(stack: Sequence[Line], plugin: str | None) -> str:
-    """Return the line that is to be looked at: the plugin's innermost one, or the innermost at all."""
-    own = (str(line) for line in stack if line.plugin == plugin and plugin is not None)
-    return next(own, str(stack[0]) if stack else "an unknown place")
 
 
 def formatted(stack: Sequence[Line]) -> str:

@@ -72,14 +72,6 @@ class _Slice:
     blocked: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
-@dataclass(slots=True)
-class _Readings:
-    """Readings of the processor time of one thread."""
-
-    clock: int
-    seen: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=int(SPAN) + 1))
-
-
 class LoopUses:
     """The use of the event loop by all plugins. Any thread may call.
 
@@ -97,7 +89,8 @@ class LoopUses:
         self._uses: dict[str, Blocks] = {}
         self._slices: deque[_Slice] = deque()
         self._shares: tuple[float, Mapping[str, float]] | None = None
-        self._processor: dict[str, _Readings] = {}
+        #: Readings of the processor times of plugins' own threads: the clock, the time, and what it showed.
+        self._processor: dict[str, deque[tuple[int, float, float]]] = {}
 
     def of(self, plugin: str) -> Blocks:
         """Return what one plugin blocked."""
@@ -157,10 +150,10 @@ class LoopUses:
             for gone in self._processor.keys() - used.keys():
                 del self._processor[gone]
             for plugin, (clock, seconds) in used.items():
-                readings = self._processor.get(plugin)
-                if readings is None or readings.clock != clock:
-                    readings = self._processor[plugin] = _Readings(clock)
-                readings.seen.append((now, seconds))
+                readings = self._processor.setdefault(plugin, deque(maxlen=int(SPAN) + 1))
+                if readings and readings[-1][0] != clock:
+                    readings.clear()
+                readings.append((clock, now, seconds))
 
     def share(self, plugin: str) -> float:
         """Return the plugin's part of the event loop's time over the last minute, from 0 to 1."""
@@ -177,10 +170,10 @@ class LoopUses:
         """
         with self._lock:
             readings = self._processor.get(plugin)
-            if readings is None or len(readings.seen) < 2:
+            if readings is None or len(readings) < 2:
                 return None
-            (begun, before), (ended, after) = readings.seen[0], readings.seen[-1]
-            return (after - before) / max(1e-9, ended - begun)
+            (_, begun, before), (_, ended, after) = readings[0], readings[-1]
+        return (after - before) / max(1e-9, ended - begun)
 
     def _reckon(self, now: float) -> Mapping[str, float]:
         whole = _Slice(now)

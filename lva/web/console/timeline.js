@@ -1,6 +1,6 @@
 // Changes of state: as lanes over the last fifteen minutes, and as a list.
 
-import { h, lasted, mark, svg, time, timeElement, word } from "./dom.js";
+import { h, mark, svg, time, timeElement, word } from "./dom.js";
 
 const LANES = 12;
 const ROW = 22;
@@ -173,5 +173,3 @@ export function history(plugin, steps, end, window, width) {
     lane(found, begin, end, width, ROW / 2),
   );
 }
-
-export const forHowLong = (plugin, at) => `for ${lasted(at - plugin.since)}`;

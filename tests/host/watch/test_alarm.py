@@ -11,8 +11,11 @@ import time
 
 import pytest
 
+from lva.host.watch import alarm as alarm_module
 from lva.host.watch.alarm import Alarm
-from lva.host.watch.thread_timer import ProcessTimer
+
+REAL_TIME = pytest.mark.slow("the interpreter is kept in real time")
+EACH_TIMER = pytest.mark.parametrize("alarm", ["thread's timer", "process's timer"], indirect=True)
 
 
 class Seen(list[str]):
@@ -25,13 +28,19 @@ class Seen(list[str]):
         return self.again
 
 
+def refuse(*_):
+    raise OSError("the system has none")
+
+
 @pytest.fixture
 def seen():
     return Seen()
 
 
 @pytest.fixture
-def alarm(seen):
+def alarm(seen, request, monkeypatch):
+    if getattr(request, "param", "") == "process's timer":
+        monkeypatch.setattr(alarm_module, "PosixTimer", refuse)
     alarm = Alarm(0.03, 0.02, seen)
     before = signal.getsignal(signal.SIGPROF)
     alarm.install()
@@ -57,14 +66,15 @@ def keep_the_lock():
         numbers *= 2
 
 
-@pytest.mark.slow("the interpreter is kept in real time")
+@REAL_TIME
+@EACH_TIMER
 def test_it_sees_what_keeps_the_interpreter(alarm, seen):
     alarm.put_off()
     keep_the_lock()
     assert "keep_the_lock" in seen
 
 
-@pytest.mark.slow("the interpreter is kept in real time")
+@REAL_TIME
 def test_it_goes_off_again_and_again_until_nobody_wants_to_look(alarm, seen):
     alarm.put_off()
     compute(0.2)
@@ -79,7 +89,7 @@ def test_it_goes_off_again_and_again_until_nobody_wants_to_look(alarm, seen):
     assert len(seen) == 1
 
 
-@pytest.mark.slow("the interpreter is kept in real time")
+@REAL_TIME
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have the process's timer alone")
 def test_it_does_not_wake_a_thread_that_sleeps_while_others_compute(alarm, seen):
     """The kind is a sleep that looks like a wait: who is woken waits for a processor in the midst of it."""
@@ -90,23 +100,6 @@ def test_it_does_not_wake_a_thread_that_sleeps_while_others_compute(alarm, seen)
     thread.join()
     assert time.thread_time() - before < 0.03
     assert seen == []
-
-
-@pytest.mark.slow("the interpreter is kept in real time")
-def test_where_a_thread_has_no_timer_the_one_of_the_process_sees_it_and_leaves_another_s_alone(
-    monkeypatch, alarm, seen
-):
-    """The kind is another system than Linux."""
-    alarm.remove()
-    monkeypatch.setattr("lva.host.watch.alarm.new_timer", ProcessTimer)
-    alarm.install()
-    alarm.put_off()
-    keep_the_lock()
-    assert "keep_the_lock" in seen
-    signal.setitimer(signal.ITIMER_PROF, 50, 50)
-    alarm.remove()
-    assert signal.getitimer(signal.ITIMER_PROF)[1] == pytest.approx(50, abs=0.1)
-    signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def test_whoever_can_run_puts_it_off(alarm, seen):
@@ -141,6 +134,7 @@ def test_a_program_that_handles_the_signal_keeps_it():
         signal.signal(signal.SIGPROF, before)
 
 
+@EACH_TIMER
 def test_a_program_that_takes_the_signal_later_keeps_it_and_its_timer(alarm):
     """A profiler that a plugin starts, for instance."""
     rings = []
@@ -156,25 +150,6 @@ def test_a_program_that_takes_the_signal_later_keeps_it_and_its_timer(alarm):
     signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-@pytest.mark.slow("the interpreter is kept in real time")
-def test_a_program_that_sets_the_default_back_is_not_ended_by_it():
-    code = """if True:
-        import signal, time
-        from lva.host.watch.alarm import Alarm
-        alarm = Alarm(0.02, 0.02, lambda frame: True)
-        alarm.install()
-        alarm.put_off()
-        signal.signal(signal.SIGPROF, signal.SIG_DFL)
-        for _ in range(10):
-            alarm.put_off()
-            end = time.process_time() + 0.05
-            while time.process_time() < end:
-                pass
-    """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-    assert (done.returncode, done.stderr) == (0, b"")
-
-
 def test_another_thread_has_no_alarm():
     before = signal.getsignal(signal.SIGPROF)
     alarm = Alarm(0.01, 0.01, lambda frame: True)
@@ -184,24 +159,43 @@ def test_another_thread_has_no_alarm():
     assert signal.getsignal(signal.SIGPROF) == before
 
 
-@pytest.mark.slow("starts a process")
-def test_a_process_that_ends_with_an_alarm_set_is_not_killed_by_it():
-    code = """
-import sys, time
-from lva.host.watch.alarm import Alarm
-
+SETS_THE_DEFAULT_BACK = """
+signal.signal(signal.SIGPROF, signal.SIG_DFL)
+for _ in range(10):
+    alarm.put_off()
+    compute(time.process_time, 0.05)
+"""
+COMPUTES_WHILE_THE_INTERPRETER_ENDS = """
 class Late:
-    time = time.thread_time
+    compute, clock = compute, time.thread_time
 
-    def __del__(self):  # while the interpreter ends, and its modules are empty already
-        end = self.time() + 0.1
-        while self.time() < end:
-            pass
+    def __del__(self):  # the modules are empty already
+        Late.compute(Late.clock, 0.1)
 
 sys.late = Late()
-alarm = Alarm(0.01, 0.01, lambda frame: True)
+"""
+
+
+@pytest.mark.slow("starts a process")
+@pytest.mark.parametrize(
+    "code",
+    [SETS_THE_DEFAULT_BACK, COMPUTES_WHILE_THE_INTERPRETER_ENDS],
+    ids=["the default is set back", "the interpreter ends"],
+)
+def test_a_signal_that_is_under_way_ends_no_process(code):
+    begin = """
+import signal, sys, time
+from lva.host.watch.alarm import Alarm
+
+def compute(clock, seconds):
+    end = clock() + seconds
+    while clock() < end:
+        pass
+
+alarm = Alarm(0.02, 0.02, lambda frame: True)
 alarm.install()
 alarm.put_off()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    command = [sys.executable, "-c", begin + code]
+    done = subprocess.run(command, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")

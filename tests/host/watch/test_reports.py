@@ -12,7 +12,11 @@ from lva.host.watch.stacks import Line
 from lva.host.watch.uses import LoopUses
 from lva.logs.recurring import INTERVAL
 
-STACK = [Line("/lib/json.py", 1, "dumps", None), Line("/plugins/a.py", 3, "work", "a")]
+STACK = [
+    Line("/lib/json.py", 1, "dumps", None),
+    Line("/plugins/a.py", 3, "work", "a"),
+    Line("/plugins/a.py", 9, "start", "a"),
+]
 CULPRIT = Culprit("a", STACK)
 
 
@@ -37,11 +41,13 @@ def test_a_block_is_logged_once_with_its_stack(uses, reporter, caplog):
     assert (kept.seconds, kept.where, kept.of, kept.over) == (
         0.12, "/plugins/a.py:3 in work", "service", True,
     )  # fmt: skip
-    assert kept.stack == ["/plugins/a.py:3 in work", "/lib/json.py:1 in dumps"]
+    assert kept.stack == [
+        "/plugins/a.py:9 in start", "/plugins/a.py:3 in work", "/lib/json.py:1 in dumps",
+    ]  # fmt: skip
 
 
 def test_a_long_one_is_logged_while_it_goes_on_and_at_its_end(uses, reporter, caplog):
-    block = OpenBlock(reporter, CULPRIT, "plugin", 100.0, 0.2)
+    block = OpenBlock(reporter, CULPRIT, "plugin", 100.0)
     block.go_on(0.9)
     assert not caplog.records
     assert uses.longest_open("a").seconds == 0.9
@@ -92,7 +98,7 @@ def test_what_is_remembered_for_that_is_bounded(reporter):
 
 
 def test_what_is_no_plugin_s_is_logged_and_nobody_s(uses, reporter, caplog):
-    reporter.report(Culprit(None, STACK[:1]), 100.0, 0.5)
+    reporter.report(Culprit(None, STACK), 100.0, 0.5)
     reporter.report_collection(0.3)
     reporter.report_unknown(0.4, "because")
     assert {record.name for record in caplog.records} == {"lva.host"}

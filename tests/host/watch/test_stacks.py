@@ -6,7 +6,7 @@ import sys
 from types import ModuleType
 
 from lva.host.plugin_modules import package_of
-from lva.host.watch.stacks import Line, formatted, owner_of, place_in, stack_of, without_callers
+from lva.host.watch.stacks import Line, formatted, owner_of, stack_of, without_callers
 
 PLUGINS = {"a", "b"}
 MODULES = {"lva_plugins.a": "a", "acme": "b"}
@@ -31,13 +31,6 @@ def test_a_step_without_a_plugin_is_its_whose_code_it_is_in():
 def test_a_step_of_the_service_is_nobody_s():
     assert owner_of(None, [LIBRARY, SERVICE], PLUGINS) is None
     assert owner_of(None, [], PLUGINS) is None
-
-
-def test_the_place_to_look_at_is_the_plugin_s_innermost_line():
-    assert place_in([LIBRARY, HELPER, A, A_OUTER, SERVICE], "a") == "/plugins/a.py:3 in work"
-    assert place_in([LIBRARY, SERVICE], "a") == "/lib/json.py:1 in dumps"
-    assert place_in([LIBRARY, SERVICE], None) == "/lib/json.py:1 in dumps"
-    assert place_in([], "a") == "an unknown place"
 
 
 def test_callers_of_the_plugin_are_cut_off():

@@ -96,7 +96,7 @@ def test_what_is_kept_is_bounded():
         uses.note_processor({"a": (1, clock.now)})
         clock.now += 0.2
     assert len(uses._slices) <= 62
-    assert len(uses._processor["a"].seen) <= 61
+    assert len(uses._processor["a"]) <= 61
 
 
 def test_processor_time_is_that_of_the_present_thread():

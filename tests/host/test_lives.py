@@ -62,6 +62,6 @@ async def test_a_bug_in_a_task_of_the_host_ends_that_task_alone(
     async with running_host(tmp_path, {"sink": AWAY.format(error="OSError")}) as host:
         for _ in range(2):
             host.host.lives.do(buggy, "oops", name="the test's work")
-        await until(lambda: host.host.lives.bugs.seen["the test's work"] == 2)
+        await until(lambda: host.host.lives.bugs["the test's work"] == 2)
         assert host.states("sink")[-1] == "running"
     assert "bug in the host: the test's work failed; the service goes on (failure 2" in caplog.text
