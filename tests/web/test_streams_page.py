@@ -75,7 +75,9 @@ def painted(page: Page, selector: str) -> None:
     until(page, f"[...document.querySelectorAll({selector!r})].some({drawn})")
 
 
-def test_without_streams_it_says_how_to_add_one(page: Page, service: ServiceProcess) -> None:
+def test_without_streams_it_says_how_to_add_one(
+    page: Page, shared: Watched, service: ServiceProcess
+) -> None:
     page.goto("/")
     page.get_by_role("link", name="Streams", exact=True).click()
     expect(page).to_have_url(re.compile(PATH))
@@ -89,6 +91,7 @@ def test_without_streams_it_says_how_to_add_one(page: Page, service: ServiceProc
     assert violations(page) == []
     add(service, "first", "test:black?rate=2")
     expect(tile(page, "first")).to_contain_text("in progress")  # as soon as it is there
+    shared.expected = ["404|503"]  # its picture may be on the way just then
     service.request("DELETE", "/streams/first")
     expect(page.get_by_role("heading", level=1)).to_have_text("No streams yet")
 
@@ -145,6 +148,7 @@ def test_the_grid_tells_what_is_wrong_although_frames_come(
 def test_the_grid_is_used_from_the_keyboard(page: Page, door: str, yard: str) -> None:
     page.goto(PATH)
     expect(page.locator(".tile")).to_have_count(2)
+    expect(tile(page, "yard")).to_contain_text("reconnecting")  # a search is for how they are then
     page.get_by_role("searchbox").press_sequentially("reconn")
     expect(page.locator(".tile")).to_have_count(1)
     page.get_by_role("searchbox").fill("")
@@ -184,10 +188,10 @@ def test_pictures_are_asked_for_only_in_view_one_at_a_time_and_a_silent_one_stop
         expect(page.locator(".tile")).to_have_count(5)
         until(page, "document.querySelectorAll('.tile canvas').length === 5")
         for _ in range(200):
-            if asked.get(door, 0) >= 3 and silent in asked:
+            if asked.get(door, 0) >= 2 and silent in asked:
                 break  # the others go on
             page.wait_for_timeout(50)
-        assert asked[door] >= 3
+        assert asked[door] >= 2
         assert asked[silent] == 1
         assert others[2] not in asked  # below the fold
         assert yard not in asked  # there is no picture of it
@@ -199,6 +203,7 @@ def test_pictures_are_asked_for_only_in_view_one_at_a_time_and_a_silent_one_stop
         assert others[2] in asked
     finally:
         page.unroute_all(behavior="ignoreErrors")
+        page.goto("/")  # where their pictures are not asked for any more
         for other in others:
             service.request("DELETE", f"/streams/{other}")
 
