@@ -195,17 +195,12 @@ async def test_some_responses_have_no_body(path: str, method: str) -> None:
             assert (b"content-length" in reply) is (method == "HEAD")
 
 
-@pytest.mark.parametrize(
-    ("path", "status"),
-    [("/raise", b"500 Internal Server Error"), ("/nothing", b"500 Internal Server Error")],
-)
+@pytest.mark.parametrize("path", ["/raise", "/nothing"])
 @pytest.mark.slow("the connection lingers in real time")
-async def test_an_application_that_does_not_respond_is_answered_for(
-    path: str, status: bytes
-) -> None:
+async def test_an_application_that_does_not_respond_is_answered_for(path: str) -> None:
     async with served() as it:
         reply = await it.get(path)
-        assert reply.startswith(b"HTTP/1.1 " + status)
+        assert reply.startswith(b"HTTP/1.1 500 Internal Server Error")
         assert b"application/problem+json" in reply
         await it.ended.wait()
 

@@ -6,7 +6,6 @@ import pytest
 import trio
 
 from lva import MonitoringPoint
-from lva.logs.recurring import INTERVAL, Recurring
 from lva.server.connection_errors import ConnectionErrors
 
 
@@ -15,15 +14,6 @@ def raised(error: BaseException) -> BaseException:
         raise error
     except BaseException as caught:
         return caught
-
-
-def test_the_first_time_is_logged_and_then_one_line_each_interval() -> None:
-    now = 0.0
-    recurring = Recurring(lambda: now)
-    assert [recurring.again() for _ in range(3)] == [1, 0, 0]
-    now = INTERVAL
-    assert [recurring.again() for _ in range(2)] == [3, 0]
-    assert recurring.count == 5
 
 
 def test_each_kind_is_logged_once_with_its_traceback_and_every_error_is_a_point(

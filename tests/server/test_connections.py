@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -50,33 +51,31 @@ class Watched:
         await self.watch.restart(self, None)
 
 
-async def test_a_pause_that_is_too_long_closes_the_connection(autojump_clock: MockClock) -> None:
+@asynccontextmanager
+async def watched() -> AsyncIterator[Watched]:
+    """Yield one whose connection is idle; wait for the end of the watch."""
     async with trio.open_nursery() as nursery:
         it = Watched(nursery)
         await it.pause()
-    assert it.closed_at == LIMIT
+        yield it
 
 
 async def test_each_pause_has_the_whole_limit_and_one_task_watches_all(
     autojump_clock: MockClock,
 ) -> None:
-    async with trio.open_nursery() as nursery:
-        it = Watched(nursery)
+    async with watched() as it:
         for _ in range(10):
-            await it.pause()
             await trio.sleep(LIMIT - 1)
             await it.watch.stop()
             await trio.sleep(3)
-        await it.pause()
+            await it.pause()
         last = trio.current_time()
     assert it.closed_at == last + LIMIT
     assert it.spawned == 1
 
 
 async def test_a_busy_connection_is_not_closed(autojump_clock: MockClock) -> None:
-    async with trio.open_nursery() as nursery:
-        it = Watched(nursery)
-        await it.pause()
+    async with watched() as it:
         await trio.sleep(1)
         await it.watch.stop()
         await trio.sleep(100 * LIMIT)
@@ -85,34 +84,22 @@ async def test_a_busy_connection_is_not_closed(autojump_clock: MockClock) -> Non
     assert it.closed_at is None
 
 
-async def test_an_idle_connection_is_closed_when_the_server_stops(
-    autojump_clock: MockClock,
+@pytest.mark.parametrize(("busy", "closed_at"), [(False, 1), (True, None)])
+async def test_when_the_server_stops_a_connection_is_closed_or_left_to_its_response(
+    autojump_clock: MockClock, busy: bool, closed_at: float | None
 ) -> None:
-    async with trio.open_nursery() as nursery:
-        it = Watched(nursery)
-        await it.pause()
+    async with watched() as it:
         await trio.sleep(1)
+        if busy:
+            await it.watch.stop()
         it.stopping.set()
-    assert it.closed_at == 1
-
-
-async def test_a_busy_connection_is_left_to_its_response_when_the_server_stops(
-    autojump_clock: MockClock,
-) -> None:
-    async with trio.open_nursery() as nursery:
-        it = Watched(nursery)
-        await it.pause()
-        await it.watch.stop()
-        it.stopping.set()
-    assert it.closed_at is None
+    assert it.closed_at == closed_at
 
 
 async def test_where_others_need_room_a_connection_is_closed_once_it_has_been_idle_for_a_while(
     autojump_clock: MockClock,
 ) -> None:
-    async with trio.open_nursery() as nursery:
-        it = Watched(nursery)
-        await it.pause()
+    async with watched() as it:
         await trio.sleep(1)
         await it.watch.stop()
         it.idle.close_those(0.5)
@@ -127,9 +114,7 @@ async def test_where_others_need_room_a_connection_is_closed_once_it_has_been_id
 
 
 async def test_the_watch_ends_with_the_connection(autojump_clock: MockClock) -> None:
-    async with trio.open_nursery() as nursery:
-        it = Watched(nursery)
-        await it.pause()
+    async with watched() as it:
         await trio.testing.wait_all_tasks_blocked()
         it.watch.end()
     assert it.closed_at is None
