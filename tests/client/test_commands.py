@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import signal
 import socket
@@ -16,16 +15,19 @@ from typing import Self
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from lva.cli import main
+from lva import __version__
 from lva.client.commands import COMMANDS
 from lva.settings import ENV_PREFIX
+from tests.client import running
+from tests.client.running import TOKEN
 from tests.client.tmux import Terminal
 from tests.support import ServiceProcess, clean_environment, write_plugin
 from tests.warm import WarmProcess
 
-TOKEN = "a-token-for-tests-only"
+pytestmark = pytest.mark.usefixtures("clean_slate")
+
 SOURCE = """
 class Source(BaseBackgroundPlugin):
     async def initialize(self):
@@ -43,14 +45,6 @@ class Broken(BaseBackgroundPlugin):
     async def initialize(self):
         raise OSError("no \\x1b[2J camera")
 """
-
-
-@pytest.fixture(autouse=True)
-def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in list(os.environ):
-        if name.startswith(ENV_PREFIX):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +67,7 @@ def unready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess
 
 
 def lva(*arguments: object, token: str | None = TOKEN) -> Result:
-    """Run a command in this process."""
-    variables = {} if token is None else {f"{ENV_PREFIX}ADMIN_TOKEN": token}
-    result = CliRunner().invoke(main, [*map(str, arguments)], env=variables)
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
+    return running.lva(*arguments, token=token)
 
 
 def free_port() -> int:
@@ -176,13 +166,7 @@ def test_status_over_a_unix_socket_that_the_settings_name(tmp_path: Path) -> Non
         config.write_text(f'bind = "{bind}"\n')
         config.chmod(0o644)
         done = lva("status", "--config", config, token=None)
-        assert (done.exit_code, done.stdout) == (0, f"ready  lva {_version()} at {bind}\n")
-
-
-def _version() -> str:
-    from lva import __version__
-
-    return __version__
+        assert (done.exit_code, done.stdout) == (0, f"ready  lva {__version__} at {bind}\n")
 
 
 @pytest.mark.process

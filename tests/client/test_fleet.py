@@ -11,13 +11,13 @@ from contextlib import ExitStack
 from urllib.parse import quote
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from playwright.sync_api import expect
 
-from lva.cli import main
 from lva.client.fleet import remarks
 from lva.settings import ENV_PREFIX
 from lva.video.store import StoredStream, StreamStore
+from tests.client import running
 from tests.plugins.redis_server import RedisServer
 from tests.support import ServiceProcess
 from tests.web.chromium import chromium, violations, watched_page
@@ -53,9 +53,7 @@ def fleet_of(service: ServiceProcess) -> dict:
 
 
 def lva(service: ServiceProcess, *arguments: str) -> Result:
-    result = CliRunner().invoke(main, ["streams", *arguments, "--address", service.url])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
+    return running.lva("streams", *arguments, "--address", service.url)
 
 
 def test_any_agent_shows_the_streams_of_all_and_their_agents(agents: list[ServiceProcess]) -> None:
@@ -129,11 +127,10 @@ def test_the_console_shows_the_streams_of_all_agents_and_who_is_not_alive(
     agents: list[ServiceProcess],
 ) -> None:
     north, south = agents
-    for name in ("cave", "idle"):
-        body = {"name": name, "source": "test:", "labels": ["gpu"]}
-        assert north.request("POST", "/streams", json=body).status_code == 201
-    assert lva(north, "stop", "idle").output == "idle: stop\n"
-    north.wait_until(lambda: fleet_of(north)["streams"]["waiting"] == 1)  # one is at rest
+    body = {"name": "cave", "source": "test:", "labels": ["gpu"]}
+    assert north.request("POST", "/streams", json=body).status_code == 201
+    assert lva(north, "stop", "gate").output == "gate: stop\n"
+    north.wait_until(lambda: fleet_of(north)["streams"]["waiting"] == 1)  # what is at rest does not
     names = {stream["name"]: stream for stream in north.get("/streams").json()["streams"]}
     other = next(
         stream["stream_id"] for stream in names.values() if stream["fleet"]["agent"] == "south"

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from lva.cli import main
 from lva.client.streams import happenings, line_of
 from lva.client.target import FailedError, Target
 from lva.settings import ENV_PREFIX
+from tests.client import running
+from tests.client.running import TOKEN
 from tests.support import ServiceProcess
 
-TOKEN = "a-token-for-tests-only"
-
-pytestmark = [pytest.mark.process, pytest.mark.slow("starts the service and real workers")]
-
-
-@pytest.fixture(autouse=True)
-def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in list(os.environ):
-        if name.startswith(ENV_PREFIX):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.slow("starts the service and real workers"),
+    pytest.mark.usefixtures("clean_slate"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +32,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess
         yield process.wait_until_ready()
 
 
-def lva(
-    service: ServiceProcess, *arguments: str, token: str | None = TOKEN, stdin: str | None = None
-) -> Result:
-    variables = {} if token is None else {f"{ENV_PREFIX}ADMIN_TOKEN": token}
-    command = ["streams", *arguments, "--address", service.url]
-    result = CliRunner().invoke(main, command, env=variables, input=stdin)
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
+def lva(service: ServiceProcess, *arguments: str, token: str | None = TOKEN, **more: Any) -> Result:
+    return running.lva("streams", *arguments, "--address", service.url, token=token, **more)
 
 
 def test_a_stream_is_added_watched_stopped_resumed_and_removed(service: ServiceProcess) -> None:
@@ -127,9 +116,7 @@ def test_who_may_not_act_may_look(service: ServiceProcess) -> None:
 def test_without_a_service_the_exit_code_is_3(tmp_path: Path) -> None:
     for command in ("list", "watch", "remove"):
         arguments = ("x",) if command == "remove" else ()
-        result = CliRunner().invoke(
-            main, ["streams", command, *arguments, "--address", f"unix:{tmp_path}/none"]
-        )
+        result = running.lva("streams", command, *arguments, "--address", f"unix:{tmp_path}/none")
         assert (result.exit_code, "no service responds" in result.output) == (3, True)
 
 

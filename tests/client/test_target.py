@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import ssl
 import threading
@@ -12,21 +11,13 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner
 
-from lva.cli import main
 from lva.client.target import Target, address_of_bind, find_target, why_not
 from lva.settings import ENV_PREFIX
+from tests.client.running import lva
 
+pytestmark = pytest.mark.usefixtures("clean_slate")
 PEM = Path(__file__).parents[1] / "plugins" / "localhost.pem"
-
-
-@pytest.fixture(autouse=True)
-def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in list(os.environ):
-        if name.startswith(ENV_PREFIX):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +160,7 @@ def answering(tls: bool) -> Iterator[int]:
 def test_a_failure_of_tls_is_called_one(tls: bool, said: str) -> None:
     """What answers, but cannot be trusted, is not a service that is away."""
     with answering(tls) as port:
-        result = CliRunner().invoke(main, ["status", "--address", f"https://127.0.0.1:{port}"])
+        result = lva("status", "--address", f"https://127.0.0.1:{port}")
     assert result.exit_code == 3
     assert said in result.output
     assert "SSL_CERT_FILE" in result.output
