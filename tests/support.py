@@ -219,6 +219,15 @@ class ServiceProcess:
         with httpx.Client(transport=transport, timeout=timeout) as client:
             return client.request(method, url + path, **options)
 
+    @contextmanager
+    def stream(self, path: str, **options: Any) -> Iterator[httpx.Response]:
+        """Send a GET request for a response that is read as it comes."""
+        with (
+            httpx.Client(trust_env=False, verify=False, timeout=10) as client,
+            client.stream("GET", self.url + path, **options) as response,
+        ):
+            yield response
+
     def plugin(self, name: str) -> dict[str, Any]:
         """Return what `/plugins/NAME` says."""
         status: dict[str, Any] = self.get(f"/plugins/{name}").json()

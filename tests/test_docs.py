@@ -437,10 +437,7 @@ def test_thermometers_are_put_and_watched(service: ServiceProcess) -> None:
         service.request("PUT", "/thermometers/cellar", json={"degrees": "warm"}).status_code == 400
     )
     assert service.request("PUT", "/thermometers/cellar", json={"degrees": 11.5}).status_code == 204
-    with (
-        httpx.Client(trust_env=False, verify=False) as client,
-        client.stream("GET", f"{service.url}/thermometers") as answer,
-    ):
+    with service.stream("/thermometers") as answer:
         lines = answer.iter_lines()
         assert next(lines) == "cellar=11.5"
         service.request("PUT", "/thermometers/attic", json={"degrees": 31})

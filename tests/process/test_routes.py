@@ -558,10 +558,7 @@ def test_routes_follow_the_plugins_life(tmp_path: Path) -> None:
         assert service.get("/life").json() == {"attempt": 1}
         assert service.get("/life/first").status_code == 200
 
-        with (
-            httpx.Client(trust_env=False, verify=False) as client,
-            client.stream("GET", f"{service.url}/version"),
-        ):
+        with service.stream("/version"):
             assert service.request("POST", "/life/crash").status_code == 200
         service.wait_until(lambda: service.plugin("life")["restarts"] == 1)
         service.wait_until(lambda: service.get("/life").status_code == 503)

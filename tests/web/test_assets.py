@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from lva import ConsolePage
@@ -140,14 +139,13 @@ def test_what_would_end_its_element_is_refused(text: str) -> None:
 
 def test_the_page_is_small_and_compressed(service: ServiceProcess) -> None:
     plain = packed = 0
-    with httpx.Client(trust_env=False, verify=False, base_url=service.url) as client:
-        for path in ("/", *parts()):
-            with client.stream("GET", path, headers=BROWSER) as answer:
-                raw = b"".join(answer.iter_raw())
-            packed += len(raw)
-            zipped = answer.headers.get("content-encoding") == "gzip"
-            plain += len(gzip.decompress(raw) if zipped else raw)
-            assert zipped or len(raw) < 600, path
+    for path in ("/", *parts()):
+        with service.stream(path, headers=BROWSER) as answer:
+            raw = b"".join(answer.iter_raw())
+        packed += len(raw)
+        zipped = answer.headers.get("content-encoding") == "gzip"
+        plain += len(gzip.decompress(raw) if zipped else raw)
+        assert zipped or len(raw) < 600, path
     print(f"the page weighs {plain / 1000:.0f} kB, {packed / 1000:.0f} kB on the wire")
     assert plain < 300_000
     assert packed < 100_000
@@ -292,10 +290,7 @@ def test_a_page_is_checked_where_it_is_made(arguments: Any, error: type[Exceptio
 
 def hello(service: ServiceProcess) -> dict[str, Any]:
     """Return the first event that consoles get."""
-    with (
-        httpx.Client(trust_env=False, verify=False, base_url=service.url) as client,
-        client.stream("GET", "/events") as answer,
-    ):
+    with service.stream("/events") as answer:
         data = next(line for line in answer.iter_lines() if line.startswith("data: "))
     found: dict[str, Any] = json.loads(data.removeprefix("data: "))
     return found

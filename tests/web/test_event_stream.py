@@ -84,10 +84,7 @@ class Events:
 
 @contextmanager
 def listening(service: ServiceProcess) -> Iterator[Events]:
-    with (
-        httpx.Client(trust_env=False, verify=False, timeout=10) as client,
-        client.stream("GET", f"{service.url}/events") as response,
-    ):
+    with service.stream("/events") as response:
         yield Events(response)
 
 
@@ -119,12 +116,6 @@ def listening_at_last(service: ServiceProcess) -> Iterator[Events]:
 
         service.wait_until(is_had)
         yield had[0]
-
-
-def free(service: ServiceProcess) -> None:
-    """Wait until a stream can be had."""
-    with listening_at_last(service):
-        pass
 
 
 @pytest.mark.process
@@ -220,18 +211,8 @@ def test_streams_past_the_cap_are_told_to_come_later(service: ServiceProcess) ->
     assert refused.headers["retry-after"] == "5"
     assert refused.json()["error_code"] == "too_many_streams"
     assert "max_event_streams" in refused.json()["detail"]
-    free(service)
-
-
-@pytest.mark.process
-def test_streams_do_not_count_among_the_requests(service: ServiceProcess) -> None:
-    with listening_at_last(service) as events:
-        time.sleep(1.2)  # the life of the stream, which its latency would show
-        events.until("tick")
-    time.sleep(0.1)
-    with listening_at_last(service) as events:
-        hello = events.next()[1]
-    assert max(value or 0 for value in hello["series"]["p99"]) < 1000
+    with listening_at_last(service):
+        pass  # there is room again
 
 
 class Streams:
@@ -382,8 +363,8 @@ async def test_who_may_not_see_details_gets_no_reasons(
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("readers", [0, 20])
-def test_open_consoles_do_not_delay_the_stop(tmp_path: Path, readers: int) -> None:
+def test_open_consoles_do_not_delay_the_stop(tmp_path: Path) -> None:
+    readers = 20
     # Requests in flight would have 30 s of it.
     toml = "shutdown_timeout = 100\n" + TOML.replace("= 4", "= 20")
     with start(tmp_path, toml) as service:

@@ -194,6 +194,29 @@ async def test_a_point_waits_for_no_other_request(autojump_clock: MockClock) -> 
             nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("endless", [False, True])
+async def test_a_response_without_an_end_does_not_count_among_the_requests(endless: bool) -> None:
+    """How long somebody has looked says nothing of the service."""
+
+    async def respond() -> None:
+        exchange.endless = endless
+        await exchange.send({"type": "http.response.start", "status": 200, "headers": []})
+        await exchange.send({"type": "http.response.body", "body": b""})
+
+    async def ignore(_message: Any) -> None:
+        pass
+
+    points: list[MonitoringPoint] = []
+    counted: list[int] = []
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    exchange = Exchange(
+        scope, ignore, points.extend, lambda _route, _plugin, status, *_: counted.append(status)
+    )
+    await exchange.run(respond)
+    assert counted == ([] if endless else [200])
+    assert len(points) == 1  # what is published of it stays
+
+
 @pytest.mark.parametrize(("status", "code"), [(200, "client_disconnected"), (404, "not_found")])
 async def test_a_client_that_leaves_midway_does_not_hide_what_it_was_told(
     status: int, code: str

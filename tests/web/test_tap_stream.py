@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from werkzeug.datastructures import MultiDict
 
@@ -188,10 +187,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess
 @contextmanager
 def tapped(service: ServiceProcess, text: str) -> Iterator[Iterator[Any]]:
     """Yield the objects of a stream."""
-    with (
-        httpx.Client(trust_env=False, verify=False, timeout=10) as client,
-        client.stream("GET", f"{service.url}/tap?{text}") as answer,
-    ):
+    with service.stream(f"/tap?{text}") as answer:
         assert answer.status_code == 200, answer.read()
         yield (json.loads(line) for line in answer.iter_lines())
 
@@ -265,10 +261,7 @@ def tapped_at_last(service: ServiceProcess, stack: ExitStack) -> Iterator[Any]:
 
 def can_tap(service: ServiceProcess) -> bool:
     """Return whether there is room for another reader."""
-    with (
-        httpx.Client(trust_env=False, verify=False) as client,
-        client.stream("GET", f"{service.url}/tap") as answer,
-    ):
+    with service.stream("/tap") as answer:
         return answer.status_code == 200
 
 
