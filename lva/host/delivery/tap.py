@@ -96,9 +96,6 @@ class Taps:
     def __init__(self) -> None:
         self.open: tuple[Tap, ...] = ()  # replaced as a whole: other threads go through it
 
-    def __bool__(self) -> bool:
-        return bool(self.open)
-
     def __len__(self) -> int:
         return len(self.open)
 

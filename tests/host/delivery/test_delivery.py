@@ -292,25 +292,6 @@ async def test_what_other_threads_publish_is_bounded_before_it_arrives(autojump_
     assert numbers(await box.take(10)) == list(range(193, 200))
 
 
-async def test_points_of_other_threads_arrive_whenever_the_first_of_them_asks(autojump_clock):
-    mailbox = memory(1000)
-    asked = []
-    arrive = mailbox.arrive
-
-    def count_arrivals() -> None:
-        asked.append(mailbox._crossing.points)
-        arrive()
-
-    mailbox.arrive = count_arrivals
-    for _ in range(3):
-        for n in range(50):
-            mailbox.cross([n])
-        await wait_all_tasks_blocked()
-    assert asked == [50, 50, 50]
-    assert mailbox.ledger.accepted == 150
-    assert await mailbox.take(1000) == [*range(50)] * 3
-
-
 # The delivery
 
 
@@ -620,21 +601,6 @@ async def test_a_handler_that_ignores_its_cancellation_ends_the_delivery(autojum
         assert it.ledger.delivered == 0, "what is dropped stays dropped"
 
 
-async def test_a_batch_survives_the_cancellation_of_its_delivery(autojump_clock):
-    calls = Calls(sleeping(5))
-    async with delivering(calls) as it:
-        it.offer(numbered(2))
-        await wait_all_tasks_blocked()
-        await it.cancel()
-        assert it.ledger.in_flight == 2
-        it.offer(numbered(1, 2))
-        assert it.ledger.balanced
-        await it.begin()
-        await trio.sleep(1)
-        assert calls.batches == [[0, 1], [0, 1], [2]]
-        assert it.ledger.delivered == 3
-
-
 async def test_a_batch_that_arrived_before_the_cancellation_is_not_repeated(autojump_clock):
     async def careful(_points: list[Any]) -> None:
         with trio.CancelScope(shield=True):
@@ -721,17 +687,6 @@ async def test_points_grow_too_old_between_two_attempts(autojump_clock):
         await trio.sleep(100)
         assert it.ledger.dropped == {"max_age": 2}
         assert it.ledger.balanced
-
-
-async def test_a_batch_of_old_and_new_points_loses_the_old_ones_only(autojump_clock):
-    calls = Calls()
-    async with delivering(calls, max_age=5, flush_interval=20, batch_size=100) as it:
-        it.offer(numbered(2))
-        await trio.sleep(16)
-        it.offer(numbered(2, 2))
-        await trio.sleep(10)
-        assert calls.batches == [[2, 3]]
-        assert it.ledger.dropped == {"max_age": 2}
 
 
 # A receiver that is unreachable
@@ -1127,18 +1082,6 @@ async def test_a_point_larger_than_the_dead_letters_is_left_out(tmp_path, caplog
     assert await written.write(given_up) == {UNWRITTEN: 1}
     assert letters(path) == [("rejected", 0), ("rejected", 2)]
     assert "dead letters cannot be written: some are larger than" in caplog.text
-
-
-async def test_dead_letters_that_cannot_be_written_are_reported_now_and_then(tmp_path, caplog):
-    (tmp_path / "dead").write_text("no directory")
-    calls = Calls(*[raising(PermanentDeliveryError("no"))] * 10)
-    written = DeadLetters(tmp_path / "dead" / "p.jsonl", 1 << 20, LOGGER)
-    async with delivering(calls, None, written, batch_size=1) as it:
-        it.offer(numbered(10))
-        await until(lambda: it.delivery._losses()[UNWRITTEN] == 10)
-    lines = [record.message for record in caplog.records if "dead letters" in record.message]
-    assert len(lines) == 1
-    assert lines[0].startswith("dead letters cannot be written: ")
 
 
 async def test_a_disk_that_fills_up_leaves_no_half_line_behind(tmp_path, caplog):
