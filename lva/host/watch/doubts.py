@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable
 from contextlib import suppress
 from time import perf_counter
 from typing import Final
@@ -31,31 +30,28 @@ class OthersWaits:
         self._watched = watched
         self._readers: dict[int, ThreadReader] = {}
         self._queued: dict[int, float] = {}
-        self._look()
-        #: When it was looked, and the sum of all waits from the beginning until then.
-        self._sums: deque[tuple[float, float]] = deque([(perf_counter(), 0.0)], maxlen=_MOST_KEPT)
+        self._sum = 0.0
+        #: When it was looked, and the sum of all waits until then.
+        self._sums: deque[tuple[float, float]] = deque(maxlen=_MOST_KEPT)
+        self.look()
 
     def look(self) -> None:
-        """Take note of the waits until now."""
-        more = self._look()
-        self._sums.append((perf_counter(), self._sums[-1][1] + more))
-
-    def _look(self) -> float:
-        """Return what all have waited since the last look; a thread that is new, since its beginning."""
+        """Take note of the waits until now; of a thread that is new, since its beginning."""
         ids = {thread.native_id for thread in threading.enumerate()} - {None, self._watched}
-        self._forget(self._readers.keys() - ids)
-        queued = {}
+        for ended in self._readers.keys() - ids:
+            self._forget(ended)
         for native_id in ids:
             assert native_id is not None
-            reader = self._readers.get(native_id) or ThreadReader(native_id, None)
-            self._readers[native_id] = reader
+            if native_id not in self._readers:
+                self._readers[native_id] = ThreadReader(native_id, None)
             try:
-                queued[native_id] = reader.queued()
+                queued = self._readers[native_id].queued()
             except OSError:  # the thread has ended
-                self._forget({native_id})
-        more = sum(queued[one] - self._queued.get(one, 0.0) for one in queued)
-        self._queued = queued
-        return more
+                self._forget(native_id)
+                continue
+            self._sum += queued - self._queued.get(native_id, 0.0)
+            self._queued[native_id] = queued
+        self._sums.append((perf_counter(), self._sum))
 
     def between(self, begun: float, ended: float) -> float:
         """Return the sum of all waits between two times that are over, at most, in seconds."""
@@ -65,14 +61,15 @@ class OthersWaits:
         after = [until for at, until in self._sums if at >= ended]
         return after[0] - (before[-1] if before else self._sums[0][1])
 
-    def _forget(self, ended: Iterable[int]) -> None:
-        for native_id in list(ended):
-            with suppress(OSError):  # a plugin may have closed it
-                self._readers.pop(native_id).close()
+    def _forget(self, native_id: int) -> None:
+        self._queued.pop(native_id, None)
+        with suppress(OSError):  # a plugin may have closed it
+            self._readers.pop(native_id).close()
 
     def close(self) -> None:
         """Give the descriptors back."""
-        self._forget(self._readers)
+        for native_id in list(self._readers):
+            self._forget(native_id)
 
 
 class SeenAsleep:

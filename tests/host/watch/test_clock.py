@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
 
 from lva.host.watch import clock as clock_module
 from lva.host.watch.clock import StepClock, Stretch, enter_plugin, install, leave_plugin, remove
@@ -24,18 +23,19 @@ def work(seconds: float) -> None:
         pass
 
 
-async def stamped(limit: float, *tasks: Callable[[], Awaitable[None]]) -> StepClock:
+@pytest.fixture
+def clock() -> StepClock:
+    return StepClock(LIMIT, own_reader().read, lambda: None)
+
+
+async def stamp(clock: StepClock, *tasks: Callable[[], Awaitable[None]]) -> None:
     """Run tasks under a clock with an open window."""
-    clock = StepClock(limit, own_reader().read, lambda: None)
+    install(clock)
+    clock._window, clock._due = {}, 0.0
     async with trio.open_nursery() as nursery:
-        install(clock)
-        clock._window, clock._due = {}, 0.0
         for task in tasks:
             nursery.start_soon(task)
-        await wait_all_tasks_blocked()
-        await trio.sleep(0)
-        remove(clock)
-    return clock
+    remove(clock)
 
 
 def blocks(clock: StepClock) -> list[Stretch]:
@@ -52,13 +52,14 @@ async def test_a_task_of_a_plugin_and_one_of_the_service():
     async def service():
         work(0.01)
 
-    clock = await stamped(10.0, plugin, service)
+    clock = StepClock(10.0, own_reader().read, lambda: None)  # whatever else the machine does
+    await stamp(clock, plugin, service)
     assert set(clock._window) == {"a"}
     assert clock._window["a"] >= 0.02
 
 
 @pytest.mark.slow("works for longer than the limit")
-async def test_a_step_that_is_in_a_handler_for_a_part_of_it():
+async def test_a_step_that_is_in_a_handler_for_a_part_of_it(clock):
     async def request():
         work(LIMIT)
         token = enter_plugin("a")
@@ -67,37 +68,47 @@ async def test_a_step_that_is_in_a_handler_for_a_part_of_it():
         assert current_plugin.get() is None
         work(LIMIT)
 
-    clock = await stamped(LIMIT, request)
+    await stamp(clock, request)
     assert [stretch.plugin for stretch in blocks(clock)] == [None, "a", None]
     before, plugin, after = blocks(clock)
     assert before.ended <= plugin.begun < plugin.ended <= after.begun
 
 
-async def test_a_handler_that_waits_is_still_the_plugin_s_afterwards():
+async def test_a_handler_that_waits_is_still_the_plugin_s_afterwards(clock):
     async def request():
         token = enter_plugin("a")
         await trio.lowlevel.checkpoint()
         work(LIMIT)
         leave_plugin(token)
 
-    clock = await stamped(LIMIT, request)
+    await stamp(clock, request)
     assert [stretch.plugin for stretch in blocks(clock)] == ["a"]
 
 
 @pytest.mark.slow("works for longer than the limit")
-async def test_long_stretches_are_kept_apart_and_known_from_just_before_they_began():
+async def test_long_stretches_are_kept_apart_and_known_from_just_before_they_began(clock):
     async def plugin():
         enter_plugin("a")
         work(LIMIT)
         await trio.lowlevel.checkpoint()
 
-    clock = await stamped(LIMIT, plugin)
+    await stamp(clock, plugin)
     (block,) = blocks(clock)
     assert clock._left_out >= LIMIT
     assert clock._window.get("a", 0.0) < LIMIT
     assert block.ended - block.begun >= LIMIT
     assert block.before.at <= block.begun < block.ended <= block.after.at
     assert block.after.used - block.before.used >= LIMIT
+
+
+async def test_short_steps_one_after_the_other_are_no_long_one(monkeypatch):
+    now = 1.0
+    monkeypatch.setattr(clock_module, "perf_counter", lambda: now)
+    clock = StepClock(LIMIT, lambda: Reading(now, 0.0, 0.0, 0, 0.0), lambda: None)
+    for _ in range(10):
+        clock.before_task_step(trio.lowlevel.current_task())
+        now += LIMIT / 2
+    assert not clock.ended
 
 
 def test_what_the_thread_waits_for_while_it_is_read_is_taken_off_no_step(monkeypatch):
@@ -122,36 +133,18 @@ def test_what_the_thread_waits_for_while_it_is_read_is_taken_off_no_step(monkeyp
     assert stretch.after.own_since(stretch.before) == pytest.approx(2 * LIMIT)
 
 
-async def test_waiting_for_events_is_no_step():
-    async def plugin():
-        enter_plugin("a")
-        await trio.sleep(2 * LIMIT)
-
-    clock = StepClock(LIMIT, own_reader().read, lambda: None)
-    install(clock)
-    await plugin()
-    remove(clock)
-    assert clock.ended
-    assert not blocks(clock)
-
-
-async def test_the_last_step_before_a_wait_is_not_taken_for_the_wait():
+async def test_the_last_step_before_a_wait_is_not_taken_for_the_wait(clock):
     async def plugin():
         enter_plugin("a")
         work(LIMIT)
         await trio.sleep(2 * LIMIT)
 
-    clock = StepClock(LIMIT, own_reader().read, lambda: None)
-    async with trio.open_nursery() as nursery:
-        install(clock)
-        nursery.start_soon(plugin)
-    remove(clock)
+    await stamp(clock, plugin)
     (block,) = [stretch for stretch in blocks(clock) if stretch.plugin == "a"]
     assert any(stretch.waits and stretch.begun >= block.ended for stretch in clock.ended)
 
 
-async def test_nothing_is_stamped_outside():
-    clock = StepClock(LIMIT, own_reader().read, lambda: None)
+async def test_nothing_is_stamped_outside(clock):
     install(clock)
     remove(clock)
     running = clock.running

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 import trio
 
-from lva.host.watch.clock import StepClock, Stretch, enter_plugin, leave_plugin
+from lva.host.watch.clock import StepClock, Stretch, enter_plugin
 from lva.host.watch.doubts import OthersWaits
 from lva.host.watch.garbage import Collection
 from lva.host.watch.loop_watch import LoopWatch, Sighting
@@ -64,7 +64,10 @@ class Watch:
         self.watch._asleep.note(1.0, BEFORE, now)
 
     def others_waited(self, seconds: float) -> None:
-        self.watch._others_waits._sums = deque([(1.0, 0.0), (1.0 + seconds, seconds)])
+        self.watch._others_waits._sums = deque([(1.0, 0.0), (10.0, seconds)])
+
+    def goes_on(self, lasted: float, now: Reading) -> None:
+        self.watch._goes_on(Stretch(1.0, 1.0 + lasted, False, "a", BEFORE, now))
 
     def ended(
         self,
@@ -85,12 +88,96 @@ class Watch:
         return {name: use.blocks for name, use in self.uses._uses.items() if use.blocks}
 
 
-def test_who_computes_blocks(caplog):
+NOBODY = "the event loop was blocked for {:.2f} s; it is not known by what: "
+NAMED = "blocked the event loop for {:.2f} s at " + UNSEEN
+HAD = NOBODY + "other threads had the interpreter"
+MAY_HAVE_HAD = NOBODY + "other threads may have had the interpreter"
+
+
+#: What is told of a stretch, how long it lasted, and what the kernel tells of it.
+KINDS = {
+    "waits for a processor": (None, 0.3, {"used": 0.05, "queued": 0.25}),
+    "computes for longer than the limit": (NAMED.format(0.12), 0.3, {"used": 0.12, "queued": 0.18}),
+    "sleeps while others compute": (NAMED.format(0.19), 0.2, {"others": 0.2, "turns": 5}),
+    "sleeps for short times": (NAMED.format(0.3), 0.3, {"used": 0.02, "turns": 140}),
+    "others compute": (HAD.format(0.28), 0.3, {"used": 0.02, "others": 0.28, "turns": 280}),
+    "who has the interpreter waits for a processor": (MAY_HAVE_HAD.format(0.3), 0.3, {"turns": 250}),
+    "turns are not told": (HAD.format(0.28), 0.3, {"used": 0.02, "others": 0.28, "turns": None}),
+    "turns are not told, others compute little": (NAMED.format(0.25), 0.3, {"others": 0.05, "turns": None}),
+    "two causes below the limit": (None, 0.15, {"used": 0.07, "others": 0.08, "turns": 80}),
+    "waits for events": (None, 30.0, {"others": 20.0, "turns": 3, "waits": True}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("told", "lasted", "known"), KINDS.values(), ids=KINDS)
+def test_who_did_it_by_what_the_kernel_tells(told, lasted, known, caplog):
+    blocks = Watch().ended(lasted, "a", **known)
+    assert caplog.messages == ([] if told is None else [told])
+    assert blocks == ({"a": 1} if told and told.startswith("blocked") else {})
+
+
+def test_who_computes_is_named_with_the_line_that_was_seen(caplog):
     watch = Watch()
     watch.saw(0.06, A, SERVICE)
     assert watch.ended(0.15, "a", used=0.15) == {"a": 1}
     assert watch.uses.of("a").last_block.where == "/a.py:1 in f"
     assert caplog.messages == ["blocked the event loop for 0.15 s at /a.py:1 in f"]
+
+
+#: Seen asleep at 0.08 s, without a wake-up before; and after some.
+ASLEEP = BEFORE._replace(at=1.08)
+ASLEEP_AGAIN = ASLEEP._replace(turns=103)
+
+
+#: Who is named, how long the stretch lasted, how often the loop's thread was woken, how long it computed,
+#: how long others have waited for a processor, and what was seen meanwhile.
+SLEEPS = {
+    "all of it may be that wait": (False, 0.3, 1, 0.0, 0.3, None),
+    "less than half of the limit is not": (False, 0.2, 1, 0.0, 0.16, None),
+    "half of the limit is not": (True, 0.2, 1, 0.0, 0.14, None),
+    "it computed for half of the limit": (True, 0.3, 2, 0.06, 0.3, None),
+    "it was seen in its only sleep": (True, 0.25, 1, 0.0, 0.3, ASLEEP),
+    "it slept on since it was seen": (True, 0.14, 4, 0.0, 0.3, ASLEEP_AGAIN),
+    "it may have waited before it was seen": (False, 0.12, 4, 0.0, 0.3, ASLEEP_AGAIN),
+    "it may have waited since": (False, 0.25, 3, 0.0, 0.3, ASLEEP._replace(at=1.04)),
+    "it did not sleep then": (False, 0.25, 1, 0.0, 0.3, ASLEEP._replace(runnable=True)),
+}
+
+
+@pytest.mark.parametrize(
+    ("named", "lasted", "turns", "used", "waited", "seen"), SLEEPS.values(), ids=SLEEPS
+)
+def test_a_sleep_may_be_a_wait_until_a_thread_without_a_processor_takes_the_interpreter(
+    named, lasted, turns, used, waited, seen, caplog
+):
+    """The kind is CPython's: who gives the interpreter away sleeps in one piece until it is taken."""
+    watch = Watch()
+    watch.others_waited(waited)
+    if seen is not None:
+        watch.saw_asleep(seen)
+    blocks = watch.ended(lasted, "a", used=used, turns=turns)
+    (told,) = caplog.messages
+    assert told == (NAMED if named else MAY_HAVE_HAD).format(lasted)
+    assert blocks == ({"a": 1} if named else {})
+
+
+@pytest.mark.parametrize(("turns", "waited"), [(250, 0.0), (2, 0.3)])
+def test_a_stack_that_was_seen_is_no_proof(turns, waited):
+    """Who looked had the interpreter: another thread had it in between, or it was waited for."""
+    watch = Watch()
+    watch.others_waited(waited)
+    watch.saw(0.06, A)
+    watch.saw(0.2, A)
+    assert watch.ended(0.3, "a", used=0.001, turns=turns, others=0.001) == {}
+
+
+def test_who_was_seen_asleep_slept_although_the_system_takes_it_for_a_wait():
+    """The kind is a busy machine whose kernel moves a thread that sleeps to another processor."""
+    watch = Watch()
+    known = {"used": 0.003, "queued": 0.2, "turns": 9, "others": 0.06}
+    assert watch.ended(0.2, "a", **known) == {}
+    watch.saw_asleep(ASLEEP._replace(at=1.12))
+    assert watch.ended(0.2, "a", **known) == {"a": 1}
 
 
 def test_a_plugin_that_has_just_begun_is_named(caplog):
@@ -102,25 +189,6 @@ def test_a_plugin_that_has_just_begun_is_named(caplog):
     found["a"] = PLUGINS["a"]
     assert watch.ended(0.15, "a", used=0.15) == {"a": 1}
     assert caplog.messages == [f"blocked the event loop for 0.15 s at {UNSEEN}"]
-
-
-def test_who_sleeps_blocks_although_others_compute():
-    watch = Watch()
-    watch.saw(0.06, A)
-    assert watch.ended(0.2, "a", used=0.001, others=0.2, turns=5) == {"a": 1}
-
-
-def test_a_wait_for_a_processor_is_no_block():
-    assert Watch().ended(0.3, "a", used=0.05, queued=0.25) == {}
-    assert Watch().ended(0.3, "a", used=0.12, queued=0.18) == {"a": 1}
-
-
-def test_who_was_seen_asleep_slept_although_the_system_takes_it_for_a_wait():
-    """The kind is a busy machine whose kernel moves a thread that sleeps to another processor."""
-    watch = Watch()
-    assert watch.ended(0.2, "a", used=0.003, queued=0.2, turns=9, others=0.06) == {}
-    watch.saw_asleep(Reading(1.12, 5.003, 3.0, 100, 7.0))
-    assert watch.ended(0.2, "a", used=0.003, queued=0.2, turns=9, others=0.06) == {"a": 1}
 
 
 @pytest.mark.slow("the event loop is blocked in real time")
@@ -141,91 +209,6 @@ def test_the_thread_sees_that_what_runs_is_asleep():
     assert any(own > 0 for own in seen)
 
 
-def test_a_wait_for_the_interpreter_is_no_block_of_who_waits(caplog):
-    assert Watch().ended(0.3, "a", used=0.02, turns=280, others=0.28) == {}
-    assert caplog.messages == [
-        "the event loop was blocked for 0.28 s; it is not known by what: other threads had the interpreter"
-    ]
-
-
-def test_a_wait_for_the_interpreter_of_a_thread_that_had_no_processor_is_no_block_either(caplog):
-    """The kind is a machine with more to do than it can: meanwhile no thread of the process computes."""
-    assert Watch().ended(0.3, "a", used=0.001, turns=250, others=0.001) == {}
-    assert caplog.messages == [
-        (
-            "the event loop was blocked for 0.30 s; it is not known by what:"
-            " other threads may have had the interpreter"
-        )
-    ]
-    watch = Watch()
-    watch.saw(0.06, A)
-    watch.saw(0.2, A)
-    assert watch.ended(0.3, "a", used=0.001, turns=250, others=0.001) == {}, (
-        "who looked had the interpreter, and the other thread had it in between"
-    )
-
-
-def test_a_wait_until_a_thread_without_a_processor_takes_the_interpreter_is_no_block(caplog):
-    """The kind is CPython's: who gives the interpreter away sleeps in one piece until it is taken."""
-    watch = Watch()
-    watch.others_waited(0.3)
-    assert watch.ended(0.3, "a", used=0.002, turns=1) == {}
-    assert caplog.messages == [
-        (
-            "the event loop was blocked for 0.30 s; it is not known by what:"
-            " other threads may have had the interpreter"
-        )
-    ]
-    watch.others_waited(0.3)
-    watch.saw(0.1, A)  # which took the interpreter, and so was what it had waited for
-    assert watch.ended(0.3, "a", used=0.002, turns=2) == {}
-
-
-def test_what_others_waited_is_no_doubt_about_what_is_beyond_it():
-    watch = Watch()
-    watch.others_waited(0.16)
-    assert watch.ended(0.2, "a", used=0.002, turns=1) == {}
-    watch.others_waited(0.14)
-    assert watch.ended(0.2, "a", used=0.002, turns=1) == {"a": 1}, "it slept for longer"
-    watch.others_waited(0.3)
-    assert watch.ended(0.3, "a", used=0.06, turns=2) == {"a": 2}, "it computed"
-    watch.others_waited(0.3)
-    watch.saw_asleep(Reading(1.1, 5.001, 3.0, 100, 7.0))
-    assert watch.ended(0.2, "a", used=0.002, turns=1) == {"a": 3}, "it was seen in its only sleep"
-    watch.others_waited(0.3)
-    watch.saw_asleep(Reading(1.1, 5.001, 3.0, 103, 7.0))
-    assert watch.ended(0.25, "a", used=0.002, turns=4) == {"a": 4}, "it slept on since it was seen"
-
-
-def test_what_was_seen_of_a_sleep_does_not_tell_of_a_wait_before_or_after_it():
-    def seen(lasted: float, turns: int, now: Reading) -> dict[str, int]:
-        watch = Watch()
-        watch.others_waited(0.3)
-        watch.saw_asleep(now)
-        return watch.ended(lasted, "a", used=0.002, turns=turns)
-
-    asleep = Reading(1.08, 5.001, 3.0, 100, 7.0)
-    assert seen(0.25, 1, asleep) == {"a": 1}
-    assert seen(0.12, 4, asleep._replace(turns=103)) == {}, "it may have waited before"
-    assert seen(0.14, 4, asleep._replace(turns=103)) == {"a": 1}, "half of the limit is enough"
-    assert seen(0.25, 3, asleep._replace(at=1.04)) == {}, "it may have waited after"
-    assert seen(0.25, 1, asleep._replace(runnable=True)) == {}, "it did not sleep then"
-
-
-def test_where_the_kernel_does_not_tell_what_others_computed_may_be_that_wait():
-    assert Watch().ended(0.3, "a", used=0.02, turns=None, others=0.28) == {}
-    assert Watch().ended(0.3, "a", used=0.02, turns=None, others=0.05) == {"a": 1}
-
-
-def test_two_causes_below_the_limit_are_no_block_of_either(caplog):
-    assert Watch().ended(0.15, "a", used=0.07, turns=80, others=0.08) == {}
-    assert not caplog.messages
-
-
-def test_short_sleeps_one_after_the_other_are_a_block():
-    assert Watch().ended(0.3, "a", used=0.02, turns=140, others=0.0) == {"a": 1}
-
-
 def test_a_plugin_s_thread_that_had_the_interpreter_is_named_if_no_other_can_have_had_it(caplog):
     def with_rival(used: float, others: float) -> dict[str, int]:
         watch = Watch()
@@ -238,11 +221,6 @@ def test_a_plugin_s_thread_that_had_the_interpreter_is_named_if_no_other_can_hav
     ]
     assert with_rival(used=0.3, others=0.6) == {}, "another thread may have been it"
     assert with_rival(used=0.15, others=0.2) == {}, "it may have computed before and after"
-
-
-def test_a_loop_that_waits_for_events_blocks_nothing(caplog):
-    assert Watch().ended(30.0, None, turns=3, others=20.0, waits=True) == {}
-    assert not caplog.messages
 
 
 def test_a_garbage_collection_is_nobody_s(caplog):
@@ -314,10 +292,8 @@ def test_a_step_in_nobody_s_name_is_whose_code_it_was_seen_in(caplog):
 def test_a_block_that_goes_on_is_told_and_counted_once(caplog):
     watch = Watch()
     watch.saw(0.1, A)
-    before = Reading(1.0, 5.0, 3.0, 100, 7.0)
     for lasted in (1.2, 1.4):
-        now = Reading(1.0 + lasted, 5.0, 3.0, 101, 7.0)
-        watch.watch._goes_on(Stretch(1.0, 1.0 + lasted, False, "a", before, now))
+        watch.goes_on(lasted, BEFORE._replace(at=1.0 + lasted, turns=101))
         assert watch.uses.longest_open("a").seconds == pytest.approx(lasted)
     assert watch.ended(2.0, "a") == {"a": 1}
     assert watch.uses.longest_open("a") is None
@@ -328,13 +304,12 @@ def test_a_block_that_goes_on_is_told_and_counted_once(caplog):
 
 
 def test_while_it_may_wait_for_a_processor_only_what_it_computed_counts():
-    before = Reading(1.0, 5.0, 3.0, 100, 7.0)
-    seen = Reading(2.2, 5.05, 3.0, 101, 7.0, runnable=True)
+    seen = BEFORE._replace(at=2.2, used=5.05, turns=101, runnable=True)
     watch = Watch()
     watch.saw(0.1, A)
-    watch.watch._goes_on(Stretch(1.0, 2.2, False, "a", before, seen))
+    watch.goes_on(1.2, seen)
     assert watch.uses.of("a").blocks == 0
-    watch.watch._goes_on(Stretch(1.0, 2.2, False, "a", before, seen._replace(used=5.5)))
+    watch.goes_on(1.2, seen._replace(used=5.5))
     assert watch.uses.of("a").blocks == 1
 
 
@@ -360,46 +335,6 @@ def watched(work: Callable[[], Awaitable[object]], kind: type[LoopWatch] = LoopW
     return uses
 
 
-@pytest.mark.slow("the event loop is blocked in real time")
-def test_a_task_and_a_handler_of_a_plugin_are_named_with_their_lines():
-    async def work():
-        token = enter_plugin("a")
-        time.sleep(3 * LIMIT)
-        leave_plugin(token)
-        await trio.lowlevel.checkpoint()
-        enter_plugin("b")
-        time.sleep(3 * LIMIT)
-        await trio.lowlevel.checkpoint()
-        time.sleep(3 * LIMIT)
-
-    uses = watched(work)
-    assert (uses.of("a").blocks, uses.of("b").blocks) == (1, 2)
-    assert uses.of("a").last_block.where.endswith(" in work")
-    assert uses.share("b") > uses.share("a") > 0
-
-
-@pytest.mark.slow("the interpreter is kept in real time")
-def test_the_line_inside_a_c_function_that_keeps_the_interpreter_is_seen():
-    numbers = 1_000_000
-    while True:
-        begun = time.thread_time()
-        sum(range(numbers))
-        if time.thread_time() - begun > 3 * LIMIT:
-            break
-        numbers *= 2
-
-    def c_function():
-        sum(range(numbers))
-
-    async def work():
-        enter_plugin("a")
-        c_function()
-
-    uses = watched(work)
-    assert uses.of("a").blocks == 1
-    assert uses.of("a").last_block.stack[-1].endswith(" in c_function")
-
-
 async def test_the_alarm_wakes_who_sleeps_once_and_who_computes_again_and_again():
     watch = LoopWatch(LIMIT, 10.0, LoopUses(), lambda: PLUGINS)
     watch._clock = StepClock(LIMIT, own_reader().read, lambda: None)
@@ -418,17 +353,6 @@ async def test_the_alarm_wakes_who_sleeps_once_and_who_computes_again_and_again(
     watch._clock.running = (long_ago[0], None)
     assert not watch._look_by_alarm(frame), "the loop waits for events"
     assert len(watch._sightings) == 2
-
-
-@pytest.mark.slow("as many steps as take a while")
-def test_many_short_steps_block_nothing(caplog):
-    async def work():
-        enter_plugin("a")
-        end = time.thread_time() + 2 * LIMIT
-        while time.thread_time() < end:
-            await trio.lowlevel.checkpoint()
-
-    assert watched(work).of("a").blocks == 0
 
 
 def test_nothing_is_left_of_it():

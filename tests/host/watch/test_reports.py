@@ -92,7 +92,7 @@ def test_another_line_is_logged_at_once(reporter, caplog):
 
 
 def test_what_is_remembered_for_that_is_bounded(reporter):
-    for number in range(3000):
+    for number in range(1100):
         reporter.report(Culprit("a", [Line("/plugins/a.py", number, "f", "a")]), 1.0, 1.0)
     assert len(reporter._places) <= 1000
 
