@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import shutil
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,17 +17,15 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx
-import pytest
 
-from tests.plugins.programs import Program
+from tests.plugins.programs import Program, program
 from tests.support import HttpHandler, serving_http
 
 
-class _Server(Program):
+class Server(Program):
     """A program on a free port of the loopback interface, with its data in a directory of its own.
 
-    Use as a context manager; it is killed at the end. Where the program is missing the test is skipped,
-    on CI it fails.
+    Where the program is missing the test is skipped, on CI it fails.
 
     Args:
         directory: For its files; must exist.
@@ -44,15 +41,12 @@ class _Server(Program):
     sign_of_life = "/ping"
 
     def __init__(self, directory: Path, start: bool = True) -> None:
-        path = shutil.which(self.program)
-        if path is None:
-            missing = pytest.fail if "CI" in os.environ else pytest.skip
-            missing(f"{self.program} is not installed")
+        path = program(self.program)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.address = f"127.0.0.1:{listener.getsockname()[1]}"
         self.url: str = f"http://{self.address}"
         self.client = httpx.Client(base_url=self.url, trust_env=False, verify=False, timeout=20)
-        command = [str(path), *self._arguments(directory)]
+        command = [path, *self._arguments(directory)]
         super().__init__(command, directory / f"{self.program}.log", start)
 
     def _arguments(self, directory: Path) -> list[str]:
@@ -69,7 +63,7 @@ class _Server(Program):
             return False
 
 
-class VictoriaMetrics(_Server):
+class VictoriaMetrics(Server):
     """`victoria-metrics`, which takes points of any age."""
 
     program = "victoria-metrics"
@@ -93,7 +87,47 @@ class VictoriaMetrics(_Server):
         return found
 
 
-class OtlpReceiver(_Server):
+class PrometheusServer(Server):
+    """`prometheus`, which scrapes one service, named by `target`."""
+
+    program = "prometheus"
+    sign_of_life = "/-/ready"
+
+    def __init__(self, directory: Path, target: str) -> None:
+        config = {
+            "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms"},
+            "scrape_configs": [{"job_name": "lva", "static_configs": [{"targets": [target]}]}],
+        }
+        (directory / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
+        super().__init__(directory)
+
+    def _arguments(self, directory: Path) -> list[str]:
+        return [
+            f"--config.file={directory / 'prometheus.yml'}", f"--storage.tsdb.path={directory / 'data'}",
+            f"--web.listen-address={self.address}", "--log.level=warn",
+        ]  # fmt: skip
+
+    def ask(self, path: str, **query: str) -> Any:
+        """Return the data of an answer of its API."""
+        return self.client.get(f"/api/v1/{path}", params=query).raise_for_status().json()["data"]
+
+    def query(self, query: str) -> dict[str, float]:
+        """Return what a query finds: each value by the labels, as JSON."""
+        return {
+            json.dumps(item["metric"], sort_keys=True): float(item["value"][1])
+            for item in self.ask("query", query=query)["result"]
+        }
+
+    def wait_for(self, query: str) -> dict[str, float]:
+        """Wait until a query finds something."""
+        deadline = time.monotonic() + self.patience
+        while not (found := self.query(query)):
+            assert time.monotonic() < deadline, f"{query} finds nothing:\n{self._log.read_text()}"
+            time.sleep(0.05)
+        return found
+
+
+class OtlpReceiver(Server):
     """Datadog's `ddapm-test-agent`, which decodes what it is sent and gives it back, until it is killed."""
 
     program = "ddapm-test-agent"
@@ -141,7 +175,7 @@ def attributes_of(item: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-class InfluxDB(_Server):
+class InfluxDB(Server):
     """`influxd` of the 1.x line. What it has acknowledged outlives a kill.
 
     Args:

@@ -3,36 +3,55 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, ClassVar, Self
 
-#: How long, in seconds, a program may take until it answers, or until it has ended.
-_PATIENCE = 20.0
+import pytest
+
+
+def program(name: str) -> str:
+    """Return where a program is; without it the test is skipped, on CI it fails."""
+    path = shutil.which(name)
+    if path is None:
+        missing = pytest.fail if "CI" in os.environ else pytest.skip
+        missing(f"{name} is not installed")
+    return path
 
 
 class Program(ABC):
-    """A program that serves. Use as a context manager; it is killed at the end.
+    """A program that serves. Use as a context manager; it is killed at the end, with what it has started.
 
     Args:
         command: What starts it.
         log: Where it writes.
         start: Whether it runs from the beginning.
+        **options: Of `subprocess.Popen`.
     """
 
-    def __init__(self, command: Sequence[str], log: Path, start: bool) -> None:
+    #: How long, in seconds, it may take until it answers, or until it has ended.
+    patience: ClassVar[float] = 20.0
+
+    def __init__(self, command: Sequence[str], log: Path, start: bool, **options: Any) -> None:
         self.process: subprocess.Popen[bytes] | None = None
         self._command = command
         self._log = log
         self._start = start
+        self._options = options
 
     @abstractmethod
     def _answers(self) -> bool:
         """Return whether it serves."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has been started, and has not ended."""
+        return self.process is not None and self.process.poll() is None
 
     def __enter__(self) -> Self:
         if self._start:
@@ -40,27 +59,40 @@ class Program(ABC):
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process is not None and self.process.poll() is None:
+        if self.runs:
             self.kill()
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
-        deadline = time.monotonic() + _PATIENCE
+            self.process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                process_group=0,
+                **self._options,
+            )
+        deadline = time.monotonic() + self.patience
         while not self._answers():
-            assert self.process.poll() is None, self._log.read_text()
-            assert time.monotonic() < deadline, self._log.read_text()
+            said = self._log.read_text(errors="replace")[-4000:]
+            assert self.runs, said
+            assert time.monotonic() < deadline, said
             time.sleep(0.01)
 
     def kill(self) -> None:
         """End the server at once; one that is stalled answers nothing any more."""
         self._end(signal.SIGKILL)
 
+    def stop(self) -> None:
+        """End the server the orderly way."""
+        self.resume()
+        self._end(signal.SIGTERM)
+
     def _end(self, number: int) -> None:
         assert self.process is not None
-        self.process.send_signal(number)
-        self.process.wait(_PATIENCE)
+        os.killpg(self.process.pid, number)
+        self.process.wait(self.patience)
 
     def pause(self) -> None:
         """Stall the server: its connections stay open, and nothing answers."""

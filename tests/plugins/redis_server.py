@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 from pathlib import Path
 from typing import Any
@@ -71,8 +70,3 @@ class RedisServer(Program):
             return bool(self.client.ping())
         except redis.ConnectionError:
             return False
-
-    def stop(self) -> None:
-        """End the server the orderly way."""
-        self.resume()
-        self._end(signal.SIGTERM)

@@ -14,8 +14,9 @@ import trio
 
 from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
+from tests.plugins.sinks import ledger_of, running_sink
 from tests.plugins.test_examples import Collector, collecting
-from tests.support import RunningHost, host_settings, numbered, running_host, until
+from tests.support import host_settings, numbered, until
 from tests.test_docs import copy_example
 
 TRIO, ASYNCIO = "batching_example", "batching_asyncio"
@@ -39,17 +40,11 @@ async def pair(
     """Run the pair against a collector; points gather for the fifth part of a second."""
     if name == ASYNCIO:
         copy_example(tmp_path, name)
-    table = {
-        "flush_interval": 0.2,
-        "backoff_initial": 0.01,
-        "retry_initial": 0.01,
-        "config": {"url": collector.url, "interval": 60, **(config or {})},
-        **table,
-    }
-    limit = {"shutdown_timeout": shutdown_timeout}
-    async with running_host(tmp_path, {name: None}, {name: table}, wait=False, **limit) as host:
-        if wait:
-            await host.wait_for(name, State.RUNNING, within=20)
+    config = {"url": collector.url, "interval": 60, **(config or {})}
+    table = {"flush_interval": 0.2, **table}
+    async with running_sink(
+        tmp_path, name, config, wait, table, shutdown_timeout=shutdown_timeout
+    ) as host:
         yield host
 
 
@@ -214,17 +209,12 @@ async def test_a_call_that_was_cut_off_does_not_leave_its_points_behind(tmp_path
     async with pair(tmp_path, name, collector, config={"interval": 0.05}, handle_timeout=1) as host:
         await until(entered.is_set)  # a sign of life is under way, so the next parcel has to wait
         host.publish(numbered(3))
-        await until(lambda: retries(host, name) > 0)
+        await until(lambda: ledger_of(host).retries)
         released.set()
         await until(lambda: [0, 1, 2] in lists(collector))
         part = await host.receipt_of(name)
     assert [numbers for numbers in lists(collector) if numbers] == [[0, 1, 2]]
     assert part.points["delivered"] == 3
-
-
-def retries(host: RunningHost, name: str) -> int:
-    (delivery,) = host.life(name).deliveries.values()
-    return delivery.ledger.retries
 
 
 @pytest.mark.slow("the loops of asyncio keep real time")

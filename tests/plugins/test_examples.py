@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ import trio
 from lva import MonitoringPoint
 from lva.host.life.states import State
 from lva.host.routing import Gate
-from tests.support import HttpHandler, running_host, serving_http
+from tests.plugins.sinks import running_sink
+from tests.support import HttpHandler, RunningHost, running_host, serving_http
 
 TEAPOT = "background_plugin_example"
 MONITORING = "request_monitoring_plugin_example"
@@ -101,9 +103,10 @@ def collector():
         yield it
 
 
-def table(collector: Collector, **more: Any) -> dict[str, Any]:
-    config = {"url": collector.url, "bucket": "b"}
-    return {MONITORING: {"backoff_initial": 0.01, "retry_initial": 0.01, "config": config, **more}}
+def monitoring(
+    tmp_path: Path, collector: Collector, wait: bool = True
+) -> AbstractAsyncContextManager[RunningHost]:
+    return running_sink(tmp_path, MONITORING, {"url": collector.url, "bucket": "b"}, wait)
 
 
 def points(count: int) -> list[MonitoringPoint]:
@@ -119,8 +122,7 @@ def sent(n: int) -> tuple[str, str, Any]:
 
 
 async def test_each_point_is_posted_in_order_to_the_bucket(tmp_path, collector):
-    async with running_host(tmp_path, {MONITORING: None}, table(collector), wait=False) as host:
-        await host.wait_for(MONITORING, State.RUNNING, within=20)
+    async with monitoring(tmp_path, collector) as host:
         assert collector.requests == [("POST", "/1/buckets?bucket=b", None)]
         host.publish(points(5))
         receipt = await host.stop()
@@ -131,14 +133,13 @@ async def test_each_point_is_posted_in_order_to_the_bucket(tmp_path, collector):
 
 async def test_a_bucket_that_exists_is_fine(tmp_path, collector):
     collector.statuses = [409]
-    async with running_host(tmp_path, {MONITORING: None}, table(collector), wait=False) as host:
-        await host.wait_for(MONITORING, State.RUNNING, within=20)
+    async with monitoring(tmp_path, collector) as host:
         assert host.life(MONITORING).record.restarts == 0
 
 
 async def test_a_collector_that_is_not_there_yet_is_asked_again(tmp_path, collector):
     collector.statuses = [503, 500]
-    async with running_host(tmp_path, {MONITORING: None}, table(collector), wait=False) as host:
+    async with monitoring(tmp_path, collector, wait=False) as host:
         host.publish(points(2))
         await host.wait_for(MONITORING, State.RUNNING, within=20)
         assert host.life(MONITORING).record.restarts == 2
@@ -149,8 +150,7 @@ async def test_a_collector_that_is_not_there_yet_is_asked_again(tmp_path, collec
 
 async def test_points_that_arrived_are_not_posted_again(tmp_path, collector):
     collector.statuses = [201, 201, 500, 201]
-    async with running_host(tmp_path, {MONITORING: None}, table(collector), wait=False) as host:
-        await host.wait_for(MONITORING, State.RUNNING, within=20)
+    async with monitoring(tmp_path, collector) as host:
         host.publish(points(3))
         receipt = await host.stop()
         assert collector.requests[1:] == [sent(0), sent(1), sent(1), sent(2)]
@@ -160,7 +160,7 @@ async def test_points_that_arrived_are_not_posted_again(tmp_path, collector):
 
 async def test_there_is_one_instance_in_the_program(tmp_path, collector):
     collector.statuses = [500]
-    async with running_host(tmp_path, {MONITORING: None}, table(collector), wait=False) as host:
+    async with monitoring(tmp_path, collector, wait=False) as host:
         first = None
         for _ in range(2):
             await host.wait_for(MONITORING, State.RUNNING, within=20)

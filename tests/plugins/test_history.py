@@ -6,11 +6,11 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import trio
@@ -20,17 +20,15 @@ from werkzeug.exceptions import BadRequest, ServiceUnavailable
 from lva import MonitoringPoint
 from lva.host.life.states import State
 from tests.event_samples import ITEMS, JPEG, SEEN
-from tests.support import RunningHost, numbered, running_host
+from tests.plugins.sinks import last_error, ledger_of, running_sink, settled, why_not
+from tests.support import RunningHost, numbered, until
 
 
-@asynccontextmanager
-async def history(tmp_path, wait: bool = True, **config: Any) -> AsyncIterator[RunningHost]:
-    config = {"max_age": 1e12, **config}  # the points of tests may be old
-    tables = {"history": {"flush_interval": 0, "retry_initial": 0.01, "config": config}}
-    async with running_host(tmp_path, {"history": None}, tables, wait=False) as host:
-        if wait:
-            await host.wait_for("history", State.RUNNING, within=20)
-        yield host
+def history(
+    tmp_path: Path, wait: bool = True, table: Any = (), **config: Any
+) -> AbstractAsyncContextManager[RunningHost]:
+    """Run the plugin; the points of tests may be old."""
+    return running_sink(tmp_path, "history", {"max_age": 1e12, **config}, wait, table)
 
 
 async def ask(host: RunningHost, *query: tuple[str, str]) -> Any:
@@ -39,18 +37,14 @@ async def ask(host: RunningHost, *query: tuple[str, str]) -> Any:
     return await handler(SimpleNamespace(args=MultiDict(query), path="/history/points"))
 
 
-async def stored(host: RunningHost, points: list[MonitoringPoint]) -> None:
-    """Publish points and wait until they are in the file."""
-    ledger = next(iter(host.life("history").deliveries.values())).ledger
-    goal = ledger.delivered + len(points)
-    host.publish(points)
-    with trio.fail_after(20):
-        while ledger.delivered < goal:
-            await trio.sleep(0.002)
-
-
 def seen(answer: Any) -> list[int]:
     return [row["fields"]["n"] for row in answer["points"]]
+
+
+#: A batch is tried at once, again at once, and no more than twice.
+IMPATIENT = {
+    "retry_initial": 0.001, "retry_max": 0.001, "max_attempts": 2, "circuit_failures": 10_000
+}  # fmt: skip
 
 
 def sample(n: int, series: str = "requests", **tags: Any) -> MonitoringPoint:
@@ -59,7 +53,7 @@ def sample(n: int, series: str = "requests", **tags: Any) -> MonitoringPoint:
 
 async def test_points_are_kept_in_the_state_directory_and_come_newest_first(tmp_path):
     async with history(tmp_path) as host:
-        await stored(host, [sample(1, a="x"), sample(2)])
+        await settled(host, [sample(1, a="x"), sample(2)])
         answer = await ask(host)
         assert seen(answer) == [2, 1]
         assert answer["next"] is None
@@ -99,7 +93,7 @@ async def test_filters(tmp_path, query, found):
         sample(4, route="GET:/a"),
     ]
     async with history(tmp_path) as host:
-        await stored(host, points)
+        await settled(host, points)
         assert seen(await ask(host, *query)) == found
 
 
@@ -119,16 +113,14 @@ async def test_a_malformed_query_is_a_bad_request(tmp_path, query):
 
 
 async def test_pages_together_hold_every_point_once(tmp_path):
-    from urllib.parse import parse_qsl, urlsplit
-
     async with history(tmp_path) as host:
-        await stored(host, [sample(n, place="a&b=c") for n in range(25)] + [sample(99)])
+        await settled(host, [sample(n, place="a&b=c") for n in range(25)] + [sample(99)])
         got: list[int] = []
         query = [("limit", "10"), ("tag", "place:a&b=c"), ("series", "requests")]
         for _ in range(4):
             answer = await ask(host, *query)
             got += seen(answer)
-            await stored(host, [sample(1000, place="a&b=c")])  # newer ones do not shift the pages
+            await settled(host, [sample(1000, place="a&b=c")])  # newer ones do not shift the pages
             if answer["next"] is None:
                 break
             split = urlsplit(answer["next"])
@@ -148,10 +140,8 @@ async def test_the_file_is_bounded_in_size_the_oldest_points_go_first(tmp_path):
                 for n in range(300)
             ]
             total += len(batch)
-            await stored(host, batch)
-        kept: list[int] = []
-        answer = await ask(host, ("limit", "1000"))
-        kept += seen(answer)
+            await settled(host, batch)
+        kept = seen(await ask(host, ("limit", "1000")))
         assert kept == list(range(total - 1, total - 1 - len(kept), -1)), (
             "the newest, without a gap"
         )
@@ -165,7 +155,7 @@ async def test_the_file_is_bounded_in_size_the_oldest_points_go_first(tmp_path):
 async def test_one_batch_that_is_larger_than_the_file_may_be(tmp_path):
     limit = 1024 * 1024
     async with history(tmp_path, max_bytes=limit) as host:
-        await stored(
+        await settled(
             host, [MonitoringPoint("s", 1.0, {}, {"n": n, "p": "x" * 1000}) for n in range(3000)]
         )
         answer = await ask(host, ("limit", "1000"))
@@ -176,7 +166,7 @@ async def test_one_batch_that_is_larger_than_the_file_may_be(tmp_path):
 async def test_points_past_their_age_go(tmp_path):
     now = time.time()
     async with history(tmp_path, max_age=100, trim_interval=0.02) as host:
-        await stored(
+        await settled(
             host, [MonitoringPoint("s", now - age, {}, {"n": age}) for age in (1000, 101, 50, 0)]
         )
         with trio.fail_after(10):
@@ -188,29 +178,25 @@ async def test_points_past_their_age_go(tmp_path):
 @pytest.mark.slow("SQLite works in a thread, in real time")
 async def test_a_restart_of_the_service_keeps_the_points(tmp_path):
     async with history(tmp_path) as host:
-        await stored(host, numbered(3))
+        await settled(host, numbered(3))
     async with history(tmp_path) as host:
-        await stored(host, numbered(1, 3))
+        await settled(host, numbered(1, 3))
         assert seen(await ask(host)) == [3, 2, 1, 0]
 
 
 async def test_the_file_may_be_elsewhere(tmp_path):
     path = tmp_path / "else where.db"
     async with history(tmp_path, path=str(path)) as host:
-        await stored(host, numbered(1))
+        await settled(host, numbered(1))
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT count(*) FROM points").fetchone() == (1,)
     connection.close()
 
 
-async def refused(tmp_path, **config: Any) -> str:
+async def refused(tmp_path: Path, **config: Any) -> str:
+    """Return why the plugin does not start."""
     async with history(tmp_path, wait=False, **config) as host:
-        with trio.fail_after(20):
-            await host.life("history").state.wait_value(
-                lambda state: state in {State.BACKOFF, State.RUNNING}
-            )
-        assert host.states("history")[-1] == "backoff", "the file was accepted"
-        return host.life("history").record.last.reason
+        return await why_not(host)
 
 
 def foreign(path, statements: str) -> None:
@@ -258,10 +244,7 @@ async def test_a_path_that_cannot_be_opened_is_named(tmp_path):
 async def test_it_starts_once_the_file_can_be_opened(tmp_path):
     path = tmp_path / "late.db"
     path.write_bytes(b"rubbish" * 1000)
-    tables = {
-        "history": {"flush_interval": 0, "backoff_initial": 0.01, "config": {"path": str(path)}}
-    }
-    async with running_host(tmp_path, {"history": None}, tables, wait=False) as host:
+    async with history(tmp_path, wait=False, path=str(path)) as host:
         await host.wait_for("history", State.BACKOFF, within=20)
         host.publish(numbered(2))
         path.unlink()
@@ -300,7 +283,7 @@ async def test_requests_while_points_are_written_see_whole_batches(tmp_path):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read)
             for n in range(8):
-                await stored(host, numbered(100, n * 100))
+                await settled(host, numbered(100, n * 100))
         assert counts == sorted(counts)
         assert all(count % 100 == 0 for count in counts)
 
@@ -311,9 +294,7 @@ async def test_requests_while_points_are_written_see_whole_batches(tmp_path):
 @pytest.mark.slow("SQLite works in a thread, in real time")
 async def test_what_was_published_before_it_was_asked_is_in_the_answer(tmp_path):
     """Kind: an answer that is true of a moment ago."""
-    tables = {"history": {"flush_interval": 0.2, "config": {"max_age": 1e12}}}
-    async with running_host(tmp_path, {"history": None}, tables, wait=False) as host:
-        await host.wait_for("history", State.RUNNING, within=20)
+    async with history(tmp_path, table={"flush_interval": 0.2}) as host:
         for n in range(3):
             host.publish(numbered(1, n))
             assert seen(await ask(host)) == list(range(n, -1, -1))
@@ -324,18 +305,14 @@ async def test_what_was_published_before_it_was_asked_is_in_the_answer(tmp_path)
 @pytest.mark.slow("SQLite works in a thread, in real time")
 async def test_an_answer_does_not_wait_for_points_that_cannot_be_written(tmp_path):
     """Kind: waiting for what is not going to happen soon."""
-    tables = {"history": {"flush_interval": 0, "circuit_failures": 1, "config": {"max_age": 1e12}}}
-    async with running_host(
-        tmp_path, {"history": None}, tables, wait=False, shutdown_timeout=1
-    ) as host:
-        await host.wait_for("history", State.RUNNING, within=20)
+    table = {"circuit_failures": 1, "circuit_pause": 60}
+    config = {"max_age": 1e12}
+    async with running_sink(tmp_path, "history", config, table=table, shutdown_timeout=1) as host:
         plugin = host.plugin("history")
         plugin._writer._connection.execute("PRAGMA max_page_count = 1")
         host.publish([MonitoringPoint("s", 1.0, {}, {"n": 0, "padding": "x" * 100_000})])
         (delivery,) = host.life("history").deliveries.values()
-        with trio.fail_after(20):
-            while delivery.circuit.state == "closed":
-                await trio.sleep(0.002)
+        await until(lambda: delivery.circuit.state != "closed")
         assert plugin._account() == (1, 1)
         assert seen(await ask(host)) == []
 
@@ -345,41 +322,27 @@ async def test_an_answer_does_not_wait_for_points_that_cannot_be_written(tmp_pat
 
 async def test_points_wait_while_the_disk_is_full(tmp_path):
     """Kind: a file that cannot be written now: no attempt of a batch counts, and nothing crashes."""
-    tables = {
-        "history": {
-            "flush_interval": 0, "retry_initial": 0.001, "retry_max": 0.001, "max_attempts": 2,
-            "circuit_failures": 1000, "config": {"max_age": 1e12, "trim_interval": 0.01},
-        }
-    }  # fmt: skip
-    async with running_host(tmp_path, {"history": None}, tables, wait=False) as host:
-        await host.wait_for("history", State.RUNNING, within=20)
-        await stored(host, numbered(1))
+    async with history(tmp_path, table=IMPATIENT, trim_interval=0.01) as host:
+        await settled(host, numbered(1))
         writer = host.plugin("history")._writer
         writer._connection.execute("PRAGMA max_page_count = 1")  # SQLite's own full disk
         padding = {"padding": "x" * 100_000}
         host.publish([MonitoringPoint("s", 1.0, {}, {"n": n, **padding}) for n in range(1, 4)])
-        (delivery,) = host.life("history").deliveries.values()
-        with trio.fail_after(20):
-            while delivery.ledger.retries < 5:
-                await trio.sleep(0.002)
-        assert "history.sqlite3: database or disk is full" in delivery.last_error
-        assert (delivery.ledger.lost, delivery.ledger.rejected) == (0, 0)
+        ledger = ledger_of(host)
+        await until(lambda: ledger.retries >= 5)
+        assert "history.sqlite3: database or disk is full" in last_error(host)
+        assert (ledger.lost, ledger.rejected) == (0, 0)
         writer._connection.execute("PRAGMA max_page_count = 1000000")
         assert sorted(seen(await ask(host))) == [0, 1, 2, 3]
         assert host.states("history").count("initializing") == 1
 
 
 async def test_an_error_that_is_the_point_s_is_not_taken_for_the_file_s(tmp_path):
-    tables = {"history": {"flush_interval": 0, "max_attempts": 1}}
-    async with running_host(tmp_path, {"history": None}, tables, wait=False) as host:
-        await host.wait_for("history", State.RUNNING, within=20)
+    async with history(tmp_path, table={"max_attempts": 1}) as host:
         host.plugin("history")._writer._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1000)
-        host.publish([MonitoringPoint("s", 1.0, {}, {"n": "x" * 2000})])
-        (delivery,) = host.life("history").deliveries.values()
-        with trio.fail_after(20):
-            while not delivery.ledger.lost:
-                await trio.sleep(0.002)
-        assert "DataError" in delivery.last_error
+        ledger = await settled(host, [MonitoringPoint("s", 1.0, {}, {"n": "x" * 2000})])
+        assert ledger.lost == 1
+        assert "DataError" in last_error(host)
 
 
 @pytest.mark.slow("SQLite works in a thread, in real time")
@@ -400,11 +363,11 @@ async def test_files_that_are_removed_under_it_are_noticed(
     """Kind: writing on into a file that nobody finds any more."""
     path = tmp_path / "state" / "history.sqlite3"
     async with history(tmp_path) as host:
-        await stored(host, numbered(2))
+        await settled(host, numbered(2))
         for suffix in suffixes:
             part = Path(f"{path}{suffix}")
             part.rename(f"{part}.old") if moved else part.unlink()
-        await stored(host, numbered(2, 2))
+        await settled(host, numbered(2, 2))
         assert seen(await ask(host)) == found
     assert "was moved away, removed or truncated" in caplog.text
     with sqlite3.connect(path) as connection:
@@ -416,7 +379,7 @@ async def test_files_that_are_removed_under_it_are_noticed(
 async def test_a_question_after_the_files_are_gone_is_answered_from_a_new_one(tmp_path):
     path = tmp_path / "state" / "history.sqlite3"
     async with history(tmp_path) as host:
-        await stored(host, numbered(2))
+        await settled(host, numbered(2))
         path.unlink()
         assert seen(await ask(host)) == []
         path.unlink()
@@ -425,18 +388,6 @@ async def test_a_question_after_the_files_are_gone_is_answered_from_a_new_one(tm
             await ask(host)
         path.rmdir()
         assert seen(await ask(host)) == []
-
-
-#: A batch is tried at once, again at once, and no more than twice.
-IMPATIENT = {
-    "history": {
-        "flush_interval": 0,
-        "retry_initial": 0.001,
-        "retry_max": 0.001,
-        "max_attempts": 2,
-        "circuit_failures": 10_000,
-    }
-}
 
 
 def truncated(path: Path) -> None:
@@ -455,11 +406,10 @@ def overwritten(path: Path) -> None:
 async def test_a_file_that_is_spoiled_under_it_costs_nothing_that_comes_later(tmp_path, spoil):
     """Kind: a file that goes bad while it is open: points are neither dropped nor delivered into nothing."""
     path = tmp_path / "state" / "history.sqlite3"
-    async with running_host(tmp_path, {"history": None}, IMPATIENT, wait=False) as host:
-        await host.wait_for("history", State.RUNNING, within=20)
-        await stored(host, numbered(2))
+    async with history(tmp_path, table=IMPATIENT) as host:
+        await settled(host, numbered(2))
         spoil(path)
-        await stored(host, numbered(2, 2))
+        await settled(host, numbered(2, 2))
         assert seen(await ask(host))[:2] == [3, 2]
         assert (await host.stop()).exit_code == 0
     connection = sqlite3.connect(path)
@@ -474,29 +424,25 @@ async def test_a_file_that_is_spoiled_under_it_costs_nothing_that_comes_later(tm
 async def test_points_wait_while_the_file_is_somebody_else_s(tmp_path):
     """Kind: a file that cannot be used now: no attempt of a batch counts."""
     path = tmp_path / "state" / "history.sqlite3"
-    async with running_host(tmp_path, {"history": None}, IMPATIENT, wait=False) as host:
-        await host.wait_for("history", State.RUNNING, within=20)
+    async with history(tmp_path, table=IMPATIENT) as host:
         for suffix in ("", "-wal", "-shm"):
             Path(f"{path}{suffix}").unlink()
         path.write_bytes(b"a letter" * 1000)
         host.publish(numbered(2))
-        (delivery,) = host.life("history").deliveries.values()
-        with trio.fail_after(20):
-            while delivery.ledger.retries < 5:
-                await trio.sleep(0.002)
-        assert "cannot be used as a history" in delivery.last_error
+        ledger = ledger_of(host)
+        await until(lambda: ledger.retries >= 5)
+        assert "cannot be used as a history" in last_error(host)
         with pytest.raises(ServiceUnavailable, match="cannot be used as a history"):
             await ask(host)
         assert path.read_bytes() == b"a letter" * 1000
         path.unlink()
         assert sorted(seen(await ask(host))) == [0, 1]
-        assert (delivery.ledger.lost, delivery.ledger.rejected) == (0, 0)
+        assert (ledger.lost, ledger.rejected) == (0, 0)
 
 
 async def test_events_of_streams_are_kept_as_points_without_their_pictures(tmp_path):
     """Kind: an event is found by its type and its tags; the file has no room for pictures."""
-    tables = {"history": {"flush_interval": 0, "events": [*ITEMS], "config": {"max_age": 1e12}}}
-    async with running_host(tmp_path, {"history": None}, tables) as host:
+    async with history(tmp_path, table={"events": [*ITEMS]}) as host:
         for name, item in ITEMS.items():
             host.host.publisher.publish(name, [item])
         (seen,) = (await ask(host, ("series", "analytics_event"), ("tag", "stream:door")))["points"]

@@ -8,18 +8,11 @@ from __future__ import annotations
 import gzip
 import json
 import logging
-import os
 import re
-import shutil
-import socket
 import subprocess
 import threading
-import time
-import urllib.parse
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -39,7 +32,16 @@ from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from lva.host.watch.uses import Block, LoopUses
 from lva.plugins import prometheus
-from tests.support import RunningHost, ServiceProcess, host_settings, running_host, write_plugin
+from tests.plugins.metric_servers import PrometheusServer
+from tests.plugins.programs import program
+from tests.support import (
+    RunningHost,
+    ServiceProcess,
+    host_settings,
+    running_host,
+    until,
+    write_plugin,
+)
 from tests.test_docs import page
 
 NAME = "prometheus"
@@ -121,11 +123,8 @@ def one(seen: Samples, name: str, **labels: str) -> float:
 
 async def settled(host: RunningHost, *names: str) -> None:
     """Wait until nothing is on its way to these plugins."""
-    with trio.fail_after(10):
-        for name in names:
-            for delivery in host.life(name).deliveries.values():
-                while delivery.ledger.queued or delivery.ledger.in_flight:
-                    await trio.sleep(0.005)
+    ledgers = [each.ledger for name in names for each in host.life(name).deliveries.values()]
+    await until(lambda: not any(ledger.queued or ledger.in_flight for ledger in ledgers))
 
 
 # Requests and errors
@@ -274,9 +273,8 @@ async def test_a_plugin_in_trouble_is_shown_as_it_is(tmp_path):
     tables = {"sink": {"circuit_failures": 1, "buffer_limit": 2, "batch_size": 1}}
     async with running_host(tmp_path, {NAME: None, "sink": source}, tables) as host:
         host.publish([request_point()])
-        with trio.fail_after(10):
-            while host.life("sink").deliveries.copy().popitem()[1].circuit.state == "closed":
-                await trio.sleep(0.005)
+        (delivery,) = host.life("sink").deliveries.values()
+        await until(lambda: delivery.circuit.state != "closed")
         host.publish([request_point()] * 5)
         seen = await scrape(host)
         host.life("sink")._scope.cancel()
@@ -357,9 +355,7 @@ async def test_no_counter_falls_when_plugins_restart(tmp_path):
         host.plugin("sink").crash.set()
         host.plugin(NAME).nursery.start_soon(_fail)
         host.publish([request_point()])
-        with trio.fail_after(10):
-            while not all(host.states(name).count("running") == 2 for name in (NAME, "sink")):
-                await trio.sleep(0.005)
+        await until(lambda: all(host.states(n).count("running") == 2 for n in (NAME, "sink")))
         await settled(host, NAME, "sink")
         seen = await scrape(host)
     after = counters(seen)
@@ -569,16 +565,6 @@ def test_the_alerts_of_the_documentation_can_be_read(tmp_path: Path) -> None:
 # The real service, promtool, and a real Prometheus
 
 
-def program(name: str) -> str:
-    """Return where a program is; without it the test is skipped, on CI it fails."""
-    path = shutil.which(name)
-    if path is None:
-        if "CI" in os.environ:
-            pytest.fail(f"{name} is not installed, and CI is set")
-        pytest.skip(f"{name} is not installed (Debian: apt install prometheus)")
-    return path
-
-
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
     """The service with some traffic behind it, and a plugin that crashes again and again."""
@@ -657,71 +643,11 @@ def test_promtool_finds_nothing_to_mend(service: ServiceProcess) -> None:
     assert checked.returncode != 0
 
 
-class PrometheusServer:
-    """`prometheus` on a free port of the loopback interface, which scrapes one service."""
-
-    def __init__(self, directory: Path, target: str) -> None:
-        self._program = program("prometheus")
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self._address = f"127.0.0.1:{listener.getsockname()[1]}"
-        self._directory = directory
-        config = {
-            "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms"},
-            "scrape_configs": [{"job_name": "lva", "static_configs": [{"targets": [target]}]}],
-        }
-        (directory / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
-        self.log = directory / "prometheus.log"
-
-    @contextmanager
-    def running(self) -> Iterator[PrometheusServer]:
-        """Run it inside."""
-        with self.log.open("wb") as log:
-            process = subprocess.Popen(
-                [
-                    self._program, f"--config.file={self._directory / 'prometheus.yml'}",
-                    f"--storage.tsdb.path={self._directory / 'data'}",
-                    f"--web.listen-address={self._address}", "--log.level=warn",
-                ],
-                cwd=self._directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            )  # fmt: skip
-        try:
-            yield self
-        finally:
-            process.kill()
-            process.wait()
-
-    def ask(self, path: str, **query: str) -> Any:
-        """Return the data of an answer of its API, None while it does not answer."""
-        url = f"http://{self._address}/api/v1/{path}?{urllib.parse.urlencode(query)}"
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with opener.open(url, timeout=5) as reply:
-                return json.load(reply)["data"]
-        except OSError:
-            return None
-
-    def query(self, query: str) -> dict[str, float]:
-        """Return what a query finds: each value by the labels, as JSON."""
-        data = self.ask("query", query=query) or {"result": []}
-        return {
-            json.dumps(item["metric"], sort_keys=True): float(item["value"][1])
-            for item in data["result"]
-        }
-
-    def wait_for(self, query: str, within: float = 15.0) -> dict[str, float]:
-        """Wait until a query finds something."""
-        deadline = time.monotonic() + within
-        while not (found := self.query(query)):
-            assert time.monotonic() < deadline, f"{query} finds nothing:\n{self.log.read_text()}"
-            time.sleep(0.05)
-        return found
-
-
 @pytest.mark.soak
 @pytest.mark.process
 def test_a_real_prometheus_scrapes_it(service: ServiceProcess, tmp_path: Path) -> None:
     target = service.url.removeprefix("http://")
-    with PrometheusServer(tmp_path, target).running() as server:
+    with PrometheusServer(tmp_path, target) as server:
         assert [*server.wait_for('up{job="lva"} == 1').values()] == [1]
         found = server.wait_for('request_count_total{path="GET:*"}')
         (labels,) = map(json.loads, found)

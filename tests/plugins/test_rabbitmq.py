@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -34,12 +33,13 @@ from tests.support import (
     until,
     write_plugin,
 )
+from tests.test_docs import _tables, page
 
 if "CI" not in os.environ:
     pytest.importorskip("aio_pika", reason="aio-pika is not installed: pip install 'lva[rabbitmq]'")
 
 from lva.plugins.rabbitmq import LARGE, Config, encode, pack, unpack
-from tests.plugins.rabbitmq_server import CERTIFICATE, RabbitMQServer, find_program
+from tests.plugins.rabbitmq_server import CERTIFICATE, RabbitMQServer
 
 # The server takes seconds to start, and many on a busy machine.
 pytestmark = pytest.mark.timeout(180)
@@ -56,14 +56,8 @@ SINK = """
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQServer]:
-    if find_program() is None and "CI" not in os.environ:
-        pytest.skip("there is no RabbitMQ: apt-get install rabbitmq-server")
-    server = RabbitMQServer(tmp_path_factory.mktemp("rabbitmq"))
-    try:
-        server.start()
+    with RabbitMQServer(tmp_path_factory.mktemp("rabbitmq")) as server:
         yield server
-    finally:
-        server.end()
 
 
 @pytest.fixture
@@ -91,11 +85,12 @@ async def rabbitmq(
     server: RabbitMQServer,
     sources: dict[str, str] | None = None,
     wait: bool = True,
+    table: Any = (),
     shutdown_timeout: float = 25.0,
     **config: Any,
 ) -> AsyncIterator[RunningHost]:
     """A host with the plugin, and before it plugins of the test."""
-    keys = {"backoff_initial": 0.1, "retry_initial": 0.1}
+    keys = {"backoff_initial": 0.1, "retry_initial": 0.1, **dict(table)}
     tables = {"rabbitmq": {**keys, "config": {"url": server.url, **config}}}
     plugins = {**(sources or {}), "rabbitmq": None}
     async with running_host(
@@ -123,17 +118,8 @@ async def clean_receipt(host: RunningHost) -> PluginReceipt:
     return part
 
 
-def as_json(point: MonitoringPoint) -> dict[str, Any]:
-    return {
-        "series": point.series,
-        "time": point.time,
-        "tags": dict(point.tags),
-        "fields": dict(point.fields),
-    }
-
-
 def body(*points: MonitoringPoint) -> bytes:
-    return json.dumps([as_json(point) for point in points]).encode()
+    return json.dumps([point.as_dict() for point in points]).encode()
 
 
 def numbers(points: list[MonitoringPoint]) -> list[int]:
@@ -160,7 +146,7 @@ async def test_points_arrive_in_order_with_their_types_and_are_confirmed(tmp_pat
     assert part.points["delivered"] == 251
     assert part.restarts == 0
     got = [item for message in messages for item in json.loads(message.body)]
-    assert exactly(got) == exactly([as_json(point) for point in points])
+    assert exactly(got) == exactly([point.as_dict() for point in points])
     assert all(len(json.loads(message.body)) <= 100 for message in messages)
     assert len({message.message_id for message in messages}) == len(messages)
     for message in messages:
@@ -175,10 +161,7 @@ async def test_what_an_outage_cuts_off_of_a_batch_is_not_blamed_on_the_points(
     async with ServerWorld(("127.0.0.1", server.port)) as world:
         world.behaviour = Behaviour.SOMETIMES  # the first two times that points come by
         config = {"url": f"amqp://{world.address}/", "routing_key": queue, "message_bytes": 4096}
-        keys = {"backoff_initial": 0.1, "retry_initial": 0.1, "max_attempts": 1}
-        plugin = {"rabbitmq": {**keys, "config": config}}
-        async with running_host(tmp_path, {"rabbitmq": None}, plugin, wait=False) as host:
-            await host.wait_for("rabbitmq", State.RUNNING, within=15)
+        async with rabbitmq(tmp_path, server, table={"max_attempts": 1}, **config) as host:
             host.publish([large, *numbered_points(5)])  # a part of the batch is done with at once
             await settled(host, 6)
             part = await clean_receipt(host)
@@ -256,7 +239,7 @@ async def test_tls_is_checked_against_the_authority_that_is_named(tmp_path, serv
 
 async def test_points_of_a_queue_are_published_in_order_with_their_types(tmp_path, server, queue):
     typed = MonitoringPoint("typed", 5, {"i": 1, "f": 1.0, "s": "1"}, {"i": 2, "f": 2.0, "s": "2"})
-    single = json.dumps(as_json(typed)).encode()
+    single = json.dumps(typed.as_dict()).encode()
     bodies = [body(*numbered(3)), body(), single, *(body(p) for p in numbered(40, 3))]
     await asked(server.send, queue, *bodies)
     async with rabbitmq(tmp_path, server, {"sink": SINK}, queue=queue, prefetch=7) as host:
@@ -265,7 +248,7 @@ async def test_points_of_a_queue_are_published_in_order_with_their_types(tmp_pat
         await until(lambda: host.plugin("rabbitmq")._inbox.empty())
         part = await clean_receipt(host)
     assert numbers(journal) == [*range(43)]
-    assert exactly(as_json(journal[3])) == exactly(as_json(typed))
+    assert exactly(journal[3].as_dict()) == exactly(typed.as_dict())
     assert part.restarts == 0
     assert await asked(server.count, queue) == 0
 
@@ -324,7 +307,7 @@ MALFORMED = [
     b'{"series": "s", "time": 1, "tags": [["a", "b"]], "fields": {}}',
     b'{"series": "s", "time": 1, "tags": {}, "fields": {}, "more": 1}',
     b'[{"series": "s", "time": 1, "tags": {}, "fields": {}}, 1]',
-    json.dumps([as_json(MonitoringPoint("s", 1, {}, {"n": "x" * 5000}))]).encode(),
+    json.dumps([MonitoringPoint("s", 1, {}, {"n": "x" * 5000}).as_dict()]).encode(),
 ]  # fmt: skip
 
 
@@ -459,13 +442,8 @@ async def test_an_unknown_key_is_refused_before_the_service_starts(tmp_path):
 
 
 def test_the_documented_table_is_that_of_the_code():
-    docs = Path(__file__).parents[2] / "docs"
-    spec = importlib.util.spec_from_file_location("docs_tables", docs / "tables.py")
-    tables = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tables)
     plain = str.maketrans("", "", "`")
-    page = (docs / "shipped.rst").read_text().translate(plain)
-    assert tables.config_of(Config).translate(plain) in page
+    assert _tables().config_of(Config).translate(plain) in page("shipped").translate(plain)
 
 
 # The service as a process
@@ -568,7 +546,7 @@ def test_a_server_that_is_away_at_the_start_and_then_killed_costs_no_point(serve
     got = points_in(server, queue)
     assert set(numbers(got)) == {*range(max(numbers(got)) + 1)}
     # No point equals another: those of requests have their ids. Copies of one are the duplicates.
-    assert len({exactly(as_json(point)) for point in got}) == points["delivered"]
+    assert len({exactly(point.as_dict()) for point in got}) == points["delivered"]
     assert [point.series for point in got if point.series == "fed"]
     # Only the loss of a connection counts as a restart towards max_restarts.
     crashes = [r for r in process.records if "start() raised" in r["message"]]
@@ -602,7 +580,7 @@ def test_a_server_that_stalls_is_noticed_and_waited_for(server, queue, service):
     got = points_in(server, queue)
     assert points["delivered"] == points["accepted"]
     assert set(numbers(got)) == {*range(max(numbers(got)) + 1)}
-    assert len({exactly(as_json(point)) for point in got}) == points["delivered"]
+    assert len({exactly(point.as_dict()) for point in got}) == points["delivered"]
 
 
 @pytest.mark.process
@@ -676,9 +654,8 @@ def test_a_wrong_password_is_said_but_never_shown(server, queue, service):
 async def test_events_of_streams_are_messages_of_their_own_type(tmp_path, server, queue):
     """Kind: a message has items of one type, which it names; the order is kept."""
     large = replace(ITEMS["analytics_event"], image=bytes(LARGE))  # which a thread makes JSON of
-    config = {"url": server.url, "routing_key": queue}
-    table = {"events": [*ITEMS], "flush_interval": 0.05, "config": config}
-    async with running_host(tmp_path, {"rabbitmq": None}, {"rabbitmq": table}) as host:
+    table = {"events": [*ITEMS], "flush_interval": 0.05}
+    async with rabbitmq(tmp_path, server, table=table, routing_key=queue) as host:
         for name, item in ITEMS.items():
             host.host.publisher.publish(name, [item] * 2)
         host.host.publisher.publish("analytics_event", [large])

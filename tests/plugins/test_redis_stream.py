@@ -7,7 +7,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,32 +72,44 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
         yield server
 
 
-def tables(server: RedisServer, **config: Any) -> dict[str, Any]:
-    """Return the plugin's table: quick to try again, and with short limits."""
-    return {
-        NAME: {
-            "backoff_initial": 0.1,
-            "backoff_max": 0.3,
-            "retry_initial": 0.05,
-            "retry_max": 0.2,
-            "circuit_pause": 0.2,
-            "config": {"url": server.url, "timeout": 0.5, **config},
-        }
-    }
+#: Quick to try again.
+QUICK = {
+    "backoff_initial": 0.1, "backoff_max": 0.3, "retry_initial": 0.05, "retry_max": 0.2, "circuit_pause": 0.2
+}  # fmt: skip
+
+
+def config_of(server: RedisServer, **config: Any) -> dict[str, Any]:
+    """Return the plugin's configuration, with a short limit."""
+    return {"url": server.url, "timeout": 0.5, **config}
+
+
+def running(
+    tmp_path: Path,
+    server: RedisServer,
+    table: Any = (),
+    wait: bool = True,
+    sink: str = SINK,
+    **config: Any,
+) -> AbstractAsyncContextManager[RunningHost]:
+    """Run the plugin, and one that keeps the points if it consumes."""
+    sources = {"sink": sink, NAME: None} if "consume" in config else {NAME: None}
+    whole = {**QUICK, "config": config_of(server, **config), **dict(table)}
+    return running_host(tmp_path, sources, {NAME: whole}, wait=wait)
 
 
 def toml(server: RedisServer, **config: Any) -> str:
-    """Return the same as `tables`, for a service in a process of its own."""
-    (table,) = tables(server, **config).values()
-    values = {**table.pop("config")}
-    # A service publishes faster than a server is missed: what waits for it meanwhile has room.
-    lines = [
-        f"[plugins.{NAME}]",
-        "buffer_limit = 1000000",
-        *(f"{key} = {value}" for key, value in table.items()),
-    ]
-    lines += [f"[plugins.{NAME}.config]", *(f"{k} = {json.dumps(v)}" for k, v in values.items())]
-    return "\n".join(lines)
+    """Return the plugin's tables for a service in a process of its own."""
+    values = config_of(server, **config)
+    return "\n".join(
+        [
+            f"[plugins.{NAME}]",
+            # A service publishes faster than a server is missed: what waits for it meanwhile has room.
+            "buffer_limit = 1000000",
+            *(f"{key} = {value}" for key, value in QUICK.items()),
+            f"[plugins.{NAME}.config]",
+            *(f"{key} = {json.dumps(value)}" for key, value in values.items()),
+        ]
+    )
 
 
 def numbers(server: RedisServer, stream: str = "points") -> list[int]:
@@ -137,7 +149,7 @@ async def clean_end(host: RunningHost, **points: int) -> None:
 
 @pytest.mark.slow("talks to a real server")
 async def test_points_arrive_in_order_in_the_documented_form(tmp_path, redis):
-    async with running_host(tmp_path, {NAME: None}, tables(redis, stream="points")) as host:
+    async with running(tmp_path, redis, stream="points") as host:
         host.publish([MonitoringPoint("door", 7, {"side": "ü"}, {"open": 1, "angle": 1.0})])
         host.publish(numbered(2500))
         await until(lambda: redis.client.xlen("points") == 2501)
@@ -167,8 +179,7 @@ def test_a_point_comes_back_as_it_was(value):
 
 @pytest.mark.slow("talks to a real server")
 async def test_the_stream_is_trimmed(tmp_path, redis):
-    config = tables(redis, stream="points", maxlen=300)
-    async with running_host(tmp_path, {NAME: None}, config) as host:
+    async with running(tmp_path, redis, stream="points", maxlen=300) as host:
         host.publish(numbered(3000))
         await until(lambda: numbers(redis)[-1:] == [2999])
         kept = numbers(redis)
@@ -191,9 +202,7 @@ async def test_the_stream_is_trimmed(tmp_path, redis):
     ],
 )
 async def test_a_server_that_takes_nothing_gets_the_points_later(tmp_path, redis, begin, end, why):
-    config = tables(redis, stream="points")
-    config[NAME]["max_attempts"] = 2
-    async with running_host(tmp_path, {NAME: None}, config) as host:
+    async with running(tmp_path, redis, {"max_attempts": 2}, stream="points") as host:
         redis.client.execute_command(begin)
         (delivery,) = host.life(NAME).deliveries.values()
         host.publish(numbered(5))
@@ -214,7 +223,7 @@ def leave_room(server: RedisServer, count: int) -> None:
 
 async def test_only_refused_points_are_sent_again(tmp_path, redis):
     leave_room(redis, 2)
-    async with running_host(tmp_path, {NAME: None}, tables(redis, stream="points")) as host:
+    async with running(tmp_path, redis, stream="points") as host:
         (delivery,) = host.life(NAME).deliveries.values()
         host.publish(numbered(5))
         await until(lambda: delivery.ledger.delivered == 2)
@@ -227,9 +236,7 @@ async def test_only_refused_points_are_sent_again(tmp_path, redis):
 
 async def test_points_that_are_refused_for_ever_are_counted_and_hold_up_nothing(tmp_path, redis):
     leave_room(redis, 1)
-    config = tables(redis, stream="points")
-    config[NAME]["max_attempts"] = 3
-    async with running_host(tmp_path, {NAME: None}, config) as host:
+    async with running(tmp_path, redis, {"max_attempts": 3}, stream="points") as host:
         (delivery,) = host.life(NAME).deliveries.values()
         host.publish(numbered(4))
         await until(lambda: delivery.ledger.dropped["max_attempts"] == 3)
@@ -243,25 +250,16 @@ async def test_points_that_are_refused_for_ever_are_counted_and_hold_up_nothing(
 # A server that goes away
 
 
-@pytest.mark.process
-def test_a_server_that_is_absent_at_start_is_named_and_waited_for(tmp_path):
-    write_plugin(tmp_path / "plugins", "source", SOURCE)
-    with (
-        RedisServer(tmp_path, start=False) as redis,
-        ServiceProcess(tmp_path, ["source", NAME], toml(redis, stream="points")) as service,
-    ):
-        service.wait_until(lambda: "backoff" in service.get("/readyz").text)
-        answer = service.get("/readyz")
-        assert answer.status_code == 503
-        assert NAME in answer.text
-        assert f"127.0.0.1:{redis.port}" in answer.text
-        assert service.get("/publish/0/100").status_code == 200
-        redis.start()
-        service.wait_until_ready()
-        service.wait_until(lambda: len(numbers(redis)) == 100)
-        assert numbers(redis) == list(range(100))
-        assert service.stop() == 0
-        assert service.receipt_of(NAME)["problems"] == []
+async def test_a_server_that_is_absent_at_start_is_named_and_waited_for(tmp_path):
+    with RedisServer(tmp_path, start=False) as redis:
+        async with running(tmp_path, redis, wait=False, stream="points") as host:
+            await host.wait_for(NAME, State.BACKOFF, within=10)
+            assert f"127.0.0.1:{redis.port}" in host.host.not_ready()[NAME]
+            host.publish(numbered(100))
+            redis.start()
+            await until(lambda: len(numbers(redis)) == 100)
+            assert numbers(redis) == list(range(100))
+            await clean_end(host, delivered=100)
 
 
 @pytest.mark.soak
@@ -356,8 +354,7 @@ def test_a_stop_during_a_stall_keeps_its_time_and_counts_what_is_lost(tmp_path, 
 async def test_a_stream_is_published_and_acknowledged(tmp_path, redis):
     add(redis, numbered(3))  # from before the group
     point = MonitoringPoint("door", 7, {"side": "left", "n": 1}, {"n": 9, "angle": 1.0})
-    sources = {"sink": SINK, NAME: None}
-    async with running_host(tmp_path, sources, tables(redis, consume="in")) as host:
+    async with running(tmp_path, redis, consume="in") as host:
         await until(lambda: len(journal) == 3)
         add(redis, [point, *numbered(1200, start=3)])
         await until(lambda: len(journal) == 1204)
@@ -371,8 +368,7 @@ async def test_a_stream_is_published_and_acknowledged(tmp_path, redis):
 
 async def test_what_is_read_is_written_on(tmp_path, redis):
     add(redis, numbered(10))
-    config = tables(redis, consume="in", stream="points")
-    async with running_host(tmp_path, {NAME: None}, config) as host:
+    async with running(tmp_path, redis, consume="in", stream="points") as host:
         await until(lambda: len(numbers(redis)) == 10)
         await clean_end(host, delivered=10)
 
@@ -380,8 +376,7 @@ async def test_what_is_read_is_written_on(tmp_path, redis):
 @pytest.mark.slow("talks to a real server")
 async def test_a_backlog_is_read_no_faster_than_max_rate(tmp_path, redis):
     add(redis, numbered(100))
-    config = tables(redis, consume="in", batch=10, max_rate=100)
-    async with running_host(tmp_path, {"sink": SINK, NAME: None}, config) as host:
+    async with running(tmp_path, redis, consume="in", batch=10, max_rate=100) as host:
         await until(lambda: journal)
         with trio.move_on_after(0.45):
             await until(lambda: len(journal) > 60)
@@ -396,7 +391,7 @@ async def test_what_a_dead_consumer_left_is_claimed(tmp_path, redis, nursery):
     theirs = add(redis, numbered(30))[:20]
     redis.client.xgroup_create("in", "lva", "0")
     redis.client.xreadgroup("lva", "dead", {"in": ">"}, count=20)
-    config = tables(redis, consume="in", claim_idle=1.0, batch=7, consumer="alive")
+    config = {"consume": "in", "claim_idle": 1.0, "batch": 7, "consumer": "alive"}
 
     async def not_dead_yet():
         while len(journal) < 10:
@@ -405,7 +400,7 @@ async def test_what_a_dead_consumer_left_is_claimed(tmp_path, redis, nursery):
 
     journal.clear()
     nursery.start_soon(not_dead_yet)
-    async with running_host(tmp_path, {"sink": SINK, NAME: None}, config) as host:
+    async with running(tmp_path, redis, **config) as host:
         await until(lambda: len(journal) >= 30)
         assert received() == [*range(20, 30), *range(20)]
         await until(lambda: pending(redis) == 0)
@@ -419,8 +414,7 @@ async def test_what_this_consumer_left_comes_first_without_what_was_trimmed(
     redis.client.xgroup_create("in", "lva", "0")
     redis.client.xreadgroup("lva", "me", {"in": ">"}, count=8)
     redis.client.xdel("in", *ids[2:4])
-    config = tables(redis, consume="in", consumer="me", batch=3)
-    async with running_host(tmp_path, {"sink": SINK, NAME: None}, config) as host:
+    async with running(tmp_path, redis, consume="in", consumer="me", batch=3) as host:
         await until(lambda: len(journal) == 8 and pending(redis) == 0)
         assert received() == [0, 1, 4, 5, 6, 7, 8, 9]
         await clean_end(host)
@@ -460,8 +454,7 @@ async def test_an_entry_that_is_no_point_holds_up_nothing(tmp_path, redis, dead_
     add(redis, numbered(2))
     bad = redis.client.xadd("in", {b"text": b"\xff\x00", "fields": "no"})
     add(redis, numbered(2, start=2))
-    config = tables(redis, consume="in", **({"dead_letter": dead_letter} if dead_letter else {}))
-    async with running_host(tmp_path, {"sink": SINK, NAME: None}, config) as host:
+    async with running(tmp_path, redis, consume="in", dead_letter=dead_letter) as host:
         await until(lambda: len(journal) == 4 and pending(redis) == 0)
         assert received() == [0, 1, 2, 3]
         await clean_end(host)
@@ -486,8 +479,7 @@ async def test_without_its_dead_letter_stream_an_entry_stays_pending(tmp_path, r
     redis.client.set("dead", "not a stream")
     redis.client.xadd("in", {"text": "no point"})
     add(redis, numbered(1))
-    config = tables(redis, consume="in", dead_letter="dead", claim_idle=0.4)
-    async with running_host(tmp_path, {"sink": SINK, NAME: None}, config) as host:
+    async with running(tmp_path, redis, consume="in", dead_letter="dead", claim_idle=0.4) as host:
         await until(lambda: journal and pending(redis) == 1)
         assert "stay pending: WRONGTYPE" in caplog.text
         redis.client.delete("dead")
@@ -499,9 +491,7 @@ async def test_without_its_dead_letter_stream_an_entry_stays_pending(tmp_path, r
 
 @pytest.mark.slow("talks to a real server")
 async def test_a_consumer_survives_the_server_s_restarts_and_the_loss_of_its_group(tmp_path, redis):
-    async with running_host(
-        tmp_path, {"sink": SINK, NAME: None}, tables(redis, consume="in")
-    ) as host:
+    async with running(tmp_path, redis, consume="in") as host:
         for round_, end in enumerate((redis.stop, redis.kill, redis.kill)):
             add(redis, numbered(10, start=10 * round_))
             await until(lambda n=round_: len(journal) == 10 * n + 10 and pending(redis) == 0)
@@ -524,7 +514,7 @@ async def test_a_consumer_survives_the_server_s_restarts_and_the_loss_of_its_gro
     "config", [{"stream": "points"}, {"consume": "in"}], ids=["writer", "reader"]
 )
 async def test_the_end_of_the_server_is_noticed_without_a_point(tmp_path, redis, config):
-    async with running_host(tmp_path, {NAME: None}, tables(redis, **config)) as host:
+    async with running(tmp_path, redis, **config) as host:
         redis.pause()
         await host.wait_for(NAME, State.BACKOFF, within=10)
         assert "Timeout" in host.life(NAME).record.last.reason
@@ -535,9 +525,13 @@ async def test_the_end_of_the_server_is_noticed_without_a_point(tmp_path, redis,
 
 @pytest.mark.slow("talks to a real server")
 async def test_a_server_that_comes_and_goes_does_not_use_up_the_restarts(tmp_path, redis):
-    config = tables(redis, stream="points", timeout=0.2)
-    config[NAME] |= {"backoff_initial": 0.01, "backoff_max": 0.01}
-    async with running_host(tmp_path, {NAME: None}, config) as host:
+    async with running(
+        tmp_path,
+        redis,
+        {"backoff_initial": 0.01, "backoff_max": 0.01},
+        stream="points",
+        timeout=0.2,
+    ) as host:
         for count in range(1, 9):  # the default, for all plugins, is five in a minute
             redis.kill()
             host.publish(numbered(1, start=count))
@@ -581,8 +575,8 @@ async def test_no_entry_is_acknowledged_that_the_service_did_not_take(tmp_path, 
                 await trio.sleep(0.3)  # the others are drained, and go on, meanwhile
     """
     add(redis, numbered(3000))
-    config = tables(redis, consume="in", batch=10, max_rate=2000)
-    async with running_host(tmp_path, {"slow": slow, NAME: None}, config) as host:
+    config = {"consume": "in", "batch": 10, "max_rate": 2000}
+    async with running(tmp_path, redis, sink=slow, **config) as host:
         await until(lambda: len(journal) >= 100)
         await clean_end(host)
         (group,) = redis.client.xinfo_groups("in")
@@ -595,9 +589,7 @@ async def test_no_entry_is_acknowledged_that_the_service_did_not_take(tmp_path, 
 @pytest.mark.slow("talks to a real server")
 async def test_a_stop_waits_for_an_acknowledgement_under_way(tmp_path, redis):
     """A stand-in for a slow server."""
-    async with running_host(
-        tmp_path, {"sink": SINK, NAME: None}, tables(redis, consume="in")
-    ) as host:
+    async with running(tmp_path, redis, consume="in") as host:
         server, begun = host.plugin(NAME)._server, []
         acknowledge = server.xack
 
@@ -617,7 +609,7 @@ async def test_a_stop_waits_for_an_acknowledgement_under_way(tmp_path, redis):
 @pytest.mark.slow("talks to a real server")
 async def test_a_cancellation_that_the_library_swallows_is_repeated(tmp_path, redis):
     """A stand-in for `asyncio.wait_for` before Python 3.12."""
-    async with running_host(tmp_path, {NAME: None}, tables(redis, stream="points")) as host:
+    async with running(tmp_path, redis, stream="points") as host:
         begun = []
 
         async def swallow() -> None:
@@ -635,9 +627,13 @@ async def test_a_cancellation_that_the_library_swallows_is_repeated(tmp_path, re
 async def test_points_that_do_not_come_back_are_not_acknowledged(tmp_path, redis, caplog):
     """The plugin's own buffer is too small, so the last point of the batch is dropped there."""
     add(redis, numbered(2))
-    config = tables(redis, consume="in", claim_idle=0.4)
-    config[NAME] |= {"buffer_limit": 1, "overflow": "drop_newest"}
-    async with running_host(tmp_path, {"sink": SINK, NAME: None}, config) as host:
+    async with running(
+        tmp_path,
+        redis,
+        {"buffer_limit": 1, "overflow": "drop_newest"},
+        consume="in",
+        claim_idle=0.4,
+    ) as host:
         await until(lambda: "2 points did not come back" in caplog.text)
         assert pending(redis) == 2
         await until(lambda: len(journal) >= 4)  # claimed, and published again
@@ -691,8 +687,9 @@ async def test_a_user_of_the_server_s_access_list(tmp_path, redis):
         keys=["points"],
         commands=["+ping", "+xadd", "+client"],
     )
-    config = tables(redis, stream="points", username="writer", password="secret")
-    async with running_host(tmp_path, {NAME: None}, config) as host:
+    async with running(
+        tmp_path, redis, stream="points", username="writer", password="secret"
+    ) as host:
         host.publish(numbered(1))
         await until(lambda: numbers(redis) == [0])
         await clean_end(host, delivered=1)
@@ -730,8 +727,7 @@ def tls(tmp_path: Path, certificate: Path) -> Iterator[tuple[RedisServer, int]]:
 async def test_tls_checks_the_certificate(tmp_path, tls, certificate, name, known, right, caplog):
     redis, port = tls
     url = f"rediss://{name}:{port}/0" + (f"?ssl_ca_certs={certificate}" if known else "")
-    config = tables(redis, stream="points", url=url)
-    async with running_host(tmp_path, {NAME: None}, config, wait=False) as host:
+    async with running(tmp_path, redis, wait=False, stream="points", url=url) as host:
         await host.wait_for(NAME, State.RUNNING if right else State.BACKOFF, within=10)
         if right:
             host.publish(numbered(1))
@@ -817,8 +813,7 @@ async def test_events_of_streams_are_entries_in_one_order(tmp_path, redis):
     """Kind: an entry says what it is, however large; what is read is points."""
     large = replace(ITEMS["analytics_event"], image=bytes(redis_stream.LARGE))  # made in a thread
     events = [ITEMS["stream_event"], ITEMS["analytics_event"], large]
-    table = {NAME: {**tables(redis, stream="all")[NAME], "events": [*ITEMS]}}
-    async with running_host(tmp_path, {NAME: None}, table) as host:
+    async with running(tmp_path, redis, {"events": [*ITEMS]}, stream="all") as host:
         for item in (ITEMS["monitoring_event"], *events):
             host.host.publisher.publish(name_of(item), [item])
         await until(lambda: redis.client.xlen("all") == 4)
@@ -827,8 +822,8 @@ async def test_events_of_streams_are_entries_in_one_order(tmp_path, redis):
     assert redis_stream.to_point(first) == ITEMS["monitoring_event"]
     assert [fields[b"event_name"].decode() for fields in others] == [*map(name_of, events)]
     assert [json.loads(fields[b"event"]) for fields in others] == documents(*events)
-    table = {NAME: {**tables(redis, consume="all")[NAME], "events": ["stream_event"]}}
-    async with running_host(tmp_path, {NAME: None}, table, wait=False) as host:
+    table = {"events": ["stream_event"]}
+    async with running(tmp_path, redis, table, wait=False, consume="all") as host:
         await until(
             lambda: "name monitoring_event in events" in str(host.life(NAME).record.last_error)
         )

@@ -22,7 +22,6 @@ from tests.support import (
     host_settings,
     journal,
     running_host,
-    write_plugin,
 )
 from tests.test_docs import page
 
@@ -220,39 +219,6 @@ async def _fail() -> None:
 
 
 # The real process
-
-BLOCKER = """
-    class Blocker(BaseBackgroundPlugin):
-        async def initialize(self):
-            self.addRoute("/block", self.block)
-
-        async def block(self, request):
-            time.sleep(1.5)
-            return "done"
-"""
-
-
-@pytest.mark.process
-def test_a_blocked_loop_shows_in_the_history(tmp_path):
-    write_plugin(tmp_path / "plugins", "blocker", BLOCKER)
-    toml = """
-        [plugins.resource_monitor.config]
-        interval = 0.4
-
-        [plugins.history]
-        flush_interval = 0.05
-    """
-    with ServiceProcess(tmp_path, ["history", NAME, "blocker"], toml) as service:
-        service.wait_until_ready()
-
-        def lags() -> list[float]:
-            found = service.get("/history/points?series=resources&limit=1000").json()["points"]
-            return [point["fields"]["loop_lag_max"] for point in found]
-
-        assert not [lag for lag in lags() if lag > 1.2]
-        assert service.get("/block").text == "done"
-        service.wait_until(lambda: [lag for lag in lags() if 1.2 < lag < 5])
-        assert service.stop() == 0
 
 
 @pytest.mark.process

@@ -202,17 +202,11 @@ def rabbitmq_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         pytest.importorskip(
             "aio_pika", reason="aio-pika is not installed: pip install 'lva[rabbitmq]'"
         )
-    from tests.plugins.rabbitmq_server import RabbitMQServer, find_program
+    from tests.plugins.rabbitmq_server import RabbitMQServer
 
-    if find_program() is None and "CI" not in os.environ:
-        pytest.skip("there is no RabbitMQ: apt-get install rabbitmq-server")
-    server = RabbitMQServer(tmp_path_factory.mktemp("rabbitmq"))
-    try:
-        server.start()
+    with RabbitMQServer(tmp_path_factory.mktemp("rabbitmq")) as server:
         server.declare("contract")
         yield server
-    finally:
-        server.end()
 
 
 def checked(check: Callable[..., Report], name: str, request: pytest.FixtureRequest) -> Report:
