@@ -51,6 +51,7 @@ PAGES = sorted(
         "lva/web/*.html",
     )
     for path in ROOT.glob(pattern)
+    if path.is_file()  # not the bytecode of those that tests import
 ) + [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 SCRIPTS = sorted((ROOT / "lva/web/console").glob("*.js"))
 #: The modules whose docstrings users read: in the documentation, or as the help of a command.
