@@ -531,7 +531,6 @@ def within(body: str) -> str:
                 ("'monitoring_evnt'", "unknown eventName 'monitoring_evnt'",
                  "did you mean 'monitoring_event'?"),
                 ("'sending_event'", "unknown eventName 'sending_event'", EVERY_EVENT),
-                ("'monitoring_evnt'", "unknown eventName", "did you mean 'monitoring_event'?"),
                 ("'zzz'", "unknown eventName 'zzz'", EVERY_EVENT),
                 ("5", "unknown eventName 5", EVERY_EVENT),
                 ("['monitoring_event']", "unknown eventName ['monitoring_event']", "available:"),

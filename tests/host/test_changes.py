@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import Any
 
 import pytest
@@ -110,7 +110,9 @@ async def test_stop_and_start(tmp_path, autojump_clock):
         assert host.life("p").state.value is State.STOPPED
         assert journal == ["start ended", "close"]
         assert host.life("p").record.last.reason == "stopped by an operator"
+        assert (host.host.not_ready(), host.host.paused()) == ({}, ["p"])
         await host.host.changes.start("p")
+        assert host.host.paused() == []
         assert host.life("p").state.value is State.RUNNING
         assert journal[2:] == ["made", "initialize"]
         assert host.life("p").record.lives == 2
@@ -221,31 +223,6 @@ async def test_points_of_a_stopped_plugin_with_a_spool_are_kept(tmp_path):
             while ledger(host, "sink")["delivered"] < 8:
                 await trio.sleep(0.05)
         assert journal == list(range(8))
-
-
-async def test_a_stopped_plugin_does_not_make_the_service_unready(tmp_path, autojump_clock):
-    async with running_host(tmp_path, {"p": BACKGROUND, "q": BACKGROUND}) as host:
-        await host.host.changes.stop("p")
-        assert host.host.not_ready() == {}
-        assert host.host.paused() == ["p"]
-        await host.host.changes.start("p")
-        assert host.host.paused() == []
-
-
-async def test_routes_go_with_a_stop_and_come_with_a_start(tmp_path, autojump_clock):
-    source = """
-        class P(BaseBackgroundPlugin):
-            async def initialize(self):
-                self.addRoute("/p", lambda request: "p")
-    """
-    async with running_host(tmp_path, {"p": source}) as host:
-        assert host.host.routes.match("/p")
-        await host.host.changes.stop("p")
-        stopped = host.host.routes.match("/p")
-        assert stopped is not None
-        assert stopped.route.verbs == {}, "the path can only say that its plugin was stopped"
-        await host.host.changes.start("p")
-        assert host.host.routes.match("/p")
 
 
 async def test_what_is_impossible_is_refused_with_a_reason(tmp_path, autojump_clock):
@@ -396,21 +373,7 @@ async def test_a_failed_plugin_that_is_stopped_is_not_waited_for_any_more(tmp_pa
         assert legal(host)
 
 
-async def test_a_failed_plugin_that_is_stopped_while_it_closes_is_stopped_at_last(
-    tmp_path, autojump_clock
-):
-    closing = CRASHING + "\n        async def close(self):\n            await trio.sleep(2)\n"
-    tables = {"p": {"restart": "never"}}
-    async with running_host(tmp_path, {"p": closing}, tables, wait=False) as host:
-        host.publish(numbered(1))
-        await host.wait_for("p", State.FAILED)
-        assert not host.life("p").ended.is_set()
-        await host.host.changes.stop("p")
-        assert host.host.paused() == ["p"]
-        assert legal(host)
-
-
-async def test_a_critical_plugin_that_has_failed_is_no_less_so_when_it_is_stopped(
+async def test_a_critical_plugin_that_has_failed_is_stopped_while_it_closes_and_stays_critical(
     tmp_path, autojump_clock
 ):
     closing = CRASHING + "\n        async def close(self):\n            await trio.sleep(2)\n"
@@ -418,32 +381,18 @@ async def test_a_critical_plugin_that_has_failed_is_no_less_so_when_it_is_stoppe
     async with running_host(tmp_path, {"p": closing}, tables, wait=False) as host:
         host.publish(numbered(1))
         await host.wait_for("p", State.FAILED)
+        assert not host.life("p").ended.is_set()
         await host.host.changes.stop("p")
+        assert host.host.paused() == ["p"]
+        assert legal(host)
         assert host.host.stop.critical == "p"
         assert (await host.stop()).exit_code == 3
 
 
-async def test_a_failed_plugin_with_a_spool_gets_its_points_back(tmp_path):
-    tables = {"p": {"restart": "never", "spool": "disk"}}
-    async with running_host(tmp_path, {"p": CRASHING}, tables, wait=False) as host:
-        host.publish(numbered(3))
-        await host.wait_for("p", State.FAILED)
-        with trio.fail_after(10):
-            await host.life("p").ended.wait()
-        assert ledger(host, "p")["kept"] == 3
-        journal.append("mended")
-        await host.host.changes.start("p")
-        with trio.fail_after(10):
-            while ledger(host, "p")["delivered"] < 3:
-                await trio.sleep(0.02)
-        assert journal[1:] == [0, 1, 2]
-        assert (await host.receipt_of("p")).points["accepted"] == 3
-        assert host.host.receipt is not None
-        assert host.host.receipt.exit_code == 0
-
-
 @pytest.mark.slow("a disk and threads keep real time")
-async def test_a_spool_is_opened_again_beside_the_event_loop(tmp_path):
+async def test_a_failed_plugin_gets_its_points_back_from_a_spool_that_opens_beside_the_event_loop(
+    tmp_path,
+):
     """A file that is locked for a moment holds up the start, and nothing else."""
     tables = {"p": {"restart": "never", "spool": "disk"}}
     async with running_host(tmp_path, {"p": CRASHING}, tables, wait=False) as host:
@@ -451,6 +400,7 @@ async def test_a_spool_is_opened_again_beside_the_event_loop(tmp_path):
         await host.wait_for("p", State.FAILED)
         with trio.fail_after(10):
             await host.life("p").ended.wait()
+        assert ledger(host, "p")["kept"] == 3
         (path,) = tmp_path.rglob("p.P.sqlite3")
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -468,6 +418,9 @@ async def test_a_spool_is_opened_again_beside_the_event_loop(tmp_path):
                 await trio.sleep(0.02)
         assert journal[1:] == [0, 1, 2]
         assert legal(host)
+        assert (await host.receipt_of("p")).points["accepted"] == 3
+        assert host.host.receipt is not None
+        assert host.host.receipt.exit_code == 0
 
 
 async def test_an_operator_s_start_gives_a_plugin_all_its_restarts_again(tmp_path, autojump_clock):
@@ -523,26 +476,16 @@ async def test_nothing_is_started_while_the_old_life_is_still_alive(tmp_path, au
         assert (await host.stop()).exit_code == 4
 
 
-async def test_a_critical_plugin_that_cannot_be_restarted_ends_the_service(
-    tmp_path, autojump_clock
+@pytest.mark.parametrize("verb", ["stop", "restart"])
+async def test_a_critical_plugin_that_an_operator_leaves_abandoned_ends_the_service(
+    tmp_path, autojump_clock, verb
 ):
     tables = {"p": {"critical": True}}
     async with running_host(tmp_path, {"p": STUBBORN_CLOSE}, tables) as host:
         old = host.plugin("p")
-        with pytest.raises(ActionRefusedError):
-            await host.host.changes.restart("p")
-        assert host.host.stop.gave_up.is_set()
-        assert (await host.stop()).exit_code == 3
-        old.release.set()
-
-
-async def test_a_critical_plugin_that_an_operator_s_stop_leaves_abandoned_ends_the_service(
-    tmp_path, autojump_clock
-):
-    tables = {"p": {"critical": True}}
-    async with running_host(tmp_path, {"p": STUBBORN_CLOSE}, tables) as host:
-        old = host.plugin("p")
-        await host.host.changes.stop("p")
+        refused = pytest.raises(ActionRefusedError) if verb == "restart" else nullcontext()
+        with refused:
+            await getattr(host.host.changes, verb)("p")
         old.release.set()
         assert host.life("p").state.value is State.ABANDONED
         assert host.host.stop.gave_up.is_set()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lva import BaseBackgroundHandler
-from lva.host.routing import Gate, Owner, RouteTable
+from lva.host.routing import Owner, RouteTable
 
 
 def plain(request, **variables):
@@ -194,23 +194,6 @@ def test_other_verbs_of_a_path_may_be_added_by_another_call(table, owner):
         table.add(Owner("other"), "/a/<x>", plain, methods={"delete"})
 
 
-def test_another_plugin_cannot_take_a_stale_route(table, owner):
-    table.add(owner, "/a", plain)
-    table.mark_stale(owner)
-    with pytest.raises(ValueError, match="belongs to plugin 'teapot'"):
-        table.add(Owner("other"), "/a", plain)
-
-
-def test_removing_frees_the_path(table, owner):
-    table.add(owner, "/a", plain)
-    assert table.match("/a") is not None
-    table.remove(owner)
-    assert table.match("/a") is None
-    other = Owner("other")
-    table.add(other, "/a", plain)
-    assert table.match("/a").route.owner is other
-
-
 @given(
     st.lists(
         st.tuples(
@@ -290,10 +273,6 @@ async def test_everybody_who_waits_for_an_owner_to_be_idle_is_told(owner):
     owner.end(call)
     assert first.is_set()
     assert second.is_set()
-
-
-def test_an_owner_waits_at_first(owner):
-    assert owner.gate is Gate.WAITING
 
 
 @pytest.mark.parametrize(

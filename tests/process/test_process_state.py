@@ -214,10 +214,6 @@ def check(service: ServiceProcess, names: list[str], subtests: pytest.Subtests) 
     assert service.receipt["reason"] == "received SIGTERM"
 
 
-def test_there_are_many_acts() -> None:
-    assert len(CODE) >= 40
-
-
 def test_at_import(tmp_path: Path, subtests: pytest.Subtests) -> None:
     names = [n for n in CODE if n not in NOT_AT_IMPORT and "the handler of" not in NAMES[n]]
     with actors(tmp_path, names, "import") as service:

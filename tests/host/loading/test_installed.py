@@ -125,17 +125,6 @@ def test_looking_for_plugins_runs_none_of_their_code(site: Path, tmp_path: Path)
     load(tmp_path, "history")
 
 
-async def test_its_routes_and_its_receipt_are_those_of_any_plugin(
-    site: Path, tmp_path: Path
-) -> None:
-    install(site)
-    settings = host_settings(tmp_path, ["doorbell"])
-    async with running(load_plugins(settings), settings) as host:
-        await host.wait_until_running()
-        assert host.host.routes.match("/doorbell") is not None
-        assert (await host.receipt_of("doorbell")).state == "stopped"
-
-
 @pytest.mark.slow("a thread is waited for")
 async def test_a_thread_that_it_leaves_behind_is_named(site: Path, tmp_path: Path) -> None:
     install(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import trio
 
 from lva.host.life.leaks import find_leaks
@@ -127,13 +125,3 @@ async def test_what_a_plugin_s_thread_does_is_the_plugin_s_and_the_thread_is_let
             while len(journal) < 2:
                 await trio.sleep(0.005)
     assert journal == ["p", False]
-
-
-async def test_the_service_s_threads_are_nobody_s(tmp_path):
-    release = threading.Event()
-    thread = threading.Thread(target=release.wait, args=(30,))
-    async with running_host(tmp_path, {"p": SOURCE.format(body="pass")}) as host:
-        thread.start()
-        assert (await host.stop()).exit_code == 0
-    release.set()
-    thread.join()
