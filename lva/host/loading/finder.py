@@ -255,9 +255,6 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
         spec.has_location = True
         return spec
 
-    def create_module(self, spec: ModuleSpec) -> None:
-        """Let the import system make the module."""
-
     def exec_module(self, module: ModuleType) -> None:
         spec = module.__spec__
         assert spec is not None
@@ -321,8 +318,6 @@ def _without_doubles(places: Sequence[PluginLocation]) -> list[PluginLocation]:
 
     What an installed package brings stays: by its name, other code imports it.
     """
-    if len(places) < 2:
-        return list(places)
     seen = {_identity(place.path) for place in places if place.distribution is not None}
     kept = []
     for place in places:

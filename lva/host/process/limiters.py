@@ -29,6 +29,10 @@ class LimiterOfEach:
         service: The limiter of what runs for no plugin.
     """
 
+    _service: trio.CapacityLimiter
+    _of_plugins: dict[str, trio.CapacityLimiter]
+    _lent: dict[object, trio.CapacityLimiter]
+
     def __init__(self, service: trio.CapacityLimiter) -> None:
         # Past `__setattr__`, which sets the attributes of the limiter that is meant.
         vars(self).update(_service=service, _of_plugins={}, _lent={})
@@ -36,12 +40,10 @@ class LimiterOfEach:
     def of(self, plugin: str | None) -> trio.CapacityLimiter:
         """Return a plugin's limiter; the service's own for None."""
         if plugin is None:
-            service: trio.CapacityLimiter = vars(self)["_service"]
-            return service
-        limiters: dict[str, trio.CapacityLimiter] = vars(self)["_of_plugins"]
-        if plugin not in limiters:
-            limiters[plugin] = trio.CapacityLimiter(THREADS)
-        return limiters[plugin]
+            return self._service
+        if plugin not in self._of_plugins:
+            self._of_plugins[plugin] = trio.CapacityLimiter(THREADS)
+        return self._of_plugins[plugin]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.of(current_plugin.get()), name)
@@ -53,17 +55,17 @@ class LimiterOfEach:
         """As Trio's."""
         limiter = self.of(current_plugin.get())
         await limiter.acquire_on_behalf_of(borrower)
-        vars(self)["_lent"][borrower] = limiter
+        self._lent[borrower] = limiter
 
     def acquire_on_behalf_of_nowait(self, borrower: object) -> None:
         """As Trio's."""
         limiter = self.of(current_plugin.get())
         limiter.acquire_on_behalf_of_nowait(borrower)
-        vars(self)["_lent"][borrower] = limiter
+        self._lent[borrower] = limiter
 
     def release_on_behalf_of(self, borrower: object) -> None:
         """As Trio's. What ran for a plugin may be given back by who runs for none."""
-        limiter = vars(self)["_lent"].pop(borrower, None) or self.of(current_plugin.get())
+        limiter = self._lent.pop(borrower, None) or self.of(current_plugin.get())
         limiter.release_on_behalf_of(borrower)
 
     async def __aenter__(self) -> None:
