@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import logging
 import os
 import re
@@ -16,8 +15,7 @@ import textwrap
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +34,15 @@ from lva.host.runtimes import loop as loops
 from lva.host.runtimes import own_tasks
 from lva.host.runtimes.places import frames_of_thread
 from tests.log_lines import names_plugin
+from tests.plugins.test_examples import Collector, collecting
 from tests.support import (
-    HttpHandler,
     Number,
     examples,
     host_settings,
     journal,
     numbered,
     running_host,
-    serving_http,
+    until,
     write_plugin,
 )
 from tests.telling import (
@@ -82,6 +80,13 @@ def fresh_modules() -> Iterator[None]:
     forget()
     yield
     forget()
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """Return an object store."""
+    with collecting() as it:
+        yield it
 
 
 def in_style(source: str) -> str:
@@ -257,64 +262,10 @@ class RequestMonitoringPlugin(BaseRequestMonitoringPlugin):
 '''
 
 
-class Collector:
-    """An object store: what it was sent, how many connections are open, and what it answers."""
-
-    def __init__(self) -> None:
-        self.requests: list[tuple[str, Any]] = []
-        self.connections = 0
-        self.statuses: list[int] = []
-        self.news = threading.Condition()
-        self.address = ""
-
-    def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Wait until a condition holds; it is asked again whenever something happens."""
-        with self.news:
-            assert self.news.wait_for(condition, PATIENCE), (self.requests, self.connections)
-
-
-@contextmanager
-def collecting() -> Iterator[Collector]:
-    """Serve a collector on the loopback interface."""
-    collector = Collector()
-
-    class Handler(HttpHandler):
-        def setup(self) -> None:
-            super().setup()
-            with collector.news:
-                collector.connections += 1
-
-        def finish(self) -> None:
-            super().finish()
-            with collector.news:
-                collector.connections -= 1
-                collector.news.notify_all()
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            with collector.news:
-                collector.requests.append((self.path, json.loads(body) if body else None))
-                status = collector.statuses.pop(0) if collector.statuses else 201
-                collector.news.notify_all()
-            self.send_response(status)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-    with serving_http(Handler) as server:
-        collector.address = f"127.0.0.1:{server.server_address[1]}"
-        yield collector
-
-
-@pytest.fixture
-def collector() -> Iterator[Collector]:
-    """Return an object store."""
-    with collecting() as it:
-        yield it
-
-
 @pytest.mark.slow("the loops of asyncio keep real time")
 async def test_the_documented_background_plugin_runs_as_it_stands(tmp_path, told):
     write_plugin(tmp_path / "plugins", "p", BACKGROUND_EXAMPLE, "")
+    begun = trio.current_time()
     async with running_host(tmp_path, {"p": None}) as host, serving(host) as client:
         pot = await client.get("/teapot")
         assert (pot.status_code, pot.text) == (418, "I am teapot")
@@ -323,8 +274,7 @@ async def test_the_documented_background_plugin_runs_as_it_stands(tmp_path, told
         version = await client.get("/teapot/version")
         assert (version.status_code, version.text) == (200, "T800")
         assert version.headers["Content-Type"] == "text/plain"
-        begun = trio.current_time()
-        await told.logged("the pot is at 2 degrees")
+        await told.logged("the pot is at 1 degrees")
         assert trio.current_time() - begun > 0.9, "a degree a second"
         task = host.plugin("p").task
         part = await host.receipt_of("p")
@@ -336,19 +286,19 @@ async def test_the_documented_background_plugin_runs_as_it_stands(tmp_path, told
 
 @pytest.mark.slow("the loops of asyncio keep real time")
 async def test_the_documented_monitoring_plugin_runs_as_it_stands(tmp_path, told, collector):
-    source = MONITORING_EXAMPLE.replace("127.0.0.1:5020", collector.address)
+    source = MONITORING_EXAMPLE.replace("http://127.0.0.1:5020/1/buckets", collector.url)
     write_plugin(tmp_path / "plugins", "p", source, "")
     async with running_host(tmp_path, {"p": None}) as host:
         host.publish(numbered(20))
-        await trio.to_thread.run_sync(collector.wait_for, lambda: len(collector.requests) == 21)
+        await until(lambda: len(collector.requests) == 21)
         part = await host.receipt_of("p")
+        assert host.plugin("p").session.closed
     assert (part.state, part.points["delivered"], part.problems) == ("stopped", 20, [])
     bucket, *objects = collector.requests
-    assert bucket == ("/1/buckets?bucket=plugin_test_bucket", None)
-    assert {path for path, _ in objects} == {"/1/buckets/plugin_test_bucket/objects"}
-    assert sorted(sent["fields"]["n"] for _, sent in objects) == list(range(20))
-    assert all(sent["tags"] == {} for _, sent in objects)
-    collector.wait_for(lambda: collector.connections == 0)
+    assert bucket == ("POST", "/1/buckets?bucket=plugin_test_bucket", None)
+    assert {path for _, path, _ in objects} == {"/1/buckets/plugin_test_bucket/objects"}
+    assert sorted(sent["fields"]["n"] for *_, sent in objects) == list(range(20))
+    assert all(sent["tags"] == {} for *_, sent in objects)
     await told.logged("sent a point of numbers: 201")
 
 
@@ -356,7 +306,7 @@ async def test_the_documented_monitoring_plugin_is_tried_again_while_its_store_i
     tmp_path, told, collector
 ):
     collector.statuses = [500, 503]
-    source = MONITORING_EXAMPLE.replace("127.0.0.1:5020", collector.address)
+    source = MONITORING_EXAMPLE.replace("http://127.0.0.1:5020/1/buckets", collector.url)
     write_plugin(tmp_path / "plugins", "p", source, "")
     async with running_host(tmp_path, {"p": None}, {"p": QUICK}) as host:
         assert host.states("p")[1:] == ["initializing", "backoff"] * 2 + ["initializing", "running"]
@@ -423,20 +373,20 @@ async def test_a_plugin_can_build_on_the_documented_examples(tmp_path, told, col
         class Mine(RequestMonitoringPlugin):
             def __init__(self, app):
                 super().__init__(app)
-                self.url = "http://{collector.address}/1/buckets"
+                self.url = "{collector.url}"
                 self.bucketName = "mine"
     """
     async with running_host(tmp_path, {"pot": pot, "mine": monitoring}) as host:
         async with serving(host) as client:
             assert (await client.get("/teapot")).status_code == 418
-        await trio.to_thread.run_sync(collector.wait_for, lambda: len(collector.requests) == 3)
+        await until(lambda: len(collector.requests) == 3)
         part = await host.receipt_of("mine")
     assert (part.state, part.points["delivered"], part.points["retries"]) == ("stopped", 2, 0)
     bucket, *points = collector.requests
-    assert bucket == ("/1/buckets?bucket=mine", None)
-    assert {path for path, _ in points} == {"/1/buckets/mine/objects"}
-    assert {sent["tags"]["route"] for _, sent in points} == {"GET:/teapot"}
-    assert sum("execution_time" in sent["fields"] for _, sent in points) == 1
+    assert bucket == ("POST", "/1/buckets?bucket=mine", None)
+    assert {path for _, path, _ in points} == {"/1/buckets/mine/objects"}
+    assert {sent["tags"]["route"] for *_, sent in points} == {"GET:/teapot"}
+    assert sum("execution_time" in sent["fields"] for *_, sent in points) == 1
 
 
 @pytest.mark.parametrize(
@@ -654,25 +604,8 @@ async def test_everything_of_a_file_runs_on_one_loop_in_a_thread_of_its_own(
     assert not told.complaints("p")
 
 
-async def test_each_file_has_a_loop_of_its_own(tmp_path, told):
+async def test_a_start_may_run_for_ever_and_close_comes_first(tmp_path, told):
     source = in_style("""
-        class P(BaseBackgroundPlugin):
-            async def start(self):
-                journal.append(asyncio.get_running_loop())
-                tell(__name__)
-    """)
-    async with running_host(tmp_path, {"p": source, "q": source}):
-        await told.wait_for("lva_plugins.p", "lva_plugins.q")
-        assert journal[0] is not journal[1]
-
-
-async def test_a_start_may_return_or_run_for_ever(tmp_path, told):
-    returns = in_style("""
-        class P(BaseBackgroundPlugin):
-            async def start(self):
-                tell("returned")
-    """)
-    stays = in_style("""
         class P(BaseBackgroundPlugin):
             async def start(self):
                 tell("stays")
@@ -684,14 +617,12 @@ async def test_a_start_may_return_or_run_for_ever(tmp_path, told):
             async def close(self):
                 tell("closed")
     """)
-    async with running_host(tmp_path, {"returns": returns, "stays": stays}) as host:
-        await told.wait_for("returned", "stays")
-        receipt = await host.stop()
-        assert receipt.exit_code == 0
-        assert [part.state for part in receipt.plugins] == ["stopped", "stopped"]
-        assert [list(part.problems) for part in receipt.plugins] == [[], []]
-    assert told.items.index("closed") < told.items.index("ended"), "close() comes first"
-    assert not told.complaints("stays")
+    async with running_host(tmp_path, {"p": source}) as host:
+        await told.wait_for("stays")
+        part = await host.receipt_of("p")
+    assert (part.state, list(part.problems)) == ("stopped", [])
+    assert told.items == ["stays", "closed", "ended"]
+    assert not told.complaints("p")
 
 
 async def test_a_restart_is_on_the_same_loop_and_the_same_instance(tmp_path, told):
@@ -722,20 +653,6 @@ async def test_a_restart_is_on_the_same_loop_and_the_same_instance(tmp_path, tol
         await host.stop()
     assert journal[-1] == "close"
     assert len(journal) == 8
-
-
-async def test_the_loop_starts_with_the_plugin_and_ends_with_it(tmp_path, told):
-    source = in_style("""
-        class P(BaseBackgroundPlugin):
-            async def start(self):
-                await asyncio.to_thread(tell, "in a thread")
-    """)
-    assert not threads_left_of("p")
-    async with running_host(tmp_path, {"p": source}) as host:
-        await told.wait_for("in a thread")
-        assert threads_of("p") == ["executor from p._0", "p (asyncio loop)"]
-        await host.stop()
-        assert not threads_left_of("p")
 
 
 async def test_a_plugin_whose_constructor_fails_leaves_no_thread(tmp_path, told):
@@ -787,7 +704,7 @@ RETRIEVED = """
 
     async def later(self):
         task = asyncio.create_task(failing())
-        await asyncio.sleep(1)
+        await asyncio.sleep(0.6)
         with contextlib.suppress(ValueError):
             await task
 
@@ -1128,25 +1045,17 @@ async def test_a_plugin_s_own_exception_handler_is_called_too(tmp_path, told):
         await told.until(lambda: [item for item in told.items if "callback fails()" in item])
 
 
-@pytest.mark.slow("a loop in a thread, in real time")
-async def test_two_errors_at_once_are_one_crash_and_both_are_logged(tmp_path, told):
-    source = starting(
-        "self.kept = [asyncio.create_task(failing(), name=f'x{n}') for n in range(2)]"
-    )
-    async with running_host(tmp_path, {"p": source}, {"p": ONCE}) as host:
-        await host.wait_for("p", State.FAILED, PATIENCE)
-        await told.until(lambda: len(told.complaints("p")) == 2)
-        assert "task 'x0'" in host.life("p").record.last.reason
-        assert any("task 'x1'" in text for text in told.complaints("p"))
-
-
 @pytest.mark.slow("the loops of asyncio keep real time")
-async def test_a_failed_task_does_not_wait_for_the_others(tmp_path, told):
+@pytest.mark.parametrize(("restart", "others"), [("on-failure", 1), ("always", 1), ("always", 0)])
+async def test_a_failed_task_is_a_crash_while_others_still_run_and_as_the_last(
+    tmp_path, told, restart, others
+):
     source = starting(
-        "self.kept = asyncio.create_task(asyncio.sleep(600))",
+        f"self.kept = [asyncio.create_task(asyncio.sleep(600)) for _ in range({others})]",
         "asyncio.create_task(failing(), name='x')",
     )
-    async with running_host(tmp_path, {"p": source}, {"p": QUICK}) as host:
+    tables = {"p": {**QUICK, "restart": restart}}
+    async with running_host(tmp_path, {"p": source}, tables) as host:
         await host.wait_for("p", State.BACKOFF, PATIENCE)
 
 
@@ -1201,26 +1110,6 @@ async def test_always_restarts_once_the_last_task_has_ended(tmp_path, told):
         assert "its work has ended" in str(host.life("p").record.last_error)
         await told.wait_for("close")
         await host.wait_for("p", State.RUNNING, PATIENCE)
-
-
-@pytest.mark.slow("the loops of asyncio keep real time")
-async def test_always_takes_a_failed_task_for_a_crash_while_others_still_run(tmp_path, told):
-    source = starting(
-        "asyncio.create_task(failing(), name='x')", "asyncio.create_task(asyncio.sleep(600))"
-    )
-    tables = {"p": {**QUICK, "restart": "always"}}
-    async with running_host(tmp_path, {"p": source}, tables) as host:
-        await host.wait_for("p", State.BACKOFF, PATIENCE)
-        assert "task 'x' (made at " in host.life("p").record.last.reason
-
-
-@pytest.mark.slow("the loops of asyncio keep real time")
-async def test_always_takes_the_last_task_s_error_for_a_crash(tmp_path, told):
-    source = starting("asyncio.create_task(failing(), name='x')")
-    tables = {"p": {**QUICK, "restart": "always"}}
-    async with running_host(tmp_path, {"p": source}, tables) as host:
-        await host.wait_for("p", State.BACKOFF, PATIENCE)
-        assert "task 'x' (made at " in host.life("p").record.last.reason
 
 
 # The end of an attempt
@@ -1321,48 +1210,31 @@ async def test_what_close_has_ended_is_not_complained_of(tmp_path, told):
 
 
 @pytest.mark.slow("the loops of asyncio keep real time")
-async def test_a_task_that_close_has_cancelled_may_finish_its_clean_up(tmp_path, told):
-    """As asyncio's own `run()` would not let it: no second cancellation comes at once."""
+async def test_a_task_and_a_start_that_are_cancelled_may_finish_their_clean_up(tmp_path, told):
+    """As asyncio's own `run()` would not let them: no second cancellation comes at once."""
     source = in_style("""
         class P(BaseBackgroundPlugin):
             async def start(self):
-                self.task = asyncio.create_task(self.work())
+                self.task = asyncio.create_task(self.work("task"))
+                self.leaked = asyncio.create_task(asyncio.sleep(600))
+                await self.work("start")
 
-            async def work(self):
-                tell("there")
+            async def work(self, name):
+                tell(name)
                 try:
                     await asyncio.sleep(600)
                 finally:
                     await asyncio.sleep(0.3)  # sends the last results
-                    tell("cleaned up")
+                    tell(f"{name} cleaned up")
 
             async def close(self):
                 self.task.cancel()
     """)
     async with running_host(tmp_path, {"p": source}) as host:
-        await told.wait_for("there")
+        await told.wait_for("task", "start")
         part = await host.receipt_of("p")
-    assert told.items == ["there", "cleaned up"]
-    assert (part.state, list(part.problems)) == ("stopped", [])
-
-
-@pytest.mark.slow("the loops of asyncio keep real time")
-async def test_a_start_that_is_cancelled_may_finish_its_clean_up(tmp_path, told):
-    source = in_style("""
-        class P(BaseBackgroundPlugin):
-            async def start(self):
-                self.task = asyncio.create_task(asyncio.sleep(600))
-                tell("there")
-                try:
-                    await asyncio.sleep(600)
-                finally:
-                    await asyncio.sleep(0.3)
-                    tell("cleaned up")
-    """)
-    async with running_host(tmp_path, {"p": source}) as host:
-        await told.wait_for("there")
-        assert (await host.receipt_of("p")).state == "stopped"
-    assert told.items == ["there", "cleaned up"]
+    assert sorted(told.items) == ["start", "start cleaned up", "task", "task cleaned up"]
+    assert (part.state, len(part.problems)) == ("stopped", 1)
 
 
 async def test_a_task_that_is_left_sees_its_cancellation_and_not_a_broken_connection(
@@ -1400,7 +1272,8 @@ async def test_a_task_that_is_left_sees_its_cancellation_and_not_a_broken_connec
 
 
 @pytest.mark.slow("the loops of asyncio keep real time")
-async def test_a_cancellation_that_is_swallowed_is_repeated(tmp_path, told):
+async def test_a_cancellation_that_is_swallowed_is_repeated(tmp_path, told, monkeypatch):
+    monkeypatch.setattr(loops, "RECANCEL", 0.2)
     source = in_style("""
         class P(BaseBackgroundPlugin):
             async def start(self):
@@ -1440,8 +1313,10 @@ async def test_what_the_loop_holds_is_ended_with_it(tmp_path, told):
                     await asyncio.sleep(0)
                     tell("finalized")
     """)
+    assert not threads_left_of("p")
     async with running_host(tmp_path, {"p": source}) as host:
         await told.wait_for("in a thread")
+        assert threads_of("p") == ["executor from p._0", "p (asyncio loop)"]
         part = await host.receipt_of("p")
         assert told.items == ["in a thread", "finalized"]
         assert list(part.problems) == []
@@ -1467,40 +1342,26 @@ async def test_a_job_of_the_executor_is_waited_for(tmp_path, told):
     assert (part.state, list(part.problems)) == ("stopped", [])
 
 
-INITIALIZING = """
-    class P(BaseBackgroundPlugin):
-        async def initialize(self):
-            tell("initialize")
-            try:
-                await asyncio.sleep(600)
-            except asyncio.CancelledError:
-                await asyncio.sleep(0.05)
-                tell("cancelled")
-                raise
-
-        async def close(self):
-            tell("close")
-"""
-
-
 async def test_a_stop_cancels_initialize(tmp_path, told):
-    async with running_host(tmp_path, {"p": in_style(INITIALIZING)}, wait=False) as host:
+    source = in_style("""
+        class P(BaseBackgroundPlugin):
+            async def initialize(self):
+                tell("initialize")
+                try:
+                    await asyncio.sleep(600)
+                except asyncio.CancelledError:
+                    await asyncio.sleep(0.05)
+                    tell("cancelled")
+                    raise
+
+            async def close(self):
+                tell("close")
+    """)
+    async with running_host(tmp_path, {"p": source}, wait=False) as host:
         await told.wait_for("initialize")
         part = await host.receipt_of("p")
     assert told.items == ["initialize", "cancelled", "close"]
     assert (part.state, list(part.problems)) == ("stopped", [])
-
-
-@pytest.mark.slow("the loops of asyncio keep real time")
-async def test_initialize_has_a_time_limit(tmp_path, told):
-    tables = {"p": {"initialize_timeout": 0.6, "restart": "never"}}
-    async with running_host(tmp_path, {"p": in_style(INITIALIZING)}, tables, wait=False) as host:
-        await host.wait_for("p", State.FAILED, PATIENCE)
-        await told.wait_for("close")
-        reason = host.life("p").record.last.reason
-        place = line_of(host, "p", "await asyncio.sleep(600)")
-    assert f"P.initialize() took longer than 0.6 s, waiting at {place} in initialize" in reason
-    assert told.items == ["initialize", "cancelled", "close"]
 
 
 async def test_close_is_not_entered_for_an_initialize_that_was_not(tmp_path, told):
@@ -1693,19 +1554,6 @@ async def test_a_held_loop_holds_up_nobody_else(tmp_path, told):
         assert (await host.stop()).exit_code == 0
 
 
-async def test_what_blocks_a_loop_is_named(tmp_path, told):
-    tables = {"p": {"close_timeout": 0.2, "stop_timeout": 0.2}}
-    async with running_host(tmp_path, {"p": in_style(HELD)}, tables) as host:
-        await told.wait_for("held")
-        host.host.stop.request("a test")
-        record = await told.logged("abandoned: ")
-        place = line_of(host, "p", "free.wait(30)")
-        host.module("p").free.set()
-        await host.host.stopped.wait()
-    assert f"{place} in start" in record.getMessage()
-    assert "which blocks its event loop" in record.getMessage()
-
-
 @pytest.mark.slow("the loops of asyncio keep real time")
 async def test_who_asks_where_a_blocked_loop_stands_does_not_wait(tmp_path, told):
     """What is to be known of a loop in another thread must not cost the service's own loop its time."""
@@ -1729,7 +1577,7 @@ async def test_what_a_blocked_loop_has_made_can_be_killed_while_it_goes_on(tmp_p
             return None
 
         def get_pid(self):
-            return 7
+            return 2**22 + 7  # no process has it, and the host ends what the plugin leaves
 
         def kill(self):
             raise PermissionError("not yours")
@@ -2009,21 +1857,6 @@ async def test_routes_can_be_added_from_the_loop_and_from_a_thread(tmp_path, tol
         assert "'/first' was added before by this plugin" in told.items[1]
 
 
-async def test_a_route_that_is_taken_fails_the_plugin_at_once(tmp_path, told):
-    source = in_style("""
-        class P(BaseBackgroundPlugin):
-            async def initialize(self):
-                self.addRoute("/taken", self.answer)
-
-            async def answer(self, request):
-                return "p"
-    """)
-    async with running_host(tmp_path, {"p": source, "q": source}, wait=False) as host:
-        await host.wait_for("q", State.FAILED, PATIENCE)
-        assert host.life("q").record.restarts == 0
-        assert "belongs to plugin 'p'" in host.life("q").record.last.reason
-
-
 # What a plugin of the other style would do
 
 
@@ -2059,26 +1892,6 @@ async def test_a_trio_style_plugin_that_needs_asyncio_is_told_so(tmp_path, told,
             'for asyncio code, write `runtime = "asyncio"` on the class'
             in host.life("p").record.last.reason
         )
-
-
-async def test_a_trio_style_plugin_that_makes_asyncio_tasks_is_told_so(tmp_path, told):
-    source = """
-        import asyncio
-
-        class P(BaseBackgroundPlugin):
-            async def start(self):
-                work = self.work()
-                try:
-                    self.task = asyncio.create_task(work)
-                finally:
-                    work.close()  # or Python warns that it was never awaited
-
-            async def work(self):
-                pass
-    """
-    async with running_host(tmp_path, {"p": source}, {"p": ONCE}, wait=False) as host:
-        await host.wait_for("p", State.FAILED, PATIENCE)
-        assert 'for asyncio code, write `runtime = "asyncio"`' in host.life("p").record.last.reason
 
 
 # The documented event plugin

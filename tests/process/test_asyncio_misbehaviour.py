@@ -244,7 +244,11 @@ ENDED = Outcome("running", "stopped", problems=True, log="leaked",
 #: What nothing could end.
 STUCK = Outcome("running", "abandoned", problems=True, leaks=True, log="abandoned", receipt=(HERE,))
 #: What has the loop and does not give it back.
-HELD = replace(STUCK, held=True, receipt=(rf"{HERE} in (hold|now_hang|now_ten_minutes)",))
+HELD = replace(
+    STUCK,
+    held=True,
+    receipt=(rf"{HERE} in (hold|now_hang|now_ten_minutes).*, which blocks its event loop",),
+)
 
 
 def crashes(*receipt: str, log: str = "trouble on purpose") -> Outcome:
