@@ -261,59 +261,43 @@ def prometheus_metrics() -> str:
     """Return the table of the metrics that are the service's own."""
     from lva.plugins.prometheus import METRICS
 
-    rows = [
-        (
-            _code(metric.name),
-            metric.type,
-            ", ".join(map(_code, metric.labels)) or "(none)",
-            _sentence(metric.meaning),
-        )
-        for metric in METRICS
-    ]
-    return _table(("Name", "Type", "Labels", "Meaning"), rows)
+    return _metrics(METRICS)
 
 
 def stream_metrics() -> str:
     """Return the table of the metrics of streams."""
+    from lva.video.measures import STREAM
     from lva.video.metrics import METRICS
 
-    rows = [
-        (
-            _code(metric.name),
-            metric.kind,
-            ", ".join(map(_code, metric.more_labels)) or "(none)",
-            _sentence(metric.meaning),
-        )
-        for metric in METRICS
-    ]
-    return _table(("Name", "Type", "More labels", "Meaning"), rows)
+    return _metrics(METRICS, "More labels", len(STREAM))
 
 
 def fleet_metrics() -> str:
     """Return the table of the metrics of a fleet."""
     from lva.video.fleet_metrics import METRICS
 
-    rows = [
-        (
-            _code(each.name),
-            each.kind,
-            ", ".join(map(_code, each.labels)) or "(none)",
-            _sentence(each.meaning),
-        )
-        for each in METRICS
-    ]
-    return _table(("Name", "Type", "Labels", "Meaning"), rows)
+    return _metrics(METRICS)
 
 
 def callback_metrics() -> str:
     """Return the table of the metrics of callbacks."""
     from lva.video.callback_counts import METRICS
 
+    return _metrics(METRICS)
+
+
+def _metrics(metrics: Iterable[Any], labels: str = "Labels", left_out: int = 0) -> str:
+    """Return a table of metrics; the first labels may be left out, where all have the same."""
     rows = [
-        (_code(each.name), each.kind, ", ".join(map(_code, each.labels)), _sentence(each.meaning))
-        for each in METRICS
+        (
+            _code(each.name),
+            each.kind,
+            ", ".join(map(_code, each.labels[left_out:])) or "(none)",
+            _sentence(each.meaning),
+        )
+        for each in metrics
     ]
-    return _table(("Name", "Type", "Labels", "Meaning"), rows)
+    return _table(("Name", "Type", labels, "Meaning"), rows)
 
 
 def resource_monitor_config() -> str:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
-from typing import Any, ClassVar, Final, NamedTuple, Protocol
+from typing import Any, ClassVar, Final, NamedTuple
 
 import trio
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -62,13 +62,13 @@ class Family(NamedTuple):
     """A metric of the service's own: what the documentation's table and a scrape are made from."""
 
     name: str
-    type: str
+    kind: str
     labels: tuple[str, ...]
     meaning: str
 
     def empty(self, more_labels: Iterable[str] = ()) -> Any:
         """Return the client library's object for it, without samples."""
-        return _TYPES[self.type](self.name, self.meaning, labels=(*self.labels, *more_labels))
+        return _TYPES[self.kind](self.name, self.meaning, labels=(*self.labels, *more_labels))
 
 
 _TYPES: Final[Mapping[str, Any]] = {
@@ -93,10 +93,7 @@ METRICS: Final = (
         "Requests that failed; they are among the requests, too.",
     ),
     Family(
-        "requests",
-        "histogram",
-        ("path", "service", "status_code"),
-        "Seconds that requests took.",
+        "requests", "histogram", ("path", "service", "status_code"), "Seconds that requests took."
     ),
     Family(
         "lva_connection_errors_total",
@@ -315,11 +312,9 @@ class Prometheus(BaseEventPlugin, BaseBackgroundPlugin):
             body = gzip.compress(body, compresslevel=1)
         return pluginHTTPResponse(body=body, headers=headers)
 
-    def _snapshot(self) -> "ScrapeSnapshot":
+    def _snapshot(self) -> "Snapshot":
         """Take everything as of one moment. Called in the worker thread that renders."""
-        return trio.from_thread.run_sync(
-            lambda: ScrapeSnapshot(self._tally.copy(), self.app.plugins())
-        )
+        return trio.from_thread.run_sync(lambda: (self._tally.copy(), self.app.plugins()))
 
     def _measured(self) -> Mapping[str, Sequence[PluginMetric]]:
         """Take what plugins measure. Called in the worker thread that renders."""
@@ -413,17 +408,8 @@ class Tally:
         return other
 
 
-class ScrapeSnapshot(NamedTuple):
-    """What a scrape shows of the service: the counts, and each plugin's description."""
-
-    tally: Tally
-    plugins: Sequence[Mapping[str, Any]]
-
-
-class TakeSnapshot(Protocol):
-    """Takes everything as of one moment."""
-
-    def __call__(self) -> ScrapeSnapshot: ...
+#: What a scrape shows of the service as of one moment: the counts, and each plugin's description.
+Snapshot = tuple[Tally, Sequence[Mapping[str, Any]]]
 
 
 class ServiceCollector:
@@ -434,7 +420,7 @@ class ServiceCollector:
         extra_labels: Added to every sample.
     """
 
-    def __init__(self, take: TakeSnapshot, extra_labels: Mapping[str, str]) -> None:
+    def __init__(self, take: Callable[[], Snapshot], extra_labels: Mapping[str, str]) -> None:
         self._take = take
         self._extra_labels = extra_labels
 
@@ -444,10 +430,10 @@ class ServiceCollector:
 
     def collect(self) -> Iterable[Metric]:
         """Return all metrics as they are now."""
-        snapshot = self._take()
+        tally, plugins = self._take()
         samples = _Samples(self._extra_labels)
-        samples.add_tally(snapshot.tally)
-        for status in snapshot.plugins:
+        samples.add_tally(tally)
+        for status in plugins:
             samples.add_plugin(status)
         return samples.families.values()
 

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Literal, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from lva.metrics import Metric
+from lva.video.measures import LONGEST_NAME, STREAM, Measure, Values, measured
 
-#: Longer names are cut.
-LONGEST_NAME: Final = 100
 #: Why an event of a stream is dropped.
 OVERFLOW, AGE, REJECTED, HOST, SHUTDOWN = "overflow", "max_age", "rejected", "host", "shutdown"
 _REASONS: Final = (OVERFLOW, AGE, REJECTED, HOST, SHUTDOWN)
@@ -35,62 +34,51 @@ class Queue(Protocol):
     def in_flight(self) -> int: ...
 
 
-class CallbackMetric(NamedTuple):
-    """One metric: what the documentation's table and a scrape are made from."""
-
-    name: str
-    kind: Literal["counter", "gauge"]
-    labels: tuple[str, ...]
-    meaning: str
-    values: Callable[[Counter[str], Iterable[Queue]], Mapping[tuple[str, ...], int]]
-
-
-def _counted(what: str) -> Callable[[Counter[str], Iterable[Queue]], Mapping[tuple[str, ...], int]]:
+def _counted(what: str) -> Callable[[Counter[str], Iterable[Queue]], Values]:
     return lambda counts, _queues: {(): counts[what]}
 
 
-_STREAM: Final = ("stream", "stream_id")
 METRICS: Final = (
-    CallbackMetric(
+    Measure(
         "lva_callback_events_taken_total",
         "counter",
-        _STREAM,
+        STREAM,
         "Events that callbacks of the stream asked for; one for each of them.",
         _counted("taken"),
     ),
-    CallbackMetric(
+    Measure(
         "lva_callback_events_sent_total",
         "counter",
-        _STREAM,
+        STREAM,
         "Events that the receivers accepted.",
         _counted("sent"),
     ),
-    CallbackMetric(
+    Measure(
         "lva_callback_events_dropped_total",
         "counter",
-        (*_STREAM, "reason"),
+        (*STREAM, "reason"),
         "Events that were dropped.",
         # All reasons from the beginning, so that a rate sees the first.
         lambda counts, _queues: {(why,): counts[f"{_DROPPED}{why}"] for why in _REASONS},
     ),
-    CallbackMetric(
+    Measure(
         "lva_callback_requests_failed_total",
         "counter",
-        _STREAM,
+        STREAM,
         "Requests that failed and are tried again.",
         _counted("failed"),
     ),
-    CallbackMetric(
+    Measure(
         "lva_callback_events_queued",
         "gauge",
-        _STREAM,
+        STREAM,
         "Events that wait.",
         lambda _counts, queues: {(): sum(queue.queued for queue in queues)},
     ),
-    CallbackMetric(
+    Measure(
         "lva_callback_events_in_flight",
         "gauge",
-        _STREAM,
+        STREAM,
         "Events that are being sent.",
         lambda _counts, queues: {(): sum(queue.in_flight for queue in queues)},
     ),
@@ -107,20 +95,13 @@ def metrics_of(accounts: Mapping[str, Counter[str]], queues: Iterable[Queue]) ->
     of_stream: dict[str, list[Queue]] = {}
     for queue in queues:
         of_stream.setdefault(queue.stream_id, []).append(queue)
-    return [
-        Metric(
-            each.name,
-            each.kind,
-            each.meaning,
-            each.labels,
-            [
-                ((queues[0].stream[:LONGEST_NAME], stream_id, *labels), value)
-                for stream_id, queues in of_stream.items()
-                for labels, value in each.values(accounts[stream_id], queues).items()
-            ],
-        )
-        for each in METRICS
-    ]
+    return measured(
+        METRICS,
+        [
+            ((queues[0].stream[:LONGEST_NAME], stream_id), (accounts[stream_id], queues))
+            for stream_id, queues in of_stream.items()
+        ],
+    )
 
 
 def account_of(counts: Counter[str]) -> dict[str, Any]:

@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from lva.boot_clock import boot_time
 from lva.metrics import Metric
+from lva.video.measures import Measure, Values, measured
 
 if TYPE_CHECKING:  # what it imports needs the Redis client
     from lva.video.fleet_streams import FleetStreams
-
-_Values = Mapping[tuple[str, ...], int]
-
-
-class FleetMetric(NamedTuple):
-    """One metric: what the documentation's table and a scrape are made from."""
-
-    name: str
-    kind: Literal["counter", "gauge"]
-    labels: tuple[str, ...]
-    meaning: str
-    values: Callable[[FleetStreams], _Values]
 
 
 def count_streams(streams: FleetStreams) -> dict[str, int]:
@@ -41,50 +29,50 @@ def count_streams(streams: FleetStreams) -> dict[str, int]:
     return {state: found[state] for state in ("held", "waiting", "at_rest")}
 
 
-def _agents(streams: FleetStreams) -> _Values:
+def _agents(streams: FleetStreams) -> Values:
     agents = streams.fleet.view.agents.values()
     alive = sum(streams.fleet.is_alive(agent) for agent in agents)
     return {("yes",): alive, ("no",): len(agents) - alive}
 
 
 METRICS: Final = (
-    FleetMetric("lva_fleet_agents", "gauge", ("alive",), "Agents of the fleet.", _agents),
-    FleetMetric(
+    Measure("lva_fleet_agents", "gauge", ("alive",), "Agents of the fleet.", _agents),
+    Measure(
         "lva_fleet_streams",
         "gauge",
         ("state",),
         "Streams of the fleet: held by an agent, waiting for one, or at rest (stopped, done, failed).",
         lambda streams: {(state,): value for state, value in count_streams(streams).items()},
     ),
-    FleetMetric(
+    Measure(
         "lva_fleet_held",
         "gauge",
         (),
         "Streams that this agent works on.",
         lambda streams: {(): len(streams.fleet.held)},
     ),
-    FleetMetric(
+    Measure(
         "lva_fleet_joined",
         "gauge",
         (),
         "Whether this agent is a part of its fleet.",
         lambda streams: {(): int(streams.fleet.trouble is None)},
     ),
-    FleetMetric(
+    Measure(
         "lva_fleet_draining",
         "gauge",
         (),
         "Whether this agent hands its streams over and takes none.",
         lambda streams: {(): int(streams.fleet.draining)},
     ),
-    FleetMetric(
+    Measure(
         "lva_fleet_commands_total",
         "counter",
         (),
         "Commands sent to the server.",
         lambda streams: {(): streams.fleet.commands},
     ),
-    FleetMetric(
+    Measure(
         "lva_fleet_late_total",
         "counter",
         (),
@@ -96,7 +84,4 @@ METRICS: Final = (
 
 def fleet_metrics(streams: FleetStreams) -> list[Metric]:
     """Return what is measured of a fleet now."""
-    return [
-        Metric(each.name, each.kind, each.meaning, each.labels, [*each.values(streams).items()])
-        for each in METRICS
-    ]
+    return measured(METRICS, [((), (streams,))])

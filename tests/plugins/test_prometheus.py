@@ -336,7 +336,7 @@ async def test_a_scrape_is_of_one_moment(tmp_path):
 
 
 def counters(seen: Samples) -> Samples:
-    kinds = {family.name: family.type for family in prometheus.METRICS}
+    kinds = {family.name: family.kind for family in prometheus.METRICS}
     return {
         key: value
         for key, value in seen.items()
@@ -668,7 +668,7 @@ def test_a_real_prometheus_scrapes_it(service: ServiceProcess, tmp_path: Path) -
         (target_state,) = server.ask("targets")["activeTargets"]
         assert target_state["lastError"] == ""
     for family in prometheus.METRICS:
-        suffixes = ("_bucket", "_sum", "_count") if family.type == "histogram" else ("",)
+        suffixes = ("_bucket", "_sum", "_count") if family.kind == "histogram" else ("",)
         assert {family.name + suffix for suffix in suffixes} <= names
 
 
