@@ -41,12 +41,13 @@ async def some(one, count, *labels):
 
 
 async def shared(*agents):
-    """Wait until each has as many streams as the others, and hands none over."""
+    """Wait until each has as many streams as the others, hands none over, and knows that of the others."""
     await until(
         lambda: (
             len({len(each.streams) for each in agents}) == 1
             and not any(held.going for each in agents for held in each.fleet.held.values())
             and not any(row.offered for each in agents for row in each.fleet.view.rows.values())
+            and all(row.lease for each in agents for row in each.fleet.view.rows.values())
             and {*agents[0].fleet.view.rows} == set().union(*(each.streams for each in agents))
         )
     )

@@ -73,7 +73,13 @@ class AbandonableThread(Generic[T]):
 
         trio.lowlevel.start_thread_soon(run, deliver, name)
 
-    async def wait(self, limit: float) -> None:
-        """Wait until the work is done; for so many seconds at most. A cancellation ends the wait."""
-        with trio.move_on_after(limit):
+    async def wait(self, limit: float, least: float) -> None:
+        """Wait until the work is done, for so many seconds at most.
+
+        Cancellation: ends the wait, but no sooner than after `least` seconds.
+        """
+        with trio.move_on_after(min(limit, least), shield=True):
             await self.done.wait()
+        if not self.done.is_set():
+            with trio.move_on_after(limit):
+                await self.done.wait()

@@ -87,7 +87,7 @@ class AsyncioRuntime(Runtime):
         except (OSError, RuntimeError) as error:  # no descriptors or no thread left for a loop
             return Constructed(error=error)
         # A stop that comes now must not make a constructor that is nearly done one that was abandoned.
-        with trio.move_on_after(min(timeout, Patience.BRIEFLY), shield=True):
+        with trio.move_on_after(min(timeout, Patience.LEAST), shield=True):
             await call.done.wait()
         if not call.done.is_set():
             with trio.move_on_after(timeout):

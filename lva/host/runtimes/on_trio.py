@@ -57,7 +57,8 @@ class TrioRuntime(Runtime):
         except RuntimeError as error:  # no thread left
             return Constructed(error=error)
         if not thread.finished.wait(Patience.BRIEFLY):
-            await thread.wait(timeout)
+            # A stop that comes now must not abandon one that is nearly done, or got no processor yet.
+            await thread.wait(timeout, Patience.LEAST)
         return thread.result
 
     def call(self, what: str, fn: Callable[..., Awaitable[Any]], *args: Any) -> TrioCall:

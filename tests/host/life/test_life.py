@@ -18,6 +18,7 @@ from lva import BaseBackgroundPlugin, BaseEventPlugin
 from lva.errors import counted
 from lva.host.life.states import ENDED, TRANSITIONS, State
 from lva.host.routing import Gate
+from lva.host.runtimes.patience import Patience
 from tests.support import (
     StubRandom,
     examples,
@@ -277,6 +278,31 @@ async def test_a_constructor_that_fails_is_a_crash(tmp_path, autojump_clock, bod
         assert host.life("p").record.last.reason.startswith(said)
         assert host.life("p").record.restarts == 2
         assert journal == []
+
+
+async def test_a_constructor_that_is_nearly_done_at_the_stop_is_waited_for(tmp_path, monkeypatch):
+    """The kind is a busy machine, where a thread gets no processor before its wait is cancelled."""
+    monkeypatch.setattr(Patience, "LEAST", 20.0)
+    source = """
+        import time
+
+        class P(BaseBackgroundPlugin):
+            def __init__(self, app):
+                super().__init__(app)
+                journal.append("begins")
+                while "the stop has begun" not in journal:
+                    time.sleep(0.001)
+    """
+    async with running_host(tmp_path, {"p": source}, wait=False) as host:
+        while not journal:
+            await trio.sleep(0.001)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(host.stop)
+            await trio.testing.wait_all_tasks_blocked()
+            assert host.states("p")[-1] == "stopping"
+            journal.append("the stop has begun")
+    assert host.states("p")[-1] == "stopped"
+    assert host.life("p").record.last_error is None
 
 
 async def test_a_method_that_is_no_coroutine_is_named(tmp_path, autojump_clock):
