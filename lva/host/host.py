@@ -139,8 +139,7 @@ class Host:
         found = {}
         for name, life in list(self.lives.items()):
             thread = life.loop_thread()
-            loop = None if thread is None else thread.watched()
-            found[name] = Watched(life.package, loop)
+            found[name] = Watched(life.package, None if thread is None else thread.pulse)
         return found
 
     async def _conduct(self, task_status: trio.TaskStatus[None]) -> None:

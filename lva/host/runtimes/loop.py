@@ -18,8 +18,7 @@ from lva.host.runtimes.made import Made
 from lva.host.runtimes.own_tasks import OnFailure, OwnTasks
 from lva.host.runtimes.places import frames_of_thread, lines_of, place_of
 from lva.host.runtimes.watched_loop import Keeper, new_loop
-from lva.host.watch.pulse import PluginLoop, Pulse
-from lva.host.watch.readings import own_processor_clock
+from lva.host.watch.pulse import Pulse
 from lva.stacks import frames_of_coroutine
 
 #: How the name of the thread of a plugin's loop ends; it begins with the plugin's.
@@ -83,7 +82,6 @@ class LoopThread:
         self._chores: set[asyncio.Task[Any]] = set()
         self._executors: list[ThreadPoolExecutor] = []
         self._ending = False
-        self._processor_clock: int | None = None
         self.own: OwnTasks = OwnTasks(name, on_failure)
         self.made: Made = Made(name)
         self.unanswered: set[Callable[[], None]] = set()
@@ -104,7 +102,7 @@ class LoopThread:
         Context().run(self.thread.start)  # by the host, whoever's code led here
 
     def _main(self) -> None:
-        self._processor_clock = own_processor_clock()
+        self.pulse.begin()
         asyncio.set_event_loop(self.loop)
         while not self.own.over:
             try:
@@ -262,13 +260,6 @@ class LoopThread:
         frames = frames_of_thread(self.thread)
         # One that waits for events by all appearances has not been given a processor, or the interpreter.
         return None if not frames or self.pulse.waits(frames[-1]) else lines_of(frames)
-
-    def watched(self) -> PluginLoop | None:
-        """Return what the watch has to know of the loop; None until its thread runs."""
-        thread = self.thread
-        if thread.ident is None or thread.native_id is None:
-            return None
-        return PluginLoop(thread.ident, thread.native_id, self._processor_clock, self.pulse)
 
 
 def _full_name(task: asyncio.Task[Any]) -> str:

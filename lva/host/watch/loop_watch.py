@@ -324,8 +324,8 @@ class LoopWatch:
         if name is None or used < _HAD * waited or others - used >= _HAD * waited:
             self._reporter.report_unknown(waited, "other threads had the interpreter")
             return
-        loop = self._plugins[name].loop
-        frame = None if loop is None else frames_of_threads().get(loop.ident)
+        pulse = self._plugins[name].pulse
+        frame = None if pulse is None else frames_of_threads().get(pulse.ident)
         stack = without_callers(stack_of(frame, self._modules), name)
         seen = stack if any(line.plugin == name for line in stack) else ()
         self._reporter.report_thread(Culprit(name, seen), stretch.begun, waited)

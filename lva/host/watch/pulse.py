@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import selectors
+import threading
 import time
 from asyncio.base_events import BaseEventLoop
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from time import perf_counter
 from types import CodeType, FrameType
 from typing import Any, Final, NamedTuple
 
-from lva.host.watch.readings import Reading, ThreadReader
+from lva.host.watch.readings import Reading, ThreadReader, own_processor_clock
 from lva.host.watch.reports import Culprit, OpenBlock, Reporter
 from lva.host.watch.stacks import stack_of, without_callers
 
@@ -30,6 +31,9 @@ class Pulse:
         main: The function that runs the loop.
 
     Attributes:
+        ident: The `threading.get_ident()` of the loop's thread; 0 until `begin`.
+        native_id: Its `threading.get_native_id()`.
+        clock: Its `own_processor_clock()`.
         answered: When it last answered (`time.perf_counter()`).
     """
 
@@ -39,7 +43,16 @@ class Pulse:
         self._call_soon = call_soon
         self._main = main
         self._asked: tuple[int, float] | None = None  # the question's number, and when
+        self.ident: int = 0
+        self.native_id: int = 0
+        self.clock: int | None = None
         self.answered: float = perf_counter()
+
+    def begin(self) -> None:
+        """Note which thread runs the loop: the one that calls."""
+        self.clock = own_processor_clock()
+        self.native_id = threading.get_native_id()
+        self.ident = threading.get_ident()
 
     @property
     def silent_since(self) -> float | None:
@@ -90,32 +103,16 @@ class Pulse:
         )
 
 
-class PluginLoop(NamedTuple):
-    """A plugin's own event loop, as the watch sees it.
-
-    Attributes:
-        ident: Its thread's `threading.get_ident()`.
-        native_id: Its thread's `threading.get_native_id()`.
-        clock: Its thread's `own_processor_clock()`.
-        pulse: Tells whether it comes round.
-    """
-
-    ident: int
-    native_id: int
-    clock: int | None
-    pulse: Pulse
-
-
 class Watched(NamedTuple):
     """One plugin, as the watch sees it.
 
     Attributes:
         module: The name of its module or package.
-        loop: Its own event loop, if it has one.
+        pulse: That of its own event loop, if it has one.
     """
 
     module: str
-    loop: PluginLoop | None
+    pulse: Pulse | None
 
 
 #: Of plugins' own threads, by plugin: the thread's clock, and what it shows, in seconds.
@@ -125,10 +122,10 @@ ProcessorTimes = Mapping[str, tuple[int, float]]
 def processor_times(plugins: Mapping[str, Watched]) -> ProcessorTimes:
     """Return, for each plugin with a thread of its own, the thread's clock and what it shows."""
     found = {}
-    for name, (_, loop) in plugins.items():
-        if loop is not None and loop.clock is not None:
+    for name, (_, pulse) in plugins.items():
+        if pulse is not None and pulse.clock is not None:
             with suppress(OSError):  # the thread has ended
-                found[name] = (loop.clock, time.clock_gettime(loop.clock))
+                found[name] = (pulse.clock, time.clock_gettime(pulse.clock))
     return found
 
 
@@ -136,7 +133,7 @@ def processor_times(plugins: Mapping[str, Watched]) -> ProcessorTimes:
 class _Question:
     """What a plugin's loop was asked, until it answers."""
 
-    loop: PluginLoop
+    pulse: Pulse
     since: float
     before: Reading
     report: OpenBlock | None = None
@@ -171,31 +168,30 @@ class LoopsOfPlugins:
             modules: Their names by their modules.
             frames: The innermost frame of each thread.
         """
-        loops = {name: seen.loop for name, seen in plugins.items() if seen.loop is not None}
+        pulses = {name: seen.pulse for name, seen in plugins.items() if seen.pulse is not None}
         for name, asked in list(self._asked.items()):
-            pulse = asked.loop.pulse
-            gone = name not in loops or loops[name].pulse is not pulse
-            if gone or pulse.silent_since != asked.since:
+            pulse = asked.pulse
+            if pulses.get(name) is not pulse or pulse.silent_since != asked.since:
                 if asked.report is not None:
                     answered = pulse.answered > asked.since
                     ended = pulse.answered if answered else perf_counter()
                     asked.report.end(ended - asked.since)
                 del self._asked[name]
-        for name, loop in loops.items():
-            frame = frames.get(loop.ident)
+        for name, pulse in pulses.items():
+            frame = frames.get(pulse.ident)
             if frame is None:
                 continue  # it has not begun, or has ended
             if name in self._asked:
                 stack = without_callers(stack_of(frame, modules), name)
                 self._look_at(self._asked[name], Culprit(name, stack))
-            elif not loop.pulse.waits(frame):
-                loop.pulse.ask()
-                since, now = loop.pulse.silent_since, _read(loop)
+            elif not pulse.waits(frame):
+                pulse.ask()
+                since, now = pulse.silent_since, _read(pulse)
                 if since is not None and now is not None:
-                    self._asked[name] = _Question(loop, since, now)
+                    self._asked[name] = _Question(pulse, since, now)
 
     def _look_at(self, asked: _Question, culprit: Culprit) -> None:
-        now = _read(asked.loop)
+        now = _read(asked.pulse)
         if now is None:
             return
         if asked.report is None and now.own_since(asked.before) >= self._limit:
@@ -204,8 +200,8 @@ class LoopsOfPlugins:
             asked.report.go_on(now.at - asked.since)
 
 
-def _read(loop: PluginLoop) -> Reading | None:
-    with closing(ThreadReader(loop.native_id, loop.clock)) as reader:
+def _read(pulse: Pulse) -> Reading | None:
+    with closing(ThreadReader(pulse.native_id, pulse.clock)) as reader:
         try:
             return reader.read_from_outside()
         except OSError:

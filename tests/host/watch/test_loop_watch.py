@@ -17,7 +17,7 @@ from lva.host.watch.clock import StepClock, Stretch, enter_plugin
 from lva.host.watch.doubts import OthersWaits
 from lva.host.watch.garbage import Collection
 from lva.host.watch.loop_watch import LoopWatch, Sighting
-from lva.host.watch.pulse import PluginLoop, Pulse, Watched
+from lva.host.watch.pulse import Pulse, Watched
 from lva.host.watch.readings import Reading, own_reader
 from lva.host.watch.reports import UNSEEN
 from lva.host.watch.stacks import Line
@@ -27,9 +27,8 @@ LIMIT = 0.1
 #: What is known of the loop's thread before the stretch.
 BEFORE = Reading(1.0, 5.0, 3.0, 100, 7.0)
 IDENT = threading.get_ident()
-CODE = (lambda: None).__code__
-LOOP = PluginLoop(1, 2, None, Pulse(print, CODE))
-PLUGINS = {"a": Watched("lva_plugins.a", None), "b": Watched("lva_plugins.b", LOOP)}
+PULSE = Pulse(print, (lambda: None).__code__)
+PLUGINS = {"a": Watched("lva_plugins.a", None), "b": Watched("lva_plugins.b", PULSE)}
 A = Line("/a.py", 1, "f", "a")
 A_LATER = Line("/a.py", 2, "g", "a")
 B = Line("/b.py", 1, "f", "b")

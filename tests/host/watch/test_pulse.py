@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from lva.host.watch.pulse import LoopsOfPlugins, PluginLoop, Pulse, Watched
-from lva.host.watch.readings import own_processor_clock
+from lva.host.watch.pulse import LoopsOfPlugins, Pulse, Watched
 from lva.host.watch.reports import Reporter
 from lva.host.watch.uses import Block, LoopUses
 
@@ -32,7 +31,7 @@ class OwnLoop:
         self.begun.wait()
 
     def _main(self) -> None:
-        self.clock = own_processor_clock()
+        self.pulse.begin()
         self.loop.call_soon(self.begun.set)
         self.loop.run_forever()
         self.loop.close()
@@ -42,13 +41,10 @@ class OwnLoop:
         self.gate.wait()
 
     def watched(self) -> dict[str, Watched]:
-        assert self.thread.ident
-        assert self.thread.native_id
-        loop = PluginLoop(self.thread.ident, self.thread.native_id, self.clock, self.pulse)
-        return {"a": Watched("acme", loop)}
+        return {"a": Watched("acme", self.pulse)}
 
     def waits(self) -> bool:
-        return self.pulse.waits(sys._current_frames()[self.thread.ident or 0])
+        return self.pulse.waits(sys._current_frames()[self.pulse.ident])
 
 
 @pytest.fixture
