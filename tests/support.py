@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import ssl
 import subprocess
@@ -50,6 +51,16 @@ def write_plugin(directory: Path, name: str, source: str, preamble: str = PREAMB
     path.write_text(preamble + textwrap.dedent(source))
     path.chmod(0o644)
     return path
+
+
+def copy_examples(tmp_path: Path, *names: str) -> None:
+    """Copy examples of the documentation to a plugin directory: who owns the source tree does not matter."""
+    (tmp_path / "plugins").mkdir(exist_ok=True)
+    for name in names:
+        source = Path(__file__).parent.parent / "docs" / "examples" / f"{name}.py"
+        target = tmp_path / "plugins" / source.name
+        shutil.copyfile(source, target)
+        target.chmod(0o644)
 
 
 def numbered(count: int, start: int = 0) -> list[MonitoringPoint]:

@@ -19,13 +19,15 @@ from lva.cli import main
 from lva.fleet.config import FleetConfig
 from lva.host.life.states import State
 from lva.plugins.prometheus import METRICS
-from lva.settings import ENV_PREFIX, Settings, load_settings
+from lva.settings import Settings, load_settings
 from lva.video.callback_counts import METRICS as CALLBACK_METRICS
 from lva.video.codes import StreamState
 from lva.video.fleet_metrics import METRICS as FLEET_METRICS
 from lva.video.metrics import METRICS as STREAM_METRICS
 from lva.web.resources import RESOURCES
 from tests.support import ServiceProcess
+
+pytestmark = pytest.mark.usefixtures("clean_slate")
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
@@ -62,9 +64,6 @@ def run(*command: object) -> str:
 
 def settings_of(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> Settings:
     """Return the settings that the service reads from these variables; there must be no problem."""
-    for name in list(os.environ):
-        if name.startswith(ENV_PREFIX):
-            monkeypatch.delenv(name)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(DEPLOY)
@@ -438,9 +437,3 @@ def check_states(panel: Any, metric: str, states: set[str]) -> None:
         if number != "0":
             shown = rf"\({number} \* {metric}\{{[^}}]*state=\"{name}\"\}}\)"
             assert re.search(shown, panel["targets"][0]["expr"])
-
-
-def _states() -> list[str]:
-    from lva.host.life.states import State
-
-    return [state.value for state in State]

@@ -46,7 +46,7 @@ from lva.web.complete import CompleteRequest
 from lva.web.resource import Resource
 from lva.web.resources import RESOURCES
 from tests.event_samples import CHANGE, SEEN
-from tests.support import ServiceProcess, clean_environment, host_settings, running
+from tests.support import ServiceProcess, clean_environment, copy_examples, host_settings, running
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -329,8 +329,7 @@ def test_every_example_of_a_test_is_shown(name: str) -> None:
 def test_the_examples_of_tests_pass(tmp_path: Path) -> None:
     for directory in ("plugins", "tests"):
         (tmp_path / directory).mkdir()
-    for example in EXAMPLES:
-        copy_example(tmp_path, example.stem)
+    copy_examples(tmp_path, *(example.stem for example in EXAMPLES))
     for example in EXAMPLE_TESTS:
         shutil.copy(example, tmp_path / ("tests" if example.suffix == ".py" else ""))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short"]
@@ -341,17 +340,9 @@ def test_the_examples_of_tests_pass(tmp_path: Path) -> None:
     assert re.search(r"^12 passed", done.stdout, re.MULTILINE), done.stdout
 
 
-def copy_example(tmp_path: Path, name: str) -> None:
-    """Copy an example to the test's plugin directory: who owns the source tree does not matter."""
-    (tmp_path / "plugins").mkdir(exist_ok=True)
-    target = tmp_path / "plugins" / f"{name}.py"
-    shutil.copyfile(DOCS / "examples" / f"{name}.py", target)
-    target.chmod(0o644)
-
-
 @pytest.mark.parametrize("name", [path.stem for path in EXAMPLES])
 def test_an_example_loads(tmp_path: Path, name: str) -> None:
-    copy_example(tmp_path, name)
+    copy_examples(tmp_path, name)
     needed = {
         "collector": {"url": "http://127.0.0.1:9"},
         "http_sink": {"url": "http://127.0.0.1:9"},
@@ -368,8 +359,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess
     tmp_path = tmp_path_factory.mktemp("examples")
     names = ["doorbell", "route_counter", "disk_space", "cameras", "snapshots", "pair"]
     names += ["thermometers", "slowest"]
-    for name in names:
-        copy_example(tmp_path, name)
+    copy_examples(tmp_path, *names)
     toml = """
         [plugins.disk_space.config]
         interval = 0.05
@@ -456,7 +446,7 @@ def test_a_file_for_the_original_service_runs_as_it_stands(service: ServiceProce
 
 
 async def test_snapshots_stop_in_their_thread(tmp_path: Path) -> None:
-    copy_example(tmp_path, "snapshots")
+    copy_examples(tmp_path, "snapshots")
     settings = host_settings(tmp_path, ["snapshots"])
     async with running(load_plugins(settings), settings) as host:
         await host.wait_until_running()
@@ -479,7 +469,7 @@ async def test_snapshots_stop_in_their_thread(tmp_path: Path) -> None:
 async def test_collector_says_what_failed(
     tmp_path: Path, status: int, answers: list[str], ledger: dict[str, int], autojump_clock: Any
 ) -> None:
-    copy_example(tmp_path, "collector")
+    copy_examples(tmp_path, "collector")
     settings = host_settings(
         tmp_path, ["collector"], {"collector": {"config": {"url": "http://collector"}}}
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -30,7 +29,7 @@ from lva.video.supervisor import Supervisor
 from tests.fleet.agents import LEASE, agent, row, will_die
 from tests.fleet.history import History
 from tests.plugins.redis_server import RedisServer
-from tests.support import host_settings, running, until
+from tests.support import copy_examples, host_settings, running, until
 from tests.video.test_board import balance
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -50,10 +49,7 @@ def said(number: int) -> str:
 def examples(tmp_path: Path, *names: str) -> Any:
     """Run some of the examples side by side."""
     settings = host_settings(tmp_path, names)
-    for path in EXAMPLES.glob("*.py"):
-        target = tmp_path / "plugins" / path.name
-        shutil.copyfile(path, target)
-        target.chmod(0o644)
+    copy_examples(tmp_path, *(f"guarantees/{path.stem}" for path in EXAMPLES.glob("*.py")))
     return running(load_plugins(settings), settings)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,23 +16,19 @@ from lva.host.loading.load import load_plugins
 from lva.testing import look_at
 from tests.event_samples import CHANGE, JPEG, SEEN
 from tests.plugins.redis_server import RedisServer
-from tests.support import RunningHost, ServiceProcess, host_settings, numbered, running
-
-EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
-
-
-def copied(tmp_path: Path, *names: str) -> None:
-    """Copy examples to the test's plugin directory: who owns the source tree does not matter."""
-    (tmp_path / "plugins").mkdir(exist_ok=True)
-    for name in names:
-        target = tmp_path / "plugins" / f"{name}.py"
-        shutil.copyfile(EXAMPLES / f"{name}.py", target)
-        target.chmod(0o644)
+from tests.support import (
+    RunningHost,
+    ServiceProcess,
+    copy_examples,
+    host_settings,
+    numbered,
+    running,
+)
 
 
 def example(tmp_path: Path, name: str, **config: Any) -> Any:
     """Run one of the examples."""
-    copied(tmp_path, name)
+    copy_examples(tmp_path, name)
     settings = host_settings(tmp_path, [name], {name: {"config": config}}, shutdown_timeout=2.0)
     return running(load_plugins(settings), settings)
 
@@ -43,7 +38,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess
     """Those that need no other service, in one process."""
     tmp_path = tmp_path_factory.mktemp("howto")
     names = ("switches", "thermal", "slowest_trio")
-    copied(tmp_path, *names)
+    copy_examples(tmp_path, *names)
     toml = "[plugins.history]\nflush_interval = 0.05\n[plugins.thermal.config]\ninterval = 0.01\n"
     with ServiceProcess(tmp_path, ["history", *names], toml) as process:
         process.wait_until_ready()
@@ -127,7 +122,7 @@ async def settled(host: RunningHost) -> None:
 async def test_heartbeat_measures_what_answers_and_what_does_not(tmp_path: Path) -> None:
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listeners[0].socket.getsockname()[1]
-    copied(tmp_path, "heartbeat")
+    copy_examples(tmp_path, "heartbeat")
     (tmp_path / "plugins" / "keeps.py").write_text(
         "from lva import *\nkept = []\nclass Keeps(BaseEventPlugin):\n"
         "    eventName = 'monitoring_event'\n"
@@ -192,7 +187,7 @@ async def test_partners_have_a_batch_again_that_could_not_be_written(tmp_path: P
 
 
 def test_darkness_is_an_event_with_a_picture(tmp_path: Path) -> None:
-    copied(tmp_path, "darkness")
+    copy_examples(tmp_path, "darkness")
     pictures = [np.full((48, 64), brightness, np.uint8) for brightness in (90, 10, 90)]
     (event,) = look_at(tmp_path / "plugins" / "darkness.py", pictures)
     assert (event.event_type, event.data) == ("dark", {"brightness": 10.0})

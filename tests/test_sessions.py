@@ -6,20 +6,17 @@ is the real one; `curl` is httpx.
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from lva.cli import main
-from lva.settings import ENV_PREFIX
 from tests.support import ServiceProcess, clean_environment
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -27,15 +24,9 @@ SESSIONS = DOCS / "sessions"
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def here(clean_slate: None, tmp_path: Path) -> Path:
     """An empty directory, as a reader has it."""
-    for name in list(os.environ):
-        if name.upper().startswith(ENV_PREFIX):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    before = list(sys.meta_path)
-    yield tmp_path
-    sys.meta_path[:] = before
+    return tmp_path
 
 
 def steps(name: str) -> list[tuple[list[str], str]]:

@@ -10,9 +10,9 @@ import psutil
 import pytest
 
 from lva.video.codes import SLOW
+from tests.process.streams import logs, unaccounted
 from tests.support import ServiceProcess
 from tests.video.faulty_source import FaultySource, faulty_source
-from tests.video.test_board import balance
 
 pytestmark = pytest.mark.process
 
@@ -43,19 +43,11 @@ FAILS: Final = {
 }
 #: What the stream goes on with, and the counter that tells.
 GOES_ON: Final = {
-    ("ts", "jumps"): "time_jumps",
-    ("ts", "back"): "time_jumps",
-    ("ts", "again"): "time_jumps",
-    ("rtsp", "jumps"): "time_jumps",
-    ("rtsp", "back"): "time_jumps",
-    ("rtsp", "again"): "time_jumps",
-    ("ts", "sizes"): "size_changes",
-    ("rtsp", "sizes"): "size_changes",
-    ("mjpeg", "sizes"): "size_changes",
-    ("ts", "keyless"): "packets",
-    ("rtsp", "keyless"): "packets",
-    ("ts", "late"): "packets",
-    ("rtsp", "late"): "packets",
+    **{
+        (way, fault): "time_jumps" for way in ("ts", "rtsp") for fault in ("jumps", "back", "again")
+    },
+    **{(way, "sizes"): "size_changes" for way in ("ts", "rtsp", "mjpeg")},
+    **{(way, fault): "packets" for way in ("ts", "rtsp") for fault in ("keyless", "late")},
 }
 #: One of each kind, for the plain run.
 SOME: Final = [
@@ -64,16 +56,6 @@ SOME: Final = [
 ]  # fmt: skip
 
 Case = tuple[str, str]
-
-
-class Account:
-    """The account of frames, as the service tells it."""
-
-    def __init__(self, status: dict[str, Any]) -> None:
-        self._frames = status["frames"]
-
-    def frames(self) -> Any:
-        return self._frames
 
 
 class Scene:
@@ -112,13 +94,12 @@ class Scene:
         found = self.service.get("/streams?limit=100").json()["streams"]
         by_id = {status["stream_id"]: status for status in found}
         for status in found:
-            assert balance(Account(status)) == 0, status
+            assert unaccounted(status) == 0, status
         return {case: by_id[stream_id] for case, stream_id in self.ids.items()}
 
     def codes(self, case: Case) -> set[str]:
         """Return the codes of what went wrong with a stream."""
-        logs = self.service.get(f"/streams/{self.ids[case]}/logs").json()["logs"]
-        return {entry["code"] for entry in logs if entry["code"]}
+        return {each["code"] for each in logs(self.service, self.ids[case]) if each["code"]}
 
     def heal_what_is_noticed(self) -> bool:
         """Heal the sources whose fault has been noticed; return whether all have."""
@@ -157,26 +138,15 @@ def _goes_on(status: dict[str, Any], counter: str) -> bool:
     return status["input"][counter] > 0 and status["frames"]["analysed"] > 30
 
 
-def show(service: ServiceProcess, cases: list[Case]) -> None:
-    """Have every case noticed, with its codes alone, and every stream work once its source is healed."""
-    with faulty_source() as source:
-        scene = Scene(service, source, cases)
+@pytest.mark.slow("several workers are started, and wait for sources that say nothing")
+@pytest.mark.parametrize(
+    "cases", [SOME, pytest.param([*FAILS, *GOES_ON], marks=pytest.mark.soak)], ids=["some", "all"]
+)
+def test_each_fault_is_noticed_with_its_codes_alone_counted_and_overcome(tmp_path, cases):
+    with ServiceProcess(tmp_path, ["streams"]) as service, faulty_source() as source:
+        scene = Scene(service.wait_until_ready(), source, cases)
         service.wait_until(scene.heal_what_is_noticed)
         service.wait_until(scene.healed)
-
-
-@pytest.mark.slow("several workers are started, and wait for sources that say nothing")
-def test_a_fault_of_each_kind_is_noticed_named_counted_and_overcome(tmp_path):
-    with ServiceProcess(tmp_path, ["streams"]) as service:
-        show(service.wait_until_ready(), SOME)
-        assert service.stop() == 0
-        assert service.receipt_of("streams")["leaked_processes"] == []
-
-
-@pytest.mark.soak
-def test_all_faults_over_all_ways(tmp_path):
-    with ServiceProcess(tmp_path, ["streams"]) as service:
-        show(service.wait_until_ready(), [*FAILS, *GOES_ON])
         assert service.stop() == 0
         assert service.receipt_of("streams")["leaked_processes"] == []
 

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.process.test_faulty_sources import Account
+from tests.process.streams import logs, unaccounted
 from tests.support import ServiceProcess
 from tests.video.rtsp_server import RtspServer
-from tests.video.test_board import balance
 
 pytestmark = [pytest.mark.process, pytest.mark.slow("starts a server of GStreamer, and workers")]
 
@@ -41,7 +40,7 @@ def test_cameras_are_read_refused_lost_and_found_again(tmp_path):
 
         def statuses() -> dict[str, dict[str, Any]]:
             found = service.get("/streams").json()["streams"]
-            assert all(balance(Account(status)) == 0 for status in found)
+            assert all(unaccounted(status) == 0 for status in found)
             return {status["name"]: status for status in found}
 
         def good() -> list[dict[str, Any]]:
@@ -56,8 +55,10 @@ def test_cameras_are_read_refused_lost_and_found_again(tmp_path):
             )
 
         def codes() -> dict[str, set[str]]:
-            logs = {n: service.get(f"/streams/{ids[n]}/logs").json()["logs"] for n in refused}
-            return {n: {entry["code"] for entry in logs[n] if entry["code"]} for n in refused}
+            found = {name: logs(service, ids[name]) for name in refused}
+            return {
+                name: {each["code"] for each in found[name] if each["code"]} for name in refused
+            }
 
         service.wait_until(all_good)
         service.wait_until(lambda: all(codes().values()))

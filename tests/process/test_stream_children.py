@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.process.test_streams import gone, until
+from tests.process.streams import gone, logs, until
 from tests.support import ServiceProcess, write_plugin
 
 pytestmark = [
@@ -33,22 +33,24 @@ def forked(first=lambda: None):
     while True:
         signal.pause()
 
-def orphan(goes_on=True):
-    # As daemons do it; neither is the child that is left one of us, nor is its session.
+def orphans(count=1, goes_on=True):
+    # As daemons do it; neither are the children that are left ours, nor is their session.
     come, gone = os.pipe()
     if not (first := os.fork()):
         os.setsid()
-        if os.fork():
+        for _ in range(count):
+            if pid := os.fork():
+                os.write(gone, b"%d " % pid)
+                continue
+            while goes_on:
+                signal.pause()
             os._exit(0)
-        os.write(gone, b"%d" % os.getpid())
-        while goes_on:
-            signal.pause()
         os._exit(0)
     os.waitpid(first, 0)
-    pid = int(os.read(come, 20))
+    pids = [int(pid) for pid in os.read(come, 1000).split()]
     os.close(come)
     os.close(gone)
-    return pid
+    return pids
 
 def large():
     global kept
@@ -72,7 +74,7 @@ class Starter(BaseAnalyticsPlugin):
             "daemon": int(subprocess.check_output([sys.executable, "-c", DAEMON])),
             "fork": forked(),
             "session of a fork": forked(os.setsid),
-            "orphan": orphan(),
+            "orphan": orphans()[0],
             # Nothing in it tells whose it is.
             "unmarked": subprocess.Popen(["/bin/sleep", "600"], start_new_session=True, env={}).pid,
         }
@@ -82,7 +84,7 @@ class Starter(BaseAnalyticsPlugin):
         return AnalyticsEvent("started", {"pids": {str(n): forked(os.setsid) for n in range(15)}})
 
     def orphans(self, frame):
-        return AnalyticsEvent("started", {"pids": {str(n): orphan() for n in range(15)}})
+        return AnalyticsEvent("started", {"pids": {str(n): pid for n, pid in enumerate(orphans(15))}})
 
     def ended(self, frame):
         for _ in range(50):
@@ -95,7 +97,7 @@ class Starter(BaseAnalyticsPlugin):
 
     def short(self, frame):
         for _ in range(3):
-            orphan(goes_on=False)
+            orphans(goes_on=False)
             subprocess.run(["true"])
 """
 
@@ -187,8 +189,8 @@ def until_ended(service: ServiceProcess, stream_id: str, code: str) -> list[str]
     reasons: list[str] = []
 
     def ended() -> list[str]:
-        logs = service.get(f"/streams/{stream_id}/logs").json()["logs"]
-        reasons[:] = [entry["reason"] for entry in logs if entry["code"] == code]
+        entries = logs(service, stream_id)
+        reasons[:] = [entry["reason"] for entry in entries if entry["code"] == code]
         return reasons
 
     service.wait_until(ended, 60)

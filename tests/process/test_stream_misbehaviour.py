@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.process.test_streams import Ledger
+from tests.process.streams import logs, unaccounted, until
 from tests.support import ServiceProcess, write_plugin
-from tests.video.test_board import balance
 
 pytestmark = [
     pytest.mark.process,
@@ -134,18 +133,6 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield service, ids, path
 
 
-def until(service: ServiceProcess, stream_id: str, condition: Any) -> dict[str, Any]:
-    """Wait until the status of a stream is as wanted."""
-    found: list[dict[str, Any]] = []
-
-    def look() -> bool:
-        found.append(service.get(f"/streams/{stream_id}").json())
-        return bool(condition(found[-1]))
-
-    service.wait_until(look, 45)
-    return found[-1]
-
-
 def missed(service: ServiceProcess, status: dict[str, Any]) -> int:
     """Return how many frames a witness has missed, which has been there from the first on."""
     events = service.get(f"/streams/{status['stream_id']}/events?limit=200").json()["events"]
@@ -181,8 +168,7 @@ def test_the_culprit_is_named_and_set_aside_and_its_stream_goes_on(scene: Any, a
     service, ids, _ = scene
     status = until(service, ids[act], lambda status: aside(status))
     assert [*aside(status)] == ["culprit"]
-    logs = service.get(f"/streams/{ids[act]}/logs").json()["logs"]
-    told = "\n".join(entry["reason"] for entry in logs)
+    told = "\n".join(entry["reason"] for entry in logs(service, ids[act]))
     told = "\n".join([told, *said_of(service, act)])
     assert re.search(SET_ASIDE[act], told), told
     before = status["frames"]["analysed"]
@@ -223,7 +209,7 @@ def test_no_other_stream_is_touched(scene: Any) -> None:
     status = service.get(f"/streams/{ids['witness']}").json()
     assert status["frames"]["decoded"] > 20
     assert (status["frames"]["failed"], status["input"]["reconnects"]) == (0, {})
-    assert balance(Ledger(status)) == 0
+    assert unaccounted(status) == 0
     # A machine that has more to do than it can lets live frames give way to newer ones: no other is missed.
     dropped = status["frames"]["dropped"]
     assert dropped["busy"] < status["frames"]["analysed"]
@@ -249,8 +235,8 @@ def test_a_reload_is_in_the_workers(scene: Any) -> None:
             == "better"
         )
     )
-    logs = service.get(f"/streams/{ids['witness']}/logs").json()["logs"]
-    assert any(entry["reason"] == "analytics plugin witness was reloaded" for entry in logs)
+    reasons = [entry["reason"] for entry in logs(service, ids["witness"])]
+    assert "analytics plugin witness was reloaded" in reasons
 
 
 def test_a_plugin_that_is_stopped_is_set_aside_until_it_runs_again(scene: Any) -> None:

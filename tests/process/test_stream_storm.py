@@ -12,11 +12,9 @@ import psutil
 import pytest
 
 from tests.process.moments import LONG, moment
-from tests.process.test_faulty_sources import Account
-from tests.process.test_streams import gone
+from tests.process.streams import gone, unaccounted
 from tests.support import ServiceProcess, write_plugin
 from tests.video.faulty_source import FaultySource, faulty_source
-from tests.video.test_board import balance
 
 pytestmark = pytest.mark.process
 
@@ -101,7 +99,7 @@ def account(service: ServiceProcess) -> dict[str, Any]:
 def check_balance(service: ServiceProcess) -> None:
     """Check that what became of each frame is in the receipt, and no process was leaked."""
     found = account(service)
-    assert balance(Account(found)) == found["frames"]["held"] == 0
+    assert unaccounted(found) == found["frames"]["held"] == 0
     counts = json.dumps(found["frames"])
     assert "-" not in counts, counts
     assert service.receipt_of("streams")["leaked_processes"] == []

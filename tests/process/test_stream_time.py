@@ -14,10 +14,9 @@ import psutil
 import pytest
 
 from tests.process.moments import LONG
-from tests.process.test_faulty_sources import Account
+from tests.process.streams import logs, unaccounted
 from tests.support import ServiceProcess
 from tests.video.faulty_source import FaultySource, faulty_source
-from tests.video.test_board import balance
 
 pytestmark = pytest.mark.process
 
@@ -85,7 +84,7 @@ class Scene:
     def statuses(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.service.get("/streams").json()["streams"]
         for status in found:
-            assert balance(Account(status)) == 0
+            assert unaccounted(status) == 0
         return found
 
     def wait_for_more(self, frames: int) -> None:
@@ -100,13 +99,9 @@ class Scene:
     def failures(self) -> dict[str, list[str]]:
         """Return the codes of what went wrong, by stream."""
         return {
-            name: [entry["code"] for entry in self._logs(name) if entry["code"]]
+            name: [entry["code"] for entry in logs(self.service, name) if entry["code"]]
             for name in self._urls
         }
-
-    def _logs(self, name: str) -> list[dict[str, Any]]:
-        logs: list[dict[str, Any]] = self.service.get(f"/streams/{name}/logs").json()["logs"]
-        return logs
 
     def stand_still(self, pids: list[int], seconds: float) -> None:
         """Let processes stand still."""
