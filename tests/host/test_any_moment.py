@@ -18,7 +18,7 @@ import pytest
 import trio
 
 import lva.host.delivery.mailbox
-from tests.support import RunningHost, numbered, running_host
+from tests.support import RunningHost, numbered, running_host, until
 
 SINK = """
 class Sink(BaseEventPlugin):
@@ -72,12 +72,9 @@ def at_many_moments(act: Callable[[], object], first: int) -> Iterator[None]:
 
 async def all_settled(host: RunningHost, name: str, count: int) -> Any:
     (delivery,) = host.life(name).deliveries.values()
-    with trio.fail_after(60):
-        while (
-            delivery.ledger.accepted < count or delivery.ledger.queued or delivery.ledger.in_flight
-        ):
-            await trio.sleep(0.01)
-    return delivery.ledger
+    ledger = delivery.ledger
+    await until(lambda: ledger.accepted >= count and not ledger.waiting, 60)
+    return ledger
 
 
 @pytest.mark.slow("each instruction of a run is such a moment")
@@ -132,10 +129,7 @@ async def test_another_thread_does_not_wait_for_itself(tmp_path: Path) -> None:
 
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
-        with trio.move_on_after(20):
-            while thread.is_alive():
-                await trio.sleep(0.01)
-        assert not thread.is_alive()
+        await until(lambda: not thread.is_alive(), 20)
         ledger = await all_settled(host, "sink", published)
         assert ledger.balanced
         assert ledger.accepted == ledger.delivered == published > 2 * EVERY

@@ -13,7 +13,7 @@ import trio
 from lva import MonitoringPoint
 from lva.host.delivery.intake import filter_of
 from lva.settings import PluginSettings
-from tests.support import running_host
+from tests.support import running_host, until
 
 SINK = """
 class Sink(BaseEventPlugin):
@@ -143,13 +143,9 @@ async def test_a_class_does_not_get_back_what_it_publishes_while_it_handles(
     async with running_host(tmp_path, {"echo": source, "sink": SINK}) as host:
         for series in ("one", "two"):
             host.publish([point(series)])
-            with trio.fail_after(10):
-                while series not in host.plugin("sink").seen:
-                    await trio.sleep(0.01)
-        with trio.fail_after(10):
-            while "later" not in host.plugin("echo").seen or "a second" not in caplog.text:
-                await trio.sleep(0.01)
+            await until(lambda: series in host.plugin("sink").seen)  # noqa: B023 - called here
         seen = host.plugin("echo").seen
+        await until(lambda: "later" in seen and "a second" in caplog.text)
         receipt = await host.stop()
         assert sorted(host.plugin("sink").seen) == ["echo", "echo", "echo", "later", "one", "two"]
     assert seen == ["one", "two", "later"], "a task that the call began publishes for itself"

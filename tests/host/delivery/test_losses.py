@@ -17,7 +17,7 @@ import trio
 
 from lva import MonitoringPoint
 from lva.host.life.states import State
-from tests.support import RunningHost, numbered, running_host
+from tests.support import RunningHost, numbered, running_host, until
 
 STUCK = """
 class Sink(BaseEventPlugin):
@@ -139,9 +139,7 @@ async def test_dead_letters_that_make_room_for_newer_ones_are_a_loss(
     source = FAILING.format("PermanentDeliveryError('no')")
     async with running_host(tmp_path, {"sink": source}, {"sink": table}) as host:
         host.publish(numbered(100))
-        with trio.fail_after(10):
-            while len(told(caplog)) < 2:
-                await trio.sleep(0.01)
+        await until(lambda: len(told(caplog)) >= 2)
     (path,) = (tmp_path / "state" / "dead_letters").glob("*.jsonl")
     left = len((path.read_text() + Path(f"{path}.1").read_text()).splitlines())
     (level, text), (_, last) = told(caplog)
@@ -170,9 +168,7 @@ async def test_what_stands_in_the_place_of_the_dead_letters_holds_nothing_up(
     source = FAILING.format("PermanentDeliveryError('no')")
     async with running_host(tmp_path, {"sink": source}, {"sink": {"dead_letters": True}}) as host:
         host.publish(numbered(3))
-        with trio.fail_after(10):
-            while len(told(caplog)) < 2:
-                await trio.sleep(0.01)
+        await until(lambda: len(told(caplog)) >= 2)
         path.rmdir() if path.is_dir() else path.unlink()
         host.publish(numbered(2))
         assert (await host.stop()).exit_code == 0

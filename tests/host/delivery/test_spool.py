@@ -35,6 +35,7 @@ from tests.support import (
     numbers,
     run_virtual,
     running_host,
+    until,
     write_plugin,
 )
 
@@ -438,9 +439,7 @@ async def test_commits_are_made_in_time_and_together(path):
         for n in range(100):
             box.offer(numbered(1, n))
             await trio.sleep(0.001)
-        with trio.fail_after(5):
-            while stored_points(box) < 100:
-                await trio.sleep(0.01)
+        await until(lambda: stored_points(box) == 100)
         assert box._writer.file._connection.total_changes < 20, "segments, each written once"
         nursery.cancel_scope.cancel()
 
