@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from lva.host.life.leaks import Leaks, find_leaks, lasting_leaks
-from tests.support import running_host
+from tests.support import RunningHost, running_host
 
 WORKER = """
     release = threading.Event()
@@ -22,6 +25,25 @@ WORKER = """
         async def start(self):
             pass
 """
+
+
+@contextmanager
+def working(work: Any, entered: Any, release: Any, name: str) -> Iterator[None]:
+    """Have a thread at work, which ends when it is released."""
+    thread = threading.Thread(target=work, name=name)
+    thread.start()
+    entered.wait(10)
+    try:
+        yield
+    finally:
+        release.set()
+        thread.join()
+
+
+def working_in(host: RunningHost, plugin: str, name: str = "worker") -> Any:
+    """Have a thread at the work of a plugin's module."""
+    module = host.module(plugin)
+    return working(module.work, module.entered, module.release, name)
 
 
 def test_no_leaks_are_false_and_others_name_themselves():
@@ -57,17 +79,10 @@ async def test_a_plugin_that_runs_is_alive_with_all_its_tasks(tmp_path, autojump
 
 async def test_a_thread_belongs_to_the_plugin_whose_file_is_on_its_stack(tmp_path):
     async with running_host(tmp_path, {"p": WORKER, "pp": WORKER}) as host:
-        module = host.module("pp")
-        thread = threading.Thread(target=module.work, name="anybody")
-        thread.start()
-        module.entered.wait(10)
-        try:
+        with working_in(host, "pp", "anybody"):
             found = find_leaks(host.host.lives.values())
             assert found["pp"].threads[0].startswith("anybody (at ")
             assert not found["p"].threads
-        finally:
-            module.release.set()
-            thread.join()
 
 
 async def test_threads_of_nobody_are_nobody_s(tmp_path):
@@ -77,16 +92,9 @@ async def test_threads_of_nobody_are_nobody_s(tmp_path):
         entered.set()
         release.wait(30)
 
-    thread = threading.Thread(target=work, name="ours")
-    thread.start()
-    entered.wait(10)
-    try:
+    with working(work, entered, release, "ours"):
         async with running_host(tmp_path, {"p": WORKER}) as host:
-            receipt = await host.stop()
-            assert receipt.exit_code == 0
-    finally:
-        release.set()
-        thread.join()
+            assert (await host.stop()).exit_code == 0
 
 
 async def test_a_package_owns_every_file_in_it(tmp_path):
@@ -101,13 +109,8 @@ async def test_a_package_owns_every_file_in_it(tmp_path):
         "def work():\n    entered.set()\n    release.wait(30)\n"
     )
     async with running_host(tmp_path, {"pack": None}) as host:
-        module = host.module("pack")
-        thread = threading.Thread(target=module.work, name="inner")
-        thread.start()
-        module.entered.wait(10)
-        receipt = await host.stop()
-        module.release.set()
-        thread.join()
+        with working_in(host, "pack"):
+            receipt = await host.stop()
         assert len(receipt.plugins[0].leaked_threads) == 1
 
 
@@ -135,19 +138,12 @@ async def test_a_task_put_into_another_nursery_is_found(tmp_path, autojump_clock
 async def test_a_thread_that_stays_is_waited_for_once(tmp_path, autojump_clock):
     """The kind: what a stop does for each plugin, and then for all, must not take its time from the rest."""
     async with running_host(tmp_path, {"p": WORKER, "q": WORKER}) as host:
-        module = host.module("p")
-        thread = threading.Thread(target=module.work, name="worker")
-        thread.start()
-        module.entered.wait(10)
         lives = [*host.host.lives.values()]
-        try:
+        with working_in(host, "p"):
             begun = trio.current_time()
             (first,) = (await lasting_leaks(lives))["p"].threads
             waited = trio.current_time()
             assert waited > begun
             assert (await lasting_leaks(lives))["p"].threads == [first]
             assert trio.current_time() == waited
-        finally:
-            module.release.set()
-            thread.join()
         assert not any(leaks.threads for leaks in (await lasting_leaks(lives)).values())

@@ -6,6 +6,8 @@ import logging
 import math
 import textwrap
 from collections import Counter
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from lva.host.life.states import ENDED, TRANSITIONS, State
 from lva.host.routing import Gate
 from lva.host.runtimes.patience import Patience
 from tests.support import (
+    RunningHost,
     StubRandom,
     examples,
     journal,
@@ -70,6 +73,13 @@ def legal(history: Any) -> bool:
     return states[0] is State.LOADED and all(
         after in TRANSITIONS[before] for before, after in zip(states, states[1:], strict=False)
     )
+
+
+def living(
+    tmp_path: Path, source: str, rng: Any = None, wait: bool = True, **table: Any
+) -> AbstractAsyncContextManager[RunningHost]:
+    """Run one plugin, `p`, with these settings of its own; see `running_host`."""
+    return running_host(tmp_path, {"p": source}, {"p": table}, rng, wait)
 
 
 # The state machine
@@ -238,9 +248,7 @@ async def test_initialize_has_a_time_limit_and_what_its_clean_up_raises_is_logge
             async def close(self):
                 journal.append("close")
     """
-    async with running_host(
-        tmp_path, {"p": source}, {"p": {"initialize_timeout": 5}}, wait=False
-    ) as host:
+    async with living(tmp_path, source, initialize_timeout=5, wait=False) as host:
         begun = trio.current_time()
         await host.wait_for("p", State.BACKOFF)
         assert trio.current_time() - begun == 5
@@ -271,9 +279,7 @@ async def test_a_constructor_that_fails_is_a_crash(tmp_path, autojump_clock, bod
             async def initialize(self):
                 journal.append("initialize")
     """
-    async with running_host(
-        tmp_path, {"p": source}, {"p": {"max_restarts": 2}}, wait=False
-    ) as host:
+    async with living(tmp_path, source, max_restarts=2, wait=False) as host:
         await host.wait_for("p", State.FAILED)
         assert host.life("p").record.last.reason.startswith(said)
         assert host.life("p").record.restarts == 2
@@ -314,9 +320,7 @@ async def test_a_method_that_is_no_coroutine_is_named(tmp_path, autojump_clock):
             async def close(self):
                 journal.append("close")
     """
-    async with running_host(
-        tmp_path, {"p": source}, {"p": {"restart": "never"}}, wait=False
-    ) as host:
+    async with living(tmp_path, source, restart="never", wait=False) as host:
         await host.wait_for("p", State.FAILED)
         assert (
             "P.initialize() returned NoneType; write it as `async def`"
@@ -541,8 +545,7 @@ async def test_always_restarts_a_plugin_whose_work_has_ended(tmp_path, autojump_
             async def close(self):
                 journal.append("close")
     """
-    table = {"restart": "always", "backoff_initial": 1, "backoff_max": 1}
-    async with running_host(tmp_path, {"p": source}, {"p": table}) as host:
+    async with living(tmp_path, source, restart="always", backoff_initial=1, backoff_max=1) as host:
         begun = trio.current_time()
         await host.wait_for("p", State.BACKOFF)
         assert trio.current_time() - begun == 5, "the children of start() are part of the work"
@@ -552,9 +555,7 @@ async def test_always_restarts_a_plugin_whose_work_has_ended(tmp_path, autojump_
 
 
 async def test_never_does_not_restart_after_a_crash(tmp_path, autojump_clock):
-    async with running_host(
-        tmp_path, {"p": CRASHER}, {"p": {"restart": "never"}}, wait=False
-    ) as host:
+    async with living(tmp_path, CRASHER, restart="never", wait=False) as host:
         await host.wait_for("p", State.FAILED)
         await trio.sleep(1000)
         assert journal == ["initialize", "close"]
@@ -566,8 +567,8 @@ async def test_back_off_doubles_up_to_its_cap_and_jitters_over_the_full_range(
     tmp_path, autojump_clock
 ):
     rng = StubRandom(share=0.5)
-    table = {"max_restarts": 8, "backoff_initial": 1, "backoff_max": 20, "restart_window": 1000}
-    async with running_host(tmp_path, {"p": CRASHER}, {"p": table}, rng=rng, wait=False) as host:
+    limits = {"max_restarts": 8, "backoff_initial": 1, "backoff_max": 20, "restart_window": 1000}
+    async with living(tmp_path, CRASHER, rng, wait=False, **limits) as host:
         begun = trio.current_time()
         await host.wait_for("p", State.FAILED)
         assert rng.bounds == [1, 2, 4, 8, 16, 20, 20, 20]
@@ -576,9 +577,7 @@ async def test_back_off_doubles_up_to_its_cap_and_jitters_over_the_full_range(
 
 
 async def test_the_reason_of_a_back_off_tells_how_long_it_is(tmp_path, autojump_clock):
-    async with running_host(
-        tmp_path, {"p": CRASHER}, {"p": {"backoff_initial": 7}}, rng=StubRandom(), wait=False
-    ) as host:
+    async with living(tmp_path, CRASHER, backoff_initial=7, rng=StubRandom(), wait=False) as host:
         await host.wait_for("p", State.BACKOFF)
         assert host.life("p").record.last.reason.endswith("; next attempt in 7.0 s")
         assert host.life("p").owner.retry_after() == 7
@@ -590,9 +589,7 @@ async def test_the_reason_of_a_back_off_tells_how_long_it_is(tmp_path, autojump_
 async def test_quarantine_after_more_than_max_restarts_in_the_window(
     tmp_path, autojump_clock, limit
 ):
-    async with running_host(
-        tmp_path, {"p": CRASHER}, {"p": {"max_restarts": limit}}, wait=False
-    ) as host:
+    async with living(tmp_path, CRASHER, max_restarts=limit, wait=False) as host:
         await host.wait_for("p", State.FAILED)
         await trio.sleep(1000)
         life = host.life("p")
@@ -637,16 +634,16 @@ FAILING_START = """
 
 async def test_a_failing_initialize_is_retried_for_as_long_as_it_takes(tmp_path, autojump_clock):
     rng = StubRandom()
-    table = {"max_restarts": 1, "backoff_max": 8}
-    async with running_host(tmp_path, {"p": FAILING_START}, {"p": table}, rng=rng) as host:
+    async with living(tmp_path, FAILING_START, max_restarts=1, backoff_max=8, rng=rng) as host:
         assert rng.bounds == [1, 2, 4, 8, 8, 8, 8, 8, 8, 8]
         assert host.life("p").record.restarts == 10
         assert journal == ["initialize", "close"] * 10 + ["initialize"]
 
 
 async def test_a_failing_initialize_counts_as_a_crash_if_told_so(tmp_path, autojump_clock):
-    table = {"startup_error_behavior": "error", "max_restarts": 3}
-    async with running_host(tmp_path, {"p": FAILING_START}, {"p": table}, wait=False) as host:
+    async with living(
+        tmp_path, FAILING_START, startup_error_behavior="error", max_restarts=3, wait=False
+    ) as host:
         await host.wait_for("p", State.FAILED)
         await trio.testing.wait_all_tasks_blocked()
         assert journal == ["initialize", "close"] * 4
@@ -765,9 +762,7 @@ async def test_no_code_of_an_abandoned_plugin_is_begun_after_its_close(tmp_path,
             async def close(self):
                 journal.append("B.close")
     """
-    async with running_host(
-        tmp_path, {"p": source}, {"p": {"initialize_timeout": 1}}, wait=False
-    ) as host:
+    async with living(tmp_path, source, initialize_timeout=1, wait=False) as host:
         await host.wait_for("p", State.ABANDONED)
         await trio.sleep(200)
         assert journal == ["A.initialize", "A.close"]
@@ -789,9 +784,7 @@ async def test_an_initialize_that_ignores_its_time_limit_and_returns_late_is_not
             async def close(self):
                 journal.append("close")
     """
-    async with running_host(
-        tmp_path, {"p": source}, {"p": {"initialize_timeout": 1}}, wait=False
-    ) as host:
+    async with living(tmp_path, source, initialize_timeout=1, wait=False) as host:
         await host.wait_for("p", State.BACKOFF)
         await host.wait_for("p", State.INITIALIZING)
         assert journal[:2] == ["initialize", "close"]
@@ -811,7 +804,7 @@ async def test_a_task_that_ignores_its_cancellation_is_abandoned_and_close_still
             async def close(self):
                 journal.append("close")
     """
-    async with running_host(tmp_path, {"p": source}, {"p": {"stop_timeout": 3}}) as host:
+    async with living(tmp_path, source, stop_timeout=3) as host:
         await trio.testing.wait_all_tasks_blocked()
         receipt = await host.stop()
         (part,) = receipt.plugins
@@ -848,9 +841,8 @@ async def test_stop_during_initialize_closes_what_was_entered(tmp_path, autojump
 
 
 async def test_stop_during_back_off_does_not_wait_for_it_to_end(tmp_path, autojump_clock):
-    table = {"backoff_initial": 500, "backoff_max": 500}
-    async with running_host(
-        tmp_path, {"p": CRASHER}, {"p": table}, rng=StubRandom(), wait=False
+    async with living(
+        tmp_path, CRASHER, backoff_initial=500, backoff_max=500, rng=StubRandom(), wait=False
     ) as host:
         await host.wait_for("p", State.BACKOFF)
         await trio.sleep(1)
@@ -909,8 +901,7 @@ async def test_the_receipt_lists_only_the_newest_problems(tmp_path, autojump_clo
                 journal.append("close")
                 raise OSError(f"close number {len(journal)}")
     """
-    table = {"max_restarts": 29, "backoff_max": 1}
-    async with running_host(tmp_path, {"p": source}, {"p": table}, wait=False) as host:
+    async with living(tmp_path, source, max_restarts=29, backoff_max=1, wait=False) as host:
         await host.wait_for("p", State.FAILED)
         await host.life("p").ended.wait()
         assert len(journal) == 30
@@ -938,8 +929,7 @@ async def test_a_stop_during_the_clean_up_after_a_crash_keeps_to_its_own_deadlin
             async def close(self):
                 await trio.sleep({300 if what == "close" else 0})
     """
-    table = {"stop_timeout": 200, "close_timeout": 200}
-    async with running_host(tmp_path, {"p": source}, {"p": table}) as host:
+    async with living(tmp_path, source, stop_timeout=200, close_timeout=200) as host:
         await trio.sleep(2)
         begun = trio.current_time()
         await host.stop()
@@ -1048,9 +1038,7 @@ ROUTES = """
 
 
 async def test_a_restart_keeps_renews_and_drops_routes(tmp_path, autojump_clock):
-    async with running_host(
-        tmp_path, {"p": ROUTES}, {"p": {"backoff_initial": 4}}, rng=StubRandom()
-    ) as host:
+    async with living(tmp_path, ROUTES, backoff_initial=4, rng=StubRandom()) as host:
         match = host.host.routes.match
         assert match("/both").route.owner.gate is Gate.OPEN
         first = match("/both").route
@@ -1068,7 +1056,7 @@ async def test_a_restart_keeps_renews_and_drops_routes(tmp_path, autojump_clock)
 
 
 async def test_quarantine_takes_the_routes_away(tmp_path, autojump_clock):
-    async with running_host(tmp_path, {"p": ROUTES}, {"p": {"max_restarts": 0}}) as host:
+    async with living(tmp_path, ROUTES, max_restarts=0) as host:
         await host.wait_for("p", State.FAILED)
         assert host.host.routes.match("/both") is None
 
@@ -1119,9 +1107,7 @@ async def test_a_route_added_in_the_constructor_is_refused_since_a_restart_would
                 super().__init__(app)
                 self.addRoute("/early", print)
     """
-    async with running_host(
-        tmp_path, {"p": source}, {"p": {"restart": "never"}}, wait=False
-    ) as host:
+    async with living(tmp_path, source, restart="never", wait=False) as host:
         await host.wait_for("p", State.FAILED, within=10)
         assert "addRoute('/early')" in host.life("p").record.last.reason
 
@@ -1171,7 +1157,7 @@ async def test_a_plugin_that_runs_may_say_that_it_is_not_ready(tmp_path, autojum
                 self.app.notReady("the disk is full")
                 raise OSError("enough")
     """
-    async with running_host(tmp_path, {"p": source}, {"p": {"restart": "never"}}) as host:
+    async with living(tmp_path, source, restart="never") as host:
         await trio.testing.wait_all_tasks_blocked()
         assert host.host.not_ready() == {"p": "not ready: the disk is full"}
         await trio.sleep(1.5)
