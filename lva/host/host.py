@@ -18,7 +18,7 @@ from lva.host.life.life import PluginLife
 from lva.host.life.states import BEGINNING, State
 from lva.host.life.view import Services
 from lva.host.lives import Lives
-from lva.host.loading.files import Looks
+from lva.host.loading.files import begin_to_look_at, look_at
 from lva.host.loading.load import LoadedPlugin
 from lva.host.measures import Measures
 from lva.host.process import forks, starts
@@ -96,7 +96,6 @@ class Host:
         self._loaded = loaded
         starts.install()
         forks.install()
-        self._looks = Looks()
         self._measures = Measures()
         self._go = go
 
@@ -241,7 +240,7 @@ class Host:
 
         Only whether their files have changed is as of the last look, which this begins anew.
         """
-        self._looks.begin(life.files for life in self.lives.values())
+        begin_to_look_at(life.files for life in self.lives.values())
         return statuses(self.lives.values(), self.loop_uses)
 
     def analytics(self) -> list[AnalyticsInfo]:
@@ -255,7 +254,7 @@ class Host:
 
     async def look_at_files(self, *names: str) -> None:
         """Look whether the files of some plugins, or of all, have changed, so that their status tells."""
-        await self._looks.look(self.lives[name].files for name in names or self.lives)
+        await look_at(self.lives[name].files for name in names or self.lives)
 
     def not_ready(self) -> dict[str, str]:
         """Return why the service is not ready, by plugin; empty if every active plugin runs.

@@ -13,7 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from lva.errors import ConfigurationError
 from lva.host.changes import ActionRefusedError, UnknownPluginError
 from lva.host.life.states import TRANSITIONS, State
-from tests.support import RunningHost, journal, numbered, running_host
+from tests.support import RunningHost, journal, numbered, running_host, until
 
 BACKGROUND = """
     class P(BaseBackgroundPlugin):
@@ -219,9 +219,7 @@ async def test_points_of_a_stopped_plugin_with_a_spool_are_kept(tmp_path):
         assert host.host.receipt is not None
         assert host.host.receipt.exit_code == 0
     async with running_host(tmp_path, {"sink": SINK}, tables) as host:
-        with trio.fail_after(20):
-            while ledger(host, "sink")["delivered"] < 8:
-                await trio.sleep(0.05)
+        await until(lambda: ledger(host, "sink")["delivered"] == 8)
         assert journal == list(range(8))
 
 
@@ -413,9 +411,7 @@ async def test_a_failed_plugin_gets_its_points_back_from_a_spool_that_opens_besi
                 await trio.sleep(0.1)
                 other.close()  # which this task would not come to, were the file opened on the loop
         assert host.life("p").state.value is State.RUNNING
-        with trio.fail_after(10):
-            while ledger(host, "p")["delivered"] < 3:
-                await trio.sleep(0.02)
+        await until(lambda: ledger(host, "p")["delivered"] == 3)
         assert journal[1:] == [0, 1, 2]
         assert legal(host)
         assert (await host.receipt_of("p")).points["accepted"] == 3
@@ -512,9 +508,7 @@ async def test_a_thread_that_a_handler_left_may_still_end(tmp_path):
                 time.sleep(0.3)
     """
     async with running_host(tmp_path, {"p": source}) as host:
-        with trio.fail_after(10):
-            while not journal:
-                await trio.sleep(0.01)
+        await until(lambda: journal)
         await host.host.changes.restart("p")
         assert host.life("p").state.value is State.RUNNING
         assert (await host.stop()).plugins[0].abandoned == 0

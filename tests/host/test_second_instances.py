@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trio
 
 from lva.errors import ConfigurationError
 from lva.host.life.leaks import find_leaks
 from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from tests.host.loading.test_installed import install, site
-from tests.support import JOURNALLED, host_settings, journal, numbered, running, write_plugin
+from tests.support import JOURNALLED, host_settings, journal, numbered, running, until, write_plugin
 
 __all__ = ["site"]  # a fixture
 
@@ -83,9 +82,7 @@ async def test_each_instance_is_a_class_of_its_own(tmp_path: Path) -> None:
             await host.wait_until_running()
             assert host.plugin("sink").made == host.plugin("Second").made == 1
             host.publish(numbered(3))
-            with trio.fail_after(20):
-                while len(journal) < 3:  # noqa: ASYNC110 - a plugin writes to it
-                    await trio.sleep(0.01)
+            await until(lambda: len(journal) == 3)
             assert sorted(journal[1:]) == [("Second", "blue", 3), ("sink", "red", 3)]
             for name in ("sink", "Second"):
                 assert host.life(name).owner.routes

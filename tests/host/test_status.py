@@ -18,7 +18,7 @@ from lva.settings import Settings
 from lva.web.access import Access
 from lva.web.resources import Resources
 from lva.web.streams import Shutdown
-from tests.support import journal, numbered, running_host
+from tests.support import journal, numbered, running_host, until
 from tests.test_docs import page
 
 SINK = """
@@ -125,9 +125,8 @@ async def test_the_spool_shows_its_bytes(tmp_path):
     tables = {"sink": {"spool": "disk"}}
     async with running_host(tmp_path, {"sink": source}, tables, shutdown_timeout=1) as host:
         host.publish(numbered(10))
-        with trio.fail_after(10):
-            while not host.plugin("sink").app.plugins()[0]["deliveries"][0]["spool_bytes"]:
-                await trio.sleep(0.02)
+        app = host.plugin("sink").app
+        await until(lambda: app.plugins()[0]["deliveries"][0]["spool_bytes"])
 
 
 async def test_tasks_are_counted_by_plugin(tmp_path, autojump_clock):
@@ -145,9 +144,7 @@ async def test_tasks_are_counted_by_plugin(tmp_path, autojump_clock):
 
 async def test_an_asyncio_plugin_asks_from_its_own_thread(tmp_path):
     async with running_host(tmp_path, {"asker": ASKER, "own": ASYNCIO}):
-        with trio.fail_after(10):
-            while len(journal) < 2:
-                await trio.sleep(0.01)
+        await until(lambda: len(journal) == 2)
         early, late = map(by_name, journal)
         assert early["own"]["state"] == "initializing"
         assert late["own"]["state"] == "running"

@@ -11,8 +11,8 @@ import pytest
 import trio
 
 from lva.host.watching import INTERVAL, watch
-from tests.host.loading.test_reload import NEW, OLD, SINK, rewrite, until
-from tests.support import RunningHost, journal, numbered, running_host
+from tests.host.loading.test_reload import NEW, OLD, SINK, rewrite
+from tests.support import RunningHost, journal, numbered, running_host, until
 
 
 @asynccontextmanager

@@ -19,9 +19,10 @@ from lva.web.access import Access
 from lva.web.actions import act
 from lva.web.resources import Resources
 from lva.web.streams import Shutdown
-from tests.host.loading.test_reload import counts, functions_and_classes, points_of, rewrite, until
+from tests.host.loading.test_reload import counts, functions_and_classes, rewrite
+from tests.host.test_changes import ledger
 from tests.process.moments import LONG
-from tests.support import journal, numbered, running_host
+from tests.support import journal, numbered, running_host, until
 from tests.telling import serving
 
 #: Serves its version, fast and slowly, and takes points.
@@ -131,7 +132,7 @@ async def test_reloads_while_requests_and_points_flow(tmp_path, monkeypatch, sty
             assert sum(load.answers["/which"].values()) > reloads
             # A batch in a call that outlasts its time is delivered again; here none does.
             assert journal == list(range(load.published))
-            points = points_of(host, "p")
+            points = ledger(host, "p")
             assert points["delivered"] >= load.published
             assert points["dropped"] == {}
             after = counts()

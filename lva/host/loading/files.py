@@ -10,6 +10,7 @@ import hashlib
 import threading
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -58,44 +59,26 @@ class SourceFiles:
         return tuple(_signature(path) for path in self._digests)
 
 
-class Looks:
-    """Looks at files in threads of its own, of which one that a file system does not let go is abandoned."""
+async def look_at(files: Iterable[SourceFiles]) -> None:
+    """Look at the files of plugins in a thread; return once that is done, and after `PATIENCE` in any case.
 
-    def __init__(self) -> None:
-        self._limiter = trio.CapacityLimiter(4)
+    Resources: a thread that a file system does not let go is abandoned. Without one, nothing is looked at.
 
-    def begin(self, files: Iterable[SourceFiles]) -> threading.Event:
-        """Begin to look at the files of plugins; return what is set once that is done."""
-        files = [*files]
+    Cancellation: ends the wait.
+    """
+    with suppress(RuntimeError), trio.move_on_after(PATIENCE):
+        await trio.to_thread.run_sync(_look, [*files], abandon_on_cancel=True, thread_name=_THREAD)
 
-        def work() -> None:
-            for each in files:
-                each.look()
 
-        try:
-            return AbandonableThread(work, _THREAD).finished
-        except RuntimeError:  # no thread left
-            done = threading.Event()
-            done.set()
-            return done
+def begin_to_look_at(files: Iterable[SourceFiles]) -> None:
+    """Begin what `look_at` waits for."""
+    with suppress(RuntimeError):
+        AbandonableThread(partial(_look, [*files]), _THREAD)
 
-    async def look(self, files: Iterable[SourceFiles]) -> None:
-        """Look at the files of plugins; return once that is done, and after `PATIENCE` in any case.
 
-        Resources: a thread that a file system does not let go is abandoned.
-
-        Cancellation: ends the wait.
-        """
-        done = self.begin(files)
-        with suppress(RuntimeError):  # no thread left
-            # In real time, whatever clock Trio has.
-            await trio.to_thread.run_sync(
-                done.wait,
-                PATIENCE,
-                abandon_on_cancel=True,
-                limiter=self._limiter,
-                thread_name=f"{_THREAD} (patience)",
-            )
+def _look(files: Iterable[SourceFiles]) -> None:
+    for each in files:
+        each.look()
 
 
 def _is_changed(path: Path, digest: str) -> bool:

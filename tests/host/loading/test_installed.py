@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import trio
 
 from lva.errors import ConfigurationError
 from lva.host.life.states import State
@@ -17,7 +16,7 @@ from lva.host.loading.installed import installed_plugins
 from lva.host.loading.load import LoadedPlugin, load_plugins
 from lva.settings import Settings
 from lva.testing import contract
-from tests.support import ServiceProcess, host_settings, running, write_plugin
+from tests.support import ServiceProcess, host_settings, running, until, write_plugin
 
 SOURCE = '''
 """Rings."""
@@ -142,9 +141,8 @@ async def test_a_thread_that_it_leaves_behind_is_named(site: Path, tmp_path: Pat
     )
     settings = host_settings(tmp_path, ["doorbell"])
     async with running(load_plugins(settings), settings) as host:
-        with trio.fail_after(20):
-            while not any(" from acme_lva." in thread.name for thread in threading.enumerate()):
-                await trio.sleep(0.01)
+        threads = threading.enumerate
+        await until(lambda: any(" from acme_lva." in thread.name for thread in threads()))
         try:
             part = await host.receipt_of("doorbell")
         finally:

@@ -26,9 +26,10 @@ from lva.host.changes import ActionRefusedError
 from lva.host.life.states import State
 from lva.host.loading import files as sourcefiles
 from lva.host.loading import reload as reloading
-from lva.host.loading.files import Looks, SourceFiles
+from lva.host.loading.files import SourceFiles, look_at
 from lva.host.loading.load import load_plugins
 from lva.logs.masking import _secrets
+from tests.host.test_changes import ledger
 from tests.support import (
     JOURNALLED,
     RunningHost,
@@ -59,12 +60,6 @@ def rewrite(tmp_path: Path, name: str, source: str, preamble: str = JOURNALLED) 
     write_plugin(tmp_path / "plugins", name, source, preamble)
 
 
-def points_of(host: RunningHost, name: str) -> dict[str, Any]:
-    total = host.life(name).record.deliveries.total()
-    assert total.balanced
-    return total.as_dict()
-
-
 async def test_the_new_code_takes_over_with_the_points_of_the_old(tmp_path):
     async with running_host(tmp_path, {"sink": OLD}) as host:
         assert host.module("sink").VERSION == 1
@@ -84,7 +79,7 @@ async def test_the_new_code_takes_over_with_the_points_of_the_old(tmp_path):
         assert [step.reason for step in after.record.history].count("reloaded by an operator") == 2
         host.publish(numbered(5, 5))
         await until(lambda: len(journal) == 10)
-        assert points_of(host, "sink")["delivered"] == 10
+        assert ledger(host, "sink")["delivered"] == 10
         assert (await host.stop()).exit_code == 0
 
 
@@ -250,7 +245,7 @@ async def test_a_class_that_is_gone_gives_its_points_up(tmp_path, spool):
         await until(lambda: len(journal) == 4)
         rewrite(tmp_path, "p", "class Second" + both.partition("class Second")[2])
         await host.host.changes.reload("p")
-        points = points_of(host, "p")
+        points = ledger(host, "p")
         assert points["accepted"] == 8
         assert points["delivered"] == 4
         expected = ({"class_removed": 4}, 0) if spool == "memory" else ({}, 4)
@@ -264,8 +259,8 @@ async def test_a_class_that_is_gone_gives_its_points_up(tmp_path, spool):
             await until(lambda: journal[5:] == [4])
         host.publish(numbered(1, 5))
         await until(lambda: set(journal[-2:]) == {1, 5})
-        await until(lambda: not points_of(host, "p")["in_flight"])
-        points = points_of(host, "p")
+        await until(lambda: not ledger(host, "p")["in_flight"])
+        points = ledger(host, "p")
         assert (points["kept"], points["recovered"]) == (0, 0), "each point is in one place"
         assert (points["accepted"], points["dropped"]) == (11, expected[0])
 
@@ -292,7 +287,7 @@ async def test_the_settings_of_the_new_file_hold_and_the_user_s_stay_above(tmp_p
         assert (settings.batch_size, settings.max_attempts) == (2, 7)
         await host.host.changes.stop("sink")
         host.publish(numbered(9))
-        assert points_of(host, "sink")["dropped"] == {"overflow": 6}
+        assert ledger(host, "sink")["dropped"] == {"overflow": 6}
         await host.host.changes.start("sink")
         await until(lambda: journal == [6, 7, 8])
         (delivery,) = host.life("sink").deliveries.values()
@@ -532,7 +527,7 @@ async def test_200_reloads_under_load(tmp_path):
         assert journal == list(range(published))
         assert host.module("other").got == list(range(published))
         assert host.life("other").record.lives == 1
-        assert points_of(host, "sink")["delivered"] == published
+        assert ledger(host, "sink")["delivered"] == published
         assert {**counts(), "threads": 0} == {**before, "threads": 0}
         assert threading.active_count() <= before["threads"] + 2
         assert abs(functions_and_classes() - objects) < 20
@@ -566,7 +561,7 @@ async def test_a_file_that_does_not_let_go_of_its_reader_holds_up_nobody(tmp_pat
     """A file system is asked in a thread: neither the event loop nor a page waits for one that hangs."""
     path = tmp_path / "cam.py"
     os.mkfifo(path)
-    files, looks = SourceFiles({path: "another"}), Looks()
+    files = SourceFiles({path: "another"})
     monkeypatch.setattr(sourcefiles, "PATIENCE", 0.05)
     turns = 0
 
@@ -581,8 +576,8 @@ async def test_a_file_that_does_not_let_go_of_its_reader_holds_up_nobody(tmp_pat
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(turn)
-        await looks.look([files])
-        await looks.look([files])
+        await look_at([files])
+        await look_at([files])
         nursery.cancel_scope.cancel()
     assert turns > 10
     assert not files.changed, "as it was seen last"

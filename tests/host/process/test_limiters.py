@@ -9,7 +9,7 @@ import trio
 
 from lva.host.process.limiters import THREADS, LimiterOfEach, a_limiter_for_each
 from lva.logs.loggers import current_plugin
-from tests.support import journal, running_host
+from tests.support import journal, running_host, until
 
 HOG = """
     release = threading.Event()
@@ -38,16 +38,15 @@ async def test_a_plugin_whose_threads_all_block_starves_nobody(tmp_path):
     async with running_host(tmp_path, {"hog": HOG}) as host:
         module = host.module("hog")
         try:
+            limiter = trio.to_thread.current_default_thread_limiter()
+            assert isinstance(limiter, LimiterOfEach)
+            hogs = limiter.of("hog")
+            await until(lambda: hogs.statistics().tasks_waiting == 45 - THREADS)
+            # The service has a thread, and so has every other plugin.
             with trio.fail_after(20):
-                limiter = trio.to_thread.current_default_thread_limiter()
-                assert isinstance(limiter, LimiterOfEach)
-                while limiter.of("hog").statistics().tasks_waiting < 45 - THREADS:
-                    await trio.sleep(0.01)
-                # The service has a thread, and so has every other plugin.
                 assert await trio.to_thread.run_sync(lambda: "ours") == "ours"
-                async with running_host(tmp_path, {"other": OTHER}):
-                    while len(journal) < 3:
-                        await trio.sleep(0.01)
+            async with running_host(tmp_path, {"other": OTHER}):
+                await until(lambda: len(journal) == 3)
             assert journal == ["a thread", "a name", True]
         finally:
             module.release.set()

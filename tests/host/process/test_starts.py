@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from lva.host.life.leaks import find_leaks
-from tests.support import journal, running_host
+from tests.support import journal, running_host, until
 from tests.telling import serving
 
 #: No line of a plugin is on the stack of any of these: they wait in a function of the library.
@@ -35,9 +35,7 @@ async def test_a_thread_that_is_left_in_a_library_s_function_is_found(tmp_path, 
     sources = {name: SOURCE.format(body=body) for name, body in LEAVES.items()}
     async with running_host(tmp_path, sources) as host:
         modules = [host.module(name) for name in LEAVES]
-        with trio.fail_after(20):
-            while set(find_leaks(host.host.lives.values())) != set(LEAVES):
-                await trio.sleep(0.005)
+        await until(lambda: set(find_leaks(host.host.lives.values())) == set(LEAVES))
         receipt = await host.stop()
         for module in modules:
             module.release.set()
@@ -69,14 +67,11 @@ async def test_a_thread_that_a_request_left_is_found_when_its_client_has_gone(tm
     async with running_host(tmp_path, {"p": source}) as host:
         module = host.module("p")
         try:
-            with trio.fail_after(20):
-                async with serving(host) as client, trio.open_nursery() as nursery:
-                    nursery.start_soon(client.get, "/wait")
-                    while "called" not in journal:
-                        await trio.sleep(0.005)
-                    nursery.cancel_scope.cancel()
-                while "cancelled" not in journal:
-                    await trio.sleep(0.005)
+            async with serving(host) as client, trio.open_nursery() as nursery:
+                nursery.start_soon(client.get, "/wait")
+                await until(lambda: "called" in journal)
+                nursery.cancel_scope.cancel()
+            await until(lambda: "cancelled" in journal)
             (part,) = (receipt := await host.stop()).plugins
         finally:
             module.release.set()
@@ -121,7 +116,5 @@ async def test_what_a_plugin_s_thread_does_is_the_plugin_s_and_the_thread_is_let
                 journal.append("run" in vars(thread))
     """
     async with running_host(tmp_path, {"p": source}):
-        with trio.fail_after(20):
-            while len(journal) < 2:
-                await trio.sleep(0.005)
+        await until(lambda: len(journal) == 2)
     assert journal == ["p", False]
