@@ -167,7 +167,7 @@ def has_no_form(point: MonitoringPoint) -> bool:
     )
 
 
-@pytest.mark.slow("talks to a real server")
+@pytest.mark.slow("random examples")
 @examples(100)
 @given(points, st.sampled_from([0, 1, 1000, 1_000_000]))
 def test_a_line_says_what_its_point_says(point, unit):
@@ -199,7 +199,7 @@ def test_a_line_says_what_its_point_says(point, unit):
         assert -2 < exact - moment * unit < unit + 2
 
 
-@pytest.mark.slow("talks to a real server")
+@pytest.mark.slow("random examples")
 @examples(60)
 @given(points.filter(lambda point: not has_no_form(point)))
 def test_a_server_that_reads_two_backslashes_as_one_finds_the_same_parts(point):
@@ -213,7 +213,7 @@ def test_a_server_that_reads_two_backslashes_as_one_finds_the_same_parts(point):
     assert sorted(tags) == read(key for key, value in point.tags.items() if value != "")
 
 
-@pytest.mark.slow("talks to a real server")
+@pytest.mark.slow("random examples")
 @examples(50)
 @given(st.lists(points, max_size=6))
 def test_no_point_disturbs_its_neighbours(batch):
@@ -791,22 +791,8 @@ def load(tmp_path, **config: Any) -> Any:
     return loaded
 
 
-def test_the_defaults(tmp_path):
+def test_a_call_has_time_for_its_search(tmp_path):
     loaded = load(tmp_path, db="lva")
-    assert loaded.configs[loaded.classes[0]].model_dump() == {
-        "url": "http://127.0.0.1:8086",
-        "bucket": None,
-        "org": None,
-        "token": None,
-        "db": "lva",
-        "username": None,
-        "password": None,
-        "precision": "ns",
-        "line_breaks": "spell",
-        "gzip": True,
-        "timeout": 5.0,
-        "proxy": None,
-    }
     assert loaded.settings.flush_interval == 1.0
     assert loaded.settings.handle_timeout > influx.SEARCH_TIME + 10
 
