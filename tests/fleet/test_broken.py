@@ -161,7 +161,12 @@ async def test_broken_values_stop_nobody_and_are_told_and_kept(redis, caplog):
 
         def assert_none_stopped() -> None:
             why = {*one.notes.reasons, *two.notes.reasons}
-            assert why <= {"agent one goes on with it", "agent two goes on with it"}
+            # The last one: no beat has failed either, the machine was too busy for one.
+            assert why <= {
+                "agent one goes on with it",
+                "agent two goes on with it",
+                "its lease cannot be renewed: no beat has succeeded",
+            }
 
         async def check(what: dict[str, str], of: str = "broken") -> None:
             await until(told(what, of))
