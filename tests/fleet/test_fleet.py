@@ -247,6 +247,7 @@ async def test_of_two_agents_with_one_name_the_second_waits(redis):
             assert len(first.streams) == 1
 
 
+@pytest.mark.soak  # a part of a lease is measured
 async def test_an_agent_that_joins_takes_streams_of_one_whose_end_it_has_not_seen(redis):
     """The kind is an empty agent that all plan for, and that has not waited for a whole lease itself."""
     lease, history = 3.0, History()
