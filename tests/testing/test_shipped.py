@@ -6,7 +6,7 @@ import importlib
 import inspect
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -145,8 +145,12 @@ ROUTES = [
     for n, point in enumerate(numbered_points())
 ]
 SECRET = "hunter2-hunter2"
-#: Starts RabbitMQ; send each point, or event, by itself; look for faces and people in every frame.
-LONG = {"rabbitmq", "request_monitoring_plugin_example", "callbacks", "faces", "people"}
+#: Starts RabbitMQ; examples; sends each event by itself; look for faces and people in every frame.
+LONG = {
+    "rabbitmq", "batching_example", "request_monitoring_plugin_example", "callbacks", "faces", "people",
+}  # fmt: skip
+#: Their lives have thirty and more steps to be stopped at, most of them in their client libraries.
+LONG_LIVES = LONG | {"influx", "redis_stream"}
 CASES = {
     "background_plugin_example": Case(event=False),
     "batching_example": Case(lambda world: {"url": world.url}, responding(WorldResponse())),
@@ -241,15 +245,17 @@ def test_no_case_is_of_a_plugin_that_does_not_ship():
     assert [*CASES] == SHIPPED
 
 
-def cases(names: Iterable[str]) -> list[Any]:
+def cases(names: Iterable[str], long: Collection[str] = LONG) -> list[Any]:
     """Return the parameters of a test of these plugins; what takes long is in the soak tier."""
     soak = pytest.mark.soak
-    return [pytest.param(name, marks=[soak] if name in LONG else []) for name in names]
+    return [pytest.param(name, marks=[soak] if name in long else []) for name in names]
 
 
 @pytest.mark.slow("the whole contract is checked")
 @pytest.mark.timeout(180)  # for the start of RabbitMQ, on a busy machine
-@pytest.mark.parametrize("name", cases(name for name in SHIPPED if not CASES[name].analytics))
+@pytest.mark.parametrize(
+    "name", cases((name for name in SHIPPED if not CASES[name].analytics), LONG_LIVES)
+)
 def test_it_lives_well(name: str, request: pytest.FixtureRequest):
     checked(check_plugin, name, request)
 
