@@ -15,10 +15,11 @@ import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Final
 
 from lva.errors import Problem, hint
@@ -29,6 +30,8 @@ from lva.settings.trust import untrusted
 
 PLUGIN_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MAX_SOURCE: Final = 10 * 1024 * 1024
+#: The names of all modules that finders have executed in this process.
+_executed: Final[set[str]] = set()
 
 
 class PluginFileError(Exception):
@@ -104,8 +107,9 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
     def install(self) -> None:
         """Make this the one finder of plugin modules, forgetting those an earlier one imported."""
         sys.meta_path[:] = [item for item in sys.meta_path if not isinstance(item, PluginFinder)]
-        for name, module in list(sys.modules.items()):
-            if _is_ours(module):
+        # By their names first: there are more than a thousand others to look at.
+        for name in [key for key in sys.modules if key in _executed or key.startswith(PACKAGE)]:
+            if _is_ours(sys.modules[name]):
                 del sys.modules[name]
         root = ModuleType(PACKAGE, "Plugins that the service loaded; see lva.host.loading.finder.")
         root.__path__ = []
@@ -263,7 +267,7 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
         source = self._read(path, spec.loader_state)
         self.digests[module.__name__] = hashlib.sha256(source).hexdigest()
         try:
-            code = compile(source, str(path), "exec", dont_inherit=True)
+            code = _compiled(source, str(path))
         except SyntaxError as error:
             text = f"\n    {error.text.strip()}" if error.text else ""
             problem = Problem(f"{error.msg}{text}", path, error.lineno or None, "syntax")
@@ -271,6 +275,7 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
         except (ValueError, RecursionError, MemoryError) as error:
             problem = Problem(f"not Python source: {brief(error)}", path, code="syntax")
             raise PluginFileError(problem) from error
+        _executed.add(module.__name__)
         exec(code, module.__dict__)  # noqa: S102 - running plugin files is what a plugin host does
 
     def _read(self, path: Path, directory: Path) -> bytes:
@@ -311,6 +316,12 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
             raise PluginFileError(why)
         if str(why) not in self.warnings:
             self.warnings.append(str(why))
+
+
+@lru_cache(maxsize=8)
+def _compiled(source: bytes, path: str) -> CodeType:
+    """Return a file's code: `lva.testing` loads one file over and over, and a tenth of that was this."""
+    return compile(source, path, "exec", dont_inherit=True)
 
 
 def _without_doubles(places: Sequence[PluginLocation]) -> list[PluginLocation]:
