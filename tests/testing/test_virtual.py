@@ -73,8 +73,9 @@ class OnTrio(BaseBackgroundPlugin):
         THREADS,
         THREADS.replace("(BaseBackgroundPlugin):", '(BaseBackgroundPlugin):\n    runtime = "asyncio"')
         .replace("trio.to_thread.run_sync", "asyncio.to_thread"),
+        THREADS.replace("trio.to_thread.run_sync(time.sleep, 0.005)", 'trio.run_process(["sleep", "0.005"])'),
     ],
-    ids=["trio", "asyncio"],
+    ids=["trio", "asyncio", "subprocesses"],
 )  # fmt: skip
 async def test_time_waits_for_worker_threads(source: str, autojump_clock: Any):
     began = trio.current_time()
