@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from lva.host.delivery.ledger import Ledger, LedgerCounts
+from lva.host.delivery.ledger import LedgerCounts
 from lva.logs.loggers import redact
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ EXIT_CONFIGURATION: Final = 2
 EXIT_CRITICAL: Final = 3
 EXIT_UNCLEAN: Final = 4
 EXIT_KILLED: Final = 70
-_NOTHING: Final = Ledger()
 
 
 class PluginReceipt(NamedTuple):
@@ -115,7 +114,7 @@ def plugin_receipt(life: PluginLife) -> PluginReceipt:
 
 def total_points(life: PluginLife) -> LedgerCounts:
     """Return the plugin's ledger: the sums over its event classes, of all its lives."""
-    return (life.record.deliveries.total() if life.record.deliveries else _NOTHING).as_dict()
+    return life.record.deliveries.total().as_dict()
 
 
 def exit_code(plugins: Sequence[PluginReceipt], critical: str | None, host_failed: bool) -> int:
