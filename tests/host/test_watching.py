@@ -10,15 +10,20 @@ from typing import Any
 import pytest
 import trio
 
-from lva.host.watching import INTERVAL, watch
+from lva.host import watching
 from tests.host.loading.test_reload import NEW, OLD, SINK, rewrite
 from tests.support import RunningHost, journal, numbered, running_host, until
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "INTERVAL", 0.05)
 
 
 @asynccontextmanager
 async def watched(tmp_path: Any, sources: dict[str, str | None]) -> AsyncIterator[RunningHost]:
     async with running_host(tmp_path, sources) as host, trio.open_nursery() as nursery:
-        nursery.start_soon(watch, host.host)
+        nursery.start_soon(watching.watch, host.host)
         yield host
         await host.stop()  # which ends the watch
 
@@ -30,7 +35,7 @@ def version(host: RunningHost, name: str) -> int | None:
 
 async def rest() -> None:
     """Let the watch look twice, and do what follows."""
-    await trio.sleep(3 * INTERVAL)
+    await trio.sleep(3 * watching.INTERVAL)
 
 
 @pytest.mark.slow("files have times of their own")
@@ -83,11 +88,17 @@ async def test_touched_or_missing_files_and_stopped_plugins_are_left_alone(tmp_p
 
 @pytest.mark.slow("files have times of their own")
 async def test_a_save_during_another_action_is_not_forgotten(tmp_path):
-    slow = OLD + "\n        async def close(self): await trio.sleep(1)\n"
-    async with watched(tmp_path, {"a": slow}) as host:
+    source = """
+        release = trio.Event()
+
+        async def close(self):
+            await self.release.wait()
+    """
+    async with watched(tmp_path, {"a": OLD + source}) as host:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(host.host.changes.restart, "a")
             rewrite(tmp_path, "a", NEW)
             await rest()
             assert host.module("a").VERSION == 1
+            host.module("a").Sink.release.set()
         await until(lambda: version(host, "a") == 2)
