@@ -176,14 +176,14 @@ class LoopUses:
         return (after - before) / max(1e-9, ended - begun)
 
     def _reckon(self, now: float) -> Mapping[str, float]:
+        self._current()  # which forgets what is too old
         whole = _Slice(now)
         for item in self._slices:
-            if item.until >= now - SPAN:
-                whole.measured += item.measured
-                for plugin, seconds in item.used.items():
-                    whole.used[plugin] += seconds
-                for plugin, seconds in item.blocked.items():
-                    whole.blocked[plugin] += seconds
+            whole.measured += item.measured
+            for plugin, seconds in item.used.items():
+                whole.used[plugin] += seconds
+            for plugin, seconds in item.blocked.items():
+                whole.blocked[plugin] += seconds
         span = max(1e-9, min(SPAN, now - self._begun))
         free = max(0.0, 1 - sum(whole.blocked.values()) / span) / max(1e-9, whole.measured)
         return {

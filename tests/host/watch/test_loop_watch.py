@@ -115,14 +115,6 @@ def test_who_did_it_by_what_the_kernel_tells(told, lasted, known, caplog):
     assert blocks == ({"a": 1} if told and told.startswith("blocked") else {})
 
 
-def test_who_computes_is_named_with_the_line_that_was_seen(caplog):
-    watch = Watch()
-    watch.saw(0.06, A, SERVICE)
-    assert watch.ended(0.15, "a", used=0.15) == {"a": 1}
-    assert watch.uses.of("a").last_block.where == "/a.py:1 in f"
-    assert caplog.messages == ["blocked the event loop for 0.15 s at /a.py:1 in f"]
-
-
 #: Seen asleep at 0.08 s, without a wake-up before; and after some.
 ASLEEP = BEFORE._replace(at=1.08)
 ASLEEP_AGAIN = ASLEEP._replace(turns=103)
@@ -190,24 +182,6 @@ def test_a_plugin_that_has_just_begun_is_named(caplog):
     assert caplog.messages == [f"blocked the event loop for 0.15 s at {UNSEEN}"]
 
 
-@pytest.mark.slow("the event loop is blocked in real time")
-@pytest.mark.skipif(sys.platform != "linux", reason="what the kernel tells")
-def test_the_thread_sees_that_what_runs_is_asleep():
-    seen = []
-
-    class Seeing(LoopWatch):
-        def _judge(self, stretch: Stretch) -> None:
-            seen.append(self._asleep.own(stretch.begun))
-            super()._judge(stretch)
-
-    async def work():
-        enter_plugin("a")
-        time.sleep(5 * LIMIT)
-
-    watched(work, Seeing)
-    assert any(own > 0 for own in seen)
-
-
 def test_a_plugin_s_thread_that_had_the_interpreter_is_named_if_no_other_can_have_had_it(caplog):
     def with_rival(used: float, others: float) -> dict[str, int]:
         watch = Watch()
@@ -249,21 +223,22 @@ def test_the_thread_notices_that_the_process_stood_still():
     assert list(watch._stood_still) == [(1.0, 3.0)]
 
 
-def test_the_line_it_was_at_for_the_longest_is_told_and_not_the_one_it_was_at_last():
-    watch = Watch()
-    watch.saw(0.1, A, SERVICE)
-    watch.saw(0.12, A_LATER, SERVICE)
-    watch.saw(0.13, SERVICE)
-    assert watch.ended(0.14, "a", used=0.14) == {"a": 1}
-    assert watch.uses.of("a").last_block.where == "/a.py:1 in f"
+#: When it was seen, and at what.
+SIGHTINGS = {
+    "once": [(0.06, A, SERVICE)],
+    "not where it was last": [(0.1, A, SERVICE), (0.12, A_LATER, SERVICE), (0.13, SERVICE)],
+    "not in what runs once the step has ended": [(0.02, A, SERVICE), (0.14, SERVICE)],
+}
 
 
-def test_the_plugin_s_own_line_goes_before_that_of_what_runs_once_its_step_has_ended():
+@pytest.mark.parametrize("sightings", SIGHTINGS.values(), ids=SIGHTINGS)
+def test_the_line_of_the_plugin_that_it_was_at_for_the_longest_is_told(sightings, caplog):
     watch = Watch()
-    watch.saw(0.02, A, SERVICE)
-    watch.saw(0.2, SERVICE)
-    assert watch.ended(0.2, "a", used=0.2) == {"a": 1}
+    for at, *stack in sightings:
+        watch.saw(at, *stack)
+    assert watch.ended(0.15, "a", used=0.15) == {"a": 1}
     assert watch.uses.of("a").last_block.where == "/a.py:1 in f"
+    assert caplog.messages == ["blocked the event loop for 0.15 s at /a.py:1 in f"]
 
 
 def test_what_is_seen_in_another_stretch_is_not_taken_for_this_one_s():
@@ -315,13 +290,12 @@ def test_while_it_may_wait_for_a_processor_only_what_it_computed_counts():
 # In real time, since it watches threads
 
 
-def watched(work: Callable[[], Awaitable[object]], kind: type[LoopWatch] = LoopWatch) -> LoopUses:
+def watched(work: Callable[[], Awaitable[object]], kind: type[LoopWatch] = LoopWatch) -> None:
     """Run a function under the watch, and wait until all of it was judged."""
-    uses = LoopUses()
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(kind(LIMIT, 10.0, uses, lambda: PLUGINS).run)
+            nursery.start_soon(kind(LIMIT, 10.0, LoopUses(), lambda: PLUGINS).run)
             await trio.testing.wait_all_tasks_blocked()
             await work()
             await trio.lowlevel.checkpoint()
@@ -331,7 +305,24 @@ def watched(work: Callable[[], Awaitable[object]], kind: type[LoopWatch] = LoopW
     for thread in threading.enumerate():
         if thread.name == "lva-watch":
             thread.join()
-    return uses
+
+
+@pytest.mark.slow("the event loop is blocked in real time")
+@pytest.mark.skipif(sys.platform != "linux", reason="what the kernel tells")
+def test_the_thread_sees_that_what_runs_is_asleep():
+    seen = []
+
+    class Seeing(LoopWatch):
+        def _judge(self, stretch: Stretch) -> None:
+            seen.append(self._asleep.own(stretch.begun))
+            super()._judge(stretch)
+
+    async def work():
+        enter_plugin("a")
+        time.sleep(5 * LIMIT)
+
+    watched(work, Seeing)
+    assert any(own > 0 for own in seen)
 
 
 async def test_the_alarm_wakes_who_sleeps_once_and_who_computes_again_and_again():

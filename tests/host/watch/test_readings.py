@@ -11,7 +11,7 @@ from contextlib import closing
 
 import pytest
 
-from lva.host.watch.readings import Reading, ThreadReader, own_processor_clock, own_reader
+from lva.host.watch.readings import ThreadReader, own_processor_clock, own_reader
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
@@ -74,16 +74,3 @@ def test_without_what_the_kernel_tells_processor_times_are_left():
         now = reader.read()
     assert (now.queued, now.turns, now.runnable) == (0.0, None, False)
     assert now.used > 0
-
-
-def test_a_thread_that_sleeps_has_not_waited_for_the_interpreter(monkeypatch):
-    monkeypatch.setattr(sys, "getswitchinterval", lambda: 0.001)
-    before = Reading(0.0, 0.0, 0.0, 0, 0.0)
-    woken_often = Reading(1.0, 0.1, 0.2, 500, 0.5)
-    assert woken_often.waited_since(before) == pytest.approx(0.6)
-    assert woken_often.own_since(before) == pytest.approx(0.2)
-    assert woken_often._replace(others=0.0).waited_since(before) == 0, "nobody had it"
-    asleep = Reading(1.0, 0.1, 0.2, 2, 0.5)
-    assert asleep.waited_since(before) == pytest.approx(0.0024)
-    assert asleep.own_since(before) == pytest.approx(0.8, abs=0.01)
-    assert asleep._replace(runnable=True).own_since(before) == pytest.approx(0.1)
