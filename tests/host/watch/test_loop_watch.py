@@ -130,7 +130,8 @@ SLEEPS = {
     "it was seen in its only sleep": (True, 0.25, 1, 0.0, 0.3, ASLEEP),
     "it slept on since it was seen": (True, 0.14, 4, 0.0, 0.3, ASLEEP_AGAIN),
     "it may have waited before it was seen": (False, 0.12, 4, 0.0, 0.3, ASLEEP_AGAIN),
-    "it may have waited since": (False, 0.25, 3, 0.0, 0.3, ASLEEP._replace(at=1.04)),
+    "it may have waited since": (False, 0.25, 2, 0.0, 0.3, ASLEEP._replace(at=1.04)),
+    "what it computed since counts once": (False, 0.12, 4, 0.02, 0.3, ASLEEP_AGAIN),
     "it did not sleep then": (False, 0.25, 1, 0.0, 0.3, ASLEEP._replace(runnable=True)),
 }
 
@@ -150,6 +151,13 @@ def test_a_sleep_may_be_a_wait_until_a_thread_without_a_processor_takes_the_inte
     (told,) = caplog.messages
     assert told == (NAMED if named else MAY_HAVE_HAD).format(lasted)
     assert blocks == ({"a": 1} if named else {})
+
+
+def test_a_wait_for_a_processor_since_it_was_seen_asleep_is_no_sleep():
+    watch = Watch()
+    watch.others_waited(0.3)
+    watch.saw_asleep(ASLEEP_AGAIN)
+    assert watch.ended(0.3, "a", queued=0.19, turns=4) == {}
 
 
 @pytest.mark.parametrize(("turns", "waited"), [(250, 0.0), (2, 0.3)])
