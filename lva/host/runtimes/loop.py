@@ -56,8 +56,7 @@ class LoopThread:
         name: The plugin's name.
         context: Copied for the thread, so that everything on the loop knows its plugin.
         use_uvloop: Whether the loop is uvloop's.
-        on_failure: Called, from any thread, with where an error came from and the error: of a task that
-            nobody awaits, of a callback, or of code that stopped the loop.
+        on_failure: See `OwnTasks`.
         on_end: Called from the thread as the last thing it does.
 
     Attributes:

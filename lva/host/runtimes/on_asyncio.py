@@ -54,7 +54,11 @@ class AsyncioRuntime(Runtime):
     def _loop(self) -> LoopThread:
         if self._thread is None:
             self._thread = LoopThread(
-                self._plugin, self._context(), self._use_uvloop, self._on_failure, self._on_end
+                self._plugin,
+                self._context(),
+                self._use_uvloop,
+                self._on_failure,
+                lambda: self._soon(self._ended.set),
             )
         return self._thread
 
@@ -66,9 +70,6 @@ class AsyncioRuntime(Runtime):
     def _on_failure(self, where: str, error: BaseException) -> None:
         keep_text(without_host_frames(error))
         self._soon(lambda: self._report(where, error))
-
-    def _on_end(self) -> None:
-        self._soon(self._ended.set)
 
     def _soon(self, work: Callable[[], object]) -> None:
         with suppress(trio.RunFinishedError):

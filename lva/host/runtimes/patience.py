@@ -28,13 +28,9 @@ class Patience:
             end = max(deadline, trio.current_time() + self.LEAST)
             scope.deadline = min(scope.deadline, end)
 
-    def left(self, limit: float) -> float:
-        """Return how long a wait may last, in seconds.
-
-        Args:
-            limit: For how long at most.
-        """
-        return max(self.LEAST, min(limit, self._deadline - trio.current_time()))
+    def left(self, limit: float, share: float = 1.0) -> float:
+        """Return how long a wait may last, in seconds; the arguments are those of `wait`."""
+        return max(self.LEAST, min(limit, (self._deadline - trio.current_time()) * share))
 
     async def wait(self, event: trio.Event, limit: float, share: float = 1.0) -> bool:
         """Wait for the event; return whether it is set.
@@ -47,8 +43,7 @@ class Patience:
             share: How much of the time until the deadline this wait may use up.
         """
         if not event.is_set():
-            left = (self._deadline - trio.current_time()) * share
-            with trio.move_on_after(max(self.LEAST, min(limit, left)), shield=True) as scope:
+            with trio.move_on_after(self.left(limit, share), shield=True) as scope:
                 self._scopes.add(scope)
                 try:
                     await event.wait()
