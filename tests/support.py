@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import ssl
@@ -82,6 +83,17 @@ def clean_environment(**extra: str) -> dict[str, str]:
 def examples(count: int) -> hypothesis.settings:
     """Let a property be tried with so many examples, with ten times as many in the long form of the tests."""
     return hypothesis.settings(max_examples=count * (10 if LONG else 1), deadline=None)
+
+
+@contextmanager
+def no_room_beyond(size: int) -> Iterator[None]:
+    """Let no file of this process grow past so many bytes, as if the disk were full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def has_ended(pid: int) -> bool:

@@ -6,7 +6,6 @@ import errno
 import fcntl
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from tests.support import (
     RunningHost,
     ServiceProcess,
     examples,
+    no_room_beyond,
     numbered,
     running_host,
     until,
@@ -395,17 +395,13 @@ async def test_what_did_fit_before_the_disk_was_full_is_not_written_again(tmp_pa
 
 async def test_a_limit_on_the_size_of_files_is_like_a_full_disk(tmp_path):
     path = tmp_path / "points"
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     async with file(tmp_path) as host:
         await call(host, padded(10))
         size = path.stat().st_size
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 1500, hard))
-        try:
+        with no_room_beyond(size + 1500):
             with pytest.raises(RetryLaterError, match="File too large"):
                 await call(host, padded(10, 10))
             assert path.stat().st_size == size
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         await call(host, padded(10, 10))
     assert read(path) == list(range(20))
 
