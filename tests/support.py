@@ -112,7 +112,7 @@ class ServiceProcess:
 
     Args:
         tmp_path: Its state directory, current directory and plugin directory (``plugins``) are here.
-        active: The plugins to run.
+        active: The plugins to run; with their sources, those are written to plugin files.
         toml: The text of `lva.toml`.
         env: More environment variables.
         arguments: More arguments of `lva run`.
@@ -123,13 +123,16 @@ class ServiceProcess:
     def __init__(
         self,
         tmp_path: Path,
-        active: Iterable[str] = (),
+        active: Iterable[str] | Mapping[str, str] = (),
         toml: str = "",
         env: Mapping[str, str] | None = None,
         arguments: Iterable[str] = (),
         command: Iterable[str] | None = None,
     ) -> None:
         (tmp_path / "plugins").mkdir(exist_ok=True)
+        if isinstance(active, Mapping):
+            for name, source in active.items():
+                write_plugin(tmp_path / "plugins", name, source)
         config = tmp_path / "lva.toml"
         config.write_text(textwrap.dedent(toml))
         config.chmod(0o644)

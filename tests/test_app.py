@@ -15,7 +15,7 @@ from lva import BaseEventPlugin, MonitoringPoint
 from lva.app import Service
 from lva.errors import ConfigurationError
 from lva.host.receipt import EXIT_CONFIGURATION, EXIT_KILLED
-from tests.support import ServiceProcess, host_settings, loaded_plugin, write_plugin
+from tests.support import ServiceProcess, host_settings, loaded_plugin
 
 
 async def started(service: Service) -> list[dict[str, Any]]:
@@ -157,12 +157,12 @@ class Fails(BaseBackgroundPlugin):
 @pytest.mark.process
 def test_a_critical_failure_and_a_signal_make_one_receipt(tmp_path: Path) -> None:
     """Under another server both end in a stop; there is one account of it."""
-    write_plugin(tmp_path / "plugins", "slow", SLOW)
-    write_plugin(tmp_path / "plugins", "fails", FAILS)
     toml = "[plugins.fails]\ncritical = true\nrestart = 'never'\n"
     command = [sys.executable, "-m", "hypercorn", "-k", "trio", "-b", "127.0.0.1:0", "lva.app:app"]
     env = {"LUNA_VIDEO_AGENT_CONFIG": str(tmp_path / "lva.toml")}
-    with ServiceProcess(tmp_path, ["slow", "fails"], toml, env=env, command=command) as service:
+    with ServiceProcess(
+        tmp_path, {"slow": SLOW, "fails": FAILS}, toml, env=env, command=command
+    ) as service:
         service.wait_for("running -> stopping")
         service.signal()
         service.wait()  # with a code of that server's own

@@ -102,8 +102,7 @@ def test_reloads_leave_neither_memory_nor_modules_nor_threads(tmp_path: Path) ->
 
 
 def test_sigterm_in_the_middle_of_a_reload(tmp_path: Path) -> None:
-    write_plugin(tmp_path / "plugins", "p", SLOW)
-    with ServiceProcess(tmp_path, ["p"]) as service:
+    with ServiceProcess(tmp_path, {"p": SLOW}) as service:
         service.wait_until_ready()
         answers: list[int] = []
 
@@ -141,9 +140,8 @@ def test_saving_a_file_reloads_it(tmp_path: Path) -> None:
 
 
 def test_elsewhere_than_on_loopback_a_token_is_needed(tmp_path: Path) -> None:
-    write_plugin(tmp_path / "plugins", "p", PLUGIN.format(version=1))
     env = {"LUNA_VIDEO_AGENT_BIND": "0.0.0.0:0", "LUNA_VIDEO_AGENT_ADMIN_TOKEN": TOKEN}
-    with ServiceProcess(tmp_path, ["p"], env=env) as service:
+    with ServiceProcess(tmp_path, {"p": PLUGIN.format(version=1)}, env=env) as service:
         service.wait_until_ready()
         assert service.request("POST", "/plugins/p/stop").status_code == 401
         assert service.request("POST", "/plugins/p/stop", headers=BEARER).status_code == 200
@@ -160,9 +158,10 @@ def test_elsewhere_than_on_loopback_a_token_is_needed(tmp_path: Path) -> None:
 
 
 def test_through_a_unix_socket_no_token_is_needed(tmp_path: Path) -> None:
-    write_plugin(tmp_path / "plugins", "p", PLUGIN.format(version=1))
     path = tmp_path / "lva.sock"
-    with ServiceProcess(tmp_path, ["p"], env={"LUNA_VIDEO_AGENT_BIND": f"unix:{path}"}) as service:
+    with ServiceProcess(
+        tmp_path, {"p": PLUGIN.format(version=1)}, env={"LUNA_VIDEO_AGENT_BIND": f"unix:{path}"}
+    ) as service:
         service.wait_for("listening on")
         service.wait_until_ready()
         answer = service.request("POST", "/plugins/p/restart")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ServiceProcess, write_plugin
+from tests.support import ServiceProcess
 
 pytestmark = pytest.mark.process
 
@@ -75,8 +75,7 @@ MEDDLER = """
 
 def test_no_act_of_a_plugin_silences_or_ends_the_service(tmp_path: Path) -> None:
     """The kind: the process's logging and standard streams are anybody's; the service depends on neither."""
-    write_plugin(tmp_path / "plugins", "meddler", MEDDLER)
-    with ServiceProcess(tmp_path, ["meddler"]) as service:
+    with ServiceProcess(tmp_path, {"meddler": MEDDLER}) as service:
         service.wait_until_ready()
         changes = [item["message"] for item in service.records if "root logger" in item["message"]]
         assert len(changes) >= 2
@@ -98,8 +97,9 @@ def test_no_act_of_a_plugin_silences_or_ends_the_service(tmp_path: Path) -> None
 
 def test_the_receipt_is_written_at_every_level_and_a_flood_is_cut_short(tmp_path: Path) -> None:
     """Kind: what the service must say depends neither on the level nor on how much a plugin logs."""
-    write_plugin(tmp_path / "plugins", "meddler", MEDDLER)
-    with ServiceProcess(tmp_path, ["meddler"], arguments=["--log-level", "INFO"]) as service:
+    with ServiceProcess(
+        tmp_path, {"meddler": MEDDLER}, arguments=["--log-level", "INFO"]
+    ) as service:
         service.wait_until_ready()
         service.get("/act/flood")
         assert service.stop() == 0
@@ -133,12 +133,11 @@ TALKER = """
 )
 def test_standard_streams_that_take_nothing_change_nothing(tmp_path: Path, redirect: str) -> None:
     """Kind: descriptors that are full, have no reader, or are closed, so that others get their numbers."""
-    write_plugin(tmp_path / "plugins", "talker", TALKER)
     os.mkfifo(tmp_path / "pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)  # which nobody reads
     command = ["sh", "-c", f'exec "$0" -m lva run {redirect}', sys.executable]
     env = {"LUNA_VIDEO_AGENT_BIND": f"unix:{tmp_path}/lva.sock"}
-    with ServiceProcess(tmp_path, ["talker"], env=env, command=command) as service:
+    with ServiceProcess(tmp_path, {"talker": TALKER}, env=env, command=command) as service:
         service.wait_until(lambda: listens(tmp_path / "lva.sock")).wait_until_ready()
         for number in (0, 1, 2):
             target = str(Path(f"/proc/{service.process.pid}/fd/{number}").readlink())

@@ -24,7 +24,7 @@ from tests.process.scene import (
     check_culprit,
     name_of,
 )
-from tests.support import ServiceProcess, write_plugin
+from tests.support import ServiceProcess
 
 pytestmark = pytest.mark.process
 
@@ -198,19 +198,15 @@ def test_a_blocked_event_loop_is_killed_past_the_deadline(tmp_path: Path) -> Non
     endless = (
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
     )
-    write_plugin(
-        tmp_path / "plugins",
-        "culprit",
-        f"""
+    source = f"""
         import sqlite3
 
         class Culprit(BaseBackgroundPlugin):
             async def start(self):
                 print("blocks", flush=True)
                 sqlite3.connect(":memory:").execute({endless!r}).fetchone()
-        """,
-    )
-    with ServiceProcess(tmp_path, ["culprit"], "shutdown_timeout = 1") as service:
+    """
+    with ServiceProcess(tmp_path, {"culprit": source}, "shutdown_timeout = 1") as service:
         service.wait_for("^blocks$")
         assert service.stop(timeout=15) == 70
     assert service.receipt["exit_code"] == 70

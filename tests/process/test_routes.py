@@ -540,10 +540,9 @@ def test_a_conflict_fails_that_plugin_alone(
 
 
 def test_routes_follow_the_plugins_life(tmp_path: Path) -> None:
-    write_plugin(tmp_path / "plugins", "life", LIFE)
     toml = "[plugins.life]\nmax_restarts = 1\nbackoff_initial = 0.01\n"
     go = tmp_path / "go"
-    with ServiceProcess(tmp_path, ["life"], toml) as service:
+    with ServiceProcess(tmp_path, {"life": LIFE}, toml) as service:
         unavailable = "plugin_unavailable"
         service.wait_until(lambda: service.get("/life").status_code == 503)
         reply = service.get("/life")
@@ -580,10 +579,9 @@ def test_routes_follow_the_plugins_life(tmp_path: Path) -> None:
 def test_a_crash_ends_the_requests_being_served_and_those_in_back_off_are_told_to_come_later(
     tmp_path: Path,
 ) -> None:
-    write_plugin(tmp_path / "plugins", "life", LIFE)
     (tmp_path / "go").touch()
     toml = "[plugins.life]\nbackoff_initial = 10000\nbackoff_max = 10000\n"
-    with ServiceProcess(tmp_path, ["life"], toml) as service, ThreadPoolExecutor(1) as client:
+    with ServiceProcess(tmp_path, {"life": LIFE}, toml) as service, ThreadPoolExecutor(1) as client:
         service.wait_until_ready()
         served = client.submit(service.get, "/life/slow", timeout=20)
         service.wait_until((tmp_path / "slow").exists)
@@ -597,10 +595,7 @@ def test_a_crash_ends_the_requests_being_served_and_those_in_back_off_are_told_t
 
 
 def test_a_handler_that_breaks_trios_nesting_breaks_its_own_request_only(tmp_path: Path) -> None:
-    write_plugin(
-        tmp_path / "plugins",
-        "misnester",
-        """
+    source = """
         class Misnester(BaseBackgroundPlugin):
             async def initialize(self):
                 self.addRoute("/misnest", self.misnest)
@@ -609,9 +604,8 @@ def test_a_handler_that_breaks_trios_nesting_breaks_its_own_request_only(tmp_pat
                 await trio.open_nursery().__aenter__()
                 trio.CancelScope().__enter__()
                 return "x"
-        """,
-    )
-    with ServiceProcess(tmp_path, ["misnester"]) as service:
+    """
+    with ServiceProcess(tmp_path, {"misnester": source}) as service:
         service.wait_until_ready()
         for _ in range(5):
             service.get("/misnest")
@@ -623,16 +617,12 @@ def test_a_handler_that_breaks_trios_nesting_breaks_its_own_request_only(tmp_pat
 
 
 def test_a_catch_all_does_not_reach_what_is_the_services(tmp_path: Path) -> None:
-    write_plugin(
-        tmp_path / "plugins",
-        "all",
-        """
+    source = """
         class All(BaseBackgroundPlugin):
             async def initialize(self):
                 self.addRoute("/<path:rest>", lambda request, rest: rest)
-        """,
-    )
-    with ServiceProcess(tmp_path, ["all"]) as service:
+    """
+    with ServiceProcess(tmp_path, {"all": source}) as service:
         service.wait_until_ready()
         assert service.get("/any/thing").text == "any/thing"
         assert service.get("/plugins/all/below").status_code == 404

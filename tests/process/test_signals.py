@@ -57,8 +57,7 @@ class Routes(BaseBackgroundPlugin):
 
 def routes(tmp_path: Path, toml: str = "shutdown_timeout = 5") -> ServiceProcess:
     """Return the service with the routes above."""
-    write_plugin(tmp_path / "plugins", "routes", ROUTES)
-    return ServiceProcess(tmp_path, ["routes"], toml)
+    return ServiceProcess(tmp_path, {"routes": ROUTES}, toml)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -74,9 +73,8 @@ def test_one_signal_stops_the_service_cleanly(tmp_path: Path, number: signal.Sig
 
 
 def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
-    write_plugin(tmp_path / "plugins", "routes", ROUTES)
     command = ["nohup", sys.executable, "-m", "lva", "run"]
-    with ServiceProcess(tmp_path, ["routes"], command=command) as service:
+    with ServiceProcess(tmp_path, {"routes": ROUTES}, command=command) as service:
         service.wait_until_ready()
         service.signal(signal.SIGHUP)
         assert service.get("/quick").text == "quick"
@@ -141,8 +139,7 @@ def test_a_signal_is_heard_whatever_a_plugin_does_to_its_process(
                 while True:
                     time.sleep(0.01)  # the event loop is blocked for good, and no handler helps
     """
-    write_plugin(tmp_path / "plugins", "deaf", source)
-    with ServiceProcess(tmp_path, ["deaf"], "shutdown_timeout = 1") as service:
+    with ServiceProcess(tmp_path, {"deaf": source}, "shutdown_timeout = 1") as service:
         service.wait_for("^deaf$")
         told = time.monotonic()
         service.wait_until(lambda: time.monotonic() > told + 0.2)  # past the timeout that was set
@@ -207,18 +204,14 @@ def in_background(service: ServiceProcess, path: str) -> Iterator[list[httpx.Res
 
 
 def test_a_second_signal_ends_the_service_at_once(tmp_path: Path) -> None:
-    write_plugin(
-        tmp_path / "plugins",
-        "lingering",
-        """
+    source = """
         class Lingering(BaseBackgroundPlugin):
             async def close(self):
                 print("closing", flush=True)
                 await trio.sleep(600)
-        """,
-    )
+    """
     toml = "shutdown_timeout = 60\n[plugins.lingering]\nclose_timeout = 50"
-    with ServiceProcess(tmp_path, ["lingering"], toml) as service:
+    with ServiceProcess(tmp_path, {"lingering": source}, toml) as service:
         service.wait_until_ready()
         service.signal()
         service.wait_for("^closing$")
@@ -292,10 +285,7 @@ def trickling(connection: socket.socket) -> Iterator[None]:
 
 def test_a_signal_before_anything_is_loaded_still_ends_with_a_receipt(tmp_path: Path) -> None:
     """While a plugin file takes its time to import, say."""
-    write_plugin(
-        tmp_path / "plugins",
-        "heavy",
-        """
+    source = """
         print("importing", flush=True)
         time.sleep(0.5)
 
@@ -305,9 +295,8 @@ def test_a_signal_before_anything_is_loaded_still_ends_with_a_receipt(tmp_path: 
 
             async def close(self):
                 print("closed", flush=True)
-        """,
-    )
-    with ServiceProcess(tmp_path, ["heavy"], "shutdown_timeout = 5") as service:
+    """
+    with ServiceProcess(tmp_path, {"heavy": source}, "shutdown_timeout = 5") as service:
         service.wait_for("^importing$")
         assert service.stop() == 0
     assert service.receipt["reason"] == "received SIGTERM"
@@ -326,10 +315,7 @@ def test_an_import_that_hangs_does_not_outlast_the_deadline(tmp_path: Path) -> N
 
 
 def test_a_server_that_fails_is_told_by_the_exit_code_and_the_receipt(tmp_path: Path) -> None:
-    write_plugin(
-        tmp_path / "plugins",
-        "saboteur",
-        """
+    source = """
         class Saboteur(BaseBackgroundPlugin):
             async def initialize(self):
                 self.addRoute("/sabotage", self.sabotage)
@@ -340,9 +326,8 @@ def test_a_server_that_fails_is_told_by_the_exit_code_and_the_receipt(tmp_path: 
 
                 trio.lowlevel.spawn_system_task(fail)
                 await trio.sleep_forever()
-        """,
-    )
-    with ServiceProcess(tmp_path, ["saboteur"], "shutdown_timeout = 5") as service:
+    """
+    with ServiceProcess(tmp_path, {"saboteur": source}, "shutdown_timeout = 5") as service:
         service.wait_until_ready()
         with contextlib.suppress(httpx.HTTPError):
             service.get("/sabotage")
@@ -356,10 +341,7 @@ def test_a_server_that_fails_is_told_by_the_exit_code_and_the_receipt(tmp_path: 
 def test_a_critical_plugin_abandoned_in_the_stop_under_hypercorn_makes_one_receipt(
     tmp_path: Path,
 ) -> None:
-    write_plugin(
-        tmp_path / "plugins",
-        "vital",
-        """
+    source = """
         class Vital(BaseBackgroundPlugin):
             async def start(self):
                 print("started", flush=True)
@@ -368,8 +350,7 @@ def test_a_critical_plugin_abandoned_in_the_stop_under_hypercorn_makes_one_recei
                         await trio.sleep_forever()
                     except trio.Cancelled:
                         pass
-        """,
-    )
+    """
     toml = """
     shutdown_timeout = 6
 
@@ -380,7 +361,7 @@ def test_a_critical_plugin_abandoned_in_the_stop_under_hypercorn_makes_one_recei
     """
     module = ["hypercorn", "-k", "trio", "lva.app:app", "--bind", "127.0.0.1:0"]
     command = [sys.executable, "-m", *module]
-    with ServiceProcess(tmp_path, ["vital"], toml, command=command) as service:
+    with ServiceProcess(tmp_path, {"vital": source}, toml, command=command) as service:
         service.wait_for("^started$")
         service.stop(timeout=20)
     assert service.receipt["exit_code"] == 4, "not that of the deadline"
