@@ -9,6 +9,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -239,9 +240,9 @@ class ServiceProcess:
     ) -> httpx.Response:
         """Send a request over a connection of its own."""
         bind = self._env.get("LUNA_VIDEO_AGENT_BIND", "")
-        socket = bind.removeprefix("unix:") if bind.startswith("unix:") else None
-        url = self.url if socket is None else "http://lva"
-        transport = httpx.HTTPTransport(uds=socket, verify=False, trust_env=False)
+        path_of_socket = bind.removeprefix("unix:") if bind.startswith("unix:") else None
+        url = self.url if path_of_socket is None else "http://lva"
+        transport = httpx.HTTPTransport(uds=path_of_socket, verify=False, trust_env=False)
         with httpx.Client(transport=transport, timeout=timeout) as client:
             return client.request(method, url + path, **options)
 
@@ -253,6 +254,21 @@ class ServiceProcess:
             client.stream("GET", self.url + path, **options) as response,
         ):
             yield response
+
+    def connect(self, timeout: float = 20.0, receive_buffer: int | None = None) -> socket.socket:
+        """Return a connection to it.
+
+        Args:
+            timeout: Of what is done with it, in seconds.
+            receive_buffer: How many bytes this side takes that nobody has read.
+        """
+        host, port = self.url.removeprefix("http://").split(":")
+        client = socket.socket()
+        if receive_buffer is not None:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        client.settimeout(timeout)
+        client.connect((host, int(port)))
+        return client
 
     def plugin(self, name: str) -> dict[str, Any]:
         """Return what `/plugins/NAME` says."""

@@ -190,19 +190,31 @@ def manifest(kind: str, file: str = "kubernetes.yaml", name: str = "lva") -> Any
     )
 
 
+#: Stands for what the cluster puts in.
+SECRET = "from-the-cluster-and-long-enough"
+
+
+def variables_of(container: Any) -> dict[str, str]:
+    """Return a container's environment variables."""
+    return {item["name"]: item.get("value", SECRET) for item in container["env"]}
+
+
+def check_end(pod: Any, settings: Settings) -> None:
+    """Fail unless nobody asks a pod that ends any more, and it is not killed before it has stopped."""
+    readiness = pod["containers"][0]["readinessProbe"]
+    noticed = readiness["periodSeconds"] * readiness["failureThreshold"]
+    assert noticed < settings.drain_window < settings.shutdown_timeout
+    assert settings.shutdown_timeout < pod["terminationGracePeriodSeconds"]
+
+
 def test_the_pod_fits_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     assert scraped_plugins((DEPLOY / "kubernetes.yaml").read_text())
     deployment = manifest("Deployment")["spec"]
     pod = deployment["template"]["spec"]
     (container,) = pod["containers"]
-    secret = "from-the-cluster-and-long-enough"
-    variables = {item["name"]: item.get("value", secret) for item in container["env"]}
-    settings = settings_of(monkeypatch, variables)
-    readiness = container["readinessProbe"]
-    noticed = readiness["periodSeconds"] * readiness["failureThreshold"]
-    assert noticed < settings.drain_window < settings.shutdown_timeout
-    assert settings.shutdown_timeout < pod["terminationGracePeriodSeconds"]
-    assert readiness["httpGet"]["path"] == "/readyz"
+    settings = settings_of(monkeypatch, variables_of(container))
+    check_end(pod, settings)
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
     for probe in ("livenessProbe", "startupProbe"):
         assert container[probe]["httpGet"]["path"] == "/livez"
     assert {"/readyz", "/livez"} <= PATHS
@@ -252,9 +264,8 @@ def test_the_pods_of_a_fleet_fit_the_service(monkeypatch: pytest.MonkeyPatch) ->
     stateful = manifest("StatefulSet", FLEET)["spec"]
     pod = stateful["template"]["spec"]
     (container,) = pod["containers"]
-    secret = "from-the-cluster-and-long-enough"
-    variables = {item["name"]: item.get("value", secret) for item in container["env"]}
-    assert variables.pop("POD") == secret  # the pod's name
+    variables = variables_of(container)
+    assert variables.pop("POD") == SECRET  # the pod's name
     variables = {name: value.replace("$(POD)", "lva-0") for name, value in variables.items()}
     settings = settings_of(monkeypatch, variables)
     fleet = fleet_of(settings)
@@ -264,10 +275,7 @@ def test_the_pods_of_a_fleet_fit_the_service(monkeypatch: pytest.MonkeyPatch) ->
     assert service["clusterIP"] == "None"
     assert service["publishNotReadyAddresses"]  # an agent without Redis is asked for pictures, too
     assert fleet.password is not None
-    readiness = container["readinessProbe"]
-    noticed = readiness["periodSeconds"] * readiness["failureThreshold"]
-    assert noticed < settings.drain_window < settings.shutdown_timeout
-    assert settings.shutdown_timeout < pod["terminationGracePeriodSeconds"]
+    check_end(pod, settings)
     assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
     labels = stateful["template"]["metadata"]["labels"]
     budget = manifest("PodDisruptionBudget", FLEET)["spec"]

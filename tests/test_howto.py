@@ -29,7 +29,8 @@ from tests.support import (
 def example(tmp_path: Path, name: str, **config: Any) -> Any:
     """Run one of the examples."""
     copy_examples(tmp_path, name)
-    settings = host_settings(tmp_path, [name], {name: {"config": config}}, shutdown_timeout=2.0)
+    table = {"config": config, "flush_interval": 0.05, "retry_initial": 0.05}
+    settings = host_settings(tmp_path, [name], {name: table}, shutdown_timeout=2.0)
     return running(load_plugins(settings), settings)
 
 

@@ -96,16 +96,11 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess
         assert running.stop() == 0, running.output
 
 
-def connect(service: ServiceProcess) -> socket.socket:
-    host, port = service.url.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), 5)
-
-
 class Http2Client:
     """One HTTP/2 connection over clear text, begun with prior knowledge."""
 
     def __init__(self, service: ServiceProcess, settings: dict[int, int] | None = None) -> None:
-        self._socket = connect(service)
+        self._socket = service.connect(5)
         self._state = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
         self._state.initiate_connection()
         self._state.update_settings(settings or {})
@@ -215,7 +210,7 @@ def test_a_response_without_a_body_announces_none(
 
 def test_a_frame_that_is_too_large_is_refused_by_its_head(service: ServiceProcess) -> None:
     """Kind: what a client makes the service keep. The frame need not come, so nothing of it is kept."""
-    with connect(service) as client:
+    with service.connect(5) as client:
         client.sendall(PREFACE + SettingsFrame(0).serialize() + b"\xff\xff\xff\0\0\0\0\0\1")
         while client.recv(65_536):
             pass
@@ -253,7 +248,7 @@ def test_an_error_of_the_server_for_one_connection_is_contained_logged_once_and_
     """As a plugin's is: here one of a WebSocket handshake, in a server that was made to fail."""
     before = failed_connections(service)
     for _ in range(5):
-        with connect(service) as client:
+        with service.connect(5) as client:
             client.sendall(HANDSHAKE.replace(b"/livez", b"/fails"))
             while client.recv(65_536):
                 pass
@@ -268,7 +263,7 @@ def test_a_handshake_with_data_right_behind_it_is_refused_once(service: ServiceP
     """Kind: the server refuses what came too early, the application the handshake, both on one connection."""
     before = failed_connections(service)
     for data in (b"", b"data", b"\x81\x85" * 300):
-        with connect(service) as client:
+        with service.connect(5) as client:
             client.sendall(HANDSHAKE + data)
             reply = b""
             while part := client.recv(65_536):
@@ -284,7 +279,7 @@ def test_no_client_ends_the_service(clients: int, service: ServiceProcess) -> No
     print(f"LVA_STORM_SEED={moments.SEED}")
     rng = random.Random(f"{moments.SEED}/{clients}")
     for _ in range(clients // AT_ONCE):
-        connected = [connect(service) for _ in range(AT_ONCE)]
+        connected = [service.connect(5) for _ in range(AT_ONCE)]
         for client in connected:
             with contextlib.suppress(ConnectionError):
                 for piece in anything(rng):

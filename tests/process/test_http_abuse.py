@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import ServiceProcess, write_plugin
+from tests.support import ServiceProcess
 
 pytestmark = pytest.mark.process
 
@@ -242,9 +242,6 @@ class Abused(ServiceProcess):
     """The service with a recorder of points, and raw connections to it."""
 
     def __init__(self, tmp_path: Path, toml: str = "", **options: Any) -> None:
-        write_plugin(tmp_path / "plugins", "recorder", RECORDER)
-        write_plugin(tmp_path / "plugins", "routes", ROUTES)
-        write_plugin(tmp_path / "plugins", "asyncio_routes", ASYNCIO)
         self.path = tmp_path / "points"
         self.path.touch()
         self._rows: list[tuple[dict[str, Any], list[str], list[str]]] = []
@@ -254,19 +251,10 @@ class Abused(ServiceProcess):
         patience = "half_closed_timeout = 0.9\n"
         super().__init__(
             tmp_path,
-            ["recorder", "routes", "asyncio_routes"],
+            {"recorder": RECORDER, "routes": ROUTES, "asyncio_routes": ASYNCIO},
             toml=toml + patience + table,
             **options,
         )
-
-    def connect(self, timeout: float = 20.0, receive_buffer: int | None = None) -> socket.socket:
-        host, port = self.url.removeprefix("http://").split(":")
-        client = socket.socket()
-        if receive_buffer is not None:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        client.settimeout(timeout)
-        client.connect((host, int(port)))
-        return client
 
     def raw(self, data: bytes, timeout: float = 20.0) -> bytes:
         """Send bytes; return everything that comes until the service closes the connection."""

@@ -300,12 +300,8 @@ def test_handler_class_serves_its_verbs(service: ServiceProcess) -> None:
 @pytest.mark.parametrize(
     ("path", "method", "allowed"),
     [
-        ("/verbs/some", "POST", "GET, PUT, OPTIONS, HEAD"),
         ("/verbs/some", "DELETE", "GET, PUT, OPTIONS, HEAD"),
-        ("/only/post", "GET", "POST, OPTIONS"),
         ("/only/post", "HEAD", "POST, OPTIONS"),
-        ("/where", "POST", "GET, OPTIONS, HEAD"),
-        ("/body", "GET", "POST, PUT, OPTIONS"),
         ("/verbs", "BREW", "GET, POST, PUT, PATCH, DELETE, OPTIONS, HEAD"),
     ],
 )
@@ -319,13 +315,6 @@ def test_other_verbs_are_refused(
         assert allowed in problem(reply, 405, "method_not_allowed")["detail"]
     reply = service.request("OPTIONS", path)
     assert (reply.status_code, reply.content, reply.headers["Allow"]) == (204, b"", allowed)
-
-
-def test_head_is_a_get_without_its_body(service: ServiceProcess) -> None:
-    for path in ("/verbs/some", "/where", "/returns/dict", "/returns/generator", "/sync/class"):
-        reply = service.request("HEAD", path)
-        assert (reply.status_code, reply.content) == (200, b"")
-        assert reply.headers["Content-Type"] == service.get(path).headers["Content-Type"]
 
 
 def test_own_head_and_options_come_first(service: ServiceProcess) -> None:

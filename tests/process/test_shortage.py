@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import socket
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -27,27 +25,19 @@ def limited(tmp_path: Path, limits: str) -> ServiceProcess:
     return ServiceProcess(tmp_path, PLUGINS, toml=toml, command=command)
 
 
-@pytest.fixture
-def clients() -> Iterator[list[socket.socket]]:
-    with ExitStack() as stack:
-        yield [stack.enter_context(socket.socket()) for _ in range(CLIENTS)]
-
-
-def all_served(service: ServiceProcess, clients: list[socket.socket]) -> None:
+def all_served(service: ServiceProcess, stack: ExitStack) -> None:
     """Ask all at once, in the first moment, over connections that stay open; wait for every response."""
-    host, port = service.url.removeprefix("http://").split(":")
+    clients = [stack.enter_context(service.connect(30)) for _ in range(CLIENTS)]
     for client in clients:
-        client.settimeout(30)
-        client.connect((host, int(port)))
         client.sendall(REQUEST)
     for client in clients:
         assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
 
 
-def test_more_clients_than_file_descriptors(tmp_path: Path, clients: list[socket.socket]) -> None:
+def test_more_clients_than_file_descriptors(tmp_path: Path) -> None:
     """Connections leave descriptors to the plugins and the service; more clients wait for a place."""
-    with limited(tmp_path, "ulimit -n 48") as service:
-        all_served(service, clients)
+    with limited(tmp_path, "ulimit -n 48") as service, ExitStack() as stack:
+        all_served(service, stack)
         service.wait_until_ready()
         assert "lva_connection_errors_total" in service.get("/metrics").text
         assert service.stop() == 0, service.output
@@ -71,10 +61,10 @@ def test_no_thread_for_the_service_itself(tmp_path: Path, stack: int, thread: st
     assert "Traceback" not in service.output
 
 
-def test_few_threads(tmp_path: Path, clients: list[socket.socket]) -> None:
+def test_few_threads(tmp_path: Path) -> None:
     """What needs a thread and gets none is tried again, as after any failure; nothing else fails."""
-    with limited(tmp_path, FEW_THREADS) as service:
-        all_served(service, clients)
+    with limited(tmp_path, FEW_THREADS) as service, ExitStack() as stack:
+        all_served(service, stack)
         service.wait_until_ready()
         assert service.stop() == 0, service.output
     said = [record for record in service.records if record["level"] != "INFO"]

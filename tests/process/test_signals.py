@@ -250,9 +250,8 @@ CLIENTS = {
 def test_clients_that_drag_do_not_hold_up_the_stop(tmp_path: Path) -> None:
     with routes(tmp_path) as service, contextlib.ExitStack() as stack:
         service.wait_until_ready()
-        host, port = service.url.removeprefix("http://").rsplit(":", 1)
         for client, data in CLIENTS.items():
-            connection = stack.enter_context(socket.create_connection((host, int(port))))
+            connection = stack.enter_context(service.connect())
             connection.sendall(data)
             if "trickles" in client:
                 stack.enter_context(trickling(connection))
