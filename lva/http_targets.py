@@ -1,10 +1,13 @@
-"""Where plugins post to: which URLs and headers a user may give, and what of a URL may be shown."""
+"""Where plugins post to: which URLs and headers a user may give, what of a URL may be shown, and a client."""
 
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Iterable, Mapping
-from typing import Final
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from pathlib import Path
+from typing import Any, Final
 
 import httpx
 
@@ -45,6 +48,35 @@ def check_headers(headers: Mapping[str, str]) -> None:
             raise ValueError(f"{name[:100]!r} is no header's name, or one that the plugin sets")
         if not _VALUE.fullmatch(value):
             raise ValueError(f"the value of {name} must be printable ASCII text")
+
+
+def new_client(
+    ca_file: Path | None, headers: Mapping[str, str], **options: Any
+) -> httpx.AsyncClient:
+    """Return a client without proxies, cookies, or a limit on the time of a request; for a worker thread.
+
+    Args:
+        ca_file: Certificates to trust instead of the public authorities'.
+        headers: Those of every request; responses are asked for without an encoding.
+        **options: More of `httpx.AsyncClient`.
+
+    Raises:
+        ValueError: There are no certificates in `ca_file`.
+    """
+    verify: ssl.SSLContext | bool = True
+    if ca_file is not None:
+        try:
+            verify = ssl.create_default_context(cafile=ca_file)
+        except OSError as error:
+            raise ValueError(f"ca_file {ca_file} cannot be used: {error}") from error
+    return httpx.AsyncClient(
+        verify=verify,
+        trust_env=False,
+        timeout=None,  # noqa: S113 - who posts limits the whole
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        headers={"Accept-Encoding": "identity", **headers},
+        **options,
+    )
 
 
 def origin(url: httpx.URL) -> str:

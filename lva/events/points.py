@@ -184,31 +184,31 @@ def _check_value(group: str, value: object, name: str) -> None:
     if isinstance(value, int) and not _LEAST_INT <= value <= _MOST_INT:
         raise ValueError(f"{what} does not fit into 64 bits, as monitoring systems need it")
     if isinstance(value, str):
-        _text_size(what, value)
+        text_size(what, value)
     elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{what} is not finite: {value}; leave it out instead")
 
 
 def _whole_size(series: str, tags: ReadOnlyDict, fields: ReadOnlyDict) -> int:
-    return _text_size("series", series) + _NUMBER + tags.size + fields.size
+    return text_size("series", series) + _NUMBER + tags.size + fields.size
 
 
 def _size(what: str, values: Mapping[str, Value]) -> int:
     size = 0
     for name, value in values.items():
-        size += _text_size(what, name)
-        size += _text_size(what, value) if isinstance(value, str) else _NUMBER
+        size += text_size(what, name)
+        size += text_size(what, value) if isinstance(value, str) else _NUMBER
     return size
 
 
-def _text_size(what: str, text: str) -> int:
+def text_size(what: str, text: str) -> int:
     """Return the size of a text in UTF-8, which is how all monitoring systems want it."""
     if text.isascii():
         return len(text)
     try:
         return len(text.encode())
     except UnicodeEncodeError as error:
-        raise ValueError(f"{what} hold a text that is not valid Unicode: {error.reason}") from None
+        raise ValueError(f"{what}: not valid Unicode ({error.reason})") from None
 
 
 class PointAdditions:

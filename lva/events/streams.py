@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import math
-import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -15,7 +14,7 @@ from datetime import UTC, datetime
 from time import time as now
 from typing import Any, ClassVar, Final, TypeVar, cast
 
-from lva.events.points import ReadOnlyDict, Sized
+from lva.events.points import ReadOnlyDict, Sized, text_size
 
 T = TypeVar("T")
 
@@ -30,7 +29,6 @@ _NUMBER: Final = 8
 #: What `datetime` can say, in Unix seconds: to the end of the year 9999.
 _LATEST: Final = 253_402_300_799.0
 _MOST_INT: Final = 2**63 - 1
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def _new_id() -> str:
@@ -84,11 +82,9 @@ class StreamEvent(_Event):
     series: ClassVar[str] = STREAM_EVENT_NAME
 
     def __post_init__(self) -> None:
-        texts = (self.stream_id, self.stream, self.status, self.reason, self.event_id)
-        size = _texts(
-            texts, ("stream_id", "stream", "status", "reason", "event_id"), empty="reason"
-        )
-        size += _optional_texts((self.before, self.code, self.account_id))
+        size = _texts(self, "stream_id", "stream", "status", "event_id")
+        size += _texts(self, "reason", may_be_empty=True)
+        size += _optional_texts(self.before, self.code, self.account_id)
         _check_epoch(self.epoch)
         object.__setattr__(self, "time", _moment("time", self.time))
         object.__setattr__(self, "size", size + _NUMBER)
@@ -181,9 +177,8 @@ class StreamAnalyticsEvent(_Event):
     series: ClassVar[str] = ANALYTICS_EVENT_NAME
 
     def __post_init__(self) -> None:
-        texts = (self.stream_id, self.stream, self.analytics, self.event_type, self.event_id)
-        size = _texts(texts, ("stream_id", "stream", "analytics", "event_type", "event_id"))
-        size += _optional_texts((self.account_id, self.image_url))
+        size = _texts(self, "stream_id", "stream", "analytics", "event_type", "event_id")
+        size += _optional_texts(self.account_id, self.image_url)
         _check_epoch(self.epoch)
         for name in ("frame", "number", "image_size"):
             if type(getattr(self, name)) is not int:
@@ -293,7 +288,7 @@ def _frozen(path: str, value: object, depth: int) -> tuple[Any, int]:
     if value is None or isinstance(value, bool):
         return value, _NUMBER
     if isinstance(value, str):
-        return str(value), _text(path, value) + 2
+        return str(value), text_size(path, value) + 2
     if isinstance(value, int):
         if abs(value) > _MOST_INT:
             raise ValueError(f"{path} does not fit into 64 bits")
@@ -324,7 +319,7 @@ def _frozen_mapping(path: str, value: Mapping[Any, Any], depth: int) -> tuple[An
             raise TypeError(f"{path} has a key that is a {type(key).__name__}; JSON's are texts")
         frozen, more = _frozen(f"{path}.{key}"[:200], item, depth - 1)
         found[str(key)] = frozen
-        size += _text(f"a key of {path}", key) + more + 4
+        size += text_size(f"a key of {path}", key) + more + 4
     return ReadOnlyDict(found), size
 
 
@@ -365,36 +360,28 @@ def _moment(name: str, value: object) -> float:
     return round(float(value), 3)
 
 
-def _texts(values: tuple[str, ...], names: tuple[str, ...], empty: str = "") -> int:
-    """Return the size of texts that have to be there; the one named `empty` may be."""
+def _texts(event: _Event, *names: str, may_be_empty: bool = False) -> int:
+    """Return the size of texts of an event, which have to be there."""
     size = 0
-    for name, value in zip(names, values, strict=True):
+    for name in names:
+        value = getattr(event, name)
         if not isinstance(value, str):
             raise TypeError(f"{name} is a str, not {type(value).__name__}")
-        if not value and name != empty:
+        if not (value or may_be_empty):
             raise ValueError(f"{name} is empty")
-        size += _text(name, value)
+        size += text_size(name, value)
     return size
 
 
-def _optional_texts(values: tuple[str | None, ...]) -> int:
+def _optional_texts(*values: str | None) -> int:
     size = 0
     for value in values:
         if value is not None and not isinstance(value, str):
             raise TypeError(f"a text or None is needed, not {type(value).__name__}")
-        size += _text("a text", value or "")
+        size += text_size("a text", value or "")
     return size
 
 
 def _check_epoch(epoch: object) -> None:
     if epoch is not None and type(epoch) is not int:
         raise TypeError(f"epoch is an int or None, not {type(epoch).__name__}")
-
-
-def _text(what: str, text: str) -> int:
-    """Return the size of a text in UTF-8."""
-    if text.isascii():
-        return len(text)
-    if _SURROGATE.search(text):
-        raise ValueError(f"{what} holds a text that is not valid Unicode")
-    return len(text.encode())

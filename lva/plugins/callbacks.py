@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import logging
 import random
-import ssl
 import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import httpx
@@ -33,7 +32,7 @@ from lva import (
     StreamAnalyticsEvent,
 )
 from lva.http_replies import beginning, is_page, not_about_points, one_line, retry_after, root_of
-from lva.http_targets import origin, private_words
+from lva.http_targets import new_client, origin, private_words
 from lva.settings.user_paths import absolute
 from lva.video.callback_counts import (
     AGE,
@@ -130,8 +129,10 @@ class Callbacks(BaseEventPlugin, BaseBackgroundPlugin):
         self._of_streams: dict[str, Counter[str]] = {}
 
     async def initialize(self) -> None:
+        kept = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+        connect = partial(new_client, self.config.ca_file, {}, limits=kept)
         # In a thread, because reading certificates takes a while.
-        client = await trio.to_thread.run_sync(connect, self.config)
+        client = await trio.to_thread.run_sync(connect)
         ill = max(1, self.config.max_connections // 5)
         limits = (self.config.max_connections - ill, ill, 2)
         self._means = Means(client, *map(trio.CapacityLimiter, limits))
@@ -498,24 +499,6 @@ class Target:
             "last_error": why,
             "last_error_at": at,
         }
-
-
-def connect(config: Config) -> httpx.AsyncClient:
-    """Return a client that follows no redirects, and has no proxies, cookies or limit of its own.
-
-    For a worker thread.
-    """
-    verify: ssl.SSLContext | bool = True
-    if config.ca_file is not None:
-        verify = ssl.create_default_context(cafile=config.ca_file)
-    return httpx.AsyncClient(
-        verify=verify,
-        trust_env=False,
-        timeout=None,  # noqa: S113 - a request has a limit as a whole
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-        headers={"Accept-Encoding": "identity"},
-    )
 
 
 def without_picture(event: Event) -> Event:

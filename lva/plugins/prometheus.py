@@ -11,6 +11,7 @@ import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
 from typing import Any, ClassVar, Final, NamedTuple
@@ -275,7 +276,7 @@ class Prometheus(BaseEventPlugin, BaseBackgroundPlugin):
         labels = self.config.extra_labels
         self._registry.register(ServiceCollector(self._snapshot, labels))
         self._registry.register(
-            PluginCollector(self._measured, labels, self.config.max_plugin_series, self.logger)
+            PluginCollector(self.app.metrics, labels, self.config.max_plugin_series, self.logger)
         )
         if self.config.process:
             self._registry.register(ProcessCollectors(labels, self.logger))
@@ -316,11 +317,8 @@ class Prometheus(BaseEventPlugin, BaseBackgroundPlugin):
         """Take everything as of one moment. Called in the worker thread that renders."""
         return trio.from_thread.run_sync(lambda: (self._tally.copy(), self.app.plugins()))
 
-    def _measured(self) -> Mapping[str, Sequence[PluginMetric]]:
-        """Take what plugins measure. Called in the worker thread that renders."""
-        return self.app.metrics()
 
-
+@dataclass(slots=True)
 class Durations:
     """How many requests took how long.
 
@@ -329,17 +327,12 @@ class Durations:
         sum: In seconds.
     """
 
-    __slots__ = ("counts", "sum")
-
-    def __init__(self) -> None:
-        self.counts: list[int] = [0] * (len(BUCKETS) + 1)
-        self.sum: float = 0.0
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
+    sum: float = 0.0
 
     def copy(self) -> "Durations":
         """Return a copy that stays as it is."""
-        other = Durations.__new__(Durations)
-        other.counts, other.sum = self.counts[:], self.sum
-        return other
+        return Durations(self.counts[:], self.sum)
 
 
 Key = tuple[str, str, str]

@@ -15,11 +15,9 @@ import base64
 import hashlib
 import hmac
 import logging
-import ssl
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from itertools import accumulate, takewhile
 from typing import Annotated, Any, ClassVar, TypeAlias
 
@@ -48,7 +46,7 @@ from lva import (
 from lva.contract import Published
 from lva.errors import counted
 from lva.http_replies import beginning, is_page, not_about_points, one_line, retry_after, root_of
-from lva.http_targets import check_headers, check_url, origin, private_words
+from lva.http_targets import check_headers, check_url, new_client, origin, private_words
 from lva.settings.user_paths import absolute
 
 #: A point, or an event, and its JSON.
@@ -140,13 +138,13 @@ class Webhook(BaseEventPlugin):
     async def initialize(self) -> None:
         url = httpx.URL(self.config.url.get_secret_value())
         self._receiver = origin(url)
-        headers = self.config.headers.values()
-        self._private = private_words(url, [value.get_secret_value() for value in headers])
+        headers = {key: each.get_secret_value() for key, each in self.config.headers.items()}
+        self._private = private_words(url, headers.values())
         self._limit = trio.CapacityLimiter(1)  # no other plugin's threads
         self._piece_bytes: int = self.config.max_bytes
         self._leaves_out = False  # whether it was told that pictures are
         # In a thread, because reading certificates takes a while.
-        self._client = await trio.to_thread.run_sync(connect, self.config)
+        self._client = await trio.to_thread.run_sync(new_client, self.config.ca_file, headers)
 
     async def close(self) -> None:
         if self._client is not None:
@@ -261,26 +259,6 @@ class Webhook(BaseEventPlugin):
             if target is None or not (may_follow and keeps_safe(reply)):
                 return reply, self._private.sub("***", text)[:SHOWN]
             request, followed = target, followed + 1
-
-
-def connect(config: Config) -> httpx.AsyncClient:
-    """Return a client without proxies or cookies; runs in a worker thread."""
-    verify: ssl.SSLContext | bool = True
-    if config.ca_file is not None:
-        try:
-            verify = ssl.create_default_context(cafile=config.ca_file)
-        except OSError as error:
-            raise ValueError(f"ca_file {config.ca_file} cannot be used: {error}") from error
-    return httpx.AsyncClient(
-        verify=verify,
-        trust_env=False,
-        timeout=None,  # noqa: S113 - sending a batch has a limit as a whole
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-        headers={
-            "Accept-Encoding": "identity",
-            **{name: value.get_secret_value() for name, value in config.headers.items()},
-        },
-    )
 
 
 def to_items(points: Iterable[Published]) -> list[Item]:
