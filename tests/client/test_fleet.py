@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from urllib.parse import quote
 
@@ -127,10 +128,12 @@ def test_the_console_shows_the_streams_of_all_agents_and_who_is_not_alive(
     agents: list[ServiceProcess],
 ) -> None:
     north, south = agents
-    body = {"name": "cave", "source": "test:", "labels": ["gpu"]}
-    assert north.request("POST", "/streams", json=body).status_code == 201
-    assert lva(north, "stop", "gate").output == "gate: stop\n"
-    north.wait_until(lambda: fleet_of(north)["streams"]["waiting"] == 1)  # what is at rest does not
+    bodies = [{"name": name, "source": "test:", "labels": ["gpu"]} for name in ("cave", "idle")]
+    with ThreadPoolExecutor() as threads:  # for a second, the service waits for an agent to take it
+        made = threads.map(lambda body: north.request("POST", "/streams", json=body), bodies)
+        assert [response.status_code for response in made] == [201, 201]
+    assert lva(north, "stop", "idle").output == "idle: stop\n"
+    north.wait_until(lambda: fleet_of(north)["streams"]["waiting"] == 1)  # one is at rest
     names = {stream["name"]: stream for stream in north.get("/streams").json()["streams"]}
     other = next(
         stream["stream_id"] for stream in names.values() if stream["fleet"]["agent"] == "south"
