@@ -412,11 +412,7 @@ class Telemetry:
 
 def _ledger(life: PluginLife) -> Ledger | None:
     """Return the account of all the plugin's points, if it takes any."""
-    ledgers = [delivery.ledger for delivery in life.deliveries.values()]
-    if len(ledgers) == len(life.record.deliveries) == 1:
-        # As nearly always. A sum is a copy, and this is done each second for each plugin.
-        return ledgers[0]
-    return life.record.deliveries.total() if ledgers else None
+    return life.record.deliveries.total() if life.deliveries else None
 
 
 def _points(life: PluginLife, ledger: Ledger) -> tuple[float, ...]:

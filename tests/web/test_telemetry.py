@@ -38,15 +38,6 @@ IDLE = """
         async def start(self):
             await trio.sleep_forever()
 """
-FRAGILE = """
-    class Fragile(BaseBackgroundPlugin):
-        async def start(self):
-            await trio.sleep(10)
-            if "crashed" not in journal:
-                journal.append("crashed")
-                raise RuntimeError("broken")
-            await trio.sleep_forever()
-"""
 
 
 class Seconds:
@@ -148,18 +139,6 @@ async def test_a_held_loop_makes_a_step_longer_and_no_rate_higher(
         assert telemetry.sample()["sample"][1] == 2
 
 
-async def test_what_serves_the_console_does_not_count(
-    tmp_path: Path, autojump_clock: object
-) -> None:
-    async with running_host(tmp_path, {}) as host:
-        telemetry = Telemetry(host.host, ["/events"])
-        telemetry.observe("/events", None, 200, None, 3600.0)
-        telemetry.observe("/plugins", None, 200, None, 0.001)
-        (news,) = await sampled(telemetry, 1)
-    assert news["sample"][1] == 1
-    assert news["sample"][-1] == pytest.approx(1, rel=0.03)
-
-
 async def test_fifteen_minutes_are_kept_and_no_more(tmp_path: Path, autojump_clock: object) -> None:
     async with running_host(tmp_path, {"idle": IDLE}) as host:
         telemetry = Telemetry(host.host, clock=Seconds())
@@ -245,26 +224,6 @@ async def test_what_the_ticks_tell_is_the_spark_line(
     assert len(set(told)) > 3
 
 
-# Changes of state
-
-
-async def test_every_change_of_state_is_told_with_the_state_before(
-    tmp_path: Path, autojump_clock: object
-) -> None:
-    async with running_host(tmp_path, {"fragile": FRAGILE}) as host:
-        telemetry = Telemetry(host.host)
-        host.host.lives.watchers.append(lambda *change: telemetry.note(*change) and None)
-        await host.wait_for("fragile", State.BACKOFF)
-        await host.wait_for("fragile", State.RUNNING)
-        seen = [(step["from"], step["state"]) for step in telemetry.timeline]
-        assert "RuntimeError: broken" in telemetry.timeline[0]["reason"]
-    assert seen == [
-        ("running", "backoff"),
-        ("backoff", "initializing"),
-        ("initializing", "running"),
-    ]
-
-
 async def test_the_timeline_is_bounded_and_without_secrets(
     tmp_path: Path, autojump_clock: object
 ) -> None:
@@ -276,15 +235,6 @@ async def test_the_timeline_is_bounded_and_without_secrets(
             telemetry.note("x", "running", step)
     assert len(telemetry.timeline) == TIMELINE
     assert telemetry.timeline[-1]["reason"] == "refused: ***"
-
-
-def test_the_columns_are_what_a_row_has(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with running_host(tmp_path, {"sink": SINK, "idle": IDLE}) as host:
-            for plugin in Telemetry(host.host).plugins():
-                assert len(plugin["row"]) == len(COLUMNS)
-
-    trio.run(main)
 
 
 async def test_what_a_plugin_drops_and_when_it_is_probed_are_told(
