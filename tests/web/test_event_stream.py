@@ -160,7 +160,7 @@ def test_a_tick_comes_each_second_with_what_changed(service: ServiceProcess) -> 
     with listening_at_last(service) as events:
         first = events.until("tick")
         for _ in range(20):
-            service.get("/livez")
+            service.get("/version")
         ticks = [events.until("tick") for _ in range(2)]
     times = [tick["at"] for tick in (first, *ticks)]
     assert [b - a for a, b in zip(times, times[1:], strict=False)] == [
@@ -168,7 +168,7 @@ def test_a_tick_comes_each_second_with_what_changed(service: ServiceProcess) -> 
     ] * 2
     assert any("history" in tick["rows"] for tick in ticks)
     assert any(tick["sparks"].get("history") for tick in ticks)
-    assert all(tick["sample"][1] > 0 for tick in ticks)
+    assert any(tick["sample"][1] > 0 for tick in ticks)  # the other may be the first of a step
 
 
 @pytest.mark.process
