@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from lva.check.contract import misspelt, signature_problem
-from lva.check.source import Class, Function, PluginSource
+from lva.check.source import Class, Function, PluginSource, calls, self_attribute
 from lva.errors import Problem, hint
 
 #: The methods that a worker calls, and what it calls them with.
@@ -85,10 +85,10 @@ def analytics_method_problems(
     """
     arguments = ", ".join(ANALYTICS_METHODS[name])
     if function.is_async:
-        yield _at(source, function.node, async_text(function.name, name), "async")
+        yield source.problem(function.node, async_text(function.name, name), "async")
     if (why := signature_problem(function, ANALYTICS_METHODS[name])) is not None:
         text = f"{function.name}() {why}; a stream's process calls `plugin.{name}({arguments})`"
-        yield _at(source, function.node, text, "signature")
+        yield source.problem(function.node, text, "signature")
 
 
 def async_text(shown: str, name: str) -> str:
@@ -109,20 +109,18 @@ def analytics_constructor_problems(source: PluginSource, function: Function) -> 
     assert function.owner is not None
     if (why := signature_problem(function, ("config", "logger"))) is not None:
         text = f"{function.name}() {why}; a stream's process calls `{function.owner.name}(config, logger)`"
-        yield _at(source, function.node, text, "signature")
+        yield source.problem(function.node, text, "signature")
     called = any(
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr == "__init__"
-        for node in function.body
+        isinstance(call.func, ast.Attribute) and call.func.attr == "__init__"
+        for call in calls(function)
     )
     if not called:
         text = f"{function.name}() must call `super().__init__(config, logger)`"
-        yield _at(source, function.node, text, "constructor")
+        yield source.problem(function.node, text, "constructor")
     for node in function.body:
-        if _self_attribute(node) == "stream":
+        if self_attribute(node) == "stream":
             text = "the stream is not known in __init__(); use it in open(stream)"
-            yield _at(source, node, text, "constructor")
+            yield source.problem(node, text, "constructor")
 
 
 def _what_is_not_there(source: PluginSource, cls: Class) -> Iterator[Problem]:
@@ -137,13 +135,13 @@ def _what_is_not_there(source: PluginSource, cls: Class) -> Iterator[Problem]:
         if function.owner is not cls:
             continue
         for node in function.body:
-            name = _self_attribute(node)
+            name = self_attribute(node)
             if name in _HOST_NAMES and name not in own:
                 text = (
                     f"an analytics plugin has no self.{name}: it runs in the stream's process; return"
                     " AnalyticsEvents, and use self.config and self.logger"
                 )
-                yield _at(source, node, text, "attribute")
+                yield source.problem(node, text, "attribute")
 
 
 def _results(source: PluginSource, function: Function) -> Iterator[Problem]:
@@ -151,9 +149,10 @@ def _results(source: PluginSource, function: Function) -> Iterator[Problem]:
     for node in function.body:
         values: list[ast.expr] = []
         if isinstance(node, ast.Return) and node.value is not None:
-            if function.is_generator and not _is_none(node.value):
+            nothing = isinstance(node.value, ast.Constant) and node.value.value is None
+            if function.is_generator and not nothing:
                 text = "what a generator returns is lost; yield it"
-                yield _at(source, node, text, "result")
+                yield source.problem(node, text, "result")
                 continue
             values = [node.value]
             if isinstance(node.value, ast.List | ast.Tuple):
@@ -163,7 +162,7 @@ def _results(source: PluginSource, function: Function) -> Iterator[Problem]:
         for value in values:
             if (what := _no_event(value, isinstance(node, ast.Return))) is not None:
                 text = f"handleFrame() returns or yields AnalyticsEvents, not {what}"
-                yield _at(source, node, text, "result")
+                yield source.problem(node, text, "result")
         if isinstance(node, ast.Call) and source.resolve(node.func, function) in {
             "lva.AnalyticsEvent",
             "lva.contract.AnalyticsEvent",
@@ -193,7 +192,7 @@ def _event(source: PluginSource, call: ast.Call) -> Iterator[Problem]:
     given |= {item.arg: item.value for item in call.keywords if item.arg is not None}
     for name in given.keys() - {*names}:
         text = f"AnalyticsEvent takes no {name!r}{hint(name, names)}"
-        yield _at(source, call, text, "result")
+        yield source.problem(call, text, "result")
     kind, data = given.get("event_type"), given.get("data")
     wrong_kind = isinstance(kind, ast.Dict | ast.List) or (
         isinstance(kind, ast.Constant) and (not isinstance(kind.value, str) or not kind.value)
@@ -202,10 +201,10 @@ def _event(source: PluginSource, call: ast.Call) -> Iterator[Problem]:
         text = (
             "AnalyticsEvent(event_type, data, image) begins with its type, such as 'motion_start'"
         )
-        yield _at(source, call, text, "result")
+        yield source.problem(call, text, "result")
     if isinstance(data, ast.List | ast.Tuple | ast.Set | ast.Constant | ast.JoinedStr):
         text = "the data of an AnalyticsEvent is a dict, such as {'count': 3}"
-        yield _at(source, call, text, "result")
+        yield source.problem(call, text, "result")
 
 
 def _frame_names(source: PluginSource, function: Function) -> Iterator[Problem]:
@@ -226,7 +225,7 @@ def _frame_names(source: PluginSource, function: Function) -> Iterator[Problem]:
         ):
             todo = _FRAME_SLIPS.get(node.attr)
             said = f"; {todo}" if todo else hint(node.attr, _FRAME_NAMES)
-            yield _at(source, node, f"a Frame has no {node.attr!r}{said}", "attribute")
+            yield source.problem(node, f"a Frame has no {node.attr!r}{said}", "attribute")
 
 
 def _imports(source: PluginSource) -> Iterator[Problem]:
@@ -244,23 +243,4 @@ def _imports(source: PluginSource) -> Iterator[Problem]:
                     f"{module} is of the service, which is another process; an analytics plugin uses lva and"
                     " lva.video"
                 )
-                yield _at(source, node, text, "host-import")
-
-
-def _self_attribute(node: ast.AST) -> str | None:
-    if (
-        isinstance(node, ast.Attribute)
-        and isinstance(node.ctx, ast.Load)
-        and isinstance(node.value, ast.Name)
-        and node.value.id == "self"
-    ):
-        return node.attr
-    return None
-
-
-def _is_none(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
-
-
-def _at(source: PluginSource, node: ast.AST, text: str, code: str) -> Problem:
-    return Problem(text, source.path, getattr(node, "lineno", 1), code)
+                yield source.problem(node, text, "host-import")

@@ -146,7 +146,7 @@ def _blocking_problem(
     source: PluginSource, call: ast.Call, text: str, found: Blocking, style: RuntimeName
 ) -> Problem:
     level = found.level if style == "trio" else "warning"
-    return Problem(text, source.path, call.lineno, "blocking", level)
+    return source.problem(call, text, "blocking", level)
 
 
 def _below(
@@ -194,16 +194,16 @@ def _belongs_elsewhere(
         name = source.resolve(call.func, function) or ""
         if name in _RUNNERS:
             text = f"{name}() in the coroutine {function.name}(): an event loop is running already"
-            yield Problem(text, source.path, call.lineno, "runtime")
+            yield source.problem(call, text, "runtime")
         elif style == "trio" and (name in _ASYNCIO_CALLS or name.startswith(_ASYNCIO_ONLY)):
             text = (
                 f"{name}() does not work in Trio style; use Trio's counterpart, or set"
                 ' runtime = "asyncio" on the class'
             )
-            yield Problem(text, source.path, call.lineno, "runtime")
+            yield source.problem(call, text, "runtime")
         elif style == "asyncio" and name in _TRIO_CALLS:
             text = f"{name}() does not work in asyncio style; use asyncio's counterpart"
-            yield Problem(text, source.path, call.lineno, "runtime")
+            yield source.problem(call, text, "runtime")
 
 
 def _not_awaited(source: PluginSource, function: Function) -> Iterator[Problem]:
@@ -222,7 +222,7 @@ def _not_awaited(source: PluginSource, function: Function) -> Iterator[Problem]:
         )
         if name in _COROUTINES or is_coroutine:
             text = f"{ast.unparse(call.func)}() is a coroutine and not awaited, so it never runs"
-            yield Problem(text, source.path, call.lineno, "not-awaited")
+            yield source.problem(call, text, "not-awaited")
 
 
 def _swallows(source: PluginSource, function: Function) -> Iterator[Problem]:
@@ -239,7 +239,7 @@ def _swallows(source: PluginSource, function: Function) -> Iterator[Problem]:
                     f"`{caught}` without `raise` around an await swallows the cancellation, and the plugin"
                     " cannot be stopped; catch Exception"
                 )
-                yield Problem(text, source.path, handler.lineno, "cancellation", "warning")
+                yield source.problem(handler, text, "cancellation", "warning")
             if caught is not None:
                 break  # those after it do not see the cancellation
 
@@ -268,19 +268,19 @@ def _forbidden(source: PluginSource, function: Function) -> Iterator[Problem]:
         method = call.func.attr if isinstance(call.func, ast.Attribute) else ""
         if name in ("signal.signal", "trio.open_signal_receiver") or method == "add_signal_handler":
             text = "signals are the service's; to clean up at the end, define close()"
-            yield Problem(text, source.path, call.lineno, "signal")
+            yield source.problem(call, text, "signal")
         elif name == "os._exit":
             text = "os._exit() ends the service without closing anything; raise an exception"
-            yield Problem(text, source.path, call.lineno, "exit")
+            yield source.problem(call, text, "exit")
         elif name in _ENDERS:
             text = f"{name}() ends nothing but this plugin: it is a crash; raise an exception that says why"
-            yield Problem(text, source.path, call.lineno, "exit", "warning")
+            yield source.problem(call, text, "exit", "warning")
         elif name == "trio.lowlevel.spawn_system_task":
             text = "a system task that raises ends the service; use self.nursery.start_soon()"
-            yield Problem(text, source.path, call.lineno, "system-task", "warning")
+            yield source.problem(call, text, "system-task", "warning")
         elif name == "threading.Thread" and not _is_daemon(source, call):
             text = "a thread that is no daemon outlives the plugin; pass daemon=True, and end it in close()"
-            yield Problem(text, source.path, call.lineno, "thread", "warning")
+            yield source.problem(call, text, "thread", "warning")
 
 
 def _unknown_events(source: PluginSource, function: Function) -> Iterator[Problem]:
@@ -291,7 +291,7 @@ def _unknown_events(source: PluginSource, function: Function) -> Iterator[Proble
         name = source.text_of(call.args[0], function)
         if name is not None and name not in EVENT_TYPES:
             text = f"there is no event {name!r} to publish{hint(name, EVENT_TYPES)}"
-            yield Problem(text, source.path, call.lineno, "event-name")
+            yield source.problem(call, text, "event-name")
 
 
 def _is_daemon(source: PluginSource, call: ast.Call) -> bool:

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from lva.check.source import Class, Function, PluginSource, calls
+from lva.check.source import Class, Function, PluginSource, calls, self_attribute
 from lva.contract import RuntimeName
 from lva.errors import Problem, suggestion
 from lva.host.routing import VERBS
@@ -114,7 +114,7 @@ def _methods(source: PluginSource, cls: Class, kinds: set[str]) -> Iterator[Prob
             if name not in used:  # else it is a helper of that name, called by the file itself
                 base = "BaseBackgroundPlugin" if kind == "background" else "BaseEventPlugin"
                 text = f"{function.name}() is never called: only a {base} has {name}()"
-                yield _at(source, function.node, text, "unused", "warning")
+                yield source.problem(function.node, text, "unused", "warning")
             continue
         yield from method_problems(source, function, name)
 
@@ -130,10 +130,10 @@ def method_problems(source: PluginSource, function: Function, name: str) -> Iter
     arguments = ", ".join(METHODS[name][0])
     if (why := _why_no_coroutine(function)) is not None:
         text = f"{function.name}({arguments}) {why}; write `async def {function.node.name}`"
-        yield _at(source, function.node, text, "not-async")
+        yield source.problem(function.node, text, "not-async")
     if (why := signature_problem(function, METHODS[name][0])) is not None:
         text = f"{function.name}() {why}; the host calls `await plugin.{name}({arguments})`"
-        yield _at(source, function.node, text, "signature")
+        yield source.problem(function.node, text, "signature")
 
 
 def _why_no_coroutine(function: Function) -> str | None:
@@ -143,13 +143,11 @@ def _why_no_coroutine(function: Function) -> str | None:
     if function.is_generator:
         return "yields, which makes it a generator, and must be a coroutine"
     returned = [item.value for item in function.body if isinstance(item, ast.Return)]
-    if function.is_async or any(value and not _is_constant(value) for value in returned):
+    if function.is_async or any(
+        value and not isinstance(value, ast.Constant) for value in returned
+    ):
         return None  # a plain function may return an awaitable
     return "must be a coroutine"
-
-
-def _is_constant(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant)
 
 
 def _constructor(source: PluginSource, cls: Class) -> Iterator[Problem]:
@@ -158,10 +156,9 @@ def _constructor(source: PluginSource, cls: Class) -> Iterator[Problem]:
         return
     yield from constructor_problems(source, function)
     for node in function.body:
-        if _is_self_attribute(node, "nursery") or _is_self_attribute(node, "addRoute"):
-            assert isinstance(node, ast.Attribute)
-            text = f"self.{node.attr} is not there in __init__(); use it in initialize() or later"
-            yield _at(source, node, text, "constructor")
+        if (name := self_attribute(node)) in {"nursery", "addRoute"}:
+            text = f"self.{name} is not there in __init__(); use it in initialize() or later"
+            yield source.problem(node, text, "constructor")
 
 
 def constructor_problems(source: PluginSource, function: Function) -> Iterator[Problem]:
@@ -171,10 +168,10 @@ def constructor_problems(source: PluginSource, function: Function) -> Iterator[P
         text = (
             f"{function.name}() cannot be a coroutine; open connections in `async def initialize`"
         )
-        yield _at(source, function.node, text, "not-async")
+        yield source.problem(function.node, text, "not-async")
     if (why := signature_problem(function, ("app",))) is not None:
         text = f"{function.name}() {why}; the host calls `{function.owner.name}(app)`"
-        yield _at(source, function.node, text, "signature")
+        yield source.problem(function.node, text, "signature")
     called = any(
         isinstance(call.func, ast.Attribute)
         and (call.func.attr == "__init__" or _hands_on_the_app(call, function))
@@ -186,7 +183,7 @@ def constructor_problems(source: PluginSource, function: Function) -> Iterator[P
     )
     if not called and not sets_app:
         text = f"{function.name}() must call `super().__init__(app)`"
-        yield _at(source, function.node, text, "constructor")
+        yield source.problem(function.node, text, "constructor")
 
 
 def _hands_on_the_app(call: ast.Call, function: Function) -> bool:
@@ -221,7 +218,7 @@ def misspelt(source: PluginSource, cls: Class, slips: Mapping[str, str]) -> Iter
             meant = slips.get(name.replace("_", "").lower())
             if meant and name != meant and meant not in taken and name not in used:
                 text = f"{cls.name}.{name} means nothing to the host; did you mean {meant!r}?"
-                yield _at(source, node, text, "misspelt", "warning")
+                yield source.problem(node, text, "misspelt", "warning")
 
 
 def _what_is_there(
@@ -233,13 +230,13 @@ def _what_is_there(
         if function.owner is not cls:
             continue
         for node in function.body:
-            if style == "asyncio" and _is_self_attribute(node, "nursery"):
+            if style == "asyncio" and self_attribute(node) == "nursery":
                 text = "self.nursery is not there in asyncio style; use asyncio.create_task() or a TaskGroup"
-                yield _at(source, node, text, "runtime")
+                yield source.problem(node, text, "runtime")
             alone = "background" not in kinds and "addRoute" not in names
-            if alone and _is_self_attribute(node, "addRoute"):
+            if alone and self_attribute(node) == "addRoute":
                 text = f"{cls.name} is an event plugin, which has no self.addRoute(); use self.app.addRoute()"
-                yield _at(source, node, text, "attribute")
+                yield source.problem(node, text, "attribute")
 
 
 def _points(source: PluginSource, cls: Class) -> Iterator[Problem]:
@@ -261,7 +258,7 @@ def _points(source: PluginSource, cls: Class) -> Iterator[Problem]:
         for node in function.body:
             if (changed := _changed(node)) and changed.partition(".")[0] in points:
                 text = f"{changed} is shared by all plugins and refuses changes; copy it: dict({changed})"
-                yield _at(source, node, text, "points")
+                yield source.problem(node, text, "points")
 
 
 def _changed(node: ast.AST) -> str | None:
@@ -291,7 +288,7 @@ def _verbs(source: PluginSource, cls: Class) -> Iterator[Problem]:
             yield from verb_problems(source, function)
         elif name.lower() in lower:
             text = f"{function.name} handles nothing; verbs are in small letters: {name.lower()!r}"
-            yield _at(source, function.node, text, "verb")
+            yield source.problem(function.node, text, "verb")
     inherited = {name for one in source.lineage(cls) for name in one.methods}
     known = all(base is None or base.startswith(("lva.", "luna")) for base in cls.bases)
     is_base = any(
@@ -304,7 +301,7 @@ def _verbs(source: PluginSource, cls: Class) -> Iterator[Problem]:
         near = next((hint for name in inherited if (hint := suggestion(name, lower))), "")
         if not any(name.lower() in lower for name in inherited):
             text = f"the handler class {cls.name} has no method for a verb, such as `async def get`{near}"
-            yield _at(source, cls.node, text, "verb")
+            yield source.problem(cls.node, text, "verb")
 
 
 def verb_problems(source: PluginSource, function: Function) -> Iterator[Problem]:
@@ -314,19 +311,4 @@ def verb_problems(source: PluginSource, function: Function) -> Iterator[Problem]
     names += [item.arg for item in function.node.args.kwonlyargs]
     if (why := signature_problem(function, ("request",), names)) is not None:
         text = f"{function.name}() {why}; it is called with the request, and variables by name"
-        yield _at(source, function.node, text, "signature")
-
-
-def _is_self_attribute(node: ast.AST, name: str) -> bool:
-    return (
-        isinstance(node, ast.Attribute)
-        and node.attr == name
-        and isinstance(node.ctx, ast.Load)
-        and isinstance(node.value, ast.Name)
-        and node.value.id == "self"
-    )
-
-
-def _at(source: PluginSource, node: ast.AST, text: str, code: str, level: str = "error") -> Problem:
-    line: int = getattr(node, "lineno", 1)
-    return Problem(text, source.path, line, code, "warning" if level == "warning" else "error")
+        yield source.problem(function.node, text, "signature")

@@ -117,18 +117,20 @@ def check_plugins(
     return reports
 
 
-def sources_of(place: PluginLocation) -> Iterator[PluginSource | Problem]:
-    """Yield a plugin's files, read as text; a problem for one that is not Python."""
+def sources_of(place: PluginLocation) -> tuple[list[PluginSource], list[Problem]]:
+    """Return a plugin's files, read as text, and a problem for each that is not Python."""
     paths = [place.path]
     if place.path.name == "__init__.py":
         paths = sorted(place.path.parent.rglob("*.py"))
+    sources, problems = [], []
     for path in paths:
         try:
-            yield PluginSource(path, path.read_bytes())
+            sources.append(PluginSource(path, path.read_bytes()))
         except SyntaxError as error:
-            yield Problem(str(error.msg), path, error.lineno, "syntax")
+            problems.append(Problem(str(error.msg), path, error.lineno, "syntax"))
         except (OSError, ValueError, RecursionError, MemoryError) as error:
-            yield Problem(f"cannot be read: {error}", path)
+            problems.append(Problem(f"cannot be read: {error}", path))
+    return sources, problems
 
 
 def addings_of(sources: Iterable[PluginSource], plugin: str) -> list[Adding]:
@@ -182,9 +184,7 @@ def _check(
         if PLUGIN_NAME.fullmatch(report.name):
             place = finder.locate(report.name)
             report.file = place.path
-            found = list(sources_of(place))
-            report.sources = [item for item in found if isinstance(item, PluginSource)]
-            unread = [item for item in found if isinstance(item, Problem)]
+            report.sources, unread = sources_of(place)
         with _arguments_of(report.name):
             report.loaded = load_plugin(report.name, settings, finder)
     except PluginFileError as error:
@@ -249,9 +249,7 @@ def _routes_of_others(names: Iterable[str], settings: Settings) -> dict[str, lis
     for name in active_names(settings):
         if name not in names and PLUGIN_NAME.fullmatch(name):
             try:
-                found = sources_of(finder.locate(name))
-                sources = [item for item in found if isinstance(item, PluginSource)]
-                routes[name] = addings_of(sources, name)
+                routes[name] = addings_of(sources_of(finder.locate(name))[0], name)
             except PluginFileError:
                 continue  # it is not what was asked about
     return routes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from werkzeug.routing import Map, Rule
 
@@ -118,13 +118,13 @@ def _add(
     try:
         table.add(owner, adding.path, _serve, methods)
     except RouteRefusedError as error:
-        level = "error"
+        level: Literal["error", "warning"] = "error"
         if "before by this plugin" in str(error) or "belongs to plugin" in str(error):
             known = first is not None and adding.sure and first.get(adding.path, adding).sure
             if "before by this plugin" in str(error) and not known:
                 return None  # the two may be on different ways through the code
             level = "error" if adding.sure else "warning"
-        return _at(adding, adding.call, str(error), "warning" if level == "warning" else "error")
+        return _at(adding, adding.call, str(error), level)
     if first is not None:
         first.setdefault(adding.path, adding)
     return None
@@ -230,8 +230,7 @@ def _serve(_request: object) -> None:
     """Stand for a handler: only paths and methods are looked at."""
 
 
-def _at(adding: Adding, node: ast.AST, text: str, level: str = "error") -> Problem:
-    line: int = getattr(node, "lineno", adding.call.lineno)
-    return Problem(
-        text, adding.source.path, line, "route", "warning" if level == "warning" else "error"
-    )
+def _at(
+    adding: Adding, node: ast.AST, text: str, level: Literal["error", "warning"] = "error"
+) -> Problem:
+    return adding.source.problem(node, text, "route", level)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import trio
 
@@ -22,9 +22,6 @@ from lva.events.types import EVENT_TYPES, check_names, name_of
 from lva.host.loading.load import table_of
 from lva.host.plugin_modules import PACKAGE
 from lva.settings import Settings
-
-if TYPE_CHECKING:
-    from lva.testing.report import Step
 
 #: How long, in seconds, points may take to be delivered.
 POINTS_LIMIT: Final = 30.0
@@ -50,18 +47,13 @@ def run_contract(report: CheckReport, settings: Settings) -> None:
     tried = len(found.steps) - len(found.skipped)
     report.notes.append(f"{tried - len(found.failures)} of {counted(tried, 'step')} passed")
     if found.skipped:
-        report.notes.append(
-            f"{counted(len(found.skipped), 'step')} skipped: {_reasons(found.skipped)}"
-        )
+        reasons = "; ".join(dict.fromkeys(step.message for step in found.skipped))
+        report.notes.append(f"{counted(len(found.skipped), 'step')} skipped: {reasons}")
     for step in found.failures:
         hint = f"; {step.hint}" if step.hint else ""
         text = f"{step.guarantee}: {step.message}, at the step: {step.name}{hint}"
         file = Path(step.file) if step.file else report.file
         report.problems.append(Problem(text, file, step.line, "run"))
-
-
-def _reasons(steps: Sequence[Step]) -> str:
-    return "; ".join(dict.fromkeys(step.message for step in steps))
 
 
 def send_points(report: CheckReport, settings: Settings, points: Sequence[Published]) -> None:
@@ -144,7 +136,8 @@ async def _send(
     config, table = _configured(report, settings)
     # Only points count here; whether it keeps the contract, `run_contract` tells.
     async with running_plugin(_source(report), config, table, tolerate=GUARANTEES) as host:
-        at_once = min(1000, _room(report))
+        assert report.loaded is not None
+        at_once = min(1000, report.loaded.settings.buffer_limit)
         with trio.move_on_after(POINTS_LIMIT):
             for start in range(0, len(points), at_once):
                 for name, some in groupby(points[start : start + at_once], key=name_of):
@@ -152,12 +145,6 @@ async def _send(
                 await host.settled(POINTS_LIMIT)
         status = host.status
         return dict(status["ledger"]), str(status["last_error"] or "")
-
-
-def _room(report: CheckReport) -> int:
-    """Return how many points the plugin's buffer takes."""
-    assert report.loaded is not None
-    return report.loaded.settings.buffer_limit
 
 
 def _source(report: CheckReport) -> str | os.PathLike[str]:

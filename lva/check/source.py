@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from lva import __all__ as LVA_NAMES  # noqa: N812 - a constant of the package
 from lva.contract import RuntimeName
+from lva.errors import Problem
 from lva.luna import MODULES
 
 FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
@@ -135,6 +136,12 @@ class PluginSource:
         return match is not None and (
             match[1] is None or code in re.split(r"[\s,]+", match[1].strip())
         )
+
+    def problem(
+        self, node: ast.AST, text: str, code: str, level: Literal["error", "warning"] = "error"
+    ) -> Problem:
+        """Return a problem at the line of a node."""
+        return Problem(text, self.path, getattr(node, "lineno", 1), code, level)
 
     @property
     def summary(self) -> str:
@@ -395,6 +402,18 @@ def dotted(node: ast.expr) -> str | None:
         parts.append(node.attr)
         node = node.value
     return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else None
+
+
+def self_attribute(node: ast.AST) -> str | None:
+    """Return the name of an attribute of `self` that is looked at."""
+    if (
+        isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Load)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+    ):
+        return node.attr
+    return None
 
 
 def _owner(function: Function | None) -> Class | None:

@@ -61,8 +61,9 @@ def check(
     checked: wrong usage, or settings that do not say where the plugins are.
     """
     from lva.check.plugins import check_plugins
-    from lva.host.loading.load import active_names
+    from lva.host.loading.load import active_names, finder_for, settings_problems
     from lva.settings import SettingsError, load_settings
+    from lva.settings.sources import settings_file
 
     sample = _points(points) if points is not None else None
     wrong: list[str] = []
@@ -77,8 +78,8 @@ def check(
         settings = error.partial
     names = _expanded(targets, settings) or active_names(settings)
     if not targets:
-        wrong = [*wrong, *_settings_problems(settings)]
-    reports = check_plugins(names, settings, _settings_file(config))
+        wrong = [*wrong, *settings_problems(settings, finder_for(settings))]
+    reports = check_plugins(names, settings, settings_file(config))
     _run(reports, settings, run, sample)
     (_print_json if as_json else _print)(reports, wrong)
     sys.exit(EXIT_PROBLEMS if wrong or not all(report.ok for report in reports) else EXIT_OK)
@@ -147,34 +148,19 @@ def _expanded(targets: Sequence[str], settings: Settings) -> list[str]:
 def _plugins_in(directory: Path) -> list[str]:
     """Return the paths of a directory's plugins, without files that only help them."""
     from lva.check.plugins import kind_by_text, sources_of
-    from lva.check.source import PluginSource
     from lva.host.loading.finder import PluginFinder
 
     finder = PluginFinder([directory.absolute()], installed=())
     names = []
     for name in sorted(finder.available()):
         place = finder.locate(name)
-        sources = list(sources_of(place))
-        read = [source for source in sources if isinstance(source, PluginSource)]
-        if kind_by_text(read) is not None or len(read) < len(sources):
+        sources, unread = sources_of(place)
+        if kind_by_text(sources) is not None or unread:
             file = directory / place.path.relative_to(directory.absolute())
             names.append(str(file.parent if file.name == "__init__.py" else file))
     if not names:
         raise click.UsageError(f"{directory}: there is no plugin in this directory")
     return names
-
-
-def _settings_file(config: Path | None) -> Path | None:
-    from lva.settings.sources import settings_file
-
-    return settings_file(config)
-
-
-def _settings_problems(settings: Settings) -> list[str]:
-    """Return what is wrong with what the settings say of plugins."""
-    from lva.host.loading.load import finder_for, settings_problems
-
-    return settings_problems(settings, finder_for(settings))
 
 
 def _print_json(reports: Sequence[CheckReport], wrong: Sequence[str]) -> None:

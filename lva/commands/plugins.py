@@ -103,7 +103,6 @@ def _described(
 ) -> dict[str, Any]:
     """Describe a plugin; one that is not enabled from its source alone."""
     from lva.check.plugins import kind_by_text, runtime_by_text, sources_of
-    from lva.check.source import PluginSource
     from lva.host.loading.finder import PluginFileError
 
     row = _row(name, enabled)
@@ -116,19 +115,14 @@ def _described(
         row["problems"] = row["problems"] or [str(problem) for problem in error.problems]
         return row
     row |= {"file": str(place.path), "origin": _origin_of(place)}
-    sources = []
-    for item in sources_of(place):
-        if isinstance(item, PluginSource):
-            sources.append(item)
-        elif report is None:
-            row["problems"].append(str(item))
+    sources, unread = sources_of(place)
     row["summary"] = next((source.summary for source in sources if source.summary), "")
     if report is not None:
         row |= {"kind": report.kind, "runtime": report.runtime}
-    else:
-        row |= {"kind": kind_by_text(sources), "runtime": runtime_by_text(sources)}
-    if report is None and (why := finder.refusal(place)) is not None:
-        row["problems"].append(str(why))
+        return row
+    row |= {"kind": kind_by_text(sources), "runtime": runtime_by_text(sources)}
+    refusal = finder.refusal(place)
+    row["problems"] += map(str, [*unread, *([refusal] if refusal is not None else [])])
     return row
 
 

@@ -28,7 +28,9 @@ ANALYTICS = ("--kind", "analytics")
 COMBINATIONS = [
     (*kind, *style, *package)
     for kind, style, package in itertools.product(KINDS, ((), ("--asyncio",)), ((), ("--package",)))
-] + [ANALYTICS, (*ANALYTICS, "--package"), *OF_STREAMS]
+]
+COMBINATIONS += [ANALYTICS, (*ANALYTICS, "--package"), *OF_STREAMS]
+COMBINATIONS += [("--kind=event",), ("--kind=background",)]
 
 
 @pytest.fixture(autouse=True)
@@ -43,10 +45,21 @@ def new(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["new", *arguments], catch_exceptions=False)
 
 
+@pytest.mark.slow("a plugin is loaded twice")
 @pytest.mark.parametrize("options", COMBINATIONS, ids=" ".join)
 def test_what_is_written_is_right(options: tuple[str, ...], here: Path) -> None:
     result = new("door_bell", *options)
     assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    check, enable = (
+        next(line for line in lines if line.startswith(f"{what} it:"))
+        for what in ("check", "enable")
+    )
+    checked = CliRunner().invoke(main, check.split()[3:], catch_exceptions=False)
+    assert checked.exit_code == 0, checked.output
+    needed = " --active streams" if options[:2] == ANALYTICS else ""
+    own = f"--active history --active resource_monitor{needed} --active door_bell"
+    assert enable.endswith(own)
     root = here / "door_bell" if "--package" in options else here
     plugin = root / "door_bell" if "--package" in options else root / "plugins" / "door_bell.py"
     (report,) = check_plugins([str(plugin)], Settings(active_plugins=()))
@@ -66,20 +79,6 @@ def test_what_is_written_is_right(options: tuple[str, ...], here: Path) -> None:
     test = root / "tests" / "test_door_bell.py"
     compile(test.read_text(), test, "exec")
     assert all(not path.stat().st_mode & 0o022 for path in here.rglob("*"))
-
-
-@pytest.mark.slow("each command is run")
-@pytest.mark.parametrize("options", COMBINATIONS, ids=" ".join)
-def test_the_commands_that_it_prints(options: tuple[str, ...], here: Path) -> None:
-    lines = new("bell", *options).output.splitlines()
-    check, enable = (
-        next(line for line in lines if line.startswith(f"{what} it:"))
-        for what in ("check", "enable")
-    )
-    result = CliRunner().invoke(main, check.split()[3:], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    needed = " --active streams" if options[:2] == ANALYTICS else ""
-    assert enable.endswith(f"--active history --active resource_monitor{needed} --active bell")
 
 
 def test_the_package_has_its_entry_point(here: Path) -> None:
@@ -157,13 +156,6 @@ def test_kinds_that_do_not_go_together(options: tuple[str, ...], said: str, here
     result = new("bell", *options)
     assert (result.exit_code, list(here.iterdir())) == (2, [])
     assert said in result.output
-
-
-@pytest.mark.parametrize("kind", ["event", "background", "event+background"])
-def test_a_kind_is_said_as_the_lists_say_it(kind: str, here: Path) -> None:
-    assert new("bell", "--kind", kind).exit_code == 0
-    (report,) = check_plugins(["plugins/bell.py"], Settings(active_plugins=()))
-    assert report.kind == kind
 
 
 @pytest.mark.parametrize("name", ["lva", "queue", "trio"])

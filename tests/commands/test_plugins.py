@@ -53,16 +53,11 @@ def test_everything_that_ships_is_listed_and_right() -> None:
 
 
 @pytest.mark.slow("every shipped plugin is loaded")
-def test_a_plugin_is_described(plugins: Path) -> None:
-    path = write_plugin(
-        plugins,
-        "cam",
-        '"""Looks at things.\n\nMore."""\nclass Cam(BaseBackgroundPlugin): ...',
-        "from lva import *\n",
-    )
-    path.write_text(
-        '"""Looks at things.\n\nMore."""\nfrom lva import *\nclass Cam(BaseBackgroundPlugin): ...'
-    )
+def test_a_plugin_is_described_and_only_run_if_it_is_enabled(plugins: Path, tmp_path: Path) -> None:
+    source = f"from lva import *\nopen({str(tmp_path / 'ran')!r}, 'w').close()\n"
+    source += "class Cam(BaseBackgroundPlugin): ..."
+    path = write_plugin(plugins, "cam", source, '"""Looks at things.\n\nMore."""\n')
+    write_plugin(plugins, "helper", "def f(): ...")
     expected = {
         "name": "cam",
         "enabled": False,
@@ -73,24 +68,12 @@ def test_a_plugin_is_described(plugins: Path) -> None:
         "summary": "Looks at things.",
         "problems": [],
     }
-    assert listed()["cam"] == expected
-    assert listed("--active", "cam")["cam"] == {**expected, "enabled": True}
-
-
-@pytest.mark.slow("every shipped plugin is loaded")
-def test_what_is_not_enabled_is_not_run(plugins: Path, tmp_path: Path) -> None:
-    source = f"open({str(tmp_path / 'ran')!r}, 'w').close()\nclass Cam(BaseBackgroundPlugin): ..."
-    write_plugin(plugins, "cam", source)
-    assert listed()["cam"]["kind"] == "background"
+    found = listed()
+    assert found["cam"] == expected
+    assert "helper" not in found
     assert not (tmp_path / "ran").exists()
-    listed("--active", "cam")
+    assert listed("--active", "cam")["cam"] == {**expected, "enabled": True}
     assert (tmp_path / "ran").exists()
-
-
-@pytest.mark.slow("all that ships is looked at")
-def test_a_helper_is_no_plugin(plugins: Path) -> None:
-    write_plugin(plugins, "helper", "def f(): ...")
-    assert "helper" not in listed()
 
 
 @pytest.mark.slow("every plugin is loaded")
@@ -109,20 +92,25 @@ def test_problems_are_listed(plugins: Path) -> None:
     }.items():
         assert len(found[name]["problems"]) == 1, found[name]
         assert said in found[name]["problems"][0]
-    text = listing("--plugins-dir", "plugins").output
-    assert "syntax: " in text
-    assert "plugins/syntax.py:5: invalid syntax" in text
+    assert "/plugins/syntax.py:5: invalid syntax" in found["syntax"]["problems"][0]
 
 
 @pytest.mark.slow("every plugin is loaded")
-def test_the_table(plugins: Path) -> None:
+def test_the_table_and_what_is_wrong(plugins: Path, tmp_path: Path) -> None:
     write_plugin(plugins, "cam", "class Cam(BaseBackgroundPlugin):\n    runtime = 'asyncio'")
-    lines = listing("--plugins-dir", "plugins").output.splitlines()
+    write_plugin(plugins, "syntax", "def f(:")
+    result = listing("--plugins-dir", "plugins", "--plugins-dir", "gone")
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
     assert lines[0].split() == ["name", "enabled", "kind", "runtime", "file", "summary"]
     (cam,) = [line for line in lines if line.startswith("cam ")]
     assert cam.split() == ["cam", "background", "asyncio", "plugins/cam.py"]
     (history,) = [line for line in lines if line.startswith("history ")]
     assert history.split()[:4] == ["history", "yes", "event+background", "trio"]
+    wrong = next(line for line in lines if line.startswith("settings: "))
+    assert wrong == f"settings: plugins_dir: {tmp_path}/gone: there is no such directory"
+    assert lines[-1].startswith("syntax: ")
+    assert lines[-1].endswith("plugins/syntax.py:5: invalid syntax")
 
 
 @pytest.mark.slow("all that ships is looked at")
@@ -135,7 +123,9 @@ def test_installed_plugins_are_listed(
     package = install(
         site, "doorbell = acme_lva.doorbell\nbad-name = acme_lva\nlost = acme_lva.lost"
     )
-    found = listed()
+    document = json.loads(listing("--json", "--plugins-dir", "gone").stdout)
+    assert "gone" in document["settings"][0]
+    found = {item["name"]: item for item in document["plugins"]}
     assert found["doorbell"]["file"] == str(package / "doorbell.py")
     assert found["doorbell"]["origin"] == "acme-lva 1.2"
     assert (found["doorbell"]["summary"], found["doorbell"]["problems"]) == ("Rings.", [])
@@ -144,15 +134,7 @@ def test_installed_plugins_are_listed(
     assert "acme_lva.doorbell" not in sys.modules
 
 
-@pytest.mark.slow("every shipped plugin is loaded")
-def test_what_is_wrong_with_the_settings_follows_the_table(tmp_path: Path) -> None:
-    result = listing("--plugins-dir", "gone")
-    assert result.exit_code == 0
-    assert f"settings: plugins_dir: {tmp_path}/gone: there is no such directory" in result.output
-    assert "gone" in json.loads(listing("--json", "--plugins-dir", "gone").stdout)["settings"][0]
-
-
-def test_wrong_settings(tmp_path: Path) -> None:
+def test_wrong_settings() -> None:
     result = listing("--config", "no.toml")
     assert result.exit_code == 2
     assert "no.toml: there is no such settings file" in result.output
