@@ -53,7 +53,6 @@ class BlockingCode:
 class _RunningStep:
     began: float
     waited: float
-    thread: int
     place: Place | None = None
 
 
@@ -115,9 +114,7 @@ class BlockWatch(trio.abc.Instrument):
 
     def begin(self) -> None:
         """Begin to measure a step of this thread."""
-        self._steps[threading.get_ident()] = _RunningStep(
-            time.perf_counter(), self._waited(), threading.get_ident()
-        )
+        self._steps[threading.get_ident()] = _RunningStep(time.perf_counter(), self._waited())
 
     def end(self, own_loop: bool = False) -> None:
         """Measure this thread's step."""
@@ -136,9 +133,9 @@ class BlockWatch(trio.abc.Instrument):
         """Look at steps that take long: which line of the plugin is it?"""
         while not self._over.wait(self._limit / 4):
             now = time.perf_counter()
-            for step in list(self._steps.values()):
+            for thread, step in list(self._steps.items()):
                 if step.place is None and now - step.began > self._limit / 2:
-                    frame = frames_of_threads().get(step.thread)
+                    frame = frames_of_threads().get(thread)
                     step.place = frame_place(frame, self._root)
 
     def _schedule(self) -> int:

@@ -6,8 +6,8 @@ import math
 import os
 import random
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Final
@@ -172,7 +172,7 @@ async def trial(
                 trio.lowlevel.remove_instrument(instrument)
             if watch is not None:
                 watch.forget()
-            run.problems[:] = _without_repetitions([*run.problems, *unawaited.problems])
+            run.problems[:] = dict.fromkeys([*run.problems, *unawaited.problems])
         helpers.cancel_scope.cancel()
     if failure is not None:
         raise failure
@@ -187,21 +187,20 @@ async def _virtual_time(helpers: trio.Nursery, world: World | None) -> VirtualTi
     return virtual
 
 
-class _loops_in:  # noqa: N801 - a context manager that reads like a function
-    """Has the asyncio loops that are made meanwhile run in virtual time, and tell of their turns."""
-
-    def __init__(self, virtual: VirtualTime | None, probe: Probe, watch: BlockWatch | None) -> None:
-        self._base: type[Any] | None = None
-        if virtual is not None:
-            own = {"virtual": virtual, "probe": probe, "watch": watch}
-            self._base = type("ProbedLoop", (_ProbedLoop,), own)
-
-    def __enter__(self) -> None:
-        self._token = loop_base.set(self._base) if self._base is not None else None
-
-    def __exit__(self, *_: object) -> None:
-        if self._token is not None:
-            loop_base.reset(self._token)
+@contextmanager
+def _loops_in(
+    virtual: VirtualTime | None, probe: Probe, watch: BlockWatch | None
+) -> Iterator[None]:
+    """Have the asyncio loops that are made meanwhile run in virtual time, and tell of their turns."""
+    if virtual is None:
+        yield
+        return
+    own = {"virtual": virtual, "probe": probe, "watch": watch}
+    token = loop_base.set(type("ProbedLoop", (_ProbedLoop,), own))
+    try:
+        yield
+    finally:
+        loop_base.reset(token)
 
 
 class _ProbedLoop(VirtualLoop):
@@ -304,9 +303,8 @@ def _how_it_ended(run: Trial) -> list[Breach]:
             )
         else:
             call = next((c for c in run.probe.calls if c.error and text.startswith(c.what)), None)
-            place = (
-                error_place(call.error) if call is not None and call.error is not None else place
-            )
+            if call is not None and call.error is not None:
+                place = error_place(call.error)
             closing = ".close()" in text
             hint = "close() must cope with an initialize() that got half-way" if closing else ""
             problems.append(Breach("G1" if closing else "G6", text, place, hint))
@@ -419,7 +417,3 @@ def _merged(known: list[Breach], left: list[Breach]) -> list[Breach]:
         if not same and not (ended_badly and "the task" in item.message):
             merged.append(item)
     return merged
-
-
-def _without_repetitions(problems: list[Breach]) -> list[Breach]:
-    return list(dict.fromkeys(problems))

@@ -194,7 +194,6 @@ class HttpWorld(World):
     It takes points in whatever form, as long as their tags or fields are in the body as text. Requests
     without points always succeed. What it does not take gets 503 or a closed connection, in turn.
 
-
     Args:
         respond: Makes the response to a request that it takes; a 200 with ``{}`` if left out.
 
@@ -202,8 +201,6 @@ class HttpWorld(World):
         url: Its address, ``http://127.0.0.1:PORT``, once it is entered.
         requests: What it was sent.
     """
-
-    idle: int
 
     def __init__(self, respond: Callable[[WorldRequest], WorldResponse] | None = None) -> None:
         super().__init__()
