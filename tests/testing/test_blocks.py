@@ -13,9 +13,7 @@ SLOW = """
 import time
 from lva import BaseBackgroundPlugin
 
-end = time.perf_counter() + 0.12
-while time.perf_counter() < end:
-    pass
+time.sleep(0.05)
 
 
 class Slow(BaseBackgroundPlugin):
@@ -30,5 +28,5 @@ def test_a_file_that_takes_long_to_load_blocks_nothing(tmp_path: Path):
     path = tmp_path / "slow.py"
     path.write_text(SLOW)
     began = time.perf_counter()
-    check_plugin(path)
-    assert time.perf_counter() - began > 0.24  # it was loaded more than once
+    check_plugin(path, block_limit=0.02)
+    assert time.perf_counter() - began > 0.1  # it was loaded more than once

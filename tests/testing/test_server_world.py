@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
 
 import pytest
 import trio
@@ -104,29 +103,17 @@ SINK = """
 """
 
 
-class Watches(World):
-    behaviours = (Behaviour.SUCCEED,)
-
-
-@pytest.mark.parametrize(
-    ("world", "named", "skipped"),
-    [
-        (None, "handleEvent() is made to hang", 3),
-        (World, "the outside world hangs", 0),
-        (Watches, "handleEvent() is made to hang", 0),
-    ],
-)
 @pytest.mark.slow("the whole contract is checked")
-def test_a_report_says_who_failed_and_what_was_left_out(
-    world: Callable[[], World] | None, named: str, skipped: int
-):
-    report: Any = contract.check_event_contract(SINK, world=world)
-    if world is None:
-        assert named in [step.name for step in report.steps]
-        assert len(report.skipped) == skipped
-        assert f"{skipped} skipped" in str(report)
-        assert "whether points arrive: there is no world" in str(report)
-        assert report.as_dict()["steps"][-1]["skipped"] is False
-    else:  # this sink sends nothing anywhere, which a world shows
-        assert not report.ok
-        assert "only 0 arrived" in str(report)
+def test_a_report_says_who_failed_and_what_was_left_out():
+    report = contract.check_event_contract(SINK)
+    assert "handleEvent() is made to hang" in [step.name for step in report.steps]
+    assert len(report.skipped) == 3
+    assert "3 skipped" in str(report)
+    assert "whether points arrive: there is no world" in str(report)
+    assert report.as_dict()["steps"][-1]["skipped"] is False
+
+
+def test_a_sink_that_sends_nothing_anywhere_is_seen_by_a_world():
+    report = contract.check_event_contract(SINK, world=World)
+    assert not report.ok
+    assert "only 0 arrived" in str(report)
