@@ -200,7 +200,7 @@ class Changes:
                 raise ActionRefusedError(why)
             after = self._lives.begin_next(loaded, life.record, reason)
         except ConfigurationError as error:
-            life.record.last_error = str(error)
+            life.record.note_error(str(error))
             await life.forgo_next()
             raise
         await after.state.wait_value(lambda state: state not in BEGINNING)

@@ -91,7 +91,7 @@ class Attempt:
         self._initialized = trio.Event()
         self._entered: list[Plugin] = []
         self._first_failure: tuple[str, BaseException] | None = None
-        self._stuck: list[Call] = []
+        self._stuck: Call | None = None
 
     # Running
 
@@ -111,8 +111,8 @@ class Attempt:
         if (crash := await self._until_initialized(body)) is not None:
             return crash
         await self._deliver_all(body)
-        if self._stuck:
-            return Crash(self._stuck[0].what, "ignored its cancellation", stuck=True)
+        if self._stuck is not None:
+            return Crash(self._stuck.what, "ignored its cancellation", stuck=True)
         return await self._why_over(body)
 
     async def _live(self) -> None:
@@ -228,7 +228,7 @@ class Attempt:
         assert isinstance(member, BaseEventPlugin)
         stuck = await delivery.run(self._runtime, member.handleEvent)
         if stuck is not None:
-            self._stuck.append(stuck)
+            self._stuck = stuck
             scope.cancel()
 
     async def _why_over(self, body: TrioCall) -> Crash:
@@ -281,17 +281,13 @@ class Attempt:
         gate = Gate.WAITING if waiting else self._record.ending.gate_after
         self._means.routes.set_gate(self._record.owner, gate)
         body = self.body
-        if body is not None and not body.done.is_set():
+        if body is not None:
             body.cancel()
         calls_over = self._record.owner.cancel_calls()
         limit = self._means.settings.stop_timeout
-        if not calls_over.is_set() and not await self._patience.wait(
-            calls_over, limit, share=1 / 3
-        ):
+        if not await self._patience.wait(calls_over, limit, share=1 / 3):
             self._abandon("a route handler ignored its cancellation")
-        if not (body is None or body.done.is_set()) and not await self._patience.wait(
-            body.done, limit, share=1 / 2
-        ):
+        if body is not None and not await self._patience.wait(body.done, limit, share=1 / 2):
             self._abandon(
                 f"{self._phase}, or a task it started, ignored its cancellation ({self._place()})"
             )
@@ -305,8 +301,7 @@ class Attempt:
             self._abandon(self._runtime.not_ended())
         elif leaked:
             self._record.note_problem("close()", f"leaked, now ended: {'; '.join(leaked)}")
-        limit = self._patience.left(self._means.settings.stop_timeout)
-        await self._record.end_children(limit, self._plugin)
+        await self._record.end_children(self._patience.left(limit), self._plugin)
         if self._record.state.value in _NOT_BY_ORDER:
             leaks = await lasting_leaks([self._plugin])
             self._record.note_leaks(leaks.get(self._plugin.name, Leaks()), self._plugin)

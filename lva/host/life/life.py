@@ -162,7 +162,8 @@ class PluginLife:
     def _decide(self, crash: Crash, attempt: Attempt) -> bool:
         """Log a crash; choose between back-off and giving up; return whether to try again."""
         attempt.reported = crash.error
-        what = self.record.last_error = f"{crash.phase} {crash.why}"
+        what = f"{crash.phase} {crash.why}"
+        self.record.note_error(what)
         state, because = self._restarts.after(crash, attempt.running_since)
         again = state is State.BACKOFF
         self._routes.set_gate(self.owner, Gate.WAITING if again else Gate.GONE)

@@ -51,7 +51,8 @@ class Record:
         lives: How many lives there have been, with this one.
         restarts: Attempts after the first, of all lives: what the host tried again by itself.
         abandoned: How many lives ended with something of the plugin leaked.
-        last_error_at: When something failed last, in Unix seconds.
+        last_error: What failed last.
+        last_error_at: When that was, in Unix seconds.
         problems: What went wrong at the ends of its lives; the newest.
         leaks: What was alive of it when that was last looked for.
         leaked_processes: What it started, did not end, and was ended for it; the newest.
@@ -72,24 +73,14 @@ class Record:
         self.lives: int = 1
         self.restarts: int = 0
         self.abandoned: int = 0
+        self.last_error: str | None = None
         self.last_error_at: float = 0.0
-        self._last_error: str | None = None
         self.problems: deque[str] = deque(maxlen=_PROBLEMS)
         self.leaks: Leaks = Leaks()
         self.leaked_processes: deque[str] = deque(maxlen=_PROBLEMS)
         self.owner: Owner = Owner(name)
         self.deliveries: Deliveries = deliveries
         self.watchers: Iterable[Watcher] = watchers
-
-    @property
-    def last_error(self) -> str | None:
-        """What failed last."""
-        return self._last_error
-
-    @last_error.setter
-    def last_error(self, error: str) -> None:
-        self._last_error = error
-        self.last_error_at = time.time()
 
     @property
     def last(self) -> Transition:
@@ -135,11 +126,16 @@ class Record:
 
     # What went wrong
 
+    def note_error(self, error: str) -> None:
+        """Note what failed last."""
+        self.last_error = error
+        self.last_error_at = time.time()
+
     def note_problem(self, phase: str, why: str, error: BaseException | None = None) -> None:
         """Log what failed while the plugin ends, and list it in the receipt."""
         problem = f"{phase} {why}"
         self.problems.append(problem)
-        self.last_error = problem
+        self.note_error(problem)
         self.logger.error("%s", problem, exc_info=error, extra={"phase": phase})
 
     def abandon(self, why: str, tasks: list[TaskNode]) -> None:
@@ -152,7 +148,7 @@ class Record:
         if why in self.problems and self.state.value is State.ABANDONED:
             return
         extra = {"tasks": tasks}
-        self.last_error = why
+        self.note_error(why)
         self.problems.append(why)
         if self.state.value is not State.ABANDONED:
             self.logger.error("abandoned: %s", why, extra=extra)
