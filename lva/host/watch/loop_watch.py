@@ -25,7 +25,13 @@ from lva.host.watch.alarm import Alarm
 from lva.host.watch.clock import StepClock, Stretch, install, remove
 from lva.host.watch.doubts import OthersWaits, SeenAsleep
 from lva.host.watch.garbage import Collections
-from lva.host.watch.pulse import LoopsOfPlugins, ProcessorTimes, Watched, processor_times
+from lva.host.watch.pulse import (
+    LoopsOfPlugins,
+    ProcessorTimes,
+    Watched,
+    modules_of,
+    processor_times,
+)
 from lva.host.watch.readings import Reading, ThreadReader, own_processor_clock, own_reader
 from lva.host.watch.reports import LONG, Culprit, OpenBlock, Reporter
 from lva.host.watch.stacks import Line, owner_of, stack_of, without_callers
@@ -103,7 +109,6 @@ class LoopWatch:
         self._collections = Collections()
         self._alarm = Alarm(limit * _LOOK, limit * _ALARM, self._look_by_alarm)
         self._plugins: Mapping[str, Watched] = {}
-        self._modules: Mapping[str, str] = {}
         self._sightings: deque[Sighting] = deque(maxlen=_MOST_KEPT)
         self._used: deque[tuple[float, ProcessorTimes]] = deque(maxlen=50)
         self._stood_still: deque[tuple[float, float]] = deque(maxlen=50)
@@ -188,14 +193,13 @@ class LoopWatch:
         while self._clock.ended:
             self._judge(self._clock.ended.popleft())
         frames = frames_of_threads()
-        self._loops.look(self._plugins, self._modules, frames)
-        self._workers.look(self._plugins, self._modules, frames)
+        self._loops.look(self._plugins, frames)
+        self._workers.look(self._plugins, frames)
 
     def _refresh(self) -> None:
         """Take note of the plugins there are now, and of what their threads have used of a processor."""
         self._next_refresh = perf_counter() + _REFRESH
         self._plugins = self._find_plugins()
-        self._modules = {seen.module: name for name, seen in self._plugins.items()}
         self._uses.note_processor(processor_times(self._plugins))
 
     def _look_for(self, plugin: str | None) -> None:
@@ -231,7 +235,7 @@ class LoopWatch:
 
     def _note_sighting(self, begun: float, frame: FrameType | None) -> None:
         """Take note of a stack, if it is of the stretch that began then, and not of what stamps its end."""
-        stack = stack_of(frame, self._modules)
+        stack = stack_of(frame, modules_of(self._plugins))
         if stack and self._clock.running[0] == begun and not _is_between_steps(stack):
             self._sightings.append(Sighting(begun, perf_counter(), stack))
 
@@ -326,7 +330,7 @@ class LoopWatch:
             return
         pulse = self._plugins[name].pulse
         frame = None if pulse is None else frames_of_threads().get(pulse.ident)
-        stack = without_callers(stack_of(frame, self._modules), name)
+        stack = without_callers(stack_of(frame, modules_of(self._plugins)), name)
         seen = stack if any(line.plugin == name for line in stack) else ()
         self._reporter.report_thread(Culprit(name, seen), stretch.begun, waited)
 

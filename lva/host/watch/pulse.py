@@ -115,6 +115,11 @@ class Watched(NamedTuple):
     pulse: Pulse | None
 
 
+def modules_of(plugins: Mapping[str, Watched]) -> Mapping[str, str]:
+    """Return the plugins' names, by that of their module or package."""
+    return {seen.module: name for name, seen in plugins.items()}
+
+
 #: Of plugins' own threads, by plugin: the thread's clock, and what it shows, in seconds.
 ProcessorTimes = Mapping[str, tuple[int, float]]
 
@@ -158,14 +163,12 @@ class LoopsOfPlugins:
     def look(
         self,
         plugins: Mapping[str, Watched],
-        modules: Mapping[str, str],
         frames: Mapping[int, FrameType],
     ) -> None:
         """Look at each loop once.
 
         Args:
             plugins: The plugins by name.
-            modules: Their names by their modules.
             frames: The innermost frame of each thread.
         """
         pulses = {name: seen.pulse for name, seen in plugins.items() if seen.pulse is not None}
@@ -182,7 +185,7 @@ class LoopsOfPlugins:
             if frame is None:
                 continue  # it has not begun, or has ended
             if name in self._asked:
-                stack = without_callers(stack_of(frame, modules), name)
+                stack = without_callers(stack_of(frame, modules_of(plugins)), name)
                 self._look_at(self._asked[name], Culprit(name, stack))
             elif not pulse.waits(frame):
                 pulse.ask()

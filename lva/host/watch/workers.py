@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import trio
 
-from lva.host.watch.pulse import Watched
+from lva.host.watch.pulse import Watched, modules_of
 from lva.host.watch.reports import Culprit, OpenBlock, Reporter
 from lva.host.watch.stacks import owner_of, stack_of, without_callers
 from lva.logs.loggers import current_plugin, current_request
@@ -62,14 +62,12 @@ class WorkerThreads:
     def look(
         self,
         plugins: Mapping[str, Watched],
-        modules: Mapping[str, str],
         frames: Mapping[int, FrameType],
     ) -> None:
         """Look at each thread, if the last look was long enough ago.
 
         Args:
             plugins: The plugins by name.
-            modules: Their names by their modules.
             frames: The innermost frame of each thread.
         """
         now = self._clock()
@@ -85,7 +83,7 @@ class WorkerThreads:
         for ident, context in contexts.items():
             call = self._calls.setdefault(ident, _Call(context, now))
             if call.report is None and now - call.since >= self._limit:
-                stack = stack_of(frames[ident], modules)
+                stack = stack_of(frames[ident], modules_of(plugins))
                 owner = owner_of(context.get(current_plugin), stack, plugins)
                 if owner is not None:
                     culprit = Culprit(owner, without_callers(stack, owner))

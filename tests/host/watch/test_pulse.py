@@ -14,8 +14,6 @@ from lva.host.watch.pulse import LoopsOfPlugins, Pulse, Watched
 from lva.host.watch.reports import Reporter
 from lva.host.watch.uses import Block, LoopUses
 
-MODULES = {"acme": "a"}
-
 
 class OwnLoop:
     """An asyncio loop in a thread, with a gate for what blocks it."""
@@ -70,7 +68,7 @@ class Looks:
 
     def look(self, plugins: dict[str, Watched]) -> Block | None:
         """Look once; return the block that goes on."""
-        self.loops.look(plugins, MODULES, sys._current_frames())
+        self.loops.look(plugins, sys._current_frames())
         return self.uses.longest_open("a")
 
     def look_until_blocked(self, own_loop: OwnLoop) -> None:

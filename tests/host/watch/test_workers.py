@@ -30,7 +30,7 @@ class Threads:
     def look(self, later: float) -> dict[str, int]:
         self.now += later
         plugins = {"a": Watched("acme", None)}
-        self.workers.look(plugins, {"acme": "a"}, sys._current_frames())
+        self.workers.look(plugins, sys._current_frames())
         return {name: use.blocks for name, use in self.uses._uses.items() if use.blocks}
 
 
