@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from lva.errors import listing
-from lva.host.plugin_modules import is_plugin_module
+from lva.host.plugin_modules import PACKAGE, is_plugin_module
 
 Value: TypeAlias = Any  # of each piece its own
 
@@ -67,13 +67,13 @@ def _attribute(owner: object, name: str, shown: bool = False) -> Piece:
     return Piece(label, lambda: getattr(owner, name, UNSET), put_back, shown)
 
 
-def _handler(number: int) -> Piece:
+def _handler(number: signal.Signals) -> Piece:
     def put_back(value: Value) -> None:
         if value is None:
             raise ValueError("it was set by a library in C")
         _signal.signal(number, value)
 
-    name = f"the handler of {signal.Signals(number).name}"
+    name = f"the handler of {number.name}"
     return Piece(name, lambda: _signal.getsignal(number), put_back, shown=False)
 
 
@@ -158,25 +158,24 @@ def _environment() -> Piece:
 
 def _modules() -> Piece:
     """Return the modules that are imported now, but for plugins', which come and go."""
-    first = {name: item for name, item in [*sys.modules.items()] if not _is_a_plugins(name, item)}
+    first = {name: item for name, item in [*sys.modules.items()] if not name.startswith(PACKAGE)}
 
     def read() -> list[str]:
         if first.items() <= sys.modules.items():  # much faster than one by one
             return []
         now = {name: sys.modules.get(name) for name in first}
         changed = [name for name, module in first.items() if now[name] is not module]
-        return [name for name in changed if not _is_a_plugins(name, now[name])]
+        return [name for name in changed if not is_new_plugin(name, now[name])]
+
+    def is_new_plugin(name: str, module: object) -> bool:
+        """Return whether a plugin of an installed package took the place of what was imported unchecked."""
+        namespace = getattr(module, "__dict__", {})
+        return is_plugin_module(namespace) and namespace.get("__name__") == name
 
     def put_back(_: Value) -> None:
         sys.modules.update({name: first[name] for name in read()})
 
     return Piece("sys.modules", read, put_back, detail=_names)
-
-
-def _is_a_plugins(name: str, module: object) -> bool:
-    """Return whether what is imported under a name is a plugin's, and was imported under it."""
-    namespace = getattr(module, "__dict__", {})
-    return is_plugin_module(namespace) and namespace.get("__name__") == name
 
 
 def _finders() -> Piece:
@@ -195,9 +194,7 @@ def _names(_: Value, now: Sequence[str]) -> str:
 
 def all_pieces() -> Iterator[Piece]:
     """Yield all pieces. A plugin has no business with any of them, but libraries do such things."""
-    yield from _of_signals()
-    yield from _of_the_interpreter()
-    yield from _of_the_system()
+    yield from _PLAIN
     yield _environment()
     yield _modules()
     yield _finders()
@@ -205,9 +202,8 @@ def all_pieces() -> Iterator[Piece]:
 
 
 def _of_signals() -> Iterator[Piece]:
-    for number in sorted(signal.valid_signals() - _FREE_SIGNALS):
-        if number in signal.Signals._value2member_map_:  # real-time ones have no names
-            yield _handler(int(number))
+    for number in sorted(set(signal.Signals) - _FREE_SIGNALS):
+        yield _handler(number)
     yield Piece(
         "the signal mask of the main thread",
         lambda: _signal.pthread_sigmask(signal.SIG_BLOCK, ()),
@@ -265,3 +261,7 @@ def _of_the_system() -> Iterator[Piece]:
         lambda: os.getpriority(os.PRIO_PROCESS, 0),
         lambda value: os.setpriority(os.PRIO_PROCESS, 0, value),
     )
+
+
+#: Those that need not be compared with how things were at first; to make them takes longer than a look.
+_PLAIN: Final = (*_of_signals(), *_of_the_interpreter(), *_of_the_system())
