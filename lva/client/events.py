@@ -1,16 +1,40 @@
-"""The service's stream of events, read on Trio."""
+"""Server-sent events: put together from their lines, and the service's own stream of them, read on Trio."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 from lva.client.asking import answer_of, refusal
-from lva.client.event_lines import Event, EventLines
 from lva.client.target import FailedError, Target
 
 #: A tick comes every second.
 _SILENCE: Final = 10.0
+#: An event's name, and what it holds.
+Event: TypeAlias = tuple[str, dict[str, Any]]
+
+
+class EventLines:
+    """Takes the lines of one response, one after the other."""
+
+    def __init__(self) -> None:
+        self._name, self._data = "message", ""
+
+    def take(self, line: str) -> Event | None:
+        """Return the event that a line ends, if it ends one."""
+        key, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if key == "event":
+            self._name = value
+        elif key == "data":
+            self._data += value
+        elif not line:
+            name, data = self._name, self._data
+            self._name, self._data = "message", ""
+            if data:
+                return name, json.loads(data)
+        return None
 
 
 async def events(target: Target) -> AsyncGenerator[Event, None]:

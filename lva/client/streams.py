@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from lva.client.asking import ask, refusal, streaming
-from lva.client.event_lines import Event, EventLines
+from lva.client.events import Event, EventLines
 from lva.client.target import FailedError, Target
 from lva.client.words import age, clean, clock, count, fine_age, pairs, table_with
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lva.client.event_lines import EventLines
+from lva.client.events import EventLines
 
 
 def test_events_are_put_together_from_their_lines():
