@@ -58,10 +58,9 @@ def test_only_the_newest_are_kept_but_all_are_counted(tail: LogTail) -> None:
     assert tail.count("chatty") == RECORDS + 50
 
 
-@pytest.mark.slow("thousands of records")
 def test_long_records_drive_out_more_of_the_others(tail: LogTail) -> None:
     for _ in range(100):
-        plugin_logger("verbose").info("x" * 1_000_000)
+        plugin_logger("verbose").info("x" * 50_000)
     kept = tail.records("verbose")
     assert 0 < sum(len(record["message"]) for record in kept) <= CHARACTERS
     assert all(record["message"].endswith("…") for record in kept)
