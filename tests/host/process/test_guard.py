@@ -49,7 +49,7 @@ async def guarded() -> AsyncIterator[ProcessGuard]:
         nursery.cancel_scope.cancel()
 
 
-async def as_plugin(name: str, act: Callable[[], object]) -> None:
+def as_plugin(name: str, act: Callable[[], object]) -> None:
     token = enter_plugin(name)
     act()
     leave_plugin(token)
@@ -65,24 +65,31 @@ async def test_a_plugin_that_ran_alone_is_named(
     before = sys.getrecursionlimit()
     async with guarded():
         for _ in range(2):  # the second time it is put back in silence
-            await as_plugin("cam", lambda: sys.setrecursionlimit(5000))
+            as_plugin("cam", lambda: sys.setrecursionlimit(5000))
             await trio.sleep(1)
             assert sys.getrecursionlimit() == before
     text = f"changed the recursion limit from {before} to 5000; put back"
     assert said(caplog) == [("lva.plugin.cam", text)]
 
 
-async def test_of_two_that_ran_none_is_accused(
-    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+@pytest.mark.parametrize(
+    ("ran", "named"), [(["cam", "dog"], "cam, dog"), ([], "no plugin on an event loop")]
+)
+async def test_where_not_one_alone_ran_none_is_accused(
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: trio.testing.MockClock,
+    ran: list[str],
+    named: str,
 ) -> None:
     async with guarded():
-        await as_plugin("cam", lambda: sys.setrecursionlimit(5000))
-        await as_plugin("dog", lambda: None)
+        sys.setrecursionlimit(5000)
+        for name in ran:
+            as_plugin(name, lambda: None)
         await trio.sleep(1)
-    ((name, text),) = said(caplog)
-    assert name == "lva.host"
+    ((logger, text),) = said(caplog)
+    assert logger == "lva.host"
     assert text.startswith("somebody changed the recursion limit")
-    assert text.endswith("running at that time: cam, dog")
+    assert text.endswith(f"running at that time: {named}")
 
 
 async def test_a_thread_of_unknown_origin_may_have_done_it(
@@ -91,21 +98,12 @@ async def test_a_thread_of_unknown_origin_may_have_done_it(
     over = threading.Event()
     thread = threading.Thread(target=over.wait, name="grabber")
     async with guarded():
-        await as_plugin("cam", thread.start)
+        as_plugin("cam", thread.start)
         sys.setrecursionlimit(5000)
         await trio.sleep(1)
         over.set()
         thread.join()
     assert said(caplog)[0][1].endswith("running at that time: cam; threads: grabber")
-
-
-async def test_nobody_at_all_is_said_too(
-    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
-) -> None:
-    async with guarded():
-        sys.setrecursionlimit(5000)
-        await trio.sleep(1)
-    assert said(caplog)[0][1].endswith("running at that time: no plugin on an event loop")
 
 
 def test_what_cannot_be_put_back_is_said_once() -> None:
