@@ -133,20 +133,6 @@ def additions_sync(request):
     add_point_fields(frames=1)
     return "added"
 
-def refused(request):
-    said = []
-    for add in (add_point_tags, add_point_fields):
-        for values in (
-            *({name: "x"} for name in
-              ("service", "route", "status_code", "error_code", "request_id", "execution_time")),
-            {"camera": ["a", "list"]}, {"camera": None},
-        ):
-            try:
-                add(**values)
-            except (TypeError, ValueError) as error:
-                said.append(f"{type(error).__name__}: {error}")
-    return {"said": said}
-
 def respond(body, status=200, *headers):
     return lambda: Response(body(), status, headers)
 
@@ -203,7 +189,6 @@ class Routes(BaseBackgroundPlugin):
         self.addRoute("/large", large)
         self.addRoute("/additions", additions)
         self.addRoute("/additions/sync", additions_sync)
-        self.addRoute("/additions/refused", refused)
 
     async def close(self):
         STOPS.set()
@@ -909,19 +894,6 @@ def test_points_have_what_a_threaded_handler_adds(service: Abused) -> None:
     assert (point["camera"], point["frames"]) == ("south", 1)
     service.get("/items/1", headers={"Luna-Request-Id": other})
     assert "camera" not in service.the_point(other, "GET:/items/<int:n>", 200, None)
-
-
-def test_names_that_the_service_sets_are_refused(service: Abused) -> None:
-    request_id = new_id()
-    said = service.get("/additions/refused", headers={"Luna-Request-Id": request_id}).json()["said"]
-    reserved = ["service", "route", "status_code", "error_code", "request_id", "execution_time"]
-    once = [
-        *(f"ValueError: {name!r} is set by the service; choose another name" for name in reserved),
-        "TypeError: 'camera' must be a str, int or float, not list",
-        "TypeError: 'camera' must be a str, int or float, not NoneType",
-    ]
-    assert said == once * 2
-    assert "camera" not in service.the_point(request_id, "GET:/additions/refused", 200, None)
 
 
 # Bodies that cannot be read
