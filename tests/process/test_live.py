@@ -124,19 +124,13 @@ def test_sigterm_in_the_middle_of_a_reload(tmp_path: Path) -> None:
 
 
 def test_saving_a_file_reloads_it(tmp_path: Path) -> None:
-    path = write_plugin(tmp_path / "plugins", "p", PLUGIN.format(version=1))
-    with ServiceProcess(tmp_path, ["p"], arguments=["--watch"]) as service:
+    plugins = {"p": PLUGIN.format(version=1)}
+    with ServiceProcess(tmp_path, plugins, arguments=["--watch"]) as service:
         service.wait_until_ready()
         write_plugin(tmp_path / "plugins", "p", PLUGIN.format(version=2))
         service.wait_until(lambda: service.get("/p").text == "2")
-        path.write_text("def")
-        service.wait_for(r"p\.py:1: invalid syntax")
-        assert service.get("/p").text == "2"
-        assert service.plugin("p")["file_changed"] is True
-        write_plugin(tmp_path / "plugins", "p", PLUGIN.format(version=3))
-        service.wait_until(lambda: service.get("/p").text == "3")
         assert service.stop() == 0
-    assert service.receipt_of("p")["lives"] == 3
+    assert service.receipt_of("p")["lives"] == 2
 
 
 def test_elsewhere_than_on_loopback_a_token_is_needed(tmp_path: Path) -> None:
