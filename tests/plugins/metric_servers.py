@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx
@@ -251,12 +251,13 @@ class InfluxDB(Server):
 
 @dataclass
 class Request:
-    """A request as it came over the wire."""
+    """A request as it came over the wire; `target` is path and query as they were sent."""
 
     path: str
     query: dict[str, str]
     headers: Mapping[str, str]
     raw: bytes
+    target: str
 
     @property
     def body(self) -> bytes:
@@ -266,8 +267,8 @@ class Request:
         return self.raw
 
 
-#: A status, headers and a body.
-Answer = tuple[int, dict[str, str], bytes]
+#: A status, headers and a body, or what writes one for as long as it likes.
+Answer = tuple[int, Mapping[str, str], bytes | Callable[[BinaryIO], object]]
 
 
 @dataclass
@@ -311,7 +312,8 @@ def standing_in(port: int = 0, certificate: Path | None = None) -> Iterator[Stan
         def do_POST(self) -> None:
             raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             url = urlsplit(self.path)
-            request = Request(url.path, dict(parse_qsl(url.query)), self.headers, raw)
+            query = dict(parse_qsl(url.query))
+            request = Request(url.path, query, self.headers, raw, self.path)
             it.requests.append(request)
             status, headers, body = it.answer(request)
             if not status:
@@ -320,11 +322,13 @@ def standing_in(port: int = 0, certificate: Path | None = None) -> Iterator[Stan
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
-            if status != 204:
+            if callable(body):
+                self.send_header("Connection", "close")
+            elif status != 204:
                 self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
             with suppress(OSError):  # the plugin may have gone away
-                self.wfile.write(body)
+                self.end_headers()
+                body(self.wfile) if callable(body) else self.wfile.write(body)
 
     with serving_http(Handler, port, certificate) as server:
         if certificate is not None:

@@ -96,7 +96,7 @@ async def test_each_event_is_a_request_to_who_asked_for_it_in_order(tmp_path):
     assert [json.loads(request.body) for request in all_.requests] == documents(*events)
     assert all_.requests[0].headers["x-key"] == SECRET
     assert all_.requests[0].headers["content-type"] == "application/json"
-    assert all_.requests[0].path.endswith(f"?token={SECRET}&a=%C3%BC%26")
+    assert all_.requests[0].target.endswith(f"?token={SECRET}&a=%C3%BC%26")
     assert numbers(some) == [4, 5]
     assert "base64" not in json.loads(some.requests[0].body)["image"]
     assert part.points["delivered"] == 7
@@ -155,7 +155,7 @@ async def test_what_a_receiver_says_decides(tmp_path, caplog):
     caplog.set_level("INFO", "lva.plugin.callbacks")
 
     def quoting(request: Any) -> Answer:
-        return Answer(400, body=f"no {request.path} {request.headers['x-key']}".encode())
+        return Answer(400, body=f"no {request.target} {request.headers['x-key']}".encode())
 
     with receiving() as receiver:
         receiver.answers = [quoting, Answer(503), Answer(302), Answer()]

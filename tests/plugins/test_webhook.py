@@ -9,10 +9,10 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx
 import pytest
@@ -32,14 +32,13 @@ from lva.errors import ConfigurationError
 from lva.host.loading.load import load_plugins
 from lva.plugins import webhook as module
 from tests.event_samples import CHANGE, ITEMS, POINT, SEEN, documents
+from tests.plugins.metric_servers import Request, StandIn, standing_in
 from tests.plugins.sinks import call, last_error, running_sink, settled, why_not
 from tests.support import (
-    HttpHandler,
     RunningHost,
     ServiceProcess,
     host_settings,
     numbered,
-    serving_http,
     until,
 )
 
@@ -49,28 +48,18 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 @dataclass
-class Request:
-    """What the receiver was sent."""
-
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def numbers(self) -> list[int]:
-        """The numbers of the points in the body."""
-        return [point["fields"]["n"] for point in json.loads(self.body)["points"]]
-
-
-@dataclass
 class Answer:
-    """What the receiver says, once; `after_head` may go on writing or just take its time."""
+    """What the receiver says, once; 0 closes the connection. `after` goes on writing, or takes its time."""
 
     status: int = 204
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
-    after_head: Callable[[Any], None] | None = None
+    after: Callable[[BinaryIO], object] | None = None
+
+
+def numbers(request: Request) -> list[int]:
+    """Return the numbers of the points in a request."""
+    return [point["fields"]["n"] for point in json.loads(request.body)["points"]]
 
 
 class Receiver:
@@ -79,60 +68,39 @@ class Receiver:
     Attributes:
         answers: What it answers next, one after the other; 204 when there is nothing more.
         limit: It answers 413 to larger bodies.
-        over: Set at the end, for handlers that wait.
+        over: Set at the end, for answers that wait.
     """
 
-    def __init__(self) -> None:
-        self.requests: list[Request] = []
+    def __init__(self, server: StandIn) -> None:
+        self.requests = server.requests
         self.answers: list[Answer | Callable[[Request], Answer]] = []
         self.limit = 1 << 30
-        self.url = ""
+        self.url = f"{server.url}/hook"
         self.over = threading.Event()
+        server.answer = self._answer
 
-    def answer(self, request: Request) -> Answer:
-        """Return the answer to a request."""
+    def _answer(self, request: Request) -> Any:
         if len(request.body) > self.limit:
-            return Answer(413)
+            return 413, {}, b""
         answer = self.answers.pop(0) if self.answers else Answer()
-        return answer(request) if callable(answer) else answer
+        if callable(answer):
+            answer = answer(request)
+        body, after = answer.body, answer.after
+        whole = (lambda file: (file.write(body), after(file))) if after else body
+        return answer.status, answer.headers, whole
 
     @property
     def accepted(self) -> list[int]:
         """The numbers of all points that were not too large to be taken, in order."""
         sent = [request for request in self.requests if len(request.body) <= self.limit]
-        return [number for request in sent for number in request.numbers]
+        return [number for request in sent for number in numbers(request)]
 
 
 @contextmanager
 def receiving() -> Iterator[Receiver]:
     """Serve a receiver on the loopback interface."""
-    receiver = Receiver()
-
-    class Handler(HttpHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            request = Request(self.command, self.path, headers, body)
-            receiver.requests.append(request)
-            answer = receiver.answer(request)
-            self.send_response_only(answer.status)
-            if answer.after_head is None:
-                self.send_header("Content-Length", str(len(answer.body)))
-            else:
-                self.send_header("Connection", "close")
-            for name, value in answer.headers.items():
-                self.send_header(name, value)
-            with suppress(OSError):  # the client may have gone
-                self.end_headers()
-                self.wfile.write(answer.body)
-                if answer.after_head is not None:
-                    answer.after_head(self)
-
-        do_GET = do_POST
-
-    with serving_http(Handler) as server:
-        server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that hung up
-        receiver.url = f"http://127.0.0.1:{server.server_address[1]}/hook"
+    with standing_in() as server:
+        receiver = Receiver(server)
         try:
             yield receiver
         finally:
@@ -163,7 +131,7 @@ async def test_a_batch_is_one_document(tmp_path, receiver):
         assert (await host.stop()).exit_code == 0
     assert ledger.delivered == 2
     (request,) = receiver.requests
-    assert (request.method, request.path) == ("POST", "/hook")
+    assert request.target == "/hook"
     assert json.loads(request.body) == {
         "points": [
             {
@@ -193,7 +161,7 @@ async def test_points_gather_unless_the_user_says_otherwise(tmp_path, receiver):
             host.publish(numbered(1, number))
             await trio.sleep(0.001)
         await host.stop()
-    assert [request.numbers for request in receiver.requests] == [list(range(20))]
+    assert [numbers(request) for request in receiver.requests] == [list(range(20))]
 
 
 async def test_headers_are_added_and_cookies_are_not_kept(tmp_path, receiver):
@@ -292,10 +260,6 @@ async def test_what_is_refused_for_good_is_rejected_with_the_reason(tmp_path, re
     assert len(receiver.requests) == len(statuses)
 
 
-def hang_up(_request: Request) -> Answer:
-    raise ConnectionAbortedError
-
-
 # Large batches
 
 
@@ -323,7 +287,7 @@ async def test_who_takes_nothing_of_any_size_makes_no_later_request_smaller(tmp_
         assert len(receiver.requests) < 10
         receiver.limit = 1 << 30
         await call(host, numbered(100))
-    assert receiver.requests[-1].numbers == [*range(100)]
+    assert numbers(receiver.requests[-1]) == [*range(100)]
 
 
 async def test_a_point_that_is_too_large_alone_is_rejected_alone(tmp_path, receiver):
@@ -345,10 +309,10 @@ async def test_max_bytes_keeps_batches_from_being_refused(tmp_path, receiver):
 
 
 async def test_what_was_accepted_of_a_batch_is_not_sent_again(tmp_path, receiver):
-    receiver.answers = [Answer(), Answer(400), Answer(), Answer(503), Answer(), hang_up]
+    receiver.answers = [Answer(), Answer(400), Answer(), Answer(503), Answer(), Answer(0)]
     async with webhook(tmp_path, receiver.url, {"max_attempts": 1000}, max_bytes=1) as host:
         ledger = await settled(host, numbered(6))
-    assert [request.numbers for request in receiver.requests] == [
+    assert [numbers(request) for request in receiver.requests] == [
         [0],
         [1],
         [2],
@@ -421,7 +385,7 @@ async def test_a_redirect_that_keeps_the_body_is_followed_if_configured(tmp_path
     async with webhook(tmp_path, receiver.url, follow_redirects=True, secret=SECRET) as host:
         await call(host, numbered(2))
     first, second = receiver.requests
-    assert (second.method, second.path, second.body) == ("POST", "/elsewhere", first.body)
+    assert (second.target, second.body) == ("/elsewhere", first.body)
     assert is_genuine(SECRET, second.headers, second.body)
 
 
@@ -470,13 +434,13 @@ def test_a_redirect_never_leaves_https(old, new, safe):
 # Answers that are too long
 
 
-def endless(handler: Any) -> None:
+def endless(file: BinaryIO) -> None:
     while True:
-        handler.wfile.write(b"x" * 65_536)
+        file.write(b"x" * 65_536)
 
 
 async def test_an_endless_answer_is_read_and_shown_only_in_part(tmp_path, receiver, monkeypatch):
-    receiver.answers = [Answer(400, body=b"first words ", after_head=endless)]
+    receiver.answers = [Answer(400, body=b"first words ", after=endless)]
     async with webhook(tmp_path, receiver.url) as host:
         monkeypatch.setattr(host.module("webhook"), "READ_SECONDS", 1000)
         with pytest.raises(
@@ -493,8 +457,8 @@ async def test_a_batch_is_accepted_whatever_follows_the_status(
 ):
     zipped = {"Content-Encoding": "gzip"}
     receiver.answers = {
-        "endless": [Answer(200, after_head=endless)],
-        "stalled": [Answer(200, body=b"th", after_head=lambda _: receiver.over.wait(20))],
+        "endless": [Answer(200, after=endless)],
+        "stalled": [Answer(200, body=b"th", after=lambda _: receiver.over.wait(20))],
         "cut off": [Answer(200, {"Transfer-Encoding": "chunked"}, b"5\r\nth", lambda _: None)],
         "no gzip": [Answer(200, zipped, b"this is no gzip")],
         "bomb": [Answer(200, zipped, gzip.compress(bytes(1 << 24)))],
@@ -510,10 +474,10 @@ async def test_a_batch_is_accepted_whatever_follows_the_status(
 async def test_a_deadline_that_passes_while_an_answer_is_read_changes_nothing(
     tmp_path, receiver, monkeypatch
 ):
-    def stall(_handler: Any) -> None:
+    def stall(_: BinaryIO) -> None:
         receiver.over.wait(20)
 
-    receiver.answers = [Answer(200, after_head=stall)]
+    receiver.answers = [Answer(200, after=stall)]
     async with webhook(tmp_path, receiver.url, timeout=0.2) as host:
         monkeypatch.setattr(host.module("webhook"), "READ_SECONDS", 0.4)
         await call(host, numbered(1))
@@ -573,7 +537,7 @@ def test_secrets_are_shown_nowhere(tmp_path):
     """Not even when the receiver repeats them in its answers."""
 
     def echo(request: Request) -> Answer:
-        said = " ".join([request.path, *request.headers.values(), "for /T00001 or sesame-open"])
+        said = " ".join([request.target, *request.headers.values(), "for /T00001 or sesame-open"])
         return Answer(400 if len(receiver.requests) % 2 else 500, body=f"no: {said}".encode())
 
     with receiving() as receiver:
