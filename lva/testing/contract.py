@@ -13,7 +13,7 @@ import trio
 from lva.contract import Published
 from lva.testing.blocks import BLOCK_LIMIT
 from lva.testing.delivery_check import DeliveryCheck, marked
-from lva.testing.lifecycle import LifeCycle
+from lva.testing.lifecycle import check_life
 from lva.testing.report import Report
 from lva.testing.runs import Config, Runs
 from lva.testing.subject import Source, subject_of
@@ -52,7 +52,7 @@ def check_plugin(
     _check_outside()
     with subject_of(source) as subject:
         make_world = world if world is not None else HttpWorld if callable(config) else None
-        return LifeCycle(Runs(subject, config, settings, block_limit, make_world)).run()
+        return check_life(Runs(subject, config, settings, block_limit, make_world))
 
 
 def check_event_contract(

@@ -18,7 +18,7 @@ from lva.host.delivery.ledger import ATTEMPTS, Ledger
 from lva.host.life.states import ENDED, State
 from lva.host.receipt import PluginReceipt
 from lva.testing.blocks import BLOCK_LIMIT, BlockWatch
-from lva.testing.captured import CapturedLog, leaked_secrets, secrets_of
+from lva.testing.captured import CapturedLog, leaked_secrets, record_place, secrets_of
 from lva.testing.delivery_check import numbered_points
 from lva.testing.places import error_place
 from lva.testing.report import Breach, Report, failed
@@ -251,7 +251,7 @@ def _failed_handlers(log: CapturedLog) -> list[Breach]:
         Breach(
             "route",
             record.getMessage(),
-            error_place(record.exc_info[1]) if record.exc_info and record.exc_info[1] else None,
+            record_place(record),
             'if that is meant, tolerate=["route"]',
         )
         for record in log.records

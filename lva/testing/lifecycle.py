@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Final
 
 import trio
@@ -19,61 +18,51 @@ _A_MOMENT: Final = 2.0
 _SETTLED: Final = frozenset({State.RUNNING, State.BACKOFF, *ENDED})
 
 
-class LifeCycle:
-    """Checks one plugin against the life-cycle contract.
+def check_life(runs: Runs) -> Report:
+    """Check a plugin against the life-cycle contract; if it does not start, all but that is left out."""
+    with runs:
+        first = runs.try_once("start, then stop", "G1", _work_and_stop)
+        if first is not None and not runs.report.failures:
+            _try_all(runs, first)
+    return runs.report
 
-    Args:
-        runs: Runs the plugin.
-    """
 
-    def __init__(self, runs: Runs) -> None:
-        self._runs = runs
-        self._try = runs.try_once
+def _try_all(runs: Runs, first: Trial) -> None:
+    try_once = runs.try_once
+    long = _long(runs, first)
+    try_once("stop before it has begun", "G3", _stop_at_once)
+    try_once(
+        "initialize() fails before its first line", "G1", _restart, Plan(fail_before=INITIALIZE)
+    )
+    try_once("initialize() fails at its end", "G1", _restart, Plan(fail_after=INITIALIZE))
+    for count in range(1, min(first.probe.steps[INITIALIZE], MOST_CHECKPOINTS) + 1):
+        name = f"stop at checkpoint {count} of initialize()"
+        try_once(name, "G1", _until_stopped, Plan(cancel=(INITIALIZE, count)))
+    for count in worth_stopping_at(long.probe, START):
+        name = f"stop at checkpoint {count} after initialize()"
+        try_once(name, "G4", _until_stopped, Plan(cancel=(START, count)))
+    for count in range(1, min(first.probe.steps[CLOSE], MOST_CHECKPOINTS) + 1):
+        name = f"close() is cancelled at checkpoint {count}"
+        try_once(name, "G7", _work_and_stop, Plan(cancel=(CLOSE, count)))
+    try_once("a task crashes; the plugin is restarted", "G6", _crash_and_restart)
+    try_once("stop during the back-off after a crash", "G1", _stop_in_backoff)
+    try_once("stop while close() runs after a crash", "G1", _stop_in_close)
+    try_once("stop twice", "G1", _stop_twice)
 
-    def run(self) -> Report:
-        """Check everything; what cannot be checked because the plugin does not start is left out."""
-        began = time.perf_counter()
-        with self._runs as runs:
-            first = self._try("start, then stop", "G1", _work_and_stop)
-            if first is not None and not runs.report.failures:
-                self._all(first)
-        runs.report.seconds = time.perf_counter() - began
-        return runs.report
 
-    def _all(self, first: Trial) -> None:
-        long = self._long(first)
-        self._try("stop before it has begun", "G3", _stop_at_once)
-        self._try(
-            "initialize() fails before its first line", "G1", _restart, Plan(fail_before=INITIALIZE)
-        )
-        self._try("initialize() fails at its end", "G1", _restart, Plan(fail_after=INITIALIZE))
-        for count in range(1, min(first.probe.steps[INITIALIZE], MOST_CHECKPOINTS) + 1):
-            name = f"stop at checkpoint {count} of initialize()"
-            self._try(name, "G1", _until_stopped, Plan(cancel=(INITIALIZE, count)))
-        for count in worth_stopping_at(long.probe, START):
-            name = f"stop at checkpoint {count} after initialize()"
-            self._try(name, "G4", _until_stopped, Plan(cancel=(START, count)))
-        for count in range(1, min(first.probe.steps[CLOSE], MOST_CHECKPOINTS) + 1):
-            name = f"close() is cancelled at checkpoint {count}"
-            self._try(name, "G7", _work_and_stop, Plan(cancel=(CLOSE, count)))
-        self._try("a task crashes; the plugin is restarted", "G6", _crash_and_restart)
-        self._try("stop during the back-off after a crash", "G1", _stop_in_backoff)
-        self._try("stop while close() runs after a crash", "G1", _stop_in_close)
-        self._try("stop twice", "G1", _stop_twice)
-
-    def _long(self, first: Trial) -> Trial:
-        """Let it work for minutes; return that run, or the first one if that showed a fault."""
-        name = f"{WORK:g} s of its work"
-        if first.world is not None and first.world.own_clock:
-            self._runs.skip(name, "G6", "the clock of its server does not jump")
-            return first
-        long = self._try(name, "G6", _work)
-        if long is None or long.problems:
-            return first
-        if long.worked < WORK:
-            why = f"only {long.worked:.0f} s of them fit into {PATIENCE:g} s of real time"
-            self._runs.skip(name, "G6", why)
-        return long
+def _long(runs: Runs, first: Trial) -> Trial:
+    """Let it work for minutes; return that run, or the first one if that showed a fault."""
+    name = f"{WORK:g} s of its work"
+    if first.world is not None and first.world.own_clock:
+        runs.skip(name, "G6", "the clock of its server does not jump")
+        return first
+    long = runs.try_once(name, "G6", _work)
+    if long is None or long.problems:
+        return first
+    if long.worked < WORK:
+        why = f"only {long.worked:.0f} s of them fit into {PATIENCE:g} s of real time"
+        runs.skip(name, "G6", why)
+    return long
 
 
 async def _work_and_stop(run: Trial) -> list[Breach]:

@@ -81,11 +81,10 @@ class Plan:
     """Where a plugin's life is disturbed.
 
     Attributes:
-        fail_before: A method that fails before its first line.
-        fail_after: A method that fails after its last.
+        fail_before: A method whose first call fails before its first line.
+        fail_after: A method whose first call fails after its last line.
         cancel: A method, or ``start`` for all of the plugin's tasks, and the checkpoint at which it is
             cancelled.
-        times: How many calls are made to fail.
         on_cancel: Called when the checkpoint is reached, in whatever thread.
         on_step: Called in the plugin's thread after each step, with the part of the life and the number
             of the step in it.
@@ -95,7 +94,6 @@ class Plan:
     fail_before: str | None = None
     fail_after: str | None = None
     cancel: tuple[str, int] | None = None
-    times: int = 1
     on_cancel: Callable[[], None] = lambda: None
     on_step: Callable[[str, int], None] | None = None
     around: Callable[..., Awaitable[Any]] | None = None
@@ -115,7 +113,6 @@ class Probe(trio.abc.Instrument):
         places: The plugin's lines at which it waited, in order, without repetitions.
         instances: The plugin's instances, once a method of theirs was called.
         reached: Whether the plan's checkpoint was reached.
-        reached_at: At which line of the plugin that was.
     """
 
     def __init__(self, loaded: LoadedPlugin, root: str, plan: Plan | None = None) -> None:
@@ -130,9 +127,8 @@ class Probe(trio.abc.Instrument):
         }
         self.instances: list[Any] = []
         self.reached: bool = False
-        self.reached_at: Place | None = None
         self._cancel: dict[str, Callable[[], object]] = {}
-        self._failed = 0
+        self._failed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._crashing: asyncio.Task[None] | None = None
         self._classes: frozenset[type] = frozenset(loaded.classes)
@@ -188,8 +184,8 @@ class Probe(trio.abc.Instrument):
         return wraps(getattr(static, "__func__", static))(wrapper) if callable(static) else wrapper
 
     def _may_fail(self) -> bool:
-        self._failed += 1
-        return self._failed <= self.plan.times
+        before, self._failed = self._failed, True
+        return not before
 
     def crash(self) -> None:
         """Let a task of the plugin fail. In Trio's thread."""
@@ -293,7 +289,6 @@ class Probe(trio.abc.Instrument):
             self.plan.on_step(phase, count)
         if self.plan.cancel == (phase, count) and not self.reached:
             self.reached = True
-            self.reached_at = place
             self._cancel.get(phase, lambda: None)()
             self.plan.on_cancel()
 

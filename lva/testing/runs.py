@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import time
 import warnings
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
@@ -68,6 +69,7 @@ class Runs:
         return self._make_world is not None
 
     def __enter__(self) -> Self:
+        self._began = time.perf_counter()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -79,6 +81,7 @@ class Runs:
             self._watch.__exit__()
             self._note("how long its steps take", "loop", self._watch.confirmed())
             self._note("what it logs and prints", "secret", self._secrets)
+        self.report.seconds = time.perf_counter() - self._began
 
     def try_once(
         self,

@@ -23,6 +23,8 @@ from lva.host.runtimes.on_trio import TrioRuntime
 from lva.testing import contract
 from lva.testing.report import Report
 
+pytestmark = pytest.mark.slow("the whole contract is checked")
+
 BACKGROUND = """
 import trio
 from lva import BaseBackgroundPlugin
@@ -56,6 +58,66 @@ class P(BaseEventPlugin):
 """
 
 
+close, run, offer, release = (
+    Attempt._close,
+    TrioRuntime.run,
+    MemoryMailbox.offer,
+    PluginLife._release,
+)
+
+
+async def skip(self: Attempt, member: Any) -> None:
+    """Do not call it."""
+
+
+async def twice(self: Attempt, member: Any) -> None:
+    await close(self, member)
+    await close(self, member)
+
+
+async def hasty(self: TrioRuntime, what: str, fn: Any) -> None:
+    self.call("an early close", fn.__self__.close)
+    await run(self, what, fn)
+
+
+def lossy(self: MemoryMailbox, points: Any, size: int) -> None:
+    offer(self, points[:-1], size)
+    self.ledger.accepted += 1
+
+
+def lying(self: PluginLife) -> None:
+    release(self)
+    self.record.history.append(Transition(State.RUNNING, 0.0, "never better"))
+
+
+#: What is replaced by what, the plugin that shows it, and what the kit says.
+FAULTS: dict[str, tuple[type, str, Any, str, str, str]] = {
+    "a close that is skipped": (
+        Attempt, "_close", skip, BACKGROUND, "G1", "entered 1 time, P.close() 0"),
+    "a close that is called twice": (
+        Attempt, "_close", twice, BACKGROUND, "G1", "entered 1 time, P.close() 2"),
+    "a close while start still runs": (
+        TrioRuntime, "follow", hasty, BACKGROUND, "G1",
+        "P.close() was called while P.start() still ran"),
+    "a point that is lost": (MemoryMailbox, "offer", lossy, EVENT, "G5", "does not balance"),
+    "a point that is lost without a trace": (
+        MemoryMailbox, "offer", lambda self, points, size: offer(self, points[:-1], size), EVENT,
+        "G5", "points published, but only"),
+    "points out of order": (
+        MemoryMailbox, "offer", lambda self, points, size: offer(self, points[::-1], size), EVENT,
+        "G3", "passed on out of order"),
+    "points that are never given up": (
+        Delivery, "drop_rest", lambda self, reason: 0, EVENT, "G5", "in no final place at the end"),
+    "a cancellation that is swallowed": (
+        TrioCall, "cancel", lambda self: None, BACKGROUND, "G4", "ignored its cancellation"),
+    "a route that stays": (
+        RouteTable, "remove", lambda self, owner: None, BACKGROUND, "G7", "leaked: the route /mine"),
+    "a state that is wrong": (PluginLife, "_release", lying, BACKGROUND, "G8", "stopped -> running"),
+    "a plugin that is not started again": (
+        Restarts, "after", lambda *_: (State.FAILED, ""), BACKGROUND, "G6", "is not started again"),
+}  # fmt: skip
+
+
 def says(report: Report, guarantee: str, text: str) -> None:
     """Assert that the report has a failure with this guarantee and text."""
     assert not report.ok
@@ -67,76 +129,19 @@ def says(report: Report, guarantee: str, text: str) -> None:
     assert found, str(report)
 
 
-@pytest.mark.slow("the whole contract is checked")
 def test_without_a_fault_all_is_well():
     assert contract.check_plugin(BACKGROUND).ok
     assert contract.check_event_contract(EVENT).ok
 
 
-def test_a_close_that_is_skipped(monkeypatch: pytest.MonkeyPatch):
-    async def skip(self: Attempt, member: Any) -> None:
-        """Do not call it."""
-
-    monkeypatch.setattr(Attempt, "_close", skip)
-    says(contract.check_plugin(BACKGROUND), "G1", "entered 1 time, P.close() 0")
-
-
-def test_a_close_that_is_called_twice(monkeypatch: pytest.MonkeyPatch):
-    close = Attempt._close
-
-    async def twice(self: Attempt, member: Any) -> None:
-        await close(self, member)
-        await close(self, member)
-
-    monkeypatch.setattr(Attempt, "_close", twice)
-    says(contract.check_plugin(BACKGROUND), "G1", "entered 1 time, P.close() 2")
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch):
+    owner, attribute, wrong, plugin, guarantee, text = FAULTS[name]
+    monkeypatch.setattr(owner, attribute, wrong)
+    check = contract.check_event_contract if plugin is EVENT else contract.check_plugin
+    says(check(plugin), guarantee, text)
 
 
-def test_a_close_while_start_still_runs(monkeypatch: pytest.MonkeyPatch):
-    run = TrioRuntime.run
-
-    async def hasty(self: TrioRuntime, what: str, fn: Any) -> None:
-        self.call("an early close", fn.__self__.close)
-        await run(self, what, fn)
-
-    monkeypatch.setattr(TrioRuntime, "follow", hasty)
-    says(contract.check_plugin(BACKGROUND), "G1", "P.close() was called while P.start() still ran")
-
-
-def test_a_point_that_is_lost(monkeypatch: pytest.MonkeyPatch):
-    offer = MemoryMailbox.offer
-
-    def lossy(self: MemoryMailbox, points: Any, size: int) -> None:
-        offer(self, points[:-1], size)
-        self.ledger.accepted += 1
-
-    monkeypatch.setattr(MemoryMailbox, "offer", lossy)
-    says(contract.check_event_contract(EVENT), "G5", "does not balance")
-
-
-def test_a_point_that_is_lost_without_a_trace(monkeypatch: pytest.MonkeyPatch):
-    offer = MemoryMailbox.offer
-    monkeypatch.setattr(
-        MemoryMailbox, "offer", lambda self, points, size: offer(self, points[:-1], size)
-    )
-    says(contract.check_event_contract(EVENT), "G5", "points published, but only")
-
-
-def test_points_out_of_order(monkeypatch: pytest.MonkeyPatch):
-    offer = MemoryMailbox.offer
-    monkeypatch.setattr(
-        MemoryMailbox, "offer", lambda self, points, size: offer(self, points[::-1], size)
-    )
-    says(contract.check_event_contract(EVENT), "G3", "passed on out of order")
-
-
-@pytest.mark.slow("the whole contract is checked")
-def test_points_that_are_never_given_up(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(Delivery, "drop_rest", lambda self, reason: 0)
-    says(contract.check_event_contract(EVENT), "G5", "in no final place at the end")
-
-
-@pytest.mark.slow("the whole contract is checked")
 def test_a_task_that_is_leaked(monkeypatch: pytest.MonkeyPatch):
     call = TrioRuntime.call
 
@@ -154,31 +159,3 @@ def test_a_task_that_is_leaked(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("lva.host.host.lasting_leaks", nothing)
     assert leaks.lasting_leaks is not attempt.lasting_leaks
     says(contract.check_plugin(BACKGROUND), "G7", "leaked: the task")
-
-
-@pytest.mark.slow("the whole contract is checked")
-def test_a_cancellation_that_is_swallowed(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(TrioCall, "cancel", lambda self: None)
-    says(contract.check_plugin(BACKGROUND), "G4", "ignored its cancellation")
-
-
-def test_a_route_that_stays(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(RouteTable, "remove", lambda self, owner: None)
-    says(contract.check_plugin(BACKGROUND), "G7", "leaked: the route /mine")
-
-
-def test_a_state_that_is_wrong(monkeypatch: pytest.MonkeyPatch):
-    release = PluginLife._release
-
-    def lying(self: PluginLife) -> None:
-        release(self)
-        self.record.history.append(Transition(State.RUNNING, 0.0, "never better"))
-
-    monkeypatch.setattr(PluginLife, "_release", lying)
-    says(contract.check_plugin(BACKGROUND), "G8", "stopped -> running")
-
-
-@pytest.mark.slow("the whole contract is checked")
-def test_a_plugin_that_is_not_started_again(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(Restarts, "after", lambda *_: (State.FAILED, ""))
-    says(contract.check_plugin(BACKGROUND), "G6", "is not started again")

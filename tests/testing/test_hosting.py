@@ -13,6 +13,7 @@ import pytest
 
 from lva import MonitoringPoint
 from lva.testing import check_event_contract, check_plugin, contract, running_plugin
+from lva.testing.subject import subject_of
 from tests.support import clean_environment
 
 PUMP = """
@@ -32,6 +33,9 @@ class Gauge(BaseEventPlugin):
     async def handleEvent(self, points, logger):
         logger.info("%d points", len(points))
 """
+
+
+LEAKING = PUMP.replace('self.addRoute("/pump", self.get)', 'self.file = open("/dev/null")')
 
 
 async def test_the_real_web_layer_answers(lva_host: Any, autojump_clock: Any):
@@ -78,9 +82,8 @@ async def test_a_file_that_does_not_load(autojump_clock: Any):
 
 @pytest.mark.slow("a host is stopped in real time")
 async def test_what_is_left_fails_the_test(autojump_clock: Any):
-    leaking = PUMP.replace('self.addRoute("/pump", self.get)', 'self.file = open("/dev/null")')
     with pytest.raises(AssertionError, match="leaked: the file /dev/null"):
-        async with running_plugin(leaking) as host:
+        async with running_plugin(LEAKING) as host:
             module, plugin = host.module, host.plugin
     assert module.Pump
     plugin.file.close()
@@ -88,8 +91,7 @@ async def test_what_is_left_fails_the_test(autojump_clock: Any):
 
 @pytest.mark.slow("a host is stopped in real time")
 async def test_what_is_tolerated_does_not(autojump_clock: Any):
-    leaking = PUMP.replace('self.addRoute("/pump", self.get)', 'self.file = open("/dev/null")')
-    async with running_plugin(leaking, tolerate=["G7"]) as host:
+    async with running_plugin(LEAKING, tolerate=["G7"]) as host:
         plugin = host.plugin
     plugin.file.close()
 
@@ -141,9 +143,8 @@ async def test_what_only_the_log_would_tell_fails_the_test(
 
 @pytest.mark.slow("a host is stopped in real time")
 async def test_the_error_of_the_block_comes_first(autojump_clock: Any):
-    leaking = PUMP.replace('self.addRoute("/pump", self.get)', 'self.file = open("/dev/null")')
     with pytest.raises(KeyError, match="mine"):
-        async with running_plugin(leaking) as host:
+        async with running_plugin(LEAKING) as host:
             plugin = host.plugin
             raise KeyError("mine")
     plugin.file.close()
@@ -196,15 +197,17 @@ def test_wrong_keys_for_the_host_are_explained():
     )
 
 
-@pytest.mark.slow("starts an interpreter or checks a whole contract")
 def test_a_path_a_package_and_a_name(tmp_path: Path):
     (tmp_path / "pump.py").write_text(PUMP)
     (tmp_path / "well").mkdir()
     (tmp_path / "well" / "__init__.py").write_text(PUMP)
     (tmp_path / "pump.py").chmod(0o666)  # whoever may write there: that is for the service
     for source in (tmp_path / "pump.py", str(tmp_path / "well"), tmp_path / "well/__init__.py"):
-        assert check_plugin(source).ok
-    assert check_plugin("background_plugin_example").name == "background_plugin_example"
+        with subject_of(source) as subject:
+            loaded = subject.load(subject.settings(None, None))
+        assert [cls.__name__ for cls in loaded.classes] == ["Pump", "Gauge"]
+    with subject_of("background_plugin_example") as subject:
+        assert subject.load(subject.settings(None, None)).name == "background_plugin_example"
     with pytest.raises(FileNotFoundError, match="there is no plugin at"):
         check_plugin(tmp_path / "pumps.py")
 
