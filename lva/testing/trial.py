@@ -40,7 +40,7 @@ from lva.testing.leftovers import (
 from lva.testing.places import coroutine_place, error_place, parsed_place
 from lva.testing.probe import CLOSE, INITIALIZE, InjectedError, Plan, Probe
 from lva.testing.report import Breach
-from lva.testing.unawaited import Unawaited
+from lva.testing.unawaited import unawaited
 from lva.testing.virtual import VirtualLoop, VirtualTime
 from lva.testing.world import World
 from lva.web.access import Access
@@ -154,7 +154,7 @@ async def trial(
         with (
             Origins(root) as origins,
             _loops_in(virtual, probe, watch),
-            Unawaited(root) as unawaited,
+            unawaited(root) as forgotten,
         ):
             for instrument in instruments:
                 trio.lowlevel.add_instrument(instrument)
@@ -172,7 +172,7 @@ async def trial(
                 trio.lowlevel.remove_instrument(instrument)
             if watch is not None:
                 watch.forget()
-            run.problems[:] = dict.fromkeys([*run.problems, *unawaited.problems])
+            run.problems[:] = dict.fromkeys([*run.problems, *forgotten])
         helpers.cancel_scope.cancel()
     if failure is not None:
         raise failure

@@ -14,6 +14,7 @@ from tests.testing.gallery import RIGHT, WRONG, Plugin
 LONG = {
     "asks_for_patience",
     "asyncio_close_does_not_await_its_task",
+    "asyncio_group_in_start",
     "asyncio_retrieves_its_errors",
     "asyncio_uses_threads",
     "connects_for_each_batch",
