@@ -42,7 +42,7 @@ from luna_plugins.base.plugins_meta.base_plugins import (
 )
 """
 
-#: What culprits of either style can do; `how` they misbehave is the name of a method.
+#: What culprits of either style do, and can do; `how` they misbehave is the name of a method.
 MISDEEDS = """
 import sys
 
@@ -52,14 +52,40 @@ class Unheard(BaseException):
 
 
 class Misdeeds:
-    def note(self, line):
-        with open(self.config["journal"], "a") as journal:
-            journal.write(line + "\\n")
+    eventName = "monitoring_event"
+
+    def __init__(self, app):
+        super().__init__(app)
+        self.kept = []
+        if self.config["place"] == "__init__":
+            self.note("trouble")
+            getattr(self, "now_" + self.config["how"])()
+
+    async def initialize(self):
+        self.note("initialize")
+        if isinstance(self, BaseBackgroundPlugin):
+            self.addRoute("/" + __name__.rpartition(".")[2], self.route)
+        await self.reach("initialize")
+
+    async def route(self, request):
+        await self.reach("route")
+        return pluginHTTPResponse(body="fine")
+
+    async def handleEvent(self, points, logger):
+        await self.reach("handleEvent")
+
+    async def close(self):
+        self.note("close")
+        await self.reach("close")
 
     async def reach(self, place):
         if place == self.config["place"]:
             self.note("trouble")
             await getattr(self, self.config["how"])()
+
+    def note(self, line):
+        with open(self.config["journal"], "a") as journal:
+            journal.write(line + "\\n")
 
     # In an __init__, and below the coroutines
 
@@ -452,6 +478,22 @@ def check_stop(scene: Scene) -> None:
     assert [item["name"] for item in receipt["plugins"]] == names
     assert "bug in the" not in scene.service.output
     assert not [line for line in scene.service.lines if line and not line.startswith("{")]
+
+
+def check_critical_end(scene: Scene) -> None:
+    """Play a scene of one critical culprit: it ends the service, in order."""
+    with scene.service as service:
+        code = service.wait()
+    ((case, outcome),) = scene.cases.items()
+    name = name_of(*case)
+    assert code == service.receipt["exit_code"] == 3
+    assert name in service.receipt["reason"]
+    assert service.receipt_of(name)["state"] == outcome.before
+    for neighbour in NEIGHBOURS:
+        assert service.receipt_of(neighbour)["state"] == "stopped"
+        assert scene.lifecycle(neighbour) in ([], ["initialize", "close"])
+    attempts = 0 if case[1] == "__init__" else 1 + outcome.restarts
+    assert scene.lifecycle(name) == ["initialize", "close"] * attempts
 
 
 def check_culprit(scene: Scene, how: str, place: str) -> None:

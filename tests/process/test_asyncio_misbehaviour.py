@@ -24,6 +24,7 @@ from tests.process.scene import (
     Scene,
     Style,
     check_bystanders,
+    check_critical_end,
     check_culprit,
     name_of,
 )
@@ -36,35 +37,9 @@ CULPRIT = (
     MISDEEDS
     + """
 class Culprit(Misdeeds, %s):
-    eventName = "monitoring_event"
-
-    def __init__(self, app):
-        super().__init__(app)
-        self.kept = []
-        if self.config["place"] == "__init__":
-            self.note("trouble")
-            getattr(self, "now_" + self.config["how"])()
-
-    async def initialize(self):
-        self.note("initialize")
-        if isinstance(self, BaseBackgroundPlugin):
-            self.addRoute("/" + __name__.rpartition(".")[2], self.route)
-        await self.reach("initialize")
-
     async def start(self):
         self.kept.append(asyncio.create_task(self.reach("child"), name="child"))
         await self.reach("start")
-
-    async def route(self, request):
-        await self.reach("route")
-        return pluginHTTPResponse(body="fine")
-
-    async def handleEvent(self, points, logger):
-        await self.reach("handleEvent")
-
-    async def close(self):
-        self.note("close")
-        await self.reach("close")
 
     # In an __init__, in a callback or a thread, and below the coroutines
 
@@ -441,11 +416,4 @@ def test_a_loop_that_computes_for_ever_is_left_behind(
 @pytest.mark.parametrize(("how", "place"), [("error", "child"), ("swallow", "initialize")])
 def test_a_critical_culprit_ends_the_service(tmp_path: Path, how: str, place: str) -> None:
     outcome = (CLEAN | STUBBORN)[how, place]
-    scene = Scene(tmp_path, {(how, place): outcome}, STYLE, critical=True)
-    with scene.service as service:
-        code = service.wait()
-    assert code == service.receipt["exit_code"] == 3
-    assert name_of(how, place) in service.receipt["reason"]
-    assert service.receipt_of(name_of(how, place))["state"] == outcome.before
-    entered = scene.lifecycle(name_of(how, place))
-    assert entered == ["initialize", "close"] * (1 + outcome.restarts)
+    check_critical_end(Scene(tmp_path, {(how, place): outcome}, STYLE, critical=True))

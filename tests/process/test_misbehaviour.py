@@ -14,13 +14,13 @@ import pytest
 from tests.process.scene import (
     ERRORS,
     MISDEEDS,
-    NEIGHBOURS,
     SLOW,
     Case,
     Outcome,
     Scene,
     Style,
     check_bystanders,
+    check_critical_end,
     check_culprit,
     name_of,
 )
@@ -33,34 +33,9 @@ CULPRIT = (
     MISDEEDS
     + """
 class Culprit(Misdeeds, %s):
-    eventName = "monitoring_event"
-
-    def __init__(self, app):
-        super().__init__(app)
-        if self.config["place"] == "__init__":
-            self.note("trouble")
-            getattr(self, "now_" + self.config["how"])()
-
-    async def initialize(self):
-        self.note("initialize")
-        if isinstance(self, BaseBackgroundPlugin):
-            self.addRoute("/" + __name__.rpartition(".")[2], self.route)
-        await self.reach("initialize")
-
     async def start(self):
         self.nursery.start_soon(self.reach, "child")
         await self.reach("start")
-
-    async def route(self, request):
-        await self.reach("route")
-        return pluginHTTPResponse(body="fine")
-
-    async def handleEvent(self, points, logger):
-        await self.reach("handleEvent")
-
-    async def close(self):
-        self.note("close")
-        await self.reach("close")
 
     async def hang(self):
         await trio.sleep_forever()
@@ -179,18 +154,7 @@ def check_tracebacks(scene: Scene, how: str, place: str) -> None:
 )
 def test_a_critical_culprit_ends_the_service(tmp_path: Path, how: str, place: str) -> None:
     outcome = (CLEAN | HANDLE_EVENT | LEFT)[how, place]
-    scene = Scene(tmp_path, {(how, place): outcome}, STYLE, critical=True)
-    with scene.service as service:
-        code = service.wait()
-    name = name_of(how, place)
-    assert code == service.receipt["exit_code"] == 3
-    assert name in service.receipt["reason"]
-    assert service.receipt_of(name)["state"] == outcome.before
-    for neighbour in NEIGHBOURS:
-        assert service.receipt_of(neighbour)["state"] == "stopped"
-        assert scene.lifecycle(neighbour) in ([], ["initialize", "close"])
-    entered = scene.lifecycle(name)
-    assert entered == ["initialize", "close"] * (len(entered) // 2)
+    check_critical_end(Scene(tmp_path, {(how, place): outcome}, STYLE, critical=True))
 
 
 def test_a_blocked_event_loop_is_killed_past_the_deadline(tmp_path: Path) -> None:
