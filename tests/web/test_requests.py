@@ -1,7 +1,8 @@
 """How many requests there are at once, and when their points are published: alone at once, together soon."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from lva import MonitoringPoint
 from lva.settings import Settings
-from lva.web.exchange import Exchange
+from lva.web.exchange import Exchange, Observe
 from lva.web.gathering import GATHER_COUNT, GATHER_TIME
 from lva.web.requests import Requests
 
@@ -73,6 +74,18 @@ class Service:
         await self.requests.handle(scope, receive, send)
 
 
+@asynccontextmanager
+async def beside_a_long_one() -> AsyncIterator[Service]:
+    """Yield a service with a request under way, which ends once `/long` may."""
+    async with trio.open_nursery() as nursery:
+        service = Service(nursery)
+        service.gates["/long"] = trio.Event()
+        nursery.start_soon(service.request, "/long")
+        await wait_all_tasks_blocked()
+        yield service
+        nursery.cancel_scope.cancel()
+
+
 async def test_the_points_of_a_lone_request_are_published_before_it_is_over() -> None:
     async with trio.open_nursery() as nursery:
         service = Service(nursery)
@@ -85,11 +98,7 @@ async def test_the_points_of_a_lone_request_are_published_before_it_is_over() ->
 async def test_points_of_requests_beside_a_long_one_come_together_and_soon(
     autojump_clock: MockClock,
 ) -> None:
-    async with trio.open_nursery() as nursery:
-        service = Service(nursery)
-        service.gates["/long"] = trio.Event()
-        nursery.start_soon(service.request, "/long")
-        await wait_all_tasks_blocked()
+    async with beside_a_long_one() as service:
         begun = trio.current_time()
         for _ in range(3):
             await service.request("/short")
@@ -105,30 +114,19 @@ async def test_points_of_requests_beside_a_long_one_come_together_and_soon(
         service.gates["/long"].set()
         await wait_all_tasks_blocked()
         assert [len(points) for _, points in service.published] == [3, 2]
-        nursery.cancel_scope.cancel()
 
 
 async def test_many_points_do_not_wait(autojump_clock: MockClock) -> None:
-    async with trio.open_nursery() as nursery:
-        service = Service(nursery)
-        service.gates["/long"] = trio.Event()
-        nursery.start_soon(service.request, "/long")
-        await wait_all_tasks_blocked()
+    async with beside_a_long_one() as service:
         begun = trio.current_time()
         for _ in range(GATHER_COUNT):
             await service.request("/short")
         assert [(at, len(points)) for at, points in service.published] == [(begun, GATHER_COUNT)]
-        nursery.cancel_scope.cancel()
 
 
 async def test_points_that_gather_when_all_ends_are_published(autojump_clock: MockClock) -> None:
-    async with trio.open_nursery() as nursery:
-        service = Service(nursery)
-        service.gates["/long"] = trio.Event()
-        nursery.start_soon(service.request, "/long")
-        await wait_all_tasks_blocked()
+    async with beside_a_long_one() as service:
         await service.request("/short")
-        nursery.cancel_scope.cancel()
     assert sum(len(points) for _, points in service.published) >= 2
 
 
@@ -194,6 +192,16 @@ async def test_a_point_waits_for_no_other_request(autojump_clock: MockClock) -> 
             nursery.cancel_scope.cancel()
 
 
+def exchange_of(points: list[MonitoringPoint], observe: Observe = lambda *_: None) -> Exchange:
+    """Return a request without a server; its points are added to these."""
+
+    async def ignore(_message: Any) -> None:
+        pass
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    return Exchange(scope, ignore, points.extend, observe)
+
+
 @pytest.mark.parametrize("endless", [False, True])
 async def test_a_response_without_an_end_does_not_count_among_the_requests(endless: bool) -> None:
     """How long somebody has looked says nothing of the service."""
@@ -203,15 +211,9 @@ async def test_a_response_without_an_end_does_not_count_among_the_requests(endle
         await exchange.send({"type": "http.response.start", "status": 200, "headers": []})
         await exchange.send({"type": "http.response.body", "body": b""})
 
-    async def ignore(_message: Any) -> None:
-        pass
-
     points: list[MonitoringPoint] = []
     counted: list[int] = []
-    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
-    exchange = Exchange(
-        scope, ignore, points.extend, lambda _route, _plugin, status, *_: counted.append(status)
-    )
+    exchange = exchange_of(points, lambda _route, _plugin, status, *_: counted.append(status))
     await exchange.run(respond)
     assert counted == ([] if endless else [200])
     assert len(points) == 1  # what is published of it stays
@@ -229,12 +231,8 @@ async def test_a_client_that_leaves_midway_does_not_hide_what_it_was_told(
         exchange.cancel()
         await trio.sleep_forever()
 
-    async def ignore(_message: Any) -> None:
-        pass
-
     points: list[MonitoringPoint] = []
-    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
-    exchange = Exchange(scope, ignore, points.extend, lambda *_: None)
+    exchange = exchange_of(points)
     async with trio.open_nursery() as nursery:
         exchange.stop = nursery.cancel_scope.cancel
         nursery.start_soon(exchange.run, respond)
