@@ -144,7 +144,7 @@ async def serving(host: RunningHost) -> AsyncIterator[httpx.AsyncClient]:
     over, ended = trio.Event(), trio.Event()
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
-        web = web_application(host.host.routes, settings)
+        web = web_application(host.host.routes, settings, lambda _request: None, over)
         requests = Requests(web, host.host.publisher.publish, settings, nursery)
 
         async def app(scope: Any, receive: Any, send: Any) -> None:

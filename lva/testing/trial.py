@@ -232,9 +232,10 @@ async def _start(
     """Put host and web layer together, as the service does."""
     host = Host(settings, [loaded], random.Random(0))  # noqa: S311 - jitter that repeats itself
     access = Access(settings, BASE_URL)
-    Resources(host, access, Shutdown(draining=host.stop.requested))
+    shutdown = Shutdown(draining=host.stop.requested)
+    Resources(host, access, shutdown)
     requests = Requests(
-        web_application(host.routes, settings, access.check_admin),
+        web_application(host.routes, settings, access.check_admin, shutdown.closing),
         host.publisher.publish,
         settings,
         nursery,

@@ -55,21 +55,18 @@ _HELD = 5.0
 def web_application(
     routes: RouteTable,
     settings: Settings,
-    check_admin: Callable[[Any], None] = lambda _: _refuse(),
-    closing: trio.Event | None = None,
+    check_admin: Callable[[Any], None],
+    closing: trio.Event,
 ) -> Web:
     """Return a new web application that serves what is in the route table.
 
     Args:
         routes: The service's own and the plugins' routes.
         settings: Limits on requests.
-        check_admin: Raises an HttpProblem for a request that may not do what only an administrator may;
-            refuses all if left out.
-        closing: Set when the server is about to close its connections; never, if left out.
+        check_admin: Raises an HttpProblem for a request that may not do what only an administrator may.
+        closing: Set when the server is about to close its connections.
     """
-    return _WebApplication(
-        routes, settings, check_admin, trio.Event() if closing is None else closing
-    )
+    return _WebApplication(routes, settings, check_admin, closing)
 
 
 # Private, because a class on top of Quart cannot pass `pyright --verifytypes`: Quart derives from a class
@@ -354,10 +351,6 @@ async def _push(asgi: Scope, send: Send, path: str, headers: Any) -> None:
     """Offer a client of HTTP/2 another resource, as Quart does."""
     if "http.response.push" in (asgi.get("extensions") or {}):
         await send({"type": "http.response.push", "path": path, "headers": encode_headers(headers)})
-
-
-def _refuse() -> None:
-    raise HttpProblem(403, "Nobody may do this here.")
 
 
 def _unavailable(name: str, retry_after: Callable[[], float]) -> HttpProblem:
