@@ -66,8 +66,12 @@ async def look_at(files: Iterable[SourceFiles]) -> None:
 
     Cancellation: ends the wait.
     """
+    # Threads that a file system does not let go must not be missing where others wait for a thread.
+    own = trio.CapacityLimiter(1)
     with suppress(RuntimeError), trio.move_on_after(PATIENCE):
-        await trio.to_thread.run_sync(_look, [*files], abandon_on_cancel=True, thread_name=_THREAD)
+        await trio.to_thread.run_sync(
+            _look, [*files], abandon_on_cancel=True, limiter=own, thread_name=_THREAD
+        )
 
 
 def begin_to_look_at(files: Iterable[SourceFiles]) -> None:

@@ -582,5 +582,8 @@ async def test_a_file_that_does_not_let_go_of_its_reader_holds_up_nobody(tmp_pat
     assert turns > 10
     assert not files.changed, "as it was seen last"
     await until(lambda: names().count("lva-files") == 1)  # the others come back
+    assert trio.to_thread.current_default_thread_limiter().borrowed_tokens == 0, (
+        "others have threads"
+    )
     path.open("w").close()
     await until(lambda: files.changed)
