@@ -156,15 +156,3 @@ async def test_points_that_arrived_are_not_posted_again(tmp_path, collector):
         assert collector.requests[1:] == [sent(0), sent(1), sent(1), sent(2)]
         assert receipt.plugins[0].points["delivered"] == 3
         assert receipt.plugins[0].points["retries"] == 1
-
-
-async def test_there_is_one_instance_in_the_program(tmp_path, collector):
-    collector.statuses = [500]
-    async with monitoring(tmp_path, collector, wait=False) as host:
-        first = None
-        for _ in range(2):
-            await host.wait_for(MONITORING, State.RUNNING, within=20)
-            assert first in (None, host.plugin(MONITORING))
-            first = host.plugin(MONITORING)
-        assert type(first).__name__ == "RequestMonitoringPlugin"
-        assert len(host.life(MONITORING)._instances.members) == 1
