@@ -13,6 +13,7 @@ from typing import Final
 import trio
 from hypercorn.config import Config, Sockets
 from hypercorn.trio import serve as hypercorn_serve
+from trio_util import wait_any
 
 from lva.app import Service
 from lva.host.process.forks import hide
@@ -104,26 +105,23 @@ async def _serve(
         stop(signals.received)
     own = settings.http_connections == "lva"
     limit, patience = settings.keep_alive_timeout, settings.half_closed_timeout
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_forward, service.stop_wanted, signalled)
-        with (
-            our_connections(service.connection_errors, limit, patience, own),
-            signals.heard_beside_trio(),
-        ):
-            await hypercorn_serve(
-                service,  # type: ignore[arg-type] # Hypercorn's types name each ASGI message
-                hypercorn_config(settings, listener),
-                shutdown_trigger=partial(_shutdown, service, settings, signals, signalled),
-                mode="asgi",
-            )
-        nursery.cancel_scope.cancel()
+    with (
+        our_connections(service.connection_errors, limit, patience, own),
+        signals.heard_beside_trio(),
+    ):
+        await hypercorn_serve(
+            service,  # type: ignore[arg-type] # Hypercorn's types name each ASGI message
+            hypercorn_config(settings, listener),
+            shutdown_trigger=partial(_shutdown, service, settings, signals, signalled),
+            mode="asgi",
+        )
 
 
 async def _shutdown(
-    service: Service, settings: Settings, signals: Signals, wanted: trio.Event
+    service: Service, settings: Settings, signals: Signals, signalled: trio.Event
 ) -> None:
     """Wait for a stop, and for the drain window after it; Hypercorn stops listening when this returns."""
-    await wanted.wait()
+    await wait_any(signalled.wait, service.stop_wanted.wait)
     service.shutdown.draining.set()
     service.deadline = trio.current_time() + settings.shutdown_timeout
     if signals.received is None:  # a critical plugin failed
@@ -144,11 +142,6 @@ def _arm(terminator: Terminator, settings: Settings) -> None:
 def _exit_at_once(terminator: Terminator, number: int) -> None:
     name = signal.Signals(number).name
     terminator.exit_after(0, EXIT_UNCLEAN, f"a second {name} ends the service at once")
-
-
-async def _forward(source: trio.Event, target: trio.Event) -> None:
-    await source.wait()
-    target.set()
 
 
 class _OurSocket(Config):
