@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
 from rich.console import ConsoleDimensions
 from rich.live import Live
+from trio_util import wait_any
 
 from lva.client.events import BusyError, events
 from lva.client.keys import pressed, unbuffered
@@ -108,17 +110,10 @@ class _Top:
         # Before the screen is taken, so that its message stays to be read.
         await _first_event(self._target, self._model)
         with Live(console=self._console, screen=True, auto_refresh=False) as live:
-            async with trio.open_nursery() as nursery:
-                for task in (self._follow, self._heed_keys, self._heed_signals):
-                    nursery.start_soon(self._until_its_end, task, nursery.cancel_scope)
-                nursery.start_soon(self._draw, live)
+            draw = partial(self._draw, live)
+            await wait_any(self._follow, self._heed_keys, self._heed_signals, draw)
         if self._failure is not None:
             raise self._failure
-
-    async def _until_its_end(self, task: object, scope: trio.CancelScope) -> None:
-        assert callable(task)
-        if await task():
-            scope.cancel()
 
     async def _draw(self, live: Live) -> None:
         while True:
@@ -140,7 +135,7 @@ class _Top:
                 await self._news.wait()
             await trio.sleep(_FRAME)
 
-    async def _follow(self) -> bool:
+    async def _follow(self) -> None:
         """Take events in, connecting again and again; end when the service refuses."""
         import httpx
 
@@ -160,24 +155,22 @@ class _Top:
                 self._trouble = f"{error}"
             except FailedError as error:
                 self._failure = error
-                return True
+                return
             self._news.set()
             await trio.sleep(pause)
             pause = min(_LONGEST_PAUSE, pause * 2)
 
-    async def _heed_keys(self) -> bool:
+    async def _heed_keys(self) -> None:
         async for key in pressed():
             if key in {"q", "Q"}:
-                return True
+                return
             if key in _MOVES:
                 self._scrolled = max(0, self._scrolled + _MOVES[key])
             elif key in _JUMPS:
                 self._scrolled = _JUMPS[key]
             self._news.set()
-        return False
+        await trio.sleep_forever()  # the input has ended, which is not the end of the screen
 
-    async def _heed_signals(self) -> bool:
+    async def _heed_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
-            async for _ in signals:
-                return True
-        return False
+            await anext(signals)

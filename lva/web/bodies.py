@@ -7,6 +7,7 @@ from typing import Any
 
 import trio
 from quart.wrappers.response import IterableBody, Response
+from trio_util import move_on_when
 
 from lva.host.watch.clock import enter_plugin, leave_plugin
 
@@ -48,21 +49,14 @@ async def _until(closing: trio.Event, pieces: AsyncIterator[Any]) -> AsyncIterat
     try:
         while not closing.is_set():
             piece = None
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_cancel_after, closing, nursery.cancel_scope)
+            async with move_on_when(closing.wait):
                 piece = await anext(pieces, None)
-                nursery.cancel_scope.cancel()
             if piece is None:
                 return
             yield piece
     finally:
         if hasattr(pieces, "aclose"):
             await pieces.aclose()
-
-
-async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
-    await event.wait()
-    scope.cancel()
 
 
 async def _pieces(name: str, pieces: AsyncIterator[Any]) -> AsyncIterator[Any]:

@@ -16,6 +16,7 @@ from typing import Any, Final
 import trio
 from quart import Response
 from quart_trio.wrappers import TrioResponse
+from trio_util import wait_any
 
 from lva.host.host import Host
 from lva.host.life.states import Transition
@@ -91,10 +92,7 @@ class EventStreams:
 
         Cancellation: ends it without a goodbye.
         """
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._tick_on)
-            await self._shutdown.closing.wait()
-            nursery.cancel_scope.cancel()
+        await wait_any(self._tick_on, self._shutdown.closing.wait)
         self._publish(_rendered("bye", {"at": self._now(), "reason": self._shutdown.reason}))
         for reader in self._readers:
             reader.events.close()
