@@ -16,8 +16,7 @@ from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from tests.plugins.sinks import ledger_of, running_sink
 from tests.plugins.test_examples import Collector, collecting
-from tests.support import host_settings, numbered, until
-from tests.test_docs import copy_example
+from tests.support import copy_examples, host_settings, numbered, until
 
 TRIO, ASYNCIO = "batching_example", "batching_asyncio"
 
@@ -39,7 +38,7 @@ async def pair(
 ):
     """Run the pair against a collector; points gather for the fifth part of a second."""
     if name == ASYNCIO:
-        copy_example(tmp_path, name)
+        copy_examples(tmp_path, name)
     config = {"url": collector.url, "interval": 60, **(config or {})}
     table = {"flush_interval": 0.2, **table}
     async with running_sink(
@@ -62,7 +61,7 @@ def counts(collector: Collector) -> list[int]:
 
 def test_the_defaults(tmp_path, name):
     if name == ASYNCIO:
-        copy_example(tmp_path, name)
+        copy_examples(tmp_path, name)
     (loaded,) = load_plugins(host_settings(tmp_path, [name]))
     assert loaded.configs[loaded.classes[1]].model_dump() == {
         "url": "http://127.0.0.1:5020/1/points",
