@@ -125,7 +125,7 @@ class Storm:
             write_plugin(directory / "plugins", name, source, PLUGINS_PREAMBLE)
         tables = (TABLE.format(name=name, journal=self._path(name)) for name in PLUGINS)
         self.service = ServiceProcess(
-            directory, PLUGINS, "shutdown_timeout = 10\n" + "".join(tables)
+            directory, [*PLUGINS], "shutdown_timeout = 10\n" + "".join(tables)
         )
 
     def _path(self, name: str) -> Path:

@@ -14,9 +14,8 @@ import pytest
 
 TESTS: Final = Path(__file__).parents[1]
 FAULTS: Final = (
-    "test_faulty_sources::test_a_fault_of_each_kind_is_noticed_named_counted_and_overcome"
+    "test_faulty_sources::test_each_fault_is_noticed_with_its_codes_alone_counted_and_overcome"
 )
-ALL_FAULTS: Final = "test_faulty_sources::test_all_faults_over_all_ways"
 CHILDREN: Final = (
     "test_stream_children::test_what_a_plugin_starts_ends_with_its_worker_and_with_the_service"
 )
@@ -58,7 +57,7 @@ COMPLAINTS: Final = {
     ],
     # Stalls that nobody notices
     "a camera that comes back while it is connected to blocks the read for ever": [FAULTS],
-    "the limit for opening leaves out the look into the stream": [ALL_FAULTS],
+    "the limit for opening leaves out the look into the stream": [FAULTS],
     "a source ends, and the read blocks for ever": [FAULTS],
     "a stream stays ready after its source has gone": [RTSP],
     "after a loss only sound comes back": [FAULTS],
@@ -69,7 +68,7 @@ COMPLAINTS: Final = {
     ],
     "data flow, and there are no frames": [FAULTS, "test_watch::test_each_watchdog_has_its_own_limit"],
     # One camera harms the rest
-    "one camera that is away freezes the pages and restarts the detectors": [ALL_FAULTS],
+    "one camera that is away freezes the pages and restarts the detectors": [FAULTS],
     "a camera that is away takes a whole processor, without a pause between attempts": [
         "test_faulty_sources::test_cameras_that_cannot_be_reached_use_no_processor",
         "test_retries::test_the_back_off_of_each_code",
@@ -107,7 +106,7 @@ COMPLAINTS: Final = {
     ],
     "errors of the decoder without end": [FAULTS],
     "times of single frames are hours away, or start again": [
-        ALL_FAULTS, "test_decoder::test_the_source_s_clock_may_jump",
+        FAULTS, "test_decoder::test_the_source_s_clock_may_jump",
     ],
     "times go back": [FAULTS],
     "an hour is lost where the clock is put back": [
