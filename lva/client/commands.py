@@ -125,6 +125,8 @@ def top(target: Target) -> None:
 
     Exit codes: 0 success; 1 refused; 2 wrong usage; 3 no service responds.
     """
+    import trio
+
     from lva.client.top import print_once, run_live
 
     screen = console()
@@ -132,7 +134,7 @@ def top(target: Target) -> None:
         if screen.is_terminal:
             run_live(target, screen)
         else:
-            print_once(target, screen)
+            trio.run(print_once, target, screen)
 
 
 def action(verb: str) -> click.Command:

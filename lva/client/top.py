@@ -44,16 +44,12 @@ def run_live(target: Target, console: Console) -> None:
         trio.run(_Top(target, console).run)
 
 
-def print_once(target: Target, console: Console) -> None:
+async def print_once(target: Target, console: Console) -> None:
     """Print how things are now.
 
     Raises:
         FailedError: There is no service, or it refuses.
     """
-    trio.run(_print_once, target, console)
-
-
-async def _print_once(target: Target, console: Console) -> None:
     model = Model()
     await _first_event(target, model)
     frame, _ = screen(
