@@ -17,7 +17,7 @@ import textwrap
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final, Self
@@ -105,6 +105,20 @@ def has_ended(pid: int) -> bool:
         return True
 
 
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody has, for what begins to listen there later.
+
+    The system gives those of its own range to whoever asks for any, also between two starts of a server; this
+    one is outside of it.
+    """
+    least, most = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    outside = [port for port in range(10_000, 65_536) if not least <= port <= most]
+    while True:
+        port = random.SystemRandom().choice(outside)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
 class ServiceProcess:
     """`lva run` in a process of its own, on a free port of the loopback interface.
 
@@ -173,7 +187,8 @@ class ServiceProcess:
 
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self._reader.join(5)
         assert self.process.stdout is not None

@@ -20,7 +20,7 @@ from lva.host.loading.load import LoadedPlugin, PluginFinder, load_plugins
 from lva.logs import loggers as logs
 from lva.logs import masking
 from lva.settings import ENV_PREFIX, Settings, load_settings
-from tests.support import ServiceProcess, write_plugin
+from tests.support import ServiceProcess, free_port, write_plugin
 
 pytestmark = pytest.mark.usefixtures("clean_slate")
 
@@ -848,8 +848,7 @@ def last_lines(service: ServiceProcess) -> list[str]:
 
 @pytest.mark.process
 def test_run_reports_wrong_settings_and_binds_nothing(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     service = ServiceProcess(
         tmp_path,
         toml="bindd = 1\n[plugins.cam]\nbatch_size = 0",

@@ -23,7 +23,7 @@ from lva.settings import ENV_PREFIX
 from tests.client import running
 from tests.client.running import TOKEN
 from tests.client.tmux import Terminal
-from tests.support import ServiceProcess, clean_environment, write_plugin
+from tests.support import ServiceProcess, clean_environment, free_port, write_plugin
 from tests.warm import WarmProcess
 
 pytestmark = pytest.mark.usefixtures("clean_slate")
@@ -68,11 +68,6 @@ def unready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess
 
 def lva(*arguments: object, token: str | None = TOKEN) -> Result:
     return running.lva(*arguments, token=token)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -20,7 +19,7 @@ from lva.settings import ENV_PREFIX
 from lva.video.store import StoredStream, StreamStore
 from tests.client import running
 from tests.plugins.redis_server import RedisServer
-from tests.support import ServiceProcess
+from tests.support import ServiceProcess, free_port
 from tests.web.chromium import chromium, violations, watched_page
 
 pytestmark = [pytest.mark.process, pytest.mark.slow("starts two agents and real workers")]
@@ -36,12 +35,10 @@ def agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ServicePro
         started = []
         for name in ("north", "south"):
             (path / name).mkdir()
-            with socket.create_server(("127.0.0.1", 0)) as listener:
-                port = listener.getsockname()[1]
             toml = (
                 f'[plugins.streams.config.fleet]\nurl = "{server.url}"\nagent = "{name}"\nlease = 3'
             )
-            env = {f"{ENV_PREFIX}BIND": f"127.0.0.1:{port}"}
+            env = {f"{ENV_PREFIX}BIND": f"127.0.0.1:{free_port()}"}
             started.append(stack.enter_context(ServiceProcess(path / name, ["streams"], toml, env)))
         for service in started:
             service.wait_until(lambda service=service: len(fleet_of(service)["agents"]) == 2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from lva.settings import ENV_PREFIX
 from tests.client.tmux import Terminal
-from tests.support import ServiceProcess, clean_environment, write_plugin
+from tests.support import ServiceProcess, clean_environment, free_port, write_plugin
 
 #: Crashes when it is told to.
 FRAIL = """
@@ -74,8 +73,7 @@ def test_a_crash_is_seen_as_it_happens_and_q_gives_the_terminal_back(tmp_path: P
 
 @pytest.mark.process
 def test_a_service_that_comes_back_is_found_again(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        bind = f"127.0.0.1:{listener.getsockname()[1]}"
+    bind = f"127.0.0.1:{free_port()}"
     env = {f"{ENV_PREFIX}BIND": bind}
     with ServiceProcess(tmp_path, ["history"], env=env) as service:
         service.wait_until_ready()

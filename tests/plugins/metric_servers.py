@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,7 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 import httpx
 
 from tests.plugins.programs import Program, program
-from tests.support import HttpHandler, serving_http
+from tests.support import HttpHandler, free_port, serving_http
 
 
 class Server(Program):
@@ -42,8 +41,7 @@ class Server(Program):
 
     def __init__(self, directory: Path, start: bool = True) -> None:
         path = program(self.program)
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self.address = f"127.0.0.1:{listener.getsockname()[1]}"
+        self.address = f"127.0.0.1:{free_port()}"
         self.url: str = f"http://{self.address}"
         self.client = httpx.Client(base_url=self.url, trust_env=False, verify=False, timeout=20)
         command = [path, *self._arguments(directory)]
@@ -134,12 +132,9 @@ class OtlpReceiver(Server):
     sign_of_life = "/test/session/requests"
 
     def _arguments(self, directory: Path) -> list[str]:
-        place = ("127.0.0.1", 0)
-        with socket.create_server(place) as one, socket.create_server(place) as other:
-            ports = [str(listener.getsockname()[1]) for listener in (one, other)]
         return [
             "--host", "127.0.0.1", "--otlp-http-port", self.address.partition(":")[2],
-            "--port", ports[0], "--otlp-grpc-port", ports[1],
+            "--port", str(free_port()), "--otlp-grpc-port", str(free_port()),
             "--snapshot-dir", str(directory), "--vcr-cassettes-directory", str(directory),
         ]  # fmt: skip
 
@@ -192,13 +187,11 @@ class InfluxDB(Server):
 
     def _arguments(self, directory: Path) -> list[str]:
         data = directory / "influx"
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            other = listener.getsockname()[1]
         config = directory / "influx.conf"
         config.write_text(
             f"""
             reporting-disabled = true
-            bind-address = "127.0.0.1:{other}"
+            bind-address = "127.0.0.1:{free_port()}"
             [meta]
             dir = "{data}/meta"
             [data]

@@ -15,6 +15,7 @@ import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
 from tests.plugins.programs import Program, program
+from tests.support import free_port
 
 T = TypeVar("T")
 
@@ -39,7 +40,7 @@ class RabbitMQServer(Program):
     def __init__(self, directory: Path) -> None:
         path = next((path for name in _PROGRAMS if (path := shutil.which(name))), None)
         self.directory = directory
-        self.port, self.tls_port, dist_port, epmd_port = _free_ports(4)
+        self.port, self.tls_port, dist_port, epmd_port = (free_port() for _ in range(4))
         (directory / "enabled_plugins").write_text("[].")
         (directory / "rabbitmq.conf").write_text(
             "log.console = true\n"
@@ -144,14 +145,3 @@ class RabbitMQServer(Program):
             return messages
 
         return self.do(take)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

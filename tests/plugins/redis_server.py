@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 import redis
 
 from tests.plugins.programs import Program
+from tests.support import free_port
 
 #: Another one, such as Valkey's, is named by an environment variable; see CONTRIBUTING.md.
 PROGRAM = (
@@ -43,8 +43,7 @@ class RedisServer(Program):
     ) -> None:
         if not os.access(PROGRAM, os.X_OK) and "CI" not in os.environ:
             pytest.skip(f"{PROGRAM} is not installed")
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self.port: int = listener.getsockname()[1]
+        self.port: int = free_port()
         command = [
             PROGRAM, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory),
             "--appendonly", "yes", "--appendfsync", "always", "--save", "", *options,

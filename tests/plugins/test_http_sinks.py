@@ -6,7 +6,6 @@ It is for `tests/host/delivery` to prove that the host sends them again, after t
 from __future__ import annotations
 
 import json
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from lva.client.target import Target
 from lva.host.life.states import State
 from tests.plugins.metric_servers import Answer, StandIn, standing_in
 from tests.plugins.sinks import call, ledger_of, running_sink, settled, why_not
-from tests.support import RunningHost, ServiceProcess, numbered, until
+from tests.support import RunningHost, ServiceProcess, free_port, numbered, until
 from tests.web.test_openapi import check
 
 #: Of each sink its configuration, but for the receiver's URL.
@@ -123,8 +122,7 @@ async def test_a_receiver_that_is_another_one_is_known_before_the_first_point(
 
 
 async def test_points_wait_for_a_receiver_that_comes_later(tmp_path, name):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     async with sink(tmp_path, name, f"http://127.0.0.1:{port}", wait=False) as host:
         host.publish(numbered(5))
         account = ledger_of(host)

@@ -18,7 +18,7 @@ from typing import Any, Self
 from lva.boot_clock import boot_time
 from tests.fleet.history import History, Seen, Spell
 from tests.plugins.redis_server import RedisServer
-from tests.support import ServiceProcess, write_plugin
+from tests.support import ServiceProcess, free_port, write_plugin
 
 #: Writes down each worker when it begins to look at its stream.
 WITNESS = """
@@ -192,8 +192,7 @@ class RealAgent:
         self._stack = ExitStack()
         self._path = scene.path / name
         (self._path / "plugins").mkdir(parents=True)
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self._port = listener.getsockname()[1]
+        self._port = free_port()
         for plugin, source in (("witness", WITNESS), ("recorder", RECORDER)):
             write_plugin(self._path / "plugins", plugin, source, preamble="")
         self._config = {
