@@ -205,29 +205,41 @@ def test_a_plugin_whose_own_thread_keeps_the_interpreter_is_named(
 def test_the_right_plugin_is_named_in_every_case(
     service: ServiceProcess, client: httpx.Client, count: int
 ) -> None:
-    """Each way in each place, in a drawn order, each time by the next plugin. Takes 0.25 s for each."""
+    """Each way in each place, in a drawn order, each time by the next plugin. Takes 0.25 s for each.
+
+    Every block is found, and no name is wrong; on a busy machine, a few may have none.
+    """
     kinds, drawn = list(product(PLACES, HOWS)), random.Random(SEED)
     often, once_more = divmod(count, len(kinds))
     cases = kinds * often + drawn.sample(kinds, once_more)
     drawn.shuffle(cases)
     wrong: list[object] = []
     unseen: list[object] = []
+    unnamed: list[object] = []
     begun = len(service.records)
     for number, (place, how) in enumerate(cases):
         name = CULPRITS[number % len(CULPRITS)]
         blocks = {key: loop["blocks"] for key, loop in loops(client).items()}
+        before = len(service.records)
         client.get(f"/{name}/{place}/{how}")
         blamed: dict[str, str] = {}
+        unknown = False
         deadline = time.monotonic() + 20
-        while not blamed and time.monotonic() < deadline:
+        while not (blamed or unknown) and time.monotonic() < deadline:
+            said = [record["message"] for record in blocks_since(service, before)]
+            unknown = any("it is not known by what" in message for message in said)
             blamed = {key: loop["last_block"]["where"] for key, loop in loops(client).items()
                       if loop["blocks"] != blocks[key]}  # fmt: skip
         if blamed == {name: UNSEEN} and how in WAITING:
             unseen.append((number, name, place, how))
+        elif unknown and not blamed:
+            unnamed.append((number, name, place, how))
         elif list(blamed) != [name] or not blamed[name].endswith(f" in {how}"):
             wrong.append((number, name, place, how, blamed))
     assert not wrong, f"{len(cases) - len(wrong)} of {len(cases)}; LVA_STORM_SEED={SEED}: {wrong}"
     assert len(unseen) <= len(cases) // 20, f"LVA_STORM_SEED={SEED}: {unseen}"
+    assert len(unnamed) <= len(cases) // 20, f"LVA_STORM_SEED={SEED}: {unnamed}"
+    print(f"{len(cases)} cases, {len(unseen)} without a line, {len(unnamed)} without a name")
     blaming = blocks_since(service, begun)
     named = {record.get("plugin") for record in blaming}
     assert named - {None} == set(CULPRITS)
