@@ -44,6 +44,8 @@ class PluginContext(Protocol):
 class PluginApp(Protocol):
     """`self.app`: the service as one plugin sees it. Safe to use from any thread.
 
+    In the service it is a `PluginView` (`lva/host/life/view.py`).
+
     Attributes:
         name: The plugin's name, as in `ACTIVE_PLUGINS`; a second instance has one of its own.
         ctx: Holds the plugin's logger.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -137,6 +138,24 @@ def test_each_room_says_what_it_is_for():
         said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         in_host = "host" in path.relative_to(ROOT).parts[:1]
         assert len(said.splitlines()) >= (3 if in_host else 1), path
+
+
+@pytest.mark.slow("every file is parsed")
+def test_each_room_of_the_host_says_what_is_used_of_it_and_what_it_uses():
+    uses = {(module, target) for module, path in FILES.items() for target in imports(path)}
+    for room in {*FLOORS} - {"plugin_modules", "routing"}:
+        within = f"lva.host.{room}."
+        used, used_by_it = set(), set()
+        for module, target in uses:
+            if target.startswith(within) and not module.startswith(within):
+                used.add(target.removeprefix(within))
+            elif module.startswith(within) and not target.startswith(within):
+                top, _, name = target.partition("lva.host.")
+                used_by_it |= set() if top else {name.partition(".")[0]}
+        said = ast.get_docstring(ast.parse(FILES[within[:-1]].read_text(encoding="utf-8"))) or ""
+        of_it, by_it = said.partition("Used from outside: ")[2].split(". Uses: ")
+        assert {*re.findall(r"`(\w+)`", of_it)} == used
+        assert {*re.findall(r"`(\w+)`", by_it)} == used_by_it
 
 
 def classes() -> Iterator[tuple[str, ast.ClassDef]]:

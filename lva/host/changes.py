@@ -1,7 +1,7 @@
 """What operators do to single plugins while the service runs: start, stop, restart, reload.
 
 An action ends one life of a plugin and begins the next, or does one of the two. Points wait in the plugin's
-channel meanwhile; everybody else goes on.
+mailbox meanwhile; everybody else goes on.
 """
 
 from __future__ import annotations

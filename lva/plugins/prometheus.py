@@ -144,7 +144,7 @@ METRICS: Final = (
         "lva_plugin_points_accepted_total",
         "counter",
         _CLASS,
-        "Points that entered the class's channel.",
+        "Points that entered the class's mailbox.",
     ),
     Family(
         "lva_plugin_points_delivered_total",
@@ -176,7 +176,7 @@ METRICS: Final = (
         _CLASS,
         "Of the accepted points, those that an earlier run had left in the spool.",
     ),
-    Family("lva_plugin_points_queued", "gauge", _CLASS, "Points that wait in the channel."),
+    Family("lva_plugin_points_queued", "gauge", _CLASS, "Points that wait in the mailbox."),
     Family(
         "lva_plugin_points_in_flight",
         "gauge",

@@ -9,8 +9,8 @@ persistent, and confirmed by the server.
   why, and the points wait. Nothing in here reconnects, nor does the library's plain connection.
 * Both directions are at-least-once. A message whose confirm was lost is sent again; one whose
   acknowledgement was lost comes again.
-* Messages are acknowledged once their points came back through this plugin's own channel: then every
-  other plugin has them in its channel too, and its ledger counts them from there. What `publish()`
+* Messages are acknowledged once their points came back through this plugin's own mailbox: then every
+  other plugin has them in its mailbox too, and its ledger counts them from there. What `publish()`
   returns is not enough: it is False not only at stop, but also for good once some plugin has failed.
 * A message that holds no points is logged and rejected, to the queue's dead-letter exchange if it has one.
 """
@@ -46,7 +46,7 @@ from lva.errors import counted
 #: How long, in seconds, `close()` waits for an acknowledgement under way, for the server's good-bye, and
 #: for what is left of a connection that had to be cut.
 ACK_GRACE, CLOSE_GRACE, CUT_GRACE = 1.0, 2.5, 0.5
-#: How long, in seconds, points may take to come back through the plugin's own channel.
+#: How long, in seconds, points may take to come back through the plugin's own mailbox.
 HAND_OVER_LIMIT = 60.0
 #: From how many bytes of points on messages are made of them in a thread: events may have pictures.
 LARGE = 256 * 1024

@@ -1,4 +1,5 @@
 """From `publish()` to `handleEvent`: who gets points, the bounded mailbox, batches, retries, and the ledger.
 
-Public to the host: `publisher`, `delivery`, `mailbox`, `spool`, `tap`. Imports from `runtimes` and below.
+Used from outside: `circuit`, `deliveries`, `delivery`, `histogram`, `ledger`, `outages`, `publisher`,
+`shared`, `spool_file`, `tap`. Uses: `process`, `runtimes`.
 """

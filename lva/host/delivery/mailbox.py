@@ -1,4 +1,4 @@
-"""The bounded channel of one event class, its mailbox. Nothing in it awaits per point."""
+"""The mailbox of one event class: a bounded channel. Nothing in it awaits per point."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ class Mailbox(ABC):
     async def take(self, size: int) -> Batch:
         """Wait for points; return what has gathered, at most `size`, now counted as in flight.
 
-        One task at a time may wait here.
+        `Delivery._gather` calls it. One task at a time may wait here.
 
         Cancellation: takes nothing.
 

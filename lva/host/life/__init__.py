@@ -1,4 +1,5 @@
 """One plugin's states: its record, lives, attempts and restarts, and what is left of it.
 
-Public to the host: `life`, `record`, `leaks`, `tasks`. Imports from `loading` and below.
+Used from outside: `leaks`, `life`, `record`, `states`, `tasks`, `view`. Uses: `delivery`, `loading`,
+`plugin_modules`, `process`, `routing`, `runtimes`.
 """

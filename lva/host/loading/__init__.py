@@ -1,4 +1,5 @@
 """A name becomes checked classes: finding, importing and checking files, and their configuration.
 
-Public to the host: `load`, `finder`, `reload`, `files`. Imports from `delivery`, `routing` and below.
+Used from outside: `files`, `finder`, `installed`, `load`, `reload`. Uses: `delivery`, `plugin_modules`,
+`process`.
 """

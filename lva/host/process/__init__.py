@@ -1,4 +1,5 @@
 """What plugins do to the whole process: its state, forks, child processes, threads.
 
-Public to the host: `guard`, `forks`, `starts`, `children`, `limiters`, `threads`. Imports from `watch` only.
+Used from outside: `children`, `forks`, `guard`, `limiters`, `needed_threads`, `pieces`, `starts`, `state`,
+`threads`. Uses: `plugin_modules`, `watch`.
 """

@@ -51,7 +51,10 @@ class Runtime(Protocol):
         """
 
     def call(self, what: str, fn: Callable[..., Awaitable[Any]], *args: Any) -> Call:
-        """Start calling a coroutine function of the plugin; see `Call` for cancellation and errors."""
+        """Start calling a coroutine function of the plugin; see `Call` for cancellation and errors.
+
+        It is a `TrioCall` (`calls.py`) or an `AsyncioCall` (`on_asyncio.py`).
+        """
 
     def begin(self, body: Callable[[], Awaitable[Any]]) -> TrioCall:
         """Start the host's own coroutine that lives an attempt of the plugin, on the service's loop."""
