@@ -34,10 +34,11 @@ def package_of(module: str) -> str:
 
 def modules_of(name: str) -> dict[str, ModuleType]:
     """Return the module of this name, if it is there, and those below it, by their names."""
+    below = f"{name}."
     return {
         key: module
         for key, module in [*sys.modules.items()]
-        if key == name or key.startswith(f"{name}.")
+        if key == name or key.startswith(below)
     }
 
 

@@ -19,6 +19,9 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, RequestRedirect, Rule
 
 from lva.contract import BaseBackgroundHandler, PluginApp, RouteHandler
+from lva.routes.admin import ADMIN_ONLY
+from lva.routes.bodies import BODY, RESPONSES
+from lva.routes.query import QUERY_PARAMETERS
 
 VERBS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")
 _Shape = tuple[tuple[bool, str], ...]
@@ -422,6 +425,10 @@ def _bound(
     bound = call_async if inspect.iscoroutinefunction(getattr(handler, name)) else call
     # Not what it inherits: the base class's text says nothing of this route.
     bound.__doc__ = getattr(handler, name).__doc__ or handler.__doc__
-    declared = getattr(getattr(handler, name), "__dict__", {})
-    vars(bound).update(declared)  # by its decorators
+    for mark in (ADMIN_ONLY, BODY, RESPONSES, QUERY_PARAMETERS):
+        declared = getattr(
+            getattr(handler, name), mark, None
+        )  # also where another decorator passes it on
+        if declared is not None:
+            setattr(bound, mark, declared)
     return bound

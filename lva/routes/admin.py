@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
-_ATTRIBUTE: Final = "lva_admin_only"
+ADMIN_ONLY: Final = "lva_admin_only"
 
 
 def admin_only(handler: HandlerT) -> HandlerT:
@@ -19,10 +19,10 @@ def admin_only(handler: HandlerT) -> HandlerT:
         @admin_only
         async def create(self, request): ...
     """
-    setattr(handler, _ATTRIBUTE, True)
+    setattr(handler, ADMIN_ONLY, True)
     return handler
 
 
 def is_admin_only(handler: Any) -> bool:
     """Return whether a handler is marked."""
-    return getattr(handler, _ATTRIBUTE, False) is True
+    return getattr(handler, ADMIN_ONLY, False) is True

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
 #: A JSON Schema without references, or a pydantic model.
 SchemaOrModel: TypeAlias = "Mapping[str, Any] | type[BaseModel]"
-_BODY: Final = "lva_request_body"
-_RESPONSES: Final = "lva_responses"
+BODY: Final = "lva_request_body"
+RESPONSES: Final = "lva_responses"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def request_body(schema: SchemaOrModel) -> Callable[[HandlerT], HandlerT]:
     found = _whole(schema)
 
     def declare(handler: HandlerT) -> HandlerT:
-        setattr(handler, _BODY, found)
+        setattr(handler, BODY, found)
         return handler
 
     return declare
@@ -77,7 +77,7 @@ def response(
     declared = DeclaredResponse(status, meaning, media_type, found, tuple(links))
 
     def declare(handler: HandlerT) -> HandlerT:
-        setattr(handler, _RESPONSES, (declared, *responses_of(handler)))
+        setattr(handler, RESPONSES, (declared, *responses_of(handler)))
         return handler
 
     return declare
@@ -85,13 +85,13 @@ def response(
 
 def request_body_of(handler: Any) -> Mapping[str, Any] | None:
     """Return the schema that a handler declares; None without one."""
-    found = getattr(handler, _BODY, None)
+    found = getattr(handler, BODY, None)
     return found if isinstance(found, Mapping) else None
 
 
 def responses_of(handler: Any) -> tuple[DeclaredResponse, ...]:
     """Return the responses that a handler declares."""
-    found = getattr(handler, _RESPONSES, ())
+    found = getattr(handler, RESPONSES, ())
     right = isinstance(found, tuple) and all(isinstance(item, DeclaredResponse) for item in found)
     return found if right else ()
 

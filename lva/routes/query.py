@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
 #: The attribute of a handler that holds what it declares, in order.
-_ATTRIBUTE: Final = "query_parameters"
+QUERY_PARAMETERS: Final = "query_parameters"
 _TYPES: Final = ("string", "integer", "number", "boolean", "array")
 _KEYS: Final = (
     "type", "items", "enum", "default", "pattern", "format", "minimum", "maximum", "minLength", "maxLength",
@@ -59,7 +59,7 @@ def query_parameter(
     parameter = QueryParameter(name, description, checked)
 
     def declare(handler: HandlerT) -> HandlerT:
-        setattr(handler, _ATTRIBUTE, (parameter, *query_parameters_of(handler)))
+        setattr(handler, QUERY_PARAMETERS, (parameter, *query_parameters_of(handler)))
         return handler
 
     return declare
@@ -81,6 +81,6 @@ def _checked(name: str, schema: Any) -> Mapping[str, Any]:
 
 def query_parameters_of(handler: Any) -> tuple[QueryParameter, ...]:
     """Return what a handler declares; nothing if it has something else under the attribute's name."""
-    found = getattr(handler, _ATTRIBUTE, ())
+    found = getattr(handler, QUERY_PARAMETERS, ())
     right = isinstance(found, tuple) and all(isinstance(item, QueryParameter) for item in found)
     return found if right else ()

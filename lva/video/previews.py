@@ -57,7 +57,7 @@ class Previews:
 
         Those who ask for the same within half a second get the same.
 
-        Cancellation: ends the wait; others who wait for the same are not touched.
+        Cancellation: ends the wait; if it comes before the worker was asked, others who wait get the newest.
 
         Args:
             worker: That of the stream, if there is one.

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import trio
 
+from lva.fleet.config import SOFT
 from lva.fleet.rows import AgentRow, StreamState
 from lva.fleet.server import FleetServerError
-from tests.fleet.agents import agent, row, until
+from tests.fleet.agents import LEASE, agent, row, until
 from tests.fleet.history import History
 
 pytestmark = pytest.mark.slow("a real server and real time: agents beat on while values are broken")
@@ -138,9 +140,18 @@ def test_there_are_enough_of_them() -> None:
     assert len(STREAMS) + len(STATES) + len(AGENTS) + len(EPOCHS) + len(WANTED) + len(LEASES) > 100
 
 
-async def test_broken_values_stop_nobody_and_are_told_and_kept(redis, caplog):
+async def test_broken_values_stop_nobody_and_are_told_and_kept(redis, caplog, nursery):
     """The kind is any value that no agent of this version has written, in any key of the fleet."""
     client, history = redis.client, History()
+    gaps = [0.0]  # between two turns of this loop
+
+    async def note_gaps() -> None:
+        while True:
+            began = trio.current_time()
+            await trio.sleep(0.05)
+            gaps.append(trio.current_time() - began)
+
+    nursery.start_soon(note_gaps)
 
     def show(stream_id: str | bytes) -> None:
         client.zadd(f"{KEY}:changed", {stream_id: client.hincrby(KEY, "revision", 1)})
@@ -161,12 +172,9 @@ async def test_broken_values_stop_nobody_and_are_told_and_kept(redis, caplog):
 
         def assert_none_stopped() -> None:
             why = {*one.notes.reasons, *two.notes.reasons}
-            # The last one: no beat has failed either, the machine was too busy for one.
-            assert why <= {
-                "agent one goes on with it",
-                "agent two goes on with it",
-                "its lease cannot be renewed: no beat has succeeded",
-            }
+            if max(gaps) > LEASE * SOFT / 2:  # the machine was too busy for a beat
+                why -= {"its lease cannot be renewed: no beat has succeeded"}
+            assert why <= {"agent one goes on with it", "agent two goes on with it"}
 
         async def check(what: dict[str, str], of: str = "broken") -> None:
             await until(told(what, of))

@@ -1058,6 +1058,7 @@ async def test_a_failed_task_is_a_crash_while_others_still_run_and_as_the_last(
     tables = {"p": {**QUICK, "restart": restart}}
     async with running_host(tmp_path, {"p": source}, tables) as host:
         await host.wait_for("p", State.BACKOFF, PATIENCE)
+        assert "task 'x' (made at " in str(host.life("p").record.last_error)
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")

@@ -7,8 +7,10 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lva import BaseBackgroundHandler
+from lva import BaseBackgroundHandler, admin_only, query_parameter
 from lva.host.routing import Owner, RouteTable
+from lva.routes.admin import is_admin_only
+from lva.routes.query import query_parameters_of
 
 
 def plain(request, **variables):
@@ -43,6 +45,31 @@ def test_a_function_serves_get_unless_told_otherwise(table, owner):
         "OPTIONS",
     ]
     assert table.add(owner, "/c", plain, methods="delete").allowed == ["DELETE", "OPTIONS"]
+
+
+def test_what_is_declared_of_a_verb_holds_below_other_decorators(table, owner):
+    """The kind is a marker that is lost on the way, so that anybody may call what few may."""
+
+    class Timed:
+        def __init__(self, method):
+            self._method = method
+
+        def __call__(self, *args):
+            return self._method(*args)
+
+        def __getattr__(self, name):
+            return getattr(self._method, name)
+
+    class Timing(BaseBackgroundHandler):
+        @Timed
+        @admin_only
+        @query_parameter("most", "How many.")
+        def get(self, request):
+            """Say how it is."""
+
+    serves = table.add(owner, "/a", Timing).verbs["GET"]
+    assert is_admin_only(serves)
+    assert [parameter.name for parameter in query_parameters_of(serves)] == ["most"]
 
 
 async def test_a_handler_class_serves_its_verbs_with_a_new_instance_each(table, owner):

@@ -681,6 +681,25 @@ async def test_a_closed_standard_output_is_named(tmp_path, monkeypatch):
 
 
 @pytest.mark.process
+def test_a_service_without_standard_output_says_so(tmp_path):
+    """Nothing else that the service opens may stand for it: the points would be lost."""
+    run = f"exec {sys.executable} -m lva run >&-"
+    toml = '[plugins.file.config]\npath = "-"'
+    with ServiceProcess(tmp_path, ["file"], toml, command=["/bin/sh", "-c", run]) as service:
+        service.wait_for("standard output is closed")
+
+
+async def test_points_wait_for_a_reader_that_has_gone(tmp_path):
+    async with file(tmp_path, path="-") as host:
+        reader, writer = os.pipe()
+        os.close(reader)
+        os.dup2(writer, host.plugin("file")._output._fd)
+        os.close(writer)
+        with pytest.raises(RetryLaterError, match="nobody reads it any longer"):
+            await call(host, numbered(1))
+
+
+@pytest.mark.process
 def test_the_points_are_on_standard_output_and_the_log_is_not(tmp_path):
     run = f"exec {sys.executable} -m lva run > {tmp_path / 'out'}"
     toml = '[plugins.file]\nflush_interval = 0.01\nconfig = {path = "-"}'

@@ -174,9 +174,10 @@ async def test_without_proc_the_rest_is_published(tmp_path, autojump_clock, monk
     assert [line.partition(" ")[0] for line in warnings] == ["rss_bytes", "threads", "open_files"]
 
 
-async def test_what_is_refused_is_left_out_alone(tmp_path, autojump_clock, monkeypatch):
+@pytest.mark.parametrize("error", [psutil.AccessDenied(1), ValueError("no number")])
+async def test_what_is_refused_is_left_out_alone(tmp_path, autojump_clock, monkeypatch, error):
     def refuse(_self: psutil.Process) -> int:
-        raise psutil.AccessDenied(1)
+        raise error
 
     monkeypatch.setattr(psutil.Process, "num_fds", refuse)
     async with running_host(tmp_path, SOURCES):

@@ -936,6 +936,11 @@ def test_parameters_that_a_handler_does_not_declare_are_refused(
         ("/read_json", "application/json", b""),
         ("/read_json", "text/plain", b"\0"),
         ("/asyncio/read_json", "application/json", b"{"),
+        *(
+            (path, "application/json", body)
+            for path in ("/read_json", "/asyncio/read_json")
+            for body in (b"[NaN]", '{"a": 1}'.encode("utf-16"), b'{"a": 1, "a": 2}')
+        ),
         ("/read_text", "text/plain; charset=utf-16", NOT_UTF8),
         ("/read_form", FORM, b"a=" + NOT_UTF8),
         ("/read_form", f"{FORM}; charset=klingon", b"a=" + NOT_UTF8),

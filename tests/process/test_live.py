@@ -134,7 +134,13 @@ def test_saving_a_file_reloads_it(tmp_path: Path) -> None:
 
 
 def test_elsewhere_than_on_loopback_a_token_is_needed(tmp_path: Path) -> None:
-    env = {"LUNA_VIDEO_AGENT_BIND": "0.0.0.0:0", "LUNA_VIDEO_AGENT_ADMIN_TOKEN": TOKEN}
+    everywhere = {"LUNA_VIDEO_AGENT_BIND": "0.0.0.0:0"}
+    with ServiceProcess(tmp_path, {"p": PLUGIN.format(version=1)}, env=everywhere) as service:
+        service.wait_until_ready()
+        answer = service.request("POST", "/plugins/p/stop", headers=BEARER)
+        assert (answer.status_code, answer.json()["error_code"]) == (403, "admin_token_not_set")
+        assert service.plugin("p")["file"] is None
+    env = {**everywhere, "LUNA_VIDEO_AGENT_ADMIN_TOKEN": TOKEN}
     with ServiceProcess(tmp_path, {"p": PLUGIN.format(version=1)}, env=env) as service:
         service.wait_until_ready()
         assert service.request("POST", "/plugins/p/stop").status_code == 401

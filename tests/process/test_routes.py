@@ -531,7 +531,7 @@ def test_a_conflict_fails_that_plugin_alone(
 def test_routes_follow_the_plugins_life(tmp_path: Path) -> None:
     toml = "[plugins.life]\nmax_restarts = 1\nbackoff_initial = 0.01\n"
     go = tmp_path / "go"
-    with ServiceProcess(tmp_path, {"life": LIFE}, toml) as service:
+    with ServiceProcess(tmp_path, {"life": LIFE}, toml) as service, ThreadPoolExecutor(1) as client:
         unavailable = "plugin_unavailable"
         service.wait_until(lambda: service.get("/life").status_code == 503)
         reply = service.get("/life")
@@ -557,8 +557,11 @@ def test_routes_follow_the_plugins_life(tmp_path: Path) -> None:
         assert service.get("/life").json() == {"attempt": 2}
         problem(service.get("/life/first"), 404, "not_found")  # not added again
 
+        served = client.submit(service.get, "/life/slow", timeout=20)
+        service.wait_until((tmp_path / "slow").exists)
         assert service.request("POST", "/life/crash").status_code == 200
         service.wait_until(lambda: service.plugin("life")["state"] == "failed")
+        problem(served.result(), 503, unavailable)
         problem(service.get("/life"), 404, "not_found")
         assert service.plugin("life")["routes"] == []
         assert service.get("/livez").status_code == 200

@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from lva.server.signals import SIGNALS
-from tests.support import ServiceProcess, clean_environment, write_plugin
+from tests.support import ServiceProcess, clean_environment, free_port, write_plugin
 
 pytestmark = pytest.mark.process
 
@@ -358,10 +358,14 @@ def test_a_critical_plugin_abandoned_in_the_stop_under_hypercorn_makes_one_recei
     stop_timeout = 0.3
     close_timeout = 0.3
     """
-    module = ["hypercorn", "-k", "trio", "lva.app:app", "--bind", "127.0.0.1:0"]
+    address = f"127.0.0.1:{free_port()}"
+    module = ["hypercorn", "-k", "trio", "lva.app:app", "--bind", address]
     command = [sys.executable, "-m", *module]
     with ServiceProcess(tmp_path, {"vital": source}, toml, command=command) as service:
         service.wait_for("^started$")
+        # Where it listens is the server's affair, and not known here: so nobody acts without a token.
+        act = httpx.post(f"http://{address}/plugins/vital/stop", trust_env=False, verify=False)
+        assert (act.status_code, act.json()["error_code"]) == (403, "admin_token_not_set")
         service.stop(timeout=20)
     assert service.receipt["exit_code"] == 4, "not that of the deadline"
     assert service.receipt["reason"] == "the server stopped"

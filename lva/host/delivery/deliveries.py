@@ -133,7 +133,7 @@ class Deliveries:
             delivery.mailbox.close()
 
     async def all_delivered(self) -> None:
-        """Wait until they are closed, and every point is settled."""
+        """Wait until each is `finished`."""
         for delivery in list(self._deliveries.values()):
             await delivery.finished.wait()
 

@@ -104,8 +104,8 @@ class Publisher:
         call = handling.get() if source is not None else None
         own = None if call is None else call.publishes(source)
         try:
-            # In this thread, and not in the midst of its books, a mailbox takes them at once; else at Trio's next
-            # step. `sift` does either with what a filter has left.
+            # In this thread, and not in the midst of its books, a mailbox takes them at once; else at Trio's
+            # next step. `sift` does either with what a filter has left.
             for mailbox, intake in takers:
                 if intake is own or intake.filter is not None:
                     wanted = intake.wanted(batch, intake is own)

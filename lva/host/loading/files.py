@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from contextvars import Context
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -18,6 +20,9 @@ import trio
 
 from lva.host.process.threads import AbandonableThread
 
+#: A file that was written this short a time ago, in seconds, may be written again without its times showing
+#: it: clocks of file systems are coarse.
+_RECENT: Final = 2.0
 #: For how long, in seconds, whoever wants to know waits for a file system.
 PATIENCE: Final = 0.5
 _THREAD: Final = "lva-files"
@@ -26,7 +31,7 @@ _Signature = tuple[int, int, int, int]
 
 
 class SourceFiles:
-    """The files of one plugin.
+    """The files of one plugin. Looking at them costs little while their sizes and times stay the same.
 
     Args:
         digests: The SHA-256 of each file as it was read, in hexadecimal.
@@ -34,6 +39,7 @@ class SourceFiles:
 
     def __init__(self, digests: Mapping[Path, str]) -> None:
         self._digests = digests
+        self._known: dict[Path, tuple[_Signature, bool]] = {}
         self._looking = threading.Lock()
         self._changed = False
 
@@ -49,7 +55,7 @@ class SourceFiles:
         """
         if self._looking.acquire(timeout=PATIENCE):
             try:
-                self._changed = any(_is_changed(*file) for file in self._digests.items())
+                self._changed = any(self._is_changed(*file) for file in self._digests.items())
             finally:
                 self._looking.release()
         return self._changed
@@ -57,6 +63,22 @@ class SourceFiles:
     def signature(self) -> tuple[_Signature | None, ...]:
         """Return what changes when a file is written; None for each that is not there."""
         return tuple(_signature(path) for path in self._digests)
+
+    def _is_changed(self, path: Path, digest: str) -> bool:
+        signature = _signature(path)
+        if signature is None:
+            return True
+        known = self._known.get(path)
+        if known is not None and known[0] == signature:
+            return known[1]
+        try:
+            with path.open("rb") as file:
+                changed = hashlib.file_digest(file, "sha256").hexdigest() != digest
+        except OSError:
+            return True
+        if abs(time.time() - signature[2] / 1e9) > _RECENT:
+            self._known[path] = signature, changed
+        return changed
 
 
 async def look_at(files: Iterable[SourceFiles]) -> None:
@@ -76,20 +98,13 @@ async def look_at(files: Iterable[SourceFiles]) -> None:
 
 def begin_to_look_at(files: Iterable[SourceFiles]) -> None:
     """Begin what `look_at` waits for."""
-    with suppress(RuntimeError):
-        AbandonableThread(partial(_look, [*files]), _THREAD)
+    with suppress(RuntimeError):  # it is the host's work, whoever has asked
+        Context().run(AbandonableThread, partial(_look, [*files]), _THREAD)
 
 
 def _look(files: Iterable[SourceFiles]) -> None:
     for each in files:
         each.look()
-
-
-def _is_changed(path: Path, digest: str) -> bool:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest() != digest
-    except OSError:
-        return True
 
 
 def _signature(path: Path) -> _Signature | None:

@@ -108,9 +108,9 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
         """Make this the one finder of plugin modules, forgetting those an earlier one imported."""
         sys.meta_path[:] = [item for item in sys.meta_path if not isinstance(item, PluginFinder)]
         # By their names first: there are more than a thousand others to look at.
-        for name in [key for key in sys.modules if key in _executed or key.startswith(PACKAGE)]:
-            if _is_ours(sys.modules[name]):
-                del sys.modules[name]
+        for name, module in [*sys.modules.items()]:
+            if (name in _executed or name.startswith(PACKAGE)) and _is_ours(module):
+                sys.modules.pop(name, None)
         root = ModuleType(PACKAGE, "Plugins that the service loaded; see lva.host.loading.finder.")
         root.__path__ = []
         sys.modules[PACKAGE] = root

@@ -68,6 +68,18 @@ class LimiterOfEach:
         limiter = self._lent.pop(borrower, None) or self.of(current_plugin.get())
         limiter.release_on_behalf_of(borrower)
 
+    async def acquire(self) -> None:
+        """As Trio's."""
+        await self.acquire_on_behalf_of(trio.lowlevel.current_task())
+
+    def acquire_nowait(self) -> None:
+        """As Trio's."""
+        self.acquire_on_behalf_of_nowait(trio.lowlevel.current_task())
+
+    def release(self) -> None:
+        """As Trio's."""
+        self.release_on_behalf_of(trio.lowlevel.current_task())
+
     async def __aenter__(self) -> None:
         await self.acquire()
 

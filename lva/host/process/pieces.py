@@ -136,13 +136,16 @@ def _environment() -> Piece:
     Plugins may add variables for libraries of theirs.
     """
     environ, first = os.environ, dict(os.environ)
+    # To decode all names at each look would take a third of it.
+    before, ours = dict(_raw_environment()), [*map(os.fsencode, _VARIABLES)]
 
     def read() -> list[str]:
-        now = os.environ
-        if now is not environ:
+        if os.environ is not environ:
             return ["os.environ itself"]
-        changed = {name for name in _VARIABLES if now.get(name) != first.get(name)}
-        return sorted(changed | (first.keys() - now.keys()))
+        now = _raw_environment()
+        changed = [name for name in ours if now.get(name) != before.get(name)]
+        changed += before.keys() - now.keys()
+        return sorted({*map(os.fsdecode, changed)})
 
     def put_back(_: Value) -> None:
         os.environ = environ  # noqa: B003 - a plugin has set it
@@ -156,9 +159,13 @@ def _environment() -> Piece:
     return Piece("the environment", read, put_back, detail=_names)
 
 
+def _raw_environment() -> dict[bytes, bytes]:
+    return os.environ._data  # type: ignore[attr-defined,no-any-return] # noqa: SLF001 - see above
+
+
 def _modules() -> Piece:
     """Return the modules that are imported now, but for plugins', which come and go."""
-    first = {name: item for name, item in [*sys.modules.items()] if not name.startswith(PACKAGE)}
+    first = {name: item for name, item in [*sys.modules.items()] if not _is_of_plugins(name)}
 
     def read() -> list[str]:
         if first.items() <= sys.modules.items():  # much faster than one by one
@@ -176,6 +183,10 @@ def _modules() -> Piece:
         sys.modules.update({name: first[name] for name in read()})
 
     return Piece("sys.modules", read, put_back, detail=_names)
+
+
+def _is_of_plugins(name: str) -> bool:
+    return name.startswith(PACKAGE) and name.partition(".")[0] == PACKAGE
 
 
 def _finders() -> Piece:

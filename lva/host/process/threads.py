@@ -78,8 +78,8 @@ class AbandonableThread(Generic[T]):
 
         Cancellation: ends the wait, but no sooner than after `least` seconds.
         """
-        with trio.move_on_after(min(limit, least), shield=True):
-            await self.done.wait()
-        if not self.done.is_set():
-            with trio.move_on_after(limit):
+        with trio.move_on_after(limit):
+            with trio.CancelScope(deadline=trio.current_time() + min(limit, least), shield=True):
+                await self.done.wait()
+            if not self.done.is_set():
                 await self.done.wait()

@@ -1112,9 +1112,11 @@ async def test_a_route_added_in_the_constructor_is_refused_since_a_restart_would
         assert "addRoute('/early')" in host.life("p").record.last.reason
 
 
-async def test_a_bad_route_fails_the_plugin_that_adds_it_at_once(tmp_path, autojump_clock):
-    async with running_host(tmp_path, {"first": ROUTES, "second": ROUTES}, wait=False) as host:
-        await host.wait_for("second", State.FAILED)
+@pytest.mark.parametrize("style", ["trio", "asyncio"])
+async def test_a_bad_route_fails_the_plugin_that_adds_it_at_once(tmp_path, style):
+    second = ROUTES.replace("Plugin):\n", f"Plugin):\n        runtime = {style!r}\n")
+    async with running_host(tmp_path, {"first": ROUTES, "second": second}, wait=False) as host:
+        await host.wait_for("second", State.FAILED, within=20)
         assert host.life("second").record.restarts == 0
         assert (
             "the path '/both' belongs to plugin 'first'" in host.life("second").record.last.reason

@@ -70,11 +70,13 @@ async def test_what_ran_for_a_plugin_is_given_back_to_it(limiter):
     token = current_plugin.set("p")
     async with limiter:
         assert limiter.borrowed_tokens == 1
+    limiter.acquire_nowait()
     limiter.acquire_on_behalf_of_nowait("who")
     current_plugin.reset(token)
     assert limiter.borrowed_tokens == 0
-    assert limiter.of("p").borrowed_tokens == 1
+    assert limiter.of("p").borrowed_tokens == 2
     limiter.release_on_behalf_of("who")
+    limiter.release()
     assert limiter.of("p").borrowed_tokens == 0
     with pytest.raises(RuntimeError, match="isn't holding"):
         limiter.release_on_behalf_of("who")
