@@ -165,7 +165,12 @@ def _raw_environment() -> dict[bytes, bytes]:
 
 def _modules() -> Piece:
     """Return the modules that are imported now, but for plugins', which come and go."""
-    first = {name: item for name, item in [*sys.modules.items()] if not _is_of_plugins(name)}
+    imported = [*sys.modules.items()]
+    first = {
+        name: item
+        for name, item in imported
+        if not (name.startswith(PACKAGE) and name.partition(".")[0] == PACKAGE)
+    }
 
     def read() -> list[str]:
         if first.items() <= sys.modules.items():  # much faster than one by one
@@ -183,10 +188,6 @@ def _modules() -> Piece:
         sys.modules.update({name: first[name] for name in read()})
 
     return Piece("sys.modules", read, put_back, detail=_names)
-
-
-def _is_of_plugins(name: str) -> bool:
-    return name.startswith(PACKAGE) and name.partition(".")[0] == PACKAGE
 
 
 def _finders() -> Piece:
