@@ -115,3 +115,16 @@ async def until(condition: Any, patience: float = 30.0) -> None:
     with trio.fail_after(patience):
         while not condition():
             await trio.sleep(0.01)
+
+
+async def shared(*agents: Agent) -> None:
+    """Wait until each has as many streams as the others, hands none over, and knows that of the others."""
+    await until(
+        lambda: (
+            len({len(each.streams) for each in agents}) == 1
+            and not any(held.going for each in agents for held in each.fleet.held.values())
+            and not any(row.offered for each in agents for row in each.fleet.view.rows.values())
+            and all(row.lease for each in agents for row in each.fleet.view.rows.values())
+            and {*agents[0].fleet.view.rows} == set().union(*(each.streams for each in agents))
+        )
+    )

@@ -11,7 +11,7 @@ from lva.boot_clock import boot_time
 from lva.fleet.fleet import GoneError, OtherVersionError
 from lva.fleet.rows import AgentRow, StreamState
 from lva.fleet.server import FleetServerError
-from tests.fleet.agents import LEASE, agent, row, until, will_die
+from tests.fleet.agents import LEASE, agent, row, shared, until, will_die
 from tests.fleet.history import History
 
 pytestmark = pytest.mark.slow("real servers, real time: a lease lasts as long as it does")
@@ -38,19 +38,6 @@ async def some(one, count, *labels):
     await until(lambda: one.fleet.trouble is None)
     for number in range(count):
         await one.fleet.put(row(f"s{number}", 1, *labels), 0)
-
-
-async def shared(*agents):
-    """Wait until each has as many streams as the others, hands none over, and knows that of the others."""
-    await until(
-        lambda: (
-            len({len(each.streams) for each in agents}) == 1
-            and not any(held.going for each in agents for held in each.fleet.held.values())
-            and not any(row.offered for each in agents for row in each.fleet.view.rows.values())
-            and all(row.lease for each in agents for row in each.fleet.view.rows.values())
-            and {*agents[0].fleet.view.rows} == set().union(*(each.streams for each in agents))
-        )
-    )
 
 
 async def test_the_streams_of_an_agent_that_dies_are_taken_over_once_its_lease_is_over(redis):

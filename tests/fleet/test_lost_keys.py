@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.fleet.agents import Agent, agent, row, until, will_die
+from tests.fleet.agents import Agent, agent, row, shared, until, will_die
 from tests.fleet.history import History
 from tests.plugins.redis_server import RedisServer
 from tests.process.fleet_scene import Link
@@ -21,7 +21,7 @@ async def begun(redis, one: Agent, two: Agent) -> dict[str, int]:
     await until(lambda: one.fleet.trouble is None and two.fleet.trouble is None)
     for number in range(4):
         await one.fleet.put(row(f"s{number}"), 0)
-    await until(lambda: len(one.streams) == len(two.streams) == 2)
+    await shared(one, two)
     return epochs(redis)
 
 
