@@ -54,6 +54,12 @@ def held_in(service: ServiceProcess) -> list[int]:
     return [agent["streams"] for agent in fleet_of(service)["agents"]]
 
 
+def ids_at(service: ServiceProcess, agent: str) -> list[str]:
+    """Return the ids of the streams that an agent works on, and not only soon will."""
+    streams = service.get("/streams").json()["streams"]
+    return [stream["stream_id"] for stream in streams if stream["fleet"]["agent"] == agent]
+
+
 def fleet_of(service: ServiceProcess) -> dict:
     found = service.get("/fleet")
     return found.json() if found.status_code == 200 else {"agents": [], "streams": {}}
@@ -135,11 +141,9 @@ def test_the_console_shows_the_streams_of_all_agents_and_who_is_not_alive(
         assert [response.status_code for response in made] == [201, 201]
     assert lva(north, "stop", "idle").output == "idle: stop\n"
     north.wait_until(lambda: fleet_of(north)["streams"]["waiting"] == 1)  # one is at rest
-    north.wait_until(lambda: held_in(north)[1] > 0)
-    names = {stream["name"]: stream for stream in north.get("/streams").json()["streams"]}
-    other = next(
-        stream["stream_id"] for stream in names.values() if stream["fleet"]["agent"] == "south"
-    )
+    north.wait_until(lambda: ids_at(north, "south"))
+    other = ids_at(north, "south")[0]
+    names = {stream["name"] for stream in north.get("/streams").json()["streams"]}
     with chromium() as browser, watched_page(browser, north.url) as watched:
         page = watched.page
         page.goto("/console/streams")
