@@ -349,7 +349,7 @@ class Scene:
 
     def complaints_but_slowness(self, name: str) -> list[dict[str, Any]]:
         """Return the complaints about a plugin, apart from those of its pace: the machine may be busy."""
-        pace = re.compile(r" is slow|^blocked the event loop for ")
+        pace = re.compile(r" is slow|^blocked (the|its own) event loop for ")
         return [item for item in self.complaints(name) if not pace.search(item["message"])]
 
     def play(self, answers: int = 20) -> Scene:
