@@ -29,7 +29,7 @@ class Wire:
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._socket = stream.socket
-        self.broken = False
+        self.broken: bool = False
 
     async def read(self) -> bytes:
         """Return what the client sends next; nothing once it has closed its side, is gone, or on `wake`.

@@ -90,6 +90,13 @@ class Descriptor:
         return True
 
 
+def _whole_lines(view: memoryview) -> memoryview:
+    """Return the first lines, as many as a pipe takes at once: what others write there comes in between."""
+    if len(view) <= select.PIPE_BUF:
+        return view
+    return view[: bytes(view[: select.PIPE_BUF]).rfind(b"\n") + 1 or _PIECE]
+
+
 def _file_of(number: int) -> tuple[int, int]:
     status = os.fstat(number)
     return status.st_dev, status.st_ino
@@ -241,7 +248,7 @@ class LogWriter:
             if number is None:
                 return False
             try:
-                view = view[os.write(number, view[:_PIECE]) :]
+                view = view[os.write(number, _whole_lines(view)) :]
             except BlockingIOError:  # somebody has made the file non-blocking
                 select.select([], [number], [])
             except OSError:  # the reader has gone, the disk is full

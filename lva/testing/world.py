@@ -202,6 +202,8 @@ class HttpWorld(World):
         requests: What it was sent.
     """
 
+    idle: int
+
     def __init__(self, respond: Callable[[WorldRequest], WorldResponse] | None = None) -> None:
         super().__init__()
         self.url: str = ""

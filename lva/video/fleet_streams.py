@@ -78,7 +78,8 @@ class FleetStreams:
         self._definitions = Definitions()
         self._most = most
         self.config: FleetConfig = part.config
-        self.holder = FleetHolder(part.config.agent, admission, services.listener, services.forks)
+        agent = part.config.agent
+        self.holder: FleetHolder = FleetHolder(agent, admission, services.listener, services.forks)
         self.fleet: Fleet = Fleet(
             part.config,
             Myself(part.address, lambda: frozenset(ANALYTICS + name for name in part.analytics())),

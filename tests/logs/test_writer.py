@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from lva.logs.writer import MOST_PENDING, Descriptor, LogWriter
+from lva.logs.writer import MOST_PENDING, Descriptor, LogWriter, _whole_lines
 
 
 class Pipe:
@@ -136,3 +137,18 @@ def test_who_waits_for_the_end_waits_no_longer_than_told(pipe: Pipe) -> None:
     waiting.start()
     waiting.join(20)
     assert not waiting.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("lines", "first"),
+    [
+        ([10], 10),
+        ([100] * 100, 4000),
+        ([select.PIPE_BUF, 10], select.PIPE_BUF),
+        ([select.PIPE_BUF + 1, 10], select.PIPE_BUF + 11),
+    ],
+)
+def test_lines_are_written_whole_so_that_others_write_between_them(lines, first):
+    """The kind is a record of the log that a plugin's `print` stands in the midst of."""
+    data = b"".join(b"x" * (size - 1) + b"\n" for size in lines)
+    assert len(_whole_lines(memoryview(data))) == first

@@ -185,6 +185,7 @@ async def test_full_files_move_up_and_the_oldest_goes(tmp_path):
         assert (tmp_path / "points").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow("random lines in real files")
 @examples(20)
 @given(
     st.lists(st.lists(st.integers(20, 400), max_size=12), max_size=12),

@@ -92,6 +92,7 @@ async def kept(host: RunningHost, points: list[MonitoringPoint]) -> Any:
     return error
 
 
+@pytest.mark.slow("each wrong receiver is tried in real time")
 async def test_points_are_kept_until_the_receiver_is_the_right_one(tmp_path, receiver, name):
     async with sink(tmp_path, name, receiver.url) as host:
         receiver.requests.clear()

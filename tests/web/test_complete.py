@@ -612,6 +612,7 @@ UNREAD = """
 """
 
 
+@pytest.mark.slow("the loops of asyncio keep real time")
 @pytest.mark.timeout(20)
 async def test_a_plugin_can_end_before_a_response_that_nobody_reads(tmp_path, told):
     """Its generator cannot be asked for anything then: the loop that it was made on has ended."""

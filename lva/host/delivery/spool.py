@@ -41,6 +41,8 @@ class SpooledMailbox(Mailbox):
         lost: As for `Mailbox`.
     """
 
+    stored_bytes: int
+
     outlasts = True
 
     def __init__(

@@ -106,7 +106,7 @@ class PluginView:
         self.events: tuple[str, ...] = events
         self.config = config
         self.settings: Mapping[str, Any] = services.settings
-        self.name = record.name
+        self.name: str = record.name
         self._record = record
         self._services = services
         self._door = door
