@@ -225,7 +225,7 @@ class _Run:
             self,
             logging.getLogger(f"lva.testing.{trial.plugin.name}"),
             trio.lowlevel.checkpoint,
-            random.Random(0),  # noqa: S311
+            random.Random(0),  # noqa: S311 - jitter, the same each time
             forks=trial.forks,
         )
         self._stream = Stream("kit", definition, parse_source(url), services)

@@ -73,11 +73,11 @@ class Origins:
         _recorders.append(self)
         # Python tells no hook of threads, at least not before 3.12. The ignores: mypy knows it as a method.
         self._start = threading.Thread.start
-        threading.Thread.start = _noting(self._start, self._threads, self._root)  # type: ignore[method-assign,assignment]
+        threading.Thread.start = _noting(self._start, self._threads, self._root)  # type: ignore[method-assign,assignment] # put back
         return self
 
     def __exit__(self, *_: object) -> None:
-        threading.Thread.start = self._start  # type: ignore[method-assign]
+        threading.Thread.start = self._start  # type: ignore[method-assign] # as it was
         _recorders.remove(self)
 
     def note(self, event: str, args: tuple[Any, ...]) -> None:

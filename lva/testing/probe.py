@@ -158,7 +158,7 @@ class Probe(trio.abc.Instrument):
                 # By `super()`, or inherited: a part of the call of the derived class's own method.
                 return static.__get__(instance, type(instance))(*args, **kwargs)
             call = SeenCall(cls.__name__, method, others=[call.what for call in self.under_way()])
-            if (caller := sys._getframe(1)).f_code.co_filename.startswith(self._root):  # noqa: SLF001
+            if (caller := sys._getframe(1)).f_code.co_filename.startswith(self._root):  # noqa: SLF001 - documented
                 call.caller = frame_place(caller, self._root)
             self.calls.append(call)
             if not any(known is instance for known in self.instances):

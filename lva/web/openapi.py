@@ -157,9 +157,9 @@ def path_of(template: str) -> tuple[str, Sequence[Schema]]:
     rule = Rule(template)
     Map([rule])
     # werkzeug has no public view of a parsed rule. Its first part is the host's name.
-    parts = rule._trace[1:]  # noqa: SLF001
+    parts = rule._trace[1:]  # noqa: SLF001 - nothing public tells the parts
     path = "".join(f"{{{text}}}" if variable else _escaped(text) for variable, text in parts)
-    converters = rule._converters  # noqa: SLF001
+    converters = rule._converters  # noqa: SLF001 - as above
     return path, [
         {"name": name, "in": "path", "required": True, "schema": _schema(converters[name])}
         for variable, name in parts

@@ -72,7 +72,7 @@ def request_headers(asgi: Mapping[str, Any]) -> Headers:
         (name.decode("latin1").title(), value.decode("latin1")) for name, value in asgi["headers"]
     ]
     client = (asgi.get("client") or ["<local>"])[0]
-    headers._list = [("Remote-Addr", client), *items]  # noqa: SLF001
+    headers._list = [("Remote-Addr", client), *items]  # noqa: SLF001 - to copy them is slow
     if asgi["http_version"] < "1.1":
         headers.setdefault("Host", "")
     return headers

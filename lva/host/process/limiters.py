@@ -94,7 +94,7 @@ def a_limiter_for_each() -> Iterator[None]:
     Cancellation, Errors: of the block pass; the limiter is what it was before.
     """
     # Trio has no way to set it; the variable is read at each call that needs it.
-    variable: Any = trio._threads._limiter_local  # noqa: SLF001
+    variable: Any = trio._threads._limiter_local  # noqa: SLF001 - no setter is public
     before = trio.to_thread.current_default_thread_limiter()
     variable.set(LimiterOfEach(before))
     try:
