@@ -481,7 +481,7 @@ async def test_the_end_of_its_schedule_pauses_a_stream_in_its_midst(new_stream):
 
 async def test_a_stopped_worker_is_replaced_once(new_stream):
     """The kind is SIGSTOP: one restart, no storm of them."""
-    stream = new_stream("test:?rate=25", {}, timeout=0.5)
+    stream = new_stream("test:?rate=25", {})
     async with running(stream):
         await until(lambda: len(stream.events) >= 3)
         pid = stream.worker.pid

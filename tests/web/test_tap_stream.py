@@ -218,10 +218,11 @@ def test_a_plugin_is_seen_with_what_becomes_of_its_points(service: ServiceProces
 
 
 @pytest.mark.process
-def test_a_reader_that_leaves_is_no_error(service: ServiceProcess) -> None:
-    with tapped(service, "rate=1") as lines:
-        next(lines)
-    query = "/history/points?tag=route:GET:/tap&tag=status_code:200"
+@pytest.mark.parametrize("path", ["/tap", "/events"])
+def test_a_reader_that_leaves_is_no_error(service: ServiceProcess, path: str) -> None:
+    with service.stream(path) as answer:
+        next(answer.iter_lines())
+    query = f"/history/points?tag=route:GET:{path}&tag=status_code:200"
     service.wait_until(lambda: service.get(query).json()["points"])
     assert {item["series"] for item in service.get(query).json()["points"]} == {"requests"}
 
