@@ -61,6 +61,7 @@ export class Grid {
     if (kind === "lost") return;
     this.#agents.show(this.#feed.fleet);
     if (kind === "hello") this.#build();
+    else this.#arrange(); // the state of one may be what is sought
     for (const tile of this.#tiles.values()) tile.write();
     this.#judge();
   }
@@ -89,7 +90,11 @@ export class Grid {
     const { streams } = this.#feed;
     const shown = [...streams.values()].filter((stream) => stream.name.toLowerCase().includes(sought) || wordOf(stream).startsWith(sought) || agentOf(stream).toLowerCase().startsWith(sought));
     const elements = shown.map(({ stream_id: id }) => this.#tiles.get(id).element);
-    if (elements.length !== this.#list.children.length || elements.some((element, index) => this.#list.children[index] !== element)) this.#list.replaceChildren(...elements);
+    if (elements.length !== this.#list.children.length || elements.some((element, index) => this.#list.children[index] !== element)) {
+      const focused = document.activeElement;
+      this.#list.replaceChildren(...elements);
+      if (this.#list.contains(focused)) focused.focus();
+    }
     say(this.#count, shown.length === streams.size ? counted(streams.size, "stream") : `${shown.length} of ${streams.size} streams`);
   }
 
