@@ -39,9 +39,9 @@ LOGGER: Final = service_logger("lva.host")
 #: How the time for stopping plugins is shared: background plugins, draining, closing event plugins.
 #: What a phase leaves is the next one's.
 _BACKGROUND_SHARE: Final = 0.4
+_DRAIN_SHARE: Final = 0.5  # of what is left after the background plugins
 #: How long, in seconds, a stop may take before it says what it waits for.
 _A_MOMENT: Final = 0.3
-_DRAIN_SHARE: Final = 0.5  # of what is left after the background plugins
 #: A worker thread that is at one call of a request for so long, in seconds, is reported as blocked.
 _THREAD_LIMIT: Final = 10.0
 

@@ -1,4 +1,4 @@
-"""That the plugins are to stop: why, since when, and by when."""
+"""That the plugins are to stop: why, since when, and by when. In which order, `host.py` says."""
 
 from __future__ import annotations
 

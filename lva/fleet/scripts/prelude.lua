@@ -1,4 +1,4 @@
--- What every script begins with. KEYS are those of lva.fleet.scripts, in its order.
+-- What every script begins with. KEYS are those of lva.fleet.server, in its order.
 -- ARGV[1] is the run id of this server: its data may be older than what agents know until one of them has opened it.
 local root, streams, versions, wanted, states, leases, epochs, offers, changed, removed, beats, agents, resumed = unpack(KEYS)
 local boot = ARGV[1]

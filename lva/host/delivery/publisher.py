@@ -101,6 +101,7 @@ class Publisher:
         if self.taps.open:
             self.taps.offer(PUBLISHED, source, batch)
         at_home = get_ident() == self._thread
+        # A class does not get back what it publishes while it handles points.
         call = handling.get() if source is not None else None
         own = None if call is None else call.publishes(source)
         try:

@@ -66,7 +66,7 @@ class Attempt:
 
     Args:
         means: What it works with.
-        plugin: What tells the plugin's tasks and threads.
+        plugin: The plugin as its tasks and threads are told by: its life.
 
     Attributes:
         closing: Whether it is being wound up: nothing new begins.

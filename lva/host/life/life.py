@@ -55,7 +55,7 @@ class PluginLife:
         files: The files that it was made from.
         stop_begun: When its stop was begun, in Trio time.
         stop_seconds: How long that took.
-        turn: Set once its first attempt may begin.
+        turn: Set by the host once its first attempt may begin, in the order of activation.
         ended: Set when the life is over and everything that could be released is.
     """
 
