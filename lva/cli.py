@@ -35,7 +35,7 @@ for _command in (plugins, check, new, streams, *COMMANDS):
     main.add_command(_command)
 
 
-class _Run(click.Command):
+class _RunCommand(click.Command):
     """Knows what the option is called that others call ``--port``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -48,7 +48,7 @@ class _Run(click.Command):
             raise
 
 
-@main.command(cls=_Run)
+@main.command(cls=_RunCommand)
 @click.option("--bind", metavar="HOST:PORT", help="Where to listen (127.0.0.1:5240).")
 @click.option(
     "--config",

@@ -18,7 +18,7 @@ SYNONYMS: Final = dict.fromkeys(("address", "host", "listen", "port"), "bind")
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class PluginProblem:
     """One thing that is wrong with a plugin.
 
     Attributes:

@@ -14,7 +14,7 @@ _ANY_THREAD, _THREAD = 0, 4  # SIGEV_SIGNAL, SIGEV_THREAD_ID
 _NANOSECONDS: Final = 1_000_000_000
 
 
-class _Event(ctypes.Structure):
+class _SignalEvent(ctypes.Structure):
     """`struct sigevent` of Linux, with room for the largest of its unions."""
 
     _fields_ = (
@@ -55,7 +55,7 @@ class PosixTimer:
         # It keeps the interpreter: to let go of it takes a hundred times as long.
         self._libc = ctypes.PyDLL(None, use_errno=True)
         self._timer = ctypes.c_void_p()
-        event = _Event(
+        event = _SignalEvent(
             signal=signal, notify=_ANY_THREAD if thread is None else _THREAD, thread=thread or 0
         )
         _check(self._libc.timer_create(clock, ctypes.byref(event), ctypes.byref(self._timer)))

@@ -8,7 +8,7 @@ from typing import Final
 
 from lva.check.contract import misspelt, signature_problem
 from lva.check.source import Class, Function, PluginSource, calls, self_attribute
-from lva.errors import Problem, hint
+from lva.errors import PluginProblem, hint
 
 #: The methods that a worker calls, and what it calls them with.
 ANALYTICS_METHODS: Final[Mapping[str, Sequence[str]]] = {
@@ -55,7 +55,7 @@ _FRAME_SLIPS: Final = {
 }
 
 
-def analytics_problems(source: PluginSource) -> Iterator[Problem]:
+def analytics_problems(source: PluginSource) -> Iterator[PluginProblem]:
     """Yield what is wrong with the analytics classes of a file, and with what a file that has one imports."""
     found = [cls for cls in source.classes.values() if "analytics" in source.kinds(cls)]
     for cls in found:
@@ -75,7 +75,7 @@ def analytics_problems(source: PluginSource) -> Iterator[Problem]:
 
 def analytics_method_problems(
     source: PluginSource, function: Function, name: str
-) -> Iterator[Problem]:
+) -> Iterator[PluginProblem]:
     """Yield what keeps a worker from calling a method.
 
     Args:
@@ -104,7 +104,7 @@ def async_text(shown: str, name: str) -> str:
     )
 
 
-def analytics_constructor_problems(source: PluginSource, function: Function) -> Iterator[Problem]:
+def analytics_constructor_problems(source: PluginSource, function: Function) -> Iterator[PluginProblem]:
     """Yield what keeps a worker from making an instance that it can use."""
     assert function.owner is not None
     if (why := signature_problem(function, ("config", "logger"))) is not None:
@@ -123,7 +123,7 @@ def analytics_constructor_problems(source: PluginSource, function: Function) -> 
             yield source.problem(node, text, "constructor")
 
 
-def _what_is_not_there(source: PluginSource, cls: Class) -> Iterator[Problem]:
+def _what_is_not_there(source: PluginSource, cls: Class) -> Iterator[PluginProblem]:
     """Look for what only plugins within the service have."""
     own = {name for one in source.lineage(cls) for name in one.names}
     own |= {
@@ -144,7 +144,7 @@ def _what_is_not_there(source: PluginSource, cls: Class) -> Iterator[Problem]:
                 yield source.problem(node, text, "attribute")
 
 
-def _results(source: PluginSource, function: Function) -> Iterator[Problem]:
+def _results(source: PluginSource, function: Function) -> Iterator[PluginProblem]:
     """Look for results that are no AnalyticsEvent for certain."""
     for node in function.body:
         values: list[ast.expr] = []
@@ -181,7 +181,7 @@ def _no_event(value: ast.expr, returned: bool) -> str | None:
     return kinds.get(type(value))
 
 
-def _event(source: PluginSource, call: ast.Call) -> Iterator[Problem]:
+def _event(source: PluginSource, call: ast.Call) -> Iterator[PluginProblem]:
     """Look at the arguments of an AnalyticsEvent that are written down."""
     if any(isinstance(item, ast.Starred) for item in call.args) or None in {
         item.arg for item in call.keywords
@@ -207,7 +207,7 @@ def _event(source: PluginSource, call: ast.Call) -> Iterator[Problem]:
         yield source.problem(call, text, "result")
 
 
-def _frame_names(source: PluginSource, function: Function) -> Iterator[Problem]:
+def _frame_names(source: PluginSource, function: Function) -> Iterator[PluginProblem]:
     """Look for attributes that a Frame does not have."""
     arguments = [item.arg for item in function.node.args.args[1:2]]
     bound = [
@@ -228,7 +228,7 @@ def _frame_names(source: PluginSource, function: Function) -> Iterator[Problem]:
             yield source.problem(node, f"a Frame has no {node.attr!r}{said}", "attribute")
 
 
-def _imports(source: PluginSource) -> Iterator[Problem]:
+def _imports(source: PluginSource) -> Iterator[PluginProblem]:
     for node in ast.walk(source.tree):
         modules: list[str] = []
         if isinstance(node, ast.Import):

@@ -14,7 +14,7 @@ from typing import Final
 from lva.check.blocking import Blocking, blocking
 from lva.check.source import Function, PluginSource, calls, dotted, in_package
 from lva.contract import RuntimeName
-from lva.errors import Problem, hint
+from lva.errors import PluginProblem, hint
 from lva.events.types import EVENT_TYPES
 
 #: What needs an event loop of its kind, and is of no use on the other.
@@ -69,7 +69,7 @@ _ENDERS: Final = frozenset(("sys.exit", "exit", "quit"))
 
 def call_problems(
     source: PluginSource, style: RuntimeName, package: Mapping[Path, PluginSource]
-) -> Iterator[Problem]:
+) -> Iterator[PluginProblem]:
     """Yield the calls of a file that are wrong where they are.
 
     Args:
@@ -120,7 +120,7 @@ def _blocks(
     function: Function,
     style: RuntimeName,
     package: Mapping[Path, PluginSource],
-) -> Iterator[Problem]:
+) -> Iterator[PluginProblem]:
     for call in calls(function):
         found = _known(source, call, function)
         if found is not None and found.name == _JOIN and function.node.name == "close":
@@ -144,7 +144,7 @@ def _blocks(
 
 def _blocking_problem(
     source: PluginSource, call: ast.Call, text: str, found: Blocking, style: RuntimeName
-) -> Problem:
+) -> PluginProblem:
     level = found.level if style == "trio" else "warning"
     return source.problem(call, text, "blocking", level)
 
@@ -186,7 +186,7 @@ def _runs_at_once(
 
 def _belongs_elsewhere(
     source: PluginSource, function: Function, style: RuntimeName
-) -> Iterator[Problem]:
+) -> Iterator[PluginProblem]:
     """Look for asyncio in Trio style, and for Trio in asyncio style."""
     if any("sniffio" in name for name in source.imports.values()):
         return  # it looks for itself where it runs
@@ -206,7 +206,7 @@ def _belongs_elsewhere(
             yield source.problem(call, text, "runtime")
 
 
-def _not_awaited(source: PluginSource, function: Function) -> Iterator[Problem]:
+def _not_awaited(source: PluginSource, function: Function) -> Iterator[PluginProblem]:
     """Look for statements that make a coroutine and throw it away."""
     for node in function.body:
         if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Call):
@@ -225,7 +225,7 @@ def _not_awaited(source: PluginSource, function: Function) -> Iterator[Problem]:
             yield source.problem(call, text, "not-awaited")
 
 
-def _swallows(source: PluginSource, function: Function) -> Iterator[Problem]:
+def _swallows(source: PluginSource, function: Function) -> Iterator[PluginProblem]:
     """Look for `except` clauses that keep Trio's cancellation from getting through."""
     for node in function.body:
         if not isinstance(node, ast.Try) or not _awaits(node.body):
@@ -261,7 +261,7 @@ def _caught(source: PluginSource, handler: ast.ExceptHandler, function: Function
     return None
 
 
-def _forbidden(source: PluginSource, function: Function) -> Iterator[Problem]:
+def _forbidden(source: PluginSource, function: Function) -> Iterator[PluginProblem]:
     """Look for what takes something away from the service."""
     for call in calls(function):
         name = source.resolve(call.func, function) or ""
@@ -283,7 +283,7 @@ def _forbidden(source: PluginSource, function: Function) -> Iterator[Problem]:
             yield source.problem(call, text, "thread", "warning")
 
 
-def _unknown_events(source: PluginSource, function: Function) -> Iterator[Problem]:
+def _unknown_events(source: PluginSource, function: Function) -> Iterator[PluginProblem]:
     """Look for points that are published as an event that there is not."""
     for call in calls(function):
         if not call.args or dotted(call.func) != "self.app.publish":

@@ -8,7 +8,7 @@ from typing import Final
 
 from lva.check.source import Class, Function, PluginSource, calls, self_attribute
 from lva.contract import RuntimeName
-from lva.errors import Problem, suggestion
+from lva.errors import PluginProblem, suggestion
 from lva.host.routing import VERBS
 
 #: The methods of plugins that the host calls: what they are called with, and which kinds have them.
@@ -40,7 +40,7 @@ _SLIPS: Final = {
 }
 
 
-def contract_problems(source: PluginSource, style: RuntimeName) -> Iterator[Problem]:
+def contract_problems(source: PluginSource, style: RuntimeName) -> Iterator[PluginProblem]:
     """Yield what is wrong with the plugin and handler classes of a file.
 
     Args:
@@ -104,7 +104,7 @@ def signature_problem(
     return None
 
 
-def _methods(source: PluginSource, cls: Class, kinds: set[str]) -> Iterator[Problem]:
+def _methods(source: PluginSource, cls: Class, kinds: set[str]) -> Iterator[PluginProblem]:
     used = {node.attr for node in ast.walk(source.tree) if isinstance(node, ast.Attribute)}
     for name, (_, kind) in METHODS.items():
         function = cls.methods.get(name)
@@ -119,7 +119,7 @@ def _methods(source: PluginSource, cls: Class, kinds: set[str]) -> Iterator[Prob
         yield from method_problems(source, function, name)
 
 
-def method_problems(source: PluginSource, function: Function, name: str) -> Iterator[Problem]:
+def method_problems(source: PluginSource, function: Function, name: str) -> Iterator[PluginProblem]:
     """Yield what keeps the host from calling a method of `METHODS`, or from awaiting what it returns.
 
     Args:
@@ -150,7 +150,7 @@ def _why_no_coroutine(function: Function) -> str | None:
     return "must be a coroutine"
 
 
-def _constructor(source: PluginSource, cls: Class) -> Iterator[Problem]:
+def _constructor(source: PluginSource, cls: Class) -> Iterator[PluginProblem]:
     function = cls.methods.get("__init__")
     if function is None:
         return
@@ -161,7 +161,7 @@ def _constructor(source: PluginSource, cls: Class) -> Iterator[Problem]:
             yield source.problem(node, text, "constructor")
 
 
-def constructor_problems(source: PluginSource, function: Function) -> Iterator[Problem]:
+def constructor_problems(source: PluginSource, function: Function) -> Iterator[PluginProblem]:
     """Yield what keeps a plugin's `__init__` from making an instance that the host can use."""
     assert function.owner is not None
     if function.is_async:
@@ -198,7 +198,7 @@ def _hands_on_the_app(call: ast.Call, function: Function) -> bool:
     )
 
 
-def misspelt(source: PluginSource, cls: Class, slips: Mapping[str, str]) -> Iterator[Problem]:
+def misspelt(source: PluginSource, cls: Class, slips: Mapping[str, str]) -> Iterator[PluginProblem]:
     """Look for names of the contract written in another way, which are then just any names.
 
     Args:
@@ -223,7 +223,7 @@ def misspelt(source: PluginSource, cls: Class, slips: Mapping[str, str]) -> Iter
 
 def _what_is_there(
     source: PluginSource, cls: Class, kinds: set[str], style: RuntimeName
-) -> Iterator[Problem]:
+) -> Iterator[PluginProblem]:
     """Look for what this kind of plugin does not have."""
     names = {name for one in source.lineage(cls) for name in one.names}
     for function in source.functions:
@@ -239,7 +239,7 @@ def _what_is_there(
                 yield source.problem(node, text, "attribute")
 
 
-def _points(source: PluginSource, cls: Class) -> Iterator[Problem]:
+def _points(source: PluginSource, cls: Class) -> Iterator[PluginProblem]:
     """Look for points that are changed in place."""
     for name in ("handleEvent", "flushPointToMonitoring"):
         function = cls.methods.get(name)
@@ -280,7 +280,7 @@ def _changed(node: ast.AST) -> str | None:
     return None
 
 
-def _verbs(source: PluginSource, cls: Class) -> Iterator[Problem]:
+def _verbs(source: PluginSource, cls: Class) -> Iterator[PluginProblem]:
     """Look at a handler class: verbs in small letters, called with the request."""
     lower = [verb.lower() for verb in VERBS]
     for name, function in cls.methods.items():
@@ -304,7 +304,7 @@ def _verbs(source: PluginSource, cls: Class) -> Iterator[Problem]:
             yield source.problem(cls.node, text, "verb")
 
 
-def verb_problems(source: PluginSource, function: Function) -> Iterator[Problem]:
+def verb_problems(source: PluginSource, function: Function) -> Iterator[PluginProblem]:
     """Yield what keeps the host from calling a handler class's method for a verb."""
     # Variables of the path come by name; which there are, only the route says.
     names = [item.arg for item in function.node.args.args[2:]]

@@ -32,13 +32,13 @@ from lva.contract import (
     BaseEventPlugin,
     Plugin,
 )
-from lva.errors import Problem
+from lva.errors import PluginProblem
 from lva.host.routing import VERBS
 
 _BASES: Final = {"": object, "event": BaseEventPlugin, "background": BaseBackgroundPlugin}
 
 
-def loaded_problems(classes: Iterable[type], own: Iterable[type]) -> Iterator[Problem]:
+def loaded_problems(classes: Iterable[type], own: Iterable[type]) -> Iterator[PluginProblem]:
     """Yield what is wrong with the methods that the host would call.
 
     A plain `def` that must be a coroutine, a signature that cannot be called, an `__init__` that leaves out
@@ -65,7 +65,7 @@ def loaded_problems(classes: Iterable[type], own: Iterable[type]) -> Iterator[Pr
                 yield problem
 
 
-def _problems(source: PluginSource, function: Function, name: str) -> Iterator[Problem]:
+def _problems(source: PluginSource, function: Function, name: str) -> Iterator[PluginProblem]:
     """Yield what is wrong with a function that the host would call by this name."""
     if name in METHODS:
         return method_problems(source, function, name)
@@ -73,7 +73,7 @@ def _problems(source: PluginSource, function: Function, name: str) -> Iterator[P
     return judge(source, function)
 
 
-def _analytics_problems(source: PluginSource, function: Function, name: str) -> Iterator[Problem]:
+def _analytics_problems(source: PluginSource, function: Function, name: str) -> Iterator[PluginProblem]:
     """Yield what is wrong with a function that a worker would call by this name."""
     if name == "__init__":
         return analytics_constructor_problems(source, function)

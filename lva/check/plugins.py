@@ -17,7 +17,7 @@ from lva.check.contract import contract_problems
 from lva.check.routes import Adding, addings, route_problems
 from lva.check.source import PluginSource
 from lva.contract import RuntimeName
-from lva.errors import Problem
+from lva.errors import PluginProblem
 from lva.host.loading.finder import PLUGIN_NAME, PluginFileError, PluginFinder, PluginLocation
 from lva.host.loading.load import (
     SHIPPED_DIR,
@@ -46,7 +46,7 @@ class CheckReport:
 
     name: str
     file: Path | None = None
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[PluginProblem] = field(default_factory=list)
     loaded: LoadedPlugin | None = None
     sources: list[PluginSource] = field(default_factory=list)
     directory: Path | None = None
@@ -117,7 +117,7 @@ def check_plugins(
     return reports
 
 
-def sources_of(place: PluginLocation) -> tuple[list[PluginSource], list[Problem]]:
+def sources_of(place: PluginLocation) -> tuple[list[PluginSource], list[PluginProblem]]:
     """Return a plugin's files, read as text, and a problem for each that is not Python."""
     paths = [place.path]
     if place.path.name == "__init__.py":
@@ -127,9 +127,9 @@ def sources_of(place: PluginLocation) -> tuple[list[PluginSource], list[Problem]
         try:
             sources.append(PluginSource(path, path.read_bytes()))
         except SyntaxError as error:
-            problems.append(Problem(str(error.msg), path, error.lineno, "syntax"))
+            problems.append(PluginProblem(str(error.msg), path, error.lineno, "syntax"))
         except (OSError, ValueError, RecursionError, MemoryError) as error:
-            problems.append(Problem(f"cannot be read: {error}", path))
+            problems.append(PluginProblem(f"cannot be read: {error}", path))
     return sources, problems
 
 
@@ -179,7 +179,7 @@ def _located(target: str) -> CheckReport:
 def _check(
     report: CheckReport, finder: PluginFinder, settings: Settings, settings_file: Path | None
 ) -> None:
-    unread: list[Problem] = []
+    unread: list[PluginProblem] = []
     try:
         if PLUGIN_NAME.fullmatch(report.name):
             place = finder.locate(report.name)
@@ -204,7 +204,7 @@ def _check(
             report.problems += _not_ignored(call_problems(source, style, package), report.sources)
         except RecursionError:
             said = "nested too deeply to be looked at"
-            report.problems.append(Problem(said, source.path, None, "file", "warning"))
+            report.problems.append(PluginProblem(said, source.path, None, "file", "warning"))
 
 
 def _is_asked_for(name: str, settings: Settings) -> bool:
@@ -212,7 +212,7 @@ def _is_asked_for(name: str, settings: Settings) -> bool:
     return name in active_names(settings) or name.lower() in map(str.lower, settings.plugins)
 
 
-def _as_reminder(problem: Problem, name: str) -> Problem:
+def _as_reminder(problem: PluginProblem, name: str) -> PluginProblem:
     """Turn what is missing in a configuration into a warning, where nobody has written one yet."""
     if problem.code != "config":
         return problem
@@ -255,7 +255,7 @@ def _routes_of_others(names: Iterable[str], settings: Settings) -> dict[str, lis
     return routes
 
 
-def _configuration_lines(problem: Problem, file: Path | None) -> list[Problem]:
+def _configuration_lines(problem: PluginProblem, file: Path | None) -> list[PluginProblem]:
     """Split what is wrong with a configuration into its keys, each with its line in the settings file."""
     if problem.code != "config" or not problem.text.startswith("its configuration is wrong:"):
         return [problem]
@@ -266,7 +266,7 @@ def _configuration_lines(problem: Problem, file: Path | None) -> list[Problem]:
             text = file.read_text(encoding="utf-8", errors="replace")
         except OSError:
             file = None
-    return [Problem(key, *_place_in(text, key, file), "config") for key in keys]
+    return [PluginProblem(key, *_place_in(text, key, file), "config") for key in keys]
 
 
 def _place_in(text: str, problem: str, file: Path | None) -> tuple[Path | None, int | None]:
@@ -296,7 +296,7 @@ def toml_line(text: str, table: str, key: str) -> int | None:
     return found
 
 
-def _not_ignored(problems: Iterable[Problem], sources: Iterable[PluginSource]) -> Iterator[Problem]:
+def _not_ignored(problems: Iterable[PluginProblem], sources: Iterable[PluginSource]) -> Iterator[PluginProblem]:
     """Leave out what a comment lets pass."""
     by_path = {source.path: source for source in sources}
     for problem in problems:
@@ -305,5 +305,5 @@ def _not_ignored(problems: Iterable[Problem], sources: Iterable[PluginSource]) -
             yield problem
 
 
-def _order(problem: Problem) -> tuple[str, int, bool]:
+def _order(problem: PluginProblem) -> tuple[str, int, bool]:
     return str(problem.file or ""), problem.line or 0, problem.level == "warning"

@@ -11,7 +11,7 @@ from werkzeug.routing import Map, Rule
 
 from lva.check.contract import signature_problem
 from lva.check.source import Class, Function, PluginSource, calls, dotted
-from lva.errors import Problem
+from lva.errors import PluginProblem
 from lva.host.routing import VERBS, Gate, Owner, RouteRefusedError, RouteTable
 
 _NAME: Final = "addRoute"
@@ -81,7 +81,7 @@ def route_problems(
     own: Mapping[str, Sequence[Adding]],
     others: Mapping[str, Sequence[Adding]],
     reserved: Iterable[str],
-) -> dict[str, list[Problem]]:
+) -> dict[str, list[PluginProblem]]:
     """Return what is wrong with the routes of each plugin: malformed paths, wrong handlers, taken paths.
 
     Args:
@@ -98,7 +98,7 @@ def route_problems(
         for adding in several:
             if adding.sure:
                 _add(table, Owner(name), adding)
-    problems: dict[str, list[Problem]] = {}
+    problems: dict[str, list[PluginProblem]] = {}
     for name, several in own.items():
         owner = Owner(name)
         problems[name] = []
@@ -111,7 +111,7 @@ def route_problems(
 
 def _add(
     table: RouteTable, owner: Owner, adding: Adding, first: dict[str, Adding] | None = None
-) -> Problem | None:
+) -> PluginProblem | None:
     if adding.path is None:
         return None
     methods = _methods(adding)
@@ -138,7 +138,7 @@ def _methods(adding: Adding) -> Any:
         return None  # computed
 
 
-def _handler_problems(adding: Adding) -> Iterator[Problem]:
+def _handler_problems(adding: Adding) -> Iterator[PluginProblem]:
     node = adding.argument(1, "handler")
     if node is None:
         yield _at(adding, adding.call, "addRoute() needs a path and a handler")
@@ -174,7 +174,7 @@ def _handler_problems(adding: Adding) -> Iterator[Problem]:
 
 def _class_problems(
     adding: Adding, node: ast.expr, cls: Class, variables: Sequence[str] | None
-) -> Iterator[Problem]:
+) -> Iterator[PluginProblem]:
     source = adding.source
     known = all(base is not None for one in source.lineage(cls) for base in one.bases)
     if "handler" not in source.kinds(cls) and known and not _inherits(source, cls):
@@ -232,5 +232,5 @@ def _serve(_request: object) -> None:
 
 def _at(
     adding: Adding, node: ast.AST, text: str, level: Literal["error", "warning"] = "error"
-) -> Problem:
+) -> PluginProblem:
     return adding.source.problem(node, text, "route", level)

@@ -16,7 +16,7 @@ import trio
 
 from lva.check.plugins import CheckReport
 from lva.contract import Published
-from lva.errors import ConfigurationError, Problem, counted
+from lva.errors import ConfigurationError, PluginProblem, counted
 from lva.events.points import MonitoringPoint
 from lva.events.types import EVENT_TYPES, check_names, name_of
 from lva.host.loading.load import table_of
@@ -53,7 +53,7 @@ def run_contract(report: CheckReport, settings: Settings) -> None:
         hint = f"; {step.hint}" if step.hint else ""
         text = f"{step.guarantee}: {step.message}, at the step: {step.name}{hint}"
         file = Path(step.file) if step.file else report.file
-        report.problems.append(Problem(text, file, step.line, "run"))
+        report.problems.append(PluginProblem(text, file, step.line, "run"))
 
 
 def send_points(report: CheckReport, settings: Settings, points: Sequence[Published]) -> None:
@@ -64,7 +64,7 @@ def send_points(report: CheckReport, settings: Settings, points: Sequence[Publis
     try:
         ledger, last_error = trio.run(_send, report, settings, points)
     except AssertionError as error:
-        report.problems.append(Problem(str(error).strip(), report.file, None, "points-sent"))
+        report.problems.append(PluginProblem(str(error).strip(), report.file, None, "points-sent"))
         return
     lost = len(points) - ledger["delivered"] - ledger["rejected"]
     report.notes.append(f"{ledger['delivered']} of {counted(len(points), 'point')} delivered")
@@ -75,7 +75,7 @@ def send_points(report: CheckReport, settings: Settings, points: Sequence[Publis
             f" nor rejected within {POINTS_LIMIT:g} s{why}"
         )
         report.problems.append(
-            Problem(text, report.file, None, "points-sent", "error" if lost else "warning")
+            PluginProblem(text, report.file, None, "points-sent", "error" if lost else "warning")
         )
 
 

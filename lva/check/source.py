@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeAlias
 
 from lva import __all__ as LVA_NAMES  # noqa: N812 - a constant of the package
 from lva.contract import RuntimeName
-from lva.errors import Problem
+from lva.errors import PluginProblem
 from lva.luna import MODULES
 
 FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
@@ -139,9 +139,9 @@ class PluginSource:
 
     def problem(
         self, node: ast.AST, text: str, code: str, level: Literal["error", "warning"] = "error"
-    ) -> Problem:
+    ) -> PluginProblem:
         """Return a problem at the line of a node."""
-        return Problem(text, self.path, getattr(node, "lineno", 1), code, level)
+        return PluginProblem(text, self.path, getattr(node, "lineno", 1), code, level)
 
     @property
     def summary(self) -> str:

@@ -22,7 +22,7 @@ from lva.commands.options import (
 if TYPE_CHECKING:
     from lva.check.plugins import CheckReport
     from lva.contract import Published
-    from lva.errors import Problem
+    from lva.errors import PluginProblem
     from lva.settings import Settings
 
 EXIT_OK: Final = 0
@@ -193,7 +193,7 @@ def _print(reports: Sequence[CheckReport], wrong: Sequence[str]) -> None:
     )
 
 
-def _line(report: CheckReport, problem: Problem) -> str:
+def _line(report: CheckReport, problem: PluginProblem) -> str:
     """Return a problem as compilers write theirs, so that editors find the place."""
     place = report.name
     if problem.file is not None:

@@ -26,8 +26,8 @@ import trio
 from lva.boot_clock import boot_time
 from lva.fleet.config import FleetConfig
 from lva.fleet.decisions import why_not
-from lva.fleet.rows import MAX_COUNT, AgentRow, StreamRow, StreamState, count_of
-from lva.fleet.server import FleetServer, FleetServerError, OldServerError, RefusedError
+from lva.fleet.rows import MAX_COUNT, AgentRow, StreamRow, ReportedState, count_of
+from lva.fleet.server import FleetServer, FleetServerError, OldServerError, ScriptRefusedError
 from lva.fleet.standing import Standing
 from lva.fleet.view import View, printable, waiting
 from lva.fleet.work import Holder, Work
@@ -200,7 +200,7 @@ class Fleet:
             nursery.cancel_scope.cancel()
         try:
             await self._standing.leave()
-        except (FleetServerError, RefusedError) as error:
+        except (FleetServerError, ScriptRefusedError) as error:
             self._logger.warning(
                 "fleet %s: others will find out that this agent has left: %s",
                 self._config.name,
@@ -248,7 +248,7 @@ class Fleet:
         return self.view.is_alive(agent.incarnation, boot_time())
 
     def report(
-        self, stream_id: str, state: StreamState, entry: str = "", version: int | None = None
+        self, stream_id: str, state: ReportedState, entry: str = "", version: int | None = None
     ) -> None:
         """Tell the fleet how a stream is that this agent works on; one that is over is released then.
 
@@ -276,7 +276,7 @@ class Fleet:
             raise FleetServerError(f"stream {row.id} has the highest version that there is")
         try:
             await self._ask("put", row.id, expected, row.version, row.as_json())
-        except RefusedError as error:
+        except ScriptRefusedError as error:
             version = count_of(error.more[0])
             if version is None:
                 found = printable(error.more[0])
@@ -296,7 +296,7 @@ class Fleet:
             known, version=row.version, definition=row.definition, labels=row.labels, state=None
         )
 
-    async def want(self, stream_id: str, what: str, state: StreamState, entry: str) -> None:
+    async def want(self, stream_id: str, what: str, state: ReportedState, entry: str) -> None:
         """Say what is to become of a stream: ``run``, ``stop`` or ``remove``.
 
         Cancellation: the server may have taken it all the same.
@@ -314,7 +314,7 @@ class Fleet:
         epoch = 0 if row is None else row.epoch
         try:
             await self._ask("want", stream_id, what, state.as_json(), entry, epoch)
-        except RefusedError:
+        except ScriptRefusedError:
             raise GoneError(stream_id) from None
         self.hurry()
 

@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 from lva.fleet.config import FleetConfig
-from lva.fleet.rows import StreamState, as_utf8
+from lva.fleet.rows import ReportedState, as_utf8
 from lva.fleet.server import FleetServer
 from lva.fleet.view import View
 
@@ -38,13 +38,13 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class StateReport:
     """What is told of a version of a stream in a lease: its state, and an entry of its log as JSON."""
 
     stream_id: str
     epoch: int
     version: int
-    state: StreamState
+    state: ReportedState
     entry: str = ""
 
 
@@ -69,12 +69,12 @@ class Reports:
         self._server = server
         self._held = held
         self._view = view
-        self._waiting: deque[Report] = deque()
+        self._waiting: deque[StateReport] = deque()
         self._added = trio.Event()
         self._rng = random.Random()  # noqa: S311 - jitter
 
     def add(
-        self, stream_id: str, state: StreamState, entry: str = "", version: int | None = None
+        self, stream_id: str, state: ReportedState, entry: str = "", version: int | None = None
     ) -> None:
         """Tell the fleet of a stream's state; one that is over is released then.
 
@@ -86,7 +86,7 @@ class Reports:
             held.going or state.over
         )  # a definition that comes now begins in the next lease
         of = held.version if version is None else version
-        self._waiting.append(Report(stream_id, held.epoch, of, state, as_utf8(entry)))
+        self._waiting.append(StateReport(stream_id, held.epoch, of, state, as_utf8(entry)))
         self._added.set()
 
     async def run(self, incarnation: str) -> None:
@@ -102,7 +102,7 @@ class Reports:
                 else:
                     await trio.sleep(self._config.tick * self._rng.uniform(1, 2))
 
-    async def _sent(self, incarnation: str, batch: list[Report]) -> bool:
+    async def _sent(self, incarnation: str, batch: list[StateReport]) -> bool:
         arguments: list[str | int] = []
         for report in batch:
             if self._held_in(report) is not None:
@@ -125,7 +125,7 @@ class Reports:
                 self._view.change(report.stream_id, lease=None, lease_value="")
         return True
 
-    def _held_in(self, report: Report) -> Held | None:
+    def _held_in(self, report: StateReport) -> Held | None:
         """Return what is held of a report's stream, if it is still the lease that the report is of."""
         held = self._held.get(report.stream_id)
         return held if held is not None and held.epoch == report.epoch else None

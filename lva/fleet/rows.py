@@ -45,7 +45,7 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
-class StreamState:
+class ReportedState:
     """How a stream is, as its last holder said.
 
     Attributes:
@@ -115,7 +115,7 @@ class StreamRow:
     created: float
     labels: frozenset[str] = frozenset()
     wanted: str = "run"
-    state: StreamState | None = None
+    state: ReportedState | None = None
     lease: Lease | None = None
     lease_value: str = ""
     epoch: int = 0
@@ -171,7 +171,7 @@ class StreamRow:
         return replace(
             made,
             wanted=wanted or "run",
-            state=StreamState.read(state) if state else None,
+            state=ReportedState.read(state) if state else None,
             lease=Lease.read(lease),
             lease_value=lease,
             epoch=count_of(epoch) or 0,

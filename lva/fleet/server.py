@@ -97,7 +97,7 @@ class FleetServer:
 
         Raises:
             OldServerError: Nobody has opened the server since it was started.
-            RefusedError: The script says no; nothing was done.
+            ScriptRefusedError: The script says no; nothing was done.
             FleetServerError: The server is unreachable, too slow, or has what another program has written.
         """
         reply: list[Any] = await self._in_thread(self._run, script, arguments)
@@ -105,7 +105,7 @@ class FleetServer:
             return reply[1:]
         if reply[0] == "boot":
             raise OldServerError("the server was started again")
-        raise RefusedError(*map(str, reply))
+        raise ScriptRefusedError(*map(str, reply))
 
     async def attempt(self, script: str, *arguments: str | int) -> list[Any] | None:
         """Run a script as `run` does; return None if it refuses: another agent was faster, a beat tells more.
@@ -117,7 +117,7 @@ class FleetServer:
         """
         try:
             return await self.run(script, *arguments)
-        except RefusedError:
+        except ScriptRefusedError:
             return None
 
     async def insist(self, script: str, *arguments: str | int) -> bool:
@@ -211,7 +211,7 @@ class FleetServer:
             raise _OtherRunError("the server was started again")
 
 
-class RefusedError(Exception):
+class ScriptRefusedError(Exception):
     """A script did nothing, because of what is there.
 
     Args:

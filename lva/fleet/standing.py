@@ -1,4 +1,7 @@
-"""An agent's standing in its fleet: it joins, beats, and knows until when its leases are good."""
+"""An agent's standing in its fleet: it joins, and beats; each beat renews all its leases.
+
+So it knows until when they are good.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ import trio
 from lva.boot_clock import boot_time
 from lva.fleet.config import SOFT, FleetConfig, hard_end
 from lva.fleet.rows import AgentRow
-from lva.fleet.server import FORMAT, FleetServer, FleetServerError, OldServerError, RefusedError
+from lva.fleet.server import FORMAT, FleetServer, FleetServerError, OldServerError, ScriptRefusedError
 from lva.fleet.view import View
 
 #: Most rows of a beat's reply.
@@ -41,13 +44,13 @@ class Duties(Protocol):
 
 
 class Standing:
-    """It beats.
+    """It beats, as long as it is part of the fleet.
 
     Args:
         config: The operator's.
         row: Returns how this agent is now.
         view: Gets what beats reply.
-        duties: It.
+        duties: What it has to do.
         logger: Where it is told what happens.
         not_ready: Told why this agent is no part of its fleet, or None once it is.
 
@@ -107,7 +110,7 @@ class Standing:
         except OldServerError:
             self.server_is_new()
             return begun if await self._attempt(self._open) else self._later(begun)
-        except RefusedError as error:
+        except ScriptRefusedError as error:
             self.joined = False
             if error.why == "replaced":
                 self._overdue = self._come_back
@@ -130,7 +133,7 @@ class Standing:
         """Do what no beat may come before; return whether it was done. Else it is done again."""
         try:
             await work()
-        except RefusedError as error:
+        except ScriptRefusedError as error:
             self._note(f"{self._config.url} refuses this agent: {error.why}")
         except FleetServerError as error:
             if isinstance(error, OldServerError):
@@ -183,7 +186,7 @@ class Standing:
         """Use a server that has been started: it may have other data than before."""
         try:
             await self.server.run("open", FORMAT)
-        except RefusedError as error:
+        except ScriptRefusedError as error:
             what = f"{self._config.url} has a fleet {self._config.name!r} of another version of LVA"
             raise FleetServerError(f"{what} ({error.more[0][:20]}); use another name") from None
         self._opened, self.settled = boot_time(), False
@@ -210,7 +213,7 @@ class Standing:
         while True:
             try:
                 await self.server.run("join", self.incarnation, name, row, other, beat)
-            except RefusedError as error:
+            except ScriptRefusedError as error:
                 if error.why != "taken":
                     raise
                 now_other, now_beat = error.more

@@ -93,7 +93,7 @@ class Config(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class CallbackMeans:
     """What all targets send with.
 
     Attributes:
@@ -119,9 +119,9 @@ class Callbacks(BaseEventPlugin, BaseBackgroundPlugin):
 
     def __init__(self, app: PluginApp) -> None:
         super().__init__(app)
-        self._means: Means | None = None
-        self._targets: dict[tuple[str, int], Target] = {}
-        self._leaving: set[Target] = (
+        self._means: CallbackMeans | None = None
+        self._targets: dict[tuple[str, int], CallbackTarget] = {}
+        self._leaving: set[CallbackTarget] = (
             set()
         )  # of definitions that are no more; they send what they have
         self._sending = False
@@ -135,7 +135,7 @@ class Callbacks(BaseEventPlugin, BaseBackgroundPlugin):
         client = await trio.to_thread.run_sync(connect)
         ill = max(1, self.config.max_connections // 5)
         limits = (self.config.max_connections - ill, ill, 2)
-        self._means = Means(client, *map(trio.CapacityLimiter, limits))
+        self._means = CallbackMeans(client, *map(trio.CapacityLimiter, limits))
         self.app.addMetrics(lambda: metrics_of(self._of_streams, self._targets_with_leaving()))
         self.addRoute(f"/{self.app.name}", self.listing)
 
@@ -180,7 +180,7 @@ class Callbacks(BaseEventPlugin, BaseBackgroundPlugin):
             client, self._means = self._means.client, None
             await client.aclose()
 
-    def _target(self, event: Event, number: int, callback: Callback) -> Target:
+    def _target(self, event: Event, number: int, callback: Callback) -> CallbackTarget:
         """Return the target of a stream's callback, new if that is another one now."""
         key = (event.stream_id, number)
         target = self._targets.get(key)
@@ -188,14 +188,14 @@ class Callbacks(BaseEventPlugin, BaseBackgroundPlugin):
             if target is not None:
                 self._let_go(key)
             accounts = self._total, self._of_streams.setdefault(event.stream_id, Counter())
-            target = Target(*key, callback, self.config, self.logger, accounts)
+            target = CallbackTarget(*key, callback, self.config, self.logger, accounts)
             self._targets[key] = target
             if self._sending:
                 self._begin(target)
         target.stream = event.stream
         return target
 
-    def _targets_with_leaving(self) -> list[Target]:
+    def _targets_with_leaving(self) -> list[CallbackTarget]:
         return [*self._targets.values(), *self._leaving]
 
     def _let_go(self, key: tuple[str, int]) -> None:
@@ -217,7 +217,7 @@ class Callbacks(BaseEventPlugin, BaseBackgroundPlugin):
         for key in [key for key, each in self._targets.items() if each.idle and each.last < before]:
             self._let_go(key)
 
-    def _begin(self, target: Target) -> None:
+    def _begin(self, target: CallbackTarget) -> None:
         assert self._means is not None
         self.nursery.start_soon(target.run, self._means, name=target.what)
 
@@ -248,7 +248,7 @@ class Callbacks(BaseEventPlugin, BaseBackgroundPlugin):
         return {"callbacks": [target.status() for target in self._targets.values()]}
 
 
-class Target:
+class CallbackTarget:
     """One callback of a stream: what waits for it, and how its receiver is.
 
     Args:
@@ -358,7 +358,7 @@ class Target:
         """Have it look again what there is to do."""
         self._arrived.set()
 
-    async def run(self, means: Means) -> None:
+    async def run(self, means: CallbackMeans) -> None:
         """Send what comes, until it leaves; cancelled, an event that is being sent waits again."""
         while not (self.leaves and self.idle):
             if not self._waiting:
@@ -368,7 +368,7 @@ class Target:
             if not await self._send_next(means):
                 await self._back_off()
 
-    async def drain(self, means: Means) -> None:
+    async def drain(self, means: CallbackMeans) -> None:
         """Send what waits while the receiver takes it; cancelled or refused, the rest is dropped."""
         try:
             while self._waiting and await self._send_next(means):
@@ -385,7 +385,7 @@ class Target:
         await trio.sleep_until(self._next_at)
         self._next_at = None
 
-    async def _send_next(self, means: Means) -> bool:
+    async def _send_next(self, means: CallbackMeans) -> bool:
         """Send the oldest event; return whether the receiver can take another."""
         event, since = self._waiting.popleft()
         self.bytes -= event.size
@@ -432,7 +432,7 @@ class Target:
     def _note(self, why: str) -> None:
         self._last_error = (time.time(), why)
 
-    async def _send(self, means: Means, event: Event) -> None:
+    async def _send(self, means: CallbackMeans, event: Event) -> None:
         """Post an event; without its picture if that is too large.
 
         Raises:
@@ -447,7 +447,7 @@ class Target:
             if bare is event or await self._post(means, bare) == status:
                 raise PermanentDeliveryError(f"{origin(self._url)} responded with {status}")
 
-    async def _post(self, means: Means, event: Event) -> int:
+    async def _post(self, means: CallbackMeans, event: Event) -> int:
         """Post an event; return 413, or a status of success."""
         receiver = origin(self._url)
         body = await document_of(event, means.threads)

@@ -127,7 +127,7 @@ class Config(BaseModel):
         return self
 
 
-class Refused(NamedTuple):
+class RefusedLines(NamedTuple):
     """What a server has against lines.
 
     Attributes:
@@ -256,7 +256,7 @@ class Influx(BaseEventPlugin):
         self._most_bytes = min(self._most_bytes, max(half, LEAST_BYTES))
         return pieces(part, half)
 
-    async def _post(self, lines: Sequence[bytes]) -> Refused | None:
+    async def _post(self, lines: Sequence[bytes]) -> RefusedLines | None:
         """Write lines; return what the server has against them, which is nothing if it took them.
 
         Some servers have something against no lines.
@@ -285,7 +285,7 @@ class Influx(BaseEventPlugin):
         remark = CHECK.get(status) or not_about_points(status, reply.headers, text)
         # VictoriaMetrics says 400 for a path that it does not have.
         if status in {400, 413, 422} and remark is None and "unsupported path" not in text:
-            return Refused(f"{status} {one_line(text)}", status == 413)
+            return RefusedLines(f"{status} {one_line(text)}", status == 413)
         why = f"{self.config.url} responded with {status} {one_line(text)}".rstrip()
         raise RetryLaterError(why + (remark or ""), after=retry_after(reply.headers))
 

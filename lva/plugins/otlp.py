@@ -144,7 +144,7 @@ class Config(BaseModel):
         return headers
 
 
-class TooLargeError(PermanentDeliveryError):
+class RequestTooLargeError(PermanentDeliveryError):
     """The receiver takes no request of this size."""
 
 
@@ -213,7 +213,7 @@ class Otlp(BaseEventPlugin):
                     raise
                 after, cause = error.after or 0.0, error
                 break
-            except TooLargeError as error:
+            except RequestTooLargeError as error:
                 cause = error
                 if len(piece) == 1:
                     rejected += piece
@@ -244,7 +244,7 @@ class Otlp(BaseEventPlugin):
 
         Raises:
             PartialDeliveryError: Some have no form in OTLP, or are refused.
-            TooLargeError, PermanentDeliveryError, RetryLaterError: As `_export` says.
+            RequestTooLargeError, PermanentDeliveryError, RetryLaterError: As `_export` says.
         """
         if self.config.signal == "logs":
             await self._send_now(points, logger)
@@ -283,7 +283,7 @@ class Otlp(BaseEventPlugin):
         then a refusal is not the points' fault.
 
         Raises:
-            TooLargeError, PermanentDeliveryError, RetryLaterError: As `_post` says, but for that.
+            RequestTooLargeError, PermanentDeliveryError, RetryLaterError: As `_post` says, but for that.
         """
         try:
             return await self._post(request)
@@ -304,7 +304,7 @@ class Otlp(BaseEventPlugin):
 
         Raises:
             RetryLaterError: There was no answer, or one that is not about the request.
-            TooLargeError: It says that the request is too large.
+            RequestTooLargeError: It says that the request is too large.
             PermanentDeliveryError: Any other answer.
         """
         assert self._client is not None
@@ -335,7 +335,7 @@ class Otlp(BaseEventPlugin):
             remark = CHECK.get(status) or not_about_points(status, reply.headers, text)
         if remark is not None and (page or status < 500 or status in RETRYABLE):
             raise RetryLaterError(why + remark, after=retry_after(reply.headers))
-        raise TooLargeError(why) if status == 413 else PermanentDeliveryError(why)
+        raise RequestTooLargeError(why) if status == 413 else PermanentDeliveryError(why)
 
 
 def message(body: bytes, kind: str) -> str:

@@ -407,7 +407,7 @@ class RabbitMQ(BaseEventPlugin, BaseBackgroundPlugin):
         self._awaited = None
 
 
-class Wire(TransportFactory):
+class CuttableTransport(TransportFactory):
     """Opens a connection's transport as the library does, and keeps it so that it can be cut."""
 
     def __init__(self) -> None:
@@ -436,7 +436,7 @@ class Link:
 
     def __init__(self, url: URL) -> None:
         self.connection: aio_pika.Connection = aio_pika.Connection(url)
-        self._wire = self.connection.kwargs["transport_factory"] = Wire()
+        self._wire = self.connection.kwargs["transport_factory"] = CuttableTransport()
         self._opening: asyncio.Task[None] | None = None
 
     async def open(self) -> None:

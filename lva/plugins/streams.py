@@ -46,7 +46,7 @@ from lva.video.feed import CONSOLE, EVENTS, Feed, TooManyReadersError
 from lva.video.fleet_schemas import AGENT_ACTED, AGENT_ACTION, FLEET, MOVED
 from lva.video.forks import ForkServer
 from lva.video.forwarding import Forwarding, asked_by_an_agent, moved, own_address
-from lva.video.kept import MOST_PICTURES, MOST_PICTURES_OF_ONE, Pictures
+from lva.video.kept import MOST_PICTURES, MOST_PICTURES_OF_ONE, KeptPictures
 from lva.video.metrics import metrics_of
 from lva.video.previews import EDGE, QUALITY, TooManyKindsError
 from lva.video.process import worker_spec
@@ -168,7 +168,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
             forks=self._forks,
             ends=self._ends,
             account_id=config.account_id,
-            pictures=Pictures(config.picture_bytes, config.stream_picture_bytes),
+            pictures=KeptPictures(config.picture_bytes, config.stream_picture_bytes),
         )
         if config.fleet is None:
             return Streams(self._path, admission, services, config.max_streams)

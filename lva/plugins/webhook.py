@@ -109,7 +109,7 @@ class Config(BaseModel):
         raise ValueError("a secret is made with: openssl rand -base64 32")
 
 
-class TooLargeError(PermanentDeliveryError):
+class BodyTooLargeError(PermanentDeliveryError):
     """The receiver takes no body of this size.
 
     Args:
@@ -165,7 +165,7 @@ class Webhook(BaseEventPlugin):
                         await self._send(piece)
                         self._keep_size(most)
                     except PermanentDeliveryError as error:
-                        if isinstance(error, TooLargeError):
+                        if isinstance(error, BodyTooLargeError):
                             if len(piece) > 1:
                                 most = error.size // 2
                                 continue
@@ -221,7 +221,7 @@ class Webhook(BaseEventPlugin):
 
         Raises:
             RetryLaterError: The receiver cannot be reached, cannot take it now, or is another one.
-            TooLargeError: It takes no piece of this size.
+            BodyTooLargeError: It takes no piece of this size.
             PermanentDeliveryError: It is wrong for ever.
         """
         body = body_of(piece)
@@ -234,7 +234,7 @@ class Webhook(BaseEventPlugin):
         message = f"{self._receiver} responded with {reply.status_code} {text}".rstrip()
         if reply.status_code == 413:
             if len(body) >= LEAST_TOO_LARGE or len(piece) > 1:
-                raise TooLargeError(message, len(body))
+                raise BodyTooLargeError(message, len(body))
             raise RetryLaterError(f"{message} (to {len(body)} bytes; check url)")
         remark = not_about_points(reply.status_code, reply.headers, text)
         if reply.next_request is not None:

@@ -141,7 +141,7 @@ class _Trial:
             for picture, size, rate, seconds in SHOWN
         }
         for name, url in (urls if source is None else {f"frames of {source}": source}).items():
-            run = _Run(self, url)
+            run = _StreamRun(self, url)
             await run.until(lambda run=run: run.done)
             steps += run.steps(name)
             if not all(step.ok for step in steps):
@@ -150,7 +150,7 @@ class _Trial:
 
     async def _long(self, source: str | None) -> list[Step]:
         """Show many frames as fast as it looks at them, and stop in the midst of them."""
-        run = _Run(self, source or "test:?live=0&size=320x180")
+        run = _StreamRun(self, source or "test:?live=0&size=320x180")
         begun = math.inf
 
         def enough() -> bool:
@@ -170,7 +170,7 @@ class _Trial:
     async def _killed(self, source: str | None) -> list[Step]:
         """Kill the worker, and show frames to the next."""
         url = source or "test:?live=0&size=160x120"
-        first, second = _Run(self, url), _Run(self, url)
+        first, second = _StreamRun(self, url), _StreamRun(self, url)
         await first.until(lambda: first.done or first.analysed >= 5, kill=True)
         await second.until(lambda: second.done or second.analysed >= 5)
         return second.steps("open again after its process was killed")
@@ -200,7 +200,7 @@ class _Trial:
         return [*steps, passed(times, "frames")]
 
 
-class _Run:
+class _StreamRun:
     """One stream with the plugin."""
 
     def __init__(self, trial: _Trial, url: str) -> None:
@@ -320,7 +320,7 @@ def _place(trace: str, files: Sequence[str]) -> Place | None:
 
 
 class _Failures(logging.Handler):
-    def __init__(self, run: _Run) -> None:
+    def __init__(self, run: _StreamRun) -> None:
         super().__init__(logging.WARNING)
         self._run = run
 

@@ -23,7 +23,7 @@ from lva.video.watch import StallLimit, Watch
 LAST_WORDS: Final = 0.5
 
 
-class Attempt:
+class WorkerAttempt:
     """The work of one worker, which may connect more than once.
 
     Args:

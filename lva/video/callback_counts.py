@@ -18,7 +18,7 @@ _REASONS: Final = (OVERFLOW, AGE, REJECTED, HOST, SHUTDOWN)
 _DROPPED: Final = "dropped_"
 
 
-class Queue(Protocol):
+class CallbackQueue(Protocol):
     """The queue of one callback.
 
     Attributes:
@@ -34,7 +34,7 @@ class Queue(Protocol):
     def in_flight(self) -> int: ...
 
 
-def _counted(what: str) -> Callable[[Counter[str], Iterable[Queue]], Values]:
+def _counted(what: str) -> Callable[[Counter[str], Iterable[CallbackQueue]], Values]:
     return lambda counts, _queues: {(): counts[what]}
 
 
@@ -85,14 +85,14 @@ METRICS: Final = (
 )
 
 
-def metrics_of(accounts: Mapping[str, Counter[str]], queues: Iterable[Queue]) -> list[Metric]:
+def metrics_of(accounts: Mapping[str, Counter[str]], queues: Iterable[CallbackQueue]) -> list[Metric]:
     """Return what is measured of callbacks now, by stream.
 
     Args:
         accounts: The counts of each stream, by its id.
         queues: Those of all callbacks; each stream that has counts has one.
     """
-    of_stream: dict[str, list[Queue]] = {}
+    of_stream: dict[str, list[CallbackQueue]] = {}
     for queue in queues:
         of_stream.setdefault(queue.stream_id, []).append(queue)
     return measured(

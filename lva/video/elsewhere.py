@@ -12,7 +12,7 @@ from lva.video.source import Source
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ToldState:
     """How a stream is, as its row says.
 
     Attributes:
@@ -44,7 +44,7 @@ class Elsewhere:
     row: StreamRow
     definition: StreamDefinition
     source: Source
-    standing: Standing
+    standing: ToldState
     agent: AgentRow | None
     reachable: bool
     waiting: str | None
@@ -120,7 +120,7 @@ def fleet_part(
 
 def standing_of(
     row: StreamRow, agent: AgentRow | None, waiting: str | None, *, held: bool
-) -> Standing:
+) -> ToldState:
     """Return how a stream is.
 
     Args:
@@ -131,9 +131,9 @@ def standing_of(
     """
     state = row.state
     if state is not None and (held or state.over):
-        return Standing(_known(state.status), state.reason, state.code, state.since)
+        return ToldState(_known(state.status), state.reason, state.code, state.since)
     if row.wanted != "run" and not held:
-        return Standing(StreamState.STOP, "stopped by a user")
+        return ToldState(StreamState.STOP, "stopped by a user")
     name = "that holds it" if agent is None else agent.name
     if held:
         reason = f"taken by agent {name}"
@@ -143,17 +143,17 @@ def standing_of(
         reason = f"agent {name} gives no sign of life; another one takes over"
     else:
         reason = "waits for an agent"
-    return Standing(StreamState.PENDING, reason)
+    return ToldState(StreamState.PENDING, reason)
 
 
-def last_known_of(row: StreamRow) -> Standing:
+def last_known_of(row: StreamRow) -> ToldState:
     """Return how a stream was, as this agent knew it before it lost its fleet."""
     reason = "as last known: this agent is no part of its fleet now"
     if row.wanted != "run":
-        return Standing(StreamState.STOP, reason)
+        return ToldState(StreamState.STOP, reason)
     if row.state is None:
-        return Standing(StreamState.PENDING, reason)
-    return Standing(_known(row.state.status), reason, row.state.code, row.state.since)
+        return ToldState(StreamState.PENDING, reason)
+    return ToldState(_known(row.state.status), reason, row.state.code, row.state.since)
 
 
 def _known(status: str) -> StreamState:

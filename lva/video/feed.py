@@ -46,7 +46,7 @@ class TooManyReadersError(Exception):
 
 
 @dataclass(eq=False, slots=True)
-class _Reader:
+class _FeedReader:
     """One reader; `stream_id` is that of the only stream it is told of, if there is one."""
 
     stream_id: str | None
@@ -71,7 +71,7 @@ class Feed:
         self._streams = streams
         self._status = status
         self._fleet = fleet
-        self._readers: set[_Reader] = set()
+        self._readers: set[_FeedReader] = set()
         self._arrived = trio.Event()
         self._known: list[tuple[str, int]] = []
         self._told: dict[str, dict[str, Any]] = {}
@@ -130,11 +130,11 @@ class Feed:
         if len(self._readers) >= READERS:
             raise TooManyReadersError
         sender, receiver = trio.open_memory_channel[bytes](BACKLOG)
-        reader = _Reader(stream_id, sender)
+        reader = _FeedReader(stream_id, sender)
         return self._body(reader, receiver)
 
     async def _body(
-        self, reader: _Reader, messages: trio.MemoryReceiveChannel[bytes]
+        self, reader: _FeedReader, messages: trio.MemoryReceiveChannel[bytes]
     ) -> AsyncGenerator[bytes, None]:
         self._readers.add(reader)  # here, or one that is never read would stay
         self._told = {}  # what has changed since is no news to this reader, or was taken back

@@ -12,7 +12,7 @@ import trio
 from lva.boot_clock import boot_time
 from lva.events.streams import StreamAnalyticsEvent
 from lva.fleet.rows import StreamRow
-from lva.fleet.rows import StreamState as ReportedState
+from lva.fleet.rows import ReportedState
 from lva.routes.wrong_keys import WrongKeysError
 from lva.video.admission import Admission, SilentFilesError
 from lva.video.codes import ENDED, StreamState
@@ -24,7 +24,7 @@ from lva.video.stream import Stream, StreamServices
 from lva.video.tasks import StreamTasks
 
 
-class Reporter(Protocol):
+class StateReporter(Protocol):
     """Who tells the fleet of streams: `lva.fleet.fleet.Fleet.report`."""
 
     def __call__(
@@ -62,9 +62,9 @@ class FleetHolder:
         self._lost: set[str] = set()
         self._taken: set[Stream] = set()
         self._services: StreamServices | None = None
-        self._report: Reporter | None = None
+        self._report: StateReporter | None = None
 
-    def begin(self, services: StreamServices, report: Reporter) -> None:
+    def begin(self, services: StreamServices, report: StateReporter) -> None:
         """Get what it needs of those that need it."""
         self._services, self._report = services, report
         self.tasks = StreamTasks(self._over, services.logger)

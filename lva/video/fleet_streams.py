@@ -19,13 +19,13 @@ from lva.contract import RequestProblem
 from lva.fleet.config import FleetConfig
 from lva.fleet.fleet import Fleet, GoneError, Myself, OtherVersionError
 from lva.fleet.rows import AgentRow, StreamRow
-from lva.fleet.rows import StreamState as ReportedState
+from lva.fleet.rows import ReportedState
 from lva.fleet.server import FleetServerError
 from lva.video.admission import Admission
 from lva.video.callbacks import WITH_SECRETS
 from lva.video.codes import ENDED
 from lva.video.definition import StreamDefinition
-from lva.video.elsewhere import Elsewhere, Standing, fleet_part, last_known_of, standing_of
+from lva.video.elsewhere import Elsewhere, ToldState, fleet_part, last_known_of, standing_of
 from lva.video.fleet_definitions import MOST_SHOWN, Definitions
 from lva.video.fleet_holder import FleetHolder, until_over
 from lva.video.revision import other_version, revised
@@ -175,10 +175,10 @@ class FleetStreams:
         alive = agent is not None and self.fleet.is_alive(agent)
         return Elsewhere(row, definition, source, self._standing(row), agent, alive, waiting)
 
-    def _standing(self, row: StreamRow) -> Standing:
+    def _standing(self, row: StreamRow) -> ToldState:
         stream = self.holder.streams.get(row.id)
         if stream is not None and row.id in self.fleet.held:
-            return Standing(stream.state, "")
+            return ToldState(stream.state, "")
         if self.fleet.trouble is not None:
             return last_known_of(row)
         lease = row.lease

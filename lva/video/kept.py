@@ -19,7 +19,7 @@ MOST_PICTURES_OF_ONE: Final = 8 * 1024 * 1024
 MOST_PICTURES: Final = 64 * 1024 * 1024
 
 
-class Pictures:
+class KeptPictures:
     """The pictures of the events of all streams.
 
     Args:
@@ -68,7 +68,7 @@ class KeptEvents:
         pictures_dropped: How many had to go before their events.
     """
 
-    def __init__(self, pictures: Pictures) -> None:
+    def __init__(self, pictures: KeptPictures) -> None:
         self.picture_bytes: int = 0
         self.pictures_dropped: int = 0
         self._pictures = pictures

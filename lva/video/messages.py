@@ -17,7 +17,7 @@ MAX_BYTES: Final = 16 * 1024 * 1024
 HEAD: Final = struct.Struct("!II")
 
 
-class TooLargeError(ValueError):
+class MessageTooLargeError(ValueError):
     """A message is too large to be sent.
 
     Args:
@@ -38,13 +38,13 @@ def encode(message: dict[str, Any], data: bytes = b"") -> bytes:
     """Return a message as it is sent.
 
     Raises:
-        TooLargeError: It is too large.
+        MessageTooLargeError: It is too large.
         ValueError: It holds what JSON or UTF-8 cannot say.
         TypeError: It holds what JSON cannot say.
     """
     text = json.dumps(message, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
     if len(text) > MAX_TEXT or len(data) > MAX_BYTES:
-        raise TooLargeError(len(text), len(data))
+        raise MessageTooLargeError(len(text), len(data))
     return HEAD.pack(len(text), len(data)) + text + data
 
 

@@ -32,7 +32,7 @@ def to_pipe(descriptor: int) -> None:
             stream.reconfigure(line_buffering=True)
 
 
-class Output(logging.Handler):
+class WorkerOutput(logging.Handler):
     """Takes what plugins log and print; so much of each in ten seconds, and then only how much more.
 
     Args:
@@ -82,7 +82,7 @@ class _Lines(io.TextIOBase):
     encoding = "utf-8"
     errors = "backslashreplace"
 
-    def __init__(self, output: Output, level: int, descriptor: int) -> None:
+    def __init__(self, output: WorkerOutput, level: int, descriptor: int) -> None:
         super().__init__()
         self._output = output
         self._level = level

@@ -43,7 +43,7 @@ def spec_of(
     }
     try:
         messages.encode(spec)
-    except messages.TooLargeError as error:
+    except messages.MessageTooLargeError as error:
         why = f"they are too large: the worker would be sent {error.size} bytes of JSON"
         what = f"{why}; at most {messages.MAX_TEXT} are taken"
         raise WrongKeysError(WrongKey(("analytics",), what)) from None

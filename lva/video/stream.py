@@ -18,7 +18,7 @@ from lva.video.codes import TRANSITIONS, StreamState
 from lva.video.definition import StreamDefinition
 from lva.video.forks import ForkServer
 from lva.video.freshness import Freshness
-from lva.video.kept import KeptEvents, Pictures
+from lva.video.kept import KeptEvents, KeptPictures
 from lva.video.pacing import EVENTS
 from lva.video.previews import Previews
 from lva.video.process import WorkerProcess
@@ -59,7 +59,7 @@ class StreamServices:
     forks: ForkServer | None = None
     path: str = "/streams"
     account_id: str | None = None
-    pictures: Pictures = field(default_factory=Pictures)
+    pictures: KeptPictures = field(default_factory=KeptPictures)
     events_per_second: float = EVENTS
     ends: Counter[str] = field(default_factory=Counter)
 

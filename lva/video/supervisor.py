@@ -8,7 +8,7 @@ import trio
 
 from lva.errors import counted
 from lva.routes.wrong_keys import WrongKeysError
-from lva.video.attempt import Attempt
+from lva.video.attempt import WorkerAttempt
 from lva.video.codes import Ended, StreamState
 from lva.video.definition import StreamDefinition
 from lva.video.process import open_worker
@@ -103,7 +103,7 @@ class Supervisor:
             async with open_worker(spec, stream.services.forks) as worker:
                 stream.worker = worker
                 stream.ledger.begin(worker.board)
-                return await Attempt(stream, worker, self._retries, self._stall).run()
+                return await WorkerAttempt(stream, worker, self._retries, self._stall).run()
         except OSError as error:
             return Ended("worker_crashed", f"no worker process can be started: {error}")
         finally:

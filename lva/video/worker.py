@@ -36,7 +36,7 @@ from lva.video.growth import Growth
 from lva.video.newest import NewestFrame
 from lva.video.niceness import Niceness
 from lva.video.orphans import adopt_orphans
-from lva.video.output import Output, to_pipe
+from lva.video.output import WorkerOutput, to_pipe
 from lva.video.sameness import Sameness
 from lva.video.selection import Selection
 
@@ -75,7 +75,7 @@ class Worker:
         self._niceness = Niceness(
             self._spec["priority"]
         )  # before there are threads, which inherit it
-        self._output = Output(self._send_log, self._running, self._spec["log_level"])
+        self._output = WorkerOutput(self._send_log, self._running, self._spec["log_level"])
         threading.Thread(target=self._control, name="control", daemon=True).start()
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
         analytics = self._opened()

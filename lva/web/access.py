@@ -65,7 +65,7 @@ class Access:
         """Let a request act on a plugin, or not.
 
         Raises:
-            Problem: 401 without the right token, 403 from a place that may not, 429 too often.
+            HttpProblem: 401 without the right token, 403 from a place that may not, 429 too often.
         """
         self.check_admin(request)
         if wait := self._buckets.take(f"actions of {client(request)}"):
@@ -77,7 +77,7 @@ class Access:
         For routes of plugins, which know what their handlers cost: fifty streams may be made in a row.
 
         Raises:
-            Problem: 401 without the right token, which is limited; 403 from a place that may not.
+            HttpProblem: 401 without the right token, which is limited; 403 from a place that may not.
         """
         try:
             self._check(request)
@@ -89,7 +89,7 @@ class Access:
         """Let a request see plugins' details, or not.
 
         Raises:
-            Problem: As `check_action`.
+            HttpProblem: As `check_action`.
         """
         self._check(request)
 
@@ -97,7 +97,7 @@ class Access:
         """Return whether a request may see plugins' details.
 
         Raises:
-            Problem: 401: it has a token, but the wrong one; 429: for too many times.
+            HttpProblem: 401: it has a token, but the wrong one; 429: for too many times.
         """
         if self._token is not None and _bearer(request) is None:
             return False

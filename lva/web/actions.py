@@ -22,7 +22,7 @@ async def act(host: Host, access: Access, verb: Verb, request: Any, name: str) -
     """Act on a plugin for a request that may, log who did, and describe the plugin as it is then.
 
     Raises:
-        Problem: The request may not, there is no such plugin, or it cannot be done.
+        HttpProblem: The request may not, there is no such plugin, or it cannot be done.
     """
     access.check_action(request)
     outcome = "failed"

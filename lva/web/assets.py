@@ -81,7 +81,7 @@ async def plugin_page(request: Any, plugin: str, shown: ConsolePage) -> Response
     """Answer with a plugin's page: the console's frame, and the plugin's own script in it.
 
     Raises:
-        Problem: Its files cannot be read, or cannot be put into a page.
+        HttpProblem: Its files cannot be read, or cannot be put into a page.
     """
     try:
         asset = await trio.to_thread.run_sync(_plugin_asset, plugin, shown)
@@ -95,7 +95,7 @@ async def part(request: Any, part: str) -> Response:
     """Answer with one of the page's parts.
 
     Raises:
-        Problem: There is no such part, or it is one of another version.
+        HttpProblem: There is no such part, or it is one of another version.
     """
     place, _, name = part.partition("/")
     found = assets().get(name) if place == build() and name != PAGE else None

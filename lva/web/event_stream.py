@@ -34,7 +34,7 @@ _HEADERS: Final = stream_headers("text/event-stream")
 
 
 @dataclass(eq=False, slots=True)
-class _Reader:
+class _EventReader:
     """One open stream."""
 
     details: bool
@@ -50,7 +50,7 @@ class _ServerSentEvent:
     full: bytes
     public: bytes
 
-    def seen_by(self, reader: _Reader) -> bytes:
+    def seen_by(self, reader: _EventReader) -> bytes:
         """Return what this reader gets."""
         return self.full if reader.details else self.public
 
@@ -79,7 +79,7 @@ class EventStreams:
         self._access = access
         self._shutdown = shutdown
         self._most = most
-        self._readers: set[_Reader] = set()
+        self._readers: set[_EventReader] = set()
         self._started = time.time()
         self._hello: _ServerSentEvent | None = None
         self._known: list[Any] = []
@@ -111,7 +111,7 @@ class EventStreams:
             is_over: Tells whether the request has ended, in whatever way.
 
         Raises:
-            Problem: There are too many streams, or the service is stopping.
+            HttpProblem: There are too many streams, or the service is stopping.
         """
         if self._shutdown.closing.is_set():
             raise HttpProblem(
@@ -129,7 +129,7 @@ class EventStreams:
                 {"Retry-After": RETRY_AFTER},
             )
         sender, receiver = trio.open_memory_channel[bytes](_BACKLOG)
-        reader = _Reader(self._access.sees_details(request), sender, abort_of(request), is_over)
+        reader = _EventReader(self._access.sees_details(request), sender, abort_of(request), is_over)
         sender.send_nowait(self._greeting().seen_by(reader))
         self._readers.add(reader)
         response = TrioResponse(self._body(reader, receiver), headers=_HEADERS)
@@ -137,7 +137,7 @@ class EventStreams:
         return response
 
     async def _body(
-        self, reader: _Reader, events: trio.MemoryReceiveChannel[bytes]
+        self, reader: _EventReader, events: trio.MemoryReceiveChannel[bytes]
     ) -> AsyncIterator[bytes]:
         try:
             async for event in events:
@@ -179,7 +179,7 @@ class EventStreams:
             except trio.BrokenResourceError:
                 self._readers.discard(reader)
 
-    def _cut_off(self, reader: _Reader) -> None:
+    def _cut_off(self, reader: _EventReader) -> None:
         """Let go of a reader that does not read."""
         self._readers.discard(reader)
         reader.events.close()

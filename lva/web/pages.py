@@ -59,7 +59,7 @@ def life_of(host: Host, name: str) -> PluginLife:
     """Return the life of an active plugin.
 
     Raises:
-        Problem: 404: no active plugin has that name.
+        HttpProblem: 404: no active plugin has that name.
     """
     life = host.lives.get(name)
     if life is None:

@@ -178,7 +178,7 @@ class TapStreams:
         """Answer a request with a stream.
 
         Raises:
-            Problem: The request is not allowed or malformed, there are too many readers, or the service
+            HttpProblem: The request is not allowed or malformed, there are too many readers, or the service
                 is stopping.
         """
         self._access.check_details(request)
@@ -279,7 +279,7 @@ def parse_query(args: Any) -> TapQuery:
     """Return what the query of a request asks for.
 
     Raises:
-        Problem: 400; it has a parameter that there is not, or a value that is none.
+        HttpProblem: 400; it has a parameter that there is not, or a value that is none.
     """
     for name in args:
         if name not in _NAMES:

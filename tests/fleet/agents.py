@@ -13,7 +13,7 @@ import trio
 from lva.boot_clock import boot_time
 from lva.fleet.config import FleetConfig
 from lva.fleet.fleet import Fleet, Myself
-from lva.fleet.rows import StreamRow, StreamState
+from lva.fleet.rows import StreamRow, ReportedState
 from tests.fleet.history import History, Spell
 
 LEASE = 1.2
@@ -48,7 +48,7 @@ class Notes:
         epoch, _ = self.running[stream_id]
         await self.let_go(stream_id, why)
         assert self.fleet is not None
-        self.fleet.report(stream_id, StreamState("stop", True, why, None, 1.0, self.agent, epoch))
+        self.fleet.report(stream_id, ReportedState("stop", True, why, None, 1.0, self.agent, epoch))
 
     def lose(self, stream_id: str) -> None:
         self.lost.append(stream_id)

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from lva.fleet.config import SOFT
-from lva.fleet.rows import AgentRow, StreamState
+from lva.fleet.rows import AgentRow, ReportedState
 from lva.fleet.server import FleetServerError
 from tests.fleet.agents import LEASE, agent, row, until
 from tests.fleet.history import History
@@ -18,9 +18,9 @@ from tests.fleet.history import History
 pytestmark = pytest.mark.slow("a real server and real time: agents beat on while values are broken")
 
 KEY = "lva:{test}"
-STOPPED = StreamState("stop", True, "", None, 1.0, "one")
+STOPPED = ReportedState("stop", True, "", None, 1.0, "one")
 GOOD = json.loads(row("x").as_json())
-STATE = json.loads(StreamState("stop", True, "", None, 1.0, "one", 1).as_json())
+STATE = json.loads(ReportedState("stop", True, "", None, 1.0, "one", 1).as_json())
 AGENT = json.loads(AgentRow("x", "i", "http://a:1", 5, frozenset()).as_json())
 
 

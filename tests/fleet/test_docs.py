@@ -9,14 +9,14 @@ import pytest
 from redis import Redis
 from redis.exceptions import NoPermissionError
 
-from lva.fleet.rows import StreamState
+from lva.fleet.rows import ReportedState
 from tests.fleet.agents import agent, row, until
 from tests.fleet.history import History
 
 PAGE = (Path(__file__).parents[2] / "docs" / "fleet.rst").read_text()
 pytestmark = pytest.mark.slow("a real server, real time")
-OVER = StreamState("done", True, "the end", None, 1.0, "one", 1)
-STOPPED = StreamState("stop", True, "stopped by a user", None, 1.0, "one", 1)
+OVER = ReportedState("done", True, "the end", None, 1.0, "one", 1)
+STOPPED = ReportedState("stop", True, "stopped by a user", None, 1.0, "one", 1)
 
 
 async def test_the_user_of_the_page_may_do_all_that_agents_do_and_reach_no_other_key(redis):

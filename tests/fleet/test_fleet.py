@@ -9,7 +9,7 @@ import trio
 
 from lva.boot_clock import boot_time
 from lva.fleet.fleet import GoneError, OtherVersionError
-from lva.fleet.rows import AgentRow, StreamState
+from lva.fleet.rows import AgentRow, ReportedState
 from lva.fleet.server import FleetServerError
 from tests.fleet.agents import LEASE, agent, row, shared, until, will_die
 from tests.fleet.history import History
@@ -31,7 +31,7 @@ async def test_streams_are_shared_by_all_agents_and_none_has_two(redis):
     assert history.faults([], 0, []) == []
 
 
-STOPPED = StreamState("stop", True, "stopped by a user", None, 1_800_000_000.0, "one")
+STOPPED = ReportedState("stop", True, "stopped by a user", None, 1_800_000_000.0, "one")
 
 
 async def some(one, count, *labels):
@@ -155,7 +155,7 @@ async def test_what_is_over_is_not_worked_on_again(redis):
         await some(one, 1)
         await until(lambda: one.streams == {"s0"})
         one.notes.end("s0")
-        one.fleet.report("s0", StreamState("done", True, "the end", None, 1.0, "one", 1), '{"a":1}')
+        one.fleet.report("s0", ReportedState("done", True, "the end", None, 1.0, "one", 1), '{"a":1}')
         await until(lambda: not one.fleet.held)
         await trio.sleep(3 * one.fleet.tick)
         assert not one.streams

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from lva.contract import RequestProblem
-from lva.fleet.rows import StreamState
+from lva.fleet.rows import ReportedState
 from lva.fleet.server import FleetServerError, OldServerError
 from lva.video.forwarding import Forwarding
 from tests.fleet.agents import agent, row, until
@@ -69,7 +69,7 @@ async def test_a_report_of_an_earlier_lease_does_not_end_a_later_one(redis):
             return False if blocked[0] else await insist(script, *arguments)
 
         reports._server.insist = cut  # noqa: SLF001
-        one.fleet.report("s", StreamState("done", True, "end", None, 1.0, "one", 1))
+        one.fleet.report("s", ReportedState("done", True, "end", None, 1.0, "one", 1))
         await trio.sleep(0.05)
         await one.fleet._work.give_up("the network is cut")  # noqa: SLF001
         await until(lambda: one.streams)
@@ -89,7 +89,7 @@ async def test_what_was_removed_meanwhile_is_not_restored(redis):
         await until(lambda: one.fleet.trouble is None is two.fleet.trouble)
         await one.fleet.put(row("s"), 0)
         await until(lambda: one.streams and two.fleet.view.rows)
-        await one.fleet.want("s", "remove", StreamState("stop", True, "", None, 1.0, "one"), "")
+        await one.fleet.want("s", "remove", ReportedState("stop", True, "", None, 1.0, "one"), "")
         old = two.fleet.view.rows["s"]
         await until(lambda: not one.fleet.view.rows and not two.fleet.view.rows)
         two.fleet.view.put(old)
@@ -114,7 +114,7 @@ async def test_any_text_of_a_report_is_taken(redis, text):
         await until(lambda: one.fleet.trouble is None)
         await one.fleet.put(row("s"), 0)
         await until(lambda: one.streams)
-        one.fleet.report("s", StreamState("in_progress", False, text, None, 1.0, "one", 1), text)
+        one.fleet.report("s", ReportedState("in_progress", False, text, None, 1.0, "one", 1), text)
         await until(lambda: redis.client.hget("lva:{test}:states", "s"), 3)
         await until(lambda: one.fleet.view.rows["s"].state is not None)
         assert one.fleet.view.rows["s"].state.status == "in_progress"
@@ -136,7 +136,7 @@ async def test_an_address_that_no_resolver_takes_is_an_agent_that_cannot_be_reac
         await Forwarding("one").get("http://..", "/streams")
 
 
-STOPPED = StreamState("stop", True, "", None, 1.0, "one")
+STOPPED = ReportedState("stop", True, "", None, 1.0, "one")
 
 
 async def test_a_stream_whose_lease_is_lost_while_it_is_stopped_is_let_go(redis):
@@ -179,7 +179,7 @@ async def test_a_stream_that_is_resumed_before_its_stop_is_told_runs(redis):
         await until(lambda: one.streams, 4)
 
 
-DONE = StreamState("done", True, "the end", None, 1.0, "one", 1)
+DONE = ReportedState("done", True, "the end", None, 1.0, "one", 1)
 
 
 async def late_end(one, redis, change, *, twice: bool = False):

@@ -601,9 +601,9 @@ async def test_a_line_that_is_too_long_for_victoria_metrics_takes_no_other_along
 
 
 async def test_looking_for_wrong_points_ends_and_goes_on_later(tmp_path, stand_in, mock_clock):
-    async def refuse(lines: Any) -> influx.Refused | None:
+    async def refuse(lines: Any) -> influx.RefusedLines | None:
         await trio.sleep(1)
-        return influx.Refused("400 no", too_large=False) if lines else None
+        return influx.RefusedLines("400 no", too_large=False) if lines else None
 
     mock_clock.rate = 1.0  # certificates and constructors take real time
     async with sink(tmp_path, stand_in.url) as host:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lva import StreamAnalyticsEvent
 from lva.video import kept
-from lva.video.kept import KeptEvents, Pictures
+from lva.video.kept import KeptEvents, KeptPictures
 
 
 def event(number: int, picture: int = 0, data: int = 0) -> StreamAnalyticsEvent:
@@ -20,7 +20,7 @@ def event(number: int, picture: int = 0, data: int = 0) -> StreamAnalyticsEvent:
 
 
 def test_the_oldest_events_go_with_their_pictures() -> None:
-    pictures = Pictures()
+    pictures = KeptPictures()
     events = KeptEvents(pictures)
     for number in range(1, kept.MOST_EVENTS + 11):
         events.add(event(number, picture=100))
@@ -35,7 +35,7 @@ def test_the_oldest_events_go_with_their_pictures() -> None:
 
 
 def test_events_are_bounded_in_bytes_without_their_pictures() -> None:
-    events = KeptEvents(Pictures())
+    events = KeptEvents(KeptPictures())
     for number in range(1, 21):
         events.add(event(number, data=500_000))
     assert sum(each.size for each in events) <= kept.MOST_BYTES
@@ -45,7 +45,7 @@ def test_events_are_bounded_in_bytes_without_their_pictures() -> None:
 
 def test_the_oldest_picture_of_all_streams_goes_and_its_event_stays() -> None:
     """Kind: many streams together have no more memory than one bound says."""
-    pictures = Pictures(most=1000, most_of_one=500)
+    pictures = KeptPictures(most=1000, most_of_one=500)
     one, other = KeptEvents(pictures), KeptEvents(pictures)
     for number in range(1, 7):
         one.add(event(number, picture=100))
@@ -69,7 +69,7 @@ def test_the_oldest_picture_of_all_streams_goes_and_its_event_stays() -> None:
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 120)), min_size=20, max_size=100))
 def test_the_bytes_are_those_of_the_pictures_that_can_be_had(steps: list[tuple[int, int]]) -> None:
-    pictures = Pictures(most=600, most_of_one=300)
+    pictures = KeptPictures(most=600, most_of_one=300)
     streams: list[Any] = [KeptEvents(pictures) for _ in range(3)]
     for number, (which, size) in enumerate(steps, 1):
         streams[which].add(event(number, picture=size))

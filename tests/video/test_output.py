@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from lva.video.definition import StreamDefinition
-from lva.video.output import LONGEST, Output
+from lva.video.output import LONGEST, WorkerOutput
 from lva.video.printed import LAST_LINES, Printed
 from lva.video.source import parse_source
 from lva.video.stream import Stream, StreamServices
@@ -134,7 +134,7 @@ def output(monkeypatch):
         monkeypatch.setattr(sys, "stdout", sys.stdout)
         monkeypatch.setattr(sys, "stderr", sys.stderr)
         sent = []
-        return Output(lambda *record: sent.append(record), lambda: "noisy", logging.INFO), sent
+        return WorkerOutput(lambda *record: sent.append(record), lambda: "noisy", logging.INFO), sent
 
     yield make
     root.handlers[:] = before

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import get_args
 
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin, Plugin, RuntimeName
-from lva.errors import Problem, hint, listing
+from lva.errors import PluginProblem, hint, listing
 from lva.events.types import EVENT_TYPES
 from lva.host.loading.configuration import PluginClass, place_of
 from lva.host.loading.finder import PluginFileError
@@ -21,7 +21,7 @@ from lva.settings import PluginSettings
 
 
 @contextlib.contextmanager
-def collecting(problems: list[Problem]) -> Iterator[None]:
+def collecting(problems: list[PluginProblem]) -> Iterator[None]:
     """Note the problems of one check, and go on to the next."""
     try:
         yield
@@ -40,7 +40,7 @@ def own_classes(modules: Iterable[ModuleType]) -> list[type]:
 
 
 def plugin_classes(
-    own: Iterable[type], path: Path, problems: list[Problem]
+    own: Iterable[type], path: Path, problems: list[PluginProblem]
 ) -> tuple[PluginClass, ...]:
     """Return those of a plugin's own classes that are concrete classes of event and background plugins.
 
@@ -68,7 +68,7 @@ def runtime_of(classes: Sequence[PluginClass], path: Path) -> RuntimeName:
             f"{said}; the classes of one file share one runtime: give them all the same,"
             " or put them into two files"
         )
-        raise PluginFileError(Problem(why, path, code="runtime"))
+        raise PluginFileError(PluginProblem(why, path, code="runtime"))
     return next(iter(chosen.values()), "trio")
 
 
@@ -82,7 +82,7 @@ def _style(cls: type, path: Path) -> RuntimeName:
             f"class {cls.__name__} has the unknown runtime {reprlib.repr(own)}"
             f"{hint(str(own), get_args(RuntimeName))}"
         )
-        raise PluginFileError(Problem(why, *place_of(cls, path), "runtime"))
+        raise PluginFileError(PluginProblem(why, *place_of(cls, path), "runtime"))
     mixed = len(set(inherited.values())) > 1 if own is None else own == "trio"
     if mixed and "asyncio" in inherited.values():
         said = [f"{base.__name__} is {style}-style" for base, style in inherited.items()]
@@ -92,7 +92,7 @@ def _style(cls: type, path: Path) -> RuntimeName:
             ' bases from lva and set runtime = "asyncio" on the class, or import them all from'
             " luna_plugins"
         )
-        raise PluginFileError(Problem(why, *place_of(cls, path), "runtime"))
+        raise PluginFileError(PluginProblem(why, *place_of(cls, path), "runtime"))
     return own if own is not None else next(iter(inherited.values()), "trio")
 
 
@@ -131,14 +131,14 @@ def _check_class(cls: PluginClass, siblings: Sequence[PluginClass], path: Path) 
         is_a_base = any(other is not cls and issubclass(other, cls) for other in siblings)
         if not declares_its_own and not is_a_base:
             why = f"class {cls.__name__} does not define {listing(missing)}, which its base class requires"
-            raise PluginFileError(Problem(why, *place_of(cls, path), "abstract"))
+            raise PluginFileError(PluginProblem(why, *place_of(cls, path), "abstract"))
         return
     if issubclass(cls, BaseEventPlugin):
         _check_event(cls, path)
     page: object = getattr(cls, "consolePage", None)
     if not isinstance(page, ConsolePage | None):
         why = f"class {cls.__name__} has a consolePage that is no lva.ConsolePage: {reprlib.repr(page)}"
-        raise PluginFileError(Problem(why, *place_of(cls, path), "console-page"))
+        raise PluginFileError(PluginProblem(why, *place_of(cls, path), "console-page"))
 
 
 def _check_event(cls: type[BaseEventPlugin], path: Path) -> None:
@@ -152,16 +152,16 @@ def _check_event(cls: type[BaseEventPlugin], path: Path) -> None:
     # Names of other products' events are alike by their ending; only a slip of the pen is one.
     todo = hint(event if isinstance(event, str) else "", EVENT_TYPES, cutoff=0.8)
     why = f"class {cls.__name__} {said}{todo}"
-    raise PluginFileError(Problem(why, *place_of(cls, path), "event-name"))
+    raise PluginFileError(PluginProblem(why, *place_of(cls, path), "event-name"))
 
 
 def _check_other_events(cls: type[BaseEventPlugin], path: Path) -> None:
     others: object = cls.otherEvents
     if not isinstance(others, tuple | list) or not all(isinstance(name, str) for name in others):
         why = f"class {cls.__name__} has otherEvents that are no tuple of names: {reprlib.repr(others)}"
-        raise PluginFileError(Problem(why, *place_of(cls, path), "event-name"))
+        raise PluginFileError(PluginProblem(why, *place_of(cls, path), "event-name"))
     for name in others:
         if name not in EVENT_TYPES:
             todo = hint(name, EVENT_TYPES)
             why = f"class {cls.__name__} has the unknown event type {name!r} in otherEvents{todo}"
-            raise PluginFileError(Problem(why, *place_of(cls, path), "event-name"))
+            raise PluginFileError(PluginProblem(why, *place_of(cls, path), "event-name"))

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from pydantic import AliasChoices, AliasPath, BaseModel, RootModel, ValidationError
 
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin
-from lva.errors import Problem, hint, wrong_key
+from lva.errors import PluginProblem, hint, wrong_key
 from lva.host.loading.finder import PluginFileError
 from lva.host.plugin_modules import plugin_entry
 from lva.logs.loggers import keep_secret
@@ -31,12 +31,12 @@ def with_defaults(
         PluginFileError: A class's `host_settings` are wrong.
     """
     defaults: dict[str, Any] = {}
-    problems: list[Problem] = []
+    problems: list[PluginProblem] = []
     for cls in classes:
         own: object = cls.host_settings
         if (why := _wrong_defaults(own)) is not None:
             said = f"class {cls.__name__}: host_settings{why}"
-            problems.append(Problem(said, *place_of(cls, path), "host-settings"))
+            problems.append(PluginProblem(said, *place_of(cls, path), "host-settings"))
         elif isinstance(own, Mapping):
             defaults |= own
     if problems:
@@ -128,7 +128,7 @@ def _refuse(name: str, lines: Iterable[str], broken: Iterable[str] = ()) -> None
     told += broken
     if told:
         said = "\n  ".join(["its configuration is wrong:", *told])
-        raise PluginFileError(Problem(said, code="config"))
+        raise PluginFileError(PluginProblem(said, code="config"))
 
 
 def place_of(cls: type, path: Path) -> tuple[Path, int | None]:
@@ -146,7 +146,7 @@ def _check_models(classes: Iterable[type[Any]], path: Path) -> None:
         model: object = cls.Config
         if model is not None and not (inspect.isclass(model) and issubclass(model, BaseModel)):
             said = f"{cls.__name__}.Config must be a pydantic model, not {reprlib.repr(model)}"
-            problems.append(Problem(said, *place_of(cls, path), "config-model"))
+            problems.append(PluginProblem(said, *place_of(cls, path), "config-model"))
     if problems:
         raise PluginFileError(*problems)
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Final
 
-from lva.errors import Problem, hint
+from lva.errors import PluginProblem, hint
 from lva.host.loading.installed import InstalledPlugin, find, find_module, installed_plugins
 from lva.host.plugin_modules import PACKAGE, LoadsPlugins, is_plugin_module, modules_of
 from lva.logs.loggers import brief
@@ -41,9 +41,9 @@ class PluginFileError(Exception):
         *problems: What is wrong, for people.
     """
 
-    def __init__(self, *problems: Problem | str) -> None:
-        self.problems: list[Problem] = [
-            Problem(item) if isinstance(item, str) else item for item in problems
+    def __init__(self, *problems: PluginProblem | str) -> None:
+        self.problems: list[PluginProblem] = [
+            PluginProblem(item) if isinstance(item, str) else item for item in problems
         ]
         super().__init__("\n".join(map(str, self.problems)))
 
@@ -146,7 +146,7 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
         if not candidates:
             source = self._instances.get(name)
             why = self._not_found(name) if source is None else self._no_original(source)
-            raise PluginFileError(Problem(why, code="name"))
+            raise PluginFileError(PluginProblem(why, code="name"))
         if len(candidates) > 1:
             both = " and ".join(map(str, candidates))
             todo = "rename or remove one of them"
@@ -154,7 +154,7 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
                 todo = "give the second instance a name that no plugin has"
             elif any(place.distribution is not None for place in candidates):
                 todo = "rename the file, or uninstall the package"
-            raise PluginFileError(Problem(f"found twice: {both}; {todo}", code="name"))
+            raise PluginFileError(PluginProblem(f"found twice: {both}; {todo}", code="name"))
         return candidates[0]
 
     def places(self, name: str) -> list[PluginLocation]:
@@ -177,12 +177,12 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
         for plugin in self.installed:
             if plugin.name == name:
                 found = find(plugin)
-                if isinstance(found, Problem):
+                if isinstance(found, PluginProblem):
                     raise PluginFileError(found)
                 places.append(PluginLocation(*found, plugin.value, plugin.distribution))
         return _without_doubles(places)
 
-    def refusal(self, place: PluginLocation) -> Problem | None:
+    def refusal(self, place: PluginLocation) -> PluginProblem | None:
         """Return why the plugin's file is refused, if it is, without running it."""
         try:
             self._read(place.path, place.directory)
@@ -270,10 +270,10 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
             code = _compiled(source, str(path))
         except SyntaxError as error:
             text = f"\n    {error.text.strip()}" if error.text else ""
-            problem = Problem(f"{error.msg}{text}", path, error.lineno or None, "syntax")
+            problem = PluginProblem(f"{error.msg}{text}", path, error.lineno or None, "syntax")
             raise PluginFileError(problem) from error
         except (ValueError, RecursionError, MemoryError) as error:
-            problem = Problem(f"not Python source: {brief(error)}", path, code="syntax")
+            problem = PluginProblem(f"not Python source: {brief(error)}", path, code="syntax")
             raise PluginFileError(problem) from error
         _executed.add(module.__name__)
         exec(code, module.__dict__)  # noqa: S102 - running plugin files is what a plugin host does
@@ -288,30 +288,30 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
             real, top = _real_paths(str(path), str(directory))
             if os.path.commonpath((real, top)) != top:
                 link = f"is a link to {real}, outside {directory}; copy the file here instead"
-                raise PluginFileError(Problem(link, path))
+                raise PluginFileError(PluginProblem(link, path))
             descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             with open(descriptor, "rb") as file:  # noqa: PTH123 - there is a descriptor, not a path
                 status = os.fstat(descriptor)
                 if not stat.S_ISREG(status.st_mode):
-                    raise PluginFileError(Problem("is not a regular file", path))
+                    raise PluginFileError(PluginProblem("is not a regular file", path))
                 self._check_trust(real, status, top)
                 if status.st_size > _MAX_SOURCE:
                     raise PluginFileError(
-                        Problem(f"too large for a plugin ({status.st_size} bytes)", path)
+                        PluginProblem(f"too large for a plugin ({status.st_size} bytes)", path)
                     )
                 return file.read()
         except OSError as error:
-            raise PluginFileError(Problem(f"cannot be read: {error.strerror}", path)) from error
+            raise PluginFileError(PluginProblem(f"cannot be read: {error.strerror}", path)) from error
 
     def _check_trust(self, real: str, status: os.stat_result, top: str) -> None:
         """Refuse a file that others than its owner can change, or put another in place of."""
         if (why := untrusted(real, status)) is not None:
-            self._refuse(Problem(why, Path(real), code="trust"))
+            self._refuse(PluginProblem(why, Path(real), code="trust"))
         for step in _up_to(real, top):
             if (why := untrusted(step)) is not None:
-                self._refuse(Problem(why, Path(step), code="trust"))
+                self._refuse(PluginProblem(why, Path(step), code="trust"))
 
-    def _refuse(self, why: Problem) -> None:
+    def _refuse(self, why: PluginProblem) -> None:
         if self._strict:
             raise PluginFileError(why)
         if str(why) not in self.warnings:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from lva import luna
-from lva.errors import Problem, listing
+from lva.errors import PluginProblem, listing
 from lva.host import HOST_DIR
 from lva.host.loading.finder import PluginFileError, PluginFinder, PluginLocation
 from lva.host.plugin_modules import PACKAGE, plugin_entry
@@ -80,7 +80,7 @@ def _signals_kept(path: Path) -> Iterator[None]:
         signal.signal(number, handler)
     names = listing(signal.Signals(number).name for number, _ in taken)
     why = f"sets a handler for {names}; signals are the service's: to clean up at the end, define close()"
-    raise PluginFileError(Problem(why, path, code="signal"))
+    raise PluginFileError(PluginProblem(why, path, code="signal"))
 
 
 @contextlib.contextmanager
@@ -90,10 +90,10 @@ def _descriptors_kept(path: Path) -> Iterator[None]:
     yield
     if closed_descriptors() != before:
         why = "closes file descriptors of the service, as os.closerange() does; close only your own"
-        raise PluginFileError(Problem(why, path, code="import"))
+        raise PluginFileError(PluginProblem(why, path, code="import"))
 
 
-def _import_failure(error: BaseException, path: Path) -> Problem:
+def _import_failure(error: BaseException, path: Path) -> PluginProblem:
     """Name the line of the plugin's own code that failed, and for a missing module what to do."""
     entry = plugin_entry(error)
     file = Path(entry.tb_frame.f_code.co_filename) if entry else path
@@ -106,7 +106,7 @@ def _import_failure(error: BaseException, path: Path) -> Problem:
     elif isinstance(error, ImportError) and error.name in luna.MODULES:
         todo = f"; available there: {listing(luna.MODULES[error.name])}"
     said = f"importing it failed with {brief(error)}{todo}{source}"
-    return Problem(said, file, entry.tb_lineno if entry else None, "import")
+    return PluginProblem(said, file, entry.tb_lineno if entry else None, "import")
 
 
 def _missing_module(name: str, directory: Path) -> str:

@@ -18,7 +18,7 @@ from importlib.metadata import Distribution, EntryPoint, distributions
 from pathlib import Path
 from typing import Final
 
-from lva.errors import Problem
+from lva.errors import PluginProblem
 from lva.logs.loggers import service_logger
 
 LOGGER: Final = service_logger("lva.service")
@@ -51,7 +51,7 @@ def installed_plugins() -> list[InstalledPlugin]:
     return list(found)
 
 
-def find(plugin: InstalledPlugin) -> tuple[Path, Path] | Problem:
+def find(plugin: InstalledPlugin) -> tuple[Path, Path] | PluginProblem:
     """Return the module's file and the directory that its top-level package is in, or what is wrong.
 
     Nothing is imported.
@@ -59,7 +59,7 @@ def find(plugin: InstalledPlugin) -> tuple[Path, Path] | Problem:
     where = f"the entry point {plugin.name!r} of the installed package {plugin.distribution}"
     parts = plugin.value.split(".")
     if not all(part.isidentifier() for part in parts):
-        return Problem(
+        return PluginProblem(
             f"{where} is {plugin.value!r}; it must name a module, as in 'acme_lva.doorbell',"
             " without a class: the classes are found in it",
             code="entry-point",
@@ -72,12 +72,12 @@ def find(plugin: InstalledPlugin) -> tuple[Path, Path] | Problem:
         name = f"{name}.{part}"
         spec = PathFinder.find_spec(name, list(spec.submodule_search_locations))
     if spec is None or name != plugin.value:
-        return Problem(
+        return PluginProblem(
             f"{where} names the module {plugin.value!r}, which does not exist; reinstall the package",
             code="entry-point",
         )
     if spec.origin is None or not spec.origin.endswith(".py"):
-        return Problem(
+        return PluginProblem(
             f"{where} names {plugin.value!r}, which is no Python source file", code="entry-point"
         )
     file = Path(spec.origin)

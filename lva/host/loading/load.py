@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, TypeAlias
 from lva import luna
 from lva.check.loaded import loaded_problems
 from lva.contract import AnalyticsInfo, BaseBackgroundPlugin, BaseEventPlugin, RuntimeName
-from lva.errors import ConfigurationError, Problem, counted, hint
+from lva.errors import ConfigurationError, PluginProblem, counted, hint
 from lva.host.delivery.spool_file import open_spool
 from lva.host.loading.analytics import analytics_class
 from lva.host.loading.classes import (
@@ -235,10 +235,10 @@ def load_plugin(
             "not a plugin name; give the file's name without its directory: letters, digits and"
             " underscores, not starting with a digit, with or without .py"
         )
-        raise PluginFileError(Problem(why, code="name"))
+        raise PluginFileError(PluginProblem(why, code="name"))
     place = finder.locate(name)
     path = place.path
-    problems: list[Problem] = []
+    problems: list[PluginProblem] = []
     import_plugin(name, place, finder, state)
     own = [*modules_of(place.module).values()]
     defined = own_classes(own)

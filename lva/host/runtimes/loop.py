@@ -17,7 +17,7 @@ from lva.host.process.forks import keep_from_children
 from lva.host.runtimes.made import Made
 from lva.host.runtimes.own_tasks import OnFailure, OwnTasks
 from lva.host.runtimes.places import frames_of_thread, lines_of, place_of
-from lva.host.runtimes.watched_loop import Keeper, new_loop
+from lva.host.runtimes.watched_loop import LoopOwner, new_loop
 from lva.host.watch.pulse import Pulse
 from lva.stacks import frames_of_coroutine
 
@@ -84,8 +84,8 @@ class LoopThread:
         self.own: OwnTasks = OwnTasks(name, on_failure)
         self.made: Made = Made(name)
         self.unanswered: set[Callable[[], None]] = set()
-        keeper = Keeper(self.own, self.made, self._executors)
-        self.loop: asyncio.AbstractEventLoop = new_loop(keeper, use_uvloop)
+        owner = LoopOwner(self.own, self.made, self._executors)
+        self.loop: asyncio.AbstractEventLoop = new_loop(owner, use_uvloop)
         keep_from_children(self.loop)
         self.pulse: Pulse = Pulse(self.loop.call_soon_threadsafe, LoopThread._main.__code__)
         self.loop.set_default_executor(

@@ -1,4 +1,4 @@
-"""An event loop of a plugin, standard or uvloop's, that tells its keeper what is made on it, and what fails.
+"""An event loop of a plugin, standard or uvloop's, that tells its owner what is made on it, and what fails.
 
 Watched are the methods that make tasks, connections, servers and subprocesses, so that what plugin code and
 its libraries leak can be ended and named; and the exception handler, so that what nobody retrieves is known.
@@ -38,7 +38,7 @@ loop_base: Final[ContextVar[type[asyncio.SelectorEventLoop]]] = ContextVar(
 )
 
 
-class Keeper(NamedTuple):
+class LoopOwner(NamedTuple):
     """Who is told.
 
     Attributes:
@@ -52,11 +52,11 @@ class Keeper(NamedTuple):
     executors: list[ThreadPoolExecutor]
 
 
-def new_loop(keeper: Keeper, use_uvloop: bool) -> asyncio.AbstractEventLoop:
+def new_loop(owner: LoopOwner, use_uvloop: bool) -> asyncio.AbstractEventLoop:
     """Return a loop that is told of.
 
     Args:
-        keeper: Who is told.
+        owner: Who is told.
         use_uvloop: Whether it is uvloop's.
     """
     base: type[Any] = loop_base.get()
@@ -64,47 +64,47 @@ def new_loop(keeper: Keeper, use_uvloop: bool) -> asyncio.AbstractEventLoop:
         import uvloop  # installed only where somebody asked for it
 
         base = uvloop.Loop
-    kind: Any = type(f"Watched{base.__name__}", (_TellingLoop, base), {"keeper": keeper})
+    kind: Any = type(f"Watched{base.__name__}", (_TellingLoop, base), {"owner": owner})
     loop: asyncio.AbstractEventLoop = kind()
     return loop
 
 
 class _TellingLoop:
-    """Mixed into a loop class: tells its keeper what is made on it, and what fails."""
+    """Mixed into a loop class: tells its owner what is made on it, and what fails."""
 
     # The ignores: what it has from the loop class, mypy cannot see.
 
-    keeper: Keeper
+    owner: LoopOwner
 
     def create_task(self, coro: Any, **options: Any) -> Any:
         site, gathers = _site(coro)
         made: list[asyncio.Task[Any]] = []
         if gathers:  # looked at before the task's first step, which may be its last
-            self.call_soon(self.keeper.tasks.watch_gathering, made, site)  # type: ignore[attr-defined] # a loop's
+            self.call_soon(self.owner.tasks.watch_gathering, made, site)  # type: ignore[attr-defined] # a loop's
         task = super().create_task(coro, **options)  # type: ignore[misc] # a loop's
         made.append(task)
-        self.keeper.tasks.adopt(task, site)
+        self.owner.tasks.adopt(task, site)
         return task
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        self.keeper.tasks.heard(context)
+        self.owner.tasks.heard(context)
         if self.get_exception_handler() is not None:  # type: ignore[attr-defined] # a loop's
             super().call_exception_handler(context)  # type: ignore[misc] # the plugin's own, too
 
     def set_default_executor(self, executor: Any) -> None:
         super().set_default_executor(executor)  # type: ignore[misc] # a loop's
-        self.keeper.executors.append(executor)
+        self.owner.executors.append(executor)
 
     # Not of uvloop. The loop makes these for connections that a server accepts, too.
 
     def _make_socket_transport(self, *args: Any, **options: Any) -> Any:
         made = super()._make_socket_transport(*args, **options)  # type: ignore[misc] # a loop's
-        self.keeper.made.note(made)
+        self.owner.made.note(made)
         return made
 
     def _make_ssl_transport(self, *args: Any, **options: Any) -> Any:
         made = super()._make_ssl_transport(*args, **options)  # type: ignore[misc] # a loop's
-        self.keeper.made.note(made)
+        self.owner.made.note(made)
         return made
 
     def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
@@ -117,7 +117,7 @@ class _TellingLoop:
 def _watch(maker: str) -> Callable[..., Any]:
     async def watched(self: Any, *args: Any, **options: Any) -> Any:
         made = await getattr(super(_TellingLoop, self), maker)(*args, **options)
-        self.keeper.made.note(made[0] if isinstance(made, tuple) else made)
+        self.owner.made.note(made[0] if isinstance(made, tuple) else made)
         return made
 
     watched.__name__ = maker
