@@ -24,11 +24,11 @@ from pathlib import Path
 import trio
 from video import cpu_seconds, write_video
 
-from lva.video.decoder import MOST_THREADS
 from lva.video.definition import StreamDefinition
 from lva.video.source import parse_source
-from lva.video.stream import Stream, StreamServices
-from lva.video.supervisor import Supervisor
+from lva.video.supervision.stream import Stream, StreamServices
+from lva.video.supervision.supervisor import Supervisor
+from lva.video.worker.decoder import MOST_THREADS
 
 #: Seconds between two looks at a worker's counts; each takes a little of the processors.
 LOOK = 0.02

@@ -1,4 +1,4 @@
-"""The rooms of the host as floors, drawn from what their modules import."""
+"""The rooms of a package as floors, drawn from what their modules import."""
 
 from __future__ import annotations
 
@@ -9,39 +9,47 @@ from pathlib import Path
 
 import lva
 
-_HOST = Path(lva.__file__).parent / "host"
-_TOP = "host"
+_ROOT = Path(lva.__file__).parent
+#: Modules that are rooms by themselves.
+_ALONE = {"routing", "plugin_modules"}
 _WIDTH = 84
 
 
-def host_floors() -> str:
-    """Return the picture as a block of text: a box for each room, with its modules and what it imports."""
-    uses, modules = _rooms()
+def floors(package: str) -> str:
+    """Return the picture as a block of text: a box for each room, with its modules and what it imports.
+
+    Args:
+        package: Of `lva`. What is in none of its rooms has a box with its name.
+    """
+    uses, modules = _rooms(package)
     lines = [".. code-block:: text", ""]
-    for room in _from_the_top(uses):
+    for room in _from_the_top(uses, modules):
         lines += [f"   {line}" for line in _box(room, modules[room], sorted(uses[room]))]
     lines.append(lines[2])
     return "\n".join(lines) + "\n"
 
 
-def _rooms() -> tuple[dict[str, set[str]], dict[str, list[str]]]:
+def _rooms(package: str) -> tuple[dict[str, set[str]], dict[str, list[str]]]:
+    root, within = _ROOT / package, f"lva.{package}."
     uses: defaultdict[str, set[str]] = defaultdict(set)
     modules: defaultdict[str, list[str]] = defaultdict(list)
-    below = {"routing", "plugin_modules"}  # modules that are below a room
-    for path in sorted(_HOST.rglob("*.py")):
-        parts = path.relative_to(_HOST).with_suffix("").parts
-        room = parts[0] if len(parts) > 1 or parts[0] in below else _TOP
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        room = parts[0] if len(parts) > 1 or parts[0] in _ALONE else package
         if parts[-1] != "__init__":
             modules[room].append(parts[-1])
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lva.host."):
-                target = str(node.module).split(".")[2]
-                if (_HOST / target).is_dir() or target in below:
-                    uses[room] |= {target} - {room}
+            if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(within):
+                name = f"{node.module}.".split(".")[2]
+                for target in [name] if name else [alias.name for alias in node.names]:
+                    if (root / target).is_dir() or target in _ALONE:
+                        uses[room] |= {target} - {room}
+                    elif (root / f"{target}.py").is_file():
+                        uses[room] |= {package} - {room}
     return uses, modules
 
 
-def _from_the_top(uses: dict[str, set[str]]) -> list[str]:
+def _from_the_top(uses: dict[str, set[str]], rooms: dict[str, list[str]]) -> list[str]:
     """Return the rooms so that each stands above those that it imports from."""
     height: dict[str, int] = {}
 
@@ -50,14 +58,13 @@ def _from_the_top(uses: dict[str, set[str]]) -> list[str]:
             height[room] = 1 + max(map(measure, uses.get(room, ())), default=0)
         return height[room]
 
-    measure(_TOP)
-    return sorted(height, key=lambda room: (-height[room], room))
+    return sorted(rooms, key=lambda room: (-measure(room), room))
 
 
 def _box(room: str, modules: list[str], uses: list[str]) -> list[str]:
     said = [room]
     if modules != [room]:
         said += [f"  {line}" for line in textwrap.wrap(", ".join(modules), _WIDTH - 6)]
-    said.append(f"  imports from: {', '.join(uses) or 'nothing of the host'}")
+    said.append(f"  imports from: {', '.join(uses) or 'none of these'}")
     edge = f"+{'-' * _WIDTH}+"
     return [edge, *(f"| {text:{_WIDTH - 2}} |" for text in said)]

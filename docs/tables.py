@@ -37,9 +37,9 @@ from lva.web.complete import CompleteRequest
 from lva.web.resources import RESOURCES
 
 
-def host_floors() -> str:
-    """Return the picture of the host's rooms."""
-    return str(runpy.run_path(str(Path(__file__).parent / "floors.py"))["host_floors"]())
+def floors(package: str) -> str:
+    """Return the picture of a package's rooms."""
+    return str(runpy.run_path(str(Path(__file__).parent / "floors.py"))["floors"](package))
 
 
 def settings() -> str:
@@ -267,21 +267,21 @@ def prometheus_metrics() -> str:
 def stream_metrics() -> str:
     """Return the table of the metrics of streams."""
     from lva.video.measures import STREAM
-    from lva.video.metrics import METRICS
+    from lva.video.reporting.metrics import METRICS
 
     return _metrics(METRICS, "More labels", len(STREAM))
 
 
 def fleet_metrics() -> str:
     """Return the table of the metrics of a fleet."""
-    from lva.video.fleet_metrics import METRICS
+    from lva.video.fleet.metrics import METRICS
 
     return _metrics(METRICS)
 
 
 def callback_metrics() -> str:
     """Return the table of the metrics of callbacks."""
-    from lva.video.callback_counts import METRICS
+    from lva.video.reporting.callback_counts import METRICS
 
     return _metrics(METRICS)
 
@@ -316,7 +316,7 @@ def webhook_config() -> str:
 
 #: What `.. generated:: NAME` stands for.
 TABLES: dict[str, Callable[[], str]] = {
-    "host-floors": host_floors,
+    **{f"{package}-floors": partial(floors, package) for package in ("host", "video")},
     "settings": settings,
     "plugin-settings": plugin_settings,
     "influx-config": influx_config,

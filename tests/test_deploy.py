@@ -20,10 +20,10 @@ from lva.fleet.config import FleetConfig
 from lva.host.life.states import State
 from lva.plugins.prometheus import METRICS
 from lva.settings import Settings, load_settings
-from lva.video.callback_counts import METRICS as CALLBACK_METRICS
 from lva.video.codes import StreamState
-from lva.video.fleet_metrics import METRICS as FLEET_METRICS
-from lva.video.metrics import METRICS as STREAM_METRICS
+from lva.video.fleet.metrics import METRICS as FLEET_METRICS
+from lva.video.reporting.callback_counts import METRICS as CALLBACK_METRICS
+from lva.video.reporting.metrics import METRICS as STREAM_METRICS
 from lva.web.resources import RESOURCES
 from tests.support import ServiceProcess
 

@@ -20,12 +20,12 @@ from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
 from lva.host.receipt import EXIT_UNCLEAN
 from lva.video.definition import StreamDefinition
-from lva.video.forks import ForkServer
-from lva.video.process import worker_spec
-from lva.video.record import StreamChange
+from lva.video.processes.forks import ForkServer
+from lva.video.processes.process import worker_spec
 from lva.video.source import parse_source
-from lva.video.stream import Stream, StreamServices
-from lva.video.supervisor import Supervisor
+from lva.video.supervision.record import StreamChange
+from lva.video.supervision.stream import Stream, StreamServices
+from lva.video.supervision.supervisor import Supervisor
 from tests.fleet.agents import LEASE, agent, row, will_die
 from tests.fleet.history import History
 from tests.plugins.redis_server import RedisServer

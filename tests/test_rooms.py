@@ -13,17 +13,13 @@ import pytest
 import lva
 
 ROOT = Path(lva.__file__).parent
-#: From the lowest up; what is named in none of them stands on all.
-FLOORS = (
-    "plugin_modules",
-    "watch",
-    "process",
-    "runtimes",
-    "delivery",
-    "routing",
-    "loading",
-    "life",
-)
+#: From the lowest up; the empty name is what is in no room.
+FLOORS = {
+    "host": (
+        "plugin_modules", "watch", "process", "runtimes", "delivery", "routing", "loading", "life", "",
+    ),
+    "video": ("", "worker", "processes", "supervision", "registry", "reporting", "fleet"),
+}  # fmt: skip
 #: Most lines and functions of a class in these rooms; one that has more says why, from `LARGE` on.
 ROOMS, MOST_LINES, MOST_FUNCTIONS, LARGE = (
     ("host", "web", "video", "fleet"),
@@ -33,29 +29,8 @@ ROOMS, MOST_LINES, MOST_FUNCTIONS, LARGE = (
 )
 #: Most arguments of a constructor. Data classes are records, whose members are named where they are made.
 MOST_ARGUMENTS = 6
-#: What runs in a stream's worker, or on both sides; and where the service's side begins.
-IN_WORKER = (
-    "worker",
-    "decoder",
-    "opening",
-    "same_server",
-    "pictures",
-    "failures",
-    "frame",
-    "analysis",
-    "output",
-    "census",
-    "growth",
-    "descendants",
-    "orphans",
-    "selection",
-    "newest",
-    "niceness",
-    "sameness",
-    "board",
-    "messages",
-    "geometry",
-)
+#: What a stream's worker may import of what is in no room: the rest has more on board than it needs.
+IN_WORKER = ("board", "frame", "geometry", "growth", "messages", "orphans", "pictures")
 #: What both sides may import of the rest of the package.
 GROUND = (
     "boot_clock", "contract", "errors", "events.points", "events.streams", "http_targets", "logs.limits",
@@ -79,9 +54,9 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def floor(module: str) -> int:
-    """Return on which floor of the host a module is."""
-    room = module.removeprefix("lva.host.").partition(".")[0]
-    return FLOORS.index(room) if room in FLOORS else len(FLOORS)
+    """Return on which floor of its package a module is."""
+    _, package, room, *_ = f"{module}.".split(".")
+    return FLOORS[package].index(room if room in FLOORS[package] else "")
 
 
 @pytest.mark.slow("every file is parsed")
@@ -89,26 +64,28 @@ def test_no_circle_of_imports():
     TopologicalSorter({module: set(imports(path)) for module, path in FILES.items()}).prepare()
 
 
-def test_no_import_in_the_host_leads_uphill():
-    host = [module for module in FILES if module.startswith("lva.host.")]
+@pytest.mark.parametrize("package", FLOORS)
+def test_no_import_leads_uphill(package: str):
+    within = f"lva.{package}."
     uphill = [
         (module, target)
-        for module in host
+        for module in FILES
+        if module.startswith(within)
         for target in imports(FILES[module])
-        if target.startswith("lva.host.") and floor(target) > floor(module)
+        if target.startswith(within) and floor(target) > floor(module)
     ]
     assert not uphill
 
 
 def test_a_worker_imports_nothing_of_the_service():
     """The kind is an import that makes each worker larger and slower, or ties it to the host."""
-    reached, ahead = set(), {"lva.video.worker"}
+    reached, ahead = set(), {"lva.video.worker.main"}
     while ahead:
         module = ahead.pop()
         reached.add(module)
         ahead |= {*imports(FILES[module])} - reached
     allowed = {f"lva.video.{name}" for name in IN_WORKER} | {f"lva.{name}" for name in GROUND}
-    assert reached <= {*allowed, "lva.video"}
+    assert {name for name in reached if not name.startswith("lva.video.worker")} <= allowed
 
 
 def test_streams_import_the_ground_floor_alone():
@@ -136,26 +113,30 @@ def test_a_fleet_knows_nothing_of_what_it_shares():
 def test_each_room_says_what_it_is_for():
     for path in ROOT.rglob("__init__.py"):
         said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        in_host = "host" in path.relative_to(ROOT).parts[:1]
-        assert len(said.splitlines()) >= (3 if in_host else 1), path
+        in_floors = {*path.relative_to(ROOT).parts[:1]} <= {*FLOORS}
+        assert len(said.splitlines()) >= (3 if in_floors else 1), path
 
 
 @pytest.mark.slow("every file is parsed")
-def test_each_room_of_the_host_says_what_is_used_of_it_and_what_it_uses():
+def test_each_room_says_what_is_used_of_it_and_what_it_uses():
     uses = {(module, target) for module, path in FILES.items() for target in imports(path)}
-    for room in {*FLOORS} - {"plugin_modules", "routing"}:
-        within = f"lva.host.{room}."
-        used, used_by_it = set(), set()
-        for module, target in uses:
-            if target.startswith(within) and not module.startswith(within):
-                used.add(target.removeprefix(within))
-            elif module.startswith(within) and not target.startswith(within):
-                top, _, name = target.partition("lva.host.")
-                used_by_it |= set() if top else {name.partition(".")[0]}
-        said = ast.get_docstring(ast.parse(FILES[within[:-1]].read_text(encoding="utf-8"))) or ""
-        of_it, by_it = said.partition("Used from outside: ")[2].split(". Uses: ")
-        assert {*re.findall(r"`(\w+)`", of_it)} == used
-        assert {*re.findall(r"`(\w+)`", by_it)} == used_by_it
+    for package, floors in FLOORS.items():
+        for room in filter(
+            lambda name: (ROOT / package / name / "__init__.py").exists(), floors[1:]
+        ):
+            within = f"lva.{package}.{room}."
+            used, used_by_it = set(), set()
+            for module, target in uses:
+                if target.startswith(within) and not module.startswith(within):
+                    used.add(target.removeprefix(within))
+                elif module.startswith(within) and target.startswith(f"lva.{package}."):
+                    used_by_it.add(target.split(".")[2])
+            said = (
+                ast.get_docstring(ast.parse(FILES[within[:-1]].read_text(encoding="utf-8"))) or ""
+            )
+            of_it, by_it = said.partition("Used from outside: ")[2].split(". Uses: ")
+            assert {*re.findall(r"`(\w+)`", of_it)} == used
+            assert {*re.findall(r"`(\w+)`", by_it)} == used_by_it & {*floors} - {room}
 
 
 def classes() -> Iterator[tuple[str, ast.ClassDef]]:

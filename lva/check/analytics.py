@@ -104,7 +104,9 @@ def async_text(shown: str, name: str) -> str:
     )
 
 
-def analytics_constructor_problems(source: PluginSource, function: Function) -> Iterator[PluginProblem]:
+def analytics_constructor_problems(
+    source: PluginSource, function: Function
+) -> Iterator[PluginProblem]:
     """Yield what keeps a worker from making an instance that it can use."""
     assert function.owner is not None
     if (why := signature_problem(function, ("config", "logger"))) is not None:

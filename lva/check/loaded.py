@@ -73,7 +73,9 @@ def _problems(source: PluginSource, function: Function, name: str) -> Iterator[P
     return judge(source, function)
 
 
-def _analytics_problems(source: PluginSource, function: Function, name: str) -> Iterator[PluginProblem]:
+def _analytics_problems(
+    source: PluginSource, function: Function, name: str
+) -> Iterator[PluginProblem]:
     """Yield what is wrong with a function that a worker would call by this name."""
     if name == "__init__":
         return analytics_constructor_problems(source, function)

@@ -296,7 +296,9 @@ def toml_line(text: str, table: str, key: str) -> int | None:
     return found
 
 
-def _not_ignored(problems: Iterable[PluginProblem], sources: Iterable[PluginSource]) -> Iterator[PluginProblem]:
+def _not_ignored(
+    problems: Iterable[PluginProblem], sources: Iterable[PluginSource]
+) -> Iterator[PluginProblem]:
     """Leave out what a comment lets pass."""
     by_path = {source.path: source for source in sources}
     for problem in problems:

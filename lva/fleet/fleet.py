@@ -26,7 +26,7 @@ import trio
 from lva.boot_clock import boot_time
 from lva.fleet.config import FleetConfig
 from lva.fleet.decisions import why_not
-from lva.fleet.rows import MAX_COUNT, AgentRow, StreamRow, ReportedState, count_of
+from lva.fleet.rows import MAX_COUNT, AgentRow, ReportedState, StreamRow, count_of
 from lva.fleet.server import FleetServer, FleetServerError, OldServerError, ScriptRefusedError
 from lva.fleet.standing import Standing
 from lva.fleet.view import View, printable, waiting

@@ -17,7 +17,13 @@ import trio
 from lva.boot_clock import boot_time
 from lva.fleet.config import SOFT, FleetConfig, hard_end
 from lva.fleet.rows import AgentRow
-from lva.fleet.server import FORMAT, FleetServer, FleetServerError, OldServerError, ScriptRefusedError
+from lva.fleet.server import (
+    FORMAT,
+    FleetServer,
+    FleetServerError,
+    OldServerError,
+    ScriptRefusedError,
+)
 from lva.fleet.view import View
 
 #: Most rows of a beat's reply.

@@ -34,7 +34,8 @@ from lva import (
 from lva.http_replies import beginning, is_page, not_about_points, one_line, retry_after, root_of
 from lva.http_targets import new_client, origin, private_words
 from lva.settings.user_paths import absolute
-from lva.video.callback_counts import (
+from lva.video.callbacks import MOST, Callback, Event
+from lva.video.reporting.callback_counts import (
     AGE,
     HOST,
     OVERFLOW,
@@ -43,7 +44,6 @@ from lva.video.callback_counts import (
     account_of,
     metrics_of,
 )
-from lva.video.callbacks import MOST, Callback, Event
 
 #: How much of a response's text is read, in bytes and in seconds, and how many characters are shown.
 READ_BYTES, READ_SECONDS, SHOWN = 4096, 1.0, 200

@@ -35,30 +35,30 @@ from lva import (
 )
 from lva.fleet.config import FleetConfig
 from lva.settings.user_paths import absolute
-from lva.video import api
-from lva.video.account import account_of
-from lva.video.admission import Admission
 from lva.video.codes import ENDED, StreamState
 from lva.video.definition import StreamDefinition
-from lva.video.elsewhere import Elsewhere
-from lva.video.far_events import FarEvents, Page, page_of
-from lva.video.feed import CONSOLE, EVENTS, Feed, TooManyReadersError
-from lva.video.fleet_schemas import AGENT_ACTED, AGENT_ACTION, FLEET, MOVED
-from lva.video.forks import ForkServer
-from lva.video.forwarding import Forwarding, asked_by_an_agent, moved, own_address
-from lva.video.kept import MOST_PICTURES, MOST_PICTURES_OF_ONE, KeptPictures
-from lva.video.metrics import metrics_of
-from lva.video.previews import EDGE, QUALITY, TooManyKindsError
-from lva.video.process import worker_spec
-from lva.video.publishing import event_of, point_of_event, points_of_change
-from lva.video.record import StreamChange
-from lva.video.renewal import follow
-from lva.video.store import StoreError, StreamStore
-from lva.video.stream import Stream, StreamServices
-from lva.video.streams import Pace, Streams
+from lva.video.fleet.far_events import FarEvents, Page, page_of
+from lva.video.fleet.forwarding import Forwarding, asked_by_an_agent, moved, own_address
+from lva.video.fleet.schemas import AGENT_ACTED, AGENT_ACTION, FLEET, MOVED
+from lva.video.processes.forks import ForkServer
+from lva.video.processes.process import worker_spec
+from lva.video.registry.admission import Admission
+from lva.video.registry.elsewhere import Elsewhere
+from lva.video.registry.renewal import follow
+from lva.video.registry.store import StoreError, StreamStore
+from lva.video.registry.streams import Pace, Streams
+from lva.video.reporting import api
+from lva.video.reporting.account import account_of
+from lva.video.reporting.feed import CONSOLE, EVENTS, Feed, TooManyReadersError
+from lva.video.reporting.metrics import metrics_of
+from lva.video.reporting.publishing import event_of, point_of_event, points_of_change
+from lva.video.supervision.kept import MOST_PICTURES, MOST_PICTURES_OF_ONE, KeptPictures
+from lva.video.supervision.previews import EDGE, QUALITY, TooManyKindsError
+from lva.video.supervision.record import StreamChange
+from lva.video.supervision.stream import Stream, StreamServices
 
 if TYPE_CHECKING:
-    from lva.video.fleet_streams import FleetStreams
+    from lva.video.fleet.streams import FleetStreams
 
 #: Most entries of a page, and how long, in seconds, a preview is waited for.
 MAX_PAGE = 1000
@@ -173,8 +173,8 @@ class StreamsPlugin(BaseBackgroundPlugin):
         if config.fleet is None:
             return Streams(self._path, admission, services, config.max_streams)
         # Only a fleet needs what these import.
-        from lva.video.fleet_metrics import fleet_metrics
-        from lva.video.fleet_streams import FleetPart, FleetStreams
+        from lva.video.fleet.metrics import fleet_metrics
+        from lva.video.fleet.streams import FleetPart, FleetStreams
 
         address = config.fleet.address or own_address(self.app.settings["bind"])
         part = FleetPart(config.fleet, address, self._analytics_names)
@@ -452,14 +452,14 @@ class StreamsPlugin(BaseBackgroundPlugin):
     @response(200, "The fleet, as this agent sees it.", FLEET)
     async def fleet(self, request: Any) -> dict[str, Any]:
         """Answer GET /fleet: its agents, their room and streams, and what waits."""
-        from lva.video.fleet_api import fleet_document
+        from lva.video.fleet.api import fleet_document
 
         return fleet_document(self._fleet_table)
 
     def _fleet_shown(self) -> dict[str, Any] | None:
         if self._forwarding is None:
             return None
-        from lva.video.fleet_api import fleet_document
+        from lva.video.fleet.api import fleet_document
 
         return fleet_document(self._fleet_table)
 
@@ -468,7 +468,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
     @admin_only
     async def act_on_agent(self, request: Any, agent: str) -> dict[str, Any]:
         """Answer PATCH /fleet/agents/NAME: ``{"action": "drain"}`` or ``{"action": "undrain"}``."""
-        from lva.video.fleet_api import act_on_agent
+        from lva.video.fleet.api import act_on_agent
 
         body = await _body(request)
         done: dict[str, Any] = await _carried_out(act_on_agent, self._fleet_table, agent, body)
@@ -478,7 +478,7 @@ class StreamsPlugin(BaseBackgroundPlugin):
     @admin_only
     async def move_to_fleet(self, request: Any) -> dict[str, Any]:
         """Answer POST /streams/move-to-fleet: what this agent kept without a fleet is moved there."""
-        from lva.video.fleet_api import move_to_fleet
+        from lva.video.fleet.api import move_to_fleet
 
         store = StreamStore(self._path)
         done: dict[str, Any] = await _carried_out(move_to_fleet, self._fleet_table, store)

@@ -26,12 +26,12 @@ from lva.testing.places import Place
 from lva.testing.report import Breach, Report, Step, failed, passed
 from lva.testing.subject import Source, subject_of
 from lva.video.definition import StreamDefinition
-from lva.video.forks import ForkServer
-from lva.video.process import worker_spec
-from lva.video.record import StreamChange
+from lva.video.processes.forks import ForkServer
+from lva.video.processes.process import worker_spec
 from lva.video.source import parse_source
-from lva.video.stream import Stream, StreamServices
-from lva.video.supervisor import Supervisor
+from lva.video.supervision.record import StreamChange
+from lva.video.supervision.stream import Stream, StreamServices
+from lva.video.supervision.supervisor import Supervisor
 
 #: What it is shown: the picture, which has a format of its own, its size and rate, and for how many seconds.
 SHOWN: Final = (

@@ -36,8 +36,8 @@ def look_at(
     """
     import av
 
-    from lva.video.analysis import events_in
     from lva.video.frame import Frame
+    from lva.video.worker.analysis import events_in
 
     with subject_of(source) as subject:
         info = subject.load(subject.settings(None, None)).analytics

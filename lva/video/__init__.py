@@ -1,10 +1,8 @@
 """Streams: one process decodes each and has its frames looked at; the service supervises these processes.
 
-The worker's side is `worker`, `decoder` on `opening`, `same_server`, `pictures` and `failures`, `frame`,
-`newest`, `niceness`, `analysis` and `selection`; it imports nothing of the service's side, the host or the
-web, and alone needs PyAV. On the service's side, each on those before it: `child` and `forks` (processes;
-`forking` runs in the one that workers are forked from), `process` (a worker, started and ended), `stream`
-(what is known of one), `retries` and `watch`, `attempt` (one worker's work), `supervisor` (all the work on
-a stream) in its task (`tasks`), and `streams` (all of them, which `admission` lets in and `keeper` keeps in
-`store`). Both sides know `board`, `messages` and `geometry`. May import: the ground floor of `lva`.
+What is in no room, both sides know: what a stream is (`definition`, `source`, `shapes`, `schedule`,
+`callbacks`), how they talk (`spec`, `messages`, `board`, `codes`), and what analytics plugins get (`frame`,
+`geometry`) and share (`episodes`, `looking`, `presence`). The rooms stand one above the other, and each
+imports only from those below it: `worker`, `processes`, `supervision` (one stream), `registry` (all of
+them), `reporting`, `fleet`. Beside itself and `lva.fleet`, it may import what knows nothing of host and web.
 """

@@ -129,7 +129,9 @@ class EventStreams:
                 {"Retry-After": RETRY_AFTER},
             )
         sender, receiver = trio.open_memory_channel[bytes](_BACKLOG)
-        reader = _EventReader(self._access.sees_details(request), sender, abort_of(request), is_over)
+        reader = _EventReader(
+            self._access.sees_details(request), sender, abort_of(request), is_over
+        )
         sender.send_nowait(self._greeting().seen_by(reader))
         self._readers.add(reader)
         response = TrioResponse(self._body(reader, receiver), headers=_HEADERS)

@@ -16,7 +16,7 @@ from playwright.sync_api import expect
 
 from lva.client.fleet import remarks
 from lva.settings import ENV_PREFIX
-from lva.video.store import StoredStream, StreamStore
+from lva.video.registry.store import StoredStream, StreamStore
 from tests.client import running
 from tests.plugins.redis_server import RedisServer
 from tests.support import ServiceProcess, free_port

@@ -13,7 +13,7 @@ import trio
 from lva.boot_clock import boot_time
 from lva.fleet.config import FleetConfig
 from lva.fleet.fleet import Fleet, Myself
-from lva.fleet.rows import StreamRow, ReportedState
+from lva.fleet.rows import ReportedState, StreamRow
 from tests.fleet.history import History, Spell
 
 LEASE = 1.2

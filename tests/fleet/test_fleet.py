@@ -155,7 +155,9 @@ async def test_what_is_over_is_not_worked_on_again(redis):
         await some(one, 1)
         await until(lambda: one.streams == {"s0"})
         one.notes.end("s0")
-        one.fleet.report("s0", ReportedState("done", True, "the end", None, 1.0, "one", 1), '{"a":1}')
+        one.fleet.report(
+            "s0", ReportedState("done", True, "the end", None, 1.0, "one", 1), '{"a":1}'
+        )
         await until(lambda: not one.fleet.held)
         await trio.sleep(3 * one.fleet.tick)
         assert not one.streams

@@ -8,7 +8,7 @@ import trio
 from lva.contract import RequestProblem
 from lva.fleet.rows import ReportedState
 from lva.fleet.server import FleetServerError, OldServerError
-from lva.video.forwarding import Forwarding
+from lva.video.fleet.forwarding import Forwarding
 from tests.fleet.agents import agent, row, until
 from tests.fleet.history import History
 

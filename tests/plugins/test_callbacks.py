@@ -18,9 +18,9 @@ from pydantic import ValidationError
 from lva import StreamAnalyticsEvent, StreamEvent
 from lva.host.life.states import State
 from lva.plugins.callbacks import FORGOTTEN, TELL_INTERVAL
-from lva.video.callback_counts import METRICS
 from lva.video.callbacks import WITH_SECRETS, Callback, Conditions, unmasked
 from lva.video.definition import StreamDefinition
+from lva.video.reporting.callback_counts import METRICS
 from tests.event_samples import CHANGE, SEEN, documents
 from tests.plugins.test_webhook import Answer, Receiver, receiving
 from tests.support import RunningHost, running_host, until

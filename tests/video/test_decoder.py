@@ -5,11 +5,11 @@ import av.error
 import psutil
 import pytest
 
-from lva.video.decoder import Decoder, Playback, PresentationTimes
-from lva.video.failures import ConnectionLostError, failure_of, words_of
 from lva.video.frame import Frame
 from lva.video.geometry import Region
 from lva.video.source import parse_source
+from lva.video.worker.decoder import Decoder, Playback, PresentationTimes
+from lva.video.worker.failures import ConnectionLostError, failure_of, words_of
 from tests.video.faulty_source import faulty_source, response, video
 
 pytestmark = pytest.mark.slow("waits for servers that are silent")

@@ -7,7 +7,7 @@ import json
 import pytest
 import trio
 
-from lva.video.far_events import LOOK, PACE, FarEvents, page_of
+from lva.video.fleet.far_events import LOOK, PACE, FarEvents, page_of
 
 
 async def test_what_is_new_is_told_as_long_as_somebody_looks(autojump_clock, nursery):

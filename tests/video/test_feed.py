@@ -13,9 +13,17 @@ import trio
 from lva.events.streams import StreamAnalyticsEvent
 from lva.video.codes import StreamState
 from lva.video.definition import StreamDefinition
-from lva.video.feed import BACKLOG, EVENTS, LOOK, READERS, TYPES, Feed, TooManyReadersError
+from lva.video.reporting.feed import (
+    BACKLOG,
+    EVENTS,
+    LOOK,
+    READERS,
+    TYPES,
+    Feed,
+    TooManyReadersError,
+)
 from lva.video.source import parse_source
-from lva.video.stream import Stream, StreamServices
+from lva.video.supervision.stream import Stream, StreamServices
 
 
 class World:

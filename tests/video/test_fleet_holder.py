@@ -8,11 +8,11 @@ import math
 import trio
 
 from lva.fleet.rows import StreamRow
-from lva.video.admission import Admission
 from lva.video.codes import StreamState
-from lva.video.fleet_holder import FleetHolder
-from lva.video.forks import ForkServer
-from lva.video.stream import StreamServices
+from lva.video.fleet.holder import FleetHolder
+from lva.video.processes.forks import ForkServer
+from lva.video.registry.admission import Admission
+from lva.video.supervision.stream import StreamServices
 
 
 class Listener:

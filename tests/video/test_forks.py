@@ -18,8 +18,8 @@ import pytest
 import trio
 
 from lva.boot_clock import boot_time
-from lva.video.forks import ForkServer
-from lva.video.process import open_worker
+from lva.video.processes.forks import ForkServer
+from lva.video.processes.process import open_worker
 from tests.support import until
 from tests.video.test_worker import spec
 
@@ -143,7 +143,7 @@ def test_the_kernel_ends_a_process_that_is_stopped():
     program = """
 import ctypes, os, signal
 from lva.boot_clock import boot_time
-from lva.video.end_timer import EndTimer
+from lva.video.processes.end_timer import EndTimer
 child = os.fork()
 if not child:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)

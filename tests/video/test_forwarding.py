@@ -10,8 +10,8 @@ import pytest
 import trio
 
 from lva.contract import RequestProblem
-from lva.video import forwarding
-from lva.video.forwarding import Forwarding
+from lva.video.fleet import forwarding
+from lva.video.fleet.forwarding import Forwarding
 
 
 @asynccontextmanager

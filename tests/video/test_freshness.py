@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lva.video.freshness import Freshness
+from lva.video.supervision.freshness import Freshness
 
 SECOND = 1_000_000_000
 

@@ -8,8 +8,8 @@ import threading
 import pytest
 import trio
 
-from lva.video.keeper import RETRY, Keeper
-from lva.video.store import StoredStream, StoreError
+from lva.video.registry.keeper import RETRY, Keeper
+from lva.video.registry.store import StoredStream, StoreError
 
 
 class Store:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lva import StreamAnalyticsEvent
-from lva.video import kept
-from lva.video.kept import KeptEvents, KeptPictures
+from lva.video.supervision import kept
+from lva.video.supervision.kept import KeptEvents, KeptPictures
 
 
 def event(number: int, picture: int = 0, data: int = 0) -> StreamAnalyticsEvent:

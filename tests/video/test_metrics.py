@@ -12,9 +12,9 @@ from lva.video.board import new_board
 from lva.video.codes import CODES, StreamState
 from lva.video.definition import StreamDefinition
 from lva.video.measures import LONGEST_NAME
-from lva.video.metrics import METRICS, metrics_of
+from lva.video.reporting.metrics import METRICS, metrics_of
 from lva.video.source import parse_source
-from lva.video.stream import Stream, StreamServices
+from lva.video.supervision.stream import Stream, StreamServices
 
 
 class Nobody:

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import av
 import pytest
 
-from lva.video.decoder import Decoder
-from lva.video.failures import ConnectionLostError
 from lva.video.source import parse_source
+from lva.video.worker.decoder import Decoder
+from lva.video.worker.failures import ConnectionLostError
 from tests.video.faulty_source import faulty_source, jpeg, response, video
 
 SEGMENT = video(24, 60, "mpeg2video", "mpegts")

@@ -13,10 +13,10 @@ import pytest
 import trio
 
 from lva.video.definition import StreamDefinition
-from lva.video.output import LONGEST, WorkerOutput
-from lva.video.printed import LAST_LINES, Printed
+from lva.video.processes.printed import LAST_LINES, Printed
 from lva.video.source import parse_source
-from lva.video.stream import Stream, StreamServices
+from lva.video.supervision.stream import Stream, StreamServices
+from lva.video.worker.output import LONGEST, WorkerOutput
 from tests.video.test_stream import Listener, no_pace, running, until
 
 NOISY = r"""
@@ -134,7 +134,9 @@ def output(monkeypatch):
         monkeypatch.setattr(sys, "stdout", sys.stdout)
         monkeypatch.setattr(sys, "stderr", sys.stderr)
         sent = []
-        return WorkerOutput(lambda *record: sent.append(record), lambda: "noisy", logging.INFO), sent
+        return WorkerOutput(
+            lambda *record: sent.append(record), lambda: "noisy", logging.INFO
+        ), sent
 
     yield make
     root.handlers[:] = before

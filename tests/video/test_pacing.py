@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trio
 
-from lva.video.pacing import Pacing
+from lva.video.supervision.pacing import Pacing
 
 
 async def taken(pacing: Pacing, sizes: list[int]) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 import trio
 import trio.testing
 
-from lva.video.previews import FRESH, Previews
+from lva.video.supervision.previews import FRESH, Previews
 
 
 class Worker:

@@ -8,8 +8,8 @@ import pytest
 
 from lva import StreamAnalyticsEvent
 from lva.video.codes import StreamState
-from lva.video.publishing import event_of, point_of_event, points_of_change
-from lva.video.record import StreamChange
+from lva.video.reporting.publishing import event_of, point_of_event, points_of_change
+from lva.video.supervision.record import StreamChange
 from tests.event_samples import SEEN
 
 

@@ -10,9 +10,9 @@ import trio
 from lva.contract import AnalyticsInfo
 from lva.video.codes import StreamState
 from lva.video.definition import StreamDefinition
-from lva.video.renewal import LOOK, follow
+from lva.video.registry.renewal import LOOK, follow
 from lva.video.source import parse_source
-from lva.video.stream import Stream, StreamServices
+from lva.video.supervision.stream import Stream, StreamServices
 
 
 class Listener:

@@ -10,10 +10,10 @@ import trio
 
 from lva.video.codes import StreamState
 from lva.video.definition import StreamDefinition
-from lva.video.retries import Retries
+from lva.video.registry.streams import BURST, SPACING, Pace
 from lva.video.source import parse_source
-from lva.video.stream import Stream, StreamServices
-from lva.video.streams import BURST, SPACING, Pace
+from lva.video.supervision.retries import Retries
+from lva.video.supervision.stream import Stream, StreamServices
 
 
 class Ignored:

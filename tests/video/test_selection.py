@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from lva.video.selection import Selection
+from lva.video.worker.selection import Selection
 
 
 def taken(rate, times, keys=frozenset()):

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from lva import RequestProblem
-from lva.video.admission import Admission
 from lva.video.definition import parse_definition
+from lva.video.registry.admission import Admission
 from lva.video.source import SourceError, parse_source
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from lva.video.store import StoredStream, StoreError, StreamStore
+from lva.video.registry.store import StoredStream, StoreError, StreamStore
 
 STREAM = StoredStream("a", 1, "pending", 5.0, "{}")
 

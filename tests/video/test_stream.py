@@ -18,10 +18,10 @@ import pytest
 import trio
 
 from lva.video.definition import StreamDefinition
-from lva.video.forks import ForkServer
+from lva.video.processes.forks import ForkServer
 from lva.video.source import parse_source
-from lva.video.stream import Stream, StreamServices
-from lva.video.supervisor import Supervisor
+from lva.video.supervision.stream import Stream, StreamServices
+from lva.video.supervision.supervisor import Supervisor
 from tests.support import has_ended, until
 from tests.video.faulty_source import faulty_source, video
 from tests.video.test_board import balance
@@ -354,7 +354,7 @@ async def test_a_server_that_is_away_is_tried_again_more_and_more_slowly(new_str
 
 async def test_a_worker_that_waits_to_connect_is_alive(new_stream, monkeypatch):
     """The kind is a back-off that is longer than a worker may be silent: it is not killed for that."""
-    monkeypatch.setattr("lva.video.watch.SILENT", 1.5)
+    monkeypatch.setattr("lva.video.supervision.watch.SILENT", 1.5)
     stream = new_stream("rtsp://127.0.0.1:1/x", decode_error_retry={"delay": 4})
     async with running(stream):
         await until(lambda: codes(stream).count("connection_failed") >= 2)

@@ -14,12 +14,12 @@ import trio.testing
 
 from lva import RequestProblem
 from lva.video import messages
-from lva.video.admission import Admission
 from lva.video.codes import ENDED, StreamState
 from lva.video.definition import StreamDefinition
-from lva.video.store import StoredStream, StoreError, StreamStore
-from lva.video.stream import StreamServices
-from lva.video.streams import Streams
+from lva.video.registry.admission import Admission
+from lva.video.registry.store import StoredStream, StoreError, StreamStore
+from lva.video.registry.streams import Streams
+from lva.video.supervision.stream import StreamServices
 
 
 class Listener:
@@ -80,7 +80,7 @@ async def test_a_file_that_cannot_be_written_leaves_a_stream_in_a_state_that_is_
 
 async def test_what_could_not_be_written_is_written_once_it_can_be(tmp_path, monkeypatch, caplog):
     """The kind is a full disk or a broken file: streams go on, readiness tells, and no change is lost."""
-    monkeypatch.setattr("lva.video.keeper.RETRY", 0.01)
+    monkeypatch.setattr("lva.video.registry.keeper.RETRY", 0.01)
     path, said = tmp_path / "streams.sqlite3", []
     async with table(path, Listener(), said.append) as (streams, stream):
         whole = path.read_bytes()
@@ -99,7 +99,7 @@ async def test_what_could_not_be_written_is_written_once_it_can_be(tmp_path, mon
 
 async def test_a_file_that_cannot_be_read_is_waited_for_and_not_touched(tmp_path, monkeypatch):
     """The kind is a file of a newer version, or a broken one: what is in it is not lost."""
-    monkeypatch.setattr("lva.video.keeper.RETRY", 0.01)
+    monkeypatch.setattr("lva.video.registry.keeper.RETRY", 0.01)
     path, said = tmp_path / "streams.sqlite3", []
     broken = b"no database " * 200
     path.write_bytes(broken)
@@ -309,7 +309,7 @@ async def test_a_file_system_that_does_not_respond_keeps_nobody_but_its_own_stre
     tmp_path, monkeypatch
 ):
     """The kind is a mount whose server is away: a look at a path on it never returns."""
-    monkeypatch.setattr("lva.video.admission.PATIENCE", 0.05)
+    monkeypatch.setattr("lva.video.registry.admission.PATIENCE", 0.05)
     path, listener = tmp_path / "streams.sqlite3", Listener()
     store = StreamStore(path)
     for name, source in (("file", "/mnt/away/x.mp4"), ("test", "test:")):

@@ -15,10 +15,10 @@ import trio
 from lva.video.board import STEPS, new_board
 from lva.video.codes import StreamState
 from lva.video.definition import StreamDefinition
-from lva.video.process import WorkerProcess
+from lva.video.processes.process import WorkerProcess
 from lva.video.source import parse_source
-from lva.video.stream import Stream, StreamServices
-from lva.video.watch import MOST_ENDED, MOST_PROCESSES, StallLimit, Watch
+from lva.video.supervision.stream import Stream, StreamServices
+from lva.video.supervision.watch import MOST_ENDED, MOST_PROCESSES, StallLimit, Watch
 
 SECOND = 10**9
 LIMITS = {"timeout": 3, "analytics_timeout": 10, "memory_limit": 100 * 2**20}

@@ -12,10 +12,10 @@ import pytest
 import trio
 
 from lva.video.definition import StreamDefinition
-from lva.video.process import open_worker
+from lva.video.processes.process import open_worker
 from lva.video.source import parse_source
-from lva.video.stream import Stream, StreamServices
-from lva.video.supervisor import Supervisor
+from lva.video.supervision.stream import Stream, StreamServices
+from lva.video.supervision.supervisor import Supervisor
 
 pytestmark = pytest.mark.slow("starts real worker processes")
 

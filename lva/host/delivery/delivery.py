@@ -158,7 +158,7 @@ class Delivery:
             await self._quiet.wait()
 
     async def run(self, runtime: Runtime, handle: Callable[..., Awaitable[Any]]) -> Call | None:
-        """Deliver until the mailbox is closed and empty; each attempt of the plugin calls it once for each class.
+        """Deliver until the mailbox is closed and empty; called once by each attempt of the plugin.
 
         Cancellation: calls that are under way are cancelled, and waited for with `Patience`; what they say of
         their points holds.
@@ -238,10 +238,7 @@ class Delivery:
     async def _deliver(
         self, batch: Batch, runtime: Runtime, handle: Callable[..., Awaitable[Any]]
     ) -> Call | None:
-        """Call `handleEvent` once with the batch, and account for what came of it.
-
-        The call is a `TrioCall` (`calls.py`) or an `AsyncioCall` (`on_asyncio.py`), by the class's runtime.
-        """
+        """Call `handleEvent` once, by a `TrioCall` or an `AsyncioCall`, and account for what came of it."""
         if self._paused:
             await trio.sleep_forever()  # until the life ends; the next one gets the batch
         batch.attempts += 1
@@ -250,7 +247,9 @@ class Delivery:
         self.batch_sizes.observe(len(batch))
         begun = trio.current_time()
         self._calls += 1
-        under_way = Handling(self.intake)  # so that the class does not get back what it publishes meanwhile
+        under_way = Handling(
+            self.intake
+        )  # so that the class does not get back what it publishes meanwhile
         outside = handling.set(under_way)
         call = runtime.call(self.what, handle, list(batch), self._own_logger)
         handling.reset(outside)

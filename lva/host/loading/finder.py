@@ -301,7 +301,9 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
                     )
                 return file.read()
         except OSError as error:
-            raise PluginFileError(PluginProblem(f"cannot be read: {error.strerror}", path)) from error
+            raise PluginFileError(
+                PluginProblem(f"cannot be read: {error.strerror}", path)
+            ) from error
 
     def _check_trust(self, real: str, status: os.stat_result, top: str) -> None:
         """Refuse a file that others than its owner can change, or put another in place of."""
