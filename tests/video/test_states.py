@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from lva.video.codes import CODES, ENDED, SLOW, TRANSITIONS, StreamState
-from tests.video.test_watch import new_stream
+from tests.video.supervision.test_watch import new_stream
 
 S = StreamState
 #: By hand: what a stream may do. A change within a state, such as a warning, is always allowed.

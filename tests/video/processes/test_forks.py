@@ -21,7 +21,7 @@ from lva.boot_clock import boot_time
 from lva.video.processes.forks import ForkServer
 from lva.video.processes.process import open_worker
 from tests.support import until
-from tests.video.test_worker import spec
+from tests.video.worker.test_worker import spec
 
 pytestmark = pytest.mark.slow("starts real worker processes")
 

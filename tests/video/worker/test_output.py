@@ -17,7 +17,7 @@ from lva.video.processes.printed import LAST_LINES, Printed
 from lva.video.source import parse_source
 from lva.video.supervision.stream import Stream, StreamServices
 from lva.video.worker.output import LONGEST, WorkerOutput
-from tests.video.test_stream import Listener, no_pace, running, until
+from tests.video.supervision.test_stream import Listener, no_pace, running, until
 
 NOISY = r"""
 import ctypes, faulthandler, logging, os, subprocess, sys, warnings
