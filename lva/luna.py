@@ -74,7 +74,8 @@ class BaseRequestMonitoringPlugin(contract.BaseRequestMonitoringPlugin, BaseEven
         contract.raise_failures(points, outcomes)
 
 
-# The documented examples, for files that build on them.
+# The documented examples, for files that build on them: asyncio-style, with attributes in place of settings,
+# as their authors know them. `lva.plugins` has the same in the style of this service.
 
 
 class RequestMonitoringPlugin(BaseRequestMonitoringPlugin):

@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 
-def untrusted(path: str | Path, status: os.stat_result | None = None) -> str | None:
+def untrusted(path: Path, status: os.stat_result | None = None) -> str | None:
     """Say why somebody else could change what is at `path`, and what to do; None if nobody can.
 
     Args:
@@ -22,7 +22,7 @@ def untrusted(path: str | Path, status: os.stat_result | None = None) -> str | N
     Raises:
         OSError: The path cannot be examined.
     """
-    status = status or os.stat(path)  # noqa: PTH116 - the path may be a string
+    status = status or path.stat()
     if status.st_uid not in {0, os.geteuid()}:
         return (
             f"belongs to {_user(status.st_uid)}, who could change it while {_user(os.geteuid())} runs"

@@ -169,10 +169,10 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
 
     def _places(self, name: str) -> list[PluginLocation]:
         places = [
-            PluginLocation(Path(path), directory, f"{PACKAGE}.{name}")
+            PluginLocation(path, directory, f"{PACKAGE}.{name}")
             for directory in self._directories
-            for path in (f"{directory}/{name}.py", f"{directory}/{name}/__init__.py")
-            if os.path.lexists(path)  # of a string, since most are not there
+            for path in (directory / f"{name}.py", directory / name / "__init__.py")
+            if os.path.lexists(path)
         ]
         for plugin in self.installed:
             if plugin.name == name:
@@ -281,12 +281,11 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
     def _read(self, path: Path, directory: Path) -> bytes:
         """Check the file and everything from it up to its plugin directory, and read it once.
 
-        The file is opened first, so that what is checked is what is read. Paths are strings here, which cost
-        a fraction of `Path` objects, since this is done for each plugin at the start.
+        The file is opened first, so that what is checked is what is read.
         """
         try:
-            real, top = _real_paths(str(path), str(directory))
-            if os.path.commonpath((real, top)) != top:
+            real, top = _real_paths(path, directory)
+            if not real.is_relative_to(top):
                 link = f"is a link to {real}, outside {directory}; copy the file here instead"
                 raise PluginFileError(PluginProblem(link, path))
             descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -305,13 +304,13 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
                 PluginProblem(f"cannot be read: {error.strerror}", path)
             ) from error
 
-    def _check_trust(self, real: str, status: os.stat_result, top: str) -> None:
+    def _check_trust(self, real: Path, status: os.stat_result, top: Path) -> None:
         """Refuse a file that others than its owner can change, or put another in place of."""
         if (why := untrusted(real, status)) is not None:
-            self._refuse(PluginProblem(why, Path(real), code="trust"))
+            self._refuse(PluginProblem(why, real, code="trust"))
         for step in _up_to(real, top):
             if (why := untrusted(step)) is not None:
-                self._refuse(PluginProblem(why, Path(step), code="trust"))
+                self._refuse(PluginProblem(why, step, code="trust"))
 
     def _refuse(self, why: PluginProblem) -> None:
         if self._strict:
@@ -357,20 +356,21 @@ def _instance(name: str, place: PluginLocation) -> PluginLocation:
     return replace(place, module=module, original=place.module)
 
 
-def _real_paths(path: str, directory: str) -> tuple[str, str]:
+def _real_paths(path: Path, directory: Path) -> tuple[Path, Path]:
     """Return where a file and its plugin directory really are.
 
     What is no link, and stands in the directory itself, cannot lead out of it.
     """
-    if os.path.dirname(path) == directory and not os.path.islink(path):  # noqa: PTH114, PTH120 - as in `_read`
+    if path.parent == directory and not path.is_symlink():
         return path, directory
-    return os.path.realpath(path, strict=True), os.path.realpath(directory, strict=True)
+    # A loop of links is an `OSError` here, and not in `Path.resolve` of every Python.
+    return Path(os.path.realpath(path, strict=True)), Path(os.path.realpath(directory, strict=True))
 
 
-def _up_to(path: str, directory: str) -> Iterator[str]:
+def _up_to(path: Path, directory: Path) -> Iterator[Path]:
     """Yield the directories above a path, up to and with the given one."""
     while path != directory:
-        path = os.path.dirname(path)  # noqa: PTH120 - as in `_read`
+        path = path.parent
         yield path
 
 

@@ -14,7 +14,8 @@ class Patience:
     #: What code gets at least, in seconds, to end once it is cancelled, even past the deadline.
     LEAST: Final = 0.1
     #: How long, in seconds, an `__init__` may block the event loop before it is waited for in the background.
-    #: Nearly all return sooner, and then no task switch is needed. Tests in virtual time set more.
+    #: Nearly all return sooner, and then no task switch is needed. Tests in virtual time set more; as an
+    #: argument it would pass through service, host and lives for them alone.
     BRIEFLY: ClassVar[float] = 0.02
 
     def __init__(self) -> None:
