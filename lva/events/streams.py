@@ -35,7 +35,7 @@ def _new_id() -> str:
     return str(uuid.uuid4())
 
 
-class _StreamEvent(Sized):
+class _AnyStreamEvent(Sized):
     """Copies and pickles through the constructor, as a point does."""
 
     __slots__ = ()
@@ -45,7 +45,7 @@ class _StreamEvent(Sized):
 
 
 @dataclass(frozen=True, slots=True)
-class StreamEvent(_StreamEvent):
+class StreamEvent(_AnyStreamEvent):
     """A change of a stream's state, as event plugins receive it. Immutable.
 
     Args:
@@ -131,7 +131,7 @@ class StreamEvent(_StreamEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class StreamAnalyticsEvent(_StreamEvent):
+class StreamAnalyticsEvent(_AnyStreamEvent):
     """What an analytics plugin has seen in a frame of a stream, as event plugins receive it. Immutable.
 
     Args:
@@ -360,7 +360,7 @@ def _moment(name: str, value: object) -> float:
     return round(float(value), 3)
 
 
-def _texts(event: _StreamEvent, *names: str, may_be_empty: bool = False) -> int:
+def _texts(event: _AnyStreamEvent, *names: str, may_be_empty: bool = False) -> int:
     """Return the size of texts of an event, which have to be there."""
     size = 0
     for name in names:

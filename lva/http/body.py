@@ -41,10 +41,10 @@ class RequestBody(Protocol):
 
 def body_of(length: int | None) -> RequestBody:
     """Return the body of a length, or of chunks if that is None."""
-    return _Chunks() if length is None else _Sized(length)
+    return _Chunks() if length is None else _FixedLength(length)
 
 
-class _Sized:
+class _FixedLength:
     __slots__ = ("_left", "complete")
 
     def __init__(self, length: int) -> None:

@@ -42,7 +42,7 @@ def prepare() -> None:
     """
     _fill_closed()
     if sys.stdout is sys.__stdout__:
-        sys.stdout = _text_of(_Output(1, "w", closefd=False), sys.stdout)
+        sys.stdout = _text_of(_Stdout(1, "w", closefd=False), sys.stdout)
     if sys.stderr is sys.__stderr__:
         sys.stderr = _text_of(_Lenient(2, "w", closefd=False), sys.stderr)
     print_whole_lines()
@@ -62,7 +62,7 @@ def _fill_closed() -> None:
             )  # gets the lowest number, this one
 
 
-class _Output(io.FileIO):
+class _Stdout(io.FileIO):
     """A file whose errors can be told from those of other files."""
 
     def write(self, data: Any, /) -> int:
@@ -120,7 +120,7 @@ def hand_over(log: LogWriter) -> None:
 
 
 def _is_ours(stream: TextIO) -> bool:
-    return isinstance(getattr(getattr(stream, "buffer", None), "raw", None), _Output | _Lenient)
+    return isinstance(getattr(getattr(stream, "buffer", None), "raw", None), _Stdout | _Lenient)
 
 
 def _loss(count: int) -> str:

@@ -34,7 +34,7 @@ class Http2(H2Protocol):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.streams: _Streams = _Streams()
+        self.streams: _OpenStreams = _OpenStreams()
         self.connection.incoming_buffer = _Frames(server=True)
         self.connection.encoder = _Encoder()
 
@@ -76,7 +76,7 @@ class Http2(H2Protocol):
             await buffer.close()
 
 
-class _Streams(dict[int, HTTPStream | WSStream]):
+class _OpenStreams(dict[int, HTTPStream | WSStream]):
     """The streams of an HTTP/2 connection; one that is over takes what still comes, and forgets it."""
 
     def __missing__(self, number: int) -> _Over:

@@ -105,14 +105,14 @@ def check_analytics(
         else:
             report.steps.append(passed("load the plugin", "load"))
             census = subject.scratch / "census.json"
-            trial = _Trial(loaded.analytics, parameters or {}, given, call_limit, census)
+            trial = _AnalyticsTrial(loaded.analytics, parameters or {}, given, call_limit, census)
             report.steps += trio.run(trial.run, source_of_frames)
     report.seconds = time.perf_counter() - begun
     return report
 
 
 @dataclass
-class _Trial:
+class _AnalyticsTrial:
     """All runs of one plugin; what comes after one that failed is left out."""
 
     plugin: AnalyticsInfo
@@ -203,7 +203,7 @@ class _Trial:
 class _StreamRun:
     """One stream with the plugin."""
 
-    def __init__(self, trial: _Trial, url: str) -> None:
+    def __init__(self, trial: _AnalyticsTrial, url: str) -> None:
         self.url = url
         self.done = False
         self.rung: str | None = None

@@ -26,10 +26,10 @@ async def end_by_force(plugin: str) -> None:
             if any(nursery.child_tasks for nursery in task.child_nurseries):
                 continue  # its children first
             coro: Any = task.coro
-            if not isinstance(coro, _Ended):
+            if not isinstance(coro, _EndedCoroutine):
                 # It would not bear being freed, not even when Python ends: one reference stays for ever.
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(coro))
-                task.coro = _Ended()  # type: ignore[assignment] # Trio sends to it, and no more
+                task.coro = _EndedCoroutine()  # type: ignore[assignment] # Trio sends to it, and no more
             waits = getattr(task, "_next_send_fn", None) is None
             if waits and (_stops_waiting(task) or time.monotonic() > patience):
                 trio.lowlevel.reschedule(task)
@@ -49,7 +49,7 @@ def _raise_ended() -> NoReturn:
     raise _EndedByForceError
 
 
-class _Ended:
+class _EndedCoroutine:
     """Stands for a coroutine that is not run any more."""
 
     def send(self, _value: Any) -> None:

@@ -35,7 +35,7 @@ class _Fate(enum.Enum):
 
 
 @dataclass(eq=False, slots=True)
-class _Link:
+class _ProxyLink:
     """One connection of the plugin's, and the one to the server that belongs to it."""
 
     client: trio.SocketStream
@@ -98,7 +98,7 @@ class ServerWorld(World):
         self._passed = bytearray()
         self._refusals: float = 0
         self._still = False
-        self._links: set[_Link] = set()
+        self._links: set[_ProxyLink] = set()
         self._tasks: set[object] = set()
         self._manager: Any = None
 
@@ -172,7 +172,7 @@ class ServerWorld(World):
     # The proxy
 
     async def _serve(self, client: trio.SocketStream) -> None:
-        link = _Link(client)
+        link = _ProxyLink(client)
         self._links.add(link)
         self._tasks.add(trio.lowlevel.current_task())
         try:
@@ -193,7 +193,7 @@ class ServerWorld(World):
                 if end is not None:
                     await trio.aclose_forcefully(end)
 
-    async def _connected(self, link: _Link) -> None:
+    async def _connected(self, link: _ProxyLink) -> None:
         with trio.socket.socket(_family(self._upstream[0])) as plain:
             await plain.connect(self._upstream)
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -202,7 +202,7 @@ class ServerWorld(World):
                 nursery.start_soon(self._back, link, nursery.cancel_scope)
                 await self._forth(link, nursery.cancel_scope)
 
-    async def _forth(self, link: _Link, scope: trio.CancelScope) -> None:
+    async def _forth(self, link: _ProxyLink, scope: trio.CancelScope) -> None:
         """Pass on what the plugin sends, unless the world is ill."""
         assert link.server is not None
         tail = b""
@@ -234,7 +234,7 @@ class ServerWorld(World):
         finally:
             scope.cancel()
 
-    async def _back(self, link: _Link, scope: trio.CancelScope) -> None:
+    async def _back(self, link: _ProxyLink, scope: trio.CancelScope) -> None:
         """Pass on what the server sends back, unless the world hangs."""
         assert link.server is not None
         task = trio.lowlevel.current_task()
@@ -254,7 +254,7 @@ class ServerWorld(World):
             self._tasks.discard(task)
             scope.cancel()
 
-    async def _stall(self, link: _Link) -> None:
+    async def _stall(self, link: _ProxyLink) -> None:
         link.stalled = True
         self._count()
         await trio.sleep_forever()

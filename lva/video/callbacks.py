@@ -51,7 +51,7 @@ Secret = Annotated[
 Pattern = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class _Strict(BaseModel):
+class _CallbackPart(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
 
@@ -62,7 +62,7 @@ def _of_one_value(value: Any) -> Any:
     return value
 
 
-class Where(_Strict):
+class Where(_CallbackPart):
     """What a value of the event's document has to be."""
 
     path: str = Field(
@@ -114,7 +114,7 @@ class Where(_Strict):
         )
 
 
-class Conditions(_Strict):
+class Conditions(_CallbackPart):
     """Which events a callback gets: those of which all that is said here is so."""
 
     event_types: list[Pattern] = Field(
@@ -146,7 +146,7 @@ class Conditions(_Strict):
         return all(each.holds(document) for each in self.where)
 
 
-class Callback(_Strict):
+class Callback(_CallbackPart):
     """One receiver of a stream's events."""
 
     type: Literal["http"] = Field(description="http: each event is posted as JSON.")

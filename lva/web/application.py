@@ -95,9 +95,9 @@ class _WebApplication(QuartTrio):
     def create_url_adapter(self, request: Any) -> None:
         """Return nothing: the host's table matches."""
 
-    def open(self, asgi: Scope, send: Send) -> _Connection:
+    def open(self, asgi: Scope, send: Send) -> _QuartConnection:
         """Begin a request; see `lva.web.requests.Web`."""
-        return _Connection(self, asgi, send)
+        return _QuartConnection(self, asgi, send)
 
     async def full_dispatch_request(self, request_context: RequestContext | None = None) -> Any:
         """Find the route and call its handler; every failure becomes a problem document.
@@ -283,7 +283,7 @@ class _WebApplication(QuartTrio):
         return problem.response(exchange.request_id)
 
 
-class _Connection(TrioASGIHTTPConnection):
+class _QuartConnection(TrioASGIHTTPConnection):
     """Quart's side of one request. Whoever made it feeds the body and cancels `respond`."""
 
     def __init__(self, app: _WebApplication, asgi: Scope, send: Send) -> None:

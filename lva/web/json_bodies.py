@@ -35,24 +35,24 @@ def read_json(body: bytes) -> Any:
         raise BadRequest("The request's body is not JSON: it is nested too deeply.") from error
     except ValueError as error:
         # Of the errors of json.loads() one more is a bare ValueError: an integer of too many digits.
-        plain = isinstance(error, json.JSONDecodeError | UnicodeError | _RefusedError)
+        plain = isinstance(error, json.JSONDecodeError | UnicodeError | _NotJsonError)
         what = f"is not JSON: {error}" if plain else "has a number with too many digits"
         raise BadRequest(f"The request's body {what}.") from error
     return value
 
 
-class _RefusedError(ValueError):
+class _NotJsonError(ValueError):
     """What Python takes for JSON, and others do not."""
 
 
 def _refuse(constant: str) -> Never:
-    raise _RefusedError(f"{constant} is no number in JSON")
+    raise _NotJsonError(f"{constant} is no number in JSON")
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if math.isinf(number):
-        raise _RefusedError(f"{text[:_SHOWN]} is too large a number")
+        raise _NotJsonError(f"{text[:_SHOWN]} is too large a number")
     return number
 
 
@@ -60,5 +60,5 @@ def _of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise _RefusedError(f"the key {twice[:_SHOWN]!r} is twice in one object")
+        raise _NotJsonError(f"the key {twice[:_SHOWN]!r} is twice in one object")
     return found

@@ -185,7 +185,7 @@ class _SeriesStep:
         )
 
 
-class _Meter:
+class _PluginMeter:
     """How much a plugin gets done: points delivered, or requests served."""
 
     def __init__(self, total: int, now: float) -> None:
@@ -248,7 +248,7 @@ class Telemetry:
         self._log_count = log_count
         self._clock = clock
         self._served: dict[str, int] = {}
-        self._meters: dict[str, _Meter] = {}
+        self._meters: dict[str, _PluginMeter] = {}
         self._lost: dict[str, deque[int]] = {}
         self._failing = FailingRoutes(STEPS, _RECENT_STEPS, clock)
         self._steps: deque[Sample] = deque(maxlen=STEPS)
@@ -325,7 +325,7 @@ class Telemetry:
         total = self._served.get(life.name, 0) if ledger is None else ledger.delivered
         meter = self._meters.get(life.name)
         if meter is None:
-            meter = self._meters[life.name] = _Meter(total, now)
+            meter = self._meters[life.name] = _PluginMeter(total, now)
         meter.sample(total, now)
         if ledger is not None:
             self._lost.setdefault(life.name, deque([0], RECENT + 1)).append(ledger.lost)

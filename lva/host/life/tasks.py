@@ -36,7 +36,7 @@ class TaskNode(TypedDict):
     """Those that it has started."""
 
 
-class _Row(NamedTuple):
+class _TaskRow(NamedTuple):
     """One task, before it has its place in the tree."""
 
     task: object
@@ -61,11 +61,11 @@ def _node(name: str, runtime: RuntimeName, where: str) -> TaskNode:
     return {"name": redact(name), "runtime": runtime, "where": where, "children": []}
 
 
-def _trio_rows(life: Footprint) -> Iterator[_Row]:
+def _trio_rows(life: Footprint) -> Iterator[_TaskRow]:
     for task in trio_tasks_of(life):
         nursery = task.parent_nursery
         where = lines_of(_telling(task))
-        yield _Row(task, nursery and nursery.parent_task, _node(task.name, "trio", where))
+        yield _TaskRow(task, nursery and nursery.parent_task, _node(task.name, "trio", where))
 
 
 def _telling(task: trio.lowlevel.Task) -> list[FrameType]:
@@ -76,14 +76,14 @@ def _telling(task: trio.lowlevel.Task) -> list[FrameType]:
     return own or frames[-1:] or every[:1]
 
 
-def _asyncio_rows(life: Footprint) -> Iterator[_Row]:
+def _asyncio_rows(life: Footprint) -> Iterator[_TaskRow]:
     thread = life.loop_thread()
     if thread is not None:
         for task, name, where, maker in thread.tasks():
-            yield _Row(task, maker, _node(name, "asyncio", where))
+            yield _TaskRow(task, maker, _node(name, "asyncio", where))
 
 
-def _planted(rows: list[_Row]) -> list[TaskNode]:
+def _planted(rows: list[_TaskRow]) -> list[TaskNode]:
     """Put each task below its starter."""
     by_task = {row.task: row for row in rows}
     top: list[TaskNode] = []

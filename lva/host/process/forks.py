@@ -165,7 +165,7 @@ def _end_at_loops() -> None:
     """End the child as soon as it comes back to an event loop, which would do the service's work again."""
     plugin = current_plugin.get() or "unknown"
     if trio.lowlevel.in_trio_run():
-        trio.lowlevel.add_instrument(_End(plugin))
+        trio.lowlevel.add_instrument(_EndingInstrument(plugin))
     for loop in list(_loops):
         if (selector := getattr(loop, "_selector", None)) is not None:
             selector.select = lambda *_: _end(
@@ -175,7 +175,7 @@ def _end_at_loops() -> None:
             loop.call_soon(_end, plugin)  # uvloop's inside cannot be reached
 
 
-class _End(trio.abc.Instrument):
+class _EndingInstrument(trio.abc.Instrument):
     def __init__(self, plugin: str) -> None:
         self._plugin = plugin
 

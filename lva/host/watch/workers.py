@@ -32,7 +32,7 @@ _EXECUTOR: Final = executors.__file__
 
 
 @dataclass(slots=True)
-class _Call:
+class _ThreadCall:
     """A call that a worker thread has been at since it was first seen; each has a context of its own."""
 
     context: Context
@@ -57,7 +57,7 @@ class WorkerThreads:
         self._reporter = reporter
         self._clock = clock
         self._next = 0.0
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[int, _ThreadCall] = {}
 
     def look(
         self,
@@ -81,7 +81,7 @@ class WorkerThreads:
                     call.report.end(now - call.since)
                 del self._calls[ident]
         for ident, context in contexts.items():
-            call = self._calls.setdefault(ident, _Call(context, now))
+            call = self._calls.setdefault(ident, _ThreadCall(context, now))
             if call.report is None and now - call.since >= self._limit:
                 stack = stack_of(frames[ident], modules_of(plugins))
                 owner = owner_of(context.get(current_plugin), stack, plugins)

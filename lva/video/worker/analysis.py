@@ -61,7 +61,7 @@ class Analytics:
         self.opened: bool = False
         self._spec = spec
         self._stream = stream
-        self._in = _Step(number, board, growth)
+        self._in = _NotedStep(number, board, growth)
         self._plugin: BaseAnalyticsPlugin | None = None
         self._census: Census | None = None
 
@@ -115,7 +115,7 @@ class Analytics:
                 self._census.write()
 
 
-class _Step:
+class _NotedStep:
     """Notes on the board which step of a plugin is under way, and how much memory it adds.
 
     Called with the step's name and the number of its frame, it is a context.
@@ -130,7 +130,7 @@ class _Step:
         self._pid = os.getpid()
         self._step = self._frame = 0
 
-    def __call__(self, step: str, frame: int = 0) -> _Step:
+    def __call__(self, step: str, frame: int = 0) -> _NotedStep:
         self._step, self._frame = _STEP[step], frame
         return self
 

@@ -53,7 +53,7 @@ class SameServer:
         Raises:
             ConnectionLostError: It is elsewhere, or cannot be had.
         """
-        return _Body(self._get(url, _range(options)))
+        return _ResponseBody(self._get(url, _range(options)))
 
     def landing(self, url: str) -> str:
         """Return the address to which the server redirects within itself; the same if it does not.
@@ -110,7 +110,7 @@ class _Redirects(request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-class _Body:
+class _ResponseBody:
     """A response's body, as PyAV reads it."""
 
     def __init__(self, response: Any) -> None:
