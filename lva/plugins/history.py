@@ -443,11 +443,21 @@ def primary_code(error: sqlite3.Error) -> int:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open the file, which is there; it is used by one thread at a time, though not always by the same."""
+    """Open the file, which is there; it is used by one thread at a time, though not always by the same.
+
+    Resources: the connection is the caller's; if it cannot be used, it is closed.
+
+    Raises:
+        sqlite3.DatabaseError: It cannot be opened, or is no database.
+    """
     connection = sqlite3.connect(
         f"file:{quote(str(path))}?mode=rw", uri=True, check_same_thread=False, timeout=5.0
     )
-    connection.execute("SELECT count(*) FROM sqlite_schema")  # until then, nothing is opened
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_schema")  # until then, nothing is opened
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

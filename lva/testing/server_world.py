@@ -110,9 +110,9 @@ class ServerWorld(World):
     async def __aenter__(self) -> Self:
         if self._clear is not None:
             await trio.to_thread.run_sync(self._clear)
+        (listener,) = await trio.open_tcp_listeners(0, host=self.host)
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
-        (listener,) = await trio.open_tcp_listeners(0, host=self.host)
         self.port = listener.socket.getsockname()[1]
         self._nursery.start_soon(trio.serve_listeners, self._serve, [listener])
         return self

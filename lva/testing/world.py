@@ -215,9 +215,9 @@ class HttpWorld(World):
         self._streams: set[trio.SocketStream] = set()
 
     async def __aenter__(self) -> Self:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         self.url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
         self._nursery.start_soon(trio.serve_listeners, self._serve, [listener])
         return self

@@ -16,6 +16,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Iterator
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -1490,6 +1491,21 @@ async def test_a_stopped_plugin_leaves_no_descriptor(tmp_path, told):
     before = await live()
     assert await live() == before
     assert await live() == before
+
+
+def test_a_loop_without_a_thread_leaves_no_descriptor(monkeypatch):
+    def no_thread(_self):
+        raise RuntimeError("can't start new thread")
+
+    before = descriptors()
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    gc.disable()  # that may be late
+    try:
+        with pytest.raises(RuntimeError, match="new thread") as caught:
+            loops.LoopThread("p", copy_context(), False, print, print)
+        assert descriptors() == before, caught
+    finally:
+        gc.enable()
 
 
 # What blocks

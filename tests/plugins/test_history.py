@@ -19,6 +19,7 @@ from werkzeug.exceptions import BadRequest, ServiceUnavailable
 
 from lva import MonitoringPoint
 from lva.host.life.states import State
+from lva.plugins.history import connect
 from tests.event_samples import ITEMS, JPEG, SEEN
 from tests.plugins.sinks import last_error, ledger_of, running_sink, settled, why_not
 from tests.support import RunningHost, numbered, until
@@ -233,6 +234,15 @@ async def test_a_corrupt_file_is_refused_and_left_alone(tmp_path, content):
     reason = await refused(tmp_path, path=str(path))
     assert f"{path} cannot be used as a history" in reason
     assert path.read_bytes() == content
+
+
+def test_a_file_that_cannot_be_read_is_not_left_open(tmp_path):
+    path = tmp_path / "corrupt.db"
+    path.write_bytes(b"this is no database" * 100)
+    with pytest.raises(sqlite3.DatabaseError) as caught:
+        connect(path)
+    open_files = [os.path.realpath(file) for file in Path("/proc/self/fd").iterdir()]
+    assert str(path) not in open_files, caught
 
 
 async def test_a_path_that_cannot_be_opened_is_named(tmp_path):

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 import trio
 
-from lva.testing import Behaviour, ServerWorld, World, contract
+from lva.testing import Behaviour, HttpWorld, ServerWorld, World, contract
 from lva.testing.world import mark
 
 POINTS = mark(1).encode() * 4
@@ -117,3 +117,22 @@ def test_a_sink_that_sends_nothing_anywhere_is_seen_by_a_world():
     report = contract.check_event_contract(SINK, world=World)
     assert not report.ok
     assert "only 0 arrived" in str(report)
+
+
+@pytest.mark.parametrize(
+    "world", [HttpWorld, lambda: ServerWorld(("127.0.0.1", 1))], ids=["http", "server"]
+)
+async def test_a_world_that_cannot_listen_leaves_no_nursery_open(monkeypatch, world):
+    async def no_address(*_args, **_options):
+        raise OSError("cannot assign requested address")
+
+    monkeypatch.setattr(trio, "open_tcp_listeners", no_address)
+    mine = trio.lowlevel.current_task()
+    before = len(mine.child_nurseries)
+    there = world()
+    with pytest.raises(OSError, match="cannot assign"):
+        await there.__aenter__()
+    left = len(mine.child_nurseries) - before
+    if left:  # or nothing could end
+        await there.__aexit__(None, None, None)
+    assert not left

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import trio
 
 from lva.contract import BaseBackgroundPlugin, BaseEventPlugin
-from lva.errors import ConfigurationError, counted
+from lva.errors import counted
 from lva.host.delivery.dead_letters import DeadLetters
 from lva.host.delivery.delivery import Delivery
 from lva.host.delivery.ledger import REMOVED, Ledger
@@ -88,8 +88,11 @@ class Deliveries:
     async def open_spools(self, classes: Iterable[PluginClass], settings: PluginSettings) -> None:
         """Open the spools that a next life has to open again, in a thread; `of` takes them.
 
+        Resources: they are open and locked until `of` takes them, or until `close_spools`; after an error or
+        a cancellation none is.
+
         Raises:
-            ConfigurationError: One of them cannot be opened; none is open then.
+            ConfigurationError: One of them cannot be opened.
         """
         try:
             for cls in classes:
@@ -100,7 +103,7 @@ class Deliveries:
                 if delivery is None or delivery.mailbox.closed.is_set():
                     work = partial(open_spool, self._state_dir, self._name, cls, settings)
                     self._spools[key] = await in_thread(work, self._thread)
-        except ConfigurationError:
+        except BaseException:
             self.close_spools()
             raise
 

@@ -288,9 +288,8 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
             if not real.is_relative_to(top):
                 link = f"is a link to {real}, outside {directory}; copy the file here instead"
                 raise PluginFileError(PluginProblem(link, path))
-            descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            with open(descriptor, "rb") as file:  # noqa: PTH123 - there is a descriptor, not a path
-                status = os.fstat(descriptor)
+            with open(real, "rb", opener=_open_itself) as file:
+                status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode):
                     raise PluginFileError(PluginProblem("is not a regular file", path))
                 self._check_trust(real, status, top)
@@ -317,6 +316,11 @@ class PluginFinder(MetaPathFinder, Loader, LoadsPlugins):
             raise PluginFileError(why)
         if str(why) not in self.warnings:
             self.warnings.append(str(why))
+
+
+def _open_itself(path: str, flags: int) -> int:
+    """Open a file that is no link, and wait for nobody: a pipe may have no writer."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 @lru_cache(maxsize=8)

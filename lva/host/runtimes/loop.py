@@ -52,6 +52,11 @@ class LoopTask(NamedTuple):
 class LoopThread:
     """One plugin's event loop and its thread.
 
+    Resources: the loop, with its descriptors, and a daemon thread, until `end` has returned and the thread
+    has closed the loop. A task or a job of the executor that does not end keeps both; `stubborn` names it.
+
+    Errors: what code on the loop raises goes to `on_failure`; the loop goes on.
+
     Args:
         name: The plugin's name.
         context: Copied for the thread, so that everything on the loop knows its plugin.
@@ -66,6 +71,10 @@ class LoopThread:
         unanswered: Called from the thread once the loop has ended: for calls that it never came to the
             end of.
         pulse: Tells whether the loop comes round.
+
+    Raises:
+        OSError: There is no descriptor left for a loop.
+        RuntimeError: There is no thread left for it.
     """
 
     def __init__(
@@ -98,7 +107,11 @@ class LoopThread:
         self.thread: threading.Thread = threading.Thread(
             target=context.run, args=(self._main,), name=name + LOOP_THREAD, daemon=True
         )
-        Context().run(self.thread.start)  # by the host, whoever's code led here
+        try:
+            Context().run(self.thread.start)  # by the host, whoever's code led here
+        except RuntimeError:
+            self.loop.close()
+            raise
 
     def _main(self) -> None:
         self.pulse.begin()

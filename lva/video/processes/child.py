@@ -30,11 +30,20 @@ class Child(Protocol):
 
 
 class OwnChild:
-    """A process that is reaped by us."""
+    """A process that is reaped by us.
+
+    Raises:
+        OSError: There is no descriptor for it; the process has ended then.
+    """
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.pid: int = process.pid
-        self.pidfd: int = os.pidfd_open(process.pid)
+        try:
+            self.pidfd: int = os.pidfd_open(process.pid)
+        except OSError:
+            process.kill()
+            process.wait()
+            raise
         self._process = process
 
     async def exit_code(self) -> int:

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any, Final
 
 import trio
@@ -256,27 +256,25 @@ async def open_worker(
     Raises:
         OSError: No process or descriptor can be had.
     """
-    ours, theirs = socket.socketpair()
-    printed, output = os.pipe2(os.O_CLOEXEC)
-    os.set_blocking(output, False)
-    try:
+    # What the service keeps if the worker starts, and what it gives away.
+    with ExitStack() as kept, ExitStack() as given:
+        ours, theirs = socket.socketpair()
+        kept.callback(ours.close)
+        given.callback(theirs.close)
+        printed, output = os.pipe2(os.O_CLOEXEC)
+        kept.callback(os.close, printed)
+        given.callback(os.close, output)
+        os.set_blocking(output, False)
         board, descriptor = new_board()
-        try:
-            given = theirs.fileno(), descriptor, output
-            child: Child = (
-                start_module("lva.video.worker.main", *given)
-                if forks is None
-                else await forks.fork(*given)
-            )
-        finally:
-            os.close(descriptor)
-    except BaseException:
-        ours.close()
-        os.close(printed)
-        raise
-    finally:
-        theirs.close()
-        os.close(output)
+        kept.callback(board.close)
+        given.callback(os.close, descriptor)
+        descriptors = theirs.fileno(), descriptor, output
+        child: Child = (
+            start_module("lva.video.worker.main", *descriptors)
+            if forks is None
+            else await forks.fork(*descriptors)
+        )
+        kept.pop_all()
     connection = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
     names = [str(each["name"]) for each in spec["analytics"]]
     worker = WorkerProcess(child, connection, board, Printed(printed), names)

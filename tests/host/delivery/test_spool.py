@@ -19,13 +19,15 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lva import MonitoringPoint
+from lva import BaseEventPlugin, MonitoringPoint
 from lva.errors import ConfigurationError
+from lva.host.delivery import deliveries
 from lva.host.delivery.queue import Batch, Bounds
 from lva.host.delivery.spool import SpooledMailbox
 from lva.host.delivery.spool_file import VERSION, Row, SpoolFile, decode, encode
 from lva.host.life.states import State
 from lva.host.loading.load import load_plugins
+from lva.settings import PluginSettings
 from tests.support import (
     examples,
     host_settings,
@@ -245,6 +247,26 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path):
     write_plugin(tmp_path / "plugins", "sink", SINK)
     with pytest.raises(ConfigurationError, match="plugin 'sink': .*exists"):
         load_plugins(host_settings(tmp_path, ["sink"], DISK))
+
+
+async def test_when_one_spool_fails_none_stays_open_and_locked(tmp_path, monkeypatch):
+    """Else the next try would find the first of them in use, for ever."""
+    classes = [type(name, (BaseEventPlugin,), {"eventName": "monitoring_event"}) for name in "AB"]
+    really = deliveries.open_spool
+
+    def open_first(state_dir, plugin, cls, settings):
+        if cls is classes[1]:
+            raise OSError("the disk is away")
+        return really(state_dir, plugin, cls, settings)
+
+    of_plugin = deliveries.Deliveries("p", None, tmp_path)
+    settings = PluginSettings(spool="disk")
+    with monkeypatch.context() as patch:
+        patch.setattr(deliveries, "open_spool", open_first)
+        with pytest.raises(OSError, match="the disk is away"):
+            await of_plugin.open_spools(classes, settings)
+    await of_plugin.open_spools(classes, settings)
+    of_plugin.close_spools()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -6,12 +6,15 @@ import gc
 import logging
 import os
 import subprocess
+import sys
+from errno import EMFILE
 from pathlib import Path
 
 import pytest
 import trio
 
 from lva.video.definition import StreamDefinition
+from lva.video.processes.child import start_module
 from lva.video.processes.process import open_worker
 from lva.video.source import parse_source
 from lva.video.supervision.stream import Stream, StreamServices
@@ -98,3 +101,63 @@ async def test_a_worker_that_cannot_be_watched_leaves_no_descriptor():
             raise AssertionError("it has ended")
     gc.collect()  # the board goes with its worker
     assert descriptors() == before
+
+
+def no_more(*_: object, **__: object) -> int:
+    raise OSError(EMFILE, os.strerror(EMFILE))
+
+
+async def test_a_worker_of_which_half_can_be_watched_leaves_no_descriptor(monkeypatch):
+    really = os.open
+    monkeypatch.setattr(
+        os, "open", lambda path, *args: (no_more if "statm" in str(path) else really)(path, *args)
+    )
+    before = descriptors()
+    with pytest.raises(OSError, match="Too many open files"):
+        async with open_worker(spec("test:")):
+            raise AssertionError("it cannot be watched")
+    gc.collect()  # the board goes with its worker
+    assert descriptors() == before
+
+
+@pytest.mark.parametrize(
+    "short",
+    [
+        pytest.param(lambda patch: patch.setattr(os, "pipe2", no_more), id="pipe"),
+        pytest.param(lambda patch: patch.setattr(os, "memfd_create", no_more), id="board"),
+        pytest.param(lambda patch: patch.setattr(os, "pidfd_open", no_more), id="pidfd"),
+    ],
+)
+async def test_a_worker_for_which_descriptors_are_short_leaves_none(monkeypatch, short):
+    """They are closed at once, and not when the collector finds them: that may be late."""
+    text, before = spec("test:"), descriptors()
+    gc.disable()
+    try:
+        with monkeypatch.context() as patch:
+            short(patch)
+            with pytest.raises(OSError, match="Too many open files") as caught:
+                async with open_worker(text):
+                    raise AssertionError("it cannot be watched")
+        assert descriptors() == before, caught
+    finally:
+        gc.enable()
+
+
+def test_a_process_without_a_descriptor_to_watch_it_by_is_ended(monkeypatch):
+    """Nobody would wait for it, or end it."""
+    started: list[subprocess.Popen[bytes]] = []
+    really = subprocess.Popen
+
+    def start(*args: object, **options: object) -> subprocess.Popen[bytes]:
+        started.append(really([sys.executable, "-c", "import time; time.sleep(60)"]))
+        return started[0]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    monkeypatch.setattr(os, "pidfd_open", no_more)
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            start_module("lva.video.worker.main")
+        assert started[0].returncode == -9
+    finally:
+        started[0].kill()
+        started[0].wait()
