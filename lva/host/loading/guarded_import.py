@@ -51,7 +51,7 @@ def import_plugin(
         PluginFileError: The module failed, or took what is the service's.
     """
     path = place.path
-    with kept_by(name, state), imported(name), _signals_kept(path), _descriptors_kept(path):
+    with kept_by(name, state), imported(name), _left_to_service(path):
         try:
             finder.load(place)
         except (PluginFileError, KeyboardInterrupt):
@@ -61,14 +61,21 @@ def import_plugin(
 
 
 @contextlib.contextmanager
-def _signals_kept(path: Path) -> Iterator[None]:
-    """Refuse a file that takes a signal away from the service while it is imported.
+def _left_to_service(path: Path) -> Iterator[None]:
+    """Refuse a file that takes what is the service's while it is imported.
 
-    Off the main thread, as at a reload, a file cannot; what changes meanwhile is another plugin's doing.
+    Off the main thread, as at a reload, nothing is: what changes meanwhile may be another plugin's doing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    with _signals_kept(path), _descriptors_kept(path):
+        yield
+
+
+@contextlib.contextmanager
+def _signals_kept(path: Path) -> Iterator[None]:
+    """Refuse a file that takes a signal away from the service."""
     before = [*map(_signal.getsignal, _SIGNALS)]
     yield
     after = [*map(_signal.getsignal, _SIGNALS)]
@@ -85,7 +92,7 @@ def _signals_kept(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _descriptors_kept(path: Path) -> Iterator[None]:
-    """Refuse a file that closes what is not its own while it is imported."""
+    """Refuse a file that closes what is not its own."""
     before = closed_descriptors()
     yield
     if closed_descriptors() != before:

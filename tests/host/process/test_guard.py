@@ -9,16 +9,17 @@ import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
 import trio
 
+from lva.host.loading.finder import PluginFileError
 from lva.host.loading.load import finder_for, load_plugin, load_plugins
 from lva.host.process.guard import ProcessGuard, kept_by
 from lva.host.process.pieces import Piece
-from lva.host.process.state import ProcessState
+from lva.host.process.state import ProcessState, note_own, own_descriptors
 from lva.host.watch.clock import (
     StepClock,
     enter_plugin,
@@ -133,9 +134,9 @@ def test_a_variable_that_a_plugin_adds_for_a_library_stays(monkeypatch: pytest.M
 ready, go = threading.Event(), threading.Event()
 
 
-def test_a_reload_is_not_blamed_for_a_signal_that_another_plugin_takes_meanwhile(
-    tmp_path: Path,
-) -> None:
+@contextmanager
+def loading_in_a_thread(tmp_path: Path) -> Iterator[None]:
+    """Load a plugin as at a reload; its file is in the midst of its import inside, and loaded at the end."""
     source = f"from {__name__} import go, ready\nready.set(); go.wait(10)\n"
     write_plugin(
         tmp_path / "plugins", "slow", source + "class Slow(BaseBackgroundPlugin):\n    x = 1\n"
@@ -143,20 +144,50 @@ def test_a_reload_is_not_blamed_for_a_signal_that_another_plugin_takes_meanwhile
     settings = host_settings(tmp_path, ("slow",))
     finder = finder_for(settings)
     finder.install()
-    loaded: list[str] = []
-    thread = threading.Thread(
-        target=lambda: loaded.append(load_plugin("slow", settings, finder).name)
-    )
+    loaded: list[object] = []
+
+    def load() -> None:
+        try:
+            loaded.append(load_plugin("slow", settings, finder).name)
+        except PluginFileError as error:
+            loaded.append(error)
+
+    ready.clear()
+    go.clear()
+    thread = threading.Thread(target=load)
     thread.start()
-    assert ready.wait(10)
-    before = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    go.set()
-    thread.join()
     try:
-        assert loaded == ["slow"]
+        assert ready.wait(10)
+        yield
+    finally:
+        go.set()
+        thread.join()
+    assert loaded == ["slow"]
+
+
+def test_a_reload_is_not_blamed_for_a_signal_that_another_plugin_takes_meanwhile(
+    tmp_path: Path,
+) -> None:
+    before = signal.getsignal(signal.SIGUSR2)
+    try:
+        with loading_in_a_thread(tmp_path):
+            signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         assert signal.getsignal(signal.SIGUSR2) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGUSR2, before)
+
+
+def test_a_reload_is_not_blamed_for_a_descriptor_that_another_plugin_closes_meanwhile(
+    tmp_path: Path,
+) -> None:
+    reader, writer = os.pipe()
+    own = note_own(reader)
+    try:
+        with loading_in_a_thread(tmp_path):
+            os.close(reader)
+    finally:
+        own_descriptors.discard(own)
+        os.close(writer)
 
 
 def test_each_of_several_plugins_is_named_for_what_its_import_changes(
