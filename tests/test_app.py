@@ -142,6 +142,36 @@ async def test_the_cause_of_a_failed_start_is_logged_and_decides_the_exit_code(
     assert "of the host" in record.getMessage()
 
 
+SPOOLS = """
+class Spools(BaseEventPlugin):
+    eventName = "monitoring_event"
+
+    async def handleEvent(self, points, logger):
+        pass
+"""
+TAKES = """
+from pathlib import Path
+
+spool = Path("state/spool/spools.Spools.sqlite3")
+spool.unlink()
+spool.mkdir()
+
+class Takes(BaseBackgroundPlugin):
+    pass
+"""
+
+
+@pytest.mark.process
+def test_a_spool_that_is_lost_after_its_check_ends_the_start_as_a_wrong_setting_does(
+    tmp_path: Path,
+) -> None:
+    toml = "[plugins.spools]\nspool = 'disk'\n"
+    with ServiceProcess(tmp_path, {"spools": SPOOLS, "takes": TAKES}, toml) as service:
+        assert service.wait() == EXIT_CONFIGURATION
+    assert "spools.Spools.sqlite3: cannot be opened" in service.output
+    assert service.receipt["exit_code"] == EXIT_CONFIGURATION
+
+
 SLOW = """
 class Slow(BaseBackgroundPlugin):
     async def close(self):

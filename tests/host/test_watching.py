@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
 from lva.host import watching
+from lva.host.loading.files import SourceFiles
 from tests.host.loading.test_reload import NEW, OLD, SINK, rewrite
 from tests.support import RunningHost, journal, numbered, running_host, until
 
@@ -102,3 +106,27 @@ async def test_a_save_during_another_action_is_not_forgotten(tmp_path):
             assert host.module("a").VERSION == 1
             host.module("a").Sink.release.set()
         await until(lambda: version(host, "a") == 2)
+
+
+async def test_no_file_system_is_asked_on_the_event_loop(tmp_path):
+    """One that does not answer would hold up everybody; so whoever looks at files does so in a thread."""
+    loop = threading.get_ident()
+    on_the_loop: list[bool] = []
+
+    class Asked(type(Path())):  # type: ignore[misc] # whichever this system's is
+        def stat(self, **options: Any) -> os.stat_result:
+            on_the_loop.append(threading.get_ident() == loop)
+            return super().stat(**options)
+
+        def open(self, *arguments: Any, **options: Any) -> Any:
+            on_the_loop.append(threading.get_ident() == loop)
+            return super().open(*arguments, **options)
+
+    async with watched(tmp_path, {"a": OLD}) as host:
+        life = host.life("a")
+        life.files = SourceFiles({Asked(life.loaded.path): "another"})
+        host.host.describe()
+        await host.host.look_at_files()
+        await until(lambda: life.record.lives == 2)
+    assert on_the_loop
+    assert not any(on_the_loop)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
+from lva.web.assets import ROOT
 from tests.support import ServiceProcess, free_port, write_plugin
 from tests.web.chromium import ELSEWHERE, Watched, chromium, until, violations, watched_page
 
@@ -131,6 +132,44 @@ def heading(page: Page) -> Any:
 def row(page: Page, name: str) -> Any:
     """Return a plugin's row of the table."""
     return page.locator(".plugins tbody tr").filter(has=page.get_by_role("link", name=name))
+
+
+# The model
+
+
+def test_what_changes_between_two_ticks_is_in_the_lanes(
+    page: Page, service: ServiceProcess
+) -> None:
+    """Lanes end at the model's time, which each change moves on."""
+    modules = f"{service.url}/modules/"
+
+    def serve(route: Route) -> None:
+        if route.request.url == modules:
+            route.fulfill(body="", content_type="text/html")
+        else:
+            route.fulfill(path=ROOT / route.request.url.removeprefix(modules))
+
+    page.route(f"{modules}*", serve)
+    page.goto(modules)
+    shown = page.evaluate(
+        """async () => {
+            const { Model } = await import("./model.js");
+            const { spans } = await import("./timeline.js");
+            const model = new Model();
+            const cam = { name: "cam", row: [0] };
+            const hello = { at: 100, columns: ["since"], plugins: [cam], blocks: {}, timeline: [] };
+            model.take("hello", hello);
+            const step = { plugin: "cam", ready: false };
+            model.take("transition", { ...step, from: "running", state: "backoff", at: 101 });
+            model.take("transition", { ...step, from: "backoff", state: "initializing", at: 102 });
+            return spans(model.timeline, "initializing", 102, 50, model.at);
+        }"""
+    )
+    page.unroute(f"{modules}*")
+    assert shown == [
+        {"state": "running", "from": 50, "to": 101},
+        {"state": "backoff", "from": 101, "to": 102},
+    ]
 
 
 # The first screen
