@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
@@ -612,4 +612,3 @@ class PartialDeliveryError(Exception):
 
 #: Restart policies: after a crash; also after the work ended by itself; not at all.
 RestartPolicy: TypeAlias = Literal["on-failure", "always", "never"]
-Handler: TypeAlias = Callable[..., Awaitable[Any]]

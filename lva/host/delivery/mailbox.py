@@ -34,6 +34,10 @@ class Books:
         self.depth -= 1
 
 
+def tell_nobody() -> None:
+    """Say nothing of points that are lost."""
+
+
 class Mailbox(ABC):
     """What every mailbox does: it counts, takes points at any moment, and wakes who waits.
 
@@ -42,7 +46,7 @@ class Mailbox(ABC):
         lost: Called after points were dropped or refused.
     """
 
-    def __init__(self, bounds: Bounds, lost: Callable[[], object] = int) -> None:
+    def __init__(self, bounds: Bounds, lost: Callable[[], object]) -> None:
         self.ledger: Ledger = Ledger()
         #: Set once no more points are accepted.
         self.closed: trio.Event = trio.Event()
@@ -237,7 +241,7 @@ class Mailbox(ABC):
 class MemoryMailbox(Mailbox):
     """A mailbox that ends with the process."""
 
-    def __init__(self, bounds: Bounds, lost: Callable[[], object] = int) -> None:
+    def __init__(self, bounds: Bounds, lost: Callable[[], object] = tell_nobody) -> None:
         super().__init__(bounds, lost)
         self._queue = Queue(bounds)
         self._now = trio.lowlevel.current_clock().current_time  # cheaper than `trio.current_time`

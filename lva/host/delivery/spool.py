@@ -20,7 +20,7 @@ import trio
 from lva.errors import counted
 from lva.host.delivery.backlog import Backlog
 from lva.host.delivery.ledger import DAMAGED, OVERFLOW
-from lva.host.delivery.mailbox import Mailbox
+from lva.host.delivery.mailbox import Mailbox, tell_nobody
 from lva.host.delivery.queue import Batch, Bounds, size_of
 from lva.host.delivery.segment import Segment
 from lva.host.delivery.spool_file import SpoolFile
@@ -51,7 +51,7 @@ class SpooledMailbox(Mailbox):
         bounds: Bounds,
         max_stored: int,
         logger: logging.Logger,
-        lost: Callable[[], object] = int,
+        lost: Callable[[], object] = tell_nobody,
     ) -> None:
         super().__init__(bounds, lost)
         self._max_stored = max_stored

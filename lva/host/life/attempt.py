@@ -70,7 +70,7 @@ class Attempt:
 
     Attributes:
         closing: Whether it is being wound up: nothing new begins.
-        body: The call in whose task the plugin's code runs, once there is one.
+        body: The call whose task is the host's in the plugin's nursery, once there is one.
         running_since: When `initialize()` was done, in Trio time.
         reported: The error of a crash that has been logged.
     """
@@ -98,7 +98,7 @@ class Attempt:
     async def run(self) -> Crash | None:
         """Make the instances, initialize and run them until something ends it; return what did.
 
-        Resources: the plugin's task, its nursery and what is below it, which `wind_up` ends.
+        Resources: the plugin's nursery, with the host's task and all others in it, which `wind_up` ends.
 
         Cancellation: ends the wait alone, and leaves everything to `wind_up`.
 
@@ -110,13 +110,16 @@ class Attempt:
         self._means.door.open = True
         if (crash := await self._until_initialized(body)) is not None:
             return crash
-        await self._deliver_all(body)
+        await self._until_over(body)
         if self._stuck is not None:
             return Crash(self._stuck.what, "ignored its cancellation", stuck=True)
         return await self._why_over(body)
 
     async def _live(self) -> None:
-        """Run in the plugin's task, in the plugin's nursery: initialize, start and work."""
+        """Be the host's task in the plugin's nursery: initialize, start and wait for what is started.
+
+        On Trio, the plugin's `initialize()` and `start()` run in this very task.
+        """
         assert self.body is not None
         assert self.body.nursery is not None
         try:
@@ -128,7 +131,7 @@ class Attempt:
                 self._name_task(self._phase)
                 await self._runtime.run(self._phase, partial(self._initialize, member))
             self._name_task(None)
-            if not self._became_running():
+            if not self._begin_running():
                 return
         finally:
             self._initialized.set()
@@ -154,8 +157,8 @@ class Attempt:
         self._entered.append(member)
         await awaitable(self._phase, member.initialize())
 
-    def _became_running(self) -> bool:
-        """Note that `initialize()` is done; return whether to go on, and not to stop instead."""
+    def _begin_running(self) -> bool:
+        """Note that `initialize()` is done, and be running; return False to stop instead."""
         if self._record.state.value is not State.INITIALIZING or self.closing:
             return False
         self._phase = "start()"
@@ -211,8 +214,11 @@ class Attempt:
             )
         return None if self.running_since is not None else await self._why_over(body)
 
-    async def _deliver_all(self, body: TrioCall) -> None:
-        """Deliver points until the plugin's tasks have ended, or a call of `handleEvent` does not end."""
+    async def _until_over(self, body: TrioCall) -> None:
+        """Deliver points until the plugin's tasks have ended, or a call of `handleEvent` does not end.
+
+        Cancellation: ends the deliveries as `Delivery.run` says; the plugin's tasks are not touched.
+        """
         async with trio.open_nursery() as nursery:
             for cls, delivery in self._means.deliveries.items():
                 nursery.start_soon(self._deliver, cls, delivery, nursery.cancel_scope)

@@ -57,7 +57,11 @@ class Runtime(Protocol):
         """
 
     def begin(self, body: Callable[[], Awaitable[Any]]) -> TrioCall:
-        """Start the host's own coroutine that lives an attempt of the plugin, on the service's loop."""
+        """Start the host's task for one attempt, in the plugin's nursery, on the service's loop.
+
+        Args:
+            body: What the task runs: it calls the plugin's methods by `run` and `follow`.
+        """
 
     def equip(self, members: Iterable[Any], nursery: trio.Nursery) -> None:
         """Give the instances what they may use during an attempt; on Trio, the body's nursery."""
