@@ -126,6 +126,15 @@ class Service:
             self.connection_errors.contain(error)
 
     async def _lifespan(self, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        """Be the service from the server's start to its end.
+
+        Resources: the interpreter's switch interval, the tail of the log and, unless it was handed over, the
+        state directory; all are given back at the end.
+
+        Cancellation: as that of `_run`.
+
+        Errors: a start that fails is logged, and told to the server; what fails later is raised.
+        """
         await receive()
         with contextlib.ExitStack() as held:
             held.callback(sys.setswitchinterval, sys.getswitchinterval())
@@ -159,6 +168,17 @@ class Service:
     async def _run(
         self, settings: Settings, receive: Callable[[], Any], send: Callable[[Any], Any]
     ) -> None:
+        """Run the host, and what the service has beside it, until the server has stopped.
+
+        Resources: the nursery of all that, requests included. A plugin that was abandoned keeps this from
+        returning; then the terminator ends the process.
+
+        Cancellation: once the service has started, the plugins are stopped in order first, and the receipt is
+        told.
+
+        Errors: what the service can do without is `_contained`; all else stops it as a cancellation does, and
+        is raised.
+        """
         listening = trio.Event()
         self.host = host = Host(settings, self.plugins or (), go=listening)
         self.guard = guard = ProcessGuard(host.watched, self.own_state)

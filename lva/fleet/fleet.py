@@ -135,7 +135,11 @@ class Fleet:
     async def run(self) -> None:
         """Take part in the fleet until cancelled.
 
-        Cancellation hands over its streams to agents that have room, which takes two ticks and some seconds.
+        Resources: connections to the server, which are closed at the end, as far as there is time.
+
+        Cancellation: hands over its streams to agents that have room, which takes two ticks and some seconds.
+
+        Errors: that the server cannot be used ends nothing: the next beat tries again.
         """
         async with trio.open_nursery() as nursery:
             self._work.begin_in(nursery, self._standing.incarnation)

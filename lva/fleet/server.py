@@ -93,7 +93,7 @@ class FleetServer:
     async def run(self, script: str, *arguments: str | int) -> list[Any]:
         """Run one of `lva/fleet/scripts` and return its reply, without the ``ok`` at its head.
 
-        Cancellation leaves it running: it may have been carried out.
+        Cancellation: leaves it running; it may have been carried out.
 
         Raises:
             OldServerError: Nobody has opened the server since it was started.

@@ -63,6 +63,7 @@ class Work:
         held: Streams by id.
         eager: Whether a stream is being handed over to this agent.
         server: The connection that is used beside the one of beats.
+        reports: What is told of the streams.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Work:
         self._logger = logger
         self._incarnation = ""
         self.server: FleetServer = FleetServer(config, logger)
-        self._reports = Reports(config, self.server, self.held, view)
+        self.reports: Reports = Reports(config, self.server, self.held, view)
         self._offered_since: dict[str, float] = {}
         self._able_since = -math.inf
         self._ended: list[str | int] = []
@@ -84,15 +85,10 @@ class Work:
         self._rng = random.Random()  # noqa: S311 - jitter
         self._nursery: trio.Nursery | None = None
 
-    @property
-    def reports(self) -> Reports:
-        """What is told of the streams."""
-        return self._reports
-
     def begin_in(self, nursery: trio.Nursery, incarnation: str) -> None:
-        """Begin, as a process of an agent."""
+        """Begin, as a process of an agent; reports, and what ends work on streams, end with the nursery."""
         self._nursery, self._incarnation = nursery, incarnation
-        nursery.start_soon(self._reports.run, incarnation, name="reports to the fleet")
+        nursery.start_soon(self.reports.run, incarnation, name="reports to the fleet")
 
     # What its standing needs of it.
 
@@ -117,7 +113,11 @@ class Work:
                 self._nursery.start_soon(self._release, stream_id, held, why)
 
     async def give_up(self, why: str) -> None:
-        """End the work on all streams, since the leases may not be good for much longer; or go on alone."""
+        """End the work on all streams, since the leases may not be good for much longer; or go on alone.
+
+        Cancellation: ends the wait. A stream whose work has not ended stays held; the kernel ends its worker
+        before the lease is over.
+        """
         if self._config.when_away == "go_on":
             self._logger.warning("fleet: %d streams go on without leases: %s", len(self.held), why)
             await self._holder.renewed(math.inf)
@@ -342,9 +342,8 @@ class Work:
         held.going = True
         await self._holder.let_go(stream_id, why)
         self._ended += stream_id, held.epoch
-        async with (
-            self._releasing
-        ):  # who comes first does it for those who wait: the server may be far away
+        # Who comes first does it for those who wait: the server may be far away.
+        async with self._releasing:
             ended, self._ended = self._ended, []
             if ended:
                 await self.server.insist("release", self._incarnation, *ended)

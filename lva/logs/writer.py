@@ -48,6 +48,8 @@ class Writes(Protocol):
 class Descriptor:
     """A file descriptor that is known again: code that closes others' must not redirect the log.
 
+    Resources: a duplicate of it, until the process ends.
+
     Args:
         number: What is duplicated. If it is closed, there is nothing to write to.
     """
@@ -128,7 +130,12 @@ class LogWriter:
         _writers.add(self)
 
     def start(self) -> None:
-        """Start the thread now, before code of plugins could meddle with it."""
+        """Start the thread now, before code of plugins could meddle with it.
+
+        Resources: a daemon thread, until the process ends; `flush` is called then.
+
+        Errors: where no thread is left, the next line tries again, and `flush` itself writes.
+        """
         with self._lock:
             if self._thread is None:
                 self._start()

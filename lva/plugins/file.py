@@ -132,7 +132,11 @@ class File(BaseEventPlugin):
 
 
 class RotatedFile:
-    """A file that makes room for another when it is full. Its methods raise OSError."""
+    """A file that makes room for another when it is full. Its methods raise OSError.
+
+    Resources: the file is open, and locked for other processes, from `open` to `close`. If either `open` or a
+    write raises it may be closed; the next write opens it.
+    """
 
     def __init__(self, path: Path, config: Config, logger: logging.Logger) -> None:
         self.name: str = str(path)
@@ -232,7 +236,10 @@ class RotatedFile:
 
 
 class StandardOutput:
-    """A pipe, a terminal or a file that the service was started with. Its methods raise OSError."""
+    """A pipe, a terminal or a file that the service was started with. Its methods raise OSError.
+
+    Resources: a duplicate of standard output, from `open` to `close`.
+    """
 
     name = "standard output"
     longest: float = math.inf

@@ -468,6 +468,8 @@ def open_database(path: Path, setting: str) -> sqlite3.Connection:
         path: The file.
         setting: What is set to have it elsewhere.
 
+    Resources: the connection is the caller's; if the file cannot be used, it is closed.
+
     Raises:
         FileError: It is something else than this plugin's file.
         sqlite3.OperationalError: It cannot be opened.

@@ -17,6 +17,8 @@ BACKLOG: Final = 1024
 def listen(bind: str) -> socket.socket:
     """Return a socket that listens at the address.
 
+    Resources: the socket is the caller's. The file of a Unix socket stays; the next start there removes it.
+
     Raises:
         ConfigurationError: The address cannot be had; the message says why and what to do.
     """

@@ -67,7 +67,8 @@ class Signals:
     def handled(self) -> Iterator[None]:
         """Handle the signals inside, and as before afterwards. In the main thread.
 
-        Resources: a pair of sockets, and a thread that hears signals while the event loop is blocked.
+        Resources: a pipe, and a daemon thread that hears signals while the event loop is blocked; both stay
+        until the process ends.
 
         Raises:
             NoThreadError: There is no thread to hear them in.

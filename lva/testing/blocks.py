@@ -65,6 +65,8 @@ class BlockWatch(trio.abc.Instrument):
 
     Use as a context manager. Steps of Trio tasks are seen where it is an instrument of the run.
 
+    Resources: a thread that watches, and the descriptors that it reads, until the end of the block.
+
     Attributes:
         blocks: What took longer, oldest first.
     """

@@ -63,6 +63,8 @@ class ServerWorld(World):
     While the server owes a response, virtual time passes four times slower than real time: no time limit
     of the plugin's is over only because the machine is busy.
 
+    Resources: a listener and a task for each connection; leaving it cancels and closes them.
+
     Args:
         upstream: The server's host and port. It must be an address, or a name of this machine.
         received: Returns what the server has taken, in order; called in a worker thread when a run is over.

@@ -194,6 +194,8 @@ class HttpWorld(World):
     It takes points in whatever form, as long as their tags or fields are in the body as text. Requests
     without points always succeed. What it does not take gets 503 or a closed connection, in turn.
 
+    Resources: a listener and a task for each connection; leaving it cancels and closes them.
+
     Args:
         respond: Makes the response to a request that it takes; a 200 with ``{}`` if left out.
 

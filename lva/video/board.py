@@ -71,6 +71,8 @@ _LAST_WORDS: Final = 16 * 1024
 class Board:
     """The shared memory of one worker.
 
+    Resources: the map, until `close`.
+
     Args:
         descriptor: Of the memfd, which the board does not close; its map has a descriptor of its own.
     """
@@ -136,6 +138,8 @@ def take_last_words(descriptor: int) -> None:
 
 def new_board() -> tuple[Board, int]:
     """Return a board with all slots 0, and the descriptor to give to the worker.
+
+    Resources: both are the caller's to close.
 
     Raises:
         OSError: No descriptor can be had.

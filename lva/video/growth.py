@@ -20,6 +20,8 @@ class Growth:
 
     Made before plugins are loaded. One look takes 2 us.
 
+    Resources: a descriptor, until the process ends.
+
     Args:
         board: Where it is noted.
     """

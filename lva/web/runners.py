@@ -51,7 +51,15 @@ class Runner:
             self._nursery.cancel_scope.cancel()
 
     async def run(self) -> None:
-        """Be the task."""
+        """Be the task.
+
+        Resources: the nursery that `start` puts requests in, until `end`; a request that ignores its
+        cancellation keeps it open.
+
+        Cancellation: ends it, with the request that is in it.
+
+        Errors: go to `failed` of the last request; only a cancellation is raised.
+        """
         try:
             async with trio.open_nursery() as self._nursery:
                 if self._first is not None:

@@ -141,7 +141,10 @@ class Deliveries:
             await delivery.finished.wait()
 
     async def pause(self) -> None:
-        """Begin no more calls until the plugin's next life; return when none is under way."""
+        """Begin no more calls until the plugin's next life; return when none is under way.
+
+        Cancellation: ends the wait; no more calls begin all the same.
+        """
         async with trio.open_nursery() as nursery:
             for delivery in self._deliveries.values():
                 nursery.start_soon(delivery.pause)

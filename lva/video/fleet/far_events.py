@@ -37,7 +37,14 @@ class FarEvents:
         self._followed: set[str] = set()
 
     async def run(self) -> None:
-        """Ask until cancelled."""
+        """Ask until cancelled.
+
+        Resources: a task for each stream that somebody looks at, until nobody does.
+
+        Cancellation: ends all of them.
+
+        Errors: what `ask` or `tell` raises ends this, and is raised in a group.
+        """
         async with trio.open_nursery() as nursery:
             while True:
                 for stream_id in {*self._looked_at()} - self._followed:

@@ -201,7 +201,12 @@ class FleetHolder:
 
 
 async def until_over(tasks: StreamTasks, over: trio.Event) -> None:
-    """Let the work on streams go on, also while the service stops, until the fleet has handed it over."""
+    """Let the work on streams go on, also while the service stops, until the fleet has handed it over.
+
+    Resources: the nursery of that work. What has not ended by then is cancelled, and no worker is left.
+
+    Cancellation: does not reach it; only `over` ends it.
+    """
     with trio.CancelScope(shield=True):
         async with trio.open_nursery() as nursery:
             tasks.begin_in(nursery)

@@ -97,7 +97,7 @@ class FleetStreams:
     async def run(self) -> None:
         """Take part in the fleet until cancelled.
 
-        Cancellation hands the streams over to other agents; then no worker is left.
+        Cancellation: hands the streams over to other agents; then no worker is left, as after an error.
         """
         over = trio.Event()
         async with trio.open_nursery() as nursery:

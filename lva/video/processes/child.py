@@ -67,6 +67,8 @@ def start_module(module: str, *descriptors: int) -> OwnChild:
     It is started in this very thread. The kernel sends a child the signal of its parent's death when the
     *thread* that started it ends: a worker thread's end would be taken for the service's.
 
+    Resources: the process and its pidfd are the caller's, to be ended and to be closed.
+
     Raises:
         OSError: No process can be had.
     """

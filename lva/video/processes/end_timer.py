@@ -18,6 +18,8 @@ _OVER: Final = 1e-9
 class EndTimer:
     """One timer of this process; it is not a forked child's.
 
+    Resources: a timer of the kernel's, until the process ends.
+
     Raises:
         OSError: The kernel has none for us.
     """

@@ -57,7 +57,15 @@ class Forks:
         self._end_timer: EndTimer | None = None
 
     def serve(self) -> list[int]:
-        """Return in the forked processes only, with the worker's descriptors."""
+        """Return in the forked processes only, with the worker's descriptors.
+
+        Resources: of each worker a pidfd and its socket for reports, until it is reaped; a forked process has
+        closed all of them when this returns. Once a master has ended, or nobody can order any more, all
+        workers are killed, and this process ends.
+
+        Errors: if no process can be forked, that is reported; any other error ends this process, and with it,
+        by the kernel, all workers.
+        """
         while True:
             for key, _ in self._selector.select():
                 if key.data is not None:

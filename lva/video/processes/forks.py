@@ -46,6 +46,10 @@ class ForkServer:
 
     Use as an async context manager; at its end the process has ended.
 
+    Resources: the process and a socket to it. All workers end with it; their descriptors are the callers'.
+
+    Cancellation: does not reach the end of the block, which takes little more than `PATIENCE` at most.
+
     Attributes:
         until: The time, as `lva.boot_clock.boot_time` has it, at which the process and all workers end.
     """
@@ -94,7 +98,7 @@ class ForkServer:
     async def fork(self, *descriptors: int) -> ForkedChild:
         """Have a worker forked that gets three descriptors.
 
-        Cancellation closes them: a worker that was forked meanwhile ends by that.
+        Cancellation: closes them; a worker that was forked meanwhile ends by that.
 
         Raises:
             OSError: No process can be had, or none any more.

@@ -86,6 +86,8 @@ class WorkerProcess:
     def watch(self) -> None:
         """Open what tells its memory and processor time, which are read often.
 
+        Resources: two descriptors, which `close` closes, also if only one of them could be opened.
+
         Raises:
             OSError: It cannot be opened, or the process has gone.
         """
@@ -159,7 +161,7 @@ class WorkerProcess:
     async def send(self, message: Mapping[str, Any]) -> None:
         """Send a message; nothing happens if the process has gone.
 
-        Cancellation may leave half a message: the process is to be ended then.
+        Cancellation: may leave half a message; the process is to be ended then.
         """
         async with self._sending:
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
@@ -168,7 +170,7 @@ class WorkerProcess:
     async def receive(self) -> tuple[dict[str, Any], bytes] | None:
         """Wait for the next message; None once it has gone, or sends what is no message.
 
-        Cancellation loses nothing.
+        Cancellation: loses nothing.
         """
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError, messages.MessageError):
             if await self._gathered(messages.HEAD.size):
@@ -202,7 +204,7 @@ class WorkerProcess:
     async def stop(self) -> None:
         """End it for sure: by a message, then SIGTERM, then SIGKILL; then it is reaped.
 
-        Shielded: cancellation does not cut it short, it takes at most a second and a half and a moment.
+        Cancellation: does not cut it short; it takes at most a second and a half and a moment.
         """
         with trio.CancelScope(shield=True):
             if not self.hangs and not has_ended(self._child):

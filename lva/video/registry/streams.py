@@ -79,7 +79,9 @@ class Streams:
     async def run(self) -> None:
         """Take up the streams that are kept, once their file can be read; work on all until cancelled.
 
-        Cancellation ends all workers; none is left then.
+        Cancellation: ends all workers; none is left then.
+
+        Errors: a stream that cannot be taken up is logged; a fault in the work on one ends that one alone.
         """
         stored = await self._keeper.load()
         async with trio.open_nursery() as nursery:

@@ -46,7 +46,11 @@ class WorkerAttempt:
     async def run(self) -> Ended:
         """Hear and watch the worker until its work has ended; it is to be stopped then.
 
+        Resources: the worker is the caller's, but has been stopped when this returns or raises.
+
         Cancellation: the worker is stopped all the same, as by `WorkerProcess.stop`.
+
+        Errors: that the worker sends what is no message ends its work; a fault of ours is raised.
         """
         found: list[Ended] = []
 

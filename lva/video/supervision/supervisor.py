@@ -38,7 +38,7 @@ class Supervisor:
     async def run(self) -> None:
         """Work on the stream until it is done, or has failed and is not restarted.
 
-        Cancellation ends its worker, within a second and a half and a moment; no process is left.
+        Cancellation: ends its worker, within a second and a half and a moment; no process is left.
         """
         while await self._until_over() is StreamState.FAILURE:
             if not await self._retries.restart():
@@ -71,7 +71,12 @@ class Supervisor:
             stream.move(StreamState.PENDING, "within its schedule")
 
     async def _within_schedule(self) -> Ended | None:
-        """Let one worker work; return how that ended, None if the schedule did or it is to be replaced."""
+        """Let one worker work; return how that ended, None if the schedule did or it is to be replaced.
+
+        Cancellation: the worker is stopped first, see `open_worker`.
+
+        Errors: that no worker can be started is an end like others; a fault of ours is raised.
+        """
         found: list[Ended] = []
         async with trio.open_nursery() as nursery:
             self._stream.renewal, self._stream.renewed = "", trio.Event()

@@ -69,7 +69,14 @@ class Worker:
         self._previews: queue.SimpleQueue[dict[str, int]] = queue.SimpleQueue()
 
     def run(self) -> None:
-        """Work until the service ends it."""
+        """Work until the service asks for the end, or has gone.
+
+        Resources: threads that hear the service, give signs of life and, for a live source, read it. Nothing
+        waits for them: they go on until the process ends. The source is closed whenever reading ends.
+
+        Errors: what plugins and sources raise is told to the service. Once that has gone, or sends what is no
+        message, the process ends at once, with exit code 3.
+        """
         received = messages.receive(self._connection)
         if received is None:
             return
