@@ -80,6 +80,8 @@ class Playback:
 class Decoder:
     """One connection to a source.
 
+    Resources: the connection, until `close`; where the source cannot be used, it is closed.
+
     Args:
         source: As `lva.video.source.Source.as_message` gives it.
         timeout: Seconds for opening it, and for each read.
@@ -98,13 +100,12 @@ class Decoder:
             self._container = open_source(source, timeout)
         finally:
             board["reading_since"] = 0
-        streams = self._container.streams.video
-        if not streams:
-            raise ConnectionLostError("no_video", "there is no video in it")
-        self._stream = streams[0]
+        try:
+            self._stream = self._video()
+        except ConnectionLostError:
+            self.close()  # a camera may serve one at a time, and the garbage collector comes late
+            raise
         context = self._stream.codec_context
-        if context is None:
-            raise ConnectionLostError("unsupported", "there is no decoder for its video")
         # Threads that decode ahead make a file faster, and would make a live picture older.
         self._stream.thread_type = "NONE" if self._live else "AUTO"
         context.thread_count = 1 if self._live else min(MOST_THREADS, len(os.sched_getaffinity(0)))
@@ -119,6 +120,14 @@ class Decoder:
         self._size: tuple[int, int] | None = None
         self._by_arrival = self._live and self._container.format.name in _WITHOUT_TIMES
         self._playback = Playback() if source["kind"] == "hls" else None
+
+    def _video(self) -> Any:
+        streams = self._container.streams.video
+        if not streams:
+            raise ConnectionLostError("no_video", "there is no video in it")
+        if streams[0].codec_context is None:
+            raise ConnectionLostError("unsupported", "there is no decoder for its video")
+        return streams[0]
 
     def frames(self) -> Iterator[tuple[Any, float]]:
         """Yield pictures and their times in seconds until the source ends.
