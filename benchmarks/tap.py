@@ -34,8 +34,8 @@ from delivery import (
 )
 
 from lva.settings import Settings
-from lva.web.access import Access
-from lva.web.tap_stream import MOST_LINES, TapQuery, TapStreams
+from lva.web.resources.access import Access
+from lva.web.resources.tap_stream import MOST_LINES, TapQuery, TapStreams
 
 Beside = Callable[[], AbstractAsyncContextManager[None]]
 EVERYTHING = TapQuery(rate=MOST_LINES)

@@ -33,8 +33,8 @@ from lva.settings import (
     Settings,
     keys_of,
 )
-from lva.web.complete import CompleteRequest
-from lva.web.resources import RESOURCES
+from lva.web.handling.complete import CompleteRequest
+from lva.web.resources.table import RESOURCES
 
 
 def floors(package: str) -> str:
@@ -316,7 +316,7 @@ def webhook_config() -> str:
 
 #: What `.. generated:: NAME` stands for.
 TABLES: dict[str, Callable[[], str]] = {
-    **{f"{package}-floors": partial(floors, package) for package in ("host", "video")},
+    **{f"{package}-floors": partial(floors, package) for package in ("host", "web", "video")},
     "settings": settings,
     "plugin-settings": plugin_settings,
     "influx-config": influx_config,

@@ -35,12 +35,12 @@ from lva.server.connection_errors import ConnectionErrors
 from lva.server.terminal import tell_receipt
 from lva.settings import Settings, load_settings
 from lva.settings.sources import warn_of_service_links
-from lva.web import assets
-from lva.web.access import Access
-from lva.web.application import web_application
-from lva.web.requests import Requests
-from lva.web.resources import Resources
-from lva.web.streams import Shutdown
+from lva.web.handling.application import web_application
+from lva.web.handling.requests import Requests
+from lva.web.resources import assets
+from lva.web.resources.access import Access
+from lva.web.resources.streams import Shutdown
+from lva.web.resources.table import Resources
 
 LOGGER: Final = service_logger("lva.service")
 

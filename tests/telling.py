@@ -19,8 +19,8 @@ from hypercorn.trio import serve
 from lva.server.listening import address_of, listen
 from lva.server.serve import hypercorn_config
 from lva.settings import Settings
-from lva.web.application import web_application
-from lva.web.requests import Requests
+from lva.web.handling.application import web_application
+from lva.web.handling.requests import Requests
 from tests.support import RunningHost
 
 #: What asyncio-style plugin files of tests begin with; the classes are those of the documented modules.

@@ -24,7 +24,7 @@ from lva.video.codes import StreamState
 from lva.video.fleet.metrics import METRICS as FLEET_METRICS
 from lva.video.reporting.callback_counts import METRICS as CALLBACK_METRICS
 from lva.video.reporting.metrics import METRICS as STREAM_METRICS
-from lva.web.resources import RESOURCES
+from lva.web.resources.table import RESOURCES
 from tests.support import ServiceProcess
 
 pytestmark = pytest.mark.usefixtures("clean_slate")

@@ -42,9 +42,9 @@ from lva.routes.query import query_parameters_of
 from lva.settings import ENV_PREFIX, PluginSettings, Settings, keys_of
 from lva.testing.blocks import BLOCK_LIMIT
 from lva.testing.virtual import LOOP_PATIENCE, SOCKET_PATIENCE, THREAD_PATIENCE
-from lva.web.complete import CompleteRequest
-from lva.web.resource import Resource
-from lva.web.resources import RESOURCES
+from lva.web.handling.complete import CompleteRequest
+from lva.web.resources.resource import Resource
+from lva.web.resources.table import RESOURCES
 from tests.event_samples import CHANGE, SEEN
 from tests.support import ServiceProcess, clean_environment, copy_examples, host_settings, running
 

@@ -118,7 +118,7 @@ WORST: dict[str, list[str]] = {
 }  # fmt: skip
 WORST |= {pattern: ["(exit code 1", "(SIG", "1", "a"] for pattern, _ in HINTS}
 #: Those that see the package's own files only, or are made of what an operator configures.
-OWN_TEXT = {"web/bundle.py", "web/schemas.py"}
+OWN_TEXT = {"web/resources/bundle.py", "web/resources/schemas.py"}
 MADE = {
     "'|'.join(map(re.escape, longest_first)) or '(?!)'",
     "'|'.join(map(fnmatch.translate, patterns)) or '(?!)'",

@@ -18,6 +18,7 @@ FLOORS = {
     "host": (
         "plugin_modules", "watch", "process", "runtimes", "delivery", "routing", "loading", "life", "",
     ),
+    "web": ("", "handling", "resources"),
     "video": ("", "worker", "processes", "supervision", "registry", "reporting", "fleet"),
 }  # fmt: skip
 #: Most lines and functions of a class in these rooms; one that has more says why, from `LARGE` on.

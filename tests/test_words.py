@@ -48,7 +48,7 @@ PAGES = sorted(
         "docs/*.py",
         "deploy/*",
         "lva/scaffold/*.txt",
-        "lva/web/*.html",
+        "lva/web/**/*.html",
     )
     for path in ROOT.glob(pattern)
     if path.is_file()  # not the bytecode of those that tests import

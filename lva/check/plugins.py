@@ -231,7 +231,7 @@ def _arguments_of(name: str) -> Iterator[None]:
 
 
 def _check_routes(reports: Sequence[CheckReport], settings: Settings) -> None:
-    from lva.web.resources import RESOURCES
+    from lva.web.resources.table import RESOURCES
 
     own = {report.name: addings_of(report.sources, report.name) for report in reports}
     if not any(own.values()):

@@ -152,7 +152,7 @@ def _unusable(name: str, package: bool, root: Path) -> str | None:
 
 def _taken_path(name: str) -> str | None:
     """Say why the plugin's route cannot have its name."""
-    from lva.web.resources import RESOURCES
+    from lva.web.resources.table import RESOURCES
 
     if name in {item.path.split("/")[1] for item in RESOURCES}:
         return f"the plugin would serve /{name}, which belongs to the service; choose another name"

@@ -27,7 +27,7 @@ from lva.testing.places import Place, frame_place, parsed_place
 from lva.testing.report import Breach
 from lva.testing.virtual import threads_work
 from lva.testing.world import World
-from lva.web import runners, short_waits
+from lva.web.handling import runners, short_waits
 
 if TYPE_CHECKING:
     from lva.host.host import Host

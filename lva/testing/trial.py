@@ -43,11 +43,11 @@ from lva.testing.report import Breach
 from lva.testing.unawaited import unawaited
 from lva.testing.virtual import VirtualLoop, VirtualTime
 from lva.testing.world import World
-from lva.web.access import Access
-from lva.web.application import web_application
-from lva.web.requests import Requests
-from lva.web.resources import Resources
-from lva.web.streams import Shutdown
+from lva.web.handling.application import web_application
+from lva.web.handling.requests import Requests
+from lva.web.resources.access import Access
+from lva.web.resources.streams import Shutdown
+from lva.web.resources.table import Resources
 
 #: How long, in seconds of the run's own time, the host may take to stop beyond `shutdown_timeout`.
 _OVERTIME: Final = 5.0

@@ -15,9 +15,9 @@ from lva.host.life.states import State, Transition
 from lva.host.routing import RouteTable
 from lva.host.status import full_statuses
 from lva.settings import Settings
-from lva.web.access import Access
-from lva.web.resources import Resources
-from lva.web.streams import Shutdown
+from lva.web.resources.access import Access
+from lva.web.resources.streams import Shutdown
+from lva.web.resources.table import Resources
 from tests.support import journal, numbered, running_host, until
 from tests.test_docs import page
 

@@ -24,7 +24,7 @@ from lva.host.life.states import State
 from tests.plugins.metric_servers import Answer, StandIn, standing_in
 from tests.plugins.sinks import call, ledger_of, running_sink, settled, why_not
 from tests.support import RunningHost, ServiceProcess, free_port, numbered, until
-from tests.web.test_openapi import check
+from tests.web.resources.test_openapi import check
 
 #: Of each sink its configuration, but for the receiver's URL.
 SINKS: dict[str, dict[str, Any]] = {

@@ -9,8 +9,8 @@ from pydantic import BaseModel
 
 from lva import BaseBackgroundHandler, admin_only, request_body, response
 from lva.host.routing import Owner, RouteTable
-from lva.web.docs import docs_page
-from lva.web.openapi import document
+from lva.web.resources.docs import docs_page
+from lva.web.resources.openapi import document
 
 
 class Bulb(BaseModel):

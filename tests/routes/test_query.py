@@ -9,8 +9,8 @@ import pytest
 
 from lva import BaseBackgroundHandler, query_parameter
 from lva.host.routing import Owner, RouteTable
-from lva.web.docs import docs_page
-from lva.web.openapi import document
+from lva.web.resources.docs import docs_page
+from lva.web.resources.openapi import document
 from tests.support import running_host
 
 

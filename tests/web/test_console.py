@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from lva.web.assets import ROOT
+from lva.web.resources.assets import ROOT
 from tests.support import ServiceProcess, free_port, write_plugin
 from tests.web.chromium import ELSEWHERE, Watched, chromium, until, violations, watched_page
 

@@ -16,10 +16,10 @@ from lva.host.life.tasks import task_tree
 from lva.host.routing import RouteTable
 from lva.logs.records import entry_of, text_form
 from lva.settings import Settings
-from lva.web.access import Access
 from lva.web.problems import HttpProblem
-from lva.web.resources import Resources
-from lva.web.streams import Shutdown
+from lva.web.resources.access import Access
+from lva.web.resources.streams import Shutdown
+from lva.web.resources.table import Resources
 from tests.support import journal, running_host
 
 FAMILY = """
