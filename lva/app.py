@@ -133,7 +133,8 @@ class Service:
 
         Cancellation: as that of `_run`.
 
-        Errors: a start that fails is logged, and told to the server; what fails later is raised.
+        Errors: settings and plugins that are wrong, and a start that fails, are logged and told to the
+        server; what fails later is raised.
         """
         await receive()
         with contextlib.ExitStack() as held:
@@ -173,8 +174,8 @@ class Service:
         Resources: the nursery of all that, requests included. A plugin that was abandoned keeps this from
         returning; then the terminator ends the process.
 
-        Cancellation: once the service has started, the plugins are stopped in order first, and the receipt is
-        told.
+        Cancellation: the plugins are stopped in order first; once the server knows that the service has
+        started, the receipt is told.
 
         Errors: what the service can do without is `_contained`; all else stops it as a cancellation does, and
         is raised.

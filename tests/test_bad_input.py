@@ -759,9 +759,9 @@ def test_wrong_on_the_disk(
     arrange: Callable[[Path], object], said: Sequence[str], plugins: Path
 ) -> None:
     arrange(plugins)
-    before = [*Path("/proc/self/fd").iterdir()]
+    before = {*Path("/proc/self/fd").iterdir()}
     problems = refused(plugins, "cam")
-    assert [*Path("/proc/self/fd").iterdir()] == before
+    assert {*Path("/proc/self/fd").iterdir()} <= before
     assert len(problems) == 1
     explain(problems, ["plugin 'cam': ", *(text.replace("{}", str(plugins)) for text in said)])
 

@@ -34,14 +34,11 @@ def package_of(module: str) -> str:
 
 def modules_of(name: str) -> dict[str, ModuleType]:
     """Return the module of this name, if it is there, and those below it, by their names."""
-    module = sys.modules.get(name)
-    if module is not None and not hasattr(module, "__path__"):
-        return {
-            name: module
-        }  # no package: with 1,000 plugins, to look at all modules for each takes long
     below = f"{name}."
     return {
-        key: each for key, each in [*sys.modules.items()] if key == name or key.startswith(below)
+        key: module
+        for key, module in [*sys.modules.items()]
+        if key == name or key.startswith(below)
     }
 
 

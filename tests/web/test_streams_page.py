@@ -145,10 +145,35 @@ def test_the_grid_tells_what_is_wrong_although_frames_come(
         service.request("DELETE", f"/streams/{stream_id}")
 
 
+def test_a_search_follows_the_states_and_keeps_the_focus(
+    page: Page, service: ServiceProcess, door: str, yard: str
+) -> None:
+    """The kind is a stream whose state becomes what was searched for, or ceases to be."""
+    others = [add(service, name, "test:black?rate=2") for name in ("one", "two")]
+    try:
+        page.goto(PATH)
+        expect(page.locator(".tile")).to_have_count(4)
+        page.get_by_role("searchbox").press_sequentially("stop")
+        expect(page.locator(".tile")).to_have_count(0)
+        service.request("PATCH", f"/streams/{others[1]}", json={"action": "stop"})
+        expect(page.locator(".tile")).to_have_count(1)
+        page.get_by_role("searchbox").press("Tab")
+        expect(page.get_by_role("link", name="two")).to_be_focused()
+        service.request("PATCH", f"/streams/{others[0]}", json={"action": "stop"})
+        expect(page.locator(".tile")).to_have_count(2)
+        expect(page.get_by_role("link", name="two")).to_be_focused()
+        service.request("PATCH", f"/streams/{others[0]}", json={"action": "resume"})
+        expect(page.locator(".tile")).to_have_count(1)
+    finally:
+        page.goto("/")  # where their pictures are not asked for any more
+        for other in others:
+            service.request("DELETE", f"/streams/{other}")
+
+
 def test_the_grid_is_used_from_the_keyboard(page: Page, door: str, yard: str) -> None:
     page.goto(PATH)
     expect(page.locator(".tile")).to_have_count(2)
-    page.get_by_role("searchbox").press_sequentially("reconn")  # which it is now and then
+    page.get_by_role("searchbox").press_sequentially("doo")
     expect(page.locator(".tile")).to_have_count(1)
     page.get_by_role("searchbox").fill("")
     page.get_by_role("searchbox").press("Tab")

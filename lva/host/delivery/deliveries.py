@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -109,10 +110,11 @@ class Deliveries:
 
     def close_spools(self) -> None:
         """Close what `open_spools` has opened, if no life follows after all."""
-        for spool in self._spools.values():
-            if spool is not None:
-                spool.close()
-        self._spools.clear()
+        with ExitStack() as each:  # also when one of them fails
+            for spool in self._spools.values():
+                if spool is not None:
+                    each.callback(spool.close)
+            self._spools.clear()
 
     async def remove_others(self, classes: Iterable[PluginClass]) -> None:
         """Give up the points of the event classes that the reloaded file does not have any more."""

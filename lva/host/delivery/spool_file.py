@@ -99,9 +99,12 @@ class SpoolFile:
     def __init__(self, path: Path, clock: MachineClock | None = None) -> None:
         self.path = path
         self.clock: MachineClock = clock or MachineClock()
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._connection = self._open()
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise ConfigurationError([f"spool {path}: cannot be opened: {why}"]) from error
         except sqlite3.OperationalError as error:
             why = "another running service uses it" if "locked" in str(error) else str(error)
             raise ConfigurationError([f"spool {path}: cannot be opened: {why}"]) from error
@@ -135,11 +138,11 @@ class SpoolFile:
                     self.path,
                     counted(damaged, "segment"),
                 )
+            self._files = self._files_now()
+            self._sizes = self._sizes_now()
         except BaseException:
             connection.close()
             raise
-        self._files = self._files_now()
-        self._sizes = self._sizes_now()
         self._truncated = False
         return connection
 

@@ -6,6 +6,7 @@ Loading is a trust boundary: a file is checked, read once, hashed, and compiled 
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ from lva.host.loading.classes import (
     runtime_of,
 )
 from lva.host.loading.configuration import PluginClass, configs_of, defaults_of, with_defaults
-from lva.host.loading.finder import PLUGIN_NAME, PluginFileError, PluginFinder
+from lva.host.loading.finder import PLUGIN_NAME, PluginFileError, PluginFinder, PluginLocation
 from lva.host.loading.guarded_import import SHIPPED_DIR, import_plugin
 from lva.host.loading.installed import InstalledPlugin
 from lva.host.plugin_modules import modules_of
@@ -240,7 +241,7 @@ def load_plugin(
     path = place.path
     problems: list[PluginProblem] = []
     import_plugin(name, place, finder, state)
-    own = [*modules_of(place.module).values()]
+    own = _modules_at(place)
     defined = own_classes(own)
     classes = plugin_classes(defined, path, problems)
     analytics = analytics_class(defined, path, classes, problems)
@@ -271,6 +272,14 @@ def load_plugin(
         digests = {str(file): digest for file, digest in files.items()}
         info = AnalyticsInfo(name, analytics, place.module, str(path), digests, defaults)
     return LoadedPlugin(name, path, files[path], classes, table, configs, runtime, files, info)
+
+
+def _modules_at(place: PluginLocation) -> list[ModuleType]:
+    """Return the modules of a plugin that was imported; a file has one, which is found without a search."""
+    if place.path.name == "__init__.py":
+        return [*modules_of(place.module).values()]
+    module = sys.modules.get(place.module)
+    return [] if module is None else [module]
 
 
 def _files(own: Iterable[ModuleType], finder: PluginFinder) -> dict[Path, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _locale
+import _signal  # type: ignore[import-not-found] # the stubs leave it out; `signal` calls a handler's repr()
 import gc
 import locale
 import os
@@ -70,16 +71,16 @@ def _handler(number: signal.Signals) -> Piece:
     def put_back(value: Value) -> None:
         if value is None:
             raise ValueError("it was set by a library in C")
-        signal.signal(number, value)
+        _signal.signal(number, value)
 
     name = f"the handler of {number.name}"
-    return Piece(name, lambda: signal.getsignal(number), put_back, shown=False)
+    return Piece(name, lambda: _signal.getsignal(number), put_back, shown=False)
 
 
 def _timer(which: int, name: str) -> Piece:
     return Piece(
         f"the timer {name}",
-        lambda: signal.getitimer(which) != (0.0, 0.0),
+        lambda: _signal.getitimer(which) != (0.0, 0.0),
         lambda _: signal.setitimer(which, 0),
         shown=False,
     )
@@ -217,8 +218,8 @@ def _of_signals() -> Iterator[Piece]:
         yield _handler(number)
     yield Piece(
         "the signal mask of the main thread",
-        lambda: signal.pthread_sigmask(signal.SIG_BLOCK, ()),
-        lambda value: signal.pthread_sigmask(signal.SIG_SETMASK, value),
+        lambda: _signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+        lambda value: _signal.pthread_sigmask(signal.SIG_SETMASK, value),
         shown=False,
     )
     yield _timer(signal.ITIMER_REAL, "of signal.alarm()")

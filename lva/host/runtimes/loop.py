@@ -53,7 +53,8 @@ class LoopThread:
     """One plugin's event loop and its thread.
 
     Resources: the loop, with its descriptors, and a daemon thread, until `end` has returned and the thread
-    has closed the loop. A task or a job of the executor that does not end keeps both; `stubborn` names it.
+    has closed the loop. Code that blocks it, or a job of the executor that does not end, keeps both;
+    `stubborn` names it.
 
     Errors: what code on the loop raises goes to `on_failure`; the loop goes on.
 

@@ -93,7 +93,7 @@ export class Grid {
     if (elements.length !== this.#list.children.length || elements.some((element, index) => this.#list.children[index] !== element)) {
       const focused = document.activeElement;
       this.#list.replaceChildren(...elements);
-      if (this.#list.contains(focused)) focused.focus();
+      if (this.#list.contains(focused)) focused.focus({ preventScroll: true });
     }
     say(this.#count, shown.length === streams.size ? counted(streams.size, "stream") : `${shown.length} of ${streams.size} streams`);
   }

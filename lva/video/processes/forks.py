@@ -98,7 +98,8 @@ class ForkServer:
     async def fork(self, *descriptors: int) -> ForkedChild:
         """Have a worker forked that gets three descriptors.
 
-        Cancellation: closes them; a worker that was forked meanwhile ends by that.
+        Cancellation: ends the wait. A worker may have been forked; it ends when the caller closes its end of
+        the connection.
 
         Raises:
             OSError: No process can be had, or none any more.

@@ -280,10 +280,14 @@ async def open_worker(
     connection = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
     names = [str(each["name"]) for each in spec["analytics"]]
     worker = WorkerProcess(child, connection, board, Printed(printed), names)
+    begun = False
     try:
         worker.watch()
         await worker.send(spec)
+        begun = True
         yield worker
     finally:
         await worker.stop()
         worker.close()
+        if not begun:
+            board.close()  # nobody has it

@@ -38,7 +38,7 @@ class Supervisor:
     async def run(self) -> None:
         """Work on the stream until it is done, or has failed and is not restarted.
 
-        Cancellation: ends its worker, within a second and a half and a moment; no process is left.
+        Cancellation: ends its worker, within some two seconds; no process is left.
         """
         while await self._until_over() is StreamState.FAILURE:
             if not await self._retries.restart():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import av.error
@@ -101,10 +102,15 @@ class Decoder:
         finally:
             board["reading_since"] = 0
         try:
-            self._stream = self._video()
-        except ConnectionLostError:
-            self.close()  # a camera may serve one at a time, and the garbage collector comes late
+            self._look(source)
+        except BaseException:
+            with suppress(Exception):  # what is wrong is known
+                self.close()  # a camera may serve one at a time, and the garbage collector comes late
             raise
+
+    def _look(self, source: Mapping[str, Any]) -> None:
+        """Look at what was opened, and say how it is to be decoded."""
+        self._stream = self._video()
         context = self._stream.codec_context
         # Threads that decode ahead make a file faster, and would make a live picture older.
         self._stream.thread_type = "NONE" if self._live else "AUTO"
@@ -116,7 +122,7 @@ class Decoder:
             "height": context.height,
             "declared_fps": round(float(rate), 3) if rate else None,
         }
-        self._times = PresentationTimes(board, 1 / float(rate) if rate else 0.04)
+        self._times = PresentationTimes(self._board, 1 / float(rate) if rate else 0.04)
         self._size: tuple[int, int] | None = None
         self._by_arrival = self._live and self._container.format.name in _WITHOUT_TIMES
         self._playback = Playback() if source["kind"] == "hls" else None

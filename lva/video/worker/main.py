@@ -75,7 +75,10 @@ class Worker:
         waits for them: they go on until the process ends. The source is closed whenever reading ends.
 
         Errors: what plugins and sources raise is told to the service. Once that has gone, or sends what is no
-        message, the process ends at once, with exit code 3.
+        message, the process ends at once, with exit code 3; if it has gone before the first, this returns.
+
+        Raises:
+            MessageError: The first message is none.
         """
         received = messages.receive(self._connection)
         if received is None:

@@ -169,7 +169,7 @@ export class Table {
     const focused = document.activeElement;
     if (elements.length !== this.#body.children.length || elements.some((element, index) => this.#body.children[index] !== element)) {
       this.#body.replaceChildren(...elements);
-      if (this.#body.contains(focused)) focused.focus();
+      if (this.#body.contains(focused)) focused.focus({ preventScroll: true });
     }
     this.#heads.forEach((head, index) => {
       if (COLUMNS[index] === this.#by) head.setAttribute("aria-sort", index === 1 ? "ascending" : "descending");

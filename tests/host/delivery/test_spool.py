@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -252,18 +253,20 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path):
 async def test_when_one_spool_fails_none_stays_open_and_locked(tmp_path, monkeypatch):
     """Else the next try would find the first of them in use, for ever."""
     classes = [type(name, (BaseEventPlugin,), {"eventName": "monitoring_event"}) for name in "AB"]
-    really = deliveries.open_spool
+    really = Path.chmod
 
-    def open_first(state_dir, plugin, cls, settings):
-        if cls is classes[1]:
-            raise OSError("the disk is away")
-        return really(state_dir, plugin, cls, settings)
+    def no_second(path, mode):
+        if path.name == "p.B.sqlite3":
+            raise OSError(errno.EROFS, "the disk is away")
+        really(path, mode)
 
     of_plugin = deliveries.Deliveries("p", None, tmp_path)
     settings = PluginSettings(spool="disk")
     with monkeypatch.context() as patch:
-        patch.setattr(deliveries, "open_spool", open_first)
-        with pytest.raises(OSError, match="the disk is away"):
+        patch.setattr(Path, "chmod", no_second)
+        with pytest.raises(
+            ConfigurationError, match=r"p\.B\.sqlite3: cannot be opened: the disk is away"
+        ):
             await of_plugin.open_spools(classes, settings)
     await of_plugin.open_spools(classes, settings)
     of_plugin.close_spools()

@@ -99,8 +99,7 @@ async def test_a_worker_that_cannot_be_watched_leaves_no_descriptor():
     with pytest.raises(FileNotFoundError):
         async with open_worker(spec("test:"), Forks()):
             raise AssertionError("it has ended")
-    gc.collect()  # the board goes with its worker
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def no_more(*_: object, **__: object) -> int:
@@ -116,8 +115,7 @@ async def test_a_worker_of_which_half_can_be_watched_leaves_no_descriptor(monkey
     with pytest.raises(OSError, match="Too many open files"):
         async with open_worker(spec("test:")):
             raise AssertionError("it cannot be watched")
-    gc.collect()  # the board goes with its worker
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 @pytest.mark.parametrize(
