@@ -261,6 +261,7 @@ def test_every_reason_for_dropping_is_documented(reason: str) -> None:
     assert f"``{reason}``" in page("concepts")
 
 
+@pytest.mark.slow("its pictures are drawn from the imports of every file")
 def test_every_package_and_every_room_is_in_the_architecture() -> None:
     text = page("architecture")
     for path in [*PACKAGE.glob("*/__init__.py"), *PACKAGE.glob("*/*/__init__.py")]:
