@@ -579,6 +579,7 @@ async def test_what_a_busy_receiver_took_of_a_large_batch_is_not_sent_again(tmp_
     assert sent(receiver) == [[0, 1], [2, 3], [2, 3], [4]]
 
 
+@pytest.mark.slow("makes and compresses megabytes of points")
 async def test_of_a_large_batch_only_what_was_refused_is_rejected(tmp_path, receiver):
     receiver.say(200, 200, 400, 200, 200, text=b"no")
     async with sink(tmp_path, receiver.url) as host:
