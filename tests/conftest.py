@@ -200,6 +200,15 @@ def clean_slate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_modules_left
 
 
 @pytest.fixture
+def no_collection() -> Iterator[None]:
+    """Let no garbage collection free or close anything meanwhile: in a service, it may be late."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.fixture
 def no_modules_left() -> Iterator[None]:
     """Leave no plugin module and no finder behind."""
     before = list(sys.meta_path)

@@ -121,9 +121,8 @@ class Callbacks(BaseEventPlugin, BaseBackgroundPlugin):
         super().__init__(app)
         self._means: CallbackMeans | None = None
         self._targets: dict[tuple[str, int], CallbackTarget] = {}
-        self._leaving: set[CallbackTarget] = (
-            set()
-        )  # of definitions that are no more; they send what they have
+        #: Of definitions that are no more; they send what they have.
+        self._leaving: set[CallbackTarget] = set()
         self._sending = False
         self._total: Counter[str] = Counter()
         self._of_streams: dict[str, Counter[str]] = {}

@@ -1494,19 +1494,15 @@ async def test_a_stopped_plugin_leaves_no_descriptor(tmp_path, told):
     assert await live() == before
 
 
-def test_a_loop_without_a_thread_leaves_no_descriptor(monkeypatch):
+def test_a_loop_without_a_thread_leaves_no_descriptor(monkeypatch, no_collection):
     def no_thread(_self):
         raise RuntimeError("can't start new thread")
 
     before = descriptors()
     monkeypatch.setattr(threading.Thread, "start", no_thread)
-    gc.disable()  # that may be late
-    try:
-        with pytest.raises(RuntimeError, match="new thread") as caught:
-            loops.LoopThread("p", copy_context(), False, print, print)
-        assert descriptors() == before, caught
-    finally:
-        gc.enable()
+    with pytest.raises(RuntimeError, match="new thread") as caught:
+        loops.LoopThread("p", copy_context(), False, print, print)
+    assert descriptors() == before, caught
 
 
 # What blocks

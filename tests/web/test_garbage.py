@@ -6,7 +6,6 @@ That counts objects, not bytes: a few that lead to large bodies may wait for lon
 from __future__ import annotations
 
 import contextlib
-import gc
 import threading
 import weakref
 from collections.abc import Iterator
@@ -69,14 +68,6 @@ class P(BaseBackgroundPlugin):
 def told() -> Iterator[Told]:
     with listening() as it:
         yield it
-
-
-@pytest.fixture
-def no_collection() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 async def test_nothing_of_a_request_outlives_it(

@@ -247,9 +247,8 @@ class Delivery:
         self.batch_sizes.observe(len(batch))
         begun = trio.current_time()
         self._calls += 1
-        under_way = Handling(
-            self.intake
-        )  # so that the class does not get back what it publishes meanwhile
+        # The class does not get back what it publishes meanwhile.
+        under_way = Handling(self.intake)
         outside = handling.set(under_way)
         call = runtime.call(self.what, handle, list(batch), self._own_logger)
         handling.reset(outside)

@@ -101,9 +101,8 @@ class Publisher:
         if self.taps.open:
             self.taps.offer(PUBLISHED, source, batch)
         at_home = get_ident() == self._thread
-        # A class does not get back what it publishes while it handles points.
         call = handling.get() if source is not None else None
-        own = None if call is None else call.publishes(source)
+        own = None if call is None else call.publishes(source)  # which does not get them back
         try:
             # In this thread, and not in the midst of its books, a mailbox takes them at once; else at Trio's
             # next step. `sift` does either with what a filter has left.

@@ -84,9 +84,8 @@ class Worker:
         if received is None:
             return
         self._spec: Mapping[str, Any] = received[0]
-        self._niceness = Niceness(
-            self._spec["priority"]
-        )  # before there are threads, which inherit it
+        # Before there are threads, which inherit it.
+        self._niceness = Niceness(self._spec["priority"])
         self._output = WorkerOutput(self._send_log, self._running, self._spec["log_level"])
         threading.Thread(target=self._control, name="control", daemon=True).start()
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
